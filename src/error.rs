@@ -1,0 +1,58 @@
+//! What can go wrong before the loop turns: what we were doing, to what, and why; one line for people, and the
+//! exit code that goes with it. Inside the loop nothing returns an error upwards (see `driver`).
+
+use std::fmt;
+
+/// Wrong usage.
+pub const EXIT_USAGE: u8 = 2;
+/// The command's TTL ended it (as timeout(1) says); `kapo wait`: its own `--timeout` passed.
+pub const EXIT_TIMEOUT: u8 = 124;
+/// kapo itself could not work.
+pub const EXIT_SETUP: u8 = 125;
+/// The command was found but could not be executed.
+pub const EXIT_CANNOT_EXECUTE: u8 = 126;
+/// The command was not found.
+pub const EXIT_NOT_FOUND: u8 = 127;
+
+/// One line without `kapo: ` in front and without a full stop, such as
+/// `cannot bind 0.0.0.0:6666: Address already in use`.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The words or the environment are wrong; exit code 2.
+    Usage(String),
+    /// kapo itself cannot work: a port is taken, a kernel call is refused; exit code 125.
+    Setup(String),
+}
+
+impl Error {
+    /// `cannot {doing} {object}: {why}`, for the calls that set kapo up.
+    pub fn setup(doing: &str, object: impl fmt::Display, why: impl fmt::Display) -> Error {
+        Error::Setup(format!("cannot {doing} {object}: {why}"))
+    }
+
+    /// What kapo exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => EXIT_USAGE,
+            Error::Setup(_) => EXIT_SETUP,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Error::Usage(text) | Error::Setup(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The text of an errno without Rust's `(os error 98)` behind it: `Address already in use`.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text.get(..at).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}

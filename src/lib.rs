@@ -1,0 +1,5 @@
+//! kapo wraps any command in a status socket.
+pub mod config;
+pub mod error;
+pub mod logic;
+pub mod signal;

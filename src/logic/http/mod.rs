@@ -1,0 +1,57 @@
+//! HTTP/1.0 and 1.1 by hand on httparse (RFC 9110, RFC 9112): bytes in, bytes out, no socket. `conn` is the life of
+//! one connection, `request` reads a head or says with which status it is refused, `response` writes answers,
+//! `routes` knows the paths. What a request is answered with comes from a [`Site`].
+
+use std::time::Instant;
+
+use super::{Now, Stream};
+
+/// The methods that are answered; all others are refused before a [`Site`] sees them (405 or 501).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// RFC 9110, 9.3.1.
+    Get,
+    /// The same header fields as GET and no body.
+    Head,
+    /// 204 and Allow.
+    Options,
+}
+
+/// A request whose head is complete and correct.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// What is asked.
+    pub method: Method,
+    /// The path as sent, still percent-encoded, of origin-form or absolute-form; `*` with OPTIONS only.
+    pub path: &'a str,
+    /// What follows the `?`.
+    pub query: Option<&'a str>,
+    /// The Accept field; empty when there is none.
+    pub accept: &'a str,
+    /// The Last-Event-ID field; empty when there is none.
+    pub last_event_id: &'a str,
+    /// This request was held ([`Next::Wait`]) and its time has passed: it must be answered now.
+    pub overdue: bool,
+}
+
+/// Who knows the answers.
+pub trait Site {
+    /// Answers `request` through `reply`, or says how to go on without.
+    fn answer(&mut self, now: Now, request: &Request<'_>, reply: response::Reply<'_>) -> Next;
+}
+
+/// What happens to a connection after [`Site::answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// `reply.send` was called; the connection goes on with the next request.
+    Answered,
+    /// Nothing was sent. The request is kept and asked again at each `Conn::resume`, and, with `overdue` set,
+    /// once this moment has passed.
+    Wait(Option<Instant>),
+    /// `reply.stream` was called; what follows is pushed at each change of state.
+    Events,
+    /// `reply.stream` was called; what follows is captured output, of one stream or of both.
+    Logs(Option<Stream>),
+}
+
+pub mod response;

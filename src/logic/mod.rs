@@ -1,0 +1,95 @@
+//! Logic decides: given events and the time, it answers with effects. It holds no descriptor, reads no clock and
+//! makes no system call, and can therefore be tested in microseconds. This page is the vocabulary between logic
+//! and driver.
+
+use std::num::NonZeroI32;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::signal::Signal;
+
+pub mod calendar;
+pub mod http;
+pub mod status;
+
+/// The time of one turn of the loop: read once, passed down.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For deadlines and durations: never jumps, does not count while the machine sleeps.
+    pub mono: Instant,
+    /// For what people and machines read: may jump.
+    pub wall: SystemTime,
+}
+
+/// A process id; never 0, which means a group or nobody in most calls.
+pub type Pid = NonZeroI32;
+
+/// How a process ended (wait(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It called exit with this code.
+    Code(u8),
+    /// A signal ended it.
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// It left a core dump.
+        core_dumped: bool,
+    },
+}
+
+impl Exit {
+    /// The code of a shell: the process's own, or 128+n when signal n ended it.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Code(code) => code,
+            Exit::Signal { signal, .. } => 128 + signal.number(),
+        }
+    }
+}
+
+/// What an ended run used, its reaped descendants included (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in the kernel.
+    pub system: Duration,
+    /// The largest resident set.
+    pub max_rss_bytes: u64,
+}
+
+/// Who sent a signal, as the kernel told (sigaction(2), si_code).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The kernel itself: a terminal, a broken pipe, a fault.
+    Kernel,
+    /// A process; pid 0 is one outside our PID namespace.
+    Process {
+        /// Its pid.
+        pid: i32,
+        /// Its real user id.
+        uid: u32,
+    },
+}
+
+/// One of the command's two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    /// Descriptor 1.
+    Stdout,
+    /// Descriptor 2.
+    Stderr,
+}
+
+impl Stream {
+    /// Both, stdout first.
+    pub const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+    /// `stdout` or `stderr`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! kapo
+fn main() {}
