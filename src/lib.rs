@@ -3,3 +3,4 @@ pub mod config;
 pub mod error;
 pub mod logic;
 pub mod signal;
+pub mod sys;

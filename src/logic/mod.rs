@@ -8,7 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::signal::Signal;
 
 pub mod calendar;
+pub mod deadlines;
 pub mod http;
+pub mod random;
+pub mod restart;
 pub mod status;
 
 /// The time of one turn of the loop: read once, passed down.
@@ -91,5 +94,19 @@ impl Stream {
             Stream::Stdout => "stdout",
             Stream::Stderr => "stderr",
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Where the time of a test begins; everything after it is counted from here.
+    #[expect(clippy::disallowed_methods, reason = "an Instant has no other beginning")]
+    pub(crate) fn epoch() -> Now {
+        use std::sync::OnceLock;
+        static EPOCH: OnceLock<Instant> = OnceLock::new();
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_763_793_930);
+        Now { mono: *EPOCH.get_or_init(Instant::now), wall }
     }
 }

@@ -1,0 +1,89 @@
+//! Named deadlines of one life: set, stopped, asked for the next, taken when due. Few enough for an array.
+
+use std::time::{Duration, Instant};
+
+/// What can fall due in the life of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// The run has lasted as long as it may.
+    Ttl,
+    /// The command has ignored the stop signal for long enough.
+    Kill,
+    /// The pause before the next start is over.
+    Start,
+    /// The time to answer on after the end is over.
+    Linger,
+    /// The oldest of the failed runs that make it flapping leaves the window.
+    Flapping,
+    /// The command has not pinged.
+    Watchdog,
+}
+
+const ALL: [Deadline; 6] = [
+    Deadline::Ttl,
+    Deadline::Kill,
+    Deadline::Start,
+    Deadline::Linger,
+    Deadline::Flapping,
+    Deadline::Watchdog,
+];
+
+/// At most one moment for each [`Deadline`].
+#[derive(Clone, Debug, Default)]
+pub struct Deadlines([Option<Instant>; ALL.len()]);
+
+impl Deadlines {
+    /// Due `after` from `now`; what is too far away to be counted is never due.
+    pub fn set(&mut self, which: Deadline, now: Instant, after: Duration) {
+        if let Some(slot) = self.0.get_mut(which as usize) {
+            *slot = now.checked_add(after);
+        }
+    }
+
+    /// Not due any more.
+    pub fn stop(&mut self, which: Deadline) {
+        if let Some(slot) = self.0.get_mut(which as usize) {
+            *slot = None;
+        }
+    }
+
+    /// The earliest; `None`: nothing will ever be due.
+    pub fn next(&self) -> Option<Instant> {
+        self.0.iter().flatten().min().copied()
+    }
+
+    /// Takes one that is due, the order being that of the enum.
+    pub fn take_due(&mut self, now: Instant) -> Option<Deadline> {
+        let (which, slot) = ALL.iter().zip(&mut self.0).find(|(_, at)| at.is_some_and(|at| at <= now))?;
+        *slot = None;
+        Some(*which)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::tests::epoch;
+
+    #[test]
+    fn the_earliest_comes_first_and_only_what_is_due_is_taken() {
+        let start = epoch().mono;
+        let mut deadlines = Deadlines::default();
+        deadlines.set(Deadline::Kill, start, Duration::from_secs(5));
+        deadlines.set(Deadline::Ttl, start, Duration::from_secs(9));
+        deadlines.set(Deadline::Start, start, Duration::MAX);
+        assert_eq!(deadlines.next(), Some(start + Duration::from_secs(5)));
+        assert_eq!(deadlines.take_due(start), None);
+        assert_eq!(deadlines.take_due(start + Duration::from_secs(5)), Some(Deadline::Kill));
+        assert_eq!(deadlines.take_due(start + Duration::from_secs(5)), None);
+        deadlines.stop(Deadline::Ttl);
+        assert_eq!(deadlines.next(), None);
+    }
+
+    #[test]
+    fn each_has_a_place_of_its_own() {
+        for (place, which) in ALL.into_iter().enumerate() {
+            assert_eq!(which as usize, place);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Start again, and when? Back-off, giving up, flapping: the policy of `supervise`, over nothing but times.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::random::Random;
+use crate::config::Restart;
+
+/// The pause before another start of what could not even be executed, whatever `--wait` says: a mistyped name
+/// must not cost a CPU.
+pub const FAILED_START_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the first back-off is doubled from where `--wait` is shorter.
+const SMALLEST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// So many failed runs within the window are not yet flapping.
+const TOLERATED_FAILURES: u32 = 3;
+
+/// An ended run, as far as the policy cares.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// How long it lasted.
+    pub lasted: Duration,
+    /// It ended with success.
+    pub success: bool,
+    /// Its TTL ended it, which is as it was ordered and no failure.
+    pub expired: bool,
+    /// It could not be executed.
+    pub never_ran: bool,
+}
+
+/// What follows an ended run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Start again after this pause.
+    Again(Duration),
+    /// `--restart on-failure`, and it was a success.
+    Finished,
+    /// More than `--max-restarts` within `--within`.
+    GiveUp,
+}
+
+/// The memory of the policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    options: Restart,
+    /// Short runs in a row.
+    short_runs: u32,
+    /// When restarts were ordered, the latest last, no more than `max_restarts` of them.
+    restarts: VecDeque<Instant>,
+    /// When runs failed, the latest last, no more than make it flapping.
+    failures: VecDeque<Instant>,
+}
+
+impl Policy {
+    /// Nothing has run yet.
+    pub fn new(options: Restart) -> Policy {
+        Policy { options, short_runs: 0, restarts: VecDeque::new(), failures: VecDeque::new() }
+    }
+
+    /// `--wait`.
+    pub fn wait(&self) -> Duration {
+        self.options.wait
+    }
+
+    /// Judges a run that ended at `now`.
+    pub fn ended(&mut self, now: Instant, run: Run, random: &mut Random) -> Verdict {
+        if !run.success && !run.expired {
+            self.failures.push_back(now);
+            if self.failures.len() > self.tolerated() + 1 {
+                self.failures.pop_front();
+            }
+        }
+        if run.success && self.options.on_failure_only {
+            return Verdict::Finished;
+        }
+        if let Some(limit) = self.options.max_restarts {
+            let within = self.options.within;
+            self.restarts.retain(|at| now.saturating_duration_since(*at) < within);
+            if self.restarts.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                return Verdict::GiveUp;
+            }
+            self.restarts.push_back(now);
+        }
+        self.short_runs =
+            if run.lasted < self.options.stable { self.short_runs.saturating_add(1) } else { 0 };
+        let pause = self.pause(random);
+        Verdict::Again(if run.never_ran { pause.max(FAILED_START_PAUSE) } else { pause })
+    }
+
+    /// `--wait` after the first short run and after a stable one; then doubled with each further short run, up to
+    /// the cap. The jitter only lengthens, so that `--wait` is a promise, and never beyond the cap.
+    fn pause(&self, random: &mut Random) -> Duration {
+        let wait = self.options.wait;
+        let Some(cap) = self.options.backoff_max else { return wait };
+        let cap = cap.max(wait);
+        let doublings = self.short_runs.saturating_sub(1).min(63);
+        if doublings == 0 {
+            return wait;
+        }
+        let factor = u32::try_from(1_u64 << doublings.min(31)).unwrap_or(u32::MAX);
+        let pause = wait.max(SMALLEST_BACKOFF).saturating_mul(factor).min(cap);
+        random.between(pause, pause.saturating_add(pause / 10)).min(cap)
+    }
+
+    /// How many failed runs within the window are not yet flapping.
+    fn tolerated(&self) -> usize {
+        let limit = self.options.max_restarts.unwrap_or(TOLERATED_FAILURES).min(TOLERATED_FAILURES);
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    }
+
+    /// Whether too many runs failed within the window that ends now.
+    pub fn is_flapping(&self, now: Instant) -> bool {
+        self.flapping_until().is_some_and(|until| now < until)
+    }
+
+    /// When the failed runs known so far cease to be flapping; `None`: they are too few.
+    pub fn flapping_until(&self) -> Option<Instant> {
+        let first = self.failures.len().checked_sub(self.tolerated() + 1)?;
+        self.failures.get(first)?.checked_add(self.options.within)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::tests::epoch;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn options() -> Restart {
+        Restart {
+            wait: SECOND,
+            backoff_max: None,
+            stable: 60 * SECOND,
+            max_restarts: None,
+            within: 300 * SECOND,
+            on_failure_only: false,
+        }
+    }
+
+    fn failed(lasted: Duration) -> Run {
+        Run { lasted, success: false, expired: false, never_ran: false }
+    }
+
+    fn pauses(policy: &mut Policy, runs: &[Run]) -> Vec<Verdict> {
+        let mut random = Random::new(1);
+        runs.iter().map(|run| policy.ended(epoch().mono, *run, &mut random)).collect()
+    }
+
+    #[test]
+    fn without_back_off_every_pause_is_the_wait() {
+        let mut policy = Policy::new(options());
+        assert_eq!(pauses(&mut policy, &[failed(Duration::ZERO); 3]), [Verdict::Again(SECOND); 3]);
+    }
+
+    #[test]
+    fn short_runs_double_the_pause_up_to_the_cap_and_a_stable_one_resets_it() {
+        let mut policy = Policy::new(Restart { backoff_max: Some(10 * SECOND), ..options() });
+        let mut random = Random::new(1);
+        let mut pause = |lasted| match policy.ended(epoch().mono, failed(lasted), &mut random) {
+            Verdict::Again(pause) => pause,
+            other => panic!("{other:?}"),
+        };
+        for (low, high) in [(1.0, 1.0), (2.0, 2.2), (4.0, 4.4), (8.0, 8.8), (10.0, 10.0), (10.0, 10.0)] {
+            let pause = pause(SECOND).as_secs_f64();
+            assert!((low..=high).contains(&pause), "{pause} is not in {low}..{high}");
+        }
+        assert_eq!(pause(60 * SECOND), SECOND);
+        assert_eq!(pause(SECOND), SECOND);
+    }
+
+    #[test]
+    fn a_thousand_short_runs_overflow_nothing() {
+        let longest = Restart { backoff_max: Some(Duration::MAX), wait: Duration::MAX / 2, ..options() };
+        let verdicts = pauses(&mut Policy::new(longest), &[failed(Duration::ZERO); 1_000]);
+        assert_eq!(verdicts.last(), Some(&Verdict::Again(Duration::MAX)));
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_not_tried_again_at_once() {
+        let mut policy = Policy::new(Restart { wait: Duration::ZERO, ..options() });
+        let run = Run { never_ran: true, ..failed(Duration::ZERO) };
+        assert_eq!(pauses(&mut policy, &[run]), [Verdict::Again(FAILED_START_PAUSE)]);
+        assert_eq!(pauses(&mut policy, &[failed(Duration::ZERO)]), [Verdict::Again(Duration::ZERO)]);
+    }
+
+    #[test]
+    fn more_restarts_than_allowed_within_the_window_are_given_up() {
+        let mut policy = Policy::new(Restart { max_restarts: Some(2), within: 10 * SECOND, ..options() });
+        let mut random = Random::new(1);
+        let mut at =
+            |seconds: u32| policy.ended(epoch().mono + seconds * SECOND, failed(SECOND), &mut random);
+        assert_eq!(at(0), Verdict::Again(SECOND));
+        assert_eq!(at(4), Verdict::Again(SECOND));
+        assert_eq!(at(10), Verdict::Again(SECOND), "the first has left the window");
+        assert_eq!(at(12), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn on_failure_a_success_is_the_end() {
+        let mut policy = Policy::new(Restart { on_failure_only: true, ..options() });
+        let success = Run { success: true, ..failed(SECOND) };
+        assert_eq!(
+            pauses(&mut policy, &[failed(SECOND), success]),
+            [Verdict::Again(SECOND), Verdict::Finished]
+        );
+    }
+
+    #[test]
+    fn the_fourth_failure_within_the_window_is_flapping_until_the_first_has_left_it() {
+        let mut policy = Policy::new(options());
+        let mut random = Random::new(1);
+        for second in 0..4_u32 {
+            assert!(!policy.is_flapping(epoch().mono + second * SECOND));
+            policy.ended(epoch().mono + second * SECOND, failed(SECOND), &mut random);
+        }
+        assert!(policy.is_flapping(epoch().mono + 299 * SECOND));
+        assert_eq!(policy.flapping_until(), Some(epoch().mono + 300 * SECOND));
+        assert!(!policy.is_flapping(epoch().mono + 300 * SECOND));
+    }
+
+    #[test]
+    fn neither_success_nor_an_ordered_end_is_flapping() {
+        let mut policy = Policy::new(options());
+        let expired = Run { expired: true, ..failed(SECOND) };
+        let success = Run { success: true, ..failed(SECOND) };
+        pauses(&mut policy, &[expired, success].repeat(10));
+        assert_eq!(policy.flapping_until(), None);
+    }
+}

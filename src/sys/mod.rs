@@ -1,0 +1,7 @@
+//! Calls the kernel; knows nothing of kapo. The only layer with `unsafe` and the only one that reads a clock. What
+//! rustix offers is called directly by `driver`; here is what it lacks.
+
+pub mod clock;
+pub mod signal;
+pub mod spawn;
+pub mod wait;

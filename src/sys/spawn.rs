@@ -1,0 +1,245 @@
+//! Starts a program with clone(2) and execve(2).
+//!
+//! The child shares our memory (CLONE_VM) and we stand still until it has executed or failed (CLONE_VFORK). So
+//! nothing is copied however large we are, and an exec that fails tells its errno through shared memory: whoever
+//! gets a pid from here knows that the program runs. std's Command would leave our signal mask in place, and with
+//! `pre_exec` it would fork.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+
+use super::signal::Mask;
+
+/// What to start, and as what.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// The files to try, in this order, as execvp(3) does after its search through PATH.
+    pub paths: &'a [CString],
+    /// argv, the name first.
+    pub arguments: &'a [CString],
+    /// Names of variables that it does not inherit.
+    pub unset: &'a [&'a str],
+    /// `NAME=value` that it gets in addition.
+    pub set: &'a [CString],
+    /// Becomes descriptor 1; `None`: inherited.
+    pub stdout: Option<BorrowedFd<'a>>,
+    /// Becomes descriptor 2; `None`: inherited.
+    pub stderr: Option<BorrowedFd<'a>>,
+    /// Its working directory; `None`: ours.
+    pub directory: Option<&'a CStr>,
+    /// A session of its own; else a process group of its own.
+    pub new_session: bool,
+    /// The terminal to make its own: as controlling terminal of a new session, else as foreground group.
+    pub terminal: Option<BorrowedFd<'a>>,
+    /// What the kernel sends it when we die; 0: nothing.
+    pub death_signal: i32,
+    /// The signal mask it gets.
+    pub mask: Mask,
+    /// CHLD was ignored when we were started, so it is for the program, too.
+    pub ignore_chld: bool,
+    /// RLIMIT_NOFILE, soft and hard; `None`: ours.
+    pub open_files: Option<(u64, u64)>,
+}
+
+/// Everything that the child looks at, prepared before it exists: it must not allocate.
+struct Plan<'a> {
+    program: &'a Program<'a>,
+    paths: Vec<*const c_char>,
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+    parent: libc::pid_t,
+    /// Written by the child; 0: it executed.
+    errno: c_int,
+}
+
+/// Where the child runs until it executes; its calls need a few hundred bytes.
+const STACK: usize = 12 * 1024;
+
+/// Starts `program`; its pid once it has been executed, else why it could not be.
+pub fn spawn(program: &Program<'_>) -> io::Result<i32> {
+    let pointers =
+        |strings: &[CString]| -> Vec<*const c_char> { strings.iter().map(|s| s.as_ptr()).collect() };
+    let ended = |mut list: Vec<*const c_char>| {
+        list.push(ptr::null());
+        list
+    };
+    let mut envp = inherited_environment(program.unset);
+    envp.extend(program.set.iter().map(|s| s.as_ptr()));
+    let mut plan = Plan {
+        program,
+        paths: pointers(program.paths),
+        argv: ended(pointers(program.arguments)),
+        envp: ended(envp),
+        // SAFETY: getpid has no preconditions.
+        parent: unsafe { libc::getpid() },
+        errno: 0,
+    };
+    let mut stack = MaybeUninit::<[u8; STACK]>::uninit();
+    // SAFETY: one past the end of the array is a valid pointer to form.
+    let end = unsafe { stack.as_mut_ptr().cast::<u8>().add(STACK) };
+    // The stack grows downwards, from an address aligned as the ABI wants it.
+    let top = end.map_addr(|address| address & !15).cast::<c_void>();
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let plan_pointer = (&raw mut plan).cast::<c_void>();
+    // SAFETY: stack and plan outlive the child's use of them, as CLONE_VFORK keeps us here until it has executed or
+    // ended; all signals are blocked, so nothing else runs on our memory meanwhile.
+    let pid = unsafe { libc::clone(child, top, flags, plan_pointer) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: plan is ours; volatile, as the compiler does not see that the child has written to it.
+    let errno = unsafe { ptr::read_volatile(&raw const plan.errno) };
+    if errno == 0 {
+        return Ok(pid);
+    }
+    // It has ended already; taken here, so that nobody else meets a child that never was.
+    // SAFETY: a null status pointer is allowed.
+    unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
+    Err(io::Error::from_raw_os_error(errno))
+}
+
+/// Gives back the pages of our stack below the caller's frame, which a start has used and nothing will for long.
+pub fn release_stack() {
+    const PAGE: usize = 4096;
+    const REACH: usize = 15 * PAGE;
+    let here = 0_u8;
+    // One page of distance: this very frame, and what the call below needs.
+    let end = (&raw const here).map_addr(|address| (address & !(PAGE - 1)) - PAGE);
+    let start = end.map_addr(|address| address - REACH);
+    // SAFETY: stacks grow downwards: below the current frame there is nothing that anybody will read.
+    unsafe { libc::madvise(start.cast_mut().cast(), REACH, libc::MADV_DONTNEED) };
+}
+
+/// Our own environment but for `unset`, by pointer: nothing is copied.
+fn inherited_environment(unset: &[&str]) -> Vec<*const c_char> {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut list = Vec::new();
+    // SAFETY: reads the pointer that libc keeps; nobody changes the environment of this program.
+    let mut entry = unsafe { environ };
+    while !entry.is_null() {
+        // SAFETY: entry is within the array, which ends with a null pointer.
+        let text = unsafe { *entry };
+        if text.is_null() {
+            break;
+        }
+        // SAFETY: every entry is a string that ends with NUL.
+        let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
+        let name = bytes.split(|b| *b == b'=').next().unwrap_or(bytes);
+        if !unset.iter().any(|unset| unset.as_bytes() == name) {
+            list.push(text);
+        }
+        // SAFETY: the null pointer at the end was not reached, so one further is within the array.
+        entry = unsafe { entry.add(1) };
+    }
+    list
+}
+
+/// The child's life until it executes. Only system calls here: memory is shared with the parent.
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    // SAFETY: the parent gave a pointer to its plan and waits.
+    let plan = unsafe { &mut *plan.cast::<Plan<'_>>() };
+    let errno = prepare_and_execute(plan);
+    // SAFETY: plan is shared with the parent, which reads it once we have ended.
+    unsafe { ptr::write_volatile(&raw mut plan.errno, errno) };
+    // SAFETY: ends this process without running anything of the parent's.
+    unsafe { libc::_exit(127) }
+}
+
+/// Returns only on failure, with the errno.
+fn prepare_and_execute(plan: &Plan<'_>) -> c_int {
+    let program = plan.program;
+    if program.death_signal != 0 {
+        // SAFETY: plain integers.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, program.death_signal) };
+        // The parent may have died before we asked, and then nobody would tell.
+        // SAFETY: getppid has no preconditions.
+        if unsafe { libc::getppid() } != plan.parent {
+            return libc::ESRCH;
+        }
+    }
+    if program.new_session {
+        // SAFETY: no arguments; a new process is no group leader, so it cannot fail.
+        unsafe { libc::setsid() };
+        if let Some(terminal) = program.terminal {
+            // Refused where the terminal belongs to another session; then there is none for us.
+            // SAFETY: an ioctl with an integer argument.
+            unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+        }
+    } else {
+        // SAFETY: plain integers.
+        unsafe { libc::setpgid(0, 0) };
+        if let Some(terminal) = program.terminal {
+            // SAFETY: getpid has no preconditions.
+            let group = unsafe { libc::getpid() };
+            // From the background this raises TTOU, which is blocked, so it works.
+            // SAFETY: plain integers.
+            unsafe { libc::tcsetpgrp(terminal.as_raw_fd(), group) };
+        }
+    }
+    for (from, to) in [(program.stdout, libc::STDOUT_FILENO), (program.stderr, libc::STDERR_FILENO)] {
+        if let Some(from) = from
+            && duplicate(from.as_raw_fd(), to) < 0
+        {
+            return last_errno();
+        }
+    }
+    if let Some((soft, hard)) = program.open_files {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: the limit lives across the call.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
+    if let Some(directory) = program.directory {
+        // SAFETY: a string that ends with NUL.
+        if unsafe { libc::chdir(directory.as_ptr()) } < 0 {
+            return last_errno();
+        }
+    }
+    if program.ignore_chld {
+        // SAFETY: no handler function. Dispositions are not shared, only memory is.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    }
+    let mask = &raw const program.mask;
+    // SAFETY: the mask lives across the call and has the length given.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            mask,
+            ptr::null_mut::<Mask>(),
+            size_of::<Mask>(),
+        )
+    };
+    // As execvp(3): a file that may not be executed is remembered, and the search goes on.
+    let mut errno = libc::ENOENT;
+    for path in &plan.paths {
+        // SAFETY: strings that end with NUL, and arrays that end with a null pointer.
+        unsafe { libc::execve(*path, plan.argv.as_ptr(), plan.envp.as_ptr()) };
+        match last_errno() {
+            libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP => {}
+            libc::EACCES => errno = libc::EACCES,
+            other => return other,
+        }
+    }
+    errno
+}
+
+/// dup2(2), also right where both are the same: then only close-on-exec must go.
+fn duplicate(from: RawFd, to: RawFd) -> c_int {
+    if from == to {
+        // SAFETY: plain integers.
+        unsafe { libc::fcntl(to, libc::F_SETFD, 0) }
+    } else {
+        // SAFETY: plain integers.
+        unsafe { libc::dup2(from, to) }
+    }
+}
+
+fn last_errno() -> c_int {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}

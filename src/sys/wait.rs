@@ -1,0 +1,87 @@
+//! wait4(2) with its rusage, which rustix lacks.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+/// A change of state of one child.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Change {
+    /// Whose.
+    pub pid: i32,
+    /// What happened.
+    pub status: Status,
+    /// User CPU time, its reaped descendants included; meaningful once it has ended.
+    pub user: Duration,
+    /// System CPU time.
+    pub system: Duration,
+    /// Largest resident set, bytes.
+    pub max_rss_bytes: u64,
+}
+
+/// The wait status, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It ended with this code.
+    Exited(i32),
+    /// This signal ended it.
+    Signaled {
+        /// Its number.
+        signal: i32,
+        /// It left a core dump.
+        core_dumped: bool,
+    },
+    /// It was stopped by this signal.
+    Stopped(i32),
+}
+
+/// Takes the next change of any child, without waiting: an end (the child is reaped by this), or, with
+/// `stops`, that it was stopped. `None`: nothing to tell.
+pub fn next_change(stops: bool) -> Option<Change> {
+    let flags = libc::WNOHANG | if stops { libc::WUNTRACED } else { 0 };
+    loop {
+        let mut status = 0;
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: both pointers are to memory of ours that lives across the call.
+        let pid = unsafe { libc::wait4(-1, &raw mut status, flags, usage.as_mut_ptr()) };
+        if pid < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) {
+            continue;
+        }
+        if pid <= 0 {
+            return None;
+        }
+        // SAFETY: all zeros is a valid rusage, and the kernel has filled it.
+        let usage = unsafe { usage.assume_init() };
+        let status = if libc::WIFEXITED(status) {
+            Status::Exited(libc::WEXITSTATUS(status))
+        } else if libc::WIFSIGNALED(status) {
+            Status::Signaled { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
+        } else {
+            Status::Stopped(libc::WSTOPSIG(status))
+        };
+        return Some(Change {
+            pid,
+            status,
+            user: duration(usage.ru_utime),
+            system: duration(usage.ru_stime),
+            // ru_maxrss counts KiB on Linux.
+            max_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+        });
+    }
+}
+
+/// Whether a child of ours, alive or not yet reaped, is in process group `group`. As long as one is, the kernel
+/// gives that number to nobody else.
+pub fn group_has_child(group: i32) -> bool {
+    let Ok(group) = libc::id_t::try_from(group) else { return false };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the pointer is to memory of ours that lives across the call; WNOWAIT leaves every child as it is.
+    unsafe { libc::waitid(libc::P_PGID, group, info.as_mut_ptr(), flags) == 0 }
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+}
