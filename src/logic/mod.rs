@@ -10,6 +10,8 @@ use crate::signal::Signal;
 pub mod calendar;
 pub mod deadlines;
 pub mod http;
+pub mod lifecycle;
+pub mod notify;
 pub mod random;
 pub mod restart;
 pub mod status;

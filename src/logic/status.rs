@@ -70,6 +70,37 @@ pub struct Status {
     pub output: Option<Output>,
 }
 
+impl Status {
+    /// Nothing has run yet.
+    pub fn blank(mode: &'static str) -> Status {
+        Status {
+            arguments: None,
+            command: String::new(),
+            end_time: None,
+            exit_code: 0,
+            mode,
+            sidebind_port: 0,
+            start_time: None,
+            state: State::Stopped,
+            ttl: None,
+            wait: None,
+            pid: None,
+            reason: "",
+            signal: None,
+            restarts: 0,
+            ready: false,
+            flapping: false,
+            next_start: None,
+            expires_at: None,
+            stop_signal_from: None,
+            usage: Usage::default(),
+            status_text: String::new(),
+            last_output: Vec::new(),
+            output: None,
+        }
+    }
+}
+
 /// The member `Status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -183,31 +214,7 @@ mod tests {
 
     /// A command that has not started; tests change what they are about.
     fn blank() -> Status {
-        Status {
-            arguments: Some(vec!["60".to_owned()]),
-            command: "sleep".to_owned(),
-            end_time: None,
-            exit_code: 0,
-            mode: "run",
-            sidebind_port: 0,
-            start_time: None,
-            state: State::Stopped,
-            ttl: None,
-            wait: None,
-            pid: None,
-            reason: "",
-            signal: None,
-            restarts: 0,
-            ready: false,
-            flapping: false,
-            next_start: None,
-            expires_at: None,
-            stop_signal_from: None,
-            usage: Usage::default(),
-            status_text: String::new(),
-            last_output: Vec::new(),
-            output: None,
-        }
+        Status { arguments: Some(vec!["60".to_owned()]), command: "sleep".to_owned(), ..Status::blank("run") }
     }
 
     #[test]

@@ -1,0 +1,913 @@
+//! The life of one command under `run` and `supervise`: events in, effects out.
+//!
+//! | state     | there is a process | leaves it by                                                       |
+//! |-----------|--------------------|--------------------------------------------------------------------|
+//! | Starting  | not yet            | Spawned, SpawnFailed                                               |
+//! | Running   | yes                | Exited; a stop signal, the TTL or a missed watchdog ping: Stopping |
+//! | Stopping  | yes                | Exited (SIGKILL at the Kill deadline helps)                        |
+//! | Draining  | reaped             | Drained: all that it wrote has passed through                      |
+//! | Pausing   | no                 | the Start deadline: Starting; a stop signal: Closing               |
+//! | Lingering | no                 | the Linger deadline, a stop signal: Closing                        |
+//! | Closing   | no                 | Closed: who was connected has been answered                        |
+//! | Done      | no                 | never                                                              |
+//!
+//! Two facts stand beside the state and are not multiplied into it: whether we were asked to leave, and whether the
+//! command has said that it is ready. Whoever starts a stop owns its deadline: after a TTL or a missed ping we send
+//! SIGKILL ourselves, after a signal from outside only where `--kill-after` was given, as Docker, Kubernetes and
+//! systemd kill by themselves and a long drain must not be cut short.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::deadlines::{Deadline, Deadlines};
+use super::notify::{self, Told};
+use super::random::Random;
+use super::record::Record;
+use super::restart::{Policy, Run, Verdict};
+use super::status::{Output, State as Shown, Status, StopSignalFrom};
+use super::{Exit, Now, Pid, Sender, Usage};
+use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
+use crate::error;
+use crate::signal::Signal;
+
+#[cfg(any(test, fuzzing))]
+pub mod world;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The loop turns; the first start is due.
+    Start,
+    /// The command runs: its exec has succeeded.
+    Spawned {
+        /// Also the number of its process group.
+        pid: Pid,
+    },
+    /// It could not be executed.
+    SpawnFailed {
+        /// Why, for people.
+        reason: String,
+        /// No such file, as opposed to one that cannot be executed.
+        not_found: bool,
+    },
+    /// The command has ended and is reaped.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// What it used.
+        usage: Usage,
+        /// The cgroup counted an OOM kill since it was started.
+        oom_killed: bool,
+    },
+    /// The command was stopped while it held the terminal that we were given.
+    Stopped,
+    /// All that the ended command had written has passed through.
+    Drained {
+        /// Its last lines, where they are kept.
+        last_output: Vec<String>,
+    },
+    /// A signal for us, other than CHLD.
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// Whose.
+        sender: Sender,
+    },
+    /// The command has spoken on its NOTIFY_SOCKET.
+    Told(Told),
+    /// A request was answered.
+    Asked,
+    /// What [`Lifecycle::deadline`] named has come.
+    Deadline,
+    /// Nobody is connected any more who waits for an answer.
+    Closed,
+}
+
+/// What to do about it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Start the command; answer with Spawned or SpawnFailed.
+    Spawn,
+    /// Send a signal.
+    Kill {
+        /// Which.
+        signal: Signal,
+        /// To whom.
+        to: Target,
+    },
+    /// Take the terminal back where we gave it away, and stop ourselves until CONT.
+    Suspend,
+    /// Give the terminal to this group again where we hold it.
+    GiveTerminal(Pid),
+    /// Read what is left in the command's pipes; answer with Drained.
+    Drain,
+    /// Tell the service manager.
+    Notify(Vec<u8>),
+    /// A log line.
+    Log(Record),
+    /// One line for people, as before the start.
+    Complain(String),
+    /// Write this to the termination log.
+    TerminationLog(Vec<u8>),
+    /// Accept nobody any more, answer those who are connected, then answer with Closed.
+    Close,
+    /// End kapo with this code, at once.
+    Exit(u8),
+}
+
+/// Whom a signal is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The command alone.
+    Process(Pid),
+    /// Its process group.
+    Group(Pid),
+    /// What is left of the group of a command that is reaped: only while a child of ours is in it, as the number
+    /// may belong to a stranger otherwise.
+    Remnant(Pid),
+}
+
+/// A part of a probe, for `?verbose`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// A word.
+    pub name: &'static str,
+    /// Why it failed; `None`: it did not.
+    pub failure: Option<String>,
+}
+
+/// Why the command is being stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Its TTL has passed.
+    Ttl,
+    /// It has missed a ping.
+    Watchdog,
+    /// Somebody sent kapo a stop signal.
+    Asked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Starting,
+    Running { pid: Pid, since: Instant },
+    Stopping { pid: Pid, since: Instant, why: Why },
+    Draining { run: EndedRun },
+    Pausing,
+    Lingering,
+    Closing,
+    Done,
+}
+
+/// What the policy must know of a run that is being drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct EndedRun {
+    lasted: Duration,
+    success: bool,
+    expired: bool,
+}
+
+/// What a life depends on beside the options of the job.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// `--hide-args`
+    pub hide_args: bool,
+    /// SidebindPort of the document.
+    pub sidebind_port: u16,
+    /// There is a service manager that wants to hear of us.
+    pub manager: bool,
+    /// HUP was ignored when kapo was started (nohup(1)), so a lost terminal ends nothing.
+    pub ignores_hup: bool,
+    /// For TTL ranges and jitter.
+    pub seed: u64,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Lifecycle {
+    job: Box<Job>,
+    setting: Setting,
+    state: State,
+    /// No new run after this one.
+    leaving: bool,
+    /// The command has said READY=1 in this run.
+    said_ready: bool,
+    /// Under `--notify`, how often the command must ping.
+    watchdog: Option<Duration>,
+    /// The group of a run that was stopped, whose rest is killed when kapo ends or starts anew.
+    remnant: Option<Pid>,
+    /// What kapo exits with.
+    code: u8,
+    told_ready: bool,
+    told_stopping: bool,
+    deadlines: Deadlines,
+    policy: Option<Policy>,
+    random: Random,
+    status: Status,
+    changed: bool,
+}
+
+impl Lifecycle {
+    /// Nothing has happened yet; the first event is [`Event::Start`].
+    pub fn new(job: Box<Job>, setting: Setting) -> Lifecycle {
+        let (mode, wait, policy) = match &job.after {
+            After::Once(Linger::Fixed(wait)) => ("run", Some(*wait), None),
+            After::Once(Linger::Idle(_)) => ("run", None, None),
+            After::Again(restart) => ("supervise", Some(restart.wait), Some(Policy::new(restart.clone()))),
+        };
+        let shown = !setting.hide_args && !job.arguments.is_empty();
+        let status = Status {
+            arguments: shown.then(|| job.arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect()),
+            command: job.command.to_string_lossy().into_owned(),
+            sidebind_port: setting.sidebind_port,
+            wait,
+            ..Status::blank(mode)
+        };
+        let random = Random::new(setting.seed);
+        Lifecycle {
+            state: State::Starting,
+            leaving: false,
+            said_ready: false,
+            watchdog: job.watchdog,
+            remnant: None,
+            code: 0,
+            told_ready: false,
+            told_stopping: false,
+            deadlines: Deadlines::default(),
+            policy,
+            random,
+            status,
+            changed: true,
+            job,
+            setting,
+        }
+    }
+
+    /// Takes in what happened at `now` and says what to do.
+    pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        match (self.state, event) {
+            (State::Starting, Event::Start) => out.push(Effect::Spawn),
+            (State::Starting, Event::Spawned { pid }) => self.started(now, pid, out),
+            (State::Starting, Event::SpawnFailed { reason, not_found }) => {
+                self.not_started(now, &reason, not_found, out);
+            }
+            (State::Running { pid, since }, Event::Exited { exit, usage, oom_killed }) => {
+                self.ended(now, pid, since, None, exit, usage, oom_killed, out);
+            }
+            (State::Stopping { pid, since, why }, Event::Exited { exit, usage, oom_killed }) => {
+                self.ended(now, pid, since, Some(why), exit, usage, oom_killed, out);
+            }
+            (State::Draining { run }, Event::Drained { last_output }) => {
+                self.drained(now, run, last_output, out);
+            }
+            (_, Event::Signal { signal, sender }) => self.signal(now, signal, sender, out),
+            (State::Running { .. } | State::Stopping { .. }, Event::Stopped) => out.push(Effect::Suspend),
+            (State::Running { .. } | State::Stopping { .. }, Event::Told(told)) => self.told(now, told, out),
+            (State::Lingering, Event::Asked) => {
+                if let After::Once(Linger::Idle(idle)) = self.job.after {
+                    self.deadlines.set(Deadline::Linger, now.mono, idle);
+                }
+            }
+            (_, Event::Deadline) => {
+                while let Some(which) = self.deadlines.take_due(now.mono) {
+                    self.due(now, which, out);
+                }
+            }
+            (State::Closing, Event::Closed) => self.exit(out),
+            // A process that is not ours any more, or not yet, has nothing to tell; whoever asks matters only at
+            // the end; and what is over is over.
+            (
+                State::Starting
+                | State::Draining { .. }
+                | State::Pausing
+                | State::Lingering
+                | State::Closing
+                | State::Done,
+                Event::Exited { .. } | Event::Stopped | Event::Told(_),
+            )
+            | (
+                State::Running { .. }
+                | State::Stopping { .. }
+                | State::Draining { .. }
+                | State::Pausing
+                | State::Lingering
+                | State::Closing
+                | State::Done,
+                Event::Start | Event::Spawned { .. } | Event::SpawnFailed { .. },
+            )
+            | (
+                State::Starting
+                | State::Running { .. }
+                | State::Stopping { .. }
+                | State::Pausing
+                | State::Lingering
+                | State::Closing
+                | State::Done,
+                Event::Drained { .. },
+            )
+            | (
+                State::Starting
+                | State::Running { .. }
+                | State::Stopping { .. }
+                | State::Draining { .. }
+                | State::Pausing
+                | State::Closing
+                | State::Done,
+                Event::Asked,
+            )
+            | (
+                State::Starting
+                | State::Running { .. }
+                | State::Stopping { .. }
+                | State::Draining { .. }
+                | State::Pausing
+                | State::Lingering
+                | State::Done,
+                Event::Closed,
+            ) => {}
+        }
+        self.refresh(now, out);
+    }
+
+    /// When to send [`Event::Deadline`]; `None`: never, as things stand.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// The object of the document.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// The document's `Output`; the driver counts, and tells before it renders.
+    pub fn set_output(&mut self, output: Option<Output>) {
+        self.status.output = output;
+    }
+
+    /// Whether the document has changed since this was asked last.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The process whose end is to be told with [`Event::Exited`].
+    pub fn pid(&self) -> Option<Pid> {
+        match self.state {
+            State::Running { pid, .. } | State::Stopping { pid, .. } => Some(pid),
+            State::Starting
+            | State::Draining { .. }
+            | State::Pausing
+            | State::Lingering
+            | State::Closing
+            | State::Done => None,
+        }
+    }
+
+    /// The code of the last run, as kapo itself would exit with it, once that run has ended: until then, and again
+    /// from the next start on, it is `None` and `/wait` waits.
+    pub fn ended_with(&self) -> Option<u8> {
+        match self.state {
+            State::Draining { .. } | State::Pausing | State::Lingering | State::Closing | State::Done => {
+                Some(self.code)
+            }
+            State::Starting | State::Running { .. } | State::Stopping { .. } => None,
+        }
+    }
+
+    /// How long until the next start, while pausing.
+    pub fn retry_after(&self, now: Now) -> Option<Duration> {
+        match self.state {
+            State::Pausing => self.deadlines.next().map(|at| at.saturating_duration_since(now.mono)),
+            State::Starting
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Draining { .. }
+            | State::Lingering
+            | State::Closing
+            | State::Done => None,
+        }
+    }
+
+    /// The parts of `/readyz`.
+    pub fn readiness(&self) -> Vec<Check> {
+        let stopping = match self.state {
+            State::Stopping { why: Why::Ttl, .. } => Some("its TTL has passed".to_owned()),
+            State::Stopping { why: Why::Watchdog, .. } => Some("it missed a watchdog ping".to_owned()),
+            _ if self.leaving => Some(match &self.status.stop_signal_from {
+                Some(from) => format!("kapo was asked to stop by {}", from.signal),
+                None => "kapo was asked to stop".to_owned(),
+            }),
+            _ => None,
+        };
+        let mut checks = vec![
+            Check { name: "running", failure: self.not_running() },
+            Check { name: "not-stopping", failure: stopping },
+        ];
+        if self.job.notify {
+            let failure = (!self.said_ready).then(|| "the command has not said READY=1".to_owned());
+            checks.push(Check { name: "notified", failure });
+        }
+        checks
+    }
+
+    /// The parts of `/healthz`.
+    pub fn health(&self) -> Vec<Check> {
+        let failure = match self.not_running() {
+            Some(_) if self.status.reason == "success" => None,
+            other => other,
+        };
+        let flapping = self.status.flapping.then(|| "too many failed runs of late".to_owned());
+        vec![Check { name: "running", failure }, Check { name: "flapping", failure: flapping }]
+    }
+
+    fn not_running(&self) -> Option<String> {
+        match self.state {
+            State::Running { .. } | State::Stopping { .. } => None,
+            State::Starting if self.status.end_time.is_none() => Some("not started yet".to_owned()),
+            State::Pausing => {
+                let last = self.last_end();
+                Some(match self.status.next_start {
+                    Some(at) => format!("{last}, next start at {}", super::calendar::rfc3339(at)),
+                    None => last,
+                })
+            }
+            State::Starting | State::Draining { .. } | State::Lingering | State::Closing | State::Done => {
+                Some(self.last_end())
+            }
+        }
+    }
+
+    /// `ended: exit-code 3`
+    fn last_end(&self) -> String {
+        match self.status.signal {
+            Some(signal) => format!("ended: {} {signal}", self.status.reason),
+            None => format!("ended: {} {}", self.status.reason, self.status.exit_code),
+        }
+    }
+
+    fn target(&self, pid: Pid) -> Target {
+        if self.job.single_child { Target::Process(pid) } else { Target::Group(pid) }
+    }
+
+    fn started(&mut self, now: Now, pid: Pid, out: &mut Vec<Effect>) {
+        if self.status.start_time.is_some() {
+            self.status.restarts += 1;
+        }
+        let ttl = self.job.ttl.map(|Ttl { min, max }| self.random.between(min, max));
+        self.state = State::Running { pid, since: now.mono };
+        self.said_ready = false;
+        self.watchdog = self.job.watchdog;
+        self.status = Status {
+            exit_code: 0,
+            start_time: Some(now.wall),
+            state: Shown::Running,
+            ttl,
+            pid: Some(pid),
+            reason: "",
+            signal: None,
+            next_start: None,
+            expires_at: ttl.and_then(|ttl| now.wall.checked_add(ttl)),
+            status_text: String::new(),
+            ..std::mem::replace(&mut self.status, Status::blank(""))
+        };
+        self.changed = true;
+        if let Some(ttl) = ttl {
+            self.deadlines.set(Deadline::Ttl, now.mono, ttl);
+        }
+        out.push(Effect::Log(
+            Record::info("started").with("command", &self.status.command).with("pid", pid),
+        ));
+        if !self.job.notify {
+            self.tell_ready(out);
+        }
+        if self.leaving {
+            // The stop signal came before there was anybody to pass it to.
+            self.stop(now, pid, now.mono, Why::Asked, out);
+            self.kill(Signal::TERM, pid, out);
+        }
+    }
+
+    fn not_started(&mut self, now: Now, reason: &str, not_found: bool, out: &mut Vec<Effect>) {
+        self.code = if not_found { error::EXIT_NOT_FOUND } else { error::EXIT_CANNOT_EXECUTE };
+        if self.status.start_time.is_some() {
+            self.status.restarts += 1;
+        }
+        self.status.start_time = Some(now.wall);
+        self.status.end_time = Some(now.wall);
+        self.status.exit_code = self.code;
+        self.status.state = Shown::Stopped;
+        self.status.pid = None;
+        self.status.reason = "exec-failed";
+        self.status.signal = None;
+        self.status.next_start = None;
+        self.status.ttl = None;
+        self.status.expires_at = None;
+        self.status.usage = Usage::default();
+        self.changed = true;
+        let text = format!("cannot execute {}: {reason}", self.status.command);
+        self.write_certificate(out);
+        if self.policy.is_none() {
+            out.push(Effect::Complain(text));
+            return self.close(out);
+        }
+        out.push(Effect::Log(
+            Record::error("cannot execute").with("command", &self.status.command).with("reason", reason),
+        ));
+        let run = Run { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
+        self.next(now, run, out);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one caller, and each is a fact of the end")]
+    fn ended(
+        &mut self,
+        now: Now,
+        pid: Pid,
+        since: Instant,
+        why: Option<Why>,
+        exit: Exit,
+        usage: Usage,
+        oom_killed: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog] {
+            self.deadlines.stop(which);
+        }
+        let (signal, core_dumped) = match exit {
+            Exit::Code(_) => (None, false),
+            Exit::Signal { signal, core_dumped } => (Some(signal), core_dumped),
+        };
+        let listed = self.job.success_exit.iter().any(|success| match (success, exit) {
+            (Success::Code(wanted), _) => exit.code() == *wanted,
+            (Success::Signal(wanted), Exit::Signal { signal, .. }) => *wanted == signal,
+            (Success::Signal(_), Exit::Code(_)) => false,
+        });
+        let success = listed || exit == Exit::Code(0);
+        let reason = match why {
+            Some(Why::Ttl) => "timeout",
+            Some(Why::Watchdog) => "watchdog",
+            _ if success => "success",
+            _ if oom_killed && signal == Some(Signal::KILL) => "oom-kill",
+            _ if core_dumped => "core-dump",
+            _ if signal.is_some() => "signal",
+            _ => "exit-code",
+        };
+        let success = reason == "success";
+        self.code = match reason {
+            "success" => 0,
+            "timeout" => error::EXIT_TIMEOUT,
+            _ => exit.code(),
+        };
+        self.status.end_time = Some(now.wall);
+        self.status.exit_code = exit.code();
+        self.status.state = if signal.is_some() { Shown::Killed } else { Shown::Stopped };
+        self.status.pid = None;
+        self.status.reason = reason;
+        self.status.signal = signal;
+        self.status.expires_at = None;
+        self.status.usage = usage;
+        self.status.last_output.clear();
+        self.changed = true;
+        let mut record = if success { Record::info("ended") } else { Record::warn("ended") };
+        record = record.with("command", &self.status.command).with("pid", pid).with("reason", reason);
+        record = match signal {
+            Some(signal) => record.with("signal", signal),
+            None => record.with("code", exit.code()),
+        };
+        out.push(Effect::Log(record));
+        if why.is_some() {
+            self.remnant = (!self.job.single_child).then_some(pid);
+        } else if self.job.setsid {
+            out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(pid) });
+        }
+        let lasted = now.mono.saturating_duration_since(since);
+        let run = EndedRun { lasted, success, expired: why == Some(Why::Ttl) };
+        self.state = State::Draining { run };
+        out.push(Effect::Drain);
+    }
+
+    fn drained(&mut self, now: Now, run: EndedRun, last_output: Vec<String>, out: &mut Vec<Effect>) {
+        if !run.success && !last_output.is_empty() {
+            self.status.last_output = last_output;
+            self.changed = true;
+        }
+        self.write_certificate(out);
+        let EndedRun { lasted, success, expired } = run;
+        self.next(now, Run { lasted, success, expired, never_ran: false }, out);
+    }
+
+    /// After a run is over in every respect: leave, answer on, or start again.
+    fn next(&mut self, now: Now, run: Run, out: &mut Vec<Effect>) {
+        let verdict = self.policy.as_mut().map(|policy| policy.ended(now.mono, run, &mut self.random));
+        if let Some(until) = self.policy.as_ref().and_then(Policy::flapping_until) {
+            self.deadlines.set(Deadline::Flapping, now.mono, until.saturating_duration_since(now.mono));
+        }
+        self.update_flapping(now);
+        if self.leaving {
+            return self.close(out);
+        }
+        match (verdict, &self.job.after) {
+            (Some(Verdict::Again(pause)), _) => {
+                self.state = State::Pausing;
+                self.status.next_start = now.wall.checked_add(pause);
+                self.changed = true;
+                self.deadlines.set(Deadline::Start, now.mono, pause);
+            }
+            (Some(Verdict::Finished), _) => self.close(out),
+            (Some(Verdict::GiveUp), _) => {
+                out.push(Effect::Log(
+                    Record::error("giving up: too many restarts").with("restarts", self.status.restarts),
+                ));
+                self.close(out);
+            }
+            (None, After::Once(Linger::Fixed(wait)) | After::Once(Linger::Idle(wait))) if !wait.is_zero() => {
+                self.deadlines.set(Deadline::Linger, now.mono, *wait);
+                self.state = State::Lingering;
+                self.changed = true;
+            }
+            (None, _) => self.close(out),
+        }
+    }
+
+    fn signal(&mut self, now: Now, signal: Signal, sender: Sender, out: &mut Vec<Effect>) {
+        if sender == Sender::Kernel && !from_the_terminal(signal) {
+            return;
+        }
+        let stop = match signal {
+            Signal::TERM | Signal::INT | Signal::QUIT => true,
+            Signal::HUP => sender == Sender::Kernel && !self.setting.ignores_hup,
+            _ => false,
+        };
+        let again = self.leaving;
+        if stop {
+            self.leaving = true;
+            if self.status.stop_signal_from.is_none() {
+                self.status.stop_signal_from = Some(StopSignalFrom { signal, sender });
+                self.changed = true;
+            }
+            let mut record = Record::info("asked to stop").with("signal", signal);
+            if let Sender::Process { pid, uid } = sender {
+                record = record.with("sender_pid", pid).with("sender_uid", uid);
+            }
+            out.push(Effect::Log(record));
+        }
+        match self.state {
+            State::Running { pid, since } => {
+                self.pass_on(signal, pid, out);
+                if stop {
+                    self.stop(now, pid, since, Why::Asked, out);
+                }
+            }
+            State::Stopping { pid, .. } => self.pass_on(signal, pid, out),
+            State::Pausing | State::Lingering if stop => self.close(out),
+            // Whoever insists does not want to wait for a reader of ours that has stalled, or a client.
+            State::Draining { .. } if stop && again => self.close(out),
+            State::Closing if stop && again => self.exit(out),
+            State::Draining { .. } if stop => self.tell_stopping(out),
+            State::Starting
+            | State::Draining { .. }
+            | State::Pausing
+            | State::Lingering
+            | State::Closing
+            | State::Done => {}
+        }
+        if job_control(signal) && self.state != State::Done {
+            out.push(Effect::Suspend);
+        }
+    }
+
+    /// To the command, as `--rewrite-signal` says.
+    fn pass_on(&self, signal: Signal, pid: Pid, out: &mut Vec<Effect>) {
+        let rewritten = self.job.rewrite_signal.iter().rev().find(|(from, _)| *from == signal);
+        let Some(signal) = rewritten.map_or(Some(signal), |(_, to)| *to) else { return };
+        if signal == Signal::CONT {
+            out.push(Effect::GiveTerminal(pid));
+        }
+        // A group without a parent outside its session is orphaned, and the kernel ignores TSTP for it.
+        let signal = if self.job.setsid && job_control(signal) { Signal::STOP } else { signal };
+        self.kill(signal, pid, out);
+    }
+
+    fn kill(&self, signal: Signal, pid: Pid, out: &mut Vec<Effect>) {
+        out.push(Effect::Kill { signal, to: self.target(pid) });
+    }
+
+    /// The end of this run begins; the signal for it is the caller's.
+    fn stop(&mut self, now: Now, pid: Pid, since: Instant, why: Why, out: &mut Vec<Effect>) {
+        self.state = State::Stopping { pid, since, why };
+        self.changed = true;
+        self.deadlines.stop(Deadline::Ttl);
+        self.deadlines.stop(Deadline::Watchdog);
+        let patience = match why {
+            Why::Asked => self.job.kill_after,
+            Why::Ttl | Why::Watchdog => Some(self.job.kill_after.unwrap_or(KILL_AFTER)),
+        };
+        // As with timeout(1), zero means never.
+        if let Some(patience) = patience.filter(|patience| !patience.is_zero()) {
+            self.deadlines.set(Deadline::Kill, now.mono, patience);
+        }
+        if self.leaving || self.policy.is_none() {
+            self.tell_stopping(out);
+        }
+    }
+
+    /// Stops the command of our own accord.
+    fn stop_ourselves(&mut self, now: Now, pid: Pid, since: Instant, why: Why, out: &mut Vec<Effect>) {
+        self.stop(now, pid, since, why, out);
+        self.kill(self.job.stop_signal, pid, out);
+        // A stopped process would not act on it.
+        self.kill(Signal::CONT, pid, out);
+    }
+
+    fn due(&mut self, now: Now, which: Deadline, out: &mut Vec<Effect>) {
+        match (which, self.state) {
+            (Deadline::Ttl, State::Running { pid, since }) => {
+                out.push(Effect::Log(Record::info("TTL has passed").with("signal", self.job.stop_signal)));
+                self.stop_ourselves(now, pid, since, Why::Ttl, out);
+            }
+            (Deadline::Watchdog, State::Running { pid, since }) => {
+                out.push(Effect::Log(Record::warn("missed a watchdog ping").with("pid", pid)));
+                self.stop_ourselves(now, pid, since, Why::Watchdog, out);
+            }
+            (Deadline::Kill, State::Stopping { pid, .. }) => {
+                out.push(Effect::Log(Record::warn("did not end in time, killing it").with("pid", pid)));
+                self.kill(Signal::KILL, pid, out);
+            }
+            (Deadline::Start, State::Pausing) => {
+                self.kill_remnant(out);
+                self.state = State::Starting;
+                out.push(Effect::Spawn);
+            }
+            (Deadline::Linger, State::Lingering) => self.close(out),
+            (Deadline::Flapping, _) => self.update_flapping(now),
+            // Stopped with the state that they belong to; none of these can be due elsewhere.
+            (
+                Deadline::Ttl | Deadline::Watchdog | Deadline::Kill | Deadline::Start | Deadline::Linger,
+                State::Starting
+                | State::Running { .. }
+                | State::Stopping { .. }
+                | State::Draining { .. }
+                | State::Pausing
+                | State::Lingering
+                | State::Closing
+                | State::Done,
+            ) => {}
+        }
+    }
+
+    fn update_flapping(&mut self, now: Now) {
+        let flapping = self.policy.as_ref().is_some_and(|policy| policy.is_flapping(now.mono));
+        self.changed |= flapping != self.status.flapping;
+        self.status.flapping = flapping;
+    }
+
+    fn told(&mut self, now: Now, told: Told, out: &mut Vec<Effect>) {
+        if let Some(interval) = told.interval {
+            self.watchdog = Some(interval).filter(|interval| !interval.is_zero());
+        }
+        if let Some(text) = told.status {
+            self.changed |= text != self.status.status_text;
+            self.status.status_text = text;
+        }
+        if told.ready {
+            self.said_ready = true;
+            self.changed = true;
+            self.tell_ready(out);
+        }
+        if told.reloading || told.stopping {
+            self.said_ready = false;
+            self.changed = true;
+        }
+        if let State::Running { pid, since } = self.state {
+            if told.trigger {
+                out.push(Effect::Log(Record::warn("asked for by WATCHDOG=trigger").with("pid", pid)));
+                self.stop_ourselves(now, pid, since, Why::Watchdog, out);
+            } else if told.ready || told.ping || told.interval.is_some() {
+                // Counted from READY=1 on, as systemd does: a slow start is no missed ping.
+                match self.watchdog {
+                    Some(interval) if self.said_ready => self.deadlines.set(Deadline::Watchdog, now.mono, interval),
+                    _ => self.deadlines.stop(Deadline::Watchdog),
+                }
+            }
+        }
+        if self.setting.manager && !told.forward.is_empty() {
+            out.push(Effect::Notify(told.forward));
+        }
+    }
+
+    fn tell_ready(&mut self, out: &mut Vec<Effect>) {
+        // Once is enough, but for a command that has been reloading.
+        if self.setting.manager && (!self.told_ready || self.job.notify) {
+            out.push(Effect::Notify(b"READY=1".to_vec()));
+        }
+        self.told_ready = true;
+    }
+
+    fn tell_stopping(&mut self, out: &mut Vec<Effect>) {
+        if self.setting.manager && !self.told_stopping {
+            out.push(Effect::Notify(b"STOPPING=1".to_vec()));
+        }
+        self.told_stopping = true;
+    }
+
+    fn write_certificate(&self, out: &mut Vec<Effect>) {
+        if self.job.termination_log.is_some() {
+            out.push(Effect::TerminationLog(self.certificate()));
+        }
+    }
+
+    /// What `--termination-log` gets: a line with reason and code, then as many of the last lines as fit.
+    fn certificate(&self) -> Vec<u8> {
+        /// What the kubelet reads at most.
+        const LENGTH: usize = 4096;
+        let mut text = format!("reason={} code={}", self.status.reason, self.status.exit_code);
+        if let Some(signal) = self.status.signal {
+            text.push_str(&format!(" signal={signal}"));
+        }
+        text.push('\n');
+        let mut room = LENGTH - text.len();
+        let fitting = self.status.last_output.iter().rev().take_while(|line| {
+            let fits = line.len() < room;
+            room = room.saturating_sub(line.len() + 1);
+            fits
+        });
+        let first = self.status.last_output.len() - fitting.count();
+        for line in self.status.last_output.iter().skip(first) {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text.into_bytes()
+    }
+
+    fn kill_remnant(&mut self, out: &mut Vec<Effect>) {
+        if let Some(group) = self.remnant.take() {
+            out.push(Effect::Kill { signal: Signal::KILL, to: Target::Remnant(group) });
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<Effect>) {
+        self.leaving = true;
+        self.deadlines = Deadlines::default();
+        self.state = State::Closing;
+        self.status.next_start = None;
+        self.changed = true;
+        self.tell_stopping(out);
+        out.push(Effect::Close);
+    }
+
+    fn exit(&mut self, out: &mut Vec<Effect>) {
+        self.kill_remnant(out);
+        self.state = State::Done;
+        out.push(Effect::Exit(self.code));
+    }
+
+    /// Brings what follows from the state up to date, and tells the service manager in words.
+    fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let ready = matches!(self.state, State::Running { .. }) && (!self.job.notify || self.said_ready);
+        self.changed |= ready != self.status.ready;
+        self.status.ready = ready;
+        if self.changed && self.setting.manager && self.state != State::Done {
+            out.push(Effect::Notify(notify::status(&self.headline(now.wall))));
+        }
+    }
+
+    /// What `systemctl status` shows.
+    fn headline(&self, wall: SystemTime) -> String {
+        let mut text = match self.state {
+            State::Running { pid, .. } if self.status.ready => format!("running, pid {pid}"),
+            State::Running { pid, .. } => format!("starting, pid {pid}"),
+            State::Stopping { pid, .. } => format!("stopping, pid {pid}"),
+            State::Pausing => {
+                let pause = self.status.next_start.and_then(|at| at.duration_since(wall).ok());
+                format!("{}, next start in {} s", self.last_end(), pause.unwrap_or_default().as_secs())
+            }
+            State::Starting => "starting".to_owned(),
+            State::Draining { .. } | State::Lingering | State::Closing | State::Done => self.last_end(),
+        };
+        if self.status.restarts > 0 {
+            text.push_str(&format!(", {} restarts", self.status.restarts));
+        }
+        if self.status.flapping {
+            text.push_str(", flapping");
+        }
+        if !self.status.status_text.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.status.status_text);
+        }
+        text
+    }
+}
+
+/// Whether the kernel raises this one for whom the terminal belongs to, which the command did not hear of as it is
+/// in another group. All else that the kernel raises is about kapo's own doing.
+fn from_the_terminal(signal: Signal) -> bool {
+    matches!(
+        signal,
+        Signal::HUP | Signal::INT | Signal::QUIT | Signal::TSTP | Signal::CONT | Signal::WINCH
+    )
+}
+
+/// What stops a job, and kapo with it.
+fn job_control(signal: Signal) -> bool {
+    matches!(signal, Signal::TSTP | Signal::TTIN | Signal::TTOU)
+}
+
+#[cfg(test)]
+mod tests;
