@@ -14,6 +14,8 @@ pub mod lifecycle;
 pub mod notify;
 pub mod random;
 pub mod restart;
+pub mod quote;
+pub mod record;
 pub mod status;
 
 /// The time of one turn of the loop: read once, passed down.

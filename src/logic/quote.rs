@@ -1,0 +1,207 @@
+//! Quoting as in logfmt, reversible: what stands between the quotes is the text itself, except that
+//!
+//! | byte | is written |
+//! |---|---|
+//! | `"` and `\` | `\"` and `\\` |
+//! | newline, carriage return, tab | `\n`, `\r`, `\t` |
+//! | other control bytes, 0x7f, C1 controls (U+0080 to U+009F), bytes that are no UTF-8 | `\xNN`, each byte |
+//!
+//! So every sequence of bytes has exactly one form, that form is one line of valid UTF-8 which no terminal obeys,
+//! and undoing the six escapes gives back the bytes. Clean spans are found eight bytes at a time and copied whole.
+
+/// Writes `text` with all that needs it escaped; the quotes around it are the caller's.
+pub fn escape(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    loop {
+        let (clean, dirty) = rest.split_at(clean_span(rest));
+        out.extend_from_slice(clean);
+        let Some((&first, after)) = dirty.split_first() else { return };
+        rest = match first {
+            0x80.. => non_ascii(dirty, out),
+            _ => {
+                ascii(first, out);
+                after
+            }
+        };
+    }
+}
+
+/// Writes `text` bare where every logfmt reader takes it so, else quoted; the empty text as `""`.
+pub fn value(text: &[u8], out: &mut Vec<u8>) {
+    if !text.is_empty() && text.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'=' | b'\\')) {
+        out.extend_from_slice(text);
+    } else {
+        quoted(text, out);
+    }
+}
+
+/// Writes `text` between quotes.
+pub fn quoted(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    escape(text, out);
+    out.push(b'"');
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// How many bytes at the start of `text` are printable ASCII other than quote and backslash.
+fn clean_span(text: &[u8]) -> usize {
+    let (words, tail) = text.as_chunks::<8>();
+    let mut clean = 0;
+    for word in words {
+        let found = dirty(u64::from_le_bytes(*word));
+        if found != 0 {
+            // The lowest mark is exact; borrows can only make wrong ones above it.
+            return clean + (found.trailing_zeros() / 8) as usize;
+        }
+        clean += 8;
+    }
+    clean + tail.iter().take_while(|&&b| is_clean(b)).count()
+}
+
+fn is_clean(byte: u8) -> bool {
+    matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
+}
+
+/// Sets the high bit of each byte that is not clean; see "Bit Twiddling Hacks", "determine if a word has a byte
+/// less than n" for the subtractions.
+fn dirty(word: u64) -> u64 {
+    let zero_in = |w: u64| w.wrapping_sub(ONES) & !w;
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let quote = zero_in(word ^ (ONES * 0x22));
+    let backslash = zero_in(word ^ (ONES * 0x5c));
+    let delete = zero_in(word ^ (ONES * 0x7f));
+    (word | control | quote | backslash | delete) & HIGHS
+}
+
+fn ascii(byte: u8, out: &mut Vec<u8>) {
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        _ => hex(byte, out),
+    }
+}
+
+fn hex(byte: u8, out: &mut Vec<u8>) {
+    let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
+    out.extend_from_slice(&[b'\\', b'x', digit(byte >> 4), digit(byte & 15)]);
+}
+
+/// Takes the run of non-ASCII bytes at the start of `text`, gives back what follows it.
+fn non_ascii<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    let mut rest = text;
+    while let Some(&first @ 0x80..) = rest.first() {
+        let length = match first {
+            0xc2..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf4 => 4,
+            _ => 1,
+        };
+        match rest.split_at_checked(length) {
+            Some((&[0xc2, c1 @ 0x80..=0x9f], after)) => {
+                hex(0xc2, out);
+                hex(c1, out);
+                rest = after;
+            }
+            Some((letter, after)) if length > 1 && std::str::from_utf8(letter).is_ok() => {
+                out.extend_from_slice(letter);
+                rest = after;
+            }
+            // Only the first byte is taken: what follows may begin a letter.
+            _ => {
+                hex(first, out);
+                rest = rest.split_first().map_or(&[], |(_, after)| after);
+            }
+        }
+    }
+    rest
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    fn escaped(text: &[u8]) -> String {
+        let mut out = Vec::new();
+        escape(text, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Undoes [`escape`]; panics on anything that it does not write.
+    pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut bytes = text.iter().copied();
+        while let Some(byte) = bytes.next() {
+            assert!(byte >= 0x20 && byte != b'"' && byte != 0x7f, "{byte:#x} in {text:?}");
+            out.push(match byte {
+                b'\\' => match bytes.next().unwrap() {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'x' => {
+                        let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                        u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                    }
+                    plain @ (b'"' | b'\\') => plain,
+                    other => panic!("\\{} in {text:?}", char::from(other)),
+                },
+                _ => byte,
+            });
+        }
+        out
+    }
+
+    #[test]
+    fn each_kind_of_byte_is_written_as_the_table_says() {
+        for (text, wanted) in [
+            (&b"plain text, 100 %"[..], "plain text, 100 %"),
+            (b"say \"hi\" to C:\\", "say \\\"hi\\\" to C:\\\\"),
+            (b"a\tb\r\n", "a\\tb\\r\\n"),
+            (b"\0\x1b[31m\x7f", "\\x00\\x1b[31m\\x7f"),
+            ("grüße, 世界, 🦀".as_bytes(), "grüße, 世界, 🦀"),
+            (b"\xc2\x9b31m \xc2\xa0.", "\\xc2\\x9b31m \u{a0}."),
+            (b"\xff\xc3\xa9\xe4\xb8", "\\xffé\\xe4\\xb8"),
+            // Overlong, a surrogate, beyond U+10FFFF: no UTF-8.
+            (b"\xc0\xaf \xed\xa0\x80 \xf4\x90\x80\x80", "\\xc0\\xaf \\xed\\xa0\\x80 \\xf4\\x90\\x80\\x80"),
+        ] {
+            assert_eq!(escaped(text), wanted);
+        }
+    }
+
+    #[test]
+    fn every_byte_at_every_place_of_a_word_comes_back() {
+        for byte in 0..=255_u8 {
+            for place in 0..20 {
+                for neighbour in [b'a', b'!', 0x1f, 0x80, 0xff] {
+                    let mut text = [neighbour; 20];
+                    text[place] = byte;
+                    assert_eq!(unescape(escaped(&text).as_bytes()), text);
+                }
+                let mut text = [b'~'; 20];
+                text[place] = byte;
+                assert_eq!(escaped(&text).len() == 20, is_clean(byte), "{byte:#x} at {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_is_bare_only_where_that_is_safe() {
+        for (text, wanted) in [
+            ("0.0.0.0:6666", "0.0.0.0:6666"),
+            ("[::1]:80", "[::1]:80"),
+            ("", "\"\""),
+            ("a b", "\"a b\""),
+            ("a=b", "\"a=b\""),
+            ("a\\b", "\"a\\\\b\""),
+            ("é", "\"é\""),
+        ] {
+            let mut out = Vec::new();
+            value(text.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), wanted);
+        }
+    }
+}
