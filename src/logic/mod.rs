@@ -16,7 +16,10 @@ pub mod random;
 pub mod restart;
 pub mod quote;
 pub mod record;
+pub mod metrics;
+pub mod site;
 pub mod status;
+pub mod vars;
 
 /// The time of one turn of the loop: read once, passed down.
 #[derive(Clone, Copy, Debug)]

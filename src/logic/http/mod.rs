@@ -55,3 +55,4 @@ pub enum Next {
 }
 
 pub mod response;
+pub mod routes;

@@ -1,0 +1,349 @@
+//! What each path answers, purely: a [`Page`] holds what changes with the state and is rendered when it changes, a
+//! [`View`] adds what is needed at the moment of a request.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::http::response::Reply;
+use super::http::routes::{Route, decoded, parameter};
+use super::http::{Method, Next, Request, Site};
+use super::metrics::{self, Counts, Format, Snapshot};
+use super::status::{self, State, Status};
+use super::{Now, Stream, calendar, vars};
+
+/// The methods that are answered.
+pub const ALLOW: &str = "GET, HEAD, OPTIONS";
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// What the state of the command (or of the watched processes) makes the probes and the document say. Rendered at
+/// each change and shared by all connections.
+#[derive(Debug)]
+pub struct Page {
+    document: Vec<u8>,
+    id: u64,
+    ready: Vec<Check>,
+    health: Vec<Check>,
+    ended: Option<u8>,
+    next_start: Option<SystemTime>,
+}
+
+/// What the document does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The command is being ended: a stop signal, its TTL, its watchdog.
+    pub stopping: bool,
+    /// No run goes on: what `Kapo-Exit-Code` says (124 after a TTL). In watch mode: no process matches. Under
+    /// `supervise` it must hold for at least one round of resumed connections after each end, however short the
+    /// pause, or those who wait miss that end.
+    pub ended: Option<u8>,
+}
+
+/// One line of `?verbose`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Check {
+    name: &'static str,
+    failure: Option<String>,
+}
+
+impl Check {
+    fn new(name: &'static str, failure: Option<String>) -> Check {
+        Check { name, failure }
+    }
+}
+
+impl Page {
+    /// An empty page, which the first [`Page::update`] fills. Events count from `first`: the time of kapo's start
+    /// in milliseconds keeps the numbers of an earlier kapo at the same address from being taken for ours.
+    pub fn new(first: u64) -> Page {
+        Page {
+            document: Vec::new(),
+            id: first,
+            ready: Vec::new(),
+            health: Vec::new(),
+            ended: None,
+            next_start: None,
+        }
+    }
+
+    /// Renders anew. Says whether the document is another one, and then an event is due to those who listen; held
+    /// requests are to be resumed after each update.
+    pub fn update(&mut self, objects: &[Status], facts: Facts) -> bool {
+        let document = status::render(objects);
+        let changed = document != self.document;
+        if changed {
+            self.document = document;
+            self.id = self.id.wrapping_add(1);
+        }
+        (self.ready, self.health) = checks(objects, facts);
+        self.ended = facts.ended;
+        self.next_start = objects.first().and_then(|object| object.next_start);
+        changed
+    }
+
+    /// The document of now.
+    pub fn document(&self) -> &[u8] {
+        &self.document
+    }
+
+    /// /readyz answers 200.
+    pub fn is_ready(&self) -> bool {
+        self.ready.iter().all(|check| check.failure.is_none())
+    }
+
+    /// The document as one Server-Sent Event, for those who listen on /events.
+    pub fn event(&self) -> Vec<u8> {
+        let json = self.document.trim_ascii_end();
+        let mut event = format!("id: {}\nevent: status\ndata: ", self.id).into_bytes();
+        event.extend_from_slice(json);
+        event.extend_from_slice(b"\n\n");
+        event
+    }
+}
+
+/// The checks of /readyz and of /healthz.
+fn checks(objects: &[Status], facts: Facts) -> (Vec<Check>, Vec<Check>) {
+    let running = |object: &&Status| object.state == State::Running;
+    let one = match objects {
+        [one] if one.mode != "watch" => one,
+        _ => {
+            let failure = match objects.iter().find(running) {
+                Some(_) => None,
+                None => Some("no process matches".to_owned()),
+            };
+            let checks = vec![Check::new("running", failure)];
+            return (checks.clone(), checks);
+        }
+    };
+    let down = if running(&one) { None } else { Some(why_down(one)) };
+    let success = down.is_some() && one.reason == "success";
+    let flapping = one.flapping.then(|| "too many failed runs".to_owned());
+    let health = vec![
+        if success { Check::new("success", None) } else { Check::new("running", down.clone()) },
+        Check::new("flapping", flapping),
+    ];
+    // The document's Ready is what counts; the checks say why it is what it is.
+    let (up, unready) = (down.is_none(), !one.ready);
+    let stopping = (up && unready && facts.stopping).then(|| "being stopped".to_owned());
+    let silent = (up && unready && !facts.stopping).then(|| "has not said READY=1".to_owned());
+    let ready =
+        vec![Check::new("running", down), Check::new("stopping", stopping), Check::new("ready", silent)];
+    (ready, health)
+}
+
+fn why_down(object: &Status) -> String {
+    match object {
+        Status { next_start: Some(next), .. } => format!("pausing until {}", calendar::rfc3339(*next)),
+        Status { reason: "", .. } => "not started yet".to_owned(),
+        Status { reason, exit_code, .. } => format!("ended: {reason}, exit code {exit_code}"),
+    }
+}
+
+/// All that an answer may need. The driver makes one for a batch of requests and lends it to the connections.
+pub struct View<'a> {
+    /// See [`Page`].
+    pub page: &'a Page,
+    /// Where each answer is counted.
+    pub counts: &'a mut Counts,
+    /// kapo's own argv[0].
+    pub argv0: &'a str,
+    /// The last captured output, of one stream or of both; `None` without `--tail`.
+    pub tail: Option<&'a dyn Fn(Option<Stream>) -> Vec<u8>>,
+    /// Takes a snapshot; called for /metrics and /debug/vars only.
+    pub sample: &'a mut dyn FnMut() -> Snapshot,
+}
+
+/// What [`View::decide`] decided.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer<'a> {
+    Whole {
+        code: u16,
+        content_type: &'static str,
+        extra: Option<(&'static str, String)>,
+        body: Cow<'a, [u8]>,
+    },
+    Stream {
+        next: Next,
+        content_type: &'static str,
+        first: Vec<u8>,
+    },
+    Wait(Option<Instant>),
+}
+
+fn whole<'a>(code: u16, content_type: &'static str, body: impl Into<Cow<'a, [u8]>>) -> Answer<'a> {
+    Answer::Whole { code, content_type, extra: None, body: body.into() }
+}
+
+fn refuse(reason: &'static str) -> Answer<'static> {
+    whole(400, TEXT, reason.as_bytes())
+}
+
+impl Site for View<'_> {
+    fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
+        let route = Route::of(request.path, self.tail.is_some());
+        let head = request.method == Method::Head;
+        let (code, next) = match self.decide(now, route, request) {
+            Answer::Wait(until) => return Next::Wait(until),
+            Answer::Whole { code, content_type, extra, body } => {
+                match &extra {
+                    Some((name, value)) => reply.send(code, content_type, &[(*name, value.as_str())], &body),
+                    None => reply.send(code, content_type, &[], &body),
+                }
+                (code, Next::Answered)
+            }
+            Answer::Stream { next, content_type, first } => {
+                reply.stream(content_type, &[], if head { &[] } else { &first });
+                // Nothing follows the head of an answer to HEAD.
+                (200, if head { Next::Answered } else { next })
+            }
+        };
+        self.counts.answered(route, code);
+        next
+    }
+}
+
+impl View<'_> {
+    fn decide(&mut self, now: Now, route: Route, request: &Request<'_>) -> Answer<'_> {
+        if request.method == Method::Options {
+            return Answer::Whole {
+                code: 204,
+                content_type: "",
+                extra: Some(("Allow", ALLOW.to_owned())),
+                body: Cow::Borrowed(&[]),
+            };
+        }
+        let page = self.page;
+        match route {
+            Route::Document | Route::Other => whole(200, JSON, &page.document),
+            Route::Livez => probe("livez", &[Check::new("answering", None)], None, request.query),
+            Route::Readyz => probe("readyz", &page.ready, retry_after(page, now), request.query),
+            Route::Healthz => probe("healthz", &page.health, retry_after(page, now), request.query),
+            Route::Metrics => {
+                let format = Format::accepted(request.accept);
+                let snapshot = (self.sample)();
+                whole(200, format.content_type(), metrics::render(format, &snapshot, self.counts))
+            }
+            Route::Vars => {
+                let snapshot = (self.sample)();
+                whole(200, JSON, vars::render(self.argv0, now, &snapshot, self.counts))
+            }
+            Route::Wait => wait(page, now, request),
+            Route::Logs => self.logs(request.query),
+            Route::Events => events(page, request.last_event_id),
+        }
+    }
+
+    fn logs(&self, query: Option<&str>) -> Answer<'static> {
+        let stream = match parameter(query, "stream") {
+            None | Some("") => None,
+            Some("stdout") => Some(Stream::Stdout),
+            Some("stderr") => Some(Stream::Stderr),
+            Some(_) => return refuse("stream is stdout or stderr\n"),
+        };
+        let follow = match parameter(query, "follow") {
+            Some("" | "1" | "true") => true,
+            None | Some("0" | "false") => false,
+            Some(_) => return refuse("follow is 1 or 0\n"),
+        };
+        let contents = self.tail.map(|tail| tail(stream)).unwrap_or_default();
+        match follow {
+            true => Answer::Stream { next: Next::Logs(stream), content_type: TEXT, first: contents },
+            false => whole(200, TEXT, contents),
+        }
+    }
+}
+
+/// 200 `ok` when no check fails, else 503 and why; with `?verbose` a line a check, in the words of Kubernetes.
+fn probe(name: &str, checks: &[Check], retry: Option<String>, query: Option<&str>) -> Answer<'static> {
+    let failure = checks.iter().find_map(|check| check.failure.as_ref());
+    let body = if parameter(query, "verbose").is_some() {
+        let mut text = String::new();
+        for check in checks {
+            match &check.failure {
+                None => text.extend(["[+]", check.name, " ok\n"]),
+                Some(failure) => text.extend(["[-]", check.name, " failed: ", failure, "\n"]),
+            }
+        }
+        text.extend([name, if failure.is_none() { " check passed\n" } else { " check failed\n" }]);
+        text
+    } else {
+        match failure {
+            None => "ok".to_owned(),
+            Some(failure) => format!("{failure}\n"),
+        }
+    };
+    let code = if failure.is_none() { 200 } else { 503 };
+    let extra = retry.filter(|_| code == 503).map(|seconds| ("Retry-After", seconds));
+    Answer::Whole { code, content_type: TEXT, extra, body: body.into_bytes().into() }
+}
+
+/// Whole seconds to the next start, at least one (RFC 9110, 10.2.3).
+fn retry_after(page: &Page, now: Now) -> Option<String> {
+    let left = page.next_start?.duration_since(now.wall).unwrap_or_default();
+    let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+    Some(seconds.max(1).to_string())
+}
+
+/// Once the run has ended, the document and the code; when the time has passed, the document alone. A request that is
+/// asked again gets a later moment than before: whoever holds it keeps the first.
+fn wait<'a>(page: &'a Page, now: Now, request: &Request<'_>) -> Answer<'a> {
+    let timeout = match parameter(request.query, "timeout").map(seconds) {
+        None => None,
+        Some(Some(timeout)) => Some(timeout),
+        Some(None) => return refuse("timeout is a number of seconds, such as 30, 0.5 or 500ms\n"),
+    };
+    let extra = match page.ended {
+        Some(code) => Some(("Kapo-Exit-Code", code.to_string())),
+        None if request.overdue || timeout == Some(Duration::ZERO) => None,
+        // A moment beyond the clock's range is never.
+        None => return Answer::Wait(timeout.and_then(|timeout| now.mono.checked_add(timeout))),
+    };
+    Answer::Whole { code: 200, content_type: JSON, extra, body: Cow::Borrowed(&page.document) }
+}
+
+fn events(page: &Page, last_event_id: &str) -> Answer<'static> {
+    let known = last_event_id.parse() == Ok(page.id);
+    let first = if known { b": nothing new\n\n".to_vec() } else { page.event() };
+    Answer::Stream { next: Next::Events, content_type: EVENT_STREAM, first }
+}
+
+/// A duration as the command line takes it: `30`, `0.5`, `500ms`, `1m30s`.
+fn seconds(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, u64); 4] =
+        [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+    let text = String::from_utf8(decoded(text).collect()).ok()?;
+    let mut rest = text.as_str();
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() || text.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        // Only a number that stands alone may lack its unit.
+        let nanos = match unit {
+            "" if number.len() == text.len() => 1_000_000_000,
+            _ => UNITS.iter().find(|(name, _)| *name == unit)?.1,
+        };
+        total = total.saturating_add(scaled(number, nanos)?);
+        rest = tail;
+    }
+    Some(total)
+}
+
+/// A decimal number of units of so many nanoseconds; what is too long is the longest.
+fn scaled(number: &str, nanos: u64) -> Option<Duration> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.len() + fraction.len() == 0 || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().unwrap_or(u64::MAX) };
+    // Nine decimals are more than a clock shows.
+    let fraction = format!("{fraction:0<9}").get(..9)?.parse::<u64>().ok()?;
+    let all =
+        u128::from(whole) * u128::from(nanos) + u128::from(fraction) * u128::from(nanos) / 1_000_000_000;
+    let seconds = u64::try_from(all / 1_000_000_000).unwrap_or(u64::MAX);
+    Some(Duration::new(seconds, u32::try_from(all % 1_000_000_000).ok()?))
+}

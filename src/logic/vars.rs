@@ -1,0 +1,133 @@
+//! /debug/vars, in the form of Go's package expvar, so that clients such as expvarmon show kapo as they show a Go
+//! program. A collector of garbage we have not: its members are there, and 0.
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use super::Now;
+use super::metrics::{Counts, Snapshot, Tree};
+
+/// The members of Go's runtime.MemStats that say nothing of us.
+const ZERO: [&str; 20] = [
+    "Lookups",
+    "Mallocs",
+    "Frees",
+    "HeapIdle",
+    "HeapReleased",
+    "HeapObjects",
+    "StackInuse",
+    "StackSys",
+    "MSpanInuse",
+    "MSpanSys",
+    "MCacheInuse",
+    "MCacheSys",
+    "BuckHashSys",
+    "GCSys",
+    "OtherSys",
+    "NextGC",
+    "LastGC",
+    "PauseTotalNs",
+    "NumGC",
+    "NumForcedGC",
+];
+
+#[derive(Serialize)]
+struct Vars<'a> {
+    cmdline: [&'a str; 1],
+    memstats: MemStats,
+    kapo: Kapo,
+}
+
+/// Go's runtime.MemStats; bytes.
+struct MemStats {
+    /// What is in use: resident and not backed by a file.
+    in_use: u64,
+    /// Data and stack segments.
+    heap: u64,
+    /// Address space.
+    all: u64,
+}
+
+impl Serialize for MemStats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for name in ["Alloc", "TotalAlloc", "HeapAlloc", "HeapInuse"] {
+            map.serialize_entry(name, &self.in_use)?;
+        }
+        map.serialize_entry("Sys", &self.all)?;
+        map.serialize_entry("HeapSys", &self.heap)?;
+        for name in ZERO {
+            map.serialize_entry(name, &0)?;
+        }
+        // Go keeps the last 256 pauses.
+        for name in ["PauseNs", "PauseEnd"] {
+            map.serialize_entry(name, &[0_u8; 256].as_slice())?;
+        }
+        map.serialize_entry("GCCPUFraction", &0)?;
+        map.serialize_entry("EnableGC", &false)?;
+        map.serialize_entry("DebugGC", &false)?;
+        map.serialize_entry::<_, [u8]>("BySize", &[])?;
+        map.end()
+    }
+}
+
+/// Numbers to plot; all of them always there, since clients name them in advance.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Kapo {
+    up: u8,
+    ready: u8,
+    flapping: u8,
+    starts: u64,
+    last_exit_code: u8,
+    oom_kills: u64,
+    orphans_reaped: u64,
+    requests: u64,
+    connections: usize,
+    uptime_seconds: u64,
+    child_processes: u64,
+    child_cpu_milliseconds: u64,
+    child_resident_bytes: u64,
+    child_open_fds: u64,
+    output_bytes: u64,
+    output_discarded_bytes: u64,
+    open_fds: u64,
+    resident_bytes: u64,
+    cpu_milliseconds: u64,
+}
+
+/// The whole page.
+pub fn render(argv0: &str, now: Now, snapshot: &Snapshot, counts: &Counts) -> Vec<u8> {
+    let own = snapshot.own.unwrap_or_default();
+    let Tree { processes, cpu, resident_bytes, open_fds } = snapshot.tree.unwrap_or_default();
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let output = || snapshot.output.iter().flatten();
+    let vars = Vars {
+        cmdline: [argv0],
+        memstats: MemStats { in_use: own.private_bytes, heap: own.data_bytes, all: own.virtual_bytes },
+        kapo: Kapo {
+            up: snapshot.up.into(),
+            ready: snapshot.ready.into(),
+            flapping: snapshot.flapping.unwrap_or(false).into(),
+            starts: snapshot.starts.unwrap_or(0),
+            last_exit_code: snapshot.last_exit_code.unwrap_or(0),
+            oom_kills: snapshot.oom_kills.unwrap_or(0),
+            orphans_reaped: snapshot.orphans_reaped.unwrap_or(0),
+            requests: counts.total(),
+            connections: snapshot.connections,
+            uptime_seconds: now.wall.duration_since(snapshot.started).unwrap_or_default().as_secs(),
+            child_processes: processes,
+            child_cpu_milliseconds: millis(cpu.unwrap_or_default()),
+            child_resident_bytes: resident_bytes,
+            child_open_fds: open_fds,
+            output_bytes: output().map(|counters| counters.bytes).sum(),
+            output_discarded_bytes: output().map(|counters| counters.discarded_bytes).sum(),
+            open_fds: own.open_fds,
+            resident_bytes: own.resident_bytes,
+            cpu_milliseconds: millis(own.cpu),
+        },
+    };
+    let mut page = serde_json::to_vec(&vars).expect("strings, numbers and arrays always serialize");
+    page.push(b'\n');
+    page
+}
