@@ -65,7 +65,12 @@ pub fn read(datagram: &[u8]) -> Told {
                         let micros = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                         told.interval = micros.map(Duration::from_micros);
                     }
-                    b"ERRNO" | b"BUSERROR" | b"VARLINKERROR" | b"EXIT_STATUS" | b"EXTEND_TIMEOUT_USEC" | b"MONOTONIC_USEC" => {
+                    b"ERRNO"
+                    | b"BUSERROR"
+                    | b"VARLINKERROR"
+                    | b"EXIT_STATUS"
+                    | b"EXTEND_TIMEOUT_USEC"
+                    | b"MONOTONIC_USEC" => {
                         told.pass(line);
                     }
                     _ => {}
@@ -136,7 +141,8 @@ mod tests {
     fn the_watchdog_is_ours_only_when_it_says_so() {
         assert_eq!(watchdog(Some("3000000"), None, 7), Some(Duration::from_secs(3)));
         assert_eq!(watchdog(Some("3000000"), Some("7"), 7), Some(Duration::from_secs(3)));
-        for (usec, pid) in [(Some("3000000"), Some("8")), (Some("0"), None), (Some("x"), None), (None, None)] {
+        for (usec, pid) in [(Some("3000000"), Some("8")), (Some("0"), None), (Some("x"), None), (None, None)]
+        {
             assert_eq!(watchdog(usec, pid, 7), None);
         }
     }

@@ -19,6 +19,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::deadlines::{Deadline, Deadlines};
+use super::metrics::Exits;
 use super::notify::{self, Told};
 use super::random::Random;
 use super::record::Record;
@@ -28,9 +29,6 @@ use super::{Exit, Now, Pid, Sender, Usage};
 use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
 use crate::error;
 use crate::signal::Signal;
-
-#[cfg(any(test, fuzzing))]
-pub mod world;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,15 +124,6 @@ pub enum Target {
     Remnant(Pid),
 }
 
-/// A part of a probe, for `?verbose`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// A word.
-    pub name: &'static str,
-    /// Why it failed; `None`: it did not.
-    pub failure: Option<String>,
-}
-
 /// Why the command is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
@@ -203,6 +192,8 @@ pub struct Lifecycle {
     policy: Option<Policy>,
     random: Random,
     status: Status,
+    starts: u64,
+    exits: Exits,
     changed: bool,
 }
 
@@ -216,7 +207,8 @@ impl Lifecycle {
         };
         let shown = !setting.hide_args && !job.arguments.is_empty();
         let status = Status {
-            arguments: shown.then(|| job.arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect()),
+            arguments: shown
+                .then(|| job.arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect()),
             command: job.command.to_string_lossy().into_owned(),
             sidebind_port: setting.sidebind_port,
             wait,
@@ -236,6 +228,8 @@ impl Lifecycle {
             policy,
             random,
             status,
+            starts: 0,
+            exits: Exits::default(),
             changed: true,
             job,
             setting,
@@ -338,6 +332,16 @@ impl Lifecycle {
         &self.status
     }
 
+    /// Starts so far, those that failed included.
+    pub fn starts(&self) -> u64 {
+        self.starts
+    }
+
+    /// Ends so far, by reason.
+    pub fn exits(&self) -> Exits {
+        self.exits
+    }
+
     /// The document's `Output`; the driver counts, and tells before it renders.
     pub fn set_output(&mut self, output: Option<Output>) {
         self.status.output = output;
@@ -372,67 +376,9 @@ impl Lifecycle {
         }
     }
 
-    /// How long until the next start, while pausing.
-    pub fn retry_after(&self, now: Now) -> Option<Duration> {
-        match self.state {
-            State::Pausing => self.deadlines.next().map(|at| at.saturating_duration_since(now.mono)),
-            State::Starting
-            | State::Running { .. }
-            | State::Stopping { .. }
-            | State::Draining { .. }
-            | State::Lingering
-            | State::Closing
-            | State::Done => None,
-        }
-    }
-
-    /// The parts of `/readyz`.
-    pub fn readiness(&self) -> Vec<Check> {
-        let stopping = match self.state {
-            State::Stopping { why: Why::Ttl, .. } => Some("its TTL has passed".to_owned()),
-            State::Stopping { why: Why::Watchdog, .. } => Some("it missed a watchdog ping".to_owned()),
-            _ if self.leaving => Some(match &self.status.stop_signal_from {
-                Some(from) => format!("kapo was asked to stop by {}", from.signal),
-                None => "kapo was asked to stop".to_owned(),
-            }),
-            _ => None,
-        };
-        let mut checks = vec![
-            Check { name: "running", failure: self.not_running() },
-            Check { name: "not-stopping", failure: stopping },
-        ];
-        if self.job.notify {
-            let failure = (!self.said_ready).then(|| "the command has not said READY=1".to_owned());
-            checks.push(Check { name: "notified", failure });
-        }
-        checks
-    }
-
-    /// The parts of `/healthz`.
-    pub fn health(&self) -> Vec<Check> {
-        let failure = match self.not_running() {
-            Some(_) if self.status.reason == "success" => None,
-            other => other,
-        };
-        let flapping = self.status.flapping.then(|| "too many failed runs of late".to_owned());
-        vec![Check { name: "running", failure }, Check { name: "flapping", failure: flapping }]
-    }
-
-    fn not_running(&self) -> Option<String> {
-        match self.state {
-            State::Running { .. } | State::Stopping { .. } => None,
-            State::Starting if self.status.end_time.is_none() => Some("not started yet".to_owned()),
-            State::Pausing => {
-                let last = self.last_end();
-                Some(match self.status.next_start {
-                    Some(at) => format!("{last}, next start at {}", super::calendar::rfc3339(at)),
-                    None => last,
-                })
-            }
-            State::Starting | State::Draining { .. } | State::Lingering | State::Closing | State::Done => {
-                Some(self.last_end())
-            }
-        }
+    /// The command is being ended, or kapo is.
+    pub fn is_stopping(&self) -> bool {
+        self.leaving || matches!(self.state, State::Stopping { .. })
     }
 
     /// `ended: exit-code 3`
@@ -443,14 +389,17 @@ impl Lifecycle {
         }
     }
 
+    fn count_start(&mut self) {
+        self.status.restarts = self.starts;
+        self.starts += 1;
+    }
+
     fn target(&self, pid: Pid) -> Target {
         if self.job.single_child { Target::Process(pid) } else { Target::Group(pid) }
     }
 
     fn started(&mut self, now: Now, pid: Pid, out: &mut Vec<Effect>) {
-        if self.status.start_time.is_some() {
-            self.status.restarts += 1;
-        }
+        self.count_start();
         let ttl = self.job.ttl.map(|Ttl { min, max }| self.random.between(min, max));
         self.state = State::Running { pid, since: now.mono };
         self.said_ready = false;
@@ -472,9 +421,7 @@ impl Lifecycle {
         if let Some(ttl) = ttl {
             self.deadlines.set(Deadline::Ttl, now.mono, ttl);
         }
-        out.push(Effect::Log(
-            Record::info("started").with("command", &self.status.command).with("pid", pid),
-        ));
+        out.push(Effect::Log(Record::info("started").with("command", &self.status.command).with("pid", pid)));
         if !self.job.notify {
             self.tell_ready(out);
         }
@@ -487,9 +434,7 @@ impl Lifecycle {
 
     fn not_started(&mut self, now: Now, reason: &str, not_found: bool, out: &mut Vec<Effect>) {
         self.code = if not_found { error::EXIT_NOT_FOUND } else { error::EXIT_CANNOT_EXECUTE };
-        if self.status.start_time.is_some() {
-            self.status.restarts += 1;
-        }
+        self.count_start();
         self.status.start_time = Some(now.wall);
         self.status.end_time = Some(now.wall);
         self.status.exit_code = self.code;
@@ -501,6 +446,7 @@ impl Lifecycle {
         self.status.ttl = None;
         self.status.expires_at = None;
         self.status.usage = Usage::default();
+        self.exits.count(self.status.reason);
         self.changed = true;
         let text = format!("cannot execute {}: {reason}", self.status.command);
         self.write_certificate(out);
@@ -564,6 +510,7 @@ impl Lifecycle {
         self.status.expires_at = None;
         self.status.usage = usage;
         self.status.last_output.clear();
+        self.exits.count(reason);
         self.changed = true;
         let mut record = if success { Record::info("ended") } else { Record::warn("ended") };
         record = record.with("command", &self.status.command).with("pid", pid).with("reason", reason);
@@ -782,7 +729,9 @@ impl Lifecycle {
             } else if told.ready || told.ping || told.interval.is_some() {
                 // Counted from READY=1 on, as systemd does: a slow start is no missed ping.
                 match self.watchdog {
-                    Some(interval) if self.said_ready => self.deadlines.set(Deadline::Watchdog, now.mono, interval),
+                    Some(interval) if self.said_ready => {
+                        self.deadlines.set(Deadline::Watchdog, now.mono, interval)
+                    }
                     _ => self.deadlines.stop(Deadline::Watchdog),
                 }
             }
@@ -898,16 +847,10 @@ impl Lifecycle {
 /// Whether the kernel raises this one for whom the terminal belongs to, which the command did not hear of as it is
 /// in another group. All else that the kernel raises is about kapo's own doing.
 fn from_the_terminal(signal: Signal) -> bool {
-    matches!(
-        signal,
-        Signal::HUP | Signal::INT | Signal::QUIT | Signal::TSTP | Signal::CONT | Signal::WINCH
-    )
+    matches!(signal, Signal::HUP | Signal::INT | Signal::QUIT | Signal::TSTP | Signal::CONT | Signal::WINCH)
 }
 
 /// What stops a job, and kapo with it.
 fn job_control(signal: Signal) -> bool {
     matches!(signal, Signal::TSTP | Signal::TTIN | Signal::TTOU)
 }
-
-#[cfg(test)]
-mod tests;
