@@ -1,5 +1,6 @@
 //! kapo wraps any command in a status socket.
 pub mod config;
+pub mod driver;
 pub mod error;
 pub mod logic;
 pub mod signal;

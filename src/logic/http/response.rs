@@ -1,20 +1,162 @@
-//! Answers as bytes.
+//! Answers as bytes. All answers of one turn are written into one buffer that the loop owns ([`Out`]), so that the
+//! answers to pipelined requests leave with one send and no connection owns a buffer while it is idle.
+
+use std::time::UNIX_EPOCH;
+
+use super::{Method, Now};
+use crate::logic::calendar::imf_fixdate;
+
+/// Above this the buffer's memory is given back once it was sent.
+const KEEP_CAPACITY: usize = 64 * 1024;
+
+/// The loop's one buffer for answers, and the Date that is formatted once a second.
+#[derive(Default)]
+pub struct Out {
+    /// What is to be sent.
+    pub bytes: Vec<u8>,
+    second: u64,
+    date: String,
+}
+
+impl Out {
+    /// Empty; owns memory from the first answer on.
+    pub fn new() -> Out {
+        Out::default()
+    }
+
+    /// Forgets the bytes; an unusually large buffer gives its memory back.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        if self.bytes.capacity() > KEEP_CAPACITY {
+            self.bytes = Vec::new();
+        }
+    }
+
+    fn push(&mut self, text: &str) {
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    fn push_number(&mut self, mut number: usize) {
+        // 20 digits hold any usize.
+        let mut digits = [b'0'; 20];
+        let mut used = 0;
+        for digit in digits.iter_mut().rev() {
+            *digit = b"0123456789".get(number % 10).copied().unwrap_or(b'0');
+            number /= 10;
+            used += 1;
+            if number == 0 {
+                break;
+            }
+        }
+        self.bytes.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
+    }
+
+    fn push_date(&mut self, now: Now) {
+        let second = now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if second != self.second || self.date.is_empty() {
+            self.second = second;
+            self.date = imf_fixdate(now.wall);
+        }
+        self.bytes.extend_from_slice(self.date.as_bytes());
+    }
+}
+
+/// What becomes of the connection after an answer, and how the answer says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persist {
+    /// HTTP/1.1: it stays open, which needs no word.
+    Open,
+    /// HTTP/1.0 with `Connection: keep-alive`: it stays open, and the answer says so.
+    OpenAndSay,
+    /// It is closed.
+    Close,
+}
 
 /// Writes exactly one answer to one request: the connection knows method, version and whether it stays open, the
 /// caller says the rest.
 pub struct Reply<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Out,
+    now: Now,
+    head_only: bool,
+    persist: Persist,
 }
 
-impl Reply<'_> {
-    /// A whole answer: status line, Date, Server, Content-Type, Content-Length, Cache-Control, Connection where it is
-    /// due, the `extra` fields, and `body`, which is left out for HEAD. An empty `content_type` leaves that field out.
-    pub fn send(self, status: u16, content_type: &str, extra: &[(&str, &str)], body: &[u8]) {
-        let _ = (self.out, status, content_type, extra, body);
+impl<'a> Reply<'a> {
+    /// An answer to a request of this method, appended to `out`.
+    pub fn new(out: &'a mut Out, now: Now, method: Method, persist: Persist) -> Reply<'a> {
+        Reply { out, now, head_only: method == Method::Head, persist }
     }
 
-    /// The head (200) and first bytes of an answer without Content-Length, which ends with the connection.
-    pub fn stream(self, content_type: &str, extra: &[(&str, &str)], first: &[u8]) {
-        let _ = (self.out, content_type, extra, first);
+    /// A whole answer: status line, Date, Server, Content-Type, Content-Length, Cache-Control, Connection where it is
+    /// due, the `extra` fields, and `body`, which is left out for HEAD. An empty `content_type` leaves that field out;
+    /// with status 204 there is neither Content-Type nor Content-Length nor body.
+    pub fn send(self, status: u16, content_type: &str, extra: &[(&str, &str)], body: &[u8]) {
+        let length = if status == 204 { None } else { Some(body.len()) };
+        let body = if self.head_only || length.is_none() { &[] } else { body };
+        self.write(status, content_type, length, extra, body);
+    }
+
+    /// The head (200) and first bytes of an answer without Content-Length, which ends with the connection. For HEAD
+    /// the head is all.
+    pub fn stream(mut self, content_type: &str, extra: &[(&str, &str)], first: &[u8]) {
+        self.persist = Persist::Close;
+        let first = if self.head_only { &[] } else { first };
+        self.write(200, content_type, None, extra, first);
+    }
+
+    fn write(
+        self,
+        status: u16,
+        content_type: &str,
+        length: Option<usize>,
+        extra: &[(&str, &str)],
+        body: &[u8],
+    ) {
+        let out = self.out;
+        // One growth at most: what the fixed fields need is well below this.
+        out.bytes.reserve(320 + body.len());
+        out.push(status_line(status));
+        out.push("\r\nServer: kapo\r\nDate: ");
+        out.push_date(self.now);
+        if !content_type.is_empty() && status != 204 {
+            out.push("\r\nContent-Type: ");
+            out.push(content_type);
+        }
+        if let Some(length) = length {
+            out.push("\r\nContent-Length: ");
+            out.push_number(length);
+        }
+        out.push("\r\nCache-Control: no-store");
+        for (name, value) in extra {
+            out.push("\r\n");
+            out.push(name);
+            out.push(": ");
+            out.push(value);
+        }
+        out.push(match self.persist {
+            Persist::Open => "\r\n\r\n",
+            Persist::OpenAndSay => "\r\nConnection: keep-alive\r\n\r\n",
+            Persist::Close => "\r\nConnection: close\r\n\r\n",
+        });
+        out.bytes.extend_from_slice(body);
+    }
+}
+
+/// Status line of every status that kapo sends; one that is not in the list would be a mistake of ours, and is sent
+/// as 500.
+fn status_line(status: u16) -> &'static str {
+    match status {
+        200 => "HTTP/1.1 200 OK",
+        204 => "HTTP/1.1 204 No Content",
+        400 => "HTTP/1.1 400 Bad Request",
+        404 => "HTTP/1.1 404 Not Found",
+        405 => "HTTP/1.1 405 Method Not Allowed",
+        406 => "HTTP/1.1 406 Not Acceptable",
+        414 => "HTTP/1.1 414 URI Too Long",
+        431 => "HTTP/1.1 431 Request Header Fields Too Large",
+        501 => "HTTP/1.1 501 Not Implemented",
+        503 => "HTTP/1.1 503 Service Unavailable",
+        505 => "HTTP/1.1 505 HTTP Version Not Supported",
+        _ => "HTTP/1.1 500 Internal Server Error",
     }
 }

@@ -1,0 +1,4 @@
+//! Driver does: it owns mio and every descriptor, and takes no decision.
+
+pub mod connection;
+pub mod listener;

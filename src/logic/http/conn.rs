@@ -1,0 +1,479 @@
+//! The life of one connection: bytes in, bytes out, no socket. Complete requests are answered in order straight from
+//! the bytes that were read, into the loop's one buffer; a connection owns memory only while a head is unfinished, a
+//! request is held, or an answer is not taken. When to read, to write, to half-close, to give up and whom to close
+//! for a newcomer is decided here and done by `driver::connection`.
+//!
+//! ```text
+//! Idle <-> Head (unfinished, 10 s) -> Held (/wait, its own time) -> back to Idle, or
+//!                                  -> Streaming (/events, /logs), or
+//!                                  -> Closing (answer under way) -> Lingering (discards, 10 s) -> Done
+//! ```
+
+use std::time::{Duration, Instant};
+
+use super::head::{Found, HEAD_LIMIT, Search};
+use super::request::{self, ALLOW, Refusal};
+use super::response::{Out, Persist, Reply};
+use super::{Method, Next, Request, Site};
+use crate::logic::{Now, Stream};
+
+/// For a head to be complete since its first byte, and for an answer to be taken.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// For the peer to close after we did (RFC 9112, section 9.6).
+pub const LINGER: Duration = Duration::from_secs(10);
+/// What is discarded from a peer that goes on sending, until it is closed in its face.
+const LINGER_BYTES: usize = 256 * 1024 * 1024;
+/// Pipelined requests are left for the next turn when the answers of this one exceed this.
+const OUT_LIMIT: usize = 64 * 1024;
+/// What may be pushed to a stream while an earlier part of it is not taken.
+const BACKLOG_LIMIT: usize = 64 * 1024;
+/// A read of this size may have left bytes in the socket; closing then would reset the connection.
+pub const READ_SIZE: usize = 16 * 1024;
+
+/// What is streamed to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// The document at each change.
+    Events,
+    /// Captured output, of one stream or of both.
+    Logs(Option<Stream>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Between requests.
+    Idle,
+    /// A head has begun.
+    Head,
+    /// The head at the start of `input` is asked again at each resume.
+    Held { until: Option<Instant> },
+    /// The rest of the connection is one answer.
+    Streaming(Feed),
+    /// The last answer is written; what else comes in is discarded.
+    Closing { linger: bool },
+    /// Our side is closed, the other is read until it is closed too.
+    Lingering { left: usize },
+    /// To be dropped.
+    Done,
+}
+
+/// What the driver is to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wants {
+    /// Bytes or the end from the peer.
+    pub read: bool,
+    /// Room in the socket: for what is unsent, or for the answers to requests that are already here.
+    pub write: bool,
+}
+
+/// Who is closed for a newcomer: the least of all. Within a class the one that has waited longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(Class, Instant);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// Half a request, an answer not taken, a lingering close.
+    Unfinished,
+    Idle,
+    /// /wait, /events, /logs.
+    Waiting,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Conn {
+    /// An unfinished head, or a held request; and what was pipelined behind it.
+    input: Vec<u8>,
+    /// What the socket did not accept, from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// Bytes pushed while others were unsent.
+    backlog: usize,
+    /// When it came to wait for what it waits for now.
+    since: Instant,
+    /// When the oldest of `unsent` was kept.
+    unsent_since: Instant,
+    phase: Phase,
+    search: Search,
+    /// `input` holds requests that were left for the next turn.
+    more: bool,
+    /// The peer will send no more.
+    eof: bool,
+}
+
+impl Conn {
+    /// A connection that was accepted just now.
+    pub fn new(now: Now) -> Conn {
+        Conn {
+            input: Vec::new(),
+            unsent: Vec::new(),
+            sent: 0,
+            backlog: 0,
+            since: now.mono,
+            unsent_since: now.mono,
+            phase: Phase::Idle,
+            search: Search::default(),
+            more: false,
+            eof: false,
+        }
+    }
+
+    /// Takes what was read, at most [`READ_SIZE`] bytes, and appends the answers to all complete requests to `out`,
+    /// in order. The driver sends them, tells by [`Conn::keep`] what was not accepted, then asks
+    /// [`Conn::half_close`], [`Conn::is_done`] and [`Conn::wants`].
+    pub fn receive(&mut self, now: Now, bytes: &[u8], site: &mut dyn Site, out: &mut Out) {
+        match self.phase {
+            Phase::Streaming(_) | Phase::Closing { .. } | Phase::Done => {}
+            Phase::Lingering { left } => match left.checked_sub(bytes.len()) {
+                Some(left) => self.phase = Phase::Lingering { left },
+                None => self.finish(),
+            },
+            Phase::Held { .. } => self.input.extend_from_slice(bytes),
+            Phase::Idle | Phase::Head if self.input.is_empty() => {
+                let used = self.answer(now, bytes, Ask::First, site, out);
+                if self.keeps_input() {
+                    self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
+                }
+            }
+            Phase::Idle | Phase::Head => {
+                self.input.extend_from_slice(bytes);
+                self.go_on(now, Ask::First, site, out);
+            }
+        }
+        if bytes.len() >= READ_SIZE && self.phase == (Phase::Closing { linger: false }) && !self.eof {
+            self.phase = Phase::Closing { linger: true };
+        }
+    }
+
+    /// The peer will send no more: what it asked is still answered, half a request never.
+    pub fn eof(&mut self) {
+        self.eof = true;
+        match self.phase {
+            Phase::Held { .. } | Phase::Done => {}
+            Phase::Idle | Phase::Head if self.more => {}
+            Phase::Idle | Phase::Head | Phase::Streaming(_) | Phase::Closing { .. } => {
+                self.close(false);
+            }
+            Phase::Lingering { .. } => self.finish(),
+        }
+    }
+
+    /// Goes on: asks the site again for a held request, since the state has changed, and answers requests that were
+    /// left over. Nothing happens where there is neither.
+    pub fn resume(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
+        match self.phase {
+            Phase::Held { until } => {
+                let overdue = until.is_some_and(|until| until <= now.mono);
+                self.go_on(now, Ask::Again { overdue }, site, out);
+            }
+            Phase::Idle | Phase::Head if self.more => self.go_on(now, Ask::First, site, out),
+            _ => {}
+        }
+    }
+
+    /// What is streamed to it, if anything is.
+    pub fn feed(&self) -> Option<Feed> {
+        match self.phase {
+            Phase::Streaming(feed) => Some(feed),
+            _ => None,
+        }
+    }
+
+    /// A request is held until the state changes.
+    pub fn is_held(&self) -> bool {
+        matches!(self.phase, Phase::Held { .. })
+    }
+
+    /// The next part of a stream. A reader that is too far behind is given up.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Out) {
+        if !matches!(self.phase, Phase::Streaming(_)) {
+            return;
+        }
+        if self.unsent.is_empty() {
+            out.bytes.extend_from_slice(bytes);
+            return;
+        }
+        self.backlog = self.backlog.saturating_add(bytes.len());
+        if self.backlog > BACKLOG_LIMIT {
+            return self.finish();
+        }
+        self.unsent.drain(..self.sent.min(self.unsent.len()));
+        self.sent = 0;
+        self.unsent.extend_from_slice(bytes);
+    }
+
+    /// The stream is complete: the connection ends once it was taken.
+    pub fn end_of_stream(&mut self) {
+        if matches!(self.phase, Phase::Streaming(_)) {
+            self.close(!self.eof);
+        }
+    }
+
+    /// Keeps what the socket did not accept of `out`.
+    pub fn keep(&mut self, now: Now, unsent: &[u8]) {
+        if unsent.is_empty() || self.phase == Phase::Done {
+            return;
+        }
+        if self.unsent.is_empty() {
+            self.unsent_since = now.mono;
+        }
+        self.unsent.extend_from_slice(unsent);
+    }
+
+    /// What is to be sent before anything else.
+    pub fn pending(&self) -> &[u8] {
+        self.unsent.get(self.sent..).unwrap_or_default()
+    }
+
+    /// The socket accepted `n` bytes of [`Conn::pending`].
+    pub fn sent(&mut self, now: Now, n: usize) {
+        self.sent = self.sent.saturating_add(n);
+        if self.sent >= self.unsent.len() {
+            (self.unsent, self.sent, self.backlog) = (Vec::new(), 0, 0);
+            if matches!(self.phase, Phase::Idle | Phase::Head) {
+                self.since = now.mono;
+            }
+        } else if n > 0 && matches!(self.phase, Phase::Streaming(_)) {
+            // A stream has no end that could be taken within a time: there progress counts.
+            self.unsent_since = now.mono;
+        }
+    }
+
+    /// What to wait for.
+    pub fn wants(&self) -> Wants {
+        let read = match self.phase {
+            // Who does not take answers gets to ask no more questions.
+            Phase::Idle | Phase::Head => self.unsent.is_empty() && !self.more && !self.eof,
+            Phase::Held { .. } => self.input.len() < HEAD_LIMIT && !self.eof,
+            Phase::Streaming(_) => true,
+            Phase::Closing { linger } => linger,
+            Phase::Lingering { .. } => true,
+            Phase::Done => false,
+        };
+        Wants { read, write: !self.unsent.is_empty() || self.more }
+    }
+
+    /// When [`Conn::expire`] is to be called; an idle connection never.
+    pub fn deadline(&self) -> Option<Instant> {
+        if !self.unsent.is_empty() {
+            return Some(self.unsent_since + PATIENCE);
+        }
+        match self.phase {
+            Phase::Head if !self.more => Some(self.since + PATIENCE),
+            Phase::Held { until } => until,
+            Phase::Lingering { .. } => Some(self.since + LINGER),
+            _ => None,
+        }
+    }
+
+    /// Does what is due: a held request is answered now, everything else that took too long is over.
+    pub fn expire(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
+        if self.deadline().is_none_or(|deadline| deadline > now.mono) {
+            return;
+        }
+        match self.phase {
+            Phase::Held { .. } if self.unsent.is_empty() => self.resume(now, site, out),
+            _ => self.finish(),
+        }
+    }
+
+    /// How soon it is closed to make room.
+    pub fn rank(&self) -> Rank {
+        let class = match self.phase {
+            Phase::Held { .. } | Phase::Streaming(_) => Class::Waiting,
+            Phase::Idle if self.unsent.is_empty() && !self.more => Class::Idle,
+            _ => Class::Unfinished,
+        };
+        Rank(class, self.since)
+    }
+
+    /// True once: everything was sent, and the driver is to close our side and leave the other open.
+    pub fn half_close(&mut self, now: Now) -> bool {
+        let due = self.unsent.is_empty() && self.phase == (Phase::Closing { linger: true });
+        if due {
+            self.phase = Phase::Lingering { left: LINGER_BYTES };
+            self.since = now.mono;
+        }
+        due
+    }
+
+    /// Everything was sent and nothing more is expected: drop it. To be asked after `out` was sent.
+    pub fn is_done(&self) -> bool {
+        match self.phase {
+            Phase::Done => true,
+            Phase::Closing { linger } => !linger && self.unsent.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The input is the site's no more: whatever comes is discarded.
+    fn keeps_input(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Head | Phase::Held { .. })
+    }
+
+    fn close(&mut self, linger: bool) {
+        self.phase = Phase::Closing { linger };
+        self.more = false;
+        self.input = Vec::new();
+    }
+
+    fn finish(&mut self) {
+        self.close(false);
+        self.phase = Phase::Done;
+        self.unsent = Vec::new();
+        self.sent = 0;
+    }
+
+    /// Answers out of `input`, which is given back whole as soon as it is used up.
+    fn go_on(&mut self, now: Now, ask: Ask, site: &mut dyn Site, out: &mut Out) {
+        if !self.unsent.is_empty() && ask == Ask::First {
+            self.more = true;
+            return;
+        }
+        let mut input = std::mem::take(&mut self.input);
+        let used = self.answer(now, &input, ask, site, out);
+        if self.keeps_input() && used < input.len() {
+            input.drain(..used);
+            self.input = input;
+        }
+        if self.eof && matches!(self.phase, Phase::Idle | Phase::Head) && !self.more {
+            self.close(false);
+        }
+    }
+
+    /// Answers the requests at the start of `bytes`; returns how many bytes are done with.
+    fn answer(&mut self, now: Now, bytes: &[u8], mut ask: Ask, site: &mut dyn Site, out: &mut Out) -> usize {
+        let before = out.bytes.len();
+        let mut used = 0;
+        self.more = false;
+        loop {
+            let skipped = self.search.skip_blank(bytes.get(used..).unwrap_or_default());
+            used += match skipped {
+                Ok(skipped) => skipped,
+                Err(refusal) => {
+                    self.refuse(now, refusal, Method::Get, out);
+                    return bytes.len();
+                }
+            };
+            let rest = bytes.get(used..).unwrap_or_default();
+            if rest.is_empty() {
+                self.phase = Phase::Idle;
+                return used;
+            }
+            if out.bytes.len() - before >= OUT_LIMIT {
+                self.phase = Phase::Idle;
+                self.more = true;
+                return used;
+            }
+            let length = match self.search.advance(rest) {
+                Found::Head(length) => length,
+                Found::Partial => {
+                    if self.phase != Phase::Head {
+                        self.phase = Phase::Head;
+                        self.since = now.mono;
+                    }
+                    return used;
+                }
+                Found::Refused(refusal) => {
+                    self.refuse(now, refusal, refused_method(rest), out);
+                    return bytes.len();
+                }
+            };
+            self.search = Search::default();
+            let (head, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+            match self.ask(now, head, ask, behind.is_empty(), site, out) {
+                true => used += length,
+                false => return used,
+            }
+            ask = Ask::First;
+            if !self.keeps_input() {
+                return bytes.len();
+            }
+        }
+    }
+
+    /// Answers one request; false when it is held.
+    fn ask(
+        &mut self,
+        now: Now,
+        head: &[u8],
+        ask: Ask,
+        last: bool,
+        site: &mut dyn Site,
+        out: &mut Out,
+    ) -> bool {
+        let parsed = match request::parse(head) {
+            Ok(parsed) => parsed,
+            Err(refusal) => {
+                self.refuse(now, refusal, refused_method(head), out);
+                return true;
+            }
+        };
+        let before = out.bytes.len();
+        let overdue = ask == Ask::Again { overdue: true };
+        let asked = Request { overdue, ..parsed.request };
+        let reply = Reply::new(out, now, asked.method, parsed.persist);
+        let next = site.answer(now, &asked, reply);
+        // Bytes that nobody reads turn a close into a reset.
+        let linger = (parsed.body || !last) && !self.eof;
+        match next {
+            Next::Answered | Next::Events | Next::Logs(_) if out.bytes.len() == before => {
+                self.refuse(now, NO_ANSWER, asked.method, out);
+            }
+            Next::Wait(_) if overdue => self.refuse(now, NO_ANSWER, asked.method, out),
+            Next::Wait(until) => {
+                if ask == Ask::First {
+                    self.since = now.mono;
+                }
+                self.phase = Phase::Held { until };
+                return false;
+            }
+            Next::Answered => {
+                self.phase = Phase::Idle;
+                self.since = now.mono;
+                if parsed.persist == Persist::Close {
+                    self.close(linger);
+                }
+            }
+            Next::Events | Next::Logs(_) if asked.method == Method::Head || self.eof => self.close(linger),
+            Next::Events => self.stream(now, Feed::Events),
+            Next::Logs(which) => self.stream(now, Feed::Logs(which)),
+        }
+        true
+    }
+
+    fn stream(&mut self, now: Now, feed: Feed) {
+        self.phase = Phase::Streaming(feed);
+        self.since = now.mono;
+    }
+
+    /// Says why and closes; nothing that follows is read as a request.
+    fn refuse(&mut self, now: Now, refusal: Refusal, method: Method, out: &mut Out) {
+        let mut body = Vec::with_capacity(refusal.why.len() + 1);
+        body.extend_from_slice(refusal.why.as_bytes());
+        body.push(b'\n');
+        let allow = [("Allow", ALLOW)];
+        let extra = if refusal.status == 405 { allow.as_slice() } else { &[] };
+        let reply = Reply::new(out, now, method, Persist::Close);
+        reply.send(refusal.status, "text/plain; charset=utf-8", extra, &body);
+        self.close(!self.eof);
+    }
+}
+
+/// How the first request in the input is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    First,
+    /// It was held.
+    Again {
+        overdue: bool,
+    },
+}
+
+/// A mistake of the site's, which the peer must not wait for.
+const NO_ANSWER: Refusal = Refusal { status: 500, why: "no answer" };
+
+/// The answer to a refused HEAD has no body either.
+fn refused_method(head: &[u8]) -> Method {
+    if head.starts_with(b"HEAD ") { Method::Head } else { Method::Get }
+}
