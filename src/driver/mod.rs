@@ -2,3 +2,5 @@
 
 pub mod connection;
 pub mod listener;
+//! Does what logic decided: all descriptors, all I/O.
+pub mod sink;

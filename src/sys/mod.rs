@@ -5,3 +5,5 @@ pub mod clock;
 pub mod signal;
 pub mod spawn;
 pub mod wait;
+//! Calls the kernel; knows nothing of kapo.
+pub mod stdio;
