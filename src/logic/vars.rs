@@ -131,3 +131,69 @@ pub fn render(argv0: &str, now: Now, snapshot: &Snapshot, counts: &Counts) -> Ve
     page.push(b'\n');
     page
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant, UNIX_EPOCH};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::logic::http::routes::Route;
+    use crate::logic::metrics::Own;
+
+    /// All members of runtime.MemStats, Go 1.24.
+    const GO: &str = "Alloc TotalAlloc Sys Lookups Mallocs Frees HeapAlloc HeapSys HeapIdle HeapInuse HeapReleased \
+        HeapObjects StackInuse StackSys MSpanInuse MSpanSys MCacheInuse MCacheSys BuckHashSys GCSys OtherSys NextGC \
+        LastGC PauseTotalNs PauseNs PauseEnd NumGC NumForcedGC GCCPUFraction EnableGC DebugGC BySize";
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
+    fn a_go_client_finds_all_that_it_decodes() {
+        let started = UNIX_EPOCH + Duration::from_secs(1_763_793_930);
+        let snapshot = Snapshot {
+            started,
+            up: true,
+            ready: true,
+            start_time: None,
+            starts: Some(3),
+            exits: None,
+            last_exit_code: None,
+            flapping: None,
+            oom_kills: None,
+            orphans_reaped: None,
+            output: [None, None],
+            connections: 1,
+            tree: Some(Tree { processes: 2, cpu: None, resident_bytes: 5, open_fds: 6 }),
+            own: Some(Own { private_bytes: 7, data_bytes: 8, virtual_bytes: 9, ..Own::default() }),
+        };
+        let mut counts = Counts::default();
+        counts.answered(Route::Vars, 200);
+        counts.refused(400);
+        let now = Now { mono: Instant::now(), wall: started + Duration::from_secs(60) };
+        let page: Value = serde_json::from_slice(&render("/bin/kapo", now, &snapshot, &counts)).unwrap();
+
+        assert_eq!(page["cmdline"], serde_json::json!(["/bin/kapo"]));
+        let stats = page["memstats"].as_object().unwrap();
+        let mut expected: Vec<&str> = GO.split_whitespace().collect();
+        expected.sort_unstable();
+        let mut names: Vec<&str> = stats.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, expected);
+        assert_eq!((&stats["Alloc"], &stats["HeapSys"], &stats["Sys"]), (&7.into(), &8.into(), &9.into()));
+        for name in ["PauseNs", "PauseEnd"] {
+            assert_eq!(stats[name].as_array().unwrap().len(), 256);
+        }
+        let kapo = &page["kapo"];
+        assert_eq!(
+            (
+                &kapo["Up"],
+                &kapo["Starts"],
+                &kapo["Requests"],
+                &kapo["UptimeSeconds"],
+                &kapo["ChildProcesses"]
+            ),
+            (&1.into(), &3.into(), &2.into(), &60.into(), &2.into())
+        );
+    }
+}
