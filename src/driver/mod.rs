@@ -2,5 +2,4 @@
 
 pub mod connection;
 pub mod listener;
-//! Does what logic decided: all descriptors, all I/O.
 pub mod sink;

@@ -4,6 +4,5 @@
 pub mod clock;
 pub mod signal;
 pub mod spawn;
-pub mod wait;
-//! Calls the kernel; knows nothing of kapo.
 pub mod stdio;
+pub mod wait;
