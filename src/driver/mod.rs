@@ -2,4 +2,6 @@
 
 pub mod connection;
 pub mod listener;
+pub mod signals;
 pub mod sink;
+pub mod terminal;

@@ -1,0 +1,68 @@
+//! The signals that arrive, one after the other, out of the signalfd.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::logic::Sender;
+use crate::signal::Signal;
+use crate::sys;
+
+/// Blocks every signal for the life of the process and reads them.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+    /// Our own pid.
+    own: i32,
+    /// The mask that kapo was started with, which is for the command.
+    pub inherited_mask: sys::signal::Mask,
+    /// CHLD was ignored when kapo was started; also for the command.
+    pub chld_was_ignored: bool,
+    /// HUP was ignored when kapo was started, as nohup(1) does.
+    pub hup_was_ignored: bool,
+}
+
+impl Signals {
+    /// Takes over all signals. To be called before anything that others can see, such as binding a port: from here on
+    /// a stop signal is heard and nothing is lost.
+    pub fn take_over() -> io::Result<Signals> {
+        let inherited_mask = sys::signal::block_all()?;
+        let chld_was_ignored = sys::signal::is_ignored(i32::from(Signal::CHLD.number()));
+        if chld_was_ignored {
+            sys::signal::set_default(i32::from(Signal::CHLD.number()));
+        }
+        Ok(Signals {
+            fd: sys::signal::signalfd()?,
+            own: rustix::process::getpid().as_raw_nonzero().get(),
+            inherited_mask,
+            chld_was_ignored,
+            hup_was_ignored: sys::signal::is_ignored(i32::from(Signal::HUP.number())),
+        })
+    }
+
+    /// Hands all that is pending to `each`, but for CHLD: whether one was among them is the answer.
+    pub fn read(&self, mut each: impl FnMut(Signal, Sender)) -> bool {
+        let mut child = false;
+        while sys::signal::read(self.fd.as_fd(), |info| match Signal::new(info.signal) {
+            Some(Signal::CHLD) => child = true,
+            Some(signal) => each(signal, self.sender(info)),
+            None => {}
+        }) {}
+        child
+    }
+
+    /// `si_code` is positive when the kernel raised it. But a PIPE of our own writing comes as if we had sent it
+    /// to ourselves, and so it is told apart by that: nobody else has our pid.
+    fn sender(&self, info: sys::signal::Info) -> Sender {
+        if info.code > 0 || info.pid == self.own {
+            Sender::Kernel
+        } else {
+            Sender::Process { pid: info.pid, uid: info.uid }
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
