@@ -1,1 +1,407 @@
-//! Listeners.
+//! Listening sockets: bound by us on TCP or Unix, or inherited. Bind is the only test for whether an address is free.
+//! Accepting comes in batches and says why it stopped, so that the loop neither spins nor forgets a waiting peer.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, lstat, unlink};
+use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+    getsockname, listen, socket_with, sockopt,
+};
+
+use crate::config::{Interface, Listen};
+use crate::error::{Error, reason};
+
+/// The kernel takes the smaller of this and net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// Accepted at once; signals and open connections get their turn in between.
+const BATCH: usize = 64;
+
+/// Why [`Listener::accept`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Nobody waits any more.
+    Drained,
+    /// The batch is full; others may wait.
+    More,
+    /// No descriptor or no memory for the next one, which goes on waiting: readiness will be told again and again
+    /// until one is closed, so rest the listener if none can be.
+    Starved,
+    /// It listens no more, for example because a process that shares it shut it down.
+    Broken,
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    address: String,
+    port: Option<u16>,
+    file: Option<SocketFile>,
+}
+
+/// The file of a Unix socket that we made; it is removed in the end if it is still that one.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Listener {
+    /// Binds `--port` on `--interface` and listens.
+    pub fn bind(wish: &Listen) -> Result<Listener, Error> {
+        match &wish.interface {
+            Interface::Ip(ip) => {
+                let address = SocketAddr::new(*ip, wish.port);
+                tcp(address).map_err(|e| Error::setup("bind", address, reason(&e.into())))
+            }
+            Interface::Path(path) => unix_path(path).map_err(|why| Error::setup("bind", path.display(), why)),
+            Interface::Abstract(name) => SocketAddrUnix::new_abstract_name(name)
+                .and_then(|address| unix(&address))
+                .and_then(Listener::adopt_socket)
+                .map_err(|e| {
+                    Error::setup("bind", format!("@{}", String::from_utf8_lossy(name)), reason(&e.into()))
+                }),
+        }
+    }
+
+    /// `--sidebind`: the next free port above `port` on an IP interface.
+    pub fn sidebind(interface: &Interface, port: u16) -> Result<Listener, Error> {
+        let Interface::Ip(ip) = interface else {
+            return Err(Error::setup("bind", "a side port", "the interface is a Unix socket"));
+        };
+        for side in (port..=u16::MAX).skip(1) {
+            let address = SocketAddr::new(*ip, side);
+            match tcp(address) {
+                Err(Errno::ADDRINUSE) => {}
+                other => return other.map_err(|e| Error::setup("bind", address, reason(&e.into()))),
+            }
+        }
+        Err(Error::setup("bind", format!("a port above {port} on {ip}"), "none is free"))
+    }
+
+    /// Serves on an inherited socket that listens already. It is made non-blocking, as listeners that are shared
+    /// commonly are: else a peer that leaves before it is accepted would block us.
+    pub fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
+        Listener::adopt_socket(socket)
+            .map_err(|e| Error::setup("serve on", "the inherited socket", reason(&e.into())))
+    }
+
+    /// Accepts at most a batch of peers into `accepted`, non-blocking and close-on-exec. Peers that left before
+    /// their turn are skipped.
+    pub fn accept(&self, accepted: &mut Vec<OwnedFd>) -> Accepted {
+        let mut skipped = 0;
+        for _ in 0..BATCH {
+            match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(socket) => accepted.push(socket),
+                Err(Errno::AGAIN) => return Accepted::Drained,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return Accepted::Starved,
+                Err(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => return Accepted::Broken,
+                // accept(2): the errors of the connection, not of the listener; the next one may be fine.
+                Err(_) => skipped += 1,
+            }
+        }
+        // Errors alone that do not come to an end would keep us busy for nothing.
+        if skipped == BATCH { Accepted::Starved } else { Accepted::More }
+    }
+
+    /// `0.0.0.0:6666`, `[::]:6666`, `/run/x.sock` or `@name`; with the port that was really bound.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The TCP port that was really bound.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    fn adopt_socket(socket: OwnedFd) -> Result<Listener, Errno> {
+        ioctl_fionbio(&socket, true)?;
+        let name = getsockname(&socket)?;
+        let (address, port) = describe(&name);
+        if port.is_some() {
+            // Accepted sockets inherit it; without it two answers in a row wait for a delayed acknowledgement.
+            sockopt::set_tcp_nodelay(&socket, true)?;
+        }
+        Ok(Listener { socket, address, port, file: None })
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file
+            && SocketFile::of(&file.path).is_ok_and(|now| now.is(file))
+        {
+            // A file that cannot be removed is replaced by the next start.
+            let _ = unlink(&file.path);
+        }
+    }
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> Result<SocketFile, Errno> {
+        let stat = lstat(path)?;
+        Ok(SocketFile { path: path.to_owned(), device: stat.st_dev, inode: stat.st_ino })
+    }
+
+    fn is(&self, other: &SocketFile) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
+    socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+fn tcp(address: SocketAddr) -> Result<Listener, Errno> {
+    let socket = new_socket(match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    })?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // `::` means every address, whatever net.ipv6.bindv6only says.
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Listener::adopt_socket(socket)
+}
+
+fn unix(address: &impl SocketAddrArg) -> Result<OwnedFd, Errno> {
+    let socket = new_socket(AddressFamily::UNIX)?;
+    bind(&socket, address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// A socket file that nobody listens on is what an earlier run left behind: it is replaced.
+fn unix_path(path: &Path) -> Result<Listener, String> {
+    let text = |errno: Errno| reason(&errno.into());
+    let address = SocketAddrUnix::new(path).map_err(text)?;
+    let socket = match unix(&address) {
+        Err(Errno::ADDRINUSE) => {
+            remove_dead(path, &address)?;
+            unix(&address).map_err(text)?
+        }
+        other => other.map_err(text)?,
+    };
+    let mut listener = Listener::adopt_socket(socket).map_err(text)?;
+    listener.file = Some(SocketFile::of(path).map_err(text)?);
+    Ok(listener)
+}
+
+fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), String> {
+    let text = |errno: Errno| reason(&errno.into());
+    let found = lstat(path).map_err(text)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+        return Err("a file that is not a socket is in the way".to_owned());
+    }
+    let probe = new_socket(AddressFamily::UNIX).map_err(text)?;
+    match retry_on_intr(|| connect(&probe, address)) {
+        Err(Errno::CONNREFUSED) => {}
+        // Accepted, a full backlog, a datagram socket: somebody lives there.
+        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => return Err(text(Errno::ADDRINUSE)),
+        Err(errno) => return Err(text(errno)),
+    }
+    // Another start may have replaced it meanwhile.
+    let now = lstat(path).map_err(text)?;
+    if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino) {
+        return Err(text(Errno::ADDRINUSE));
+    }
+    unlink(path).map_err(text)
+}
+
+fn describe(name: &SocketAddrAny) -> (String, Option<u16>) {
+    if let Ok(v4) = SocketAddrV4::try_from(name.clone()) {
+        return (v4.to_string(), Some(v4.port()));
+    }
+    if let Ok(v6) = SocketAddrV6::try_from(name.clone()) {
+        return (v6.to_string(), Some(v6.port()));
+    }
+    let address = match SocketAddrUnix::try_from(name.clone()) {
+        Ok(unix) => match (unix.path_bytes(), unix.abstract_name()) {
+            (Some(path), _) => String::from_utf8_lossy(path).into_owned(),
+            (None, Some(name)) => format!("@{}", String::from_utf8_lossy(name)),
+            (None, None) => "an unnamed socket".to_owned(),
+        },
+        Err(_) => "a socket of another kind".to_owned(),
+    };
+    (address, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    fn on(interface: Interface, port: u16) -> Listen {
+        Listen { port, interface, sidebind: false, socket_activation: false }
+    }
+
+    fn loopback() -> Interface {
+        Interface::Ip("127.0.0.1".parse().unwrap())
+    }
+
+    fn accept_one(listener: &Listener) -> OwnedFd {
+        let mut accepted = Vec::new();
+        assert_eq!(listener.accept(&mut accepted), Accepted::Drained);
+        assert_eq!(accepted.len(), 1);
+        accepted.pop().unwrap()
+    }
+
+    #[test]
+    fn port_0_shows_the_port_that_the_kernel_chose_and_accepted_sockets_never_delay() {
+        for (ip, shown) in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")] {
+            let listener = Listener::bind(&on(Interface::Ip(ip.parse().unwrap()), 0)).unwrap();
+            let port = listener.port().unwrap();
+            assert_ne!(port, 0);
+            assert_eq!(listener.address(), format!("{shown}{port}"));
+            let _peer = TcpStream::connect((ip, port)).unwrap();
+            let socket = accept_one(&listener);
+            assert!(sockopt::tcp_nodelay(&socket).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_one_clear_line() {
+        let first = Listener::bind(&on(loopback(), 0)).unwrap();
+        let port = first.port().unwrap();
+        let error = Listener::bind(&on(loopback(), port)).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot bind 127.0.0.1:{port}: Address already in use"));
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_is_one_clear_line() {
+        let wish = on(Interface::Ip("192.0.2.1".parse().unwrap()), 6666);
+        let error = Listener::bind(&wish).unwrap_err();
+        assert_eq!(error.to_string(), "cannot bind 192.0.2.1:6666: Cannot assign requested address");
+    }
+
+    #[test]
+    fn the_side_port_is_the_next_free_one() {
+        let main = Listener::bind(&on(loopback(), 0)).unwrap();
+        let port = main.port().unwrap();
+        let first = Listener::sidebind(&loopback(), port).unwrap();
+        let second = Listener::sidebind(&loopback(), port).unwrap();
+        assert!(port < first.port().unwrap() && port < second.port().unwrap());
+        assert_ne!(first.port(), second.port());
+    }
+
+    #[test]
+    fn no_side_port_is_beyond_65535_or_on_a_unix_socket() {
+        let error = Listener::sidebind(&loopback(), 65535).unwrap_err();
+        assert_eq!(error.to_string(), "cannot bind a port above 65535 on 127.0.0.1: none is free");
+        let error = Listener::sidebind(&Interface::Abstract(b"x".to_vec()), 1).unwrap_err();
+        assert_eq!(error.to_string(), "cannot bind a side port: the interface is a Unix socket");
+    }
+
+    #[test]
+    fn a_socket_file_is_made_served_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
+        assert_eq!((listener.address(), listener.port()), (path.to_str().unwrap(), None));
+        let _peer = UnixStream::connect(&path).unwrap();
+        accept_one(&listener);
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_file_of_somebody_else_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        drop(listener);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_dead_socket_file_is_replaced_and_a_living_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves the file behind");
+        let living = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
+        let error = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot bind {}: Address already in use", path.display()));
+        // The refused start must not have taken the file along.
+        assert!(path.exists());
+        drop(living);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_socket_is_one_clear_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        for (path, why) in [
+            (file.clone(), "a file that is not a socket is in the way"),
+            (folder.path().join("missing/s"), "No such file or directory"),
+            (folder.path().join("x".repeat(120)), "File name too long"),
+        ] {
+            let error = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot bind {}: {why}", path.display()));
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn an_abstract_name_is_bound_once() {
+        let name = format!("kapo-listener-test-{}", std::process::id());
+        let wish = on(Interface::Abstract(name.clone().into_bytes()), 0);
+        let listener = Listener::bind(&wish).unwrap();
+        assert_eq!(listener.address(), format!("@{name}"));
+        let error = Listener::bind(&wish).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot bind @{name}: Address already in use"));
+    }
+
+    #[test]
+    fn an_inherited_listener_that_blocks_is_drained_without_blocking() {
+        let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = inherited.local_addr().unwrap();
+        let listener = Listener::adopt(inherited.into()).unwrap();
+        assert_eq!((listener.address(), listener.port()), (&*address.to_string(), Some(address.port())));
+        let mut accepted = Vec::new();
+        assert_eq!(listener.accept(&mut accepted), Accepted::Drained);
+        let _peer = TcpStream::connect(address).unwrap();
+        accept_one(&listener);
+    }
+
+    #[test]
+    fn a_crowd_is_accepted_in_batches() {
+        let listener = Listener::bind(&on(loopback(), 0)).unwrap();
+        let crowd = BATCH + 1;
+        let _peers: Vec<_> = (0..crowd)
+            .map(|_| TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap())
+            .collect();
+        let mut accepted = Vec::new();
+        assert_eq!(listener.accept(&mut accepted), Accepted::More);
+        assert_eq!(accepted.len(), BATCH);
+        assert_eq!(listener.accept(&mut accepted), Accepted::Drained);
+        assert_eq!(accepted.len(), crowd);
+    }
+
+    #[test]
+    fn a_socket_that_does_not_listen_is_broken() {
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let listener = Listener::adopt(socket.into()).unwrap();
+        assert_eq!(listener.accept(&mut Vec::new()), Accepted::Broken);
+    }
+}
