@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod listener;
+pub mod poll;
 pub mod signals;
 pub mod sink;
 pub mod terminal;

@@ -1,4 +1,4 @@
-//! The two outputs that kapo was started with, as descriptors that may be borrowed for ever.
+//! The descriptors and the terminal that kapo was started with.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -42,4 +42,10 @@ pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
             return;
         }
     }
+}
+
+/// The descriptor of what lends it by number only.
+pub fn borrowed(owner: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: the owner keeps it open for as long as the borrow lasts.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }

@@ -1,0 +1,152 @@
+//! The poll, and who an event of it is for, packed into the 64 bits that epoll keeps for us.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+
+use crate::logic::Stream;
+use crate::sys;
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("mio hands tokens on as usize, and these need 64 bits");
+
+/// A source of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The signalfd.
+    Signals,
+    /// A listening socket, by its place in the list.
+    Listener(u32),
+    /// A connection.
+    Connection(Key),
+    /// The read end of one of the command's pipes.
+    Pipe(Stream),
+    /// The outlet of a captured stream, which was full.
+    Outlet(Stream),
+    /// The command's NOTIFY_SOCKET.
+    Notify,
+    /// The counter of OOM kills.
+    Oom,
+    /// The watcher's own epoll, with all the processes that it watches.
+    Watch,
+}
+
+/// A place in the table of connections and the number of its tenant: an event may outlive its connection within one
+/// batch, and must not meet the next tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The place.
+    pub slot: u32,
+    /// Counts the tenants of that place; 24 bits.
+    pub tenant: u32,
+}
+
+/// Bits of [`Key::tenant`] that fit.
+pub const TENANTS: u32 = (1 << 24) - 1;
+
+impl Source {
+    /// For epoll's data.
+    pub fn token(self) -> u64 {
+        let (kind, tenant, slot) = match self {
+            Source::Signals => (0, 0, 0),
+            Source::Listener(place) => (1, 0, place),
+            Source::Connection(key) => (2, key.tenant, key.slot),
+            Source::Pipe(stream) => (3, 0, stream as u32),
+            Source::Outlet(stream) => (4, 0, stream as u32),
+            Source::Notify => (5, 0, 0),
+            Source::Oom => (6, 0, 0),
+            Source::Watch => (7, 0, 0),
+        };
+        kind << 56 | u64::from(tenant & TENANTS) << 32 | u64::from(slot)
+    }
+
+    /// Back again; `None` for what was never a token.
+    #[expect(clippy::cast_possible_truncation, reason = "takes the parts of 32 and 24 bits out")]
+    pub fn of(token: u64) -> Option<Source> {
+        let slot = token as u32;
+        let tenant = (token >> 32) as u32 & TENANTS;
+        let stream = match slot {
+            0 => Stream::Stdout,
+            _ => Stream::Stderr,
+        };
+        Some(match token >> 56 {
+            0 => Source::Signals,
+            1 => Source::Listener(slot),
+            2 => Source::Connection(Key { slot, tenant }),
+            3 => Source::Pipe(stream),
+            4 => Source::Outlet(stream),
+            5 => Source::Notify,
+            6 => Source::Oom,
+            7 => Source::Watch,
+            _ => return None,
+        })
+    }
+}
+
+/// mio's poll with level-triggered registration, which rustix does on its epoll: what is left undone is told again, so
+/// no source needs to be read dry, and a source that is not wanted for now costs no wake-up.
+#[derive(Debug)]
+pub struct Epoll(mio::Poll);
+
+impl Epoll {
+    /// A new one.
+    pub fn new() -> io::Result<Epoll> {
+        mio::Poll::new().map(Epoll)
+    }
+
+    /// Waits for events, for at most `timeout`; for ever without one. A signal handler cannot interrupt it, as all
+    /// signals are blocked, but a stop and CONT may: then there are simply no events.
+    pub fn wait(&mut self, events: &mut mio::Events, timeout: Option<Duration>) {
+        if self.0.poll(events, timeout).is_err() {
+            events.clear();
+        }
+    }
+
+    /// Waits for `interest` on `fd` from now on.
+    pub fn add(&self, fd: impl AsFd, source: Source, interest: EventFlags) -> Result<(), Errno> {
+        epoll::add(self, fd, EventData::new_u64(source.token()), interest)
+    }
+
+    /// Waits for something else on it; nothing, where `interest` is empty, but errors and hang-ups are told always.
+    pub fn modify(&self, fd: impl AsFd, source: Source, interest: EventFlags) -> Result<(), Errno> {
+        epoll::modify(self, fd, EventData::new_u64(source.token()), interest)
+    }
+
+    /// Forgets it. Closing does the same where no duplicate of `fd` exists.
+    pub fn delete(&self, fd: impl AsFd) {
+        let _ = epoll::delete(self, fd);
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        sys::stdio::borrowed(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_comes_back_from_its_token() {
+        let key = Key { slot: u32::MAX, tenant: TENANTS };
+        for source in [
+            Source::Signals,
+            Source::Listener(3),
+            Source::Connection(key),
+            Source::Pipe(Stream::Stdout),
+            Source::Pipe(Stream::Stderr),
+            Source::Outlet(Stream::Stderr),
+            Source::Notify,
+            Source::Oom,
+            Source::Watch,
+        ] {
+            assert_eq!(Source::of(source.token()), Some(source));
+        }
+        assert_eq!(Source::of(u64::MAX), None);
+    }
+}

@@ -1,0 +1,429 @@
+//! The HTTP side of kapo: listeners, connections, and the page that they show. Who is answered what is decided in
+//! `logic::site`, the life of a connection in `logic::http::conn`; here is the table of them all.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventFlags;
+
+use super::connection::{Buffers, Connection, Fate};
+use super::listener::{Accepted, Listener};
+use super::poll::{Epoll, Key, Source, TENANTS};
+use crate::logic::http::conn::Feed;
+use crate::logic::metrics::{Counts, Snapshot};
+use crate::logic::site::{Facts, Page, View};
+use crate::logic::status::Status;
+use crate::logic::tail::{Position, Tail};
+use crate::logic::Now;
+
+/// How long a listener rests when there is no descriptor for the next peer and nobody to close for it.
+const REST: Duration = Duration::from_secs(1);
+
+/// Once kapo closes: for a peer that has connected and not said a word. A request sent right after connecting is
+/// milliseconds away; who only holds the port open must not hold up the end.
+const GRACE_SILENT: Duration = Duration::from_millis(250);
+/// Once kapo closes: for half a request, and for an answer that is on its way.
+const GRACE_BUSY: Duration = Duration::from_secs(2);
+/// Once kapo closes: for the connection that kapo was started for (Accept=yes), which has not asked yet.
+const GRACE_GIVEN: Duration = Duration::from_secs(10);
+
+/// What only the rest of kapo knows.
+pub trait Subject {
+    /// For /metrics and /debug/vars.
+    fn snapshot(&self, connections: usize) -> Snapshot;
+    /// The last captured output; `None` without `--tail`.
+    fn tail(&self) -> Option<&Tail>;
+}
+
+struct Entry {
+    connection: Connection,
+    tenant: u32,
+    /// Its place in `timers`.
+    timer: Option<Instant>,
+    /// It holds a request or is streamed to: a change of state concerns it.
+    concerned: bool,
+    /// It has been answered at least once.
+    served: bool,
+    /// It was handed to kapo, not accepted.
+    given: bool,
+    /// How far it was sent the captured output that it follows.
+    followed: Option<Position>,
+}
+
+/// See the head of the file.
+pub struct Server {
+    listeners: Vec<Listening>,
+    slots: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    tenants: u32,
+    limit: usize,
+    timers: BTreeSet<(Instant, u32)>,
+    concerned: usize,
+    /// Moves when nobody is let in any more.
+    closing: Option<Closing>,
+    buffers: Buffers,
+    page: Page,
+    counts: Counts,
+    argv0: String,
+    accepted: Vec<OwnedFd>,
+}
+
+struct Listening {
+    listener: Listener,
+    /// Until when it is not listened to.
+    resting: Option<Instant>,
+    /// It was bound by us, not inherited: who waits in its queue is lost with it.
+    ours: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Closing {
+    silent: Instant,
+    busy: Instant,
+    given: Instant,
+    /// When the first of those who are still here has had its time.
+    next: Instant,
+}
+
+impl Server {
+    /// Nobody listens yet. At most `limit` connections are kept open.
+    pub fn new(limit: usize, argv0: String, first_event: u64) -> Server {
+        Server {
+            listeners: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            tenants: 0,
+            limit,
+            timers: BTreeSet::new(),
+            concerned: 0,
+            closing: None,
+            buffers: Buffers::new(),
+            page: Page::new(first_event),
+            counts: Counts::default(),
+            argv0,
+            accepted: Vec::new(),
+        }
+    }
+
+    /// Serves on a listener. `ours`: bound by kapo, so that those who wait in its queue at the end are accepted still;
+    /// with an inherited one they start the next instance.
+    pub fn listen(&mut self, epoll: &Epoll, listener: Listener, ours: bool) -> Result<(), rustix::io::Errno> {
+        let place = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
+        epoll.add(&listener, Source::Listener(place), EventFlags::IN)?;
+        self.listeners.push(Listening { listener, resting: None, ours });
+        Ok(())
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// All requests so far.
+    pub fn requests(&self) -> u64 {
+        self.counts.total()
+    }
+
+    /// A listener has somebody waiting.
+    pub fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, subject: &dyn Subject) {
+        let Some(listening) = usize::try_from(place).ok().and_then(|place| self.listeners.get_mut(place)) else {
+            return;
+        };
+        let mut accepted = std::mem::take(&mut self.accepted);
+        let verdict = listening.listener.accept(&mut accepted);
+        let came = !accepted.is_empty();
+        for socket in accepted.drain(..) {
+            self.admit(now, epoll, socket, false, subject);
+        }
+        self.accepted = accepted;
+        // Room is made one by one: for whom else there is none is told again at once.
+        if verdict == Accepted::Broken || (verdict == Accepted::Starved && !came && !self.evict()) {
+            self.rest(now, epoll, place);
+        }
+    }
+
+    fn rest(&mut self, now: Now, epoll: &Epoll, place: u32) {
+        let listening = usize::try_from(place).ok().and_then(|place| self.listeners.get_mut(place));
+        if let Some(listening) = listening {
+            let _ = epoll.modify(&listening.listener, Source::Listener(place), EventFlags::empty());
+            listening.resting = now.mono.checked_add(REST);
+        }
+    }
+
+    /// Takes a connection in, a stranger's or, `given`, the one that kapo was started for, and serves it at once: the
+    /// request is often there already, and whoever asks once and closes never costs a registration.
+    pub fn admit(&mut self, now: Now, epoll: &Epoll, socket: OwnedFd, given: bool, subject: &dyn Subject) {
+        if self.connections() >= self.limit {
+            self.evict();
+        }
+        self.tenants = self.tenants.wrapping_add(1) & TENANTS;
+        let entry = Entry {
+            connection: Connection::new(now, socket),
+            tenant: self.tenants,
+            timer: None,
+            concerned: false,
+            served: false,
+            given,
+            followed: None,
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(None);
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        if let Some(place) = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place)) {
+            *place = Some(entry);
+        }
+        self.attend(now, epoll, slot, subject, Connection::on_ready);
+    }
+
+    /// A connection is ready for what it waits for.
+    pub fn on_connection(&mut self, now: Now, epoll: &Epoll, key: Key, subject: &dyn Subject) {
+        if self.entry(key.slot).is_some_and(|entry| entry.tenant == key.tenant) {
+            self.attend(now, epoll, key.slot, subject, Connection::on_ready);
+        }
+    }
+
+    /// Does `what` with a connection and sees to what has changed for it.
+    fn attend(
+        &mut self,
+        now: Now,
+        epoll: &Epoll,
+        slot: u32,
+        subject: &dyn Subject,
+        what: impl FnOnce(&mut Connection, Now, &mut Buffers, &mut dyn crate::logic::http::Site) -> Fate,
+    ) {
+        let connections = self.connections();
+        let Some(Some(entry)) = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place)) else {
+            return;
+        };
+        let before = self.counts.total();
+        let tail = subject.tail();
+        let contents = |stream| tail.map(|tail| tail.contents(stream)).unwrap_or_default();
+        let mut view = View {
+            page: &self.page,
+            counts: &mut self.counts,
+            argv0: &self.argv0,
+            tail: tail.is_some().then_some(&contents),
+            sample: &mut || subject.snapshot(connections),
+        };
+        let fate = what(&mut entry.connection, now, &mut self.buffers, &mut view);
+        entry.served |= self.counts.total() != before;
+        if let Some(Feed::Logs(_)) = entry.connection.feed()
+            && entry.followed.is_none()
+        {
+            entry.followed = tail.map(Tail::end);
+        }
+        self.settle(epoll, slot, fate);
+    }
+
+    /// After anything was done with a connection: registration, timer, and whether a change of state concerns it; or
+    /// its end.
+    fn settle(&mut self, epoll: &Epoll, slot: u32, fate: Fate) {
+        let place = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place));
+        let Some(entry) = place.and_then(Option::as_mut) else { return };
+        let key = Key { slot, tenant: entry.tenant };
+        let token = Source::Connection(key).token();
+        if fate == Fate::Gone || entry.connection.register(epoll.as_fd(), token).is_err() {
+            return self.drop_slot(slot);
+        }
+        let timer = entry.connection.deadline();
+        if timer != entry.timer {
+            if let Some(before) = std::mem::replace(&mut entry.timer, timer) {
+                self.timers.remove(&(before, slot));
+            }
+            if let Some(timer) = timer {
+                self.timers.insert((timer, slot));
+            }
+        }
+        let concerned = entry.connection.is_held() || entry.connection.feed().is_some();
+        if concerned != entry.concerned {
+            entry.concerned = concerned;
+            self.concerned = if concerned { self.concerned + 1 } else { self.concerned - 1 };
+        }
+    }
+
+    fn drop_slot(&mut self, slot: u32) {
+        let place = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place));
+        let Some(entry) = place.and_then(Option::take) else { return };
+        if let Some(timer) = entry.timer {
+            self.timers.remove(&(timer, slot));
+        }
+        if entry.concerned {
+            self.concerned -= 1;
+        }
+        self.free.push(slot);
+        if self.free.len() == self.slots.len() {
+            // After a storm the table's memory goes back; numbers of tenants go on.
+            self.slots = Vec::new();
+            self.free = Vec::new();
+        }
+    }
+
+    /// Closes the one that has the least to lose. False: there is none.
+    fn evict(&mut self) -> bool {
+        let all = self.slots.iter().zip(0..).filter_map(|(entry, slot)| Some((entry.as_ref()?, slot)));
+        let Some((_, slot)) = all.min_by_key(|(entry, _)| entry.connection.rank()) else { return false };
+        self.drop_slot(slot);
+        true
+    }
+
+    /// Takes in a new state and tells those whom it concerns.
+    pub fn publish(
+        &mut self,
+        now: Now,
+        epoll: &Epoll,
+        objects: &[Status],
+        facts: Facts,
+        subject: &dyn Subject,
+    ) {
+        let changed = self.page.update(objects, facts);
+        if self.concerned == 0 {
+            return;
+        }
+        let event = if changed { self.page.event() } else { Vec::new() };
+        for slot in self.all_slots() {
+            let Some(entry) = self.entry(slot).filter(|entry| entry.concerned) else { continue };
+            match entry.connection.feed() {
+                None => self.attend(now, epoll, slot, subject, Connection::resume),
+                Some(Feed::Events) if changed => self.push(now, epoll, slot, &event),
+                Some(Feed::Events | Feed::Logs(_)) => {}
+            }
+        }
+    }
+
+    /// Sends on what was captured since the last time to those who follow it.
+    pub fn publish_output(&mut self, now: Now, epoll: &Epoll, tail: &Tail) {
+        if self.concerned == 0 {
+            return;
+        }
+        for slot in self.all_slots() {
+            let place = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place));
+            let Some(entry) = place.and_then(Option::as_mut) else { continue };
+            let (Some(Feed::Logs(stream)), Some(position)) = (entry.connection.feed(), entry.followed) else {
+                continue;
+            };
+            let (bytes, end) = tail.since(position, stream);
+            entry.followed = Some(end);
+            if !bytes.is_empty() {
+                self.push(now, epoll, slot, &bytes);
+            }
+        }
+    }
+
+    fn push(&mut self, now: Now, epoll: &Epoll, slot: u32, bytes: &[u8]) {
+        let place = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place));
+        let Some(entry) = place.and_then(Option::as_mut) else { return };
+        let fate = entry.connection.push(now, bytes, &mut self.buffers);
+        self.settle(epoll, slot, fate);
+    }
+
+    /// When [`Server::expire`] has something to do; `None`: not as things stand.
+    pub fn deadline(&self) -> Option<Instant> {
+        let connections = self.timers.first().map(|(at, _)| *at);
+        let resting = self.listeners.iter().filter_map(|listening| listening.resting).min();
+        let closing = self.closing.map(|closing| closing.next);
+        [connections, resting, closing].into_iter().flatten().min()
+    }
+
+    /// Sees to what is due.
+    pub fn expire(&mut self, now: Now, epoll: &Epoll, subject: &dyn Subject) {
+        while let Some((at, slot)) = self.timers.first().copied()
+            && at <= now.mono
+        {
+            self.attend(now, epoll, slot, subject, Connection::expire);
+            // A connection that names the same moment again would keep us here for ever.
+            if self.timers.contains(&(at, slot)) {
+                self.drop_slot(slot);
+            }
+        }
+        for place in 0..u32::try_from(self.listeners.len()).unwrap_or(u32::MAX) {
+            let listening = usize::try_from(place).ok().and_then(|place| self.listeners.get_mut(place));
+            if let Some(listening) = listening
+                && listening.resting.is_some_and(|until| until <= now.mono)
+            {
+                listening.resting = None;
+                let _ = epoll.modify(&listening.listener, Source::Listener(place), EventFlags::IN);
+            }
+        }
+    }
+
+    /// Lets nobody in any more; who is in gets an answer, within bounds. [`Server::is_closed`] tells when that is done.
+    pub fn close(&mut self, now: Now, epoll: &Epoll, subject: &dyn Subject) {
+        if self.closing.is_some() {
+            return;
+        }
+        for place in 0..self.listeners.len() {
+            // Whoever the kernel has let in already believes to be connected.
+            while let Some(listening) = self.listeners.get(place).filter(|listening| listening.ours) {
+                let mut accepted = std::mem::take(&mut self.accepted);
+                let verdict = listening.listener.accept(&mut accepted);
+                for socket in accepted.drain(..) {
+                    self.admit(now, epoll, socket, false, subject);
+                }
+                self.accepted = accepted;
+                if verdict != Accepted::More {
+                    break;
+                }
+            }
+        }
+        self.listeners.clear();
+        let after = |grace| now.mono.checked_add(grace).unwrap_or(now.mono);
+        self.closing = Some(Closing {
+            silent: after(GRACE_SILENT),
+            busy: after(GRACE_BUSY),
+            given: after(GRACE_GIVEN),
+            next: now.mono,
+        });
+        for slot in self.all_slots() {
+            let streamed = self.entry(slot).is_some_and(|entry| entry.connection.feed().is_some());
+            if streamed {
+                self.attend(now, epoll, slot, subject, |connection, now, buffers, _| {
+                    connection.end_of_stream(now, buffers)
+                });
+            } else {
+                // What has been sent to us by now is answered.
+                self.attend(now, epoll, slot, subject, Connection::on_ready);
+            }
+        }
+    }
+
+    /// Whether all who were connected when [`Server::close`] was called have their answer or have had their time.
+    pub fn is_closed(&mut self, now: Now) -> bool {
+        let Some(mut closing) = self.closing else { return false };
+        closing.next = closing.given;
+        for slot in self.all_slots() {
+            let Some(entry) = self.entry(slot) else { continue };
+            let unfinished = entry.connection.deadline().is_some() || entry.connection.is_busy();
+            let until = match () {
+                () if unfinished => closing.busy,
+                () if entry.given && !entry.served => closing.given,
+                () if !entry.served => closing.silent,
+                // Between two requests.
+                () => now.mono,
+            };
+            if until <= now.mono {
+                self.drop_slot(slot);
+            } else {
+                closing.next = closing.next.min(until);
+            }
+        }
+        self.closing = Some(closing);
+        self.connections() == 0
+    }
+
+    fn entry(&self, slot: u32) -> Option<&Entry> {
+        usize::try_from(slot).ok().and_then(|place| self.slots.get(place)).and_then(Option::as_ref)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.slots.iter().flatten()
+    }
+
+    fn all_slots(&self) -> std::ops::Range<u32> {
+        0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+}
