@@ -13,6 +13,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod metrics;
 pub mod notify;
+pub mod lines;
 pub mod quote;
 pub mod random;
 pub mod record;
@@ -20,6 +21,7 @@ pub mod restart;
 pub mod site;
 pub mod status;
 pub mod vars;
+pub mod tail;
 
 /// The time of one turn of the loop: read once, passed down.
 #[derive(Clone, Copy, Debug)]
