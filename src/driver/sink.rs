@@ -167,6 +167,11 @@ impl<'fd> Sink<'fd> {
         !self.queue.is_empty() && self.may_log()
     }
 
+    /// Records wait, for room or for captured output to come to the end of a line.
+    pub fn has_records(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// What to poll for writability after [`Written::Full`] or while [`Sink::wants_room`]; `None` once it is broken.
     pub fn source(&self) -> Option<BorrowedFd<'_>> {
         match &self.kind {
@@ -186,13 +191,18 @@ impl<'fd> Sink<'fd> {
         }
     }
 
+    /// Whether this is a pipe or FIFO, to which pages can be moved.
+    pub fn can_splice(&mut self) -> bool {
+        matches!(self.kind(), Kind::Pipe | Kind::Relay(_))
+    }
+
     /// The descriptor, if it is a pipe or FIFO to which pages may be moved now: nothing of ours is cut short.
     pub fn splice_target(&mut self) -> Option<BorrowedFd<'fd>> {
         let fd = self.fd;
         if !self.flush() || self.unfinished.is_some() {
             return None;
         }
-        matches!(self.kind(), Kind::Pipe | Kind::Relay(_)).then_some(fd)
+        self.can_splice().then_some(fd)
     }
 
     /// Marks the sink as broken, for who moved pages to it himself.

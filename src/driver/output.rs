@@ -1,0 +1,410 @@
+//! One captured stream: from the command's pipe to our own output, as it is or in lines.
+//!
+//! Nothing is read before all that was read is written: a reader who stalls us stalls the command, through its full
+//! pipe, as he would without kapo. Small output is read and written. Where reads come back large and our output is a
+//! pipe, pages are moved instead (splice), and the command's pipe is enlarged; not before, as the kernel limits the
+//! pages of a user's pipes and there may be thousands of us.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use super::sink::{Sink, Sinks, Written};
+use crate::error::reason;
+use crate::logic::lines::Lines;
+use crate::logic::record::Record;
+use crate::logic::status::Counters;
+use crate::logic::tail::Tail;
+use crate::logic::{Now, Stream};
+
+/// The first buffer; a command that says little never makes us touch more.
+const SMALL: usize = 4 * 1024;
+/// The buffer once a read has filled the small one; what a pipe holds.
+const LARGE: usize = 64 * 1024;
+/// After this many bytes the loop gets its turn.
+const BUDGET: usize = 256 * 1024;
+
+/// A read of this size is large.
+const BULKY: usize = 32 * 1024;
+/// So many large reads in a row, and pages are moved; so many small moves in a row, and they are copied again.
+const IN_A_ROW: u8 = 4;
+/// A move of less is small.
+const SMALL_MOVE: usize = 16 * 1024;
+/// What one move asks for, and what the command's pipe is made to hold.
+const MOVE: usize = 1024 * 1024;
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing to do before [`Output::wants`] comes true.
+    Wait,
+    /// There is more to do at once.
+    Again,
+    /// The pipe is closed and all that came out of it is written (or discarded, where our output is broken).
+    Closed,
+}
+
+/// What an output waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// No run has begun, or all of it is written.
+    Nothing,
+    /// [`Output::pipe`] to be readable.
+    Input,
+    /// The sink's source to be writable. The pipe must not be polled meanwhile: it may be readable all the time.
+    Room,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Output {
+    stream: Stream,
+    /// `None`: raw.
+    lines: Option<Lines>,
+    /// The read end, while the run's output has not ended.
+    pipe: Option<OwnedFd>,
+    /// Set when the command has ended: how much of what it wrote is still in the pipe.
+    left: Option<u64>,
+    /// What was read; dealt with up to `start`.
+    input: Vec<u8>,
+    start: usize,
+    /// For how much a read is to have room.
+    room: usize,
+    /// The last read has emptied the pipe.
+    dry: bool,
+    /// Lines to be written, written up to `sent`, made of this many bytes of input.
+    rendered: Vec<u8>,
+    sent: usize,
+    batch: usize,
+    /// The sink is full.
+    stalled: bool,
+    /// The last byte written raw was not a newline.
+    mid_line: bool,
+    bulk: Bulk,
+    counters: Counters,
+    told: bool,
+    trouble: Option<Record>,
+}
+
+/// Whether pages are moved.
+#[derive(Debug)]
+enum Bulk {
+    /// Bytes are copied; this many reads in a row were large.
+    Copying(u8),
+    /// This many moves in a row were small.
+    Moving(u8),
+}
+
+/// What came of asking for more.
+enum Got {
+    Something,
+    Nothing,
+    End,
+    /// Nothing could be moved: the sink is full.
+    Stalled,
+}
+
+impl Output {
+    /// Of no run yet; allocates nothing.
+    pub fn new(stream: Stream, in_lines: bool) -> Output {
+        Output {
+            stream,
+            lines: in_lines.then(|| Lines::new(stream)),
+            pipe: None,
+            left: None,
+            input: Vec::new(),
+            start: 0,
+            room: SMALL,
+            dry: false,
+            rendered: Vec::new(),
+            sent: 0,
+            batch: 0,
+            stalled: false,
+            mid_line: false,
+            bulk: Bulk::Copying(0),
+            counters: Counters::default(),
+            told: false,
+            trouble: None,
+        }
+    }
+
+    /// Begins a run, the one before being drained: makes its pipe and gives back the end that becomes the command's.
+    pub fn begin(&mut self) -> io::Result<OwnedFd> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        // Not by the flag of pipe2, which would make the command's end non-blocking too.
+        fcntl_setfl(&ours, OFlags::NONBLOCK)?;
+        self.pipe = Some(ours);
+        self.left = None;
+        self.bulk = Bulk::Copying(0);
+        (self.stalled, self.mid_line) = (false, false);
+        self.lines = self.lines.as_ref().map(|_| Lines::new(self.stream));
+        Ok(theirs)
+    }
+
+    /// The command has ended: all that it wrote is in the pipe now, and no more than that will be read, although a
+    /// process that it left behind may hold the pipe and go on writing. Call [`Output::on_ready`] until it is closed.
+    pub fn end(&mut self) {
+        if let Some(pipe) = &self.pipe {
+            // A pipe that cannot tell is read until it is empty.
+            self.left = Some(ioctl_fionread(pipe).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Passes on what there is, within a budget. To be called whenever what it wants has come, and again at once after
+    /// [`Fate::Again`].
+    pub fn on_ready(&mut self, now: Now, sinks: &mut Sinks<'_>, tail: &mut Tail) -> Fate {
+        let sink = sinks.of(self.stream);
+        let before = self.counters.bytes;
+        self.stalled = false;
+        self.dry = false;
+        let fate = loop {
+            if !self.write_out(sink) {
+                break self.stall();
+            }
+            if self.counters.bytes - before >= BUDGET as u64 {
+                break Fate::Again;
+            }
+            match self.more(now, sink, tail) {
+                Got::Something => {}
+                Got::Nothing => break Fate::Wait,
+                Got::End => break Fate::Closed,
+                Got::Stalled => break self.stall(),
+            }
+        };
+        if fate != Fate::Again && !self.stalled && self.counters.bytes - before < SMALL as u64 {
+            self.shrink();
+        }
+        sink.hold(fate == Fate::Again && self.mid_line);
+        fate
+    }
+
+    fn stall(&mut self) -> Fate {
+        self.stalled = true;
+        Fate::Wait
+    }
+
+    /// What to wait for.
+    pub fn wants(&self) -> Wants {
+        match &self.pipe {
+            _ if self.stalled => Wants::Room,
+            Some(_) => Wants::Input,
+            None => Wants::Nothing,
+        }
+    }
+
+    /// The read end, to be polled; `None` when the run's output has ended.
+    pub fn pipe(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(AsFd::as_fd)
+    }
+
+    /// All of the run's output is written or discarded.
+    pub fn is_drained(&self) -> bool {
+        self.pipe.is_none() && self.input.len() == self.start && self.rendered.len() == self.sent
+    }
+
+    /// What passed through since kapo's start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Once, when our own output has turned out to be closed or full: what to say about it.
+    pub fn trouble(&mut self) -> Option<Record> {
+        self.trouble.take()
+    }
+
+    /// Writes all that was read; false when the sink is full.
+    fn write_out(&mut self, sink: &mut Sink<'_>) -> bool {
+        loop {
+            let (bytes, done) = match self.lines {
+                Some(_) => (&self.rendered, &mut self.sent),
+                None => (&self.input, &mut self.start),
+            };
+            let all = bytes.get(*done..).unwrap_or_default();
+            // Records that wait get their place at the end of a line.
+            let line_end = sink.has_records().then(|| all.iter().rposition(|&b| b == b'\n')).flatten();
+            let piece = line_end.and_then(|at| all.get(..=at)).unwrap_or(all);
+            if piece.is_empty() {
+                break;
+            }
+            match sink.write(self.stream, piece) {
+                Written::All => {
+                    *done += piece.len();
+                    self.mid_line = piece.last() != Some(&b'\n');
+                    if line_end.is_some() {
+                        sink.hold(false);
+                    }
+                }
+                Written::Part(taken) => *done += taken,
+                Written::Full => return false,
+                Written::Broken(errno) => {
+                    let lost = if self.lines.is_some() { self.batch } else { all.len() };
+                    *done = bytes.len();
+                    self.counters.discarded_bytes += lost as u64;
+                    self.tell(errno);
+                }
+            }
+        }
+        match self.lines {
+            Some(_) => {
+                self.rendered.clear();
+                (self.sent, self.batch) = (0, 0);
+            }
+            None => {
+                self.input.clear();
+                self.start = 0;
+            }
+        }
+        true
+    }
+
+    fn tell(&mut self, errno: Errno) {
+        if !self.told {
+            self.told = true;
+            self.trouble = Some(
+                Record::error("output cannot be written and is discarded")
+                    .with("stream", self.stream.name())
+                    .with("why", reason(&errno.into())),
+            );
+        }
+    }
+
+    /// Gets something to write, from what was read or else from the pipe.
+    fn more(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Got {
+        loop {
+            if self.render(now) {
+                return Got::Something;
+            }
+            if self.left == Some(0) {
+                self.pipe = None;
+                self.left = None;
+                continue;
+            }
+            if self.pipe.is_none() {
+                return Got::End;
+            }
+            if self.dry && self.left.is_none() {
+                return Got::Nothing;
+            }
+            let before = self.counters.bytes;
+            if let Some(got) = self.move_pages(sink, tail).or_else(|| self.read(sink, tail)) {
+                return got;
+            }
+            if self.lines.is_none() && self.counters.bytes > before {
+                return Got::Something;
+            }
+        }
+    }
+
+    /// Makes lines of what was read; false when there is no whole one.
+    fn render(&mut self, now: Now) -> bool {
+        let Some(lines) = &mut self.lines else { return false };
+        let input = self.input.get(self.start..).unwrap_or_default();
+        let done = lines.render(now.wall, input, self.pipe.is_none(), &mut self.rendered);
+        self.start += done.consumed;
+        self.batch = done.consumed;
+        self.counters.lines += done.lines;
+        done.consumed > 0
+    }
+
+    /// `None`: something was read, or the pipe has ended, which [`Output::count`] has noted.
+    fn read(&mut self, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<Got> {
+        self.make_room();
+        let (pipe, filled) = (self.pipe.as_ref()?, self.input.len());
+        let asked = self.input.capacity() - filled;
+        let read = match retry_on_intr(|| read(pipe, spare_capacity(&mut self.input))) {
+            Ok(read) => read,
+            Err(Errno::AGAIN) if self.left.is_none() => return Some(Got::Nothing),
+            // Less came than the pipe said, which cannot be; that is the end, too.
+            Err(_) => 0,
+        };
+        tail.push(self.stream, self.input.get(filled..).unwrap_or_default());
+        self.count(read);
+        // A read that leaves room has emptied the pipe; asking again would cost a call to learn it.
+        self.dry = read < asked;
+        if !self.dry {
+            self.room = LARGE;
+        }
+        self.bulk = match self.bulk {
+            Bulk::Copying(large) if read >= BULKY => Bulk::Copying(large.saturating_add(1)),
+            _ => Bulk::Copying(0),
+        };
+        let Bulk::Copying(large) = self.bulk else { return None };
+        if large >= IN_A_ROW && self.lines.is_none() && !tail.is_on() && sink.can_splice() {
+            self.bulk = Bulk::Moving(0);
+            // Refused where the user's pipes hold too many pages already; then less is moved at a time.
+            let _ = self.pipe.as_ref().map(|pipe| fcntl_setpipe_size(pipe, MOVE));
+        }
+        None
+    }
+
+    /// `None`: it is not the time for that; bytes are to be copied.
+    fn move_pages(&mut self, sink: &mut Sink<'_>, tail: &Tail) -> Option<Got> {
+        let (Bulk::Moving(small), Some(pipe)) = (&self.bulk, &self.pipe) else { return None };
+        let small = *small;
+        let Some(target) = sink.splice_target().filter(|_| !tail.is_on()) else {
+            self.bulk = Bulk::Copying(0);
+            return None;
+        };
+        match retry_on_intr(|| splice(pipe, None, target, None, MOVE, SpliceFlags::NONBLOCK)) {
+            // The kernel does not say which end is meant.
+            Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => Some(Got::Stalled),
+            Err(Errno::AGAIN) if self.left.is_none() => Some(Got::Nothing),
+            Err(Errno::AGAIN) | Ok(0) => {
+                self.count(0);
+                Some(Got::Something)
+            }
+            Ok(moved) => {
+                self.count(moved);
+                // Whether a line ends here is not known: nobody has seen the bytes.
+                self.mid_line = false;
+                self.bulk = match small {
+                    _ if moved >= SMALL_MOVE => Bulk::Moving(0),
+                    small if small < IN_A_ROW => Bulk::Moving(small + 1),
+                    _ => Bulk::Copying(0),
+                };
+                Some(Got::Something)
+            }
+            Err(errno) => {
+                sink.break_off(errno);
+                self.tell(errno);
+                self.bulk = Bulk::Copying(0);
+                None
+            }
+        }
+    }
+
+    /// So many bytes came out of the pipe; none: it has ended.
+    fn count(&mut self, read: usize) {
+        self.counters.bytes += read as u64;
+        if read == 0 {
+            self.left = Some(0);
+        } else if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(read as u64);
+        }
+    }
+
+    /// Moves what is not dealt with to the front, and sees to it that there is room for a read behind it.
+    fn make_room(&mut self) {
+        self.input.drain(..self.start);
+        self.start = 0;
+        if self.input.capacity() - self.input.len() < self.room / 2 {
+            self.input.reserve_exact(self.room);
+        }
+    }
+
+    /// Gives back what a burst took.
+    fn shrink(&mut self) {
+        if self.input.len() == self.start && self.input.capacity() > SMALL {
+            self.input = Vec::new();
+            self.start = 0;
+            self.room = SMALL;
+        }
+        if self.rendered.is_empty() && self.rendered.capacity() > 2 * SMALL {
+            self.rendered = Vec::new();
+        }
+    }
+}
