@@ -210,3 +210,29 @@ pub struct Wait {
     /// `--timeout`; `None`: for ever.
     pub timeout: Option<Duration>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// `kapo run true` with all defaults; tests change what they are about.
+    pub(crate) fn job() -> Job {
+        Job {
+            command: "true".into(),
+            arguments: Vec::new(),
+            ttl: None,
+            stop_signal: Signal::TERM,
+            kill_after: None,
+            single_child: false,
+            setsid: false,
+            rewrite_signal: Vec::new(),
+            success_exit: Vec::new(),
+            parent_death_signal: None,
+            orphan_signal: Some(Signal::TERM),
+            termination_log: None,
+            notify: false,
+            watchdog: None,
+            after: After::Once(Linger::Fixed(Duration::ZERO)),
+        }
+    }
+}

@@ -10,12 +10,12 @@ use rustix::event::epoll::EventFlags;
 use super::connection::{Buffers, Connection, Fate};
 use super::listener::{Accepted, Listener};
 use super::poll::{Epoll, Key, Source, TENANTS};
+use crate::logic::Now;
 use crate::logic::http::conn::Feed;
 use crate::logic::metrics::{Counts, Snapshot};
 use crate::logic::site::{Facts, Page, View};
 use crate::logic::status::Status;
 use crate::logic::tail::{Position, Tail};
-use crate::logic::Now;
 
 /// How long a listener rests when there is no descriptor for the next peer and nobody to close for it.
 const REST: Duration = Duration::from_secs(1);
@@ -127,7 +127,8 @@ impl Server {
 
     /// A listener has somebody waiting.
     pub fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, subject: &dyn Subject) {
-        let Some(listening) = usize::try_from(place).ok().and_then(|place| self.listeners.get_mut(place)) else {
+        let Some(listening) = usize::try_from(place).ok().and_then(|place| self.listeners.get_mut(place))
+        else {
             return;
         };
         let mut accepted = std::mem::take(&mut self.accepted);
@@ -417,10 +418,6 @@ impl Server {
 
     fn entry(&self, slot: u32) -> Option<&Entry> {
         usize::try_from(slot).ok().and_then(|place| self.slots.get(place)).and_then(Option::as_ref)
-    }
-
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.slots.iter().flatten()
     }
 
     fn all_slots(&self) -> std::ops::Range<u32> {

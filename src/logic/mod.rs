@@ -11,17 +11,17 @@ pub mod calendar;
 pub mod deadlines;
 pub mod http;
 pub mod lifecycle;
+pub mod lines;
 pub mod metrics;
 pub mod notify;
-pub mod lines;
 pub mod quote;
 pub mod random;
 pub mod record;
 pub mod restart;
 pub mod site;
 pub mod status;
-pub mod vars;
 pub mod tail;
+pub mod vars;
 
 /// The time of one turn of the loop: read once, passed down.
 #[derive(Clone, Copy, Debug)]

@@ -36,7 +36,13 @@ pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
     loop {
         // SAFETY: set and time live across the call and the size is that of the set.
         let taken = unsafe {
-            libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, no_info, &raw const now, size_of::<u64>())
+            libc::syscall(
+                libc::SYS_rt_sigtimedwait,
+                &raw const set,
+                no_info,
+                &raw const now,
+                size_of::<u64>(),
+            )
         };
         if taken <= 0 {
             return;

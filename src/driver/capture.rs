@@ -1,0 +1,153 @@
+//! The command's captured outputs and where they go: registration of pipes and outlets, and whose turn it is.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll::EventFlags;
+
+use super::output::{Fate, Output, Wants};
+use super::poll::{Epoll, Source};
+use super::sink::Sinks;
+use crate::config;
+use crate::logic::tail::Tail;
+use crate::logic::{Now, Stream, status};
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Capture {
+    lanes: [Option<Lane>; 2],
+    tail: Tail,
+    /// The command has ended, and nobody was told yet that all is drained.
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Lane {
+    stream: Stream,
+    output: Output,
+    /// Its pipe is registered.
+    listening: bool,
+    /// It has more to do at once.
+    again: bool,
+}
+
+impl Capture {
+    /// What the options ask for. A stream whose outlet cannot be written to without blocking is left to the command.
+    pub fn new(options: &config::Capture, sinks: &mut Sinks<'_>) -> Capture {
+        let mut lane = |stream, wanted| {
+            let wanted = wanted && sinks.of(stream).can_capture();
+            wanted.then(|| Lane {
+                stream,
+                output: Output::new(stream, options.lines),
+                listening: false,
+                again: false,
+            })
+        };
+        let lanes = [lane(Stream::Stdout, options.stdout), lane(Stream::Stderr, options.stderr)];
+        if let [Some(_), Some(_)] = lanes {
+            sinks.share();
+        }
+        Capture { lanes, tail: Tail::new(options.tail), draining: false }
+    }
+
+    /// Begins a run: the ends of the pipes that become the command's.
+    pub fn begin(&mut self, epoll: &Epoll) -> io::Result<[Option<OwnedFd>; 2]> {
+        let mut ends = [None, None];
+        for (lane, end) in self.lanes.iter_mut().zip(&mut ends) {
+            if let Some(lane) = lane {
+                *end = Some(lane.output.begin()?);
+                lane.listen(epoll);
+            }
+        }
+        Ok(ends)
+    }
+
+    /// The command could not be started: its pipes are closed unread.
+    pub fn abandon(&mut self, now: Now, epoll: &Epoll, sinks: &mut Sinks<'_>) {
+        self.end();
+        self.turn(now, epoll, sinks, |_| true);
+        self.draining = false;
+    }
+
+    /// The command has ended: what it wrote is read, no more.
+    pub fn end(&mut self) {
+        self.draining = true;
+        for lane in self.lanes.iter_mut().flatten() {
+            lane.output.end();
+            lane.again = true;
+        }
+    }
+
+    /// Once after [`Capture::end`]: all has passed through.
+    pub fn take_drained(&mut self) -> bool {
+        let drained = self.draining && self.lanes.iter().flatten().all(|lane| lane.output.is_drained());
+        self.draining &= !drained;
+        drained
+    }
+
+    /// Somebody must be served at once.
+    pub fn has_more(&self) -> bool {
+        self.lanes.iter().flatten().any(|lane| lane.again)
+    }
+
+    /// Serves those whose pipe or outlet is `ready`, and those who had more to do. What they have to say about their
+    /// outlets goes to the log.
+    pub fn turn(&mut self, now: Now, epoll: &Epoll, sinks: &mut Sinks<'_>, ready: impl Fn(Source) -> bool) {
+        for lane in self.lanes.iter_mut().flatten() {
+            // Both may wait for one outlet, which epoll knows by the name of one of them.
+            let outlet = lane.output.wants() == Wants::Room
+                && Stream::BOTH.iter().any(|stream| ready(Source::Outlet(*stream)));
+            if !lane.again && !outlet && !ready(Source::Pipe(lane.stream)) {
+                continue;
+            }
+            // A pipe that closes is forgotten by epoll only if nobody else holds that end, which is ours alone.
+            let fate = lane.output.on_ready(now, sinks, &mut self.tail);
+            lane.again = fate == Fate::Again;
+            if fate == Fate::Closed {
+                lane.listening = false;
+            }
+            if let Some(record) = lane.output.trouble() {
+                sinks.log(now.wall, &record);
+            }
+            lane.listen(epoll);
+        }
+    }
+
+    /// Whether `stream`'s outlet is awaited.
+    pub fn wants_room(&self, stream: Stream) -> bool {
+        self.lanes.iter().flatten().any(|lane| lane.stream == stream && lane.output.wants() == Wants::Room)
+    }
+
+    /// The last captured output; `None` without `--tail`.
+    pub fn tail(&self) -> Option<&Tail> {
+        self.tail.is_on().then_some(&self.tail)
+    }
+
+    /// The counters of stdout and stderr.
+    pub fn counters(&self) -> [Option<status::Counters>; 2] {
+        self.lanes.each_ref().map(|lane| lane.as_ref().map(|lane| lane.output.counters()))
+    }
+
+    /// The document's `Output`: null without capture.
+    pub fn document(&self) -> Option<status::Output> {
+        let [stdout, stderr] = self.counters();
+        (stdout.is_some() || stderr.is_some()).then_some(status::Output { stdout, stderr })
+    }
+}
+
+impl Lane {
+    /// Listens to the pipe if that is what it wants. A pipe whose writers are gone would be told again and again while
+    /// its outlet is full, so then epoll must not know it at all.
+    fn listen(&mut self, epoll: &Epoll) {
+        let wanted = self.output.wants() == Wants::Input;
+        let Some(pipe) = self.output.pipe() else { return };
+        if wanted && !self.listening {
+            // Fails for want of memory only; then the lane is served at every turn.
+            self.listening = epoll.add(pipe, Source::Pipe(self.stream), EventFlags::IN).is_ok();
+            self.again |= !self.listening;
+        } else if !wanted && self.listening {
+            epoll.delete(pipe);
+            self.listening = false;
+        }
+    }
+}

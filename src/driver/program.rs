@@ -1,0 +1,137 @@
+//! The command as the kernel wants it: files to try, argv, directory. Prepared once, started as often as needed.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::config::Job;
+use crate::error::Error;
+use crate::sys::spawn;
+
+/// What execvp(3) searches when PATH is not set.
+const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
+
+/// What the service manager told kapo is not meant for the command.
+const UNSET: [&str; 7] = [
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+];
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Program {
+    paths: Vec<CString>,
+    arguments: Vec<CString>,
+    /// Where kapo was started, once kapo itself is elsewhere.
+    directory: Option<CString>,
+}
+
+/// What differs from start to start.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// The command's ends of its pipes.
+    pub stdout: Option<BorrowedFd<'a>>,
+    /// The same for stderr.
+    pub stderr: Option<BorrowedFd<'a>>,
+    /// The terminal that becomes the command's.
+    pub terminal: Option<BorrowedFd<'a>>,
+    /// The signal mask that kapo was started with.
+    pub mask: crate::sys::signal::Mask,
+    /// CHLD was ignored when kapo was started.
+    pub ignore_chld: bool,
+    /// RLIMIT_NOFILE that kapo was started with, where kapo has changed its own.
+    pub open_files: Option<(u64, u64)>,
+    /// `NAME=value` in addition.
+    pub set: &'a [CString],
+}
+
+impl Program {
+    /// Looks up nothing: which of the files exists is seen at the start, as it may change until the next.
+    pub fn new(job: &Job, path: Option<&OsStr>) -> Result<Program, Error> {
+        let words: Result<Vec<CString>, Error> =
+            std::iter::once(&job.command).chain(&job.arguments).map(|word| c_string(word)).collect();
+        let name = job.command.as_bytes();
+        let paths = if name.is_empty() {
+            // As the shells say: not found.
+            Vec::new()
+        } else if name.contains(&b'/') {
+            vec![c_string(&job.command)?]
+        } else {
+            let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
+            let in_folder = |folder: &[u8]| {
+                // An empty element means the working directory.
+                let folder = if folder.is_empty() { b"." } else { folder };
+                c_string(OsStr::from_bytes(&[folder, b"/", name].concat()))
+            };
+            path.as_bytes().split(|b| *b == b':').map(in_folder).collect::<Result<_, _>>()?
+        };
+        Ok(Program { paths, arguments: words?, directory: None })
+    }
+
+    /// From now on it is started in `directory`, as kapo has left it.
+    pub fn starts_in(&mut self, directory: CString) {
+        self.directory = Some(directory);
+    }
+
+    /// Starts it; its pid once it has been executed.
+    pub fn start(&self, job: &Job, start: &Start<'_>) -> io::Result<i32> {
+        let started = spawn::spawn(&spawn::Program {
+            paths: &self.paths,
+            arguments: &self.arguments,
+            unset: &UNSET,
+            set: start.set,
+            stdout: start.stdout,
+            stderr: start.stderr,
+            directory: self.directory.as_deref(),
+            new_session: job.setsid,
+            terminal: start.terminal,
+            death_signal: job.orphan_signal.map_or(0, |signal| i32::from(signal.number())),
+            mask: start.mask,
+            ignore_chld: start.ignore_chld,
+            open_files: start.open_files,
+        });
+        spawn::release_stack();
+        started
+    }
+}
+
+fn c_string(word: &OsStr) -> Result<CString, Error> {
+    CString::new(word.as_bytes()).map_err(|_| {
+        Error::Usage(format!(
+            "a word of the command has a NUL byte: {:?}",
+            OsString::from(word).to_string_lossy()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(command: &str, path: Option<&str>) -> Vec<String> {
+        let job = Job { command: command.into(), ..crate::config::tests::job() };
+        let program = Program::new(&job, path.map(OsStr::new)).unwrap();
+        program.paths.iter().map(|p| p.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn path_is_searched_as_execvp_does() {
+        assert_eq!(paths("true", Some("/bin:/usr/bin")), ["/bin/true", "/usr/bin/true"]);
+        assert_eq!(paths("true", Some(":/x:")), ["./true", "/x/true", "./true"]);
+        assert_eq!(paths("true", None), ["/usr/local/bin/true", "/bin/true", "/usr/bin/true"]);
+        assert_eq!(paths("./true", Some("/bin")), ["./true"]);
+        assert_eq!(paths("", Some("/bin")), [""; 0]);
+    }
+
+    #[test]
+    fn a_nul_byte_in_a_word_is_refused() {
+        let job = Job { command: "a\0b".into(), ..crate::config::tests::job() };
+        assert!(matches!(Program::new(&job, None), Err(Error::Usage(_))));
+    }
+}
