@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+/// `kapo check`: not healthy, or nobody to ask, or asked wrongly.
+pub const EXIT_UNHEALTHY: u8 = 1;
 /// Wrong usage.
 pub const EXIT_USAGE: u8 = 2;
 /// The command's TTL ended it (as timeout(1) says); `kapo wait`: its own `--timeout` passed.
@@ -20,6 +22,8 @@ pub const EXIT_NOT_FOUND: u8 = 127;
 pub enum Error {
     /// The words or the environment are wrong; exit code 2.
     Usage(String),
+    /// `kapo check` cannot say "healthy", for whatever reason: it knows no exit code but 0 and 1.
+    Unhealthy(String),
     /// kapo itself cannot work: a port is taken, a kernel call is refused; exit code 125.
     Setup(String),
 }
@@ -34,6 +38,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => EXIT_USAGE,
+            Error::Unhealthy(_) => EXIT_UNHEALTHY,
             Error::Setup(_) => EXIT_SETUP,
         }
     }
@@ -41,7 +46,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Error::Usage(text) | Error::Setup(text)) = self;
+        let (Error::Usage(text) | Error::Unhealthy(text) | Error::Setup(text)) = self;
         f.write_str(text)
     }
 }

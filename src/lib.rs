@@ -1,4 +1,5 @@
 //! kapo wraps any command in a status socket.
+pub mod cli;
 pub mod config;
 pub mod driver;
 pub mod error;

@@ -1,0 +1,169 @@
+//! Help and version, out of the table: `-h` shows a line an option, `--help` all there is to say.
+
+use super::options::{Fallback, GROUPS, MODES, OPTIONS, Opt, Verb};
+
+/// Terminals of 80 columns are still the rule where nobody resizes: serial consoles, CI logs.
+const WIDTH: usize = 79;
+
+/// What kapo is, in one line.
+pub const ABOUT: &str = "Wraps any command in a status socket: the open port says alive, the JSON says more.";
+
+/// `kapo 0.1.0`.
+pub fn version() -> String {
+    concat!("kapo ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
+}
+
+/// The help of a mode, or of kapo as a whole.
+pub fn page(verb: Option<Verb>, long: bool) -> String {
+    let mut out = String::new();
+    match verb {
+        None => overview(&mut out),
+        Some(verb) => {
+            let row = verb.row();
+            out.push_str("Usage: ");
+            out.push_str(&synopsis(verb));
+            out.push_str("\n\n");
+            wrap(&mut out, 0, row.full);
+        }
+    }
+    // What is special to the mode first: the global options are the same everywhere.
+    let (global, special): (Vec<_>, Vec<_>) = GROUPS.iter().partition(|(_, modes)| modes.is_empty());
+    for &(title, modes) in special.into_iter().chain(global) {
+        if modes.is_empty() || verb.is_some_and(|verb| modes.contains(&verb)) {
+            out.push_str(&format!("\n{title}:\n"));
+            OPTIONS.iter().filter(|opt| opt.modes == modes).for_each(|opt| option(&mut out, opt, long));
+        }
+    }
+    out.push('\n');
+    wrap(&mut out, 0, REMARKS);
+    if verb.is_none() {
+        out.push_str("`kapo MODE --help` shows the options of a mode.\n");
+    }
+    out
+}
+
+/// What holds for all options.
+pub const REMARKS: &str = "Global options stand before the mode; by their long names also behind it. Every option of \
+     run, supervise and watch, and every global one, is also an environment variable: --max-connections is \
+     KAPO_MAX_CONNECTIONS (but --pid is KAPO_WATCHPID). The command line beats the environment; an empty variable \
+     counts as not set; a flag can be taken back by --flag=false.";
+
+/// `kapo [OPTIONS] run [OPTIONS] [--] COMMAND [ARG...]`.
+pub fn synopsis(verb: Verb) -> String {
+    let row = verb.row();
+    format!("kapo [OPTIONS] {} [OPTIONS] {}", row.name, row.operands)
+}
+
+fn overview(out: &mut String) {
+    out.push_str("Usage: kapo [OPTIONS] MODE [OPTIONS] ...\n\n");
+    wrap(out, 0, ABOUT);
+    out.push_str("\nModes:\n");
+    for row in MODES {
+        let names = row.alias.map_or(row.name.to_owned(), |alias| format!("{}, {alias}", row.name));
+        let synopsis = format!("{names} {}", row.operands);
+        column(out, &synopsis, row.brief);
+    }
+    column(out, "help [MODE]", "show help");
+}
+
+fn option(out: &mut String, opt: &Opt, long: bool) {
+    let short = opt.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
+    let left = format!("{short}{}", opt.usage());
+    let default = match opt.fallback {
+        Fallback::Unset => None,
+        Fallback::Text(_) | Fallback::Shown(_) => Some(opt.default()),
+    };
+    if !long {
+        let default = default.map_or(String::new(), |default| format!(" [{default}]"));
+        column(out, &left, &format!("{}{default}", opt.brief));
+        return;
+    }
+    out.push_str(&format!("  {left}\n"));
+    let mut text = paragraph(opt);
+    if let Some(default) = default {
+        text.push_str(&format!(" Default: {default}."));
+    }
+    if let Some(env) = opt.env {
+        text.push_str(&format!(" [{env}]"));
+    }
+    wrap(out, 10, &text);
+}
+
+/// The brief line as a sentence, and what it leaves out.
+pub fn paragraph(opt: &Opt) -> String {
+    let mut letters = opt.brief.chars();
+    let first = letters.next().map(|c| c.to_ascii_uppercase()).into_iter();
+    let brief: String = first.chain(letters).collect();
+    let space = if opt.full.is_empty() { "" } else { " " };
+    format!("{brief}.{space}{}", opt.full)
+}
+
+/// Two columns; where the left is too wide, the right begins a line of its own.
+fn column(out: &mut String, left: &str, right: &str) {
+    const LEFT: usize = 30;
+    out.push_str("  ");
+    out.push_str(left);
+    if left.len() + 2 > LEFT {
+        out.push('\n');
+        wrap(out, LEFT + 2, right);
+    } else {
+        let mut text = String::new();
+        wrap(&mut text, LEFT + 2, right);
+        out.push_str(text.get(left.len() + 2..).unwrap_or_default());
+    }
+}
+
+fn wrap(out: &mut String, indent: usize, text: &str) {
+    let mut column = 0;
+    for word in text.split_ascii_whitespace() {
+        if column > 0 && column + 1 + word.len() > WIDTH {
+            out.push('\n');
+            column = 0;
+        }
+        if column == 0 {
+            out.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        } else {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += word.len();
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_in_the_help_of_its_modes_and_in_no_other() {
+        for opt in OPTIONS {
+            for row in MODES {
+                for long in [false, true] {
+                    let page = page(Some(row.verb), long);
+                    let needle = format!("--{}", opt.usage().trim_start_matches('-'));
+                    let there = page.lines().any(|line| {
+                        let line = line.trim_start();
+                        let line =
+                            line.split_once(", ").filter(|(s, _)| s.len() == 2).map_or(line, |(_, l)| l);
+                        line.strip_prefix(&needle)
+                            .is_some_and(|rest| rest.is_empty() || rest.starts_with("  "))
+                    });
+                    let named_alike = OPTIONS.iter().any(|o| o.usage() == opt.usage() && o.serves(row.verb));
+                    assert_eq!(there, named_alike, "{} in {}:\n{page}", opt.usage(), row.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_line_of_help_is_wider_than_a_terminal() {
+        for verb in MODES.iter().map(|row| Some(row.verb)).chain([None]) {
+            for line in page(verb, true).lines().chain(page(verb, false).lines()) {
+                assert!(line.len() <= WIDTH, "{line}");
+            }
+        }
+    }
+}

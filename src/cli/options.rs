@@ -1,0 +1,454 @@
+//! The table of the command line: modes, options, variables, defaults and their texts. The split of the words,
+//! the merge, every help page, the man page, the README block and the completions come from here and nowhere else.
+
+/// The first word that is not a global option: what kapo is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "MODES describes each")]
+pub enum Verb {
+    Run,
+    Supervise,
+    Watch,
+    Check,
+    Wait,
+}
+
+/// One mode and its texts.
+#[derive(Debug)]
+pub struct ModeRow {
+    /// Which.
+    pub verb: Verb,
+    /// The word.
+    pub name: &'static str,
+    /// Its one-letter form.
+    pub alias: Option<&'static str>,
+    /// The words behind its options.
+    pub operands: &'static str,
+    /// One line for the overview.
+    pub brief: &'static str,
+    /// What it does, for its own help and the man page.
+    pub full: &'static str,
+}
+
+/// Every mode, in the order of the help.
+pub static MODES: &[ModeRow] = &[
+    ModeRow {
+        verb: Verb::Run,
+        name: "run",
+        alias: Some("r"),
+        operands: "[--] COMMAND [ARG...]",
+        brief: "run a command once and answer for it",
+        full: "Listens, starts COMMAND and answers for it. When it has ended kapo goes on answering for --wait or \
+               --idle-exit and then exits with the command's code.",
+    },
+    ModeRow {
+        verb: Verb::Supervise,
+        name: "supervise",
+        alias: Some("s"),
+        operands: "[--] COMMAND [ARG...]",
+        brief: "run a command again and again",
+        full: "As run, but starts COMMAND again --wait after each end, for ever or as --restart and --max-restarts \
+               say. A stop signal to kapo stops the command and then kapo; nothing is started after one.",
+    },
+    ModeRow {
+        verb: Verb::Watch,
+        name: "watch",
+        alias: Some("w"),
+        operands: "[--] NAME",
+        brief: "report on processes that others started",
+        full: "Reports on every process with the name NAME, or on the one of --pid. The end of a process is \
+               noticed at once, a new one by the next scan.",
+    },
+    ModeRow {
+        verb: Verb::Check,
+        name: "check",
+        alias: None,
+        operands: "[URL]",
+        brief: "ask a kapo for its health: exit 0 or 1",
+        full: "Asks the kapo at URL, or where --port and --interface say, and exits 0 when the answer is good and \
+               1 in every other case. Meant for HEALTHCHECK in images without curl.",
+    },
+    ModeRow {
+        verb: Verb::Wait,
+        name: "wait",
+        alias: None,
+        operands: "[URL]",
+        brief: "wait for the end of a job: exits with its code",
+        full: "Waits until the run of the kapo at URL, or where --port and --interface say, has ended, and exits \
+               with the code of that job; 124 when --timeout passed first, 125 when nobody answers.",
+    },
+];
+
+impl Verb {
+    /// Its line in MODES.
+    pub fn row(self) -> &'static ModeRow {
+        match MODES.iter().find(|row| row.verb == self) {
+            Some(row) => row,
+            None => unreachable!("MODES names every mode; a test looks"),
+        }
+    }
+
+    /// The mode of that word, by name or alias.
+    pub fn named(word: &str) -> Option<Verb> {
+        MODES.iter().find(|row| row.name == word || row.alias == Some(word)).map(|row| row.verb)
+    }
+}
+
+/// What an option sets. Rows that mean the same in several modes, with different defaults, share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "OPTIONS describes each")]
+pub enum Id {
+    Port,
+    Interface,
+    Sidebind,
+    SocketActivation,
+    Stdout,
+    Stderr,
+    Stdlog,
+    HideArgs,
+    MaxConnections,
+    Tail,
+    Quiet,
+    Help,
+    Version,
+    Ttl,
+    StopSignal,
+    KillAfter,
+    SingleChild,
+    Setsid,
+    RewriteSignal,
+    SuccessExit,
+    ParentDeathSignal,
+    OrphanSignal,
+    TerminationLog,
+    Notify,
+    Watchdog,
+    Wait,
+    IdleExit,
+    BackoffMax,
+    Stable,
+    MaxRestarts,
+    Within,
+    Restart,
+    Pid,
+    ProcessEvents,
+    Live,
+    Ready,
+    Health,
+    Timeout,
+}
+
+/// What holds where neither the command line nor the environment says a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing is set: `off` for a flag, `none` for a value.
+    Unset,
+    /// This text, read like a given one.
+    Text(&'static str),
+    /// Nothing is set, and whoever needs the value takes this one: it matters whether it was given.
+    Shown(&'static str),
+}
+
+/// One option.
+#[derive(Debug)]
+pub struct Opt {
+    /// What it sets.
+    pub id: Id,
+    /// The modes it is for; empty: global.
+    pub modes: &'static [Verb],
+    /// Without the dashes.
+    pub long: &'static str,
+    /// Without the dash.
+    pub short: Option<char>,
+    /// How its value is called; `None`: a flag.
+    pub value: Option<&'static str>,
+    /// Its variable.
+    pub env: Option<&'static str>,
+    /// Its default.
+    pub fallback: Fallback,
+    /// One line.
+    pub brief: &'static str,
+    /// What the line leaves out; may be empty.
+    pub full: &'static str,
+}
+
+impl Opt {
+    /// It stands before the mode, too.
+    pub fn is_global(&self) -> bool {
+        self.modes.is_empty()
+    }
+
+    /// It can be given to that mode.
+    pub fn serves(&self, verb: Verb) -> bool {
+        self.is_global() || self.modes.contains(&verb)
+    }
+
+    /// Its default as people read it.
+    pub fn default(&self) -> &'static str {
+        match (self.fallback, self.value) {
+            (Fallback::Text(text) | Fallback::Shown(text), _) => text,
+            (Fallback::Unset, Some(_)) => "none",
+            (Fallback::Unset, None) => "off",
+        }
+    }
+
+    /// `--port PORT`.
+    pub fn usage(&self) -> String {
+        match self.value {
+            Some(value) => format!("--{} {value}", self.long),
+            None => format!("--{}", self.long),
+        }
+    }
+
+    const fn short(mut self, short: char) -> Opt {
+        self.short = Some(short);
+        self
+    }
+
+    const fn env(mut self, name: &'static str) -> Opt {
+        self.env = Some(name);
+        self
+    }
+
+    const fn otherwise(mut self, text: &'static str) -> Opt {
+        self.fallback = Fallback::Text(text);
+        self
+    }
+
+    const fn says(mut self, brief: &'static str, full: &'static str) -> Opt {
+        self.brief = brief;
+        self.full = full;
+        self
+    }
+}
+
+const fn flag(modes: &'static [Verb], id: Id, long: &'static str) -> Opt {
+    let (short, value, env, fallback) = (None, None, None, Fallback::Unset);
+    Opt { id, modes, long, short, value, env, fallback, brief: "", full: "" }
+}
+
+const fn value(modes: &'static [Verb], id: Id, long: &'static str, name: &'static str) -> Opt {
+    let mut opt = flag(modes, id, long);
+    opt.value = Some(name);
+    opt
+}
+
+const GLOBAL: &[Verb] = &[];
+const JOB: &[Verb] = &[Verb::Run, Verb::Supervise];
+const RUN: &[Verb] = &[Verb::Run];
+const SUPERVISE: &[Verb] = &[Verb::Supervise];
+const WATCH: &[Verb] = &[Verb::Watch];
+const CHECK: &[Verb] = &[Verb::Check];
+const WAIT: &[Verb] = &[Verb::Wait];
+
+/// The groups of the help, in its order: a title and the modes of its options.
+pub static GROUPS: &[(&str, &[Verb])] = &[
+    ("Global options", GLOBAL),
+    ("Options of run and supervise", JOB),
+    ("Options of run", RUN),
+    ("Options of supervise", SUPERVISE),
+    ("Options of watch", WATCH),
+    ("Options of check", CHECK),
+    ("Options of wait", WAIT),
+];
+
+/// Every option, in the order of the help.
+pub static OPTIONS: &[Opt] = &[
+    value(GLOBAL, Id::Port, "port", "PORT").short('p').env("KAPO_PORT").otherwise("6666").says(
+        "TCP port; 0 lets the kernel choose",
+        "The port that was chosen is logged. check and wait ask this port of the local host.",
+    ),
+    value(GLOBAL, Id::Interface, "interface", "ADDR")
+        .short('i')
+        .env("KAPO_INTERFACE")
+        .otherwise("0.0.0.0")
+        .says(
+            "IPv4 or IPv6 address, or a Unix socket: /path or @name",
+            "An absolute path is a socket in the file system, @name one in the abstract name space; --port does \
+             not matter then. A host name is not taken: it could change between two starts.",
+        ),
+    flag(GLOBAL, Id::Sidebind, "sidebind").short('b').env("KAPO_SIDEBIND").says(
+        "also listen on the next free port above --port",
+        "On the address of --interface. The document shows the port as SidebindPort.",
+    ),
+    flag(GLOBAL, Id::SocketActivation, "socket-activation").short('s').env("KAPO_SOCKET_ACTIVATION").says(
+        "serve on inherited sockets (LISTEN_FDS)",
+        "Instead of binding --port; --port and --interface then serve only --sidebind. LISTEN_PID must be \
+         kapo's own pid.",
+    ),
+    flag(GLOBAL, Id::Stdout, "stdout").short('S').env("KAPO_STDOUT").says(
+        "capture the command's stdout and echo it on ours",
+        "Byte for byte. Without it the command inherits stdout and kapo never sees a byte.",
+    ),
+    flag(GLOBAL, Id::Stderr, "stderr").short('E').env("KAPO_STDERR").says(
+        "capture the command's stderr and echo it on ours",
+        "Byte for byte. Without it the command inherits stderr and kapo never sees a byte.",
+    ),
+    flag(GLOBAL, Id::Stdlog, "stdlog").short('L').env("KAPO_STDLOG").says(
+        "emit captured lines as timestamped log lines",
+        "Needs --stdout or --stderr. A line over 64 KiB comes in parts marked partial=true.",
+    ),
+    flag(GLOBAL, Id::HideArgs, "hide-args").env("KAPO_HIDE_ARGS").says(
+        "keep the command's arguments off every page and log",
+        "For arguments that hold secrets. They still stand in the process list.",
+    ),
+    value(GLOBAL, Id::MaxConnections, "max-connections", "N")
+        .env("KAPO_MAX_CONNECTIONS")
+        .otherwise("512")
+        .says(
+            "open connections at most",
+            "At the limit the one that has waited longest is closed to let the new one in, so that a fresh \
+             health check is always answered. At least 1.",
+        ),
+    value(GLOBAL, Id::Tail, "tail", "BYTES").env("KAPO_TAIL").otherwise("0").says(
+        "keep the last bytes of captured output; 0: off",
+        "For /logs and LastOutput. Needs --stdout or --stderr. At most 1048576; 64K and 1M are understood.",
+    ),
+    flag(GLOBAL, Id::Quiet, "quiet").short('q').env("KAPO_QUIET").says("log only warnings and errors", ""),
+    flag(GLOBAL, Id::Help, "help").short('h').says(
+        "show help; after a mode, the help of that mode",
+        "-h shows one line an option, --help and `kapo help [MODE]` all there is to say.",
+    ),
+    flag(GLOBAL, Id::Version, "version").short('v').says("show the version", ""),
+    value(JOB, Id::Ttl, "ttl", "SECONDS|MIN-MAX").short('t').env("KAPO_TTL").otherwise("0").says(
+        "end each run after this long; 0: never",
+        "A range draws at random, anew for each run, so that a fleet does not restart all at once. kapo then \
+         exits with 124.",
+    ),
+    value(JOB, Id::StopSignal, "stop-signal", "SIGNAL").env("KAPO_STOP_SIGNAL").otherwise("TERM").says(
+        "what ends the command when its TTL has passed",
+        "A signal that kapo gets is passed on as it is; see --rewrite-signal.",
+    ),
+    Opt {
+        fallback: Fallback::Shown("10"),
+        ..value(JOB, Id::KillAfter, "kill-after", "SECONDS").short('k').env("KAPO_KILL_AFTER").says(
+            "SIGKILL this long after the stop signal",
+            "After a TTL always. After a signal from outside only when this option was given: container \
+             engines and systemd kill by themselves, and a long drain must not be cut short.",
+        )
+    },
+    flag(JOB, Id::SingleChild, "single-child").env("KAPO_SINGLE_CHILD").says(
+        "signal only the command, not its process group",
+        "What is left of its group is then not killed at the end.",
+    ),
+    flag(JOB, Id::Setsid, "setsid").env("KAPO_SETSID").says(
+        "give the command a session of its own",
+        "And the terminal with it, where there is one.",
+    ),
+    value(JOB, Id::RewriteSignal, "rewrite-signal", "FROM:TO").env("KAPO_REWRITE_SIGNAL").says(
+        "pass FROM on as TO; TO 0: do not pass it on",
+        "Can be given again and again, or as a comma list. TERM, INT and QUIT still ask kapo for an end, \
+         whatever they are rewritten to.",
+    ),
+    value(JOB, Id::SuccessExit, "success-exit", "CODES").env("KAPO_SUCCESS_EXIT").says(
+        "codes and signals that count as success: 143,TERM",
+        "A comma list. Such an end has Reason success and kapo exits with 0.",
+    ),
+    value(JOB, Id::ParentDeathSignal, "parent-death-signal", "SIGNAL")
+        .env("KAPO_PARENT_DEATH_SIGNAL")
+        .says("get this signal when kapo's own parent dies", "0: none."),
+    value(JOB, Id::OrphanSignal, "orphan-signal", "SIGNAL")
+        .env("KAPO_ORPHAN_SIGNAL")
+        .otherwise("TERM")
+        .says("what the command gets when kapo is killed; 0: nothing", "No port, no life."),
+    value(JOB, Id::TerminationLog, "termination-log", "PATH").env("KAPO_TERMINATION_LOG").says(
+        "at the end write reason, code and last output there",
+        "4096 bytes at most. This is the terminationMessagePath of Kubernetes.",
+    ),
+    flag(JOB, Id::Notify, "notify").env("KAPO_NOTIFY").says(
+        "the command tells by sd_notify when it is ready",
+        "It gets a NOTIFY_SOCKET of kapo's own; /readyz is 503 until it says READY=1.",
+    ),
+    value(JOB, Id::Watchdog, "watchdog", "SECONDS").env("KAPO_WATCHDOG").otherwise("0").says(
+        "the command must ping this often; 0: off",
+        "Needs --notify. A missed ping stops the command with Reason watchdog.",
+    ),
+    value(RUN, Id::Wait, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("0").says(
+        "go on answering this long after the end",
+        "So that whoever looks now and then still sees how the command ended.",
+    ),
+    value(RUN, Id::IdleExit, "idle-exit", "SECONDS").env("KAPO_IDLE_EXIT").says(
+        "go on answering until nobody has asked for this long",
+        "Instead of --wait: giving both is an error. One on the command line beats the other's variable.",
+    ),
+    value(SUPERVISE, Id::Wait, "wait", "SECONDS")
+        .short('w')
+        .env("KAPO_WAIT")
+        .otherwise("5")
+        .says("pause between an end and the next start", ""),
+    value(SUPERVISE, Id::BackoffMax, "backoff-max", "SECONDS").env("KAPO_BACKOFF_MAX").otherwise("0").says(
+        "double the pause after short runs, up to this; 0: off",
+        "A run is short when it lasted less than --stable. The pause is varied by 10 %.",
+    ),
+    value(SUPERVISE, Id::Stable, "stable", "SECONDS")
+        .env("KAPO_STABLE")
+        .otherwise("60")
+        .says("a run this long resets the back-off", ""),
+    value(SUPERVISE, Id::MaxRestarts, "max-restarts", "N").env("KAPO_MAX_RESTARTS").otherwise("0").says(
+        "give up after N restarts within --within; 0: never",
+        "kapo then exits with the command's code.",
+    ),
+    value(SUPERVISE, Id::Within, "within", "SECONDS")
+        .env("KAPO_WITHIN")
+        .otherwise("300")
+        .says("the window for --max-restarts and for Flapping", ""),
+    value(SUPERVISE, Id::Restart, "restart", "WHEN").env("KAPO_RESTART").otherwise("always").says(
+        "when to start again: always or on-failure",
+        "With on-failure a successful run ends kapo with 0.",
+    ),
+    value(WATCH, Id::Wait, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("5").says(
+        "pause between scans of the process list",
+        "Where scanning is needed at all: the end of a process is noticed without.",
+    ),
+    value(WATCH, Id::Pid, "pid", "PID").short('p').env("KAPO_WATCHPID").says(
+        "watch this one process",
+        "NAME may then be left out and is only what is shown as Command. A recycled pid is never taken for the \
+         old process.",
+    ),
+    flag(WATCH, Id::ProcessEvents, "process-events").env("KAPO_PROCESS_EVENTS").says(
+        "let the kernel tell of new processes",
+        "Instead of scanning. For one watcher on a bare host: not in containers, not by the hundred.",
+    ),
+    flag(CHECK, Id::Live, "live").says("ask /livez: does kapo answer", "One of --live, --ready and --health."),
+    flag(CHECK, Id::Ready, "ready")
+        .says("ask /readyz: does the command run (this is the default)", "One of --live, --ready and --health."),
+    flag(CHECK, Id::Health, "health")
+        .says("ask /healthz: is it well", "One of --live, --ready and --health."),
+    value(CHECK, Id::Timeout, "timeout", "SECONDS").otherwise("5").says("no answer by then counts as bad", ""),
+    value(WAIT, Id::Timeout, "timeout", "SECONDS")
+        .says("exit with 124 when the job has not ended by then", "0 asks once and does not wait."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_has_its_row() {
+        for verb in [Verb::Run, Verb::Supervise, Verb::Watch, Verb::Check, Verb::Wait] {
+            assert_eq!(Verb::named(verb.row().name), Some(verb));
+        }
+    }
+
+    #[test]
+    fn no_name_is_taken_twice_where_both_could_be_meant() {
+        for (at, one) in OPTIONS.iter().enumerate() {
+            for other in OPTIONS.iter().skip(at + 1) {
+                let meet = MODES.iter().any(|m| one.serves(m.verb) && other.serves(m.verb));
+                assert!(!meet || one.long != other.long, "--{}", one.long);
+                let both_global = one.is_global() == other.is_global();
+                assert!(!meet || !both_global || one.short.is_none() || one.short != other.short, "{one:?}");
+                assert!(!meet || one.env.is_none() || one.env != other.env, "{:?}", one.env);
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_belongs_to_a_group_and_has_a_short_text() {
+        for opt in OPTIONS {
+            assert!(GROUPS.iter().any(|(_, modes)| *modes == opt.modes), "--{}", opt.long);
+            assert!(!opt.brief.is_empty() && opt.brief.len() <= 60, "--{}: {}", opt.long, opt.brief);
+            assert!(!opt.brief.ends_with('.'), "--{}", opt.long);
+            assert!(opt.full.is_empty() || opt.full.ends_with('.'), "--{}", opt.long);
+        }
+    }
+}

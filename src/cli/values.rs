@@ -1,0 +1,283 @@
+//! The text of one value -> what it means, or what was expected instead. Every function here gets the text of an
+//! option or a variable and answers with the end of the sentence that begins with the name of it.
+
+use std::ffi::OsStr;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{Interface, Success, Ttl};
+use crate::signal::Signal;
+
+/// `'65536' is not a port (0 to 65535)`.
+pub type Wrong = String;
+
+/// `--tail` at most: 1 MiB.
+const TAIL_MAX: usize = 1 << 20;
+
+/// sun_path holds 108 bytes (unix(7)): a path ends with a NUL there, an abstract name begins with one.
+const SOCKET_NAME_MAX: usize = 107;
+
+/// A word for people: in quotes, on one line, not endless.
+pub fn shown(text: &OsStr) -> String {
+    const MOST: usize = 60;
+    let lossy = text.to_string_lossy();
+    let mut out = String::from("'");
+    for c in lossy.chars().take(MOST) {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out.push_str(if lossy.chars().nth(MOST).is_some() { "...'" } else { "'" });
+    out
+}
+
+fn not(text: &OsStr, what: &str) -> Wrong {
+    format!("{} is not {what}", shown(text))
+}
+
+/// Digits alone: no sign, no white space.
+fn digits(text: &OsStr) -> Option<&str> {
+    text.to_str().filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// 0 to 65535.
+pub fn port(text: &OsStr) -> Result<u16, Wrong> {
+    digits(text).and_then(|t| t.parse().ok()).ok_or_else(|| not(text, "a port (0 to 65535)"))
+}
+
+/// The words of Go's strconv.ParseBool, which the original kapo read.
+pub fn boolean(text: &OsStr) -> Result<bool, Wrong> {
+    match text.as_bytes() {
+        b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Ok(true),
+        b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Ok(false),
+        _ => Err(not(text, "a boolean (1, t, true, 0, f or false)")),
+    }
+}
+
+/// 1 or more.
+pub fn connections(text: &OsStr) -> Result<usize, Wrong> {
+    let number = digits(text).and_then(|t| t.parse::<usize>().ok()).filter(|n| *n > 0);
+    number.ok_or_else(|| not(text, "a number of connections (1 or more)"))
+}
+
+/// 0: no limit.
+pub fn restarts(text: &OsStr) -> Result<Option<u32>, Wrong> {
+    let number = digits(text).and_then(|t| t.parse::<u32>().ok());
+    number.map(|n| Some(n).filter(|n| *n > 0)).ok_or_else(|| not(text, "a number of restarts (0: no limit)"))
+}
+
+/// Bytes, or with K or M.
+pub fn tail(text: &OsStr) -> Result<usize, Wrong> {
+    let (number, unit) = match text.as_bytes() {
+        [number @ .., b'K' | b'k'] => (number, 1 << 10),
+        [number @ .., b'M' | b'm'] => (number, 1 << 20),
+        number => (number, 1),
+    };
+    let number =
+        digits(OsStr::from_bytes(number)).ok_or_else(|| not(text, "a size (such as 4096, 64K or 1M)"))?;
+    let bytes = number.parse::<usize>().ok().and_then(|n| n.checked_mul(unit)).filter(|n| *n <= TAIL_MAX);
+    bytes.ok_or_else(|| format!("{} is too much (at most {TAIL_MAX} bytes)", shown(text)))
+}
+
+/// A process id; whether it is one of a living process is not known here.
+pub fn pid(text: &OsStr) -> Result<i32, Wrong> {
+    let number = digits(text).and_then(|t| t.parse::<i32>().ok()).filter(|n| *n > 0);
+    number.ok_or_else(|| not(text, "a pid (1 or more)"))
+}
+
+/// `30`, `0.5`, `500ms`, `1m30s`. What no Duration can hold is the longest one: practically never.
+pub fn seconds(text: &OsStr) -> Result<Duration, Wrong> {
+    text.to_str().and_then(duration).ok_or_else(|| not(text, "a time (such as 30, 0.5, 500ms, 5m or 1m30s)"))
+}
+
+/// Whole nanoseconds in u128, saturating: no float, whose NaN and rounding nobody wants in a time.
+fn duration(text: &str) -> Option<Duration> {
+    const SECOND: u128 = 1_000_000_000;
+    let mut rest = text;
+    let mut total: u128 = 0;
+    loop {
+        let (whole, after) = leading_digits(rest);
+        let (fraction, after) = after.strip_prefix('.').map_or(("", after), leading_digits);
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let (unit, after) = match after {
+            // A number without unit stands alone: 1m30 could be meant as anything.
+            "" if rest.len() == text.len() => (SECOND, ""),
+            _ if after.starts_with("ms") => (SECOND / 1000, after.get(2..)?),
+            _ if after.starts_with('s') => (SECOND, after.get(1..)?),
+            _ if after.starts_with('m') => (SECOND * 60, after.get(1..)?),
+            _ if after.starts_with('h') => (SECOND * 3600, after.get(1..)?),
+            _ => return None,
+        };
+        let decimal = |t: &str| {
+            t.bytes().fold(0_u128, |sum, b| sum.saturating_mul(10).saturating_add(u128::from(b - b'0')))
+        };
+        // 18 digits are more than nanoseconds can show, even of an hour.
+        let fraction = fraction.get(..18).unwrap_or(fraction);
+        let scale = fraction.bytes().fold(1_u128, |scale, _| scale * 10);
+        total = total.saturating_add(decimal(whole).saturating_mul(unit));
+        total = total.saturating_add(decimal(fraction) * unit / scale);
+        rest = after;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    Some(match u64::try_from(total / SECOND) {
+        Ok(seconds) if seconds < u64::MAX => {
+            Duration::new(seconds, u32::try_from(total % SECOND).unwrap_or_default())
+        }
+        _ => Duration::MAX,
+    })
+}
+
+fn leading_digits(text: &str) -> (&str, &str) {
+    let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
+    text.split_at_checked(end).unwrap_or((text, ""))
+}
+
+/// A time, where zero means none.
+pub fn optional_seconds(text: &OsStr) -> Result<Option<Duration>, Wrong> {
+    seconds(text).map(|time| Some(time).filter(|time| !time.is_zero()))
+}
+
+/// `30`, `30-60`; zero means none.
+pub fn ttl(text: &OsStr) -> Result<Option<Ttl>, Wrong> {
+    let wrong = || not(text, "a time or a range of times (such as 30, 5m or 30-60)");
+    let whole = text.to_str().ok_or_else(wrong)?;
+    let (min, max) = whole.split_once('-').unwrap_or((whole, whole));
+    let (min, max) = duration(min).zip(duration(max)).ok_or_else(wrong)?;
+    if min > max {
+        return Err(format!("{} is an empty range (MIN is above MAX)", shown(text)));
+    }
+    Ok(Some(Ttl { min, max }).filter(|ttl| !ttl.max.is_zero()))
+}
+
+const SIGNAL: &str = "a signal (such as TERM, SIGTERM, 15 or RTMIN+3)";
+
+/// A signal.
+pub fn signal(text: &OsStr) -> Result<Signal, Wrong> {
+    text.to_str().and_then(|t| t.parse().ok()).ok_or_else(|| not(text, SIGNAL))
+}
+
+/// A signal, where 0 means none.
+pub fn optional_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
+    match text.as_bytes() {
+        b"0" => Ok(None),
+        _ => signal(text).map(Some).map_err(|wrong| format!("{wrong}, nor 0 for none")),
+    }
+}
+
+/// `TERM:INT,HUP:0`.
+pub fn rewrites(text: &OsStr) -> Result<Vec<(Signal, Option<Signal>)>, Wrong> {
+    list(text).map(rewrite).collect()
+}
+
+fn rewrite(pair: &OsStr) -> Result<(Signal, Option<Signal>), Wrong> {
+    let whole = pair.to_str().and_then(|pair| pair.split_once(':'));
+    let (from, to) = whole.ok_or_else(|| not(pair, "FROM:TO (such as TERM:INT, or HUP:0 for none)"))?;
+    let from = signal(OsStr::new(from))?;
+    if [Signal::KILL, Signal::STOP].contains(&from) {
+        return Err(format!("{from} cannot be rewritten: no process can catch it"));
+    }
+    if from == Signal::CHLD {
+        return Err(format!("{from} cannot be rewritten: it is never passed on"));
+    }
+    Ok((from, optional_signal(OsStr::new(to))?))
+}
+
+/// `143,TERM`.
+pub fn successes(text: &OsStr) -> Result<Vec<Success>, Wrong> {
+    list(text).map(success).collect()
+}
+
+fn success(word: &OsStr) -> Result<Success, Wrong> {
+    let meant = match digits(word) {
+        Some(code) => code.parse().ok().map(Success::Code),
+        None => signal(word).ok().map(Success::Signal),
+    };
+    meant.ok_or_else(|| not(word, "an exit code (0 to 255) or the name of a signal"))
+}
+
+fn list(text: &OsStr) -> impl Iterator<Item = &OsStr> {
+    text.as_bytes().split(|b| *b == b',').map(OsStr::from_bytes)
+}
+
+/// `on-failure`: true; `always`: false.
+pub fn on_failure_only(text: &OsStr) -> Result<bool, Wrong> {
+    match text.as_bytes() {
+        b"always" => Ok(false),
+        b"on-failure" => Ok(true),
+        _ => Err(not(text, "always or on-failure")),
+    }
+}
+
+/// A path that is not empty.
+pub fn path(text: &OsStr) -> Result<PathBuf, Wrong> {
+    if text.is_empty() { Err(not(text, "a path")) } else { Ok(PathBuf::from(text)) }
+}
+
+/// An address, an absolute path or `@name`.
+pub fn interface(text: &OsStr) -> Result<Interface, Wrong> {
+    let socket_name = |name: &[u8]| match name.len() {
+        0 => Err(format!("{} is a socket without a name", shown(text))),
+        1..=SOCKET_NAME_MAX => Ok(()),
+        n => Err(format!("{} is too long for a socket ({n} bytes, at most {SOCKET_NAME_MAX})", shown(text))),
+    };
+    match text.as_bytes() {
+        [b'@', name @ ..] => socket_name(name).map(|()| Interface::Abstract(name.to_vec())),
+        whole @ [b'/', ..] => socket_name(whole).map(|()| Interface::Path(PathBuf::from(text))),
+        _ => address(text).map(Interface::Ip),
+    }
+}
+
+fn address(text: &OsStr) -> Result<IpAddr, Wrong> {
+    let Some(whole) = text.to_str() else { return Err(no_address(text)) };
+    let bare = whole.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let found = match bare {
+        Some(bare) => bare.parse().ok().map(IpAddr::V6),
+        None => whole.parse().ok(),
+    };
+    found.ok_or_else(|| {
+        let label = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        if whole.parse::<std::net::SocketAddr>().is_ok() {
+            format!("{} is an address with a port; give the port to --port", shown(text))
+        } else if whole.bytes().all(label) && whole.bytes().any(|b| b.is_ascii_alphabetic()) {
+            format!(
+                "{} is a name; give an address, not a name (127.0.0.1 or ::1, /path or @name)",
+                shown(text)
+            )
+        } else {
+            no_address(text)
+        }
+    })
+}
+
+fn no_address(text: &OsStr) -> Wrong {
+    not(text, "an address (IPv4 or IPv6), an absolute path or @name")
+}
+
+/// `http://HOST[:PORT][/PATH]`: whether somebody lives there is seen by asking.
+pub fn url(text: &OsStr) -> Result<String, Wrong> {
+    let wrong = || not(text, "a URL that kapo can ask (http://HOST[:PORT][/PATH])");
+    let whole =
+        text.to_str().filter(|t| t.bytes().all(|b| b.is_ascii_graphic() && b != b'#')).ok_or_else(wrong)?;
+    let rest = whole.strip_prefix("http://").ok_or_else(wrong)?;
+    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+    let (host, behind) = match authority.strip_prefix('[') {
+        Some(inner) => {
+            let (host, behind) = inner.split_once(']').ok_or_else(wrong)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
+            (host, behind)
+        }
+        None => {
+            authority.split_at_checked(authority.find(':').unwrap_or(authority.len())).ok_or_else(wrong)?
+        }
+    };
+    let port_is_good = match behind.strip_prefix(':') {
+        Some(number) => port(OsStr::new(number)).is_ok_and(|n| n > 0),
+        None => behind.is_empty(),
+    };
+    let host_is_good = !host.is_empty() && !host.contains(['@', '[', ']', '\\', '%']);
+    if port_is_good && host_is_good { Ok(whole.to_owned()) } else { Err(wrong()) }
+}

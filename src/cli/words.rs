@@ -1,0 +1,282 @@
+//! Splits the words at the command: which of them are options of ours, and what is left untouched.
+//!
+//! By hand, not by a crate: it takes positions to know where ours end (`kapo run sleep --port 5`), whether `-p` is
+//! a port or a pid, and which of two values came last. Words are bytes; they need not be UTF-8.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::options::{Id, MODES, OPTIONS, Opt, Verb};
+use super::values::shown;
+use crate::error::Error;
+
+/// One option as it was given; `value` is `None` for a bare flag.
+#[derive(Debug)]
+pub struct Given {
+    /// Which.
+    pub opt: &'static Opt,
+    /// Its text.
+    pub value: Option<OsString>,
+}
+
+/// What the words ask for.
+#[derive(Debug)]
+pub enum Asked {
+    /// Help on a mode or on the whole, the long or the short form.
+    Help {
+        /// `None`: the whole.
+        verb: Option<Verb>,
+        /// `--help`, not `-h`.
+        long: bool,
+    },
+    /// `--version`.
+    Version,
+    /// A mode, its options in the order given, and what follows them.
+    Mode {
+        /// Which.
+        verb: Verb,
+        /// Global ones first.
+        given: Vec<Given>,
+        /// The first word that is not an option, and all behind it.
+        operands: VecDeque<OsString>,
+    },
+}
+
+/// Takes the words apart; values are not looked at yet. The mode comes back as well when what follows it is wrong.
+pub fn split(words: Vec<OsString>) -> (Option<Verb>, Result<Asked, Error>) {
+    let mut scan = Scan { words: words.into(), verb: None, given: Vec::new() };
+    let asked = scan.all();
+    (scan.verb, asked)
+}
+
+/// `kapo help [MODE]`.
+fn help(words: &mut VecDeque<OsString>) -> Result<Asked, Error> {
+    let verb = match words.pop_front() {
+        Some(word) if word == "--help" || word == "-h" || word == "help" => None,
+        Some(word) => Some(mode(&word)?),
+        None => None,
+    };
+    match words.pop_front() {
+        Some(word) => Err(Error::Usage(format!("unexpected word {}; help takes one mode", shown(&word)))),
+        None => Ok(Asked::Help { verb, long: true }),
+    }
+}
+
+fn mode(word: &OsStr) -> Result<Verb, Error> {
+    let text = word.to_string_lossy();
+    Verb::named(&text).ok_or_else(|| {
+        let names = MODES.iter().map(|row| row.name).chain(["help"]);
+        let hint = match closest(&text, names) {
+            Some(name) => format!("did you mean {name}?"),
+            None => format!("expected {}", one_of_the_modes()),
+        };
+        Error::Usage(format!("unknown mode {}; {hint}", shown(word)))
+    })
+}
+
+fn one_of_the_modes() -> String {
+    let names: Vec<&str> = MODES.iter().map(|row| row.name).collect();
+    format!("{} or help (see kapo --help)", names.join(", "))
+}
+
+struct Scan {
+    words: VecDeque<OsString>,
+    /// `None` before the mode.
+    verb: Option<Verb>,
+    given: Vec<Given>,
+}
+
+impl Scan {
+    fn all(&mut self) -> Result<Asked, Error> {
+        if let Some(asked) = self.options()? {
+            return Ok(asked);
+        }
+        let Some(word) = self.words.pop_front() else {
+            return Err(Error::Usage(format!("a mode is expected: {}", one_of_the_modes())));
+        };
+        if word == "help" {
+            return help(&mut self.words);
+        }
+        let verb = mode(&word)?;
+        self.verb = Some(verb);
+        if let Some(asked) = self.options()? {
+            return Ok(asked);
+        }
+        if let Some(word) = self.words.iter().find(|word| word.as_bytes().contains(&0)) {
+            return Err(Error::Usage(format!("{} holds a NUL byte, which nobody can be given", shown(word))));
+        }
+        Ok(Asked::Mode {
+            verb,
+            given: std::mem::take(&mut self.given),
+            operands: std::mem::take(&mut self.words),
+        })
+    }
+
+    /// Takes options from the front until a word that is none, or until `--`, which is taken too.
+    fn options(&mut self) -> Result<Option<Asked>, Error> {
+        while let Some(word) = self.words.front() {
+            // A lone dash is a word as any other: many a command reads stdin by it.
+            if !word.as_bytes().starts_with(b"-") || word == "-" {
+                break;
+            }
+            let Some(word) = self.words.pop_front() else { break };
+            let asked = match word.as_bytes().strip_prefix(b"--") {
+                Some(b"") => break,
+                Some(long) => self.long(long)?,
+                None => self.bundle(&word)?,
+            };
+            if asked.is_some() {
+                return Ok(asked);
+            }
+        }
+        Ok(None)
+    }
+
+    /// `--port 80`, `--port=80`, `--quiet`, `--quiet=false`.
+    fn long(&mut self, text: &[u8]) -> Result<Option<Asked>, Error> {
+        let at = text.iter().position(|b| *b == b'=');
+        let (name, value) = match at.and_then(|at| text.split_at_checked(at)) {
+            Some((name, value)) => (name, value.get(1..).map(|v| OsString::from_vec(v.to_vec()))),
+            None => (text, None),
+        };
+        let name = String::from_utf8_lossy(name);
+        let rows = || OPTIONS.iter().filter(|opt| opt.long == name);
+        let Some(opt) = rows().find(|opt| self.takes(opt)) else {
+            return Err(Error::Usage(match rows().next() {
+                Some(_) => self.elsewhere(&name),
+                None => self.unknown(&name),
+            }));
+        };
+        self.take(opt, value, true)
+    }
+
+    /// `-p 80`, `-p80`, `-p=80`, `-SEL`, `-SEp80`.
+    fn bundle(&mut self, word: &OsStr) -> Result<Option<Asked>, Error> {
+        let mut rest = word.as_bytes().get(1..).unwrap_or_default();
+        while let Some((&letter, behind)) = rest.split_first() {
+            rest = behind;
+            let rows = || OPTIONS.iter().filter(|opt| opt.short == Some(char::from(letter)));
+            // The short forms of global options end at the mode: there -p may be a pid. -h is help everywhere.
+            let here = |opt: &&Opt| match self.verb {
+                None => opt.is_global(),
+                Some(verb) => opt.modes.contains(&verb) || opt.id == Id::Help,
+            };
+            let Some(opt) = rows().find(here) else {
+                let hint = match (rows().next(), self.verb) {
+                    (Some(opt), Some(_)) if opt.is_global() => {
+                        format!("it stands before the mode; behind it write --{}", opt.long)
+                    }
+                    (Some(opt), None) => format!("{} stands behind the mode", opt.usage()),
+                    (Some(opt), Some(verb)) => {
+                        format!("{} is not an option of {}", opt.usage(), verb.row().name)
+                    }
+                    (None, _) => {
+                        return Err(Error::Usage(format!("unknown option {}", shown_in(letter, word))));
+                    }
+                };
+                return Err(Error::Usage(format!("unknown option {}: {hint}", shown_in(letter, word))));
+            };
+            let mut value = None;
+            // Go's flags, which the original kapo had, are written with `=` in the short form too.
+            let text = rest.strip_prefix(b"=").or(opt.value.and(Some(rest)).filter(|rest| !rest.is_empty()));
+            if let Some(text) = text {
+                value = Some(OsString::from_vec(text.to_vec()));
+                rest = b"";
+            }
+            if let Some(asked) = self.take(opt, value, false)? {
+                return Ok(Some(asked));
+            }
+        }
+        Ok(None)
+    }
+
+    fn takes(&self, opt: &Opt) -> bool {
+        self.verb.map_or(opt.is_global(), |verb| opt.serves(verb))
+    }
+
+    /// The value is the next word where the option needs one and has none, whatever that word looks like.
+    fn take(
+        &mut self,
+        opt: &'static Opt,
+        value: Option<OsString>,
+        long: bool,
+    ) -> Result<Option<Asked>, Error> {
+        match opt.id {
+            Id::Help | Id::Version if value.is_some() => {
+                return Err(Error::Usage(format!("--{} takes no value", opt.long)));
+            }
+            Id::Help => return Ok(Some(Asked::Help { verb: self.verb, long })),
+            Id::Version => return Ok(Some(Asked::Version)),
+            _ => {}
+        }
+        let value = match (opt.value, value) {
+            (Some(name), None) => match self.words.pop_front() {
+                Some(word) => Some(word),
+                None => return Err(Error::Usage(format!("--{} needs a value ({name})", opt.long))),
+            },
+            (_, value) => value,
+        };
+        self.given.push(Given { opt, value });
+        Ok(None)
+    }
+
+    /// The option exists, but not here.
+    fn elsewhere(&self, name: &str) -> String {
+        let modes = OPTIONS.iter().filter(|opt| opt.long == name).flat_map(|opt| opt.modes);
+        let modes: Vec<&str> = modes.map(|verb| verb.row().name).collect();
+        let modes = modes.join(", ");
+        match self.verb {
+            Some(verb) => format!("--{name} is not an option of {}, but of {modes}", verb.row().name),
+            None => format!("--{name} stands behind the mode ({modes})"),
+        }
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let near = closest(name, OPTIONS.iter().filter(|opt| self.takes(opt)).map(|opt| opt.long));
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean --{near}?"));
+        format!("unknown option {}{hint}", shown(OsStr::new(&format!("--{name}"))))
+    }
+}
+
+/// `'-x'`, or `'-x' in '-Sx'`.
+fn shown_in(letter: u8, word: &OsStr) -> String {
+    let alone = OsString::from_vec(vec![b'-', letter]);
+    if alone == word { shown(word) } else { format!("{} in {}", shown(&alone), shown(word)) }
+}
+
+/// The name that was probably meant: one that begins like this, or that few slips of the finger lead to.
+fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let slips = |name: &str| match name.strip_prefix(word) {
+        Some(_) if word.len() >= 3 => 0,
+        _ => distance(word.as_bytes(), name.as_bytes()),
+    };
+    let (slips, name) = names.map(|name| (slips(name), name)).min_by_key(|(slips, _)| *slips)?;
+    let allowed = if name.len() < 4 { 1 } else { 2 };
+    // `rnu` is one slip from run, a swap; a word of one letter is near everything.
+    (slips <= allowed && slips < word.len().max(1) && word.len() > 1).then_some(name)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    if a.len().abs_diff(b.len()) > 2 {
+        return usize::MAX;
+    }
+    let mut before: Vec<usize> = Vec::new();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
+            let mut best = at(&row, j) + usize::from(x != y);
+            best = best.min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            next.push(best);
+        }
+        before = std::mem::replace(&mut row, next);
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}
