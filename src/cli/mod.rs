@@ -14,6 +14,8 @@ use crate::config::{
 use crate::error::Error;
 use crate::signal::Signal;
 
+pub mod completions;
+pub mod docs;
 pub mod help;
 pub mod options;
 #[cfg(test)]

@@ -1,0 +1,89 @@
+# Completion of kapo for bash. Generated from src/cli by UPDATE_DOCS=1 cargo test --test docs.
+
+# Which options are understood behind that mode, and which of them take a value.
+_kapo_options() {
+    case $1 in
+        '')
+            options='--port -p --interface -i --sidebind -b --socket-activation -s --stdout -S --stderr -E --stdlog -L --hide-args --max-connections --tail --quiet -q --help -h --version -v'
+            valued=' --port -p --interface -i --max-connections --tail ' ;;
+        run|r)
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --ttl -t --stop-signal --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --idle-exit'
+            valued=' --port --interface --max-connections --tail --ttl -t --stop-signal --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit ' ;;
+        supervise|s)
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --ttl -t --stop-signal --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart'
+            valued=' --port --interface --max-connections --tail --ttl -t --stop-signal --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart ' ;;
+        watch|w)
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --wait -w --pid -p --process-events'
+            valued=' --port --interface --max-connections --tail --wait -w --pid -p ' ;;
+        check)
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --live --ready --health --timeout'
+            valued=' --port --interface --max-connections --tail --timeout ' ;;
+        wait)
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --timeout'
+            valued=' --port --interface --max-connections --tail --timeout ' ;;
+        *) options='' valued='' ;;
+    esac
+}
+
+_kapo() {
+    local cur=${COMP_WORDS[COMP_CWORD]} mode='' value_of='' word options valued i=1
+    COMPREPLY=()
+    _kapo_options ''
+    while ((i < COMP_CWORD)); do
+        word=${COMP_WORDS[i]}
+        if [[ $word == -- && $mode ]]; then
+            ((i++))
+            break
+        elif [[ $word == -- ]]; then
+            :
+        elif [[ $word == -?* ]]; then
+            # bash parts --opt=value into three words.
+            [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((i++))
+            if [[ $valued == *" $word "* || ${COMP_WORDS[i]} == '=' ]]; then
+                ((i++))
+                if ((i >= COMP_CWORD)); then
+                    value_of=$word
+                fi
+            fi
+        elif [[ $mode ]]; then
+            break
+        else
+            mode=$word
+            _kapo_options "$mode"
+        fi
+        ((i++))
+    done
+    if [[ $value_of ]]; then
+        [[ $cur == '=' ]] && cur=''
+        case $value_of in
+            --stop-signal|--parent-death-signal|--orphan-signal) mapfile -t COMPREPLY < <(compgen -A signal -- "$cur") ;;
+            --restart) mapfile -t COMPREPLY < <(compgen -W 'always on-failure' -- "$cur") ;;
+            --interface|-i|--termination-log) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+        esac
+        return
+    fi
+    if [[ ! $mode ]]; then
+        [[ $cur == -* ]] || options='run supervise watch check wait help'
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+        return
+    fi
+    if ((i >= COMP_CWORD)) && [[ $cur == -* && ${COMP_WORDS[COMP_CWORD - 1]} != -- ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+        return
+    fi
+    case $mode in
+        run | r | supervise | s)
+            # bash-completion, where it is loaded, knows the command's own words.
+            if declare -F _command_offset > /dev/null; then
+                _command_offset "$i"
+            elif ((i >= COMP_CWORD)); then
+                mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+            else
+                mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            fi ;;
+        watch | w) mapfile -t COMPREPLY < <(compgen -W "$(ps -eo comm= 2> /dev/null)" -- "$cur") ;;
+        help) mapfile -t COMPREPLY < <(compgen -W 'run supervise watch check wait help' -- "$cur") ;;
+    esac
+}
+
+complete -F _kapo kapo

@@ -1,0 +1,123 @@
+# Completion of kapo for fish. Generated from src/cli by UPDATE_DOCS=1 cargo test --test docs.
+
+# The options that take a value, in that place.
+function __kapo_valued
+    switch $argv[1]
+        case start
+            string join \n -- --port -p --interface -i --max-connections --tail
+        case run r
+            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
+        case supervise s
+            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
+        case watch w
+            string join \n -- --port --interface --max-connections --tail --wait -w --pid -p
+        case check
+            string join \n -- --port --interface --max-connections --tail --timeout
+        case wait
+            string join \n -- --port --interface --max-connections --tail --timeout
+    end
+end
+
+# Where the cursor stands: `start`, a mode, or `command` and the words of the command so far.
+function __kapo_place
+    set -l place start
+    set -l words (commandline -opc)
+    set -e words[1]
+    while set -q words[1]
+        set -l word $words[1]
+        set -e words[1]
+        if test "$word" = --
+            test $place = start; and continue
+            printf '%s\n' command $words
+            return
+        else if string match -qr -- '^-.' $word
+            contains -- $word (__kapo_valued $place); and set -e words[1]
+        else if test $place = start
+            set place $word
+        else
+            printf '%s\n' command $word $words
+            return
+        end
+    end
+    echo $place
+end
+
+function __kapo_at
+    set -l place (__kapo_place)
+    contains -- $place[1] $argv
+end
+
+function __kapo_command
+    set -l place (__kapo_place)
+    set -l line (string join ' ' -- (string escape -- $place[2..]) (commandline -ct))
+    complete --do-complete="$line"
+end
+
+function __kapo_signals
+    string split ' ' -- (kill -l)
+end
+
+complete -c kapo -f
+complete -c kapo -n '__kapo_at run r supervise s command' -a '(__kapo_command)'
+complete -c kapo -n '__kapo_at watch w' -a '(ps -eo comm= 2>/dev/null | sort -u)'
+complete -c kapo -n '__kapo_at start' -a run -d 'run a command once and answer for it'
+complete -c kapo -n '__kapo_at start' -a supervise -d 'run a command again and again'
+complete -c kapo -n '__kapo_at start' -a watch -d 'report on processes that others started'
+complete -c kapo -n '__kapo_at start' -a check -d 'ask a kapo for its health: exit 0 or 1'
+complete -c kapo -n '__kapo_at start' -a wait -d 'wait for the end of a job: exits with its code'
+complete -c kapo -n '__kapo_at start' -a help -d 'show help'
+complete -c kapo -n '__kapo_at help' -a 'run supervise watch check wait help'
+complete -c kapo -n '__kapo_at start' -s p -l port -x -d 'TCP port; 0 lets the kernel choose'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l port -x -d 'TCP port; 0 lets the kernel choose'
+complete -c kapo -n '__kapo_at start' -s i -l interface -r -F -d 'IPv4 or IPv6 address, or a Unix socket: /path or @name'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l interface -r -F -d 'IPv4 or IPv6 address, or a Unix socket: /path or @name'
+complete -c kapo -n '__kapo_at start' -s b -l sidebind -d 'also listen on the next free port above --port'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l sidebind -d 'also listen on the next free port above --port'
+complete -c kapo -n '__kapo_at start' -s s -l socket-activation -d 'serve on inherited sockets (LISTEN_FDS)'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l socket-activation -d 'serve on inherited sockets (LISTEN_FDS)'
+complete -c kapo -n '__kapo_at start' -s S -l stdout -d 'capture the command\'s stdout and echo it on ours'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l stdout -d 'capture the command\'s stdout and echo it on ours'
+complete -c kapo -n '__kapo_at start' -s E -l stderr -d 'capture the command\'s stderr and echo it on ours'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l stderr -d 'capture the command\'s stderr and echo it on ours'
+complete -c kapo -n '__kapo_at start' -s L -l stdlog -d 'emit captured lines as timestamped log lines'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l stdlog -d 'emit captured lines as timestamped log lines'
+complete -c kapo -n '__kapo_at start' -l hide-args -d 'keep the command\'s arguments off every page and log'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l hide-args -d 'keep the command\'s arguments off every page and log'
+complete -c kapo -n '__kapo_at start' -l max-connections -x -d 'open connections at most'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l max-connections -x -d 'open connections at most'
+complete -c kapo -n '__kapo_at start' -l tail -x -d 'keep the last bytes of captured output; 0: off'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l tail -x -d 'keep the last bytes of captured output; 0: off'
+complete -c kapo -n '__kapo_at start' -s q -l quiet -d 'log only warnings and errors'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l quiet -d 'log only warnings and errors'
+complete -c kapo -n '__kapo_at start' -s h -l help -d 'show help; after a mode, the help of that mode'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l help -d 'show help; after a mode, the help of that mode'
+complete -c kapo -n '__kapo_at start' -s v -l version -d 'show the version'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l version -d 'show the version'
+complete -c kapo -n '__kapo_at run r supervise s' -s t -l ttl -x -d 'end each run after this long; 0: never'
+complete -c kapo -n '__kapo_at run r supervise s' -l stop-signal -x -a '(__kapo_signals)' -d 'what ends the command when its TTL has passed'
+complete -c kapo -n '__kapo_at run r supervise s' -s k -l kill-after -x -d 'SIGKILL this long after the stop signal'
+complete -c kapo -n '__kapo_at run r supervise s' -l single-child -d 'signal only the command, not its process group'
+complete -c kapo -n '__kapo_at run r supervise s' -l setsid -d 'give the command a session of its own'
+complete -c kapo -n '__kapo_at run r supervise s' -l rewrite-signal -x -d 'pass FROM on as TO; TO 0: do not pass it on'
+complete -c kapo -n '__kapo_at run r supervise s' -l success-exit -x -d 'codes and signals that count as success: 143,TERM'
+complete -c kapo -n '__kapo_at run r supervise s' -l parent-death-signal -x -a '(__kapo_signals)' -d 'get this signal when kapo\'s own parent dies'
+complete -c kapo -n '__kapo_at run r supervise s' -l orphan-signal -x -a '(__kapo_signals)' -d 'what the command gets when kapo is killed; 0: nothing'
+complete -c kapo -n '__kapo_at run r supervise s' -l termination-log -r -F -d 'at the end write reason, code and last output there'
+complete -c kapo -n '__kapo_at run r supervise s' -l notify -d 'the command tells by sd_notify when it is ready'
+complete -c kapo -n '__kapo_at run r supervise s' -l watchdog -x -d 'the command must ping this often; 0: off'
+complete -c kapo -n '__kapo_at run r' -s w -l wait -x -d 'go on answering this long after the end'
+complete -c kapo -n '__kapo_at run r' -l idle-exit -x -d 'go on answering until nobody has asked for this long'
+complete -c kapo -n '__kapo_at supervise s' -s w -l wait -x -d 'pause between an end and the next start'
+complete -c kapo -n '__kapo_at supervise s' -l backoff-max -x -d 'double the pause after short runs, up to this; 0: off'
+complete -c kapo -n '__kapo_at supervise s' -l stable -x -d 'a run this long resets the back-off'
+complete -c kapo -n '__kapo_at supervise s' -l max-restarts -x -d 'give up after N restarts within --within; 0: never'
+complete -c kapo -n '__kapo_at supervise s' -l within -x -d 'the window for --max-restarts and for Flapping'
+complete -c kapo -n '__kapo_at supervise s' -l restart -x -a 'always on-failure' -d 'when to start again: always or on-failure'
+complete -c kapo -n '__kapo_at watch w' -s w -l wait -x -d 'pause between scans of the process list'
+complete -c kapo -n '__kapo_at watch w' -s p -l pid -x -d 'watch this one process'
+complete -c kapo -n '__kapo_at watch w' -l process-events -d 'let the kernel tell of new processes'
+complete -c kapo -n '__kapo_at check' -l live -d 'ask /livez: does kapo answer'
+complete -c kapo -n '__kapo_at check' -l ready -d 'ask /readyz: does the command run (this is the default)'
+complete -c kapo -n '__kapo_at check' -l health -d 'ask /healthz: is it well'
+complete -c kapo -n '__kapo_at check' -l timeout -x -d 'no answer by then counts as bad'
+complete -c kapo -n '__kapo_at wait' -l timeout -x -d 'exit with 124 when the job has not ended by then'

@@ -1,0 +1,267 @@
+//! The man page and the README block, out of the tables. Only tests/docs.rs calls this: the linker drops it from
+//! the program.
+
+use std::fmt::Write;
+
+use super::help::{ABOUT, REMARKS, paragraph, synopsis};
+use super::options::{GROUPS, MODES, OPTIONS, Opt};
+use crate::error::{
+    EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, EXIT_SETUP, EXIT_TIMEOUT, EXIT_UNHEALTHY, EXIT_USAGE,
+};
+
+/// The day of the release that the man page describes.
+const DATE: &str = "2026-11-23";
+
+/// Exit codes, as people look them up.
+const EXIT_CODES: &[(u8, &str, &str)] = &[
+    (0, "", "Success; also an end that --success-exit names."),
+    (
+        EXIT_UNHEALTHY,
+        "",
+        "check: not healthy, or nobody answered, or wrong usage. check knows no other code.",
+    ),
+    (EXIT_USAGE, "", "Wrong usage: a word or a variable that kapo does not understand."),
+    (EXIT_TIMEOUT, "", "The TTL ended the command; wait: its own --timeout passed."),
+    (EXIT_SETUP, "", "kapo itself could not work: port taken, no inherited socket; wait: nobody answers."),
+    (EXIT_CANNOT_EXECUTE, "", "The command was found but could not be executed."),
+    (EXIT_NOT_FOUND, "", "The command was not found."),
+    (128, "+n", "Signal n ended the command: 137 is KILL, 143 is TERM."),
+];
+
+/// What can be asked for over HTTP.
+const PATHS: &[(&str, &str)] = &[
+    ("/", "The status document, JSON. Any path that is not listed here gives it, too."),
+    ("/livez", "200 as long as kapo answers."),
+    (
+        "/readyz",
+        "200 while the command runs (with --notify: is ready) and is not being stopped; else 503 and why.",
+    ),
+    ("/healthz", "200 while the command runs and is not flapping, or ended with success; else 503 and why."),
+    ("/metrics", "Metrics for Prometheus; OpenMetrics when Accept asks for it."),
+    ("/debug/vars", "The same as JSON, in the form of Go's expvar."),
+    (
+        "/wait",
+        "Does not answer until the run has ended or ?timeout=SECONDS has passed; then the status document.",
+    ),
+    ("/logs", "With --tail: the last captured output. ?stream=stdout or stderr for one, ?follow=1 to go on."),
+    ("/events", "The document now and at each change, as text/event-stream."),
+];
+
+const SIGNALS: &[&str] = &[
+    "Every signal but KILL, STOP and CHLD that a process sends to kapo is passed on to the command's process \
+     group, real-time signals included; with --single-child to the command alone. --rewrite-signal changes or \
+     drops it.",
+    "TERM, INT and QUIT ask for an end, whatever they are rewritten to: after one of them no new run is started. HUP \
+     from a process is only passed on; HUP from the kernel, when the terminal is gone, asks for an end.",
+    "After the TTL kapo sends --stop-signal and, --kill-after later, KILL to the group. After a signal from outside \
+     it does so only when --kill-after was given.",
+    "TSTP, TTIN and TTOU stop the command and then kapo; CONT wakes both.",
+];
+
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("PATH", "Where COMMAND is looked for when it holds no slash."),
+    (
+        "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES",
+        "The sockets that systemd passes, for --socket-activation. The command does not get them.",
+    ),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID",
+        "kapo tells systemd of its state and pings its watchdog. The command does not get them; with --notify it \
+         gets its own.",
+    ),
+];
+
+const EXAMPLES: &[(&str, &[&str])] = &[
+    ("Wrap a command and look at it:", &["kapo run -- sleep 60 &", "curl localhost:6666/"]),
+    (
+        "The first process of a container:",
+        &["ENTRYPOINT [\"/kapo\", \"run\", \"--\"]", "HEALTHCHECK CMD [\"/kapo\", \"check\"]"],
+    ),
+    (
+        "Restart a worker with a growing pause, and give up when it keeps falling over:",
+        &["kapo supervise --backoff-max 1m --max-restarts 10 --within 10m -- worker --queue mail"],
+    ),
+    ("Report on a process that somebody else started:", &["kapo --port 6667 watch nginx"]),
+    (
+        "End a job after an hour, and wait for it elsewhere:",
+        &["kapo run --ttl 1h --wait 5m -- backup", "kapo wait && echo done"],
+    ),
+    (
+        "A Unix socket instead of a port:",
+        &["kapo -i /run/job.sock run -- job", "curl --unix-socket /run/job.sock http://localhost/"],
+    ),
+];
+
+/// docs/kapo.1.
+pub fn man() -> String {
+    let mut out = String::from(".\\\" Generated from src/cli by UPDATE_DOCS=1 cargo test --test docs.\n");
+    line(
+        &mut out,
+        format_args!(".TH KAPO 1 {DATE} \"kapo {}\" \"User Commands\"", env!("CARGO_PKG_VERSION")),
+    );
+    // No word is parted at a line's end: a name could then not be searched for or pasted.
+    out.push_str(".nh\n.ad l\n");
+    section(&mut out, "Name");
+    text(&mut out, "kapo - wrap any command in a status socket");
+    section(&mut out, "Synopsis");
+    for (at, row) in MODES.iter().enumerate() {
+        if at > 0 {
+            out.push_str(".br\n");
+        }
+        text(&mut out, &synopsis(row.verb));
+    }
+    for words in ["kapo help [MODE]", "kapo --version"] {
+        out.push_str(".br\n");
+        text(&mut out, words);
+    }
+    section(&mut out, "Description");
+    text(&mut out, ABOUT);
+    out.push_str(".PP\n");
+    text(
+        &mut out,
+        "kapo starts the command, or watches one that runs already, and answers over HTTP whether it lives, since \
+         when, and how it ended. It is read-only: no request can change anything; control is by signals. The command \
+         begins at the first word that is not an option, or behind --; nothing behind it is taken by kapo.",
+    );
+    section(&mut out, "Modes");
+    for row in MODES {
+        tagged(&mut out, &row.alias.map_or(row.name.to_owned(), |a| format!("{}, {a}", row.name)), row.full);
+    }
+    section(&mut out, "Options");
+    text(&mut out, REMARKS);
+    out.push_str(".PP\n");
+    text(
+        &mut out,
+        "SECONDS is a number such as 30 or 0.5, or one with units: 500ms, 30s, 5m, 6h, 1m30s. SIGNAL is a name or a \
+         number: TERM, SIGTERM, 15, RTMIN+3. When an option is repeated the last one counts.",
+    );
+    for (title, modes) in GROUPS {
+        line(&mut out, format_args!(".SS {}", escaped(title)));
+        for opt in OPTIONS.iter().filter(|opt| opt.modes == *modes) {
+            let short = opt.short.map_or(String::new(), |short| format!("-{short}, "));
+            tagged(&mut out, &format!("{short}{}", opt.usage()), &described(opt));
+        }
+    }
+    section(&mut out, "Environment");
+    text(&mut out, "Booleans are 1, t, T, true, TRUE, True and 0, f, F, false, FALSE, False.");
+    for (at, opt) in OPTIONS.iter().enumerate() {
+        let Some(env) = opt.env else { continue };
+        // Several modes can share a name and its variable; it is told once, with all of them.
+        if OPTIONS.iter().position(|first| first.env == opt.env) == Some(at) {
+            tagged(&mut out, env, &format!("--{}{}", opt.long, in_modes(env)));
+        }
+    }
+    for (name, meaning) in ENVIRONMENT {
+        tagged(&mut out, name, meaning);
+    }
+    section(&mut out, "Signals");
+    for (at, paragraph) in SIGNALS.iter().enumerate() {
+        if at > 0 {
+            out.push_str(".PP\n");
+        }
+        text(&mut out, paragraph);
+    }
+    section(&mut out, "HTTP paths");
+    for (path, meaning) in PATHS {
+        tagged(&mut out, path, meaning);
+    }
+    section(&mut out, "Exit status");
+    text(&mut out, "The command's own code, and:");
+    for (code, behind, meaning) in EXIT_CODES {
+        tagged(&mut out, &format!("{code}{behind}"), meaning);
+    }
+    section(&mut out, "Files");
+    text(&mut out, "None: kapo reads no configuration file, and writes none but that of --termination-log.");
+    section(&mut out, "Examples");
+    for (at, (title, lines)) in EXAMPLES.iter().enumerate() {
+        if at > 0 {
+            out.push_str(".PP\n");
+        }
+        text(&mut out, title);
+        out.push_str(".PP\n.RS 4\n.nf\n");
+        lines.iter().for_each(|words| text(&mut out, words));
+        out.push_str(".fi\n.RE\n");
+    }
+    section(&mut out, "See also");
+    text(&mut out, "signal(7), timeout(1), systemd.socket(5), sd_notify(3)");
+    out
+}
+
+/// Between the markers of README.md.
+pub fn readme() -> String {
+    let mut out = String::new();
+    for (title, modes) in GROUPS {
+        line(
+            &mut out,
+            format_args!("**{title}**\n\n| option | environment | default | meaning |\n|---|---|---|---|"),
+        );
+        for opt in OPTIONS.iter().filter(|opt| opt.modes == *modes) {
+            let short = opt.short.map_or(String::new(), |short| format!("`-{short}`, "));
+            let env = opt.env.map_or(String::new(), |env| format!("`{env}`"));
+            let default = if ["help", "version"].contains(&opt.long) { "" } else { opt.default() };
+            let row = format!("{short}`{}` \u{0} {env} \u{0} {default} \u{0} {}", opt.usage(), opt.brief);
+            // A bar inside a cell would begin a new one.
+            line(&mut out, format_args!("| {} |", row.replace('|', "\\|").replace('\u{0}', "|")));
+        }
+        out.push('\n');
+    }
+    line(&mut out, format_args!("{REMARKS}"));
+    out
+}
+
+/// ` (run, supervise)`: the modes that read that variable; nothing where all do.
+fn in_modes(env: &str) -> String {
+    let modes = OPTIONS.iter().filter(|opt| opt.env == Some(env)).flat_map(|opt| opt.modes);
+    let modes: Vec<&str> = modes.map(|verb| verb.row().name).collect();
+    if modes.is_empty() { String::new() } else { format!(" ({})", modes.join(", ")) }
+}
+
+fn described(opt: &Opt) -> String {
+    let default = match (opt.long, opt.value) {
+        ("help" | "version", _) | (_, None) => String::new(),
+        (_, Some(_)) => format!(" Default: {}.", opt.default()),
+    };
+    paragraph(opt) + &default + &opt.env.map_or(String::new(), |env| format!(" Environment: {env}."))
+}
+
+fn line(out: &mut String, words: std::fmt::Arguments<'_>) {
+    let _ = writeln!(out, "{words}");
+}
+
+fn section(out: &mut String, title: &str) {
+    line(out, format_args!(".SH {}", escaped(&title.to_uppercase())));
+}
+
+/// One sentence a line, as troff likes it: it knows the end of a sentence by the end of the line.
+fn text(out: &mut String, words: &str) {
+    for sentence in words.replace(". ", ".\n").lines() {
+        line(out, format_args!("{}", escaped(sentence)));
+    }
+}
+
+fn tagged(out: &mut String, tag: &str, words: &str) {
+    line(out, format_args!(".TP\n.B {}", escaped(tag)));
+    text(out, words);
+}
+
+/// Characters that mean something to troff: a leading dot or quote, the backslash, and those that a UTF-8 terminal
+/// would show as something that cannot be pasted back.
+fn escaped(words: &str) -> String {
+    let mut out = String::new();
+    if words.starts_with(['.', '\'']) {
+        out.push_str("\\&");
+    }
+    for c in words.chars() {
+        match c {
+            '\\' => out.push_str("\\e"),
+            '-' => out.push_str("\\-"),
+            '\'' => out.push_str("\\(aq"),
+            '"' => out.push_str("\\(dq"),
+            '`' => out.push_str("\\(ga"),
+            '^' => out.push_str("\\(ha"),
+            '~' => out.push_str("\\(ti"),
+            c => out.push(c),
+        }
+    }
+    out
+}

@@ -1,0 +1,101 @@
+//! What is generated from the table of options and committed: man page, README block, completions. A difference
+//! fails; `UPDATE_DOCS=1 cargo test --test docs` rewrites the files.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use kapo::cli::{completions, docs};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn same(file: &str, expected: &str) {
+    let path = root().join(file);
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    if committed == expected {
+        return;
+    }
+    assert!(
+        std::env::var_os("UPDATE_DOCS").is_some(),
+        "{file} is not what the options say; UPDATE_DOCS=1 cargo test --test docs rewrites it; first difference: {:?}",
+        expected.lines().zip(committed.lines()).find(|(new, old)| new != old)
+    );
+    std::fs::write(path, expected).expect("the source tree is writable");
+}
+
+#[test]
+fn the_man_page_is_that_of_the_options() {
+    same("docs/kapo.1", &docs::man());
+}
+
+#[test]
+fn the_completions_are_those_of_the_options() {
+    same("docs/completions/kapo.bash", &completions::bash());
+    same("docs/completions/_kapo", &completions::zsh());
+    same("docs/completions/kapo.fish", &completions::fish());
+}
+
+#[test]
+fn the_readme_shows_the_options() {
+    let text = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (before, rest) = text.split_once("<!-- options -->\n").expect("README.md has its begin marker");
+    let (_, after) = rest.split_once("<!-- /options -->").expect("README.md has its end marker");
+    let block = docs::readme();
+    same("README.md", &format!("{before}<!-- options -->\n{block}<!-- /options -->{after}"));
+}
+
+/// Where the tool is, it has the last word on the form; where it is not, the test says so.
+fn accepted_by(tool: &str, arguments: &[&str], text: &str) {
+    let mut file = tempfile::NamedTempFile::new().expect("there is a temporary folder");
+    file.write_all(text.as_bytes()).expect("it is writable");
+    match Command::new(tool).args(arguments).arg(file.path()).output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.is_empty(), "{tool} {arguments:?}: {said}");
+        }
+        Err(error) => eprintln!("skipped: {tool}: {error}"),
+    }
+}
+
+#[test]
+fn formatters_and_shells_accept_the_files_without_a_word() {
+    accepted_by("groff", &["-man", "-Tutf8", "-ww", "-z"], &docs::man());
+    accepted_by("bash", &["-n"], &completions::bash());
+    accepted_by("zsh", &["-f", "-n"], &completions::zsh());
+    accepted_by("fish", &["--no-config", "--no-execute"], &completions::fish());
+}
+
+/// What bash offers for the last of the words.
+fn offered(words: &[&str]) -> Vec<String> {
+    let script = "eval \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _kapo; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let output = Command::new("bash")
+        .args(["--norc", "-c", script, "bash"])
+        .arg(completions::bash())
+        .arg("kapo")
+        .args(words)
+        .output();
+    let output = output.expect("bash is there");
+    assert!(output.stderr.is_empty(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_offers_what_fits_the_place() {
+    assert_eq!(offered(&["su"]), ["supervise"]);
+    assert_eq!(offered(&["-p", "80", "wat"]), ["watch"]);
+    assert_eq!(offered(&["--port", "=", "80", "wat"]), ["watch"]);
+    assert_eq!(offered(&["--sock"]), ["--socket-activation"]);
+    assert_eq!(offered(&["--tt"]), [""; 0]);
+    assert_eq!(offered(&["run", "--tt"]), ["--ttl"]);
+    assert_eq!(offered(&["run", "--port", "1", "--idle"]), ["--idle-exit"]);
+    assert_eq!(offered(&["watch", "--idle"]), [""; 0]);
+    assert_eq!(offered(&["s", "--restart", ""]), ["always", "on-failure"]);
+    assert_eq!(offered(&["s", "--restart", "=", "on"]), ["on-failure"]);
+    assert_eq!(offered(&["s", "--restart", "="]), ["always", "on-failure"]);
+    assert_eq!(offered(&["run", "--stop-signal", "SIGTER"]), ["SIGTERM"]);
+    assert_eq!(offered(&["run", "sleep", "--tt"]), [""; 0]);
+    assert_eq!(offered(&["run", "--", "--tt"]), [""; 0]);
+    assert_eq!(offered(&["help", "wa"]), ["watch", "wait"]);
+}
