@@ -1,4 +1,9 @@
-//! Tests of the whole of `http`: bytes in, bytes out, a fake clock, and a site that says what it was asked.
+//! Tests of the whole of `http`: bytes in, bytes out, a fake clock, and a site that says what it was asked. `heads`
+//! has the tables of requests, `cuts` shows that it does not matter how they arrive, `life` the rest of a connection.
+
+mod cuts;
+mod heads;
+mod life;
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -28,7 +33,7 @@ impl Site for Echo {
                 reply.stream("text/plain", &[], b"first\n");
                 return Next::Logs(None);
             }
-            ("/big", size) => "x".repeat(size.unwrap_or_default().parse().unwrap()),
+            ("/big", size) => "x".repeat(size.and_then(|size| size.parse().ok()).unwrap_or(0).min(100_000)),
             (path, query) => format!("{:?} {path} {query:?}", request.method),
         };
         match request.method {
@@ -56,16 +61,36 @@ impl Clock {
     }
 }
 
-#[test]
-fn a_plain_request_gets_the_whole_answer_and_the_connection_owns_nothing() {
-    let clock = Clock::new();
-    let (mut conn, mut out) = (Conn::new(clock.at(0.0)), Out::new());
-    conn.receive(clock.at(0.0), b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n", &mut Echo::default(), &mut out);
-    assert_eq!(
-        String::from_utf8_lossy(&out.bytes),
-        "HTTP/1.1 200 OK\r\nServer: kapo\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\n\
-         Content-Length: 16\r\nCache-Control: no-store\r\n\r\nGet /a Some(\"b\")"
-    );
-    assert_eq!(conn.wants(), Wants { read: true, write: false });
-    assert_eq!(conn.deadline(), None);
+/// What a peer sees that sends these pieces and takes every answer: all bytes, and whether more may be asked.
+fn talk<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (String, bool) {
+    let (clock, mut site, mut out) = (Clock::new(), Echo::default(), Out::new());
+    let mut conn = Conn::new(clock.at(0.0));
+    let mut seen = Vec::new();
+    for piece in pieces {
+        conn.receive(clock.at(0.0), piece, &mut site, &mut out);
+        seen.append(&mut out.bytes);
+        while conn.wants().write {
+            conn.resume(clock.at(0.0), &mut site, &mut out);
+            seen.append(&mut out.bytes);
+        }
+    }
+    let closed = conn.is_done() || conn.half_close(clock.at(0.0));
+    (String::from_utf8(seen).unwrap(), !closed)
+}
+
+/// The answer to one piece.
+fn ask(bytes: impl AsRef<[u8]>) -> (String, bool) {
+    talk([bytes.as_ref()])
+}
+
+/// The status codes of all answers.
+fn statuses(seen: &str) -> Vec<&str> {
+    let code = |answer: &'_ str| answer.as_bytes()[..3].iter().all(u8::is_ascii_digit);
+    seen.split("HTTP/1.1 ").skip(1).filter(|answer| code(answer)).map(|answer| &answer[..3]).collect()
+}
+
+/// The bodies of all answers, which hold no CRLF in these tests.
+fn bodies(seen: &str) -> Vec<&str> {
+    let after_head = |answer: &'_ str| answer.find("\r\n\r\n").map_or(0, |at| at + 4);
+    seen.split("HTTP/1.1 ").skip(1).map(|answer| &answer[after_head(answer)..]).collect()
 }

@@ -1,0 +1,397 @@
+//! The life of a connection: order, waiting, streams, deadlines, closing, and who goes first.
+
+use super::*;
+use crate::logic::http::conn::{Feed, LINGER, PATIENCE};
+
+#[test]
+fn a_plain_request_gets_the_whole_answer_and_the_connection_owns_nothing() {
+    let clock = Clock::new();
+    let (mut conn, mut out) = (Conn::new(clock.at(0.0)), Out::new());
+    conn.receive(clock.at(0.0), b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n", &mut Echo::default(), &mut out);
+    assert_eq!(
+        String::from_utf8_lossy(&out.bytes),
+        "HTTP/1.1 200 OK\r\nServer: kapo\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\n\
+         Content-Length: 16\r\nCache-Control: no-store\r\n\r\nGet /a Some(\"b\")"
+    );
+    assert_eq!(conn.wants(), Wants { read: true, write: false });
+    assert_eq!(conn.deadline(), None);
+}
+
+const HOST: &str = " HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A connection, its site, its clock, and what it has to say.
+struct Talk {
+    clock: Clock,
+    conn: Conn,
+    site: Echo,
+    out: Out,
+}
+
+impl Talk {
+    fn new() -> Talk {
+        let clock = Clock::new();
+        Talk { conn: Conn::new(clock.at(0.0)), clock, site: Echo::default(), out: Out::new() }
+    }
+
+    /// Sends requests for these paths at that second; returns what came back and was taken.
+    fn get(&mut self, second: f64, paths: &[&str]) -> String {
+        let bytes: String = paths.iter().map(|path| format!("GET {path}{HOST}")).collect();
+        self.send(second, bytes)
+    }
+
+    fn send(&mut self, second: f64, bytes: impl AsRef<[u8]>) -> String {
+        self.conn.receive(self.clock.at(second), bytes.as_ref(), &mut self.site, &mut self.out);
+        self.take()
+    }
+
+    fn resume(&mut self, second: f64) -> String {
+        self.conn.resume(self.clock.at(second), &mut self.site, &mut self.out);
+        self.take()
+    }
+
+    fn expire(&mut self, second: f64) -> String {
+        self.conn.expire(self.clock.at(second), &mut self.site, &mut self.out);
+        self.take()
+    }
+
+    fn take(&mut self) -> String {
+        String::from_utf8(std::mem::take(&mut self.out.bytes)).unwrap()
+    }
+
+    /// The seconds until the deadline.
+    fn deadline(&self) -> Option<f64> {
+        self.conn.deadline().map(|deadline| (deadline - self.clock.0).as_secs_f64())
+    }
+}
+
+#[test]
+fn a_connection_is_small() {
+    assert!(size_of::<Conn>() <= 160, "{}", size_of::<Conn>());
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_and_at_once() {
+    let mut talk = Talk::new();
+    let seen = talk.get(0.0, &["/1", "/2", "/3"]);
+    assert_eq!(bodies(&seen), ["Get /1 None", "Get /2 None", "Get /3 None"]);
+}
+
+#[test]
+fn what_is_pipelined_without_end_is_answered_in_portions() {
+    let mut talk = Talk::new();
+    let seen = talk.get(0.0, &["/big?50000", "/big?50000", "/3"]);
+    assert_eq!(statuses(&seen), ["200", "200"]);
+    assert_eq!(talk.conn.wants(), Wants { read: false, write: true });
+    assert_eq!(bodies(&talk.resume(0.0)), ["Get /3 None"]);
+    assert_eq!(talk.conn.wants(), Wants { read: true, write: false });
+}
+
+#[test]
+fn who_does_not_take_answers_gets_to_ask_no_more_and_is_dropped_after_10_s() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/"]);
+    talk.conn.keep(talk.clock.at(1.0), b"rest");
+    assert_eq!(talk.conn.wants(), Wants { read: false, write: true });
+    assert_eq!(talk.conn.pending(), b"rest");
+    talk.conn.sent(talk.clock.at(5.0), 2);
+    assert_eq!((talk.conn.pending(), talk.deadline()), (b"st".as_slice(), Some(11.0)));
+    talk.expire(10.9);
+    assert!(!talk.conn.is_done());
+    talk.expire(11.0);
+    assert!(talk.conn.is_done());
+}
+
+#[test]
+fn an_answer_that_was_taken_leaves_an_idle_connection() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/"]);
+    talk.conn.keep(talk.clock.at(0.0), b"rest");
+    talk.conn.sent(talk.clock.at(9.0), 4);
+    assert_eq!((talk.conn.wants(), talk.deadline()), (Wants { read: true, write: false }, None));
+    assert_eq!(statuses(&talk.get(20.0, &["/"])), ["200"]);
+}
+
+#[test]
+fn half_a_head_has_10_s_from_its_first_byte_however_it_drips() {
+    let mut talk = Talk::new();
+    assert_eq!(talk.deadline(), None);
+    for (second, byte) in [(100.0, "G"), (103.0, "E"), (109.0, "T")] {
+        assert_eq!(talk.send(second, byte), "");
+        assert_eq!(talk.deadline(), Some(100.0 + PATIENCE.as_secs_f64()));
+    }
+    talk.expire(109.9);
+    assert!(!talk.conn.is_done());
+    assert_eq!(talk.expire(110.0), "");
+    assert!(talk.conn.is_done());
+}
+
+#[test]
+fn the_clock_of_a_head_begins_anew_with_each_request() {
+    let mut talk = Talk::new();
+    talk.send(0.0, "GET / HT");
+    let seen = talk.send(9.0, "TP/1.1\r\nHost: a\r\n\r\n\r\n");
+    assert_eq!((statuses(&seen), talk.deadline()), (vec!["200"], None));
+    talk.send(50.0, "G");
+    assert_eq!(talk.deadline(), Some(60.0));
+}
+
+#[test]
+fn a_held_request_is_asked_again_until_it_is_answered_then_comes_what_was_behind_it() {
+    let mut talk = Talk::new();
+    let seen = talk.get(0.0, &["/1", "/wait", "/3"]);
+    assert_eq!(bodies(&seen), ["Get /1 None"]);
+    assert!(talk.conn.is_held());
+    assert_eq!((talk.resume(1.0), talk.site.asked), (String::new(), 3));
+    assert_eq!(talk.get(1.0, &["/4"]), "");
+    talk.site.done = true;
+    assert_eq!(bodies(&talk.resume(2.0)), ["Get /wait None", "Get /3 None", "Get /4 None"]);
+    assert!(!talk.conn.is_held());
+    assert_eq!((talk.resume(3.0), talk.site.asked), (String::new(), 6));
+}
+
+#[test]
+fn a_held_request_is_overdue_at_its_own_time() {
+    let mut talk = Talk::new();
+    talk.get(3.0, &["/wait", "/2"]);
+    assert_eq!((talk.deadline(), talk.expire(62.9)), (Some(63.0), String::new()));
+    assert_eq!(bodies(&talk.expire(63.0)), ["overdue", "Get /2 None"]);
+    assert_eq!(talk.deadline(), None);
+}
+
+#[test]
+fn behind_a_held_request_no_more_than_a_head_is_kept() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/wait"]);
+    while talk.conn.wants().read {
+        talk.send(0.0, [b'x'; 1000]);
+        assert!(talk.site.asked == 1);
+    }
+    talk.site.done = true;
+    assert_eq!(statuses(&talk.resume(1.0)), ["200", "414"]);
+}
+
+#[test]
+fn half_closed_peers_get_their_answers_and_then_the_end() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/wait", "/2"]);
+    talk.conn.eof();
+    assert_eq!(talk.conn.wants(), Wants { read: false, write: false });
+    assert!(!talk.conn.is_done());
+    talk.site.done = true;
+    assert_eq!(statuses(&talk.resume(1.0)), ["200", "200"]);
+    assert!(talk.conn.is_done());
+
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/big?50000", "/big?50000", "/3"]);
+    talk.conn.eof();
+    assert!(!talk.conn.is_done());
+    assert_eq!(statuses(&talk.resume(1.0)), ["200"]);
+    assert!(talk.conn.is_done());
+}
+
+#[test]
+fn the_end_of_a_peer_that_asks_nothing_is_the_end() {
+    for bytes in ["", "GET / HTTP/1.1\r\nHost", &format!("GET /{HOST}")] {
+        let mut talk = Talk::new();
+        talk.send(0.0, bytes);
+        talk.conn.eof();
+        assert_eq!(talk.take(), "");
+        assert!(talk.conn.is_done(), "{bytes:?}");
+    }
+}
+
+#[test]
+fn the_end_of_a_peer_waits_for_what_is_unsent() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/"]);
+    talk.conn.keep(talk.clock.at(0.0), b"rest");
+    talk.conn.eof();
+    assert!(!talk.conn.is_done());
+    talk.conn.sent(talk.clock.at(0.0), 4);
+    assert!(talk.conn.is_done());
+}
+
+#[test]
+fn a_body_is_discarded_after_the_answer_until_the_peer_ends_it() {
+    let mut talk = Talk::new();
+    let seen = talk.send(0.0, format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nGET /{HOST}"));
+    assert_eq!(statuses(&seen), ["405"]);
+    assert!(!talk.conn.is_done());
+    // The answer has gone: once only our side is to be closed.
+    assert!(talk.conn.half_close(talk.clock.at(1.0)));
+    assert!(!talk.conn.half_close(talk.clock.at(1.0)));
+    assert_eq!(talk.get(2.0, &["/"]), "");
+    assert_eq!((talk.conn.wants(), talk.deadline()), (Wants { read: true, write: false }, Some(11.0)));
+    talk.conn.eof();
+    assert!(talk.conn.is_done());
+}
+
+#[test]
+fn lingering_is_bounded_in_time_and_bytes() {
+    let body = || {
+        let mut talk = Talk::new();
+        talk.send(0.0, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n");
+        assert!(talk.conn.half_close(talk.clock.at(0.0)));
+        talk
+    };
+    let mut talk = body();
+    talk.expire(LINGER.as_secs_f64() - 0.1);
+    assert!(!talk.conn.is_done());
+    talk.expire(LINGER.as_secs_f64());
+    assert!(talk.conn.is_done());
+    let mut talk = body();
+    let chunk = vec![0; 1024 * 1024];
+    for _ in 0..256 {
+        talk.send(0.0, &chunk);
+        assert!(!talk.conn.is_done());
+    }
+    talk.send(0.0, [0]);
+    assert!(talk.conn.is_done());
+}
+
+#[test]
+fn a_closing_answer_lingers_only_where_bytes_may_be_left() {
+    for (bytes, lingers) in [
+        ("GET / HTTP/1.0\r\n\r\n".to_owned(), false),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(), false),
+        ("GET / HTTP/1.0\r\n\r\nx".to_owned(), true),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n".to_owned(), true),
+        ("GET /\r\n".to_owned(), true),
+        (format!("GET / HTTP/1.0\r\nA: {}\r\n\r\n", "a".repeat(16384 - 23)), true),
+    ] {
+        let mut talk = Talk::new();
+        talk.send(0.0, &bytes);
+        assert_eq!(talk.conn.half_close(talk.clock.at(0.0)), lingers, "{}", bytes.len());
+        assert_eq!(talk.conn.is_done(), !lingers);
+    }
+}
+
+#[test]
+fn a_stream_is_fed_until_its_end() {
+    let mut talk = Talk::new();
+    let seen = talk.get(0.0, &["/logs", "/never"]);
+    assert!(seen.contains("\r\nConnection: close\r\n") && !seen.contains("Content-Length"), "{seen}");
+    assert_eq!((bodies(&seen), talk.conn.feed()), (vec!["first\n"], Some(Feed::Logs(None))));
+    talk.conn.push(b"second\n", &mut talk.out);
+    assert_eq!((talk.take(), talk.deadline()), ("second\n".to_owned(), None));
+    assert_eq!(talk.get(0.0, &["/never"]), "");
+    talk.conn.end_of_stream();
+    assert_eq!((talk.conn.feed(), talk.conn.half_close(talk.clock.at(0.0))), (None, true));
+}
+
+#[test]
+fn a_stream_ends_when_its_reader_does() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/events"]);
+    talk.conn.eof();
+    assert!(talk.conn.is_done());
+}
+
+#[test]
+fn a_reader_that_falls_behind_is_dropped_and_not_buffered_for() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/events"]);
+    talk.conn.keep(talk.clock.at(0.0), b"unsent");
+    let chunk = [b'x'; 1024];
+    for _ in 0..64 {
+        talk.conn.push(&chunk, &mut talk.out);
+        assert!(!talk.conn.is_done());
+    }
+    assert_eq!((talk.take(), talk.conn.pending().len()), (String::new(), 6 + 64 * 1024));
+    talk.conn.push(&chunk, &mut talk.out);
+    assert!(talk.conn.is_done());
+    assert_eq!(talk.conn.pending(), b"");
+}
+
+#[test]
+fn a_reader_of_a_stream_must_go_on_reading() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/events"]);
+    talk.conn.keep(talk.clock.at(0.0), b"unsent");
+    talk.conn.sent(talk.clock.at(6.0), 1);
+    assert_eq!(talk.deadline(), Some(16.0));
+    talk.conn.push(b"more", &mut talk.out);
+    assert_eq!(talk.conn.pending(), b"nsentmore");
+    talk.conn.sent(talk.clock.at(7.0), 9);
+    assert_eq!(talk.deadline(), None);
+}
+
+#[test]
+fn room_is_made_by_unfinished_requests_first_and_by_waiting_ones_last() {
+    // One epoch for all, or their ages could not be compared.
+    let clock = Clock::new();
+    let mut talks = Vec::new();
+    for (name, second, bytes) in [
+        ("waits since 2", 2.0, format!("GET /wait{HOST}")),
+        ("streams since 1", 1.0, format!("GET /events{HOST}")),
+        ("idle since 5", 5.0, format!("GET /{HOST}")),
+        ("idle since 0", 0.0, String::new()),
+        ("half since 7", 7.0, "GET".to_owned()),
+        ("half since 6", 6.0, "GET".to_owned()),
+        ("lingers since 8", 8.0, "BAD\r\n".to_owned()),
+    ] {
+        let mut talk = Talk { clock: Clock(clock.0), conn: Conn::new(clock.at(0.0)), ..Talk::new() };
+        if !bytes.is_empty() {
+            talk.send(second, &bytes);
+        }
+        talk.conn.half_close(clock.at(second));
+        talks.push((talk.conn.rank(), name));
+    }
+    talks.sort();
+    let order: Vec<&str> = talks.into_iter().map(|(_, name)| name).collect();
+    assert_eq!(
+        order,
+        [
+            "half since 6",
+            "half since 7",
+            "lingers since 8",
+            "idle since 0",
+            "idle since 5",
+            "streams since 1",
+            "waits since 2",
+        ]
+    );
+}
+
+#[test]
+fn a_site_that_gives_no_answer_is_not_waited_for() {
+    struct Silent;
+    impl Site for Silent {
+        fn answer(&mut self, now: Now, request: &Request<'_>, _: Reply<'_>) -> Next {
+            match request.path {
+                "/wait" => Next::Wait(Some(now.mono)),
+                _ => Next::Answered,
+            }
+        }
+    }
+    for path in ["/", "/wait"] {
+        let clock = Clock::new();
+        let (mut conn, mut out) = (Conn::new(clock.at(0.0)), Out::new());
+        conn.receive(clock.at(0.0), format!("GET {path}{HOST}").as_bytes(), &mut Silent, &mut out);
+        conn.expire(clock.at(0.0), &mut Silent, &mut out);
+        assert_eq!(statuses(&String::from_utf8(out.bytes).unwrap()), ["500"]);
+    }
+}
+
+#[test]
+fn the_date_moves_with_the_wall_clock() {
+    let mut talk = Talk::new();
+    let head = format!("GET /{HOST}");
+    let mut dates = Vec::new();
+    for seconds in [0, 0, 1, 86_400] {
+        let mut now = talk.clock.at(0.0);
+        now.wall += Duration::from_secs(seconds);
+        talk.conn.receive(now, head.as_bytes(), &mut talk.site, &mut talk.out);
+        let seen = talk.take();
+        dates.push(seen.lines().find_map(|line| line.strip_prefix("Date: ")).unwrap().to_owned());
+    }
+    assert_eq!(
+        dates,
+        [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:38 GMT",
+            "Mon, 07 Nov 1994 08:49:37 GMT",
+        ]
+    );
+}
