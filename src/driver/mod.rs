@@ -10,3 +10,7 @@ pub mod server;
 pub mod signals;
 pub mod sink;
 pub mod terminal;
+//! Driver does: it owns every descriptor and takes no decision.
+
+pub mod cgroup;
+pub mod sample;

@@ -18,6 +18,7 @@ pub mod quote;
 pub mod random;
 pub mod record;
 pub mod restart;
+pub mod oom;
 pub mod site;
 pub mod status;
 pub mod tail;

@@ -6,3 +6,7 @@ pub mod signal;
 pub mod spawn;
 pub mod stdio;
 pub mod wait;
+//! Sys calls the kernel: the only place for `unsafe`, for libc and for reading clocks. It knows nothing of kapo.
+
+pub mod clock;
+pub mod page;
