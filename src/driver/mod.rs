@@ -13,4 +13,5 @@ pub mod terminal;
 //! Driver does: it owns every descriptor and takes no decision.
 
 pub mod cgroup;
+pub mod client;
 pub mod sample;

@@ -1,0 +1,73 @@
+//! `kapo check` and `kapo wait`: one blocking request to a kapo, for HEALTHCHECK in images that hold nothing else,
+//! and for scripts. Names are resolved by the C library; everything has one deadline.
+
+mod exchange;
+mod target;
+
+use std::io::Write;
+use std::time::Duration;
+
+use exchange::{Answer, Failure, exchange};
+use target::Target;
+
+use crate::config::{Check, Config, Probe, Wait};
+use crate::error::{EXIT_SETUP, EXIT_TIMEOUT};
+
+/// Asks for a probe and says why on stdout, in one line: 0 for an answer of 2xx, 1 for anything else.
+pub fn check(config: &Config, options: &Check) -> u8 {
+    let (path, what) = match options.probe {
+        Probe::Live => ("/livez", "live"),
+        Probe::Ready => ("/readyz", "ready"),
+        Probe::Health => ("/healthz", "healthy"),
+    };
+    let (code, line) = match ask(config, options.url.as_deref(), path, Some(options.timeout), true) {
+        Ok(Answer { status: 200..=299, .. }) => (0, format!("{what}: ok")),
+        Ok(Answer { status, body, .. }) => match first_line(&body) {
+            reason if reason.is_empty() => (1, format!("not {what}: HTTP {status}")),
+            reason => (1, format!("not {what}: HTTP {status}: {reason}")),
+        },
+        Err(failure) => (1, failure.to_string()),
+    };
+    // The exit code is the answer, whether or not anybody reads the line.
+    let _ = writeln!(std::io::stdout(), "{line}");
+    code
+}
+
+/// Waits for the end of the job and gives its code; 124 when `--timeout` has passed before, 125 when nobody answers
+/// or it is no kapo that does, with the reason on stderr.
+pub fn wait(config: &Config, options: &Wait) -> u8 {
+    let (code, line) = match ask(config, options.url.as_deref(), "/wait", options.timeout, false) {
+        Ok(Answer { kapo_exit_code: Some(code), .. }) => return code,
+        Ok(Answer { status, .. }) => {
+            (EXIT_SETUP, format!("no kapo answers: HTTP {status} without Kapo-Exit-Code"))
+        }
+        Err(Failure::TimedOut) => return EXIT_TIMEOUT,
+        Err(failure) => (EXIT_SETUP, failure.to_string()),
+    };
+    let _ = writeln!(std::io::stderr(), "kapo: {line}");
+    code
+}
+
+fn ask(
+    config: &Config,
+    url: Option<&str>,
+    path: &str,
+    timeout: Option<Duration>,
+    body: bool,
+) -> Result<Answer, Failure> {
+    let target = match url {
+        Some(url) => Target::parse(url, path),
+        None => Target::of(&config.listen, path),
+    };
+    exchange(&target.map_err(Failure::Other)?, timeout, body)
+}
+
+/// What a person may be shown of a body: one line, without control characters.
+fn first_line(body: &[u8]) -> String {
+    let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let shown = String::from_utf8_lossy(line);
+    shown.trim().chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Whom `check` and `wait` ask, and for what: from a URL, or from the options that tell kapo where to listen.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::config::{Interface, Listen};
+
+/// Where to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A name or an address, and a port.
+    Tcp(String, u16),
+    /// A Unix socket in the file system.
+    Path(Vec<u8>),
+    /// One in the abstract name space.
+    Abstract(Vec<u8>),
+}
+
+/// What to ask of whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Where to connect.
+    pub peer: Peer,
+    /// For the field Host.
+    pub authority: String,
+    /// Path and query.
+    pub path: String,
+}
+
+impl Target {
+    /// The kapo that the same options start on this machine.
+    pub fn of(listen: &Listen, path: &str) -> Result<Target, String> {
+        let peer = match &listen.interface {
+            Interface::Path(path) => Peer::Path(path.as_os_str().as_bytes().to_vec()),
+            Interface::Abstract(name) => Peer::Abstract(name.clone()),
+            Interface::Ip(_) if listen.port == 0 => return Err("port 0 names no port to ask".to_owned()),
+            // Nobody can be reached at the address that means all of them.
+            Interface::Ip(IpAddr::V4(ip)) if ip.is_unspecified() => {
+                Peer::Tcp(Ipv4Addr::LOCALHOST.to_string(), listen.port)
+            }
+            Interface::Ip(IpAddr::V6(ip)) if ip.is_unspecified() => {
+                Peer::Tcp(Ipv6Addr::LOCALHOST.to_string(), listen.port)
+            }
+            Interface::Ip(ip) => Peer::Tcp(ip.to_string(), listen.port),
+        };
+        Ok(Target { authority: authority(&peer), peer, path: path.to_owned() })
+    }
+
+    /// `http://HOST[:PORT][/PATH]`, `unix:/PATH` or `unix:@NAME`. Where no path is named, or only `/`, which answers
+    /// 200 whatever the state is, `path` is asked for.
+    pub fn parse(url: &str, path: &str) -> Result<Target, String> {
+        let wrong = |why: &str| Err(format!("{why}: {url}"));
+        if let Some(name) = url.strip_prefix("unix:") {
+            let peer = match name.strip_prefix('@') {
+                Some("") => return wrong("no socket in URL"),
+                Some(name) => Peer::Abstract(name.into()),
+                None if name.starts_with('/') => Peer::Path(name.into()),
+                None => return wrong("no absolute path in URL"),
+            };
+            return Ok(Target { authority: authority(&peer), peer, path: path.to_owned() });
+        }
+        let Some(rest) =
+            url.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")).and(url.get(7..))
+        else {
+            return wrong("not a URL that begins with http:// or unix:");
+        };
+        let rest = rest.split('#').next().unwrap_or_default();
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (host, named) = rest.split_at(end);
+        if !rest.bytes().all(|byte| byte.is_ascii_graphic()) || host.contains('@') {
+            return wrong("not a correct URL");
+        }
+        let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+            Some((name, port)) if name.parse::<Ipv6Addr>().is_ok() => (name, port),
+            Some(_) => return wrong("no IPv6 address in URL"),
+            None => host.split_at(host.find(':').unwrap_or(host.len())),
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => 80,
+            Some("") => 80,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
+                Ok(port) if port > 0 => port,
+                _ => return wrong("no port from 1 to 65535 in URL"),
+            },
+            _ => return wrong("no port from 1 to 65535 in URL"),
+        };
+        if name.is_empty() {
+            return wrong("no host in URL");
+        }
+        let path = match named {
+            "" | "/" => path.to_owned(),
+            query if query.starts_with('?') => format!("{path}{query}"),
+            named => named.to_owned(),
+        };
+        Ok(Target { peer: Peer::Tcp(name.to_owned(), port), authority: host.to_owned(), path })
+    }
+}
+
+fn authority(peer: &Peer) -> String {
+    match peer {
+        Peer::Tcp(name, port) if name.contains(':') => format!("[{name}]:{port}"),
+        Peer::Tcp(name, port) => format!("{name}:{port}"),
+        Peer::Path(_) | Peer::Abstract(_) => "localhost".to_owned(),
+    }
+}
+
+/// `127.0.0.1:6666`, `/run/kapo.sock`, `@kapo`.
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Peer::Tcp(..) => f.write_str(&authority(self)),
+            Peer::Path(path) => f.write_str(&String::from_utf8_lossy(path)),
+            Peer::Abstract(name) => write!(f, "@{}", String::from_utf8_lossy(name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn tcp(name: &str, port: u16) -> Peer {
+        Peer::Tcp(name.to_owned(), port)
+    }
+
+    #[test]
+    fn a_url_names_host_port_and_path() {
+        for (url, peer, authority, path) in [
+            ("http://web", tcp("web", 80), "web", "/readyz"),
+            ("HTTP://web:6666/", tcp("web", 6666), "web:6666", "/readyz"),
+            ("http://10.0.0.1:1/livez?verbose#x", tcp("10.0.0.1", 1), "10.0.0.1:1", "/livez?verbose"),
+            ("http://[::1]:6666?a=b", tcp("::1", 6666), "[::1]:6666", "/readyz?a=b"),
+            ("http://[::1]", tcp("::1", 80), "[::1]", "/readyz"),
+            ("unix:/run/kapo.sock", Peer::Path(b"/run/kapo.sock".to_vec()), "localhost", "/readyz"),
+            ("unix:@kapo", Peer::Abstract(b"kapo".to_vec()), "localhost", "/readyz"),
+        ] {
+            let target = Target { peer, authority: authority.to_owned(), path: path.to_owned() };
+            assert_eq!(Target::parse(url, "/readyz"), Ok(target), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_the_reason() {
+        for (url, why) in [
+            ("", "not a URL that begins with http:// or unix:"),
+            ("localhost:6666", "not a URL that begins with http:// or unix:"),
+            ("https://web", "not a URL that begins with http:// or unix:"),
+            ("http://", "no host in URL"),
+            ("http://:80/", "no host in URL"),
+            ("http://web:0", "no port from 1 to 65535 in URL"),
+            ("http://web:65536", "no port from 1 to 65535 in URL"),
+            ("http://web:+1", "no port from 1 to 65535 in URL"),
+            ("http://::1:80", "no port from 1 to 65535 in URL"),
+            ("http://[::1]80", "no port from 1 to 65535 in URL"),
+            ("http://[web]:80", "no IPv6 address in URL"),
+            ("http://a b/", "not a correct URL"),
+            ("http://a/\r\nX: y", "not a correct URL"),
+            ("http://user@web/", "not a correct URL"),
+            ("http://\u{e9}/", "not a correct URL"),
+            ("unix:relative", "no absolute path in URL"),
+            ("unix:@", "no socket in URL"),
+        ] {
+            assert_eq!(Target::parse(url, "/"), Err(format!("{why}: {url}")));
+        }
+    }
+
+    #[test]
+    fn without_a_url_the_address_is_the_one_kapo_listens_on() {
+        let of = |interface, port| {
+            let listen = Listen { port, interface, sidebind: false, socket_activation: false };
+            Target::of(&listen, "/wait").map(|target| (target.peer, target.authority))
+        };
+        let ip = |text: &str| Interface::Ip(text.parse().unwrap());
+        let local = |name: &str, authority: &str| Ok((tcp(name, 6666), authority.to_owned()));
+        assert_eq!(of(ip("0.0.0.0"), 6666), local("127.0.0.1", "127.0.0.1:6666"));
+        assert_eq!(of(ip("::"), 6666), local("::1", "[::1]:6666"));
+        assert_eq!(of(ip("10.1.2.3"), 6666), local("10.1.2.3", "10.1.2.3:6666"));
+        assert_eq!(of(ip("0.0.0.0"), 0), Err("port 0 names no port to ask".to_owned()));
+        let path = Interface::Path(PathBuf::from("/run/k"));
+        assert_eq!(of(path, 0), Ok((Peer::Path(b"/run/k".to_vec()), "localhost".to_owned())));
+        let name = Interface::Abstract(b"k".to_vec());
+        assert_eq!(of(name, 6666), Ok((Peer::Abstract(b"k".to_vec()), "localhost".to_owned())));
+    }
+}

@@ -1,0 +1,222 @@
+//! The client against servers of the tests' own on loopback, each of which answers one connection as it is told.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{Capture, Interface, Listen, Mode};
+
+/// Long enough never to pass where an answer comes.
+const LONG: Duration = Duration::from_secs(60);
+/// Short, where none comes.
+const SHORT: Duration = Duration::from_millis(100);
+
+fn config(interface: Interface, port: u16) -> Config {
+    Config {
+        listen: Listen { port, interface, sidebind: false, socket_activation: false },
+        capture: Capture::default(),
+        hide_args: false,
+        max_connections: 512,
+        quiet: false,
+        mode: Mode::Wait(Wait { url: None, timeout: None }),
+    }
+}
+
+/// Reads one request, sends `answer` and, unless it is `held` open until the client goes, closes. Gives the request.
+fn serve(mut stream: impl Read + Write, answer: &[u8], held: bool) -> String {
+    let mut request = Vec::new();
+    let mut byte = [0];
+    while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+        request.push(byte[0]);
+    }
+    stream.write_all(answer).unwrap();
+    if held {
+        // Returns when the client has closed, with or without an error.
+        let _ = stream.read(&mut byte);
+    }
+    String::from_utf8(request).unwrap()
+}
+
+/// A server for one connection on loopback; its port, and what it was asked.
+fn server(answer: &'static str, held: bool) -> (u16, JoinHandle<String>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || serve(listener.accept().unwrap().0, answer.as_bytes(), held));
+    (port, thread)
+}
+
+/// What [`ask`] makes of an answer.
+fn asked(answer: &'static str, held: bool, body: bool) -> Result<Answer, Failure> {
+    let (port, server) = server(answer, held);
+    let all = Interface::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let result =
+        ask(&config(all, port), None, "/readyz", Some(if held && !body { SHORT } else { LONG }), body);
+    server.join().unwrap();
+    result
+}
+
+fn answer(status: u16, kapo_exit_code: Option<u8>, body: &str) -> Result<Answer, Failure> {
+    Ok(Answer { status, kapo_exit_code, body: body.as_bytes().to_vec() })
+}
+
+#[test]
+fn an_answer_is_read_to_the_end_of_its_body() {
+    for (text, held, expected) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true, answer(200, None, "ok")),
+        ("HTTP/1.1 503 Service Unavailable\r\n\r\nwhy\nmore", false, answer(503, None, "why\nmore")),
+        ("HTTP/1.0 204 No Content\r\n\r\n", true, answer(204, None, "")),
+        (
+            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            true,
+            answer(200, None, ""),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            true,
+            answer(200, None, ""),
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", false, answer(200, None, "ok")),
+        (
+            "HTTP/1.1 200 OK\r\nKAPO-EXIT-CODE: 143\r\nContent-Length: 0\r\n\r\n",
+            true,
+            answer(200, Some(143), ""),
+        ),
+        ("HTTP/1.1 200 OK\r\nKapo-Exit-Code: 256\r\nContent-Length: 0\r\n\r\n", true, answer(200, None, "")),
+    ] {
+        assert_eq!(asked(text, held, true), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_told_apart() {
+    let closed = |result: Result<Answer, Failure>| match result {
+        Err(Failure::Other(line)) => line.split_once(' ').unwrap().1.to_owned(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(closed(asked("", false, true)), "closed the connection without an answer");
+    assert_eq!(closed(asked("HTTP/1.1 200", false, true)), "closed the connection without an answer");
+    assert!(closed(asked("SSH-2.0-OpenSSH_9.2\r\n", false, true)).starts_with("HTTP answer from 127.0.0.1:"));
+    assert_eq!(asked("", true, false), Err(Failure::TimedOut));
+    assert_eq!(asked("HTTP/1.1 200 OK\r\n", true, false), Err(Failure::TimedOut));
+}
+
+#[test]
+fn the_probe_that_is_asked_for_goes_over_the_wire() {
+    for (probe, url_path, line) in [
+        (Probe::Live, "", "GET /livez HTTP/1.1"),
+        (Probe::Ready, "/", "GET /readyz HTTP/1.1"),
+        (Probe::Health, "", "GET /healthz HTTP/1.1"),
+        (Probe::Health, "/other?x", "GET /other?x HTTP/1.1"),
+    ] {
+        let (port, server) = server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false);
+        let url = Some(format!("http://localhost:{port}{url_path}"));
+        let nobody = config(Interface::Path("/nowhere".into()), 1);
+        assert_eq!(check(&nobody, &Check { probe, url, timeout: LONG }), 0);
+        let request = server.join().unwrap();
+        let mut lines = request.lines();
+        assert_eq!(lines.next(), Some(line));
+        assert_eq!(lines.next(), Some(format!("Host: localhost:{port}").as_str()));
+    }
+}
+
+#[test]
+fn check_exits_with_0_or_1_whatever_happens() {
+    let check = |port, timeout| {
+        let local = Interface::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        check(&config(local, port), &Check { probe: Probe::Ready, url: None, timeout })
+    };
+    for (text, code) in [
+        ("HTTP/1.1 200 OK\r\n\r\n", 0),
+        ("HTTP/1.1 301 Moved\r\n\r\n", 1),
+        ("HTTP/1.1 503 x\r\n\r\nwhy\n", 1),
+        ("nonsense\r\n\r\n", 1),
+        ("", 1),
+    ] {
+        let (port, server) = server(text, false);
+        assert_eq!(check(port, LONG), code, "{text}");
+        server.join().unwrap();
+    }
+    let (port, server) = server("", true);
+    assert_eq!(check(port, SHORT), 1);
+    server.join().unwrap();
+    // Bound and let go again: nobody listens there.
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    assert_eq!(check(free, LONG), 1);
+    assert_eq!(check(0, LONG), 1);
+}
+
+#[test]
+fn wait_exits_with_the_code_of_the_job() {
+    let wait = |port: u16, timeout| {
+        let url = Some(format!("http://127.0.0.1:{port}"));
+        wait(&config(Interface::Path("/nowhere".into()), 1), &Wait { url, timeout })
+    };
+    for (text, held, timeout, code) in [
+        ("HTTP/1.1 200 OK\r\nKapo-Exit-Code: 7\r\nContent-Length: 99\r\n\r\n[", true, None, 7),
+        ("HTTP/1.1 200 OK\r\nKapo-Exit-Code: 0\r\n\r\n", false, Some(LONG), 0),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", false, None, 125),
+        ("", false, None, 125),
+        ("", true, Some(SHORT), 124),
+    ] {
+        let (port, server) = server(text, held);
+        assert_eq!(wait(port, timeout), code, "{text}");
+        assert!(server.join().unwrap().starts_with("GET /wait HTTP/1.1\r\n"));
+    }
+}
+
+#[test]
+fn unix_sockets_are_asked_by_path_and_by_name() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let name = format!("kapo-test-{}", std::process::id()).into_bytes();
+    let abstract_one = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let text = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for (listener, interface) in [
+        (UnixListener::bind(&path).unwrap(), Interface::Path(path.clone())),
+        (abstract_one, Interface::Abstract(name)),
+    ] {
+        let thread = std::thread::spawn(move || serve(listener.accept().unwrap().0, text, false));
+        assert_eq!(ask(&config(interface, 1), None, "/livez", Some(LONG), true), answer(200, None, "ok"));
+        assert!(thread.join().unwrap().contains("\r\nHost: localhost\r\n"));
+    }
+    let gone = ask(&config(Interface::Path(path.clone()), 1), None, "/livez", Some(LONG), true);
+    let line = format!("cannot connect to {}: Connection refused", path.display());
+    assert_eq!(gone, Err(Failure::Other(line)));
+}
+
+#[test]
+fn a_full_queue_of_a_unix_socket_does_not_outlast_the_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    // The shortest queue holds one, and nobody accepts it.
+    rustix::net::listen(&listener, 0).unwrap();
+    let _queued = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let result = ask(&config(Interface::Path(path), 1), None, "/livez", Some(SHORT), true);
+    assert_eq!(result, Err(Failure::TimedOut));
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_said_to_be_the_reason() {
+    // Longer than a label of the DNS may be: refused without asking any server.
+    let name = "x".repeat(64);
+    let url = format!("http://{name}:1/");
+    match ask(&config(Interface::Path("/nowhere".into()), 1), Some(&url), "/livez", Some(LONG), true) {
+        Err(Failure::Other(line)) => assert!(line.starts_with(&format!("cannot resolve {name}: ")), "{line}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_the_first_line_of_a_reason_is_shown_and_no_control_characters() {
+    assert_eq!(first_line(b"why\nmore"), "why");
+    assert_eq!(first_line(b"\x1b[31mred\x07\r\n"), "[31mred");
+    assert_eq!(first_line(b""), "");
+    assert_eq!(first_line(&[b'x'; 1_000]).len(), 200);
+    assert_eq!(first_line(b"\xff"), "\u{fffd}");
+}
