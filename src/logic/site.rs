@@ -183,7 +183,6 @@ fn refuse(reason: &'static str) -> Answer<'static> {
 impl Site for View<'_> {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
         let route = Route::of(request.path, self.tail.is_some());
-        let head = request.method == Method::Head;
         let (code, next) = match self.decide(now, route, request) {
             Answer::Wait(until) => return Next::Wait(until),
             Answer::Whole { code, content_type, extra, body } => {
@@ -194,9 +193,9 @@ impl Site for View<'_> {
                 (code, Next::Answered)
             }
             Answer::Stream { next, content_type, first } => {
-                reply.stream(content_type, &[], if head { &[] } else { &first });
-                // Nothing follows the head of an answer to HEAD.
-                (200, if head { Next::Answered } else { next })
+                // With HEAD the reply leaves the content out, and the connection ends after the head.
+                reply.stream(content_type, &[], &first);
+                (200, next)
             }
         };
         self.counts.answered(route, code);
