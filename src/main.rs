@@ -5,9 +5,27 @@
 mod entry;
 
 use std::ffi::OsString;
+use std::io::Write;
+
+use kapo::cli::{self, Order};
+use kapo::driver;
 
 /// Called by `entry` with all words, the program's name first; what it returns is the exit code.
 fn start(words: Vec<OsString>) -> u8 {
-    let _ = words;
-    0
+    let mut words = words.into_iter();
+    let argv0 = words.next().unwrap_or_else(|| "kapo".into()).to_string_lossy().into_owned();
+    let variable = |name: &str| std::env::var_os(name);
+    let result = match cli::parse(words.collect(), &variable) {
+        Ok(Order::Print(text)) => {
+            // A reader who has gone away (kapo --help | head) has seen enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Ok(0)
+        }
+        Ok(Order::Do(config)) => driver::run(&config, argv0, &variable),
+        Err(error) => Err(error),
+    };
+    result.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "kapo: {error}");
+        error.exit_code()
+    })
 }

@@ -1,17 +1,141 @@
 //! Driver does: it owns mio and every descriptor, and takes no decision.
+//!
+//! [`run`] opens all that can fail, loudly and with an exit code, and then hands over to the loop. In the loop nothing
+//! returns an error upwards: a PID 1 that dies takes the container with it.
 
 pub mod capture;
+pub mod cgroup;
+pub mod client;
 pub mod connection;
+pub mod event_loop;
+pub mod job;
 pub mod listener;
+pub mod manager;
 pub mod output;
 pub mod poll;
 pub mod program;
+pub mod sample;
 pub mod server;
 pub mod signals;
 pub mod sink;
 pub mod terminal;
-//! Driver does: it owns every descriptor and takes no decision.
 
-pub mod cgroup;
-pub mod client;
-pub mod sample;
+use std::ffi::OsString;
+use std::time::UNIX_EPOCH;
+
+use rustix::event::epoll::EventFlags;
+use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, set_child_subreaper, setrlimit};
+
+use crate::config::{self, Config, Mode};
+use crate::error::{Error, reason};
+use crate::logic::lifecycle::Event;
+use crate::logic::record::Record;
+use crate::sys;
+use event_loop::{Stage, clock};
+use job::{Beginning, Job};
+use listener::Listener;
+use poll::{Epoll, Source};
+use server::Server;
+use signals::Signals;
+
+/// Descriptors beside the connections: standard ones, epoll, signalfd, listeners, pipes, a scrape's file.
+const OWN_DESCRIPTORS: u64 = 32;
+
+/// Does what the user asked for; the exit code. `argv0` is kapo's own name, `variable` looks into the environment.
+pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<u8, Error> {
+    match &config.mode {
+        Mode::Job(options) => run_job(config, options, argv0, variable),
+        Mode::Watch(_) => Err(Error::Setup("watch does not work yet".to_owned())),
+        Mode::Check(options) => Ok(client::check(config, options)),
+        Mode::Wait(options) => Ok(client::wait(config, options)),
+    }
+}
+
+fn run_job(
+    config: &Config,
+    options: &config::Job,
+    argv0: String,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<u8, Error> {
+    let parent = getppid();
+    let signals = Signals::take_over().map_err(|e| Error::setup("take over", "signals", reason(&e)))?;
+    // Orphans of the command become ours to reap, PID 1 or not.
+    set_child_subreaper(Some(getpid()))
+        .map_err(|e| Error::setup("become", "a subreaper", reason(&e.into())))?;
+    let open_files = raise_open_files(config.max_connections);
+    let now = clock();
+    let mut stage = open_stage(config, argv0, &signals, now)?;
+    let sidebind_port = listen(config, &mut stage, now)?;
+    let beginning = Beginning { now, variable, signals: &signals, open_files, sidebind_port };
+    let mut job = Job::new(config, options, &beginning, &mut stage)?;
+    let orphaned = options.parent_death_signal.filter(|signal| !ask_for_parent_death(*signal, parent));
+
+    // The point of no return: from here on nothing fails upwards.
+    if let Some(signal) = orphaned {
+        job.orphaned(now, signal, &mut stage);
+    }
+    job.handle(now, Event::Start, &mut stage);
+    match stage.exit {
+        Some(code) => Ok(code),
+        None => Ok(event_loop::run(&mut job, &signals, &mut stage)),
+    }
+}
+
+/// The poll with signals in it, and a server that nobody knows of yet.
+fn open_stage(
+    config: &Config,
+    argv0: String,
+    signals: &Signals,
+    now: crate::logic::Now,
+) -> Result<Stage, Error> {
+    let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
+    let epoll = Epoll::new().map_err(failed)?;
+    epoll.add(signals, Source::Signals, EventFlags::IN).map_err(|e| failed(e.into()))?;
+    // Event ids go on from one kapo to the next, so that a client that reconnects never takes a new one for known.
+    let first_event =
+        now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).saturating_mul(1_000);
+    let server = Server::new(config.max_connections, argv0, first_event);
+    Ok(Stage::new(epoll, server, config.quiet))
+}
+
+/// Listens as the options say; SidebindPort.
+fn listen(config: &Config, stage: &mut Stage, now: crate::logic::Now) -> Result<u16, Error> {
+    if config.listen.socket_activation {
+        return Err(Error::Setup("--socket-activation does not work yet".to_owned()));
+    }
+    let main = Listener::bind(&config.listen)?;
+    let mut sidebind_port = 0;
+    let mut listeners = vec![main];
+    if config.listen.sidebind {
+        let above = listeners.first().and_then(Listener::port).unwrap_or(config.listen.port);
+        let side = Listener::sidebind(&config.listen.interface, above)?;
+        sidebind_port = side.port().unwrap_or(0);
+        listeners.push(side);
+    }
+    for listener in listeners {
+        stage.log(now, &Record::info("listening").with("address", listener.address()));
+        stage
+            .server
+            .listen(&stage.epoll, listener, true)
+            .map_err(|e| Error::setup("listen on", "a socket", reason(&e.into())))?;
+    }
+    Ok(sidebind_port)
+}
+
+/// Makes room for all connections where the limit allows it; what it was before, if it was changed.
+fn raise_open_files(connections: usize) -> Option<(u64, u64)> {
+    let before = getrlimit(Resource::Nofile);
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OWN_DESCRIPTORS);
+    let (soft, hard) = (before.current?, before.maximum.unwrap_or(u64::MAX));
+    if soft >= wanted || soft >= hard {
+        return None;
+    }
+    let raised = Rlimit { current: Some(wanted.min(hard)), maximum: before.maximum };
+    setrlimit(Resource::Nofile, raised).ok().map(|()| (soft, before.maximum.unwrap_or(u64::MAX)))
+}
+
+/// Asks for a signal at the death of our parent; false, when that has happened already.
+fn ask_for_parent_death(signal: crate::signal::Signal, parent: Option<rustix::process::Pid>) -> bool {
+    sys::signal::on_parent_death(i32::from(signal.number()));
+    getppid() == parent
+}

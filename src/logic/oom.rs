@@ -56,9 +56,9 @@ impl Oom {
         killed && !ours && recent
     }
 
-    /// Kills since kapo's start.
-    pub fn total(&self) -> u64 {
-        self.last.saturating_sub(self.first)
+    /// Kills since kapo's start, where the counter stands at `count` now; `None`: it cannot be read any more.
+    pub fn total_at(&self, count: Option<u64>) -> u64 {
+        count.unwrap_or(self.last).saturating_sub(self.first)
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
         let term = Exit::Signal { signal: Signal::TERM, core_dumped: false };
         assert!(!oom.is_cause(now, term, false));
         assert!(!oom.is_cause(now + RECENT + Duration::from_millis(1), KILLED, false), "long ago");
-        assert_eq!(oom.total(), 2);
+        assert_eq!(oom.total_at(None), 2);
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
         assert!(!oom.is_cause(now, KILLED, false));
         assert_eq!(oom.observed(now, 2), 0);
         assert!(!oom.is_cause(now, KILLED, false));
-        assert_eq!(oom.total(), 2);
+        assert_eq!(oom.total_at(None), 2);
     }
 
     #[test]

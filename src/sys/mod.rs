@@ -1,12 +1,9 @@
-//! Calls the kernel; knows nothing of kapo. The only layer with `unsafe` and the only one that reads a clock. What
+//! Sys calls the kernel: the only place for `unsafe`, for libc and for reading clocks. It knows nothing of kapo. What
 //! rustix offers is called directly by `driver`; here is what it lacks.
 
 pub mod clock;
+pub mod page;
 pub mod signal;
 pub mod spawn;
 pub mod stdio;
 pub mod wait;
-//! Sys calls the kernel: the only place for `unsafe`, for libc and for reading clocks. It knows nothing of kapo.
-
-pub mod clock;
-pub mod page;

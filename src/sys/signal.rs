@@ -100,6 +100,20 @@ pub fn set_default(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
+/// kill(2): to a process, or, where `whom` is negative, to the group of that number. Any number may be sent, also
+/// real-time ones.
+pub fn send(whom: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: plain integers.
+    if unsafe { libc::kill(whom, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has the kernel send us `signal` when our parent dies (PR_SET_PDEATHSIG). A parent that is dead already tells
+/// nothing any more: compare getppid(2) before and after.
+pub fn on_parent_death(signal: i32) {
+    // SAFETY: plain integers; fails for numbers that are no signals only.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

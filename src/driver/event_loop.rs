@@ -1,0 +1,152 @@
+//! The loop: waits for events or the next deadline, in one place, and gives each source its turn. Signals come first,
+//! so that the answers given in the same turn are true.
+
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventFlags;
+
+use super::poll::{Epoll, Source};
+use super::server::{Server, Subject};
+use super::signals::Signals;
+use super::sink::{Sinks, Written};
+use crate::logic::record::{Level, Record};
+use crate::logic::{Now, Sender, Stream};
+use crate::signal::Signal;
+use crate::sys;
+
+/// So many events are taken out of the kernel at once; those that are ready stay ready.
+const EVENTS: usize = 64;
+
+/// What every mode works with.
+pub struct Stage {
+    /// Who is waited for.
+    pub epoll: Epoll,
+    /// The HTTP side.
+    pub server: Server,
+    /// Our own stdout and stderr.
+    pub sinks: Sinks<'static>,
+    /// `--quiet`.
+    pub quiet: bool,
+    /// Set: the loop ends after this turn, with this code.
+    pub exit: Option<u8>,
+    /// Outlets that epoll waits for, because something could not be written.
+    outlets: [bool; 2],
+}
+
+impl Stage {
+    /// Nobody is waited for yet.
+    pub fn new(epoll: Epoll, server: Server, quiet: bool) -> Stage {
+        let sinks = Sinks::open(sys::stdio::stdout(), sys::stdio::stderr());
+        Stage { epoll, server, sinks, quiet, exit: None, outlets: [false; 2] }
+    }
+
+    /// Writes a record of kapo's own, as far as `--quiet` allows.
+    pub fn log(&mut self, now: Now, record: &Record) {
+        if !(self.quiet && record.level() == Level::Info) {
+            self.sinks.log(now.wall, record);
+        }
+    }
+
+    /// One line for people on stderr.
+    pub fn complain(&mut self, text: &str) {
+        let line = format!("kapo: {text}\n");
+        match self.sinks.of(Stream::Stderr).write(Stream::Stderr, line.as_bytes()) {
+            // Whoever does not read what we say does not hear it.
+            Written::All | Written::Part(_) | Written::Full | Written::Broken(_) => {}
+        }
+    }
+
+    /// Waits for those outlets that somebody wants to write to and cannot.
+    fn mind_outlets(&mut self, wanted: impl Fn(Stream) -> bool) {
+        for (stream, minded) in Stream::BOTH.into_iter().zip(&mut self.outlets) {
+            let sink = self.sinks.of(stream);
+            let wanted = wanted(stream) || sink.wants_room();
+            if wanted == *minded {
+                continue;
+            }
+            let Some(fd) = sink.source() else {
+                *minded = false;
+                continue;
+            };
+            if wanted {
+                // Both streams may share one outlet; whoever comes first speaks for both.
+                *minded = self.epoll.add(fd, Source::Outlet(stream), EventFlags::OUT).is_ok();
+            } else {
+                self.epoll.delete(fd);
+                *minded = false;
+            }
+        }
+    }
+}
+
+/// What differs between the modes.
+pub trait Machine: Subject {
+    /// A signal for us, other than CHLD.
+    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage);
+    /// CHLD has come.
+    fn on_child(&mut self, now: Now, stage: &mut Stage);
+    /// What is ready, of which some may be the machine's own.
+    fn on_sources(&mut self, now: Now, ready: &[Source], stage: &mut Stage);
+    /// A request was answered.
+    fn on_request(&mut self, now: Now, stage: &mut Stage);
+    /// Everybody else has had their turn.
+    fn finish_turn(&mut self, now: Now, stage: &mut Stage);
+    /// When [`Machine::finish_turn`] has something to do.
+    fn deadline(&self, now: Now) -> Option<Instant>;
+    /// Whether captured output waits for room in this outlet.
+    fn wants_room(&self, stream: Stream) -> bool;
+}
+
+/// The time of a turn.
+pub fn clock() -> Now {
+    let (mono, wall) = sys::clock::now();
+    Now { mono, wall }
+}
+
+/// Turns until the machine says the exit code.
+pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u8 {
+    let mut events = mio::Events::with_capacity(EVENTS);
+    let mut sources: Vec<Source> = Vec::with_capacity(EVENTS);
+    let mut now = clock();
+    loop {
+        stage.mind_outlets(|stream| machine.wants_room(stream));
+        let deadline = [machine.deadline(now), stage.server.deadline()].into_iter().flatten().min();
+        let timeout = deadline.map(|at| match at.saturating_duration_since(now.mono) {
+            Duration::ZERO => Duration::ZERO,
+            // The turn itself has taken some of it.
+            _ => at.saturating_duration_since(clock().mono),
+        });
+        stage.epoll.wait(&mut events, timeout);
+        now = clock();
+        sources.clear();
+        sources.extend(events.iter().filter_map(|event| Source::of(event.token().0 as u64)));
+        let requests = stage.server.requests();
+        if sources.contains(&Source::Signals) {
+            let mut taken = Vec::new();
+            let child = signals.read(|signal, sender| taken.push((signal, sender)));
+            for (signal, sender) in taken {
+                machine.on_signal(now, signal, sender, stage);
+            }
+            if child {
+                machine.on_child(now, stage);
+            }
+        }
+        machine.on_sources(now, &sources, stage);
+        for source in &sources {
+            match *source {
+                Source::Listener(place) => stage.server.on_listener(now, &stage.epoll, place, &*machine),
+                Source::Connection(key) => stage.server.on_connection(now, &stage.epoll, key, &*machine),
+                Source::Outlet(stream) => drop(stage.sinks.of(stream).flush()),
+                Source::Signals | Source::Pipe(_) | Source::Notify | Source::Oom | Source::Watch => {}
+            }
+        }
+        stage.server.expire(now, &stage.epoll, &*machine);
+        if stage.server.requests() != requests {
+            machine.on_request(now, stage);
+        }
+        machine.finish_turn(now, stage);
+        if let Some(code) = stage.exit {
+            return code;
+        }
+    }
+}

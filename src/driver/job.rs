@@ -1,0 +1,450 @@
+//! One command of ours: carries out what `logic::lifecycle` decides. The driver's half of `run` and `supervise`.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime};
+
+use rustix::process::Pid as RawPid;
+
+use super::capture::Capture;
+use super::cgroup::Cgroup;
+use super::event_loop::{Machine, Stage};
+use super::manager::Manager;
+use super::poll::Source;
+use super::program::{Program, Start};
+use super::sample::{self, Sampler};
+use super::server::Subject;
+use super::signals::Signals;
+use super::terminal::{self, Terminal};
+use crate::config::{Config, Job as Options};
+use crate::error::{Error, reason};
+use crate::logic::lifecycle::{Effect, Event, Lifecycle, Setting, Target};
+use crate::logic::metrics::Snapshot;
+use crate::logic::oom::Oom;
+use crate::logic::record::Record;
+use crate::logic::site::Facts;
+use crate::logic::status::State;
+use crate::logic::tail::Tail;
+use crate::logic::{Exit, Now, Pid, Sender, Stream, Usage};
+use crate::signal::Signal;
+use crate::sys;
+use crate::sys::wait::{Change, Status};
+
+/// So many children are reaped before the status port gets its turn.
+const REAPED_AT_ONCE: usize = 1_000;
+
+/// See the head of the file.
+pub struct Job {
+    options: Options,
+    life: Lifecycle,
+    program: Program,
+    /// Where kapo was started; left for `/` after the first start.
+    directory: Option<PathBuf>,
+    moved: bool,
+    capture: Capture,
+    terminal: Option<Terminal>,
+    manager: Option<Manager>,
+    oom: Option<(Cgroup, Oom)>,
+    /// We sent SIGKILL in this run.
+    killed: bool,
+    mask: sys::signal::Mask,
+    ignore_chld: bool,
+    open_files: Option<(u64, u64)>,
+    /// Children may be left to reap.
+    reaping: bool,
+    orphans: u64,
+    sampler: RefCell<Sampler>,
+    started: SystemTime,
+    closing: bool,
+}
+
+/// What is known of kapo's start.
+pub struct Beginning<'a> {
+    /// The time.
+    pub now: Now,
+    /// The environment.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The signals that are taken over.
+    pub signals: &'a Signals,
+    /// RLIMIT_NOFILE before kapo changed its own.
+    pub open_files: Option<(u64, u64)>,
+    /// SidebindPort.
+    pub sidebind_port: u16,
+}
+
+impl Job {
+    /// Prepares all that may fail; nothing is started.
+    pub fn new(
+        config: &Config,
+        options: &Options,
+        beginning: &Beginning<'_>,
+        stage: &mut Stage,
+    ) -> Result<Job, Error> {
+        let path = (beginning.variable)("PATH");
+        let program = Program::new(options, path.as_deref())?;
+        let manager = Manager::of(beginning.now, beginning.variable);
+        let mut seed = [0; 8];
+        // Without entropy (early boot) all draws are alike, which harms nobody.
+        let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
+        let setting = Setting {
+            hide_args: config.hide_args,
+            sidebind_port: beginning.sidebind_port,
+            manager: manager.is_some(),
+            ignores_hup: beginning.signals.hup_was_ignored,
+            seed: u64::from_ne_bytes(seed),
+        };
+        Ok(Job {
+            life: Lifecycle::new(Box::new(options.clone()), setting),
+            options: options.clone(),
+            program,
+            directory: std::env::current_dir().ok(),
+            moved: false,
+            capture: Capture::new(&config.capture, &mut stage.sinks),
+            terminal: if options.setsid { None } else { Terminal::in_foreground() },
+            manager,
+            oom: None,
+            killed: false,
+            mask: beginning.signals.inherited_mask,
+            ignore_chld: beginning.signals.chld_was_ignored,
+            open_files: beginning.open_files,
+            reaping: false,
+            orphans: 0,
+            sampler: RefCell::default(),
+            started: beginning.now.wall,
+            closing: false,
+        })
+    }
+
+    /// Tells the lifecycle what happened and does what it says.
+    pub fn handle(&mut self, now: Now, event: Event, stage: &mut Stage) {
+        let mut effects = Vec::new();
+        self.life.handle(now, event, &mut effects);
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            if let Some(event) = self.perform(now, effect, stage) {
+                let mut more = Vec::new();
+                self.life.handle(now, event, &mut more);
+                effects.extend(more);
+            }
+        }
+        self.publish(now, stage);
+    }
+
+    fn perform(&mut self, now: Now, effect: Effect, stage: &mut Stage) -> Option<Event> {
+        match effect {
+            Effect::Spawn => return Some(self.spawn(now, stage)),
+            Effect::Kill { signal, to } => self.kill(signal, to),
+            Effect::Suspend => {
+                if let (Some(terminal), Some(pid)) = (&self.terminal, self.life.pid()) {
+                    terminal.take_back(group(pid));
+                }
+                terminal::stop_ourselves();
+            }
+            Effect::GiveTerminal(pid) => {
+                if let Some(terminal) = &self.terminal {
+                    terminal.give(group(pid));
+                }
+            }
+            Effect::Drain => {
+                self.capture.end();
+                self.serve_capture(now, stage, &|_| false);
+                return self.drained();
+            }
+            Effect::Notify(datagram) => {
+                if let Some(manager) = &mut self.manager {
+                    manager.tell(now, datagram);
+                }
+            }
+            Effect::Log(record) => stage.log(now, &record),
+            Effect::Complain(text) => stage.complain(&text),
+            Effect::TerminationLog(text) => self.write_termination_log(now, &text, stage),
+            Effect::Close => {
+                self.publish(now, stage);
+                stage.server.close(now, &stage.epoll, self);
+                self.closing = true;
+            }
+            Effect::Exit(code) => stage.exit = Some(code),
+        }
+        None
+    }
+
+    fn spawn(&mut self, now: Now, stage: &mut Stage) -> Event {
+        match self.try_spawn(stage) {
+            Ok(pid) => {
+                self.killed = false;
+                self.watch_oom(now, stage);
+                Event::Spawned { pid }
+            }
+            Err(error) => {
+                self.capture.abandon(now, &stage.epoll, &mut stage.sinks);
+                if let Some(terminal) = &self.terminal {
+                    terminal.take_back(rustix::process::getpgrp());
+                }
+                let not_found = error.kind() == io::ErrorKind::NotFound;
+                Event::SpawnFailed { reason: reason(&error), not_found }
+            }
+        }
+    }
+
+    fn try_spawn(&mut self, stage: &mut Stage) -> io::Result<Pid> {
+        let [stdout, stderr] = self.capture.begin(&stage.epoll)?;
+        let terminal = if self.options.setsid {
+            Terminal::for_new_session()
+        } else {
+            self.terminal.as_ref().map(AsFd::as_fd)
+        };
+        let start = Start {
+            stdout: stdout.as_ref().map(AsFd::as_fd),
+            stderr: stderr.as_ref().map(AsFd::as_fd),
+            terminal,
+            mask: self.mask,
+            ignore_chld: self.ignore_chld,
+            open_files: self.open_files,
+            set: &[] as &[CString],
+        };
+        let pid = self.program.start(&self.options, &start);
+        self.move_to_root();
+        Pid::new(pid?).ok_or_else(|| io::ErrorKind::Other.into())
+    }
+
+    /// After the first start, which needs no path to where it is: kapo must not keep a mount busy.
+    fn move_to_root(&mut self) {
+        if std::mem::replace(&mut self.moved, true) {
+            return;
+        }
+        let path = self.directory.as_ref().map(|path| path.clone().into_os_string());
+        let path = path.and_then(|path| CString::new(std::os::unix::ffi::OsStringExt::into_vec(path)).ok());
+        // Where the path is unknown (the folder was removed), the next start is better off here than at the root.
+        if let Some(path) = path
+            && rustix::process::chdir("/").is_ok()
+        {
+            self.program.starts_in(path);
+        }
+    }
+
+    fn kill(&mut self, signal: Signal, to: Target) {
+        self.killed |= signal == Signal::KILL;
+        let number = i32::from(signal.number());
+        // Whoever is gone needs no signal any more.
+        let _ = match to {
+            Target::Process(pid) => sys::signal::send(pid.get(), number),
+            Target::Group(pid) => {
+                // A command that has moved to another group would miss it.
+                if rustix::process::getpgid(Some(group(pid))).is_ok_and(|now| now != group(pid)) {
+                    let _ = sys::signal::send(pid.get(), number);
+                }
+                sys::signal::send(-pid.get(), number)
+            }
+            Target::Remnant(pid) if sys::wait::group_has_child(pid.get()) => {
+                sys::signal::send(-pid.get(), number)
+            }
+            Target::Remnant(_) => Ok(()),
+        };
+    }
+
+    /// Reaps all that have ended, within bounds.
+    fn reap(&mut self, now: Now, stage: &mut Stage) {
+        self.reaping = true;
+        for _ in 0..REAPED_AT_ONCE {
+            let Some(change) = sys::wait::next_change(self.terminal.is_some()) else {
+                self.reaping = false;
+                return;
+            };
+            match (self.life.pid(), change.status) {
+                (Some(pid), Status::Stopped(_)) if pid.get() == change.pid => self.stopped(now, pid, stage),
+                (_, Status::Stopped(_)) => {}
+                (Some(pid), status) if pid.get() == change.pid => {
+                    self.ended(now, pid, status, &change, stage)
+                }
+                (_, Status::Exited(_) | Status::Signaled { .. }) => self.orphans += 1,
+            }
+        }
+    }
+
+    /// The command was stopped on the terminal that we gave it: kapo stops, too, as the shell waits for kapo. Where
+    /// nobody would wake us, it goes on, as it would in an orphaned group without kapo.
+    fn stopped(&mut self, now: Now, pid: Pid, stage: &mut Stage) {
+        if self.terminal.as_ref().is_some_and(Terminal::somebody_minds_us) {
+            self.handle(now, Event::Stopped, stage);
+        } else {
+            let _ = sys::signal::send(-pid.get(), i32::from(Signal::CONT.number()));
+        }
+    }
+
+    fn ended(&mut self, now: Now, pid: Pid, status: Status, change: &Change, stage: &mut Stage) {
+        if let Some(terminal) = &self.terminal {
+            terminal.take_back(group(pid));
+        }
+        let exit = match status {
+            Status::Signaled { signal, core_dumped } => {
+                Exit::Signal { signal: Signal::new(signal).unwrap_or(Signal::KILL), core_dumped }
+            }
+            Status::Exited(code) | Status::Stopped(code) => {
+                Exit::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+            }
+        };
+        self.look_for_oom(now, stage);
+        let oom_killed = self.oom.as_ref().is_some_and(|(_, oom)| oom.is_cause(now.mono, exit, self.killed));
+        let usage = Usage { user: change.user, system: change.system, max_rss_bytes: change.max_rss_bytes };
+        self.handle(now, Event::Exited { exit, usage, oom_killed }, stage);
+    }
+
+    /// Begins to follow the counter of OOM kills, for the run that has just started.
+    fn watch_oom(&mut self, now: Now, stage: &Stage) {
+        match &mut self.oom {
+            Some((cgroup, oom)) => {
+                if let Some(count) = cgroup.oom_kills() {
+                    oom.run_started(now.mono, count);
+                }
+            }
+            None => {
+                self.oom = Cgroup::find().and_then(|cgroup| {
+                    let oom = Oom::new(cgroup.oom_kills()?);
+                    if let Some(source) = cgroup.source() {
+                        let _ = stage.epoll.add(source, Source::Oom, rustix::event::epoll::EventFlags::PRI);
+                    }
+                    Some((cgroup, oom))
+                });
+            }
+        }
+    }
+
+    /// The counter has moved, or may have.
+    fn look_for_oom(&mut self, now: Now, stage: &mut Stage) {
+        if let Some((cgroup, oom)) = &mut self.oom
+            && let Some(count) = cgroup.oom_kills()
+        {
+            let kills = oom.observed(now.mono, count);
+            if kills > 0 {
+                stage.log(now, &Record::warn("the kernel killed for want of memory").with("kills", kills));
+            }
+        }
+    }
+
+    /// Passes captured output on.
+    fn serve_capture(&mut self, now: Now, stage: &mut Stage, ready: &dyn Fn(Source) -> bool) {
+        self.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
+        if let Some(tail) = self.capture.tail() {
+            stage.server.publish_output(now, &stage.epoll, tail);
+        }
+    }
+
+    fn drained(&mut self) -> Option<Event> {
+        let drained = self.capture.take_drained();
+        let last_output = || self.capture.tail().map(|tail| tail.last_lines(10)).unwrap_or_default();
+        drained.then(|| Event::Drained { last_output: last_output() })
+    }
+
+    fn publish(&mut self, now: Now, stage: &mut Stage) {
+        if self.life.take_changed() {
+            self.life.set_output(self.capture.document());
+            let facts = Facts { stopping: self.life.is_stopping(), ended: self.life.ended_with() };
+            let status = self.life.status();
+            stage.server.publish(now, &stage.epoll, std::slice::from_ref(status), facts, self);
+        }
+    }
+
+    fn write_termination_log(&self, now: Now, text: &[u8], stage: &mut Stage) {
+        let Some(path) = &self.options.termination_log else { return };
+        // A relative path is meant from where kapo was started.
+        let path = self.directory.as_ref().map_or_else(|| path.clone(), |directory| directory.join(path));
+        if let Err(error) = std::fs::write(&path, text) {
+            let record = Record::warn("cannot write the termination log")
+                .with("path", path.display())
+                .with("reason", reason(&error));
+            stage.log(now, &record);
+        }
+    }
+
+    /// The parent died before we could ask to be told.
+    pub fn orphaned(&mut self, now: Now, signal: Signal, stage: &mut Stage) {
+        self.handle(now, Event::Signal { signal, sender: Sender::Process { pid: 0, uid: 0 } }, stage);
+    }
+}
+
+impl Machine for Job {
+    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage) {
+        self.handle(now, Event::Signal { signal, sender }, stage);
+    }
+
+    fn on_child(&mut self, now: Now, stage: &mut Stage) {
+        self.reap(now, stage);
+    }
+
+    fn on_sources(&mut self, now: Now, ready: &[Source], stage: &mut Stage) {
+        let captured = |source: &Source| matches!(source, Source::Pipe(_) | Source::Outlet(_));
+        if self.capture.has_more() || ready.iter().any(captured) {
+            self.serve_capture(now, stage, &|source| ready.contains(&source));
+        }
+        if ready.contains(&Source::Oom) {
+            self.look_for_oom(now, stage);
+        }
+    }
+
+    fn on_request(&mut self, now: Now, stage: &mut Stage) {
+        self.handle(now, Event::Asked, stage);
+    }
+
+    fn finish_turn(&mut self, now: Now, stage: &mut Stage) {
+        if self.reaping {
+            self.reap(now, stage);
+        }
+        if let Some(event) = self.drained() {
+            self.handle(now, event, stage);
+        }
+        if let Some(manager) = &mut self.manager {
+            manager.turn(now);
+        }
+        if self.life.deadline().is_some_and(|at| at <= now.mono) {
+            self.handle(now, Event::Deadline, stage);
+        }
+        if self.closing && stage.exit.is_none() && stage.server.is_closed(now) {
+            self.handle(now, Event::Closed, stage);
+        }
+    }
+
+    fn deadline(&self, now: Now) -> Option<Instant> {
+        let at_once = (self.reaping || self.capture.has_more()).then_some(now.mono);
+        let manager = self.manager.as_ref().and_then(Manager::deadline);
+        [at_once, self.life.deadline(), manager].into_iter().flatten().min()
+    }
+
+    fn wants_room(&self, stream: Stream) -> bool {
+        self.capture.wants_room(stream)
+    }
+}
+
+impl Subject for Job {
+    fn snapshot(&self, connections: usize) -> Snapshot {
+        let status = self.life.status();
+        Snapshot {
+            started: self.started,
+            up: status.state == State::Running,
+            ready: status.ready,
+            start_time: status.start_time,
+            starts: Some(self.life.starts()),
+            exits: Some(self.life.exits()),
+            last_exit_code: status.end_time.map(|_| status.exit_code),
+            flapping: Some(status.flapping),
+            oom_kills: self.oom.as_ref().map(|(cgroup, oom)| oom.total_at(cgroup.oom_kills())),
+            orphans_reaped: Some(self.orphans),
+            output: self.capture.counters(),
+            connections,
+            tree: self.sampler.borrow_mut().tree(),
+            own: sample::own(),
+        }
+    }
+
+    fn tail(&self) -> Option<&Tail> {
+        self.capture.tail()
+    }
+}
+
+fn group(pid: Pid) -> RawPid {
+    // A Pid of ours is positive.
+    RawPid::from_raw(pid.get()).unwrap_or(RawPid::INIT)
+}

@@ -1,0 +1,96 @@
+//! The service manager that started kapo: datagrams to its NOTIFY_SOCKET (sd_notify(3)), never waiting for it. The
+//! words are those of `logic::notify`.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
+
+use crate::logic::{Now, notify};
+
+/// How long after a datagram that was refused the next try is made.
+const RETRY: Duration = Duration::from_secs(1);
+/// So many tries; then nobody reads there.
+const TRIES: u32 = 30;
+/// So many datagrams wait at most.
+const WAITING: usize = 16;
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Manager {
+    socket: OwnedFd,
+    address: SocketAddrUnix,
+    /// Half of WATCHDOG_USEC.
+    interval: Option<Duration>,
+    next_ping: Option<Instant>,
+    waiting: Vec<Vec<u8>>,
+    tries: u32,
+    retry: Option<Instant>,
+}
+
+impl Manager {
+    /// Out of NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; `None`: nobody wants to hear of us, or the address is of
+    /// a kind that is not known here, which sd_notify(3) treats as no error either.
+    pub fn of(now: Now, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Manager> {
+        let name = variable("NOTIFY_SOCKET")?;
+        let address = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name).ok()?,
+            path @ [b'/', ..] => SocketAddrUnix::new(path).ok()?,
+            _ => return None,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).ok()?;
+        let text = |name| variable(name).and_then(|value| value.into_string().ok());
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let interval =
+            notify::watchdog(text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref(), own);
+        let interval = interval.map(|interval| interval / 2);
+        let next_ping = interval.map(|_| now.mono);
+        Some(Manager { socket, address, interval, next_ping, waiting: Vec::new(), tries: 0, retry: None })
+    }
+
+    /// Tells it; what it does not take now is tried again a few times.
+    pub fn tell(&mut self, now: Now, datagram: Vec<u8>) {
+        if self.waiting.len() < WAITING {
+            self.waiting.push(datagram);
+        }
+        self.flush(now);
+    }
+
+    fn flush(&mut self, now: Now) {
+        self.retry = None;
+        while let Some(datagram) = self.waiting.first() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match sendto(&self.socket, datagram, flags, &self.address) {
+                Err(rustix::io::Errno::AGAIN) if self.tries < TRIES => {
+                    self.tries += 1;
+                    self.retry = now.mono.checked_add(RETRY);
+                    return;
+                }
+                // Whoever is gone will not hear it later either.
+                Ok(_) | Err(_) => drop(self.waiting.remove(0)),
+            }
+        }
+        self.tries = 0;
+    }
+
+    /// When [`Manager::turn`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.next_ping, self.retry].into_iter().flatten().min()
+    }
+
+    /// Pings, as the loop turns, and tries again.
+    pub fn turn(&mut self, now: Now) {
+        if let Some(interval) = self.interval
+            && self.next_ping.is_some_and(|at| at <= now.mono)
+        {
+            self.next_ping = now.mono.checked_add(interval);
+            self.tell(now, b"WATCHDOG=1".to_vec());
+        }
+        if self.retry.is_some_and(|at| at <= now.mono) {
+            self.flush(now);
+        }
+    }
+}
