@@ -80,7 +80,7 @@ pub fn bash() -> String {
 
 const BASH: &str = r#"# Completion of kapo for bash. Generated from src/cli by UPDATE_DOCS=1 cargo test --test docs.
 
-# Which options are understood behind that mode, and which of them take a value.
+# Which options are understood after that mode, and which of them take a value.
 _kapo_options() {
     case $1 in
 @LISTS@        *) options='' valued='' ;;

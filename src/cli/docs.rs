@@ -121,7 +121,7 @@ pub fn man() -> String {
         &mut out,
         "kapo starts the command, or watches one that runs already, and answers over HTTP whether it lives, since \
          when, and how it ended. It is read-only: no request can change anything; control is by signals. The command \
-         begins at the first word that is not an option, or behind --; nothing behind it is taken by kapo.",
+         begins at the first word that is not an option, or after --; nothing after it is taken by kapo.",
     );
     section(&mut out, "Modes");
     for row in MODES {

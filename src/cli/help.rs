@@ -43,7 +43,7 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
 }
 
 /// What holds for all options.
-pub const REMARKS: &str = "Global options stand before the mode; by their long names also behind it. Every option of \
+pub const REMARKS: &str = "Global options stand before the mode; by their long names also after it. Every option of \
      run, supervise and watch, and every global one, is also an environment variable: --max-connections is \
      KAPO_MAX_CONNECTIONS (but --pid is KAPO_WATCHPID). The command line beats the environment; an empty variable \
      counts as not set; a flag can be taken back by --flag=false.";

@@ -36,9 +36,9 @@ pub enum Order {
     Do(Config),
 }
 
-/// Reads the words behind argv[0] and the variables of the mode they name. Every error is one line, and names the
+/// Reads the words after the program name and the variables of the mode they name. Every error is one line, and names the
 /// option or the variable, the value, and what was expected. `check` may exit with 0 or 1 only: what is wrong
-/// behind its name is an [`Error::Unhealthy`].
+/// after its name is an [`Error::Unhealthy`].
 pub fn parse(words: Vec<OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Order, Error> {
     let (verb, asked) = words::split(words);
     let order = match asked {
@@ -249,6 +249,11 @@ impl Draft {
     }
 
     fn finish(self, verb: Verb, operands: Vec<OsString>) -> Result<Config, Error> {
+        // check and wait serve nobody; they may share the variables of the process that does.
+        let serves = !matches!(verb, Verb::Check | Verb::Wait);
+        if serves && self.listen.sidebind && !matches!(self.listen.interface, Interface::Ip(_)) {
+            return Err(self.needs(Id::Sidebind, "an IP address in --interface: a Unix socket has no ports"));
+        }
         let mode = match verb {
             Verb::Run | Verb::Supervise => Mode::Job(Box::new(self.job(verb, operands)?)),
             Verb::Watch => Mode::Watch(self.watch(operands)?),
@@ -317,7 +322,7 @@ impl Draft {
                     ["--idle-exit", "--wait"]
                 };
                 let [idle, wait] = names;
-                Err(Error::Usage(format!("{idle} stands instead of {wait}: give one of them")))
+                Err(Error::Usage(format!("{idle} goes instead of {wait}: give one of them")))
             }
         }
     }

@@ -21,7 +21,7 @@ pub struct ModeRow {
     pub name: &'static str,
     /// Its one-letter form.
     pub alias: Option<&'static str>,
-    /// The words behind its options.
+    /// The words after its options.
     pub operands: &'static str,
     /// One line for the overview.
     pub brief: &'static str,

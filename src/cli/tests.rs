@@ -1,19 +1,20 @@
 //! Words and variables in, Config or message out: a line a promise.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::options::{Fallback, MODES, OPTIONS, Opt, Verb};
 use super::{Order, parse};
 use crate::config::{
-    After, Capture, Check, Config, Interface, Job, Linger, Listen, Mode, Probe, Restart, Success, Ttl, Wait,
-    Watch,
+    After, Capture, Check, Config, Interface, Job, Linger, Listen, Mode, Probe, Restart, Wait, Watch,
 };
 use crate::error::Error;
 use crate::signal::Signal;
+
+mod every;
+mod values;
+mod wrong;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -133,7 +134,7 @@ fn each_mode_has_the_defaults_of_the_contract() {
 }
 
 #[test]
-fn nothing_behind_the_command_is_ours() {
+fn nothing_after_the_command_is_ours() {
     for (words, command, arguments) in [
         ("run sleep --port 5", "sleep", vec!["--port", "5"]),
         ("run --wait 1 sleep --wait 2 -h --help", "sleep", vec!["--wait", "2", "-h", "--help"]),
@@ -187,7 +188,7 @@ fn options_are_taken_in_every_written_form() {
 }
 
 #[test]
-fn p_is_a_port_before_the_mode_and_a_pid_behind_watch() {
+fn p_is_a_port_before_the_mode_and_a_pid_after_watch() {
     let both = config("-p 80 watch -p 81 name");
     assert_eq!(both.listen.port, 80);
     let watch = Watch { name: "name".into(), pid: Some(81), wait: 5 * SECOND, process_events: false };
@@ -273,126 +274,10 @@ fn variables_of_other_modes_are_not_looked_at() {
 fn a_health_check_lives_with_the_variables_of_the_main_process() {
     // The main process may have its --stdout on the command line; the check knows only the variables.
     let env = [("KAPO_STDLOG", "1"), ("KAPO_TAIL", "64K"), ("KAPO_PORT", "70")];
+    let socket = [("KAPO_SIDEBIND", "1"), ("KAPO_INTERFACE", "/run/x")];
+    assert_eq!(config_with("check", &socket).listen.interface, Interface::Path("/run/x".into()));
     assert_eq!(config_with("check", &env).listen.port, 70);
     assert_eq!(config_with("wait", &env).listen.port, 70);
-}
-
-#[test]
-fn times_are_read_in_every_form_and_never_overflow() {
-    for (text, time) in [
-        ("30", 30 * SECOND),
-        ("0.5", SECOND / 2),
-        (".5", SECOND / 2),
-        ("5.", 5 * SECOND),
-        ("500ms", SECOND / 2),
-        ("30s", 30 * SECOND),
-        ("5m", 300 * SECOND),
-        ("6h", 6 * 3600 * SECOND),
-        ("1m30s", 90 * SECOND),
-        ("1.5h0.25s", 5400 * SECOND + SECOND / 4),
-        ("0", Duration::ZERO),
-        ("0.000000001", Duration::from_nanos(1)),
-        ("0.0000000019999999999999999999999999", Duration::from_nanos(1)),
-        ("000030", 30 * SECOND),
-        ("18446744073709551614", Duration::from_secs(u64::MAX - 1)),
-        ("18446744073709551615", Duration::MAX),
-        ("18446744073709551616", Duration::MAX),
-        ("99999999999999999999999999999999999999999999999999", Duration::MAX),
-        ("9999999999999999999999999999999999999999999999999h1ms", Duration::MAX),
-    ] {
-        assert_eq!(job(&format!("run --kill-after {text} x")).kill_after, Some(time), "{text}");
-    }
-    let long = "9".repeat(100_000);
-    let ttl = job(&format!("run --ttl {long} x")).ttl;
-    assert_eq!(ttl, Some(Ttl { min: Duration::MAX, max: Duration::MAX }));
-    for text in [
-        "", "-1", "+1", "NaN", "nan", "inf", "infinity", "1e3", "0x10", "1d", "1 s", " 1", "1s ", ".", "s",
-        "ms", "1m30", "30x", "1..2", "1.2.3", "\u{0663}", "1us", "--",
-    ] {
-        let word = format!("--kill-after={text}");
-        let said = try_config(&["run", &word, "x"], &[]).unwrap_err();
-        assert_eq!(
-            said,
-            format!("--kill-after: '{text}' is not a time (such as 30, 0.5, 500ms, 5m or 1m30s)")
-        );
-    }
-}
-
-#[test]
-fn a_ttl_is_a_time_or_a_range_and_zero_is_none() {
-    let ttl = |min, max| Some(Ttl { min: SECOND * min, max: SECOND * max });
-    for (text, expected) in [
-        ("30", ttl(30, 30)),
-        ("30-60", ttl(30, 60)),
-        ("1m-1h", ttl(60, 3600)),
-        ("5-5", ttl(5, 5)),
-        ("0", None),
-        ("0-0", None),
-        ("0-9", ttl(0, 9)),
-    ] {
-        assert_eq!(job(&format!("run -t {text} x")).ttl, expected, "{text}");
-    }
-    assert_eq!(message("run --ttl 30-1 x"), "--ttl: '30-1' is an empty range (MIN is above MAX)");
-    for text in ["-5", "5-", "-", "1-2-3", "NaN", "a-b", "-1-2"] {
-        assert_eq!(
-            message(&format!("run --ttl {text} x")),
-            format!("--ttl: '{text}' is not a time or a range of times (such as 30, 5m or 30-60)")
-        );
-    }
-}
-
-#[test]
-fn signals_are_rewritten_dropped_and_counted_as_success() {
-    let rewritten = |words: &str| job(words).rewrite_signal;
-    assert_eq!(
-        rewritten("run --rewrite-signal TERM:INT,hup:0 --rewrite-signal 10:SIGRTMIN+3 x"),
-        [(Signal::TERM, Some(Signal::INT)), (Signal::HUP, None), (Signal::USR1, Signal::new(37))]
-    );
-    assert_eq!(rewritten("run --rewrite-signal TERM:INT --rewrite-signal TERM:0 x"), [(Signal::TERM, None)]);
-    assert_eq!(
-        job("run --success-exit 143,TERM,0 x").success_exit,
-        [Success::Code(143), Success::Signal(Signal::TERM), Success::Code(0)]
-    );
-    assert_eq!(job("run --orphan-signal 0 x").orphan_signal, None);
-    assert_eq!(job("run --orphan-signal KILL x").orphan_signal, Some(Signal::KILL));
-    assert_eq!(job("run --parent-death-signal INT x").parent_death_signal, Some(Signal::INT));
-    assert_eq!(job("run --stop-signal RTMIN+3 x").stop_signal, Signal::new(37).unwrap());
-}
-
-#[test]
-fn an_interface_is_an_address_a_path_or_an_abstract_name() {
-    let ip = |text: &str| Interface::Ip(text.parse().unwrap());
-    let path = format!("/{}", "p".repeat(106));
-    for (text, expected) in [
-        ("127.0.0.1", ip("127.0.0.1")),
-        ("::", ip("::")),
-        ("[::1]", ip("::1")),
-        ("/run/kapo.sock", Interface::Path("/run/kapo.sock".into())),
-        (path.as_str(), Interface::Path(path.clone().into())),
-        ("@kapo", Interface::Abstract(b"kapo".to_vec())),
-    ] {
-        assert_eq!(config(&format!("-i {text} run x")).listen.interface, expected, "{text}");
-    }
-    let long = "p".repeat(107);
-    let cut = "p".repeat(59);
-    for (text, expected) in [
-        (
-            "localhost",
-            "'localhost' is a name; give an address, not a name (127.0.0.1 or ::1, /path or @name)",
-        ),
-        ("a.b-c", "'a.b-c' is a name; give an address, not a name (127.0.0.1 or ::1, /path or @name)"),
-        ("", "'' is not an address (IPv4 or IPv6), an absolute path or @name"),
-        ("300.1.1.1", "'300.1.1.1' is not an address (IPv4 or IPv6), an absolute path or @name"),
-        ("[127.0.0.1]", "'[127.0.0.1]' is not an address (IPv4 or IPv6), an absolute path or @name"),
-        ("./sock", "'./sock' is not an address (IPv4 or IPv6), an absolute path or @name"),
-        ("0.0.0.0:80", "'0.0.0.0:80' is an address with a port; give the port to --port"),
-        ("@", "'@' is a socket without a name"),
-        (&format!("/{long}"), &format!("'/{cut}...' is too long for a socket (108 bytes, at most 107)")),
-        (&format!("@{long}p"), &format!("'@{cut}...' is too long for a socket (108 bytes, at most 107)")),
-    ] {
-        let word = format!("--interface={text}");
-        assert_eq!(try_config(&[&word, "run", "x"], &[]), Err(format!("--interface: {expected}")), "{text}");
-    }
 }
 
 #[test]
@@ -407,11 +292,11 @@ fn run_lingers_for_a_time_or_until_nobody_asks() {
     assert_eq!(linger("run --idle-exit 3 x", &[]), idle(3));
     assert_eq!(linger("run --idle-exit 3 x", &[("KAPO_WAIT", "4")]), idle(3));
     assert_eq!(linger("run --wait 3 x", &[("KAPO_IDLE_EXIT", "4")]), fixed(3));
-    let said = "--idle-exit stands instead of --wait: give one of them";
+    let said = "--idle-exit goes instead of --wait: give one of them";
     assert_eq!(message("run --idle-exit 3 --wait 0 x"), said);
     assert_eq!(
         message_with("run x", &[("KAPO_IDLE_EXIT", "1"), ("KAPO_WAIT", "1")]),
-        "KAPO_IDLE_EXIT stands instead of KAPO_WAIT: give one of them"
+        "KAPO_IDLE_EXIT goes instead of KAPO_WAIT: give one of them"
     );
 }
 
@@ -432,194 +317,6 @@ fn supervise_takes_all_of_its_options() {
 }
 
 #[test]
-fn check_and_wait_take_an_address_and_a_time_limit() {
-    let check = |words: &str| match config(words).mode {
-        Mode::Check(check) => (check.probe, check.url, check.timeout),
-        mode => panic!("{mode:?}"),
-    };
-    let url = |text: &str| Some(text.to_owned());
-    assert_eq!(check("check --live"), (Probe::Live, None, 5 * SECOND));
-    assert_eq!(check("check --health --health"), (Probe::Health, None, 5 * SECOND));
-    assert_eq!(check("check --timeout 500ms http://a"), (Probe::Ready, url("http://a"), SECOND / 2));
-    for text in ["http://a.b:1/x?y=z", "http://127.0.0.1", "http://[::1]:6666/", "http://a?x"] {
-        assert_eq!(
-            config(&format!("wait --timeout 0 {text}")).mode,
-            Mode::Wait(Wait { url: url(text), timeout: Some(Duration::ZERO) })
-        );
-        assert_eq!(check(&format!("check -- {text}")).1, url(text));
-    }
-    for text in [
-        "",
-        "a",
-        "localhost:6666",
-        "https://a",
-        "http://",
-        "http://:80",
-        "http://a:",
-        "http://a:0",
-        "http://a:65536",
-        "http://a:b",
-        "http://[::1",
-        "http://[a]",
-        "http://[::1]x",
-        "http://u@a",
-        "http://a b",
-        "http://a/\u{e9}",
-        "http://a/#x",
-        "http://a\r\nX:y",
-        "HTTP://a",
-    ] {
-        let said = try_config(&["check", text], &[]).unwrap_err();
-        assert!(
-            said.starts_with("URL: '") && said.ends_with("(http://HOST[:PORT][/PATH])"),
-            "{text}: {said}"
-        );
-        assert_eq!(said.lines().count(), 1, "{said}");
-    }
-}
-
-#[test]
-fn wrong_words_are_named_with_what_was_expected() {
-    let modes = "run, supervise, watch, check, wait or help (see kapo --help)";
-    for (words, expected) in [
-        ("", &*format!("a mode is expected: {modes}")),
-        ("--", &format!("a mode is expected: {modes}")),
-        ("-S --port 1", &format!("a mode is expected: {modes}")),
-        ("sleep 60", &format!("unknown mode 'sleep'; expected {modes}")),
-        ("x", &format!("unknown mode 'x'; expected {modes}")),
-        ("rnu x", "unknown mode 'rnu'; did you mean run?"),
-        ("sup x", "unknown mode 'sup'; did you mean supervise?"),
-        ("Watch x", "unknown mode 'Watch'; did you mean watch?"),
-        ("help me", &format!("unknown mode 'me'; expected {modes}")),
-        ("help run x", "unexpected word 'x'; help takes one mode"),
-        ("--prot 1 run x", "unknown option '--prot'; did you mean --port?"),
-        ("run --sock x", "unknown option '--sock'; did you mean --socket-activation?"),
-        ("run --frobnicate x", "unknown option '--frobnicate'"),
-        ("run --frob=1 x", "unknown option '--frob'"),
-        ("run -x y", "unknown option '-x'"),
-        ("-Sx run y", "unknown option '-x' in '-Sx'"),
-        ("-S=maybe run y", "--stdout: 'maybe' is not a boolean (1, t, true, 0, f or false)"),
-        ("run -p 80 x", "unknown option '-p': it stands before the mode; behind it write --port"),
-        ("-t 5 run x", "unknown option '-t': --ttl SECONDS|MIN-MAX stands behind the mode"),
-        ("watch -t 5 x", "unknown option '-t': --ttl SECONDS|MIN-MAX is not an option of watch"),
-        ("--ttl 5 run x", "--ttl stands behind the mode (run, supervise)"),
-        ("watch --ttl 5 x", "--ttl is not an option of watch, but of run, supervise"),
-        ("run --pid 5 x", "--pid is not an option of run, but of watch"),
-        ("check --wait 5", "--wait is not an option of check, but of run, supervise, watch"),
-        ("run --port", "--port needs a value (PORT)"),
-        ("-p", "--port needs a value (PORT)"),
-        ("-Sp", "--port needs a value (PORT)"),
-        ("run --ttl", "--ttl needs a value (SECONDS|MIN-MAX)"),
-        ("--help=1", "--help takes no value"),
-        ("--version=", "--version takes no value"),
-        ("run", "run needs a command: kapo run [OPTIONS] [--] COMMAND [ARG...]"),
-        ("s --", "supervise needs a command: kapo supervise [OPTIONS] [--] COMMAND [ARG...]"),
-        ("watch", "watch needs NAME or --pid"),
-        ("watch a b", "unexpected word 'b': watch takes one NAME"),
-        ("watch a --wait 3", "unexpected word '--wait': options stand before NAME"),
-        ("check http://a http://b", "unexpected word 'http://b': check takes one URL"),
-        ("wait http://a http://b", "unexpected word 'http://b': wait takes one URL"),
-        ("--port 65536 run x", "--port: '65536' is not a port (0 to 65535)"),
-        ("--port -1 run x", "--port: '-1' is not a port (0 to 65535)"),
-        ("-p-1 run x", "--port: '-1' is not a port (0 to 65535)"),
-        ("--port abc run x", "--port: 'abc' is not a port (0 to 65535)"),
-        ("--port= run x", "--port: '' is not a port (0 to 65535)"),
-        ("--port +80 run x", "--port: '+80' is not a port (0 to 65535)"),
-        ("--port --quiet run x", "--port: '--quiet' is not a port (0 to 65535)"),
-        ("--max-connections 0 run x", "--max-connections: '0' is not a number of connections (1 or more)"),
-        ("--tail 1048577 run x", "--tail: '1048577' is too much (at most 1048576 bytes)"),
-        ("--tail 2M run x", "--tail: '2M' is too much (at most 1048576 bytes)"),
-        (
-            "--tail 99999999999999999999K run x",
-            "--tail: '99999999999999999999K' is too much (at most 1048576 bytes)",
-        ),
-        ("--tail K run x", "--tail: 'K' is not a size (such as 4096, 64K or 1M)"),
-        ("--tail 64K run x", "--tail needs --stdout or --stderr"),
-        ("--stdlog run x", "--stdlog needs --stdout or --stderr"),
-        ("run --watchdog 5 x", "--watchdog needs --notify"),
-        (
-            "run --stop-signal FOO x",
-            "--stop-signal: 'FOO' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3)",
-        ),
-        (
-            "run --stop-signal 0 x",
-            "--stop-signal: '0' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3)",
-        ),
-        (
-            "run --orphan-signal FOO x",
-            "--orphan-signal: 'FOO' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3), nor 0 for none",
-        ),
-        (
-            "run --rewrite-signal KILL:0 x",
-            "--rewrite-signal: SIGKILL cannot be rewritten: no process can catch it",
-        ),
-        (
-            "run --rewrite-signal 19:2 x",
-            "--rewrite-signal: SIGSTOP cannot be rewritten: no process can catch it",
-        ),
-        (
-            "run --rewrite-signal CHLD:2 x",
-            "--rewrite-signal: SIGCHLD cannot be rewritten: it is never passed on",
-        ),
-        (
-            "run --rewrite-signal TERM x",
-            "--rewrite-signal: 'TERM' is not FROM:TO (such as TERM:INT, or HUP:0 for none)",
-        ),
-        (
-            "run --success-exit 256 x",
-            "--success-exit: '256' is not an exit code (0 to 255) or the name of a signal",
-        ),
-        (
-            "run --success-exit 1, x",
-            "--success-exit: '' is not an exit code (0 to 255) or the name of a signal",
-        ),
-        ("supervise --restart never x", "--restart: 'never' is not always or on-failure"),
-        ("supervise --max-restarts -1 x", "--max-restarts: '-1' is not a number of restarts (0: no limit)"),
-        ("watch --pid 0 x", "--pid: '0' is not a pid (1 or more)"),
-        ("watch --pid -1 x", "--pid: '-1' is not a pid (1 or more)"),
-        ("watch -p abc x", "--pid: 'abc' is not a pid (1 or more)"),
-        ("watch -p 2147483648 x", "--pid: '2147483648' is not a pid (1 or more)"),
-        ("check --live --ready", "--ready: one of --live, --ready and --health can be given"),
-        ("check --timeout 0", "--timeout: '0' leaves no time for an answer"),
-        ("run --termination-log= x", "--termination-log: '' is not a path"),
-    ] {
-        assert_eq!(message(words), expected, "{words}");
-    }
-}
-
-#[test]
-fn wrong_variables_are_named_as_variables() {
-    for (words, name, text, expected) in [
-        ("run x", "KAPO_PORT", "65536", "KAPO_PORT: '65536' is not a port (0 to 65535)"),
-        ("run x", "KAPO_WATCHDOG", "5", "KAPO_WATCHDOG needs --notify"),
-        ("run x", "KAPO_STDLOG", "1", "KAPO_STDLOG needs --stdout or --stderr"),
-        ("run x", "KAPO_TAIL", "1K", "KAPO_TAIL needs --stdout or --stderr"),
-        ("watch", "KAPO_WATCHPID", "0", "KAPO_WATCHPID: '0' is not a pid (1 or more)"),
-        ("run x", "KAPO_PORT", "8\n0", "KAPO_PORT: '8\\n0' is not a port (0 to 65535)"),
-        ("run x", "KAPO_TERMINATION_LOG", "/a\0b", "KAPO_TERMINATION_LOG: '/a\\u{0}b' holds a NUL byte"),
-    ] {
-        assert_eq!(message_with(words, &[(name, text)]), expected);
-    }
-}
-
-#[test]
-fn a_nul_in_a_word_is_refused() {
-    assert_eq!(message("run a\0b"), "'a\\u{0}b' holds a NUL byte, which nobody can be given");
-    assert_eq!(message("run x a\0"), "'a\\u{0}' holds a NUL byte, which nobody can be given");
-    assert_eq!(message("--interface /a\0b run x"), "--interface: '/a\\u{0}b' holds a NUL byte");
-}
-
-#[test]
-fn wrong_usage_exits_with_2_but_check_knows_only_1() {
-    let code = |words: &[&[u8]]| parse_bytes(words, &[]).unwrap_err().exit_code();
-    assert_eq!(code(&[]), 2);
-    assert_eq!(code(&[b"wait", b"--bad"]), 2);
-    assert_eq!(code(&[b"check", b"--bad"]), 1);
-    assert_eq!(code(&[b"-p", b"80", b"check", b"--timeout", b"x"]), 1);
-    assert_eq!(code(&[b"-p", b"x", b"check"]), 1);
-}
-
-#[test]
 fn help_and_version_are_printed_wherever_options_may_stand() {
     let printed = |words: &[&[u8]]| match parse_bytes(words, &[("KAPO_PORT", b"rubbish")]) {
         Ok(Order::Print(text)) => text,
@@ -636,151 +333,4 @@ fn help_and_version_are_printed_wherever_options_may_stand() {
     for words in [&[&b"run"[..], b"--help"][..], &[b"r", b"-t5", b"-h"], &[b"help", b"r"]] {
         assert!(printed(words).starts_with("Usage: kapo [OPTIONS] run [OPTIONS] [--] COMMAND"), "{words:?}");
     }
-}
-
-/// A value of that option that is not its default.
-fn sample(opt: &Opt) -> &'static str {
-    match opt.value {
-        None => "true",
-        Some("ADDR") => "127.0.0.1",
-        Some("SIGNAL") => "USR1",
-        Some("FROM:TO") => "TERM:INT",
-        Some("PATH") => "/log",
-        Some("WHEN") => "on-failure",
-        Some(_) => "7",
-    }
-}
-
-#[test]
-fn every_option_works_by_its_long_and_short_name_and_by_its_variable() {
-    for opt in OPTIONS.iter().filter(|opt| !["help", "version"].contains(&opt.long)) {
-        for row in MODES.iter().filter(|row| opt.serves(row.verb)) {
-            // What some options need at their side.
-            let job = matches!(row.verb, Verb::Run | Verb::Supervise);
-            let mut base = vec![row.name];
-            base.extend(
-                job.then_some(["--stdout", "--notify"])
-                    .into_iter()
-                    .flatten()
-                    .filter(|base| *base != format!("--{}", opt.long)),
-            );
-            if opt.long == "stdout" {
-                base.push("--stderr");
-            }
-            let operands: &[&str] =
-                if row.verb == Verb::Check || row.verb == Verb::Wait { &[] } else { &["x"] };
-            let joined = |words: [&[&str]; 4]| -> Vec<String> {
-                words.concat().iter().map(|w| w.to_string()).collect()
-            };
-            let with = |words: &[&str]| joined([&[], &base, words, operands]);
-            let without = try_config(&with(&[]), &[]).unwrap();
-            let long = format!("--{}={}", opt.long, sample(opt));
-            let expected = try_config(&with(&[&long]), &[]).unwrap();
-            // --ready is what check asks for anyway.
-            assert_eq!(
-                expected == without,
-                opt.long == "ready",
-                "--{} changes nothing in {}",
-                opt.long,
-                row.name
-            );
-            if let Some(env) = opt.env {
-                assert_eq!(try_config(&with(&[]), &[(env, sample(opt))]), Ok(expected.clone()), "{env}");
-            }
-            if let Some(short) = opt.short {
-                let short = format!("-{short}{}", opt.value.map_or("", |_| sample(opt)));
-                let words =
-                    if opt.is_global() { joined([&[&short], &base, &[], operands]) } else { with(&[&short]) };
-                assert_eq!(try_config(&words, &[]), Ok(expected), "{short}");
-            }
-        }
-    }
-}
-
-#[test]
-fn every_default_of_the_table_is_what_holds_when_nothing_is_said() {
-    for opt in OPTIONS {
-        if let Fallback::Text(text) = opt.fallback {
-            for row in MODES.iter().filter(|row| opt.serves(row.verb)) {
-                let operands: &[&str] =
-                    if row.verb == Verb::Check || row.verb == Verb::Wait { &[] } else { &["x"] };
-                let word = format!("--{}={text}", opt.long);
-                let given = try_config(&[&[row.name, &word], operands].concat(), &[]);
-                assert_eq!(given, try_config(&[&[row.name], operands].concat(), &[]), "{word}");
-            }
-        }
-    }
-    let shown = OPTIONS.iter().find(|opt| opt.long == "kill-after").map(Opt::default);
-    assert_eq!(shown, Some(&*crate::config::KILL_AFTER.as_secs().to_string()));
-}
-
-/// Numbers that look random and are the same every time (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % sides as u64).unwrap()
-    }
-}
-
-#[test]
-fn arbitrary_words_are_answered_in_one_line_and_never_lose_the_command() {
-    let mut dice = Dice(88_172_645_463_325_252);
-    let mut pieces: Vec<Vec<u8>> = [
-        "run", "r", "watch", "check", "help", "--", "-", "=", "x", "0", "9", "-1", ":", ",", "TERM", "ms",
-        "http://", "@", "/", "[", "\n", "\u{e9}",
-    ]
-    .iter()
-    .map(|piece| piece.as_bytes().to_vec())
-    .collect();
-    pieces.extend([vec![0xff], vec![b'-', 0xc3], vec![b'9'; 60]]);
-    pieces.extend(OPTIONS.iter().map(|opt| format!("--{}", opt.long).into_bytes()));
-    pieces.extend(OPTIONS.iter().filter_map(|opt| opt.short).map(|short| format!("-{short}").into_bytes()));
-    let (mut good, mut bad) = (0, 0);
-    for _ in 0..20_000 {
-        let mut text = |most: usize| -> OsString {
-            let many = 1 + dice.roll(most);
-            OsString::from_vec((0..many).flat_map(|_| pieces[dice.roll(pieces.len())].clone()).collect())
-        };
-        let mut words: Vec<OsString> = (0..5).map(|_| text(2)).collect();
-        let variable = text(3);
-        let name = OPTIONS[dice.roll(OPTIONS.len())].env;
-        if dice.roll(2) == 0 {
-            words.insert(0, "run".into());
-        }
-        let last = OsString::from("the end");
-        words.push(last.clone());
-        match parse(words.clone(), &|wanted| (Some(wanted) == name).then(|| variable.clone())) {
-            Ok(Order::Print(text)) => assert!(text.ends_with('\n')),
-            Ok(Order::Do(config)) => {
-                good += 1;
-                if let Mode::Job(job) = config.mode {
-                    let tail = [vec![job.command], job.arguments].concat();
-                    assert!(
-                        words.ends_with(&tail)
-                            && tail.last().map(OsString::as_os_str) == Some(OsStr::new("the end")),
-                        "{words:?}"
-                    );
-                }
-            }
-            Err(error) => {
-                bad += 1;
-                let line = error.to_string();
-                assert!(!line.is_empty() && !line.contains(char::is_control), "{line:?}");
-                assert!(line.len() < 400, "{line}");
-            }
-        }
-    }
-    assert!(good > 500 && bad > 5_000, "{good} {bad}");
-}
-
-#[test]
-fn a_path_stays_a_path() {
-    assert_eq!(
-        job("run --termination-log /dev/termination-log x").termination_log,
-        Some(PathBuf::from("/dev/termination-log"))
-    );
 }

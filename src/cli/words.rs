@@ -38,7 +38,7 @@ pub enum Asked {
         verb: Verb,
         /// Global ones first.
         given: Vec<Given>,
-        /// The first word that is not an option, and all behind it.
+        /// The first word that is not an option, and all after it.
         operands: VecDeque<OsString>,
     },
 }
@@ -50,7 +50,7 @@ pub fn split(words: Vec<OsString>) -> (Option<Verb>, Result<Asked, Error>) {
     (scan.verb, asked)
 }
 
-/// `kapo help [MODE]`.
+/// `kapo help`, with a mode or without.
 fn help(words: &mut VecDeque<OsString>) -> Result<Asked, Error> {
     let verb = match words.pop_front() {
         Some(word) if word == "--help" || word == "-h" || word == "help" => None,
@@ -165,9 +165,9 @@ impl Scan {
             let Some(opt) = rows().find(here) else {
                 let hint = match (rows().next(), self.verb) {
                     (Some(opt), Some(_)) if opt.is_global() => {
-                        format!("it stands before the mode; behind it write --{}", opt.long)
+                        format!("it goes before the mode; after it write --{}", opt.long)
                     }
-                    (Some(opt), None) => format!("{} stands behind the mode", opt.usage()),
+                    (Some(opt), None) => format!("{} goes after the mode", opt.usage()),
                     (Some(opt), Some(verb)) => {
                         format!("{} is not an option of {}", opt.usage(), verb.row().name)
                     }
@@ -228,7 +228,7 @@ impl Scan {
         let modes = modes.join(", ");
         match self.verb {
             Some(verb) => format!("--{name} is not an option of {}, but of {modes}", verb.row().name),
-            None => format!("--{name} stands behind the mode ({modes})"),
+            None => format!("--{name} goes after the mode ({modes})"),
         }
     }
 

@@ -1,0 +1,171 @@
+//! What holds for every row of the table and for every list of words.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use super::super::options::{Fallback, MODES, OPTIONS, Opt, Verb};
+use super::super::{Order, parse};
+use super::try_config;
+use crate::config::Mode;
+
+/// A value of that option that is not its default.
+fn sample(opt: &Opt) -> &'static str {
+    match opt.value {
+        None => "true",
+        Some("ADDR") => "127.0.0.1",
+        Some("SIGNAL") => "USR1",
+        Some("FROM:TO") => "TERM:INT",
+        Some("PATH") => "/log",
+        Some("WHEN") => "on-failure",
+        Some(_) => "7",
+    }
+}
+
+#[test]
+fn every_option_works_by_its_long_and_short_name_and_by_its_variable() {
+    for opt in OPTIONS.iter().filter(|opt| !["help", "version"].contains(&opt.long)) {
+        for row in MODES.iter().filter(|row| opt.serves(row.verb)) {
+            // What some options need at their side.
+            let job = matches!(row.verb, Verb::Run | Verb::Supervise);
+            let mut base = vec![row.name];
+            base.extend(
+                job.then_some(["--stdout", "--notify"])
+                    .into_iter()
+                    .flatten()
+                    .filter(|base| *base != format!("--{}", opt.long)),
+            );
+            if opt.long == "stdout" {
+                base.push("--stderr");
+            }
+            let operands: &[&str] =
+                if row.verb == Verb::Check || row.verb == Verb::Wait { &[] } else { &["x"] };
+            let joined = |words: [&[&str]; 4]| -> Vec<String> {
+                words.concat().iter().map(|w| w.to_string()).collect()
+            };
+            let with = |words: &[&str]| joined([&[], &base, words, operands]);
+            let without = try_config(&with(&[]), &[]).unwrap();
+            let long = format!("--{}={}", opt.long, sample(opt));
+            let expected = try_config(&with(&[&long]), &[]).unwrap();
+            // --ready is what check asks for anyway.
+            assert_eq!(
+                expected == without,
+                opt.long == "ready",
+                "--{} changes nothing in {}",
+                opt.long,
+                row.name
+            );
+            if let Some(env) = opt.env {
+                assert_eq!(try_config(&with(&[]), &[(env, sample(opt))]), Ok(expected.clone()), "{env}");
+            }
+            if let Some(short) = opt.short {
+                let short = format!("-{short}{}", opt.value.map_or("", |_| sample(opt)));
+                let words =
+                    if opt.is_global() { joined([&[&short], &base, &[], operands]) } else { with(&[&short]) };
+                assert_eq!(try_config(&words, &[]), Ok(expected), "{short}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_default_of_the_table_is_what_holds_when_nothing_is_said() {
+    for opt in OPTIONS {
+        if let Fallback::Text(text) = opt.fallback {
+            for row in MODES.iter().filter(|row| opt.serves(row.verb)) {
+                let operands: &[&str] =
+                    if row.verb == Verb::Check || row.verb == Verb::Wait { &[] } else { &["x"] };
+                let word = format!("--{}={text}", opt.long);
+                let given = try_config(&[&[row.name, &word], operands].concat(), &[]);
+                assert_eq!(given, try_config(&[&[row.name], operands].concat(), &[]), "{word}");
+            }
+        }
+    }
+    let shown = OPTIONS.iter().find(|opt| opt.long == "kill-after").map(Opt::default);
+    assert_eq!(shown, Some(&*crate::config::KILL_AFTER.as_secs().to_string()));
+}
+
+/// Numbers that look random and are the same every time (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % sides as u64).unwrap()
+    }
+}
+
+/// No panic; an error is one line; the command arrives as it was given. True for words that made sense.
+fn promises_hold(words: Vec<OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> bool {
+    match parse(words.clone(), env) {
+        Ok(Order::Print(text)) => assert!(text.ends_with('\n')),
+        Ok(Order::Do(config)) => {
+            if let Mode::Job(job) = config.mode {
+                let tail = [vec![job.command], job.arguments].concat();
+                assert!(words.ends_with(&tail), "{words:?}");
+            }
+        }
+        Err(error) => {
+            let line = error.to_string();
+            assert!(!line.is_empty() && !line.contains(char::is_control) && line.len() < 1000, "{line:?}");
+            return false;
+        }
+    }
+    true
+}
+
+#[test]
+fn the_seeds_of_the_fuzzer_keep_the_promises() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/argv");
+    // The published crate comes without them.
+    let Ok(seeds) = std::fs::read_dir(folder) else { return };
+    let mut good = 0;
+    for seed in seeds {
+        let input = std::fs::read(seed.unwrap().path()).unwrap();
+        let lines = input.split(|b| *b == b'\n').map(|line| OsString::from_vec(line.to_vec()));
+        let (env, words): (Vec<_>, Vec<_>) = lines.partition(|line| line.as_bytes().starts_with(b"KAPO_"));
+        let lookup = |name: &str| {
+            let found =
+                env.iter().find_map(|line| line.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+            found.map(|text| OsString::from_vec(text.to_vec()))
+        };
+        good += usize::from(promises_hold(words, &lookup));
+    }
+    assert!(good >= 4, "{good}");
+}
+
+#[test]
+fn arbitrary_words_are_answered_in_one_line_and_never_lose_the_command() {
+    let mut dice = Dice(88_172_645_463_325_252);
+    let mut pieces: Vec<Vec<u8>> = [
+        "run", "r", "watch", "check", "help", "--", "-", "=", "x", "0", "9", "-1", ":", ",", "TERM", "ms",
+        "http://", "@", "/", "[", "\n", "\u{e9}",
+    ]
+    .iter()
+    .map(|piece| piece.as_bytes().to_vec())
+    .collect();
+    pieces.extend([vec![0xff], vec![b'-', 0xc3], vec![b'9'; 60]]);
+    pieces.extend(OPTIONS.iter().map(|opt| format!("--{}", opt.long).into_bytes()));
+    pieces.extend(OPTIONS.iter().filter_map(|opt| opt.short).map(|short| format!("-{short}").into_bytes()));
+    let (mut good, mut bad) = (0, 0);
+    for _ in 0..20_000 {
+        let mut text = |most: usize| -> OsString {
+            let many = 1 + dice.roll(most);
+            OsString::from_vec((0..many).flat_map(|_| pieces[dice.roll(pieces.len())].clone()).collect())
+        };
+        let mut words: Vec<OsString> = (0..5).map(|_| text(2)).collect();
+        let variable = text(3);
+        let name = OPTIONS[dice.roll(OPTIONS.len())].env;
+        if dice.roll(2) == 0 {
+            words.insert(0, "run".into());
+        }
+        let lookup = |wanted: &str| (Some(wanted) == name).then(|| variable.clone());
+        match promises_hold(words, &lookup) {
+            true => good += 1,
+            false => bad += 1,
+        }
+    }
+    assert!(good > 500 && bad > 5_000, "{good} {bad}");
+}

@@ -1,0 +1,172 @@
+//! The forms of values: times, ranges, signals, addresses, URLs.
+
+use std::time::Duration;
+
+use super::{SECOND, config, job, message, try_config};
+use crate::config::{Interface, Mode, Probe, Success, Ttl, Wait};
+use crate::signal::Signal;
+
+#[test]
+fn times_are_read_in_every_form_and_never_overflow() {
+    for (text, time) in [
+        ("30", 30 * SECOND),
+        ("0.5", SECOND / 2),
+        (".5", SECOND / 2),
+        ("5.", 5 * SECOND),
+        ("500ms", SECOND / 2),
+        ("30s", 30 * SECOND),
+        ("5m", 300 * SECOND),
+        ("6h", 6 * 3600 * SECOND),
+        ("1m30s", 90 * SECOND),
+        ("1.5h0.25s", 5400 * SECOND + SECOND / 4),
+        ("0", Duration::ZERO),
+        ("0.000000001", Duration::from_nanos(1)),
+        ("0.0000000019999999999999999999999999", Duration::from_nanos(1)),
+        ("000030", 30 * SECOND),
+        ("18446744073709551614", Duration::from_secs(u64::MAX - 1)),
+        ("18446744073709551615", Duration::MAX),
+        ("18446744073709551616", Duration::MAX),
+        ("99999999999999999999999999999999999999999999999999", Duration::MAX),
+        ("9999999999999999999999999999999999999999999999999h1ms", Duration::MAX),
+    ] {
+        assert_eq!(job(&format!("run --kill-after {text} x")).kill_after, Some(time), "{text}");
+    }
+    let long = "9".repeat(100_000);
+    let ttl = job(&format!("run --ttl {long} x")).ttl;
+    assert_eq!(ttl, Some(Ttl { min: Duration::MAX, max: Duration::MAX }));
+    for text in [
+        "", "-1", "+1", "NaN", "nan", "inf", "infinity", "1e3", "0x10", "1d", "1 s", " 1", "1s ", ".", "s",
+        "ms", "1m30", "30x", "1..2", "1.2.3", "\u{0663}", "1us", "--",
+    ] {
+        let word = format!("--kill-after={text}");
+        let said = try_config(&["run", &word, "x"], &[]).unwrap_err();
+        assert_eq!(
+            said,
+            format!("--kill-after: '{text}' is not a time (such as 30, 0.5, 500ms, 5m or 1m30s)")
+        );
+    }
+}
+
+#[test]
+fn a_ttl_is_a_time_or_a_range_and_zero_is_none() {
+    let ttl = |min, max| Some(Ttl { min: SECOND * min, max: SECOND * max });
+    for (text, expected) in [
+        ("30", ttl(30, 30)),
+        ("30-60", ttl(30, 60)),
+        ("1m-1h", ttl(60, 3600)),
+        ("5-5", ttl(5, 5)),
+        ("0", None),
+        ("0-0", None),
+        ("0-9", ttl(0, 9)),
+    ] {
+        assert_eq!(job(&format!("run -t {text} x")).ttl, expected, "{text}");
+    }
+    assert_eq!(message("run --ttl 30-1 x"), "--ttl: '30-1' is an empty range (MIN is above MAX)");
+    for text in ["-5", "5-", "-", "1-2-3", "NaN", "a-b", "-1-2"] {
+        assert_eq!(
+            message(&format!("run --ttl {text} x")),
+            format!("--ttl: '{text}' is not a time or a range of times (such as 30, 5m or 30-60)")
+        );
+    }
+}
+
+#[test]
+fn signals_are_rewritten_dropped_and_counted_as_success() {
+    let rewritten = |words: &str| job(words).rewrite_signal;
+    assert_eq!(
+        rewritten("run --rewrite-signal TERM:INT,hup:0 --rewrite-signal 10:SIGRTMIN+3 x"),
+        [(Signal::TERM, Some(Signal::INT)), (Signal::HUP, None), (Signal::USR1, Signal::new(37))]
+    );
+    assert_eq!(rewritten("run --rewrite-signal TERM:INT --rewrite-signal TERM:0 x"), [(Signal::TERM, None)]);
+    assert_eq!(
+        job("run --success-exit 143,TERM,0 x").success_exit,
+        [Success::Code(143), Success::Signal(Signal::TERM), Success::Code(0)]
+    );
+    assert_eq!(job("run --orphan-signal 0 x").orphan_signal, None);
+    assert_eq!(job("run --orphan-signal KILL x").orphan_signal, Some(Signal::KILL));
+    assert_eq!(job("run --parent-death-signal INT x").parent_death_signal, Some(Signal::INT));
+    assert_eq!(job("run --stop-signal RTMIN+3 x").stop_signal, Signal::new(37).unwrap());
+}
+
+#[test]
+fn an_interface_is_an_address_a_path_or_an_abstract_name() {
+    let ip = |text: &str| Interface::Ip(text.parse().unwrap());
+    let path = format!("/{}", "p".repeat(106));
+    for (text, expected) in [
+        ("127.0.0.1", ip("127.0.0.1")),
+        ("::", ip("::")),
+        ("[::1]", ip("::1")),
+        ("/run/kapo.sock", Interface::Path("/run/kapo.sock".into())),
+        (path.as_str(), Interface::Path(path.clone().into())),
+        ("@kapo", Interface::Abstract(b"kapo".to_vec())),
+    ] {
+        assert_eq!(config(&format!("-i {text} run x")).listen.interface, expected, "{text}");
+    }
+    let long = "p".repeat(107);
+    let cut = "p".repeat(59);
+    for (text, expected) in [
+        (
+            "localhost",
+            "'localhost' is a name; give an address, not a name (127.0.0.1 or ::1, /path or @name)",
+        ),
+        ("a.b-c", "'a.b-c' is a name; give an address, not a name (127.0.0.1 or ::1, /path or @name)"),
+        ("", "'' is not an address (IPv4 or IPv6), an absolute path or @name"),
+        ("300.1.1.1", "'300.1.1.1' is not an address (IPv4 or IPv6), an absolute path or @name"),
+        ("[127.0.0.1]", "'[127.0.0.1]' is not an address (IPv4 or IPv6), an absolute path or @name"),
+        ("./sock", "'./sock' is not an address (IPv4 or IPv6), an absolute path or @name"),
+        ("0.0.0.0:80", "'0.0.0.0:80' is an address with a port; give the port to --port"),
+        ("@", "'@' is a socket without a name"),
+        (&format!("/{long}"), &format!("'/{cut}...' is too long for a socket (108 bytes, at most 107)")),
+        (&format!("@{long}p"), &format!("'@{cut}...' is too long for a socket (108 bytes, at most 107)")),
+    ] {
+        let word = format!("--interface={text}");
+        assert_eq!(try_config(&[&word, "run", "x"], &[]), Err(format!("--interface: {expected}")), "{text}");
+    }
+}
+
+#[test]
+fn check_and_wait_take_an_address_and_a_time_limit() {
+    let check = |words: &str| match config(words).mode {
+        Mode::Check(check) => (check.probe, check.url, check.timeout),
+        mode => panic!("{mode:?}"),
+    };
+    let url = |text: &str| Some(text.to_owned());
+    assert_eq!(check("check --live"), (Probe::Live, None, 5 * SECOND));
+    assert_eq!(check("check --health --health"), (Probe::Health, None, 5 * SECOND));
+    assert_eq!(check("check --timeout 500ms http://a"), (Probe::Ready, url("http://a"), SECOND / 2));
+    for text in ["http://a.b:1/x?y=z", "http://127.0.0.1", "http://[::1]:6666/", "http://a?x"] {
+        assert_eq!(
+            config(&format!("wait --timeout 0 {text}")).mode,
+            Mode::Wait(Wait { url: url(text), timeout: Some(Duration::ZERO) })
+        );
+        assert_eq!(check(&format!("check -- {text}")).1, url(text));
+    }
+    for text in [
+        "",
+        "a",
+        "localhost:6666",
+        "https://a",
+        "http://",
+        "http://:80",
+        "http://a:",
+        "http://a:0",
+        "http://a:65536",
+        "http://a:b",
+        "http://[::1",
+        "http://[a]",
+        "http://[::1]x",
+        "http://u@a",
+        "http://a b",
+        "http://a/\u{e9}",
+        "http://a/#x",
+        "http://a\r\nX:y",
+        "HTTP://a",
+    ] {
+        let said = try_config(&["check", text], &[]).unwrap_err();
+        assert!(
+            said.starts_with("URL: '") && said.ends_with("(http://HOST[:PORT][/PATH])"),
+            "{text}: {said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}

@@ -1,0 +1,145 @@
+//! What is wrong, and the one line it is answered with.
+
+use super::{message, message_with, parse_bytes};
+
+#[test]
+fn wrong_words_are_named_with_what_was_expected() {
+    let modes = "run, supervise, watch, check, wait or help (see kapo --help)";
+    for (words, expected) in [
+        ("", &*format!("a mode is expected: {modes}")),
+        ("--", &format!("a mode is expected: {modes}")),
+        ("-S --port 1", &format!("a mode is expected: {modes}")),
+        ("sleep 60", &format!("unknown mode 'sleep'; expected {modes}")),
+        ("x", &format!("unknown mode 'x'; expected {modes}")),
+        ("rnu x", "unknown mode 'rnu'; did you mean run?"),
+        ("sup x", "unknown mode 'sup'; did you mean supervise?"),
+        ("Watch x", "unknown mode 'Watch'; did you mean watch?"),
+        ("help me", &format!("unknown mode 'me'; expected {modes}")),
+        ("help run x", "unexpected word 'x'; help takes one mode"),
+        ("--prot 1 run x", "unknown option '--prot'; did you mean --port?"),
+        ("run --sock x", "unknown option '--sock'; did you mean --socket-activation?"),
+        ("run --frobnicate x", "unknown option '--frobnicate'"),
+        ("run --frob=1 x", "unknown option '--frob'"),
+        ("run -x y", "unknown option '-x'"),
+        ("-Sx run y", "unknown option '-x' in '-Sx'"),
+        ("-S=maybe run y", "--stdout: 'maybe' is not a boolean (1, t, true, 0, f or false)"),
+        ("run -p 80 x", "unknown option '-p': it goes before the mode; after it write --port"),
+        ("-t 5 run x", "unknown option '-t': --ttl SECONDS|MIN-MAX goes after the mode"),
+        ("watch -t 5 x", "unknown option '-t': --ttl SECONDS|MIN-MAX is not an option of watch"),
+        ("--ttl 5 run x", "--ttl goes after the mode (run, supervise)"),
+        ("watch --ttl 5 x", "--ttl is not an option of watch, but of run, supervise"),
+        ("run --pid 5 x", "--pid is not an option of run, but of watch"),
+        ("check --wait 5", "--wait is not an option of check, but of run, supervise, watch"),
+        ("run --port", "--port needs a value (PORT)"),
+        ("-p", "--port needs a value (PORT)"),
+        ("-Sp", "--port needs a value (PORT)"),
+        ("run --ttl", "--ttl needs a value (SECONDS|MIN-MAX)"),
+        ("--help=1", "--help takes no value"),
+        ("--version=", "--version takes no value"),
+        ("run", "run needs a command: kapo run [OPTIONS] [--] COMMAND [ARG...]"),
+        ("s --", "supervise needs a command: kapo supervise [OPTIONS] [--] COMMAND [ARG...]"),
+        ("watch", "watch needs NAME or --pid"),
+        ("watch a b", "unexpected word 'b': watch takes one NAME"),
+        ("watch a --wait 3", "unexpected word '--wait': options stand before NAME"),
+        ("check http://a http://b", "unexpected word 'http://b': check takes one URL"),
+        ("wait http://a http://b", "unexpected word 'http://b': wait takes one URL"),
+        ("--port 65536 run x", "--port: '65536' is not a port (0 to 65535)"),
+        ("--port -1 run x", "--port: '-1' is not a port (0 to 65535)"),
+        ("-p-1 run x", "--port: '-1' is not a port (0 to 65535)"),
+        ("--port abc run x", "--port: 'abc' is not a port (0 to 65535)"),
+        ("--port= run x", "--port: '' is not a port (0 to 65535)"),
+        ("--port +80 run x", "--port: '+80' is not a port (0 to 65535)"),
+        ("--port --quiet run x", "--port: '--quiet' is not a port (0 to 65535)"),
+        ("--max-connections 0 run x", "--max-connections: '0' is not a number of connections (1 or more)"),
+        ("--tail 1048577 run x", "--tail: '1048577' is too much (at most 1048576 bytes)"),
+        ("--tail 2M run x", "--tail: '2M' is too much (at most 1048576 bytes)"),
+        (
+            "--tail 99999999999999999999K run x",
+            "--tail: '99999999999999999999K' is too much (at most 1048576 bytes)",
+        ),
+        ("--tail K run x", "--tail: 'K' is not a size (such as 4096, 64K or 1M)"),
+        ("--tail 64K run x", "--tail needs --stdout or --stderr"),
+        ("--stdlog run x", "--stdlog needs --stdout or --stderr"),
+        ("run --watchdog 5 x", "--watchdog needs --notify"),
+        ("-b -i @x w y", "--sidebind needs an IP address in --interface: a Unix socket has no ports"),
+        (
+            "run --stop-signal FOO x",
+            "--stop-signal: 'FOO' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3)",
+        ),
+        (
+            "run --stop-signal 0 x",
+            "--stop-signal: '0' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3)",
+        ),
+        (
+            "run --orphan-signal FOO x",
+            "--orphan-signal: 'FOO' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3), nor 0 for none",
+        ),
+        (
+            "run --rewrite-signal KILL:0 x",
+            "--rewrite-signal: SIGKILL cannot be rewritten: no process can catch it",
+        ),
+        (
+            "run --rewrite-signal 19:2 x",
+            "--rewrite-signal: SIGSTOP cannot be rewritten: no process can catch it",
+        ),
+        (
+            "run --rewrite-signal CHLD:2 x",
+            "--rewrite-signal: SIGCHLD cannot be rewritten: it is never passed on",
+        ),
+        (
+            "run --rewrite-signal TERM x",
+            "--rewrite-signal: 'TERM' is not FROM:TO (such as TERM:INT, or HUP:0 for none)",
+        ),
+        (
+            "run --success-exit 256 x",
+            "--success-exit: '256' is not an exit code (0 to 255) or the name of a signal",
+        ),
+        (
+            "run --success-exit 1, x",
+            "--success-exit: '' is not an exit code (0 to 255) or the name of a signal",
+        ),
+        ("supervise --restart never x", "--restart: 'never' is not always or on-failure"),
+        ("supervise --max-restarts -1 x", "--max-restarts: '-1' is not a number of restarts (0: no limit)"),
+        ("watch --pid 0 x", "--pid: '0' is not a pid (1 or more)"),
+        ("watch --pid -1 x", "--pid: '-1' is not a pid (1 or more)"),
+        ("watch -p abc x", "--pid: 'abc' is not a pid (1 or more)"),
+        ("watch -p 2147483648 x", "--pid: '2147483648' is not a pid (1 or more)"),
+        ("check --live --ready", "--ready: one of --live, --ready and --health can be given"),
+        ("check --timeout 0", "--timeout: '0' leaves no time for an answer"),
+        ("run --termination-log= x", "--termination-log: '' is not a path"),
+    ] {
+        assert_eq!(message(words), expected, "{words}");
+    }
+}
+
+#[test]
+fn wrong_variables_are_named_as_variables() {
+    for (words, name, text, expected) in [
+        ("run x", "KAPO_PORT", "65536", "KAPO_PORT: '65536' is not a port (0 to 65535)"),
+        ("run x", "KAPO_WATCHDOG", "5", "KAPO_WATCHDOG needs --notify"),
+        ("run x", "KAPO_STDLOG", "1", "KAPO_STDLOG needs --stdout or --stderr"),
+        ("run x", "KAPO_TAIL", "1K", "KAPO_TAIL needs --stdout or --stderr"),
+        ("watch", "KAPO_WATCHPID", "0", "KAPO_WATCHPID: '0' is not a pid (1 or more)"),
+        ("run x", "KAPO_PORT", "8\n0", "KAPO_PORT: '8\\n0' is not a port (0 to 65535)"),
+        ("run x", "KAPO_TERMINATION_LOG", "/a\0b", "KAPO_TERMINATION_LOG: '/a\\u{0}b' holds a NUL byte"),
+    ] {
+        assert_eq!(message_with(words, &[(name, text)]), expected);
+    }
+}
+
+#[test]
+fn a_nul_in_a_word_is_refused() {
+    assert_eq!(message("run a\0b"), "'a\\u{0}b' holds a NUL byte, which nobody can be given");
+    assert_eq!(message("run x a\0"), "'a\\u{0}' holds a NUL byte, which nobody can be given");
+    assert_eq!(message("--interface /a\0b run x"), "--interface: '/a\\u{0}b' holds a NUL byte");
+}
+
+#[test]
+fn wrong_usage_exits_with_2_but_check_knows_only_1() {
+    let code = |words: &[&[u8]]| parse_bytes(words, &[]).unwrap_err().exit_code();
+    assert_eq!(code(&[]), 2);
+    assert_eq!(code(&[b"wait", b"--bad"]), 2);
+    assert_eq!(code(&[b"check", b"--bad"]), 1);
+    assert_eq!(code(&[b"-p", b"80", b"check", b"--timeout", b"x"]), 1);
+    assert_eq!(code(&[b"-p", b"x", b"check"]), 1);
+}
