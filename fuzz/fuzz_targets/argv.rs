@@ -1,0 +1,42 @@
+//! Arbitrary words and variables: never a panic, errors on one line, and the command reaches its Config untouched.
+//!
+//! A line of the input is a word; lines that look like `KAPO_X=text` are variables.
+
+#![no_main]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use kapo::cli::{Order, parse};
+use kapo::config::Mode;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut env: Vec<(&OsStr, &OsStr)> = Vec::new();
+    for line in input.split(|b| *b == b'\n') {
+        let at = line.iter().position(|b| *b == b'=');
+        match at.filter(|_| line.starts_with(b"KAPO_")) {
+            Some(at) => env.push((OsStr::from_bytes(&line[..at]), OsStr::from_bytes(&line[at + 1..]))),
+            None => words.push(OsString::from_vec(line.to_vec())),
+        }
+    }
+    let variable = |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
+    match parse(words.clone(), &variable) {
+        Ok(Order::Print(text)) => assert!(text.ends_with('\n')),
+        Ok(Order::Do(config)) => {
+            assert!(config.max_connections > 0 && config.capture.tail <= 1 << 20);
+            if let Mode::Job(job) = config.mode {
+                let mut tail = vec![job.command];
+                tail.extend(job.arguments);
+                assert!(words.ends_with(&tail));
+                assert!(job.ttl.is_none_or(|ttl| ttl.min <= ttl.max));
+            }
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.is_empty() && !text.contains(char::is_control) && text.len() < 1000, "{text:?}");
+            assert!([1, 2].contains(&error.exit_code()));
+        }
+    }
+});
