@@ -21,7 +21,8 @@ fuzz_target!(|input: &[u8]| {
             None => words.push(OsString::from_vec(line.to_vec())),
         }
     }
-    let variable = |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
+    let variable =
+        |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
     match parse(words.clone(), &variable) {
         Ok(Order::Print(text)) => assert!(text.ends_with('\n')),
         Ok(Order::Do(config)) => {

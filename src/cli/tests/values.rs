@@ -32,6 +32,10 @@ fn times_are_read_in_every_form_and_never_overflow() {
         assert_eq!(job(&format!("run --kill-after {text} x")).kill_after, Some(time), "{text}");
     }
     let long = "9".repeat(100_000);
+    assert_eq!(
+        job(&format!("run --kill-after 0.{long}h x")).kill_after,
+        Some(3600 * SECOND - Duration::from_nanos(1))
+    );
     let ttl = job(&format!("run --ttl {long} x")).ttl;
     assert_eq!(ttl, Some(Ttl { min: Duration::MAX, max: Duration::MAX }));
     for text in [
