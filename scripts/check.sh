@@ -1,0 +1,243 @@
+#!/usr/bin/env bash
+# `make check`: everything that the automatic checks run, in their order.
+#
+# scripts/check.sh              all steps; each prints its seconds, the first failure ends the run with its reason
+# scripts/check.sh clippy test  these steps alone, their output straight to the terminal
+# scripts/check.sh --list       the names
+#
+# What is missing on the machine is installed by apt-get (as root) and cargo where that takes little time; what would
+# take long or cannot be had is named at the end as skipped, never passed over in silence.
+set -eu
+cd "$(dirname "$0")/.."
+
+STEPS=(tools fmt clippy build size scripts docs layering test doc fuzz miri deny real)
+# Against programs of other people; each is a file under tests/real.
+REAL=(activation clients container haproxy prometheus systemd)
+
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+export KAPO_BIN=${KAPO_BIN:-$PWD/target/kapo}
+LOGS=target/check
+HOST=$(rustc -vV | sed -n 's/^host: //p')
+
+note() { printf '   %s\n' "$*"; }
+# Named again at the end of a full run.
+skip() { note "skipped: $*"; mkdir -p "$LOGS"; printf '%s\n' "$*" >>"$LOGS/skipped"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+has_nightly() { rustc +nightly --version >/dev/null 2>&1; }
+
+# Debian's name of a package for each program that the steps ask for.
+declare -A PACKAGE=(
+    [curl]=curl [wget]=wget [shellcheck]=shellcheck [strace]=strace [python3]=python3 [node]=nodejs [c++]=g++
+    [busybox]=busybox-static [tini]=tini [setpriv]=util-linux [pgrep]=procps [socat]=socat
+    [systemd-socket-activate]=systemd [systemd-nspawn]=systemd-container [podman]=podman [runc]=runc
+    [haproxy]=haproxy [prometheus]=prometheus
+)
+
+step_tools() {
+    local want=() program
+    for program in "${!PACKAGE[@]}"; do
+        has "$program" || want+=("${PACKAGE[$program]}")
+    done
+    if [ "${#want[@]}" -gt 0 ]; then
+        note "missing: ${want[*]}"
+        if [ "$(id -u)" = 0 ] && has apt-get; then
+            note "installing them by apt-get"
+            apt-get update -q >/dev/null
+            # Nothing that comes in as a package starts a service here: the checks start their own.
+            RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+                apt-get install -y -q --no-install-recommends "${want[@]}" >/dev/null
+        else
+            skip "not root: install ${want[*]} to run every check"
+        fi
+    fi
+    has cargo-nextest || note "cargo-nextest is not here: cargo test does its work"
+    if ! has_nightly; then
+        skip "no nightly toolchain: fuzz targets and miri need one (rustup toolchain install nightly)"
+    elif ! has cargo-fuzz; then
+        note "installing cargo-fuzz by cargo (one or two minutes)"
+        cargo +stable install cargo-fuzz --locked -q || cargo install cargo-fuzz --locked -q || true
+    fi
+    rustc --version
+}
+
+step_fmt() { cargo fmt --all -- --check; }
+
+step_clippy() { cargo clippy --locked --all-targets -- -D warnings; }
+
+step_build() { scripts/build.sh; }
+
+step_size() { CHECK_ONLY=1 scripts/size.sh; }
+
+step_scripts() {
+    # Every tracked or new shell script, wherever it lies.
+    local files
+    mapfile -t files < <(git ls-files -co --exclude-standard | while read -r each; do
+        [ -f "$each" ] && head -c 30 "$each" | grep -aq '^#!.*sh' && echo "$each"
+    done)
+    if has shellcheck; then
+        shellcheck "${files[@]}"
+        note "shellcheck: ${#files[@]} scripts"
+    else
+        skip "shellcheck is not here"
+        for each in "${files[@]}"; do bash -n "$each"; done
+    fi
+    local python
+    mapfile -t python < <(git ls-files -co --exclude-standard '*.py')
+    # Compiled in memory: nothing is left beside the sources.
+    [ "${#python[@]}" = 0 ] || python3 -c 'import sys; [compile(open(f).read(), f, "exec") for f in sys.argv[1:]]' "${python[@]}"
+}
+
+# Committed documents are what the options table generates.
+step_docs() { run_tests --test docs; }
+
+step_layering() { run_tests --test layering; }
+
+step_test() {
+    need_binary
+    run_tests
+    cargo test --locked --doc
+}
+
+run_tests() {
+    if has cargo-nextest; then
+        cargo nextest run --locked --no-fail-fast "$@"
+    elif [ "$#" -gt 0 ]; then
+        cargo test --locked "$@"
+    else
+        cargo test --locked --no-fail-fast --lib --bins --tests
+    fi
+}
+
+need_binary() {
+    [ -x "$KAPO_BIN" ] || { echo "no $KAPO_BIN: run scripts/check.sh build first" >&2; return 1; }
+}
+
+step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items; }
+
+step_fuzz() {
+    if ! has_nightly || ! has cargo-fuzz; then
+        skip "fuzz targets: need nightly and cargo-fuzz"
+        return 0
+    fi
+    local each seconds=${FUZZ_SECONDS:-10} targets
+    # Named by hand: a cargo-fuzz linked with musl would otherwise build for musl, where the sanitizer does not link.
+    cargo +nightly fuzz build --target "$HOST"
+    mapfile -t targets < <(cargo +nightly fuzz list)
+    [ "${#targets[@]}" -gt 0 ] || { echo "no fuzz targets" >&2; return 1; }
+    for each in "${targets[@]}"; do
+        mkdir -p "fuzz/corpus/$each" "fuzz/artifacts/$each"
+        local dirs=("fuzz/corpus/$each")
+        [ ! -d "fuzz/seeds/$each" ] || dirs+=("fuzz/seeds/$each")
+        if ! "fuzz/target/$HOST/release/$each" "${dirs[@]}" -max_total_time="$seconds" \
+            -artifact_prefix="fuzz/artifacts/$each/" >"fuzz/artifacts/$each.log" 2>&1; then
+            tail -n 40 "fuzz/artifacts/$each.log"
+            echo "fuzz target $each failed; its input is under fuzz/artifacts/$each" >&2
+            return 1
+        fi
+        note "fuzz $each: $(grep -a '^Done ' "fuzz/artifacts/$each.log")"
+    done
+}
+
+step_miri() {
+    if ! cargo +nightly miri --version >/dev/null 2>&1; then
+        skip "miri: not in this nightly (rustup +nightly component add miri rust-src)"
+        return 0
+    fi
+    if [ ! -d "$(rustc +nightly --print sysroot)/lib/rustlib/src" ]; then
+        rustup +nightly component add rust-src >/dev/null 2>&1 || { skip "miri: no rust-src"; return 0; }
+    fi
+    # The pure layers only. A test that is too long for an interpreter says so itself: #[cfg_attr(miri, ignore = "...")].
+    timeout -k 5 "${MIRI_SECONDS:-240}" cargo +nightly miri test --locked --lib -- logic:: cli:: config:: signal:: || {
+        local code=$?
+        [ "$code" != 124 ] || echo "miri took longer than ${MIRI_SECONDS:-240} s: mark the longest tests cfg_attr(miri, ignore)" >&2
+        return "$code"
+    }
+}
+
+step_deny() {
+    if cargo deny --version >/dev/null 2>&1; then
+        cargo deny check
+    else
+        skip "cargo-deny is not here, and building it takes many minutes (cargo install cargo-deny --locked)"
+    fi
+}
+
+step_real() {
+    need_binary
+    local each failed=() log
+    for each in "${REAL[@]}"; do
+        log=$LOGS/real-$each.log
+        local began=$SECONDS code=0
+        mkdir -p "$LOGS"
+        timeout -k 20 180 "tests/real/$each.sh" >"$log" 2>&1 </dev/null || code=$?
+        case $code in
+            0) note "real $each: $(tail -n 1 "$log") ($((SECONDS - began)) s)" ;;
+            77) skip "real $each: $(tail -n 1 "$log")" ;;
+            *)
+                grep -v '^ok ' "$log" | tail -n 40
+                note "real $each: FAILED with $code ($((SECONDS - began)) s), all of it in $log"
+                failed+=("$each")
+                ;;
+        esac
+    done
+    [ "${#failed[@]}" = 0 ] || { echo "failed against real programs: ${failed[*]}" >&2; return 1; }
+}
+
+# Lines with which a runner closes: they are shown again, so that a reader sees that tests ran.
+closing_lines() {
+    grep -aE '^ *Summary \[|^test result: (ok|FAILED)\. [1-9]|^   (real|fuzz|size|shellcheck|skipped)|^size: |^build: ' "$1" | sort -u || true
+}
+
+# A step may hang where its tests hang; none needs nearly as long.
+limit() {
+    case $1 in
+        tools | build | test | fuzz) echo 600 ;;
+        real) echo 900 ;;
+        *) echo 420 ;;
+    esac
+}
+
+known() {
+    local each
+    for each in "${STEPS[@]}"; do [ "$each" != "$1" ] || return 0; done
+    echo "check: no step is called $1; there are: ${STEPS[*]}" >&2
+    return 2
+}
+
+if [ "${1:-}" = --list ]; then
+    printf '%s\n' "${STEPS[@]}"
+    exit 0
+elif [ "$#" -gt 0 ]; then
+    for step in "$@"; do known "$step"; done
+    for step in "$@"; do "step_$step"; done
+    exit 0
+fi
+
+mkdir -p "$LOGS"
+rm -f "$LOGS"/*
+for step in "${STEPS[@]}"; do
+    printf '== %-9s' "$step"
+    began=$SECONDS
+    code=0
+    # Through a process of its own, so that `set -e` holds inside the step and a hanging one can be ended.
+    timeout -k 30 "$(limit "$step")" "$0" "$step" >"$LOGS/$step.log" 2>&1 </dev/null || code=$?
+    if [ "$code" != 0 ]; then
+        printf ' FAILED after %s s\n' "$((SECONDS - began))"
+        tail -n 80 "$LOGS/$step.log"
+        [ "$code" != 124 ] || echo "check: $step took longer than $(limit "$step") s and was ended"
+        echo "check: $step failed (exit code $code); again by itself: scripts/check.sh $step"
+        exit 1
+    fi
+    printf ' ok %4s s\n' "$((SECONDS - began))"
+    closing_lines "$LOGS/$step.log"
+done
+
+echo
+if [ -s "$LOGS/skipped" ]; then
+    echo "not checked on this machine:"
+    sort -u "$LOGS/skipped" | sed 's/^/   /'
+fi
+echo "closing lines of the test runners:"
+grep -ahE '^ *Summary \[|^test result: (ok|FAILED)\. [1-9]' "$LOGS/test.log" || true
+grep -ahE '^   real ' "$LOGS/real.log" || true
+echo "check: all ${#STEPS[@]} steps passed in $SECONDS s"

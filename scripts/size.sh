@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Fails when the static binary is larger than its budget; says where the bytes are where cargo-bloat is installed.
+set -eu
+cd "$(dirname "$0")/.."
+
+budget=$((512 * 1024))
+binary=${KAPO_BIN:-target/kapo}
+size=$(stat -c %s "$binary")
+echo "size: $binary $size bytes of $budget ($((size * 100 / budget)) %)"
+if [ -z "${CHECK_ONLY:-}" ] && cargo bloat --version >/dev/null 2>&1; then
+    CARGO_PROFILE_RELEASE_STRIP=none cargo bloat --release --bin kapo --crates -n 20
+fi
+if [ "$size" -gt "$budget" ]; then
+    echo "size: over the budget by $((size - budget)) bytes" >&2
+    exit 1
+fi
+if command -v readelf >/dev/null && readelf -l "$binary" | grep -q 'program interpreter'; then
+    echo "size: $binary is not static: it asks for a program interpreter" >&2
+    exit 1
+fi
