@@ -75,7 +75,7 @@ step_scripts() {
         [ -f "$each" ] && head -c 30 "$each" | grep -aq '^#!.*sh' && echo "$each"
     done)
     if has shellcheck; then
-        shellcheck "${files[@]}"
+        shellcheck -x "${files[@]}"
         note "shellcheck: ${#files[@]} scripts"
     else
         skip "shellcheck is not here"

@@ -1,0 +1,159 @@
+# shellcheck shell=bash
+# Shared by the scripts beside it: counting, waiting, starting kapo, cleaning up. Sourced, never run.
+#
+# A script ends with `finish`, whose last line is `N passed, N failed`; exit code 77 says that the machine lacks what
+# the script needs. Whatever was started here is ended by its pid, and the folder $WORK is removed.
+set -eu
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+KAPO=$(realpath -m "${KAPO_BIN:-$ROOT/target/kapo}")
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/kapo-real.XXXXXX")
+STARTED=()
+PASSED=0
+FAILED=0
+
+ok() {
+    PASSED=$((PASSED + 1))
+    printf 'ok %s\n' "$*"
+}
+
+not_ok() {
+    FAILED=$((FAILED + 1))
+    printf 'not ok %s\n' "$*"
+}
+
+# check NAME COMMAND...: the command's success decides; its output is shown when it fails.
+check() {
+    local name=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        ok "$name"
+    else
+        not_ok "$name"
+        printf '%s\n' "$said" | sed 's/^/    /' | tail -n 30
+    fi
+}
+
+# same NAME WANTED GOT
+same() {
+    if [ "$2" = "$3" ]; then
+        ok "$1"
+    else
+        not_ok "$1"
+        printf '    wanted: %s\n    got:    %s\n' "$2" "$3"
+    fi
+}
+
+# matches NAME PATTERN TEXT: an extended regular expression found anywhere in the text.
+matches() {
+    if printf '%s' "$3" | grep -aEq -- "$2"; then
+        ok "$1"
+    else
+        not_ok "$1"
+        printf '    wanted: %s\n    got:    %s\n' "$2" "$3"
+    fi
+}
+
+skip_all() {
+    printf 'skipped: %s\n' "$*"
+    exit 77
+}
+
+# need PROGRAM...: the whole script is skipped without them.
+need() {
+    local each
+    for each in "$@"; do
+        command -v "$each" >/dev/null 2>&1 || skip_all "$each is not installed"
+    done
+    [ -x "$KAPO" ] || { echo "no $KAPO: make builds it" >&2; exit 1; }
+}
+
+# wait_until SECONDS COMMAND...: as soon as the command succeeds; fails when it does not within the limit.
+wait_until() {
+    local limit=$(($1 * 20))
+    shift
+    while [ "$limit" -gt 0 ]; do
+        if "$@" >/dev/null 2>&1; then return 0; fi
+        sleep 0.05
+        limit=$((limit - 1))
+    done
+    return 1
+}
+
+# start NAME COMMAND...: in the background, its output in $WORK/NAME.log; its pid is in $PID.
+start() {
+    local name=$1
+    shift
+    "$@" >"$WORK/$name.log" 2>&1 </dev/null &
+    PID=$!
+    STARTED+=("$PID")
+}
+
+# start_kapo NAME ARGUMENT...: on a port that the kernel chooses; $PID and $URL (http://127.0.0.1:PORT) are set.
+start_kapo() {
+    local name=$1
+    shift
+    start "$name" "$KAPO" --interface 127.0.0.1 --port 0 "$@"
+    if ! wait_until 10 grep -aEq 'msg="?listening' "$WORK/$name.log"; then
+        echo "kapo $* did not say that it listens:" >&2
+        cat "$WORK/$name.log" >&2
+        exit 1
+    fi
+    # shellcheck disable=SC2034  # for the script that sources this file
+    URL=http://$(grep -aE 'msg="?listening' "$WORK/$name.log" | sed -n '1s/.*address="\{0,1\}\([^ "]*\).*/\1/p')
+}
+
+is_gone() { ! kill -0 "$1" 2>/dev/null; }
+
+# stop PID [SIGNAL]: and wait for its end; its exit code is in $CODE.
+stop() {
+    kill "-${2:-TERM}" "$1" 2>/dev/null || true
+    # shellcheck disable=SC2034  # for the script that sources this file
+    CODE=0
+    # shellcheck disable=SC2034  # for the script that sources this file
+    wait "$1" 2>/dev/null || CODE=$?
+}
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# field NAME: this member of the (first) status document on standard input, as JSON writes it; strings bare.
+field() {
+    python3 -c '
+import json, sys
+document = json.load(sys.stdin)
+value = (document[0] if isinstance(document, list) else document)[sys.argv[1]]
+print(value if isinstance(value, str) else json.dumps(value))' "$1"
+}
+
+# status URL FIELD
+# Empty when nobody answers, so that a check fails and not the script.
+status() { curl -sS --max-time 5 "$1/" | field "$2" || true; }
+
+# code URL: the HTTP status alone; 000 when nobody answers.
+code() { curl -s --max-time 5 -o /dev/null -w '%{http_code}' "$1" || true; }
+
+code_is() { [ "$(code "$1")" = "$2" ]; }
+
+# More to do at the end than pids and $WORK; a script may define its own.
+clean_more() { :; }
+
+clean() {
+    local each
+    clean_more || true
+    for each in ${STARTED[@]+"${STARTED[@]}"}; do
+        kill -TERM "$each" 2>/dev/null || true
+    done
+    for each in ${STARTED[@]+"${STARTED[@]}"}; do
+        wait_until 5 is_gone "$each" || kill -KILL "$each" 2>/dev/null || true
+    done
+    rm -rf "$WORK"
+}
+trap clean EXIT
+trap 'exit 130' INT TERM
+
+finish() {
+    printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
+    [ "$FAILED" = 0 ] && [ "$PASSED" -gt 0 ]
+}
