@@ -46,8 +46,8 @@ curl -sS --max-time 10 "http://$AT:$port/" >"$WORK/b" &
 b=$!
 wait "$a" || true
 wait "$b" || true
-side_a=$(field SidebindPort <"$WORK/a" || echo 0)
-side_b=$(field SidebindPort <"$WORK/b" || echo 0)
+side_a=$(field SidebindPort <"$WORK/a")
+side_b=$(field SidebindPort <"$WORK/b")
 check "two connections give two SidebindPorts ($side_a, $side_b)" [ "$side_a" != "$side_b" ]
 same "the first instance answers on its own" "$(field Pid <"$WORK/a")" "$(status "http://$AT:$side_a" Pid)"
 same "the second instance answers on its own" "$(field Pid <"$WORK/b")" "$(status "http://$AT:$side_b" Pid)"

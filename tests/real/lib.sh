@@ -118,18 +118,20 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# field NAME: this member of the (first) status document on standard input, as JSON writes it; strings bare.
+# field NAME: this member of the first object of the status document on standard input, as JSON writes it, strings bare;
+# "none" where there is no document, so that a check fails and not the script.
 field() {
     python3 -c '
 import json, sys
-document = json.load(sys.stdin)
-value = (document[0] if isinstance(document, list) else document)[sys.argv[1]]
+try:
+    value = json.load(sys.stdin)[0][sys.argv[1]]
+except (ValueError, LookupError):
+    value = "none"
 print(value if isinstance(value, str) else json.dumps(value))' "$1"
 }
 
 # status URL FIELD
-# Empty when nobody answers, so that a check fails and not the script.
-status() { curl -sS --max-time 5 "$1/" | field "$2" || true; }
+status() { curl -sS --max-time 5 "$1/" | field "$2"; }
 
 # code URL: the HTTP status alone; 000 when nobody answers.
 code() { curl -s --max-time 5 -o /dev/null -w '%{http_code}' "$1" || true; }
