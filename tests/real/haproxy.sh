@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# HAProxy in front of a payload whose health it asks of kapo: by its default OPTIONS request, by GET /readyz, by an open
+# port alone. The backend goes down when the command ends and comes up when it is back.
+# shellcheck source=tests/real/lib.sh
+. "$(dirname "$0")/lib.sh"
+PATH=$PATH:/usr/sbin
+need haproxy curl python3
+
+# The payload: a web server that says who it is. Its port is its own affair; kapo's port says whether it lives.
+cat >"$WORK/payload.py" <<'E2'
+import http.server, sys
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b"payload"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+http.server.ThreadingHTTPServer.allow_reuse_address = True
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+E2
+
+payload=$(free_port)
+front=$(free_port)
+# Fixed for the whole test: what is started again must come back where it was.
+options=$(free_port)
+tcp=$(free_port)
+ready=$(free_port)
+
+cat >"$WORK/haproxy.cfg" <<E2
+global
+    stats socket $WORK/stats mode 600 level admin
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 5s
+    timeout server 5s
+    timeout check 2s
+    default-server inter 200ms fastinter 100ms fall 2 rise 2
+frontend front
+    bind 127.0.0.1:$front
+    default_backend by_readyz
+backend by_options
+    option httpchk
+    server app 127.0.0.1:$payload check port $options
+backend by_readyz
+    option httpchk GET /readyz
+    server app 127.0.0.1:$payload check port $ready
+backend by_tcp
+    option tcp-check
+    server app 127.0.0.1:$payload check port $tcp
+E2
+check "haproxy takes the configuration" haproxy -c -q -f "$WORK/haproxy.cfg"
+
+# The state of a backend's server as HAProxy sees it, by its own socket.
+seen_by() {
+    python3 - "$WORK/stats" "$1" <<'E2'
+import csv, io, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(b"show stat\n")
+data = b""
+while part := s.recv(65536):
+    data += part
+for row in csv.DictReader(io.StringIO(data.decode().lstrip("# "))):
+    if row["pxname"] == sys.argv[2] and row["svname"] == "app":
+        print(row["status"])
+E2
+}
+is_up() { [ "$(seen_by "$1")" = UP ]; }
+is_down() { [ "$(seen_by "$1")" = DOWN ]; }
+
+start payload python3 "$WORK/payload.py" "$payload"
+check "the payload serves" wait_until 10 code_is "http://127.0.0.1:$payload/" 200
+start options "$KAPO" --interface 127.0.0.1 --port "$options" run -- sleep 600
+by_options=$PID
+start tcp "$KAPO" --interface 127.0.0.1 --port "$tcp" run -- sleep 600
+by_tcp=$PID
+start ready "$KAPO" --interface 127.0.0.1 --port "$ready" supervise --wait 4 -- sleep 600
+by_ready=$PID
+start haproxy haproxy -db -f "$WORK/haproxy.cfg"
+proxy=$PID
+
+check "the default check, OPTIONS, finds it up" wait_until 10 is_up by_options
+check "GET /readyz finds it up" wait_until 10 is_up by_readyz
+check "a tcp-check finds it up" wait_until 10 is_up by_tcp
+check "a request comes through" code_is "http://127.0.0.1:$front/" 200
+
+# run: the port closes when the command ends.
+end_of() { kill -TERM "$(status "http://127.0.0.1:$1" Pid)"; }
+end_of "$options"
+check "OPTIONS: the command ends, the backend is down" wait_until 10 is_down by_options
+end_of "$tcp"
+check "tcp-check: the command ends, the backend is down" wait_until 10 is_down by_tcp
+check "while the third is not concerned" is_up by_readyz
+stop "$by_options"
+stop "$by_tcp"
+start options2 "$KAPO" --interface 127.0.0.1 --port "$options" run -- sleep 600
+start tcp2 "$KAPO" --interface 127.0.0.1 --port "$tcp" run -- sleep 600
+check "OPTIONS: it is back, and up" wait_until 10 is_up by_options
+check "tcp-check: it is back, and up" wait_until 10 is_up by_tcp
+
+# supervise: the port stays open in the pause, /readyz says 503.
+end_of "$ready"
+check "GET /readyz: the command ends, the backend is down in the pause" wait_until 4 is_down by_readyz
+same "and the front says so" 503 "$(code "http://127.0.0.1:$front/")"
+check "GET /readyz: kapo has started it again, and it is up" wait_until 15 is_up by_readyz
+check "a request comes through again" wait_until 5 code_is "http://127.0.0.1:$front/" 200
+
+# A stop: the backend is taken out before the command has ended.
+kill -TERM "$by_ready"
+check "a stop takes it out" wait_until 10 is_down by_readyz
+matches "the checks are no noise in kapo's log" '^0$' "$(grep -c 'level=\(warn\|error\)' "$WORK/ready.log" || true)"
+stop "$proxy"
+finish
