@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# `make bench`: kapo beside its peers, interleaved in one run, medians. Parts by name: scripts/bench.sh spawn http
+#
+# Installs the peers by apt-get where they are missing (as root), builds the measuring tool, and hands over to
+# scripts/bench. All of it takes four to six minutes; ratios are to be trusted, absolute times are this machine's.
+set -eu
+cd "$(dirname "$0")/.."
+
+declare -A PACKAGE=(
+    [tini]=tini [dumb-init]=dumb-init [nginx]=nginx-light [wrk]=wrk [ts]=moreutils [svlogd]=runit [s6-log]=s6
+    [pgrep]=procps [taskset]=util-linux [python3]=python3
+)
+PATH=$PATH:/usr/sbin
+want=()
+for program in "${!PACKAGE[@]}"; do
+    command -v "$program" >/dev/null || want+=("${PACKAGE[$program]}")
+done
+if [ "${#want[@]}" -gt 0 ]; then
+    echo "bench: missing: ${want[*]}"
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -q >/dev/null
+        RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${want[@]}" >/dev/null
+    else
+        echo "bench: not root: install them, or their lines are left out"
+    fi
+fi
+
+KAPO_BIN=$(realpath -m "${KAPO_BIN:-target/kapo}")
+[ -x "$KAPO_BIN" ] || { echo "bench: no $KAPO_BIN: make builds it" >&2; exit 1; }
+mkdir -p target/bench
+MEASURE=$PWD/target/bench/measure
+PAYLOAD=$PWD/target/bench/payload
+rustc --edition 2024 -O -C strip=symbols -o "$MEASURE" benches/measure.rs
+rustc --edition 2024 -O -C panic=abort -C strip=symbols -C relocation-model=static -C target-feature=+crt-static \
+    -C link-arg=-nostartfiles -C link-arg=-nostdlib -C link-arg=-static -o "$PAYLOAD" scripts/bench/payload.rs
+
+export KAPO_BIN MEASURE PAYLOAD PATH PYTHONDONTWRITEBYTECODE=1
+exec python3 scripts/bench "$@"

@@ -1,0 +1,83 @@
+"""What it costs to have kapo around a command: start, memory, bytes, orphans."""
+
+import os
+import shutil
+import subprocess
+
+from common import (KAPO, MEASURE, PAYLOAD, budget, end, have, line, median, private_kib, ratio, title, wait_for)
+
+
+def spawn():
+    """Spawn to reaped exit of a static program that ends at once: bare, tini, dumb-init, kapo; 400 interleaved rounds."""
+    title("start: from spawn until the reaped exit of a command that ends at once")
+    commands = {"bare": PAYLOAD}
+    if have("tini"):
+        commands["tini"] = f"{shutil.which('tini')} -s -- {PAYLOAD}"
+    if have("dumb-init"):
+        commands["dumb-init"] = f"{shutil.which('dumb-init')} {PAYLOAD}"
+    # As kapo's users run it: a TCP port is opened, two lines are logged.
+    commands["kapo"] = f"{KAPO} --interface 127.0.0.1 --port 0 run -- {PAYLOAD}"
+    said = subprocess.run([MEASURE, "spawn", "400", *commands.values()], check=True, capture_output=True, text=True).stdout
+    took = {}
+    for name, row in zip(commands, said.splitlines()):
+        _, middle, tenth = row.split()
+        took[name] = float(middle)
+        line(name, middle, "us", f"(p10 {tenth})")
+    added = {name: value - took["bare"] for name, value in took.items()}
+    for peer in ("tini", "dumb-init"):
+        if peer in added:
+            line(f"added over bare: kapo {added['kapo']:.0f}, {peer}", f"{added[peer]:.0f}", "us")
+    if "tini" in added:
+        ratio("start, added over bare: kapo / tini", added["kapo"], added["tini"], 0.6)
+
+
+def memory():
+    """Private_Dirty of 200 idle instances, each around a waiting command; page cache written back before."""
+    title("memory: Private_Dirty of each of 200 idle instances (smaps_rollup)")
+    # A freshly written binary counts pages that are not on the disk yet as private and dirty.
+    os.sync()
+    ways = {"kapo": [KAPO, "--interface", "127.0.0.1", "--port", "0", "run", "--", PAYLOAD, "wait"]}
+    if have("tini"):
+        ways["tini"] = ["tini", "-s", "--", PAYLOAD, "wait"]
+    took = {}
+    for name, words in ways.items():
+        all_of_them = [subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(200)]
+        try:
+            for each in all_of_them:
+                wait_for(lambda: os.path.getsize(f"/proc/{each.pid}/task/{each.pid}/children") >= 0
+                         and open(f"/proc/{each.pid}/task/{each.pid}/children").read(), what=f"the command under {name}")
+            took[name] = [private_kib(each.pid) for each in all_of_them]
+        finally:
+            for each in all_of_them:
+                end(each)
+        line(name, f"{median(took[name]):.0f}", "KiB", f"(largest {max(took[name])})")
+    budget("memory, private, an idle instance", median(took["kapo"]), 48, "KiB")
+    if "tini" in took:
+        ratio("memory: kapo / tini", median(took["kapo"]), median(took["tini"]), 0.5)
+
+
+def size():
+    title("size of the static binary")
+    budget("binary", os.path.getsize(KAPO) / 1024, 512, "KiB")
+
+
+def orphans():
+    """CPU time of PID 1 for 20,000 orphans, in a PID namespace of its own; five interleaved rounds."""
+    title("orphans: CPU of PID 1 for reaping 20,000")
+    if not have("unshare", "tini") or os.geteuid() != 0:
+        return
+    inside = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
+    ways = {
+        "tini": [*inside, "tini", "--", MEASURE, "orphans", "20000"],
+        "kapo": [*inside, KAPO, "--interface", "127.0.0.1", "--port", "0", "run", "--", MEASURE, "orphans", "20000"],
+    }
+    took = {name: [] for name in ways}
+    for _ in range(5):
+        for name, words in ways.items():
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            if done.returncode:
+                raise RuntimeError(f"{name}: {done.stderr[-500:]}")
+            took[name].append(int(done.stdout) / 1e6)
+    for name, values in took.items():
+        line(name, f"{median(values):.1f}", "ms")
+    ratio("orphans: kapo / tini", median(took["kapo"]), median(took["tini"]), 1.2)
