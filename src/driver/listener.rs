@@ -404,4 +404,35 @@ mod tests {
         let listener = Listener::adopt(socket.into()).unwrap();
         assert_eq!(listener.accept(&mut Vec::new()), Accepted::Broken);
     }
+
+    /// Runs in a process of its own, since the limit holds for all threads of one.
+    #[test]
+    fn without_descriptors_the_peer_waits_and_is_accepted_later() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        use std::os::fd::AsRawFd;
+
+        const NAME: &str =
+            "driver::listener::tests::without_descriptors_the_peer_waits_and_is_accepted_later";
+        if std::env::var_os("KAPO_TEST_STARVED").is_none() {
+            let own = std::env::current_exe().unwrap();
+            let child = std::process::Command::new(own)
+                .args(["--exact", NAME, "--nocapture"])
+                .env("KAPO_TEST_STARVED", "1")
+                .output()
+                .unwrap();
+            assert!(child.status.success(), "{child:?}");
+            assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{child:?}");
+            return;
+        }
+        let listener = Listener::bind(&on(loopback(), 0)).unwrap();
+        let _peer = TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap();
+        let free = listener.socket.try_clone().unwrap();
+        let lowest = u64::try_from(free.as_raw_fd()).unwrap();
+        drop(free);
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(lowest), maximum: before.maximum }).unwrap();
+        assert_eq!(listener.accept(&mut Vec::new()), Accepted::Starved);
+        setrlimit(Resource::Nofile, before).unwrap();
+        accept_one(&listener);
+    }
 }
