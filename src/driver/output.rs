@@ -30,9 +30,9 @@ const BUDGET: usize = 256 * 1024;
 
 /// A read of this size is large.
 const BULKY: usize = 32 * 1024;
-/// So many large reads in a row, and pages are moved; so many small moves in a row, and they are copied again.
+/// So many large reads in a row, and pages are moved; the pipe so often found empty after less than [`SMALL_MOVE`], and
+/// bytes are copied again.
 const IN_A_ROW: u8 = 4;
-/// A move of less is small.
 const SMALL_MOVE: usize = 16 * 1024;
 /// What one move asks for, and what the command's pipe is made to hold.
 const MOVE: usize = 1024 * 1024;
@@ -95,8 +95,8 @@ pub struct Output {
 enum Bulk {
     /// Bytes are copied; this many reads in a row were large.
     Copying(u8),
-    /// This many moves in a row were small.
-    Moving(u8),
+    /// Little was in the pipe this many times in a row; so much was moved since it was last empty.
+    Moving { small: u8, since: usize },
 }
 
 /// What came of asking for more.
@@ -159,7 +159,7 @@ impl Output {
     pub fn on_ready(&mut self, now: Now, sinks: &mut Sinks<'_>, tail: &mut Tail) -> Fate {
         let sink = sinks.of(self.stream);
         let before = self.counters.bytes;
-        self.stalled = false;
+        let resumed = std::mem::take(&mut self.stalled);
         self.dry = false;
         let fate = loop {
             if !self.write_out(sink) {
@@ -175,7 +175,8 @@ impl Output {
                 Got::Stalled => break self.stall(),
             }
         };
-        if fate != Fate::Again && !self.stalled && self.counters.bytes - before < SMALL as u64 {
+        // A turn that only wrote what an earlier one had read says nothing about how much the command says.
+        if fate != Fate::Again && !self.stalled && !resumed && self.counters.bytes - before < SMALL as u64 {
             self.shrink();
         }
         sink.hold(fate == Fate::Again && self.mid_line);
@@ -330,11 +331,13 @@ impl Output {
         }
         self.bulk = match self.bulk {
             Bulk::Copying(large) if read >= BULKY => Bulk::Copying(large.saturating_add(1)),
+            // The buffer was too small to tell.
+            Bulk::Copying(large) if !self.dry => Bulk::Copying(large),
             _ => Bulk::Copying(0),
         };
         let Bulk::Copying(large) = self.bulk else { return None };
         if large >= IN_A_ROW && self.lines.is_none() && !tail.is_on() && sink.can_splice() {
-            self.bulk = Bulk::Moving(0);
+            self.bulk = Bulk::Moving { small: 0, since: 0 };
             // Refused where the user's pipes hold too many pages already; then less is moved at a time.
             let _ = self.pipe.as_ref().map(|pipe| fcntl_setpipe_size(pipe, MOVE));
         }
@@ -343,8 +346,7 @@ impl Output {
 
     /// `None`: it is not the time for that; bytes are to be copied.
     fn move_pages(&mut self, sink: &mut Sink<'_>, tail: &Tail) -> Option<Got> {
-        let (Bulk::Moving(small), Some(pipe)) = (&self.bulk, &self.pipe) else { return None };
-        let small = *small;
+        let (Bulk::Moving { small, since }, Some(pipe)) = (&mut self.bulk, &self.pipe) else { return None };
         let Some(target) = sink.splice_target().filter(|_| !tail.is_on()) else {
             self.bulk = Bulk::Copying(0);
             return None;
@@ -352,20 +354,23 @@ impl Output {
         match retry_on_intr(|| splice(pipe, None, target, None, MOVE, SpliceFlags::NONBLOCK)) {
             // The kernel does not say which end is meant.
             Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => Some(Got::Stalled),
-            Err(Errno::AGAIN) if self.left.is_none() => Some(Got::Nothing),
+            Err(Errno::AGAIN) if self.left.is_none() => {
+                *small = if *since < SMALL_MOVE { *small + 1 } else { 0 };
+                *since = 0;
+                if *small >= IN_A_ROW {
+                    self.bulk = Bulk::Copying(0);
+                }
+                Some(Got::Nothing)
+            }
             Err(Errno::AGAIN) | Ok(0) => {
                 self.count(0);
                 Some(Got::Something)
             }
             Ok(moved) => {
+                *since = since.saturating_add(moved);
                 self.count(moved);
                 // Whether a line ends here is not known: nobody has seen the bytes.
                 self.mid_line = false;
-                self.bulk = match small {
-                    _ if moved >= SMALL_MOVE => Bulk::Moving(0),
-                    small if small < IN_A_ROW => Bulk::Moving(small + 1),
-                    _ => Bulk::Copying(0),
-                };
                 Some(Got::Something)
             }
             Err(errno) => {
@@ -408,3 +413,6 @@ impl Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use super::*;
 
 /// A terminal in raw mode: the side of the person, and ours.
-fn terminal() -> (File, File) {
+pub(crate) fn terminal() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&person).unwrap();
     unlockpt(&person).unwrap();
@@ -25,7 +25,7 @@ fn terminal() -> (File, File) {
     (person.into(), ours.into())
 }
 
-fn fifo() -> (File, File) {
+pub(crate) fn fifo() -> (File, File) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fifo");
     mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
@@ -35,12 +35,12 @@ fn fifo() -> (File, File) {
     (read.into(), write.into())
 }
 
-fn plain_pipe() -> (File, File) {
+pub(crate) fn plain_pipe() -> (File, File) {
     let (read, write) = pipe().unwrap();
     (read.into(), write.into())
 }
 
-fn spliced_pipe() -> (File, File) {
+pub(crate) fn spliced_pipe() -> (File, File) {
     let (read, write) = pipe().unwrap();
     let relay = Relay::new().unwrap();
     rustix::io::write(&relay.write, b"x").unwrap();
@@ -50,13 +50,13 @@ fn spliced_pipe() -> (File, File) {
     (read, write.into())
 }
 
-fn socket() -> (File, File) {
+pub(crate) fn socket() -> (File, File) {
     let (read, write) = UnixStream::pair().unwrap();
     (OwnedFd::from(read).into(), OwnedFd::from(write).into())
 }
 
-type Pair = fn() -> (File, File);
-const STALLING: [(&str, Pair); 5] = [
+pub(crate) type Pair = fn() -> (File, File);
+pub(crate) const STALLING: [(&str, Pair); 5] = [
     ("pipe", plain_pipe),
     ("pipe that was spliced on", spliced_pipe),
     ("fifo", fifo),
@@ -64,7 +64,7 @@ const STALLING: [(&str, Pair); 5] = [
     ("terminal", terminal),
 ];
 
-fn pattern(length: usize) -> Vec<u8> {
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
     let mut seed = 1_u32;
     let mut next = || {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
