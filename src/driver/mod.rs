@@ -139,3 +139,7 @@ fn ask_for_parent_death(signal: crate::signal::Signal, parent: Option<rustix::pr
     sys::signal::on_parent_death(i32::from(signal.number()));
     getppid() == parent
 }
+//! Does what logic decided: all descriptors, all I/O.
+pub mod process_events;
+pub mod procfs;
+pub mod watcher;

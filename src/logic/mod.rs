@@ -23,6 +23,11 @@ pub mod site;
 pub mod status;
 pub mod tail;
 pub mod vars;
+pub mod matching;
+pub mod procstat;
+pub mod seen;
+pub mod status;
+pub mod watch;
 
 /// The time of one turn of the loop: read once, passed down.
 #[derive(Clone, Copy, Debug)]

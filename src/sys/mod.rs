@@ -7,3 +7,5 @@ pub mod signal;
 pub mod spawn;
 pub mod stdio;
 pub mod wait;
+//! Calls the kernel; knows nothing of kapo.
+pub mod pidfd;

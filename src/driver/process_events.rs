@@ -1,0 +1,168 @@
+//! The kernel's process connector (--process-events): tells of forks, execs and changes of name, so that nothing is
+//! scanned while nothing starts. It speaks of the pids of the first PID namespace, to listeners in the first network
+//! namespace, and filters (Linux 6.6) for listeners in the first user namespace; anywhere else it is refused here.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::netlink::{CONNECTOR, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, sendto, socket_with,
+};
+
+use crate::logic::Pid;
+
+/// CN_IDX_PROC and CN_VAL_PROC of <linux/connector.h>; the multicast group has the same number.
+const PROC: u32 = 1;
+/// NLMSG_DONE of <linux/netlink.h>, as cn_proc.c expects.
+const NLMSG_DONE: u16 = 3;
+/// PROC_CN_MCAST_LISTEN of <linux/cn_proc.h>.
+const LISTEN: u32 = 1;
+/// struct nlmsghdr and struct cn_msg.
+const HEADS: usize = 16 + 20;
+
+// Kinds of struct proc_event.
+const NONE: u32 = 0;
+const FORK: u32 = 1;
+const EXEC: u32 = 2;
+const COMM: u32 = 0x200;
+
+/// PROC_PID_INIT_INO and PROC_USER_INIT_INO of the kernel: the first namespaces have fixed numbers.
+const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+/// What the kernel told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// This process was forked, or changed its name.
+    Stirred(Pid),
+    /// Some events were lost.
+    Missed,
+}
+
+/// A subscription.
+#[derive(Debug)]
+pub struct ProcessEvents {
+    socket: OwnedFd,
+}
+
+impl ProcessEvents {
+    /// Subscribes; an error is the reason why that cannot be, for the log.
+    pub fn open() -> Result<ProcessEvents, &'static str> {
+        let namespace = |path| rustix::fs::stat(path).map(|s| s.st_ino).unwrap_or(0);
+        if namespace(c"/proc/self/ns/pid") != FIRST_PID_NAMESPACE {
+            return Err("not in the first PID namespace");
+        }
+        if namespace(c"/proc/self/ns/user") != FIRST_USER_NAMESPACE {
+            return Err("not in the first user namespace");
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(CONNECTOR))
+            .map_err(|_| "this kernel has no connector")?;
+        bind(&socket, &SocketAddrNetlink::new(0, PROC)).map_err(|error| match error {
+            Errno::PERM | Errno::ACCESS => "no permission (before Linux 6.6 it takes CAP_NET_ADMIN)",
+            _ => "the connector cannot be bound",
+        })?;
+        let events = ProcessEvents { socket };
+        // An older kernel ignores the longer message, which has the filter; who listens is told so at once.
+        for words in [&[LISTEN, FORK | EXEC | COMM][..], &[LISTEN][..]] {
+            events.listen(words)?;
+            if events.is_heard()? {
+                return Ok(events);
+            }
+        }
+        Err("the connector does not answer")
+    }
+
+    fn listen(&self, words: &[u32]) -> Result<(), &'static str> {
+        let message = message(words);
+        match sendto(&self.socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)) {
+            Ok(_) => Ok(()),
+            Err(Errno::CONNREFUSED) => {
+                Err("not in the first network namespace, or the kernel has no process connector")
+            }
+            Err(_) => Err("the connector takes no subscription"),
+        }
+    }
+
+    /// The kernel handles the subscription while it is sent, so its answer is here, among events for earlier
+    /// listeners.
+    fn is_heard(&self) -> Result<bool, &'static str> {
+        loop {
+            match self.receive(&mut [0; 256], |kind, body| (kind == NONE).then(|| word(body, 0) == Some(0))) {
+                Ok(Some(true)) => return Ok(true),
+                Ok(Some(false)) => return Err("no permission"),
+                Ok(None) => {}
+                Err(Errno::NOBUFS | Errno::INTR) => {}
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    /// Tells `each` what has come in, `budget` events at most; whether all has been told.
+    pub fn drain(&self, budget: usize, mut each: impl FnMut(Heard)) -> bool {
+        let mut buffer = [0; 256];
+        for _ in 0..budget {
+            match self.receive(&mut buffer, stirred) {
+                Ok(Some(pid)) => each(Heard::Stirred(pid)),
+                Ok(None) | Err(Errno::INTR) => {}
+                Err(Errno::NOBUFS) => each(Heard::Missed),
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+
+    /// One event: its kind and what follows the time stamp.
+    fn receive<T>(
+        &self,
+        buffer: &mut [u8; 256],
+        read: impl FnOnce(u32, &[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Errno> {
+        let (_, len, from) = recvfrom(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
+        // Only the kernel has port 0.
+        let kernel =
+            from.and_then(|from| SocketAddrNetlink::try_from(from).ok()).is_some_and(|from| from.pid() == 0);
+        let event = buffer.get(HEADS..len).filter(|_| kernel).unwrap_or_default();
+        Ok(word(event, 0).and_then(|kind| read(kind, event.get(16..).unwrap_or_default())))
+    }
+}
+
+impl AsFd for ProcessEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The n-th word of a message.
+fn word(bytes: &[u8], n: usize) -> Option<u32> {
+    let (bytes, _) = bytes.get(4 * n..)?.split_first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
+}
+
+/// Which process to look at; threads are not looked at.
+fn stirred(kind: u32, body: &[u8]) -> Option<Pid> {
+    let (thread, process) = match kind {
+        // Behind the parent's two.
+        FORK => (word(body, 2)?, word(body, 3)?),
+        EXEC | COMM => (word(body, 0)?, word(body, 1)?),
+        _ => return None,
+    };
+    i32::try_from(process).ok().filter(|_| thread == process).and_then(Pid::new)
+}
+
+/// A message to the process connector, with its two heads.
+fn message(words: &[u32]) -> Vec<u8> {
+    let body = u16::try_from(4 * words.len()).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(HEADS + 8);
+    bytes.extend_from_slice(&(36 + u32::from(body)).to_ne_bytes());
+    bytes.extend_from_slice(&NLMSG_DONE.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 10]);
+    for word in [PROC, PROC, 0, 0] {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    bytes.extend_from_slice(&body.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 2]);
+    words.iter().for_each(|word| bytes.extend_from_slice(&word.to_ne_bytes()));
+    bytes
+}

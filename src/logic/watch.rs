@@ -1,0 +1,514 @@
+//! The processes that `watch` reports on: what a scan of /proc showed and what pidfds told, in; which processes to
+//! look at next, and the document, out.
+//!
+//! A process is found in three steps. A scan lists it ([`Event::Listed`]); where [`Seen`] does not know it, its name
+//! is read ([`Event::Named`]), and where the name may be cut, its words too ([`Event::Words`]); a match is opened
+//! ([`Event::Opened`]), and only what is read then, under the protection of a pidfd, counts. From there on pid and
+//! start time are its identity and the pidfd tells its end; without a pidfd every scan looks at it again.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::matching::{ByComm, Rule};
+use super::seen::Seen;
+use super::status::{State, Status};
+use super::{Exit, Now, Pid, Usage};
+use crate::config;
+
+/// `--wait 0` would scan without a pause; this is the shortest one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often all names are read again, for processes that take another name late in life.
+const READ_ALL: Duration = Duration::from_secs(60);
+
+/// What happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// The loop turns for the first time.
+    Start,
+    /// [`Watch::deadline`] has passed.
+    Deadline,
+    /// The running scan met this process; `mark` differs for another process with the same pid.
+    Listed {
+        /// Which.
+        pid: Pid,
+        /// The inode number of /proc/PID.
+        mark: u32,
+    },
+    /// The running scan is through.
+    Scanned,
+    /// The running scan could not be finished.
+    ScanFailed,
+    /// Answers [`Effect::ReadName`]. A process that is gone is not answered for.
+    Named {
+        /// Which.
+        pid: Pid,
+        /// Its name.
+        comm: &'a [u8],
+    },
+    /// Answers [`Effect::ReadWords`].
+    Words {
+        /// Which.
+        pid: Pid,
+        /// Its name and words.
+        words: Words<'a>,
+    },
+    /// Answers [`Effect::Open`]: it lives, and all this is of one and the same process.
+    Opened {
+        /// Which.
+        pid: Pid,
+        /// Its start in ticks since boot.
+        ticks: u64,
+        /// The same as a time of the calendar.
+        start: SystemTime,
+        /// A pidfd will tell its end.
+        guarded: bool,
+        /// Its name and words.
+        words: Words<'a>,
+    },
+    /// Answers [`Effect::Open`]: there is no living process with this pid.
+    Vanished {
+        /// Which.
+        pid: Pid,
+    },
+    /// Its pidfd tells that it ended; told again once its parent has reaped it.
+    Ended {
+        /// Which.
+        pid: Pid,
+        /// How, where the kernel says so.
+        exit: Option<Exit>,
+        /// Nothing more will be told.
+        reaped: bool,
+    },
+    /// `--process-events`: this process was forked or changed its name.
+    Stirred {
+        /// Which.
+        pid: Pid,
+    },
+    /// `--process-events`: some were lost.
+    Missed,
+    /// `--process-events` cannot be used.
+    Deaf,
+}
+
+/// All that the name of a process can be told from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words<'a> {
+    /// The name that the kernel keeps.
+    pub comm: &'a [u8],
+    /// Its arguments, each followed by NUL; at least the first three, where they are not very long.
+    pub cmdline: &'a [u8],
+    /// What its exe link names; empty where it may not be read.
+    pub exe: &'a [u8],
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// List all processes, then tell [`Event::Scanned`].
+    Scan,
+    /// Tell [`Event::Named`].
+    ReadName(Pid),
+    /// Tell [`Event::Words`].
+    ReadWords(Pid),
+    /// Take a pidfd where there is none yet and tell [`Event::Opened`] or [`Event::Vanished`].
+    Open(Pid),
+    /// Give up its pidfd.
+    Close(Pid),
+    /// For the log.
+    Note(Note),
+}
+
+/// What the log may want to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A process matches.
+    Found(Pid),
+    /// It ended, or does not match any more; how, as far as it was known at that moment.
+    Ended(Pid, Option<Exit>),
+    /// `--process-events` cannot be used, for this reason; kapo scans instead.
+    Scanning(&'static str),
+}
+
+/// A process that matches and lives.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    ticks: u64,
+    start: SystemTime,
+    guarded: bool,
+    /// The running scan met it.
+    listed: bool,
+}
+
+/// The last one that ended.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    pid: Pid,
+    start: SystemTime,
+    end: SystemTime,
+    exit: Option<Exit>,
+    /// Its pidfd is kept: it may still tell how it ended.
+    open: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing to do until something is told.
+    Resting,
+    /// The next scan, or the next look at the one process of `--pid`.
+    Waiting(Instant),
+    Scanning,
+}
+
+/// The table of watched processes.
+#[derive(Debug)]
+pub struct Watch {
+    rule: Rule,
+    only: Option<Pid>,
+    own: Option<Pid>,
+    command: String,
+    wait: Duration,
+    events: bool,
+    born: Instant,
+    all_read: Option<Instant>,
+    /// When the pause after the last scan is over.
+    rested: Option<Instant>,
+    /// A scan is wanted although nothing else asks for one.
+    wanted: bool,
+    phase: Phase,
+    seen: Seen,
+    living: BTreeMap<Pid, Process>,
+    unguarded: usize,
+    last: Option<Last>,
+    found: u64,
+    changed: bool,
+}
+
+impl Watch {
+    /// `own` is kapo as /proc names it; it never matches.
+    pub fn new(config: &config::Watch, own: Option<Pid>, now: Now) -> Watch {
+        Watch {
+            rule: Rule::new(&config.name),
+            only: config.pid.and_then(Pid::new),
+            own,
+            command: config.name.to_string_lossy().into_owned(),
+            wait: config.wait,
+            events: config.process_events,
+            born: now.mono,
+            all_read: None,
+            rested: None,
+            wanted: false,
+            phase: Phase::Resting,
+            seen: Seen::default(),
+            living: BTreeMap::new(),
+            unguarded: 0,
+            last: None,
+            found: 0,
+            changed: true,
+        }
+    }
+
+    /// Takes in what happened; what to do now is appended to `out`.
+    pub fn handle(&mut self, now: Now, event: Event<'_>, out: &mut Vec<Effect>) {
+        match event {
+            Event::Start => self.begin(now, out),
+            Event::Deadline => {
+                if self.deadline().is_some_and(|at| at <= now.mono) {
+                    self.begin(now, out);
+                }
+            }
+            Event::Listed { pid, mark } => self.listed(pid, mark, out),
+            Event::Scanned => self.scanned(now, out),
+            Event::ScanFailed => {
+                self.seen.abort();
+                // What was met but could not be read counts as seen.
+                self.all_read = None;
+                self.wanted = true;
+                self.phase = Phase::Resting;
+                self.schedule(now);
+            }
+            Event::Named { pid, comm } => match self.rule.by_comm(comm) {
+                ByComm::Yes => self.candidate(pid, out),
+                ByComm::No => self.renamed(now, pid, out),
+                ByComm::Ask => out.push(Effect::ReadWords(pid)),
+            },
+            Event::Words { pid, words } => match self.rule.matches(&words) {
+                true => self.candidate(pid, out),
+                false => self.renamed(now, pid, out),
+            },
+            Event::Opened { pid, ticks, start, guarded, words } => {
+                let process = Process { ticks, start, guarded, listed: true };
+                self.opened(now, pid, process, &words, out);
+            }
+            Event::Vanished { pid } => {
+                if self.living.contains_key(&pid) {
+                    self.end(now, pid, None, true, out);
+                }
+            }
+            Event::Ended { pid, exit, reaped } => self.ended(now, pid, exit, reaped, out),
+            Event::Stirred { pid } => {
+                if self.only.is_none() && Some(pid) != self.own {
+                    out.push(Effect::ReadName(pid));
+                }
+            }
+            Event::Missed => {
+                // What was lost may be a change of name of a process long known.
+                self.all_read = None;
+                self.wanted = true;
+                if self.phase == Phase::Resting {
+                    // At once, but not scan after scan while forks come faster than they can be heard.
+                    self.phase = Phase::Waiting(self.rested.map_or(now.mono, |at| at.max(now.mono)));
+                }
+            }
+            Event::Deaf => {
+                self.events = false;
+                if self.phase == Phase::Resting {
+                    self.schedule(now);
+                }
+            }
+        }
+    }
+
+    /// When to tell [`Event::Deadline`]; `None`: never, as far as is known now.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Waiting(at) => Some(at),
+            Phase::Resting | Phase::Scanning => None,
+        }
+    }
+
+    /// Whether at least one process matches: what the probes ask.
+    pub fn lives(&self) -> bool {
+        !self.living.is_empty()
+    }
+
+    /// Whether [`Watch::status`] is other than when this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The document: one object for each matching process, the oldest first; else one about the last that ended.
+    pub fn status(&self) -> Vec<Status> {
+        if self.living.is_empty() {
+            return vec![self.stopped()];
+        }
+        let mut living: Vec<(u64, Pid, SystemTime)> =
+            self.living.iter().map(|(pid, p)| (p.ticks, *pid, p.start)).collect();
+        living.sort_unstable();
+        living
+            .into_iter()
+            .map(|(_, pid, start)| Status {
+                pid: Some(pid),
+                start_time: Some(start),
+                state: State::Running,
+                ready: true,
+                ..self.blank()
+            })
+            .collect()
+    }
+
+    fn stopped(&self) -> Status {
+        let Some(last) = self.last else { return self.blank() };
+        let (state, reason, signal) = match last.exit {
+            // Not known: only the parent was told, or nobody yet.
+            None => (State::Stopped, "", None),
+            Some(Exit::Code(0)) => (State::Stopped, "success", None),
+            Some(Exit::Code(_)) => (State::Stopped, "exit-code", None),
+            Some(Exit::Signal { signal, core_dumped: false }) => (State::Killed, "signal", Some(signal)),
+            Some(Exit::Signal { signal, core_dumped: true }) => (State::Killed, "core-dump", Some(signal)),
+        };
+        Status {
+            start_time: Some(last.start),
+            end_time: Some(last.end),
+            exit_code: last.exit.map_or(0, Exit::code),
+            state,
+            reason,
+            signal,
+            ..self.blank()
+        }
+    }
+
+    fn blank(&self) -> Status {
+        Status {
+            arguments: None,
+            command: self.command.clone(),
+            end_time: None,
+            exit_code: 0,
+            mode: "watch",
+            sidebind_port: 0,
+            start_time: None,
+            state: State::Stopped,
+            ttl: None,
+            wait: Some(self.wait),
+            pid: None,
+            reason: "",
+            signal: None,
+            restarts: self.found.saturating_sub(1),
+            ready: false,
+            flapping: false,
+            next_start: None,
+            expires_at: None,
+            stop_signal_from: None,
+            usage: Usage::default(),
+            status_text: String::new(),
+            last_output: Vec::new(),
+            output: None,
+        }
+    }
+
+    /// A scan, or the look at the one process of `--pid`.
+    fn begin(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if let Some(pid) = self.only {
+            self.phase = Phase::Resting;
+            out.push(Effect::Open(pid));
+            return;
+        }
+        let all = self.all_read.is_none_or(|at| now.mono.saturating_duration_since(at) >= READ_ALL);
+        if all {
+            self.all_read = Some(now.mono);
+        }
+        let age = now.mono.saturating_duration_since(self.born).as_secs();
+        self.seen.begin(u32::try_from(age).unwrap_or(u32::MAX), all);
+        if self.unguarded > 0 {
+            self.living.values_mut().for_each(|p| p.listed = false);
+        }
+        self.wanted = false;
+        self.phase = Phase::Scanning;
+        out.push(Effect::Scan);
+    }
+
+    /// After a scan, or a look: is there another one, and when?
+    fn schedule(&mut self, now: Now) {
+        let needed = match self.only {
+            // A pid never comes back as the same process: once gone, there is nothing to look for.
+            Some(_) => self.unguarded > 0,
+            None => self.wanted || !self.events || self.unguarded > 0,
+        };
+        // Beyond the range of the clock there is no next one.
+        self.rested = now.mono.checked_add(self.wait.max(SHORTEST_PAUSE));
+        self.phase = match self.rested.filter(|_| needed) {
+            Some(at) => Phase::Waiting(at),
+            None => Phase::Resting,
+        };
+    }
+
+    fn listed(&mut self, pid: Pid, mark: u32, out: &mut Vec<Effect>) {
+        if Some(pid) == self.own {
+            return;
+        }
+        let read = self.seen.must_read(pid, mark);
+        if self.unguarded > 0
+            && let Some(process) = self.living.get_mut(&pid).filter(|p| !p.guarded)
+        {
+            process.listed = true;
+            out.push(Effect::Open(pid));
+        } else if read {
+            out.push(Effect::ReadName(pid));
+        }
+    }
+
+    fn scanned(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.seen.finish();
+        if self.unguarded > 0 {
+            let gone: Vec<Pid> =
+                self.living.iter().filter(|(_, p)| !p.guarded && !p.listed).map(|(pid, _)| *pid).collect();
+            for pid in gone {
+                self.end(now, pid, None, true, out);
+            }
+        }
+        self.schedule(now);
+    }
+
+    fn candidate(&mut self, pid: Pid, out: &mut Vec<Effect>) {
+        if Some(pid) != self.own && !self.living.contains_key(&pid) {
+            out.push(Effect::Open(pid));
+        }
+    }
+
+    fn renamed(&mut self, now: Now, pid: Pid, out: &mut Vec<Effect>) {
+        if self.living.contains_key(&pid) {
+            self.end(now, pid, None, true, out);
+        }
+    }
+
+    fn opened(&mut self, now: Now, pid: Pid, process: Process, words: &Words<'_>, out: &mut Vec<Effect>) {
+        let matches = self.only.is_some() || self.rule.matches(words);
+        let known = self.living.get(&pid).copied();
+        if known.is_some_and(|k| k.ticks != process.ticks) {
+            self.end(now, pid, None, true, out);
+        }
+        match known.filter(|k| k.ticks == process.ticks) {
+            Some(before) => {
+                self.unguarded -= usize::from(!before.guarded);
+                self.unguarded += usize::from(!process.guarded);
+                self.living.insert(pid, process);
+                if !matches {
+                    self.renamed(now, pid, out);
+                }
+            }
+            // The pid of --pid now names another process: not the one that was asked for.
+            None if !matches || self.only.is_some() && self.found > 0 => out.push(Effect::Close(pid)),
+            None => self.adopt(pid, process, words, out),
+        }
+        if self.phase == Phase::Resting {
+            self.schedule(now);
+        }
+    }
+
+    fn adopt(&mut self, pid: Pid, process: Process, words: &Words<'_>, out: &mut Vec<Effect>) {
+        // A process runs: how the last one ended is not shown any more. Its pidfd is not closed by a pid that
+        // now means the new one.
+        if let Some(last) = &mut self.last
+            && std::mem::take(&mut last.open)
+            && last.pid != pid
+        {
+            out.push(Effect::Close(last.pid));
+        }
+        if self.command.is_empty() {
+            self.command = String::from_utf8_lossy(words.comm).into_owned();
+        }
+        self.unguarded += usize::from(!process.guarded);
+        self.living.insert(pid, process);
+        self.found += 1;
+        self.changed = true;
+        out.push(Effect::Note(Note::Found(pid)));
+    }
+
+    fn ended(&mut self, now: Now, pid: Pid, exit: Option<Exit>, reaped: bool, out: &mut Vec<Effect>) {
+        if self.living.contains_key(&pid) {
+            self.end(now, pid, exit, reaped, out);
+            return;
+        }
+        let Some(last) = self.last.as_mut().filter(|last| last.open && last.pid == pid) else { return };
+        if exit.is_some() && last.exit != exit {
+            last.exit = exit;
+            self.changed = true;
+        }
+        if reaped {
+            last.open = false;
+            out.push(Effect::Close(pid));
+        }
+    }
+
+    /// It is out of the table; with `over` nothing more will be heard of it.
+    fn end(&mut self, now: Now, pid: Pid, exit: Option<Exit>, over: bool, out: &mut Vec<Effect>) {
+        let Some(process) = self.living.remove(&pid) else { return };
+        self.unguarded -= usize::from(!process.guarded);
+        // One at most is kept open, the one that is shown, so that zombies by the thousand cost nothing.
+        let open = process.guarded && !over && self.living.is_empty();
+        if process.guarded && !open {
+            out.push(Effect::Close(pid));
+        }
+        if let Some(last) = self.last.filter(|last| last.open && last.pid != pid) {
+            out.push(Effect::Close(last.pid));
+        }
+        self.last = Some(Last { pid, start: process.start, end: now.wall, exit, open });
+        self.changed = true;
+        out.push(Effect::Note(Note::Ended(pid, exit)));
+        // The pid may already be somebody else's, and a scan may already have seen that one.
+        self.seen.forget(pid);
+        if self.events && over && self.only.is_none() {
+            out.push(Effect::ReadName(pid));
+        }
+    }
+}

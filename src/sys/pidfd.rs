@@ -1,0 +1,33 @@
+//! PIDFD_GET_INFO: how a process ended that is not our child. Everything else about pidfds is in rustix.
+#![allow(unsafe_code)]
+
+use std::os::fd::BorrowedFd;
+
+use rustix::io;
+use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+
+/// `struct pidfd_info` of <linux/pidfd.h> in its first version: 64 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroupid: u64,
+    /// pid, tgid, ppid and the eight user and group ids.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_GET_INFO: Opcode = opcode::read_write::<PidfdInfo>(0xFF, 11);
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// The wait status of the process behind a pidfd, which the kernel gives once the process has been reaped (Linux 6.15 and
+/// newer); `None` before that. An error means that this kernel will never tell.
+pub fn exit_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the opcode is that of PIDFD_GET_INFO and its size field that of the struct given with it.
+    let request = unsafe { Updater::<PIDFD_GET_INFO, PidfdInfo>::new(&mut info) };
+    // SAFETY: the kernel writes at most the size encoded in the opcode into a struct that any bits are valid for;
+    // another kind of descriptor refuses the opcode.
+    unsafe { ioctl(pidfd, request) }?;
+    Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
+}
