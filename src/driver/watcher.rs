@@ -349,3 +349,6 @@ fn has_ended(fd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
+
+#[cfg(test)]
+mod tests;
