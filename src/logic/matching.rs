@@ -75,3 +75,48 @@ fn base(path: &[u8]) -> &[u8] {
         None => path,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(name: &str, comm: &str, cmdline: &str, exe: &str) -> bool {
+        let words = Words { comm: comm.as_bytes(), cmdline: cmdline.as_bytes(), exe: exe.as_bytes() };
+        Rule::new(OsStr::new(name)).matches(&words)
+    }
+
+    #[test]
+    fn names_match_as_a_user_of_pgrep_expects() {
+        const LONG: &str = "kube-controller-manager";
+        const SCRIPT: &str = "a_very_long_script.sh";
+        for (name, comm, cmdline, exe, expected) in [
+            ("sleep", "sleep", "sleep\x00100\0", "/usr/bin/sleep", true),
+            // A short name is the whole name, whatever the program calls itself or is called.
+            ("sleep", "sleeper", "sleep\0", "/usr/bin/sleep", false),
+            ("sleep", "sleep", "", "", true),
+            ("bash", "puppet", "/bin/bash\0/usr/bin/puppet\0", "/bin/bash", false),
+            ("puppet", "puppet", "/usr/bin/ruby\0/usr/bin/puppet\0agent\0", "/usr/bin/ruby", true),
+            ("a b) (c\n", "a b) (c\n", "", "", true),
+            // Cut at 15 bytes.
+            (LONG, "kube-controller", "/usr/local/bin/kube-controller-manager\0-v\0", "", true),
+            (LONG, "kube-controller", "", "/x/kube-controller-manager", true),
+            (LONG, "kube-controller", "", "/x/kube-controller-manager (deleted)", true),
+            (LONG, "kube-controller", "kube-controller-other\0", "/x/kube-controller-other", false),
+            (LONG, "kube-controller", "", "", false),
+            ("kube-controller", "kube-controller", "kube-controller-manager\0", "", true),
+            // A script has its interpreter's words before its own.
+            (SCRIPT, "a_very_long_scr", "/bin/sh\0./a_very_long_script.sh\0", "/bin/dash", true),
+            (SCRIPT, "a_very_long_scr", "/bin/sh\0-e\0/x/a_very_long_script.sh\0", "/bin/dash", true),
+            (SCRIPT, "a_very_long_scr", "/bin/sh\0-e\0-x\0a_very_long_script.sh\0", "/bin/dash", false),
+            ("dash", "a_very_long_scr", "dash\0./a_very_long_script.sh\0", "/bin/dash", false),
+            // A process that gave itself a long name is still its program.
+            ("mysqld", "my own long nam", "mysqld\0", "/usr/sbin/mysqld", true),
+            (LONG, "worker", "worker\0", "/x/kube-controller-manager", true),
+            // A kernel thread of a work queue shows more than 15 bytes.
+            ("kworker/u8:2-events_unbound", "kworker/u8:2-events_unbound", "", "", true),
+            ("", "", "", "", true),
+        ] {
+            assert_eq!(matches(name, comm, cmdline, exe), expected, "{name} {comm} {cmdline} {exe}");
+        }
+    }
+}

@@ -30,6 +30,7 @@ pub struct Stat<'a> {
 impl<'a> Stat<'a> {
     /// Reads one line; `None` where it is none (cut, or not of Linux).
     pub fn parse(line: &'a [u8]) -> Option<Stat<'a>> {
+        let line = line.strip_suffix(b"\n")?;
         // The name may hold spaces, brackets and newlines; what follows it are numbers and one letter.
         let open = memchr::memchr(b'(', line)?;
         let close = memchr::memrchr(b')', line)?;
@@ -102,4 +103,104 @@ pub fn pid(word: &[u8]) -> Option<Pid> {
 pub fn is_nested(status: &[u8]) -> bool {
     let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
     line.is_some_and(|l| l.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()).count() > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAIL: &str = "S 41 42 42 0 -1 4194560 92 0 0 0 0 0 0 0 20 0 3 0 16043 5652480 228 \
+        18446744073709551615 1 1 0 0 0 0 0 4096 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 9\n";
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        for name in
+            ["sleep", "", " ", "a b", ")", "(", ") S 1 2 (", "x) R 1 1", "new\nline", "((()))", "\u{e9}"]
+        {
+            let line = format!("42 ({name}) {TAIL}");
+            let stat = Stat::parse(line.as_bytes()).unwrap();
+            let expected = Stat {
+                comm: name.as_bytes(),
+                state: b'S',
+                ppid: 41,
+                threads: 3,
+                ticks: 16043,
+                wait_status: 9,
+            };
+            assert_eq!(stat, expected);
+        }
+    }
+
+    #[test]
+    fn our_own_line_is_understood() {
+        let line = std::fs::read("/proc/self/stat").unwrap();
+        let stat = Stat::parse(&line).unwrap();
+        assert_eq!(stat.comm, std::fs::read("/proc/self/comm").unwrap().trim_ascii_end());
+        assert_eq!(stat.ppid, i32::try_from(std::os::unix::process::parent_id()).unwrap());
+        assert!(stat.lives() && stat.ticks > 0 && stat.exit().is_none());
+    }
+
+    #[test]
+    fn a_line_cut_anywhere_is_refused_and_never_panics() {
+        let line = format!("42 (a\n) b) {TAIL}");
+        for cut in 0..line.len() {
+            assert_eq!(Stat::parse(&line.as_bytes()[..cut]), None, "{cut}");
+        }
+        for line in [&b""[..], b")(", b"1 (a", b"1 a)", b"1 (a) S", b"1 (a) SS 1", b"\xff(\xff)\xff", b"()"] {
+            assert_eq!(Stat::parse(line), None);
+        }
+    }
+
+    #[test]
+    fn a_zombie_is_dead_unless_threads_of_it_are_left() {
+        let stat =
+            |state, threads, wait_status| Stat { comm: b"", state, ppid: 1, threads, ticks: 1, wait_status };
+        assert!(!stat(b'Z', 1, 0).lives() && !stat(b'X', 1, 0).lives() && stat(b'Z', 2, 0).lives());
+        assert_eq!(stat(b'Z', 1, 7 << 8).exit(), Some(Exit::Code(7)));
+        // 0 is also what the kernel shows to those who may not look.
+        assert_eq!((stat(b'Z', 1, 0).exit(), stat(b'S', 1, 9).exit()), (None, None));
+    }
+
+    #[test]
+    fn a_wait_status_becomes_what_wait_would_have_said() {
+        let killed = |n, core_dumped| Some(Exit::Signal { signal: Signal::new(n).unwrap(), core_dumped });
+        assert_eq!(exit(0), Some(Exit::Code(0)));
+        assert_eq!(exit(0xff00), Some(Exit::Code(255)));
+        assert_eq!(exit(9), killed(9, false));
+        assert_eq!(exit(0x80 | 11), killed(11, true));
+        assert_eq!(exit(0x7f), None);
+    }
+
+    #[test]
+    fn boot_time_is_found_at_the_start_of_a_line_only() {
+        let at = |s| UNIX_EPOCH.checked_add(Duration::from_secs(s));
+        assert_eq!(boot_time(b"cpu  1\nctxt 5\nbtime 1700000000\nprocesses 9\n"), at(1_700_000_000));
+        // A number that the end of the text has cut is none.
+        for text in [&b"btime 17000"[..], b"xbtime 17\n", b"btime \n", b"btime -1\n", b""] {
+            assert_eq!(boot_time(text), None);
+        }
+    }
+
+    #[test]
+    fn start_times_are_right_to_the_tick() {
+        let boot = UNIX_EPOCH + Duration::from_secs(1_000);
+        assert_eq!(start_time(boot, 16_043), boot + Duration::from_millis(160_430));
+        assert_eq!(start_time(boot, 99), boot + Duration::from_millis(990));
+        // Nonsense is not worth a panic.
+        let _ = start_time(boot, u64::MAX);
+    }
+
+    #[test]
+    fn only_plain_positive_numbers_are_pids() {
+        assert_eq!(pid(b"4194304"), Pid::new(4_194_304));
+        for word in [&b""[..], b"0", b"-1", b"+1", b"1a", b"self", b"99999999999", b"\xff"] {
+            assert_eq!(pid(word), None);
+        }
+    }
+
+    #[test]
+    fn more_than_one_pid_of_ours_means_a_namespace_below_that_of_proc() {
+        assert!(!is_nested(b"Name:\tx\nNSpid:\t7\nNSsid:\t1\t2\n") && !is_nested(b"Name:\tx\n"));
+        assert!(is_nested(b"Name:\tx\nNSpid:\t700\t7\nNSsid:\t1\n"));
+    }
 }

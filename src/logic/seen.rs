@@ -101,3 +101,99 @@ impl Seen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One scan; which of the listed pids were read.
+    fn scan(seen: &mut Seen, now: u32, listed: &[(i32, u32)]) -> Vec<i32> {
+        seen.begin(now, false);
+        let read = listed.iter().filter(|(pid, mark)| seen.must_read(Pid::new(*pid).unwrap(), *mark));
+        let read = read.map(|(pid, _)| *pid).collect();
+        seen.finish();
+        read
+    }
+
+    #[test]
+    fn a_process_is_read_while_it_is_young_and_then_no_more() {
+        let mut seen = Seen::default();
+        assert_eq!(scan(&mut seen, 0, &[(1, 5), (7, 6)]), [1, 7]);
+        assert_eq!(scan(&mut seen, 9, &[(1, 5), (3, 9), (7, 6)]), [1, 3, 7]);
+        assert_eq!(scan(&mut seen, 10, &[(1, 5), (3, 9), (7, 6)]), [3]);
+        assert_eq!(scan(&mut seen, 19, &[(1, 5), (3, 9), (7, 6)]), [0; 0]);
+    }
+
+    #[test]
+    fn a_pid_given_out_again_is_read() {
+        let mut seen = Seen::default();
+        scan(&mut seen, 0, &[(1, 5), (7, 6), (9, 9)]);
+        assert_eq!(scan(&mut seen, 50, &[(1, 5), (7, 8), (9, 9)]), [7]);
+        // And the new one is young for a while.
+        assert_eq!(scan(&mut seen, 59, &[(1, 5), (7, 8), (9, 9)]), [7]);
+        // Gone for one scan is gone.
+        assert_eq!(scan(&mut seen, 90, &[(1, 5), (7, 8)]), [0; 0]);
+        assert_eq!(scan(&mut seen, 91, &[(1, 5), (7, 8), (9, 9)]), [9]);
+    }
+
+    #[test]
+    fn all_are_read_when_that_is_asked() {
+        let mut seen = Seen::default();
+        scan(&mut seen, 0, &[(1, 5), (7, 6)]);
+        seen.begin(60, true);
+        assert!(seen.must_read(Pid::new(1).unwrap(), 5) && seen.must_read(Pid::new(7).unwrap(), 6));
+        seen.finish();
+        assert_eq!(scan(&mut seen, 61, &[(1, 5), (7, 6)]), [0; 0]);
+    }
+
+    #[test]
+    fn a_forgotten_process_is_read_wherever_the_scan_stands() {
+        for forget_after in 0..=4 {
+            let mut seen = Seen::default();
+            scan(&mut seen, 0, &[(1, 5), (3, 5), (7, 6)]);
+            seen.begin(20, false);
+            for (n, pid) in [1, 3, 5, 7].into_iter().enumerate() {
+                if n == forget_after {
+                    seen.forget(Pid::new(3).unwrap());
+                }
+                seen.must_read(Pid::new(pid).unwrap(), if pid == 7 { 6 } else { 5 });
+            }
+            if forget_after == 4 {
+                seen.forget(Pid::new(3).unwrap());
+            }
+            seen.finish();
+            // Forgotten before it was met, it was read in that scan already, and is young now.
+            assert_eq!(scan(&mut seen, 40, &[(1, 5), (3, 5), (5, 5), (7, 6)]).contains(&3), forget_after > 1);
+        }
+    }
+
+    #[test]
+    fn an_aborted_scan_forgets_nothing() {
+        let mut seen = Seen::default();
+        scan(&mut seen, 0, &[(1, 5), (3, 5), (7, 6), (9, 1)]);
+        seen.begin(20, false);
+        seen.must_read(Pid::new(1).unwrap(), 5);
+        seen.must_read(Pid::new(2).unwrap(), 4);
+        seen.must_read(Pid::new(7).unwrap(), 6);
+        seen.abort();
+        assert_eq!(scan(&mut seen, 40, &[(1, 5), (2, 4), (3, 5), (7, 6), (9, 1)]), [3]);
+    }
+
+    #[test]
+    fn a_list_in_any_order_costs_reads_and_loses_nothing() {
+        let mut seen = Seen::default();
+        let listed = [(9, 1), (1, 5), (7, 6), (3, 2)];
+        assert_eq!(scan(&mut seen, 0, &listed).len(), 4);
+        assert!(scan(&mut seen, 20, &listed).len() < 4);
+        assert_eq!(scan(&mut seen, 40, &[(1, 5), (3, 2), (7, 6), (9, 1), (11, 1)]).last(), Some(&11));
+    }
+
+    #[test]
+    fn memory_follows_the_number_of_processes_down() {
+        let mut seen = Seen::default();
+        let many: Vec<_> = (1..=50_000).map(|pid| (pid, 1)).collect();
+        scan(&mut seen, 0, &many);
+        scan(&mut seen, 1, &many[..100]);
+        assert!(seen.entries.capacity() + seen.fresh.capacity() < 1_000);
+    }
+}

@@ -360,6 +360,7 @@ impl Watch {
     fn begin(&mut self, now: Now, out: &mut Vec<Effect>) {
         if let Some(pid) = self.only {
             self.phase = Phase::Resting;
+            self.rested = now.mono.checked_add(self.pause());
             out.push(Effect::Open(pid));
             return;
         }
@@ -385,11 +386,15 @@ impl Watch {
             None => self.wanted || !self.events || self.unguarded > 0,
         };
         // Beyond the range of the clock there is no next one.
-        self.rested = now.mono.checked_add(self.wait.max(SHORTEST_PAUSE));
+        self.rested = now.mono.checked_add(self.pause());
         self.phase = match self.rested.filter(|_| needed) {
             Some(at) => Phase::Waiting(at),
             None => Phase::Resting,
         };
+    }
+
+    fn pause(&self) -> Duration {
+        self.wait.max(SHORTEST_PAUSE)
     }
 
     fn listed(&mut self, pid: Pid, mark: u32, out: &mut Vec<Effect>) {
@@ -487,6 +492,7 @@ impl Watch {
         if reaped {
             last.open = false;
             out.push(Effect::Close(pid));
+            self.look_again(pid, out);
         }
     }
 
@@ -505,10 +511,17 @@ impl Watch {
         self.last = Some(Last { pid, start: process.start, end: now.wall, exit, open });
         self.changed = true;
         out.push(Effect::Note(Note::Ended(pid, exit)));
-        // The pid may already be somebody else's, and a scan may already have seen that one.
+        self.look_again(pid, out);
+    }
+
+    /// The pid may already be somebody else's, whom a scan or an event has told of while the table had the old one.
+    fn look_again(&mut self, pid: Pid, out: &mut Vec<Effect>) {
         self.seen.forget(pid);
-        if self.events && over && self.only.is_none() {
+        if self.events && self.only.is_none() {
             out.push(Effect::ReadName(pid));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,433 @@
+//! A world on paper: processes that fork, exec, end and are reaped, a kernel that gives out few pids again and again.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::*;
+use crate::signal::Signal;
+
+const KILLED: Exit = Exit::Signal { signal: Signal::KILL, core_dumped: false };
+
+struct Fake {
+    name: &'static str,
+    mark: u32,
+    ticks: u64,
+    zombie: Option<Exit>,
+}
+
+struct World {
+    watch: Watch,
+    now: Now,
+    processes: BTreeMap<Pid, Fake>,
+    /// The pidfds that were taken and not given up: pid and start of their process.
+    guards: BTreeMap<Pid, u64>,
+    /// What pidfds have to tell.
+    untold: Vec<(Pid, u64, Option<Exit>, bool)>,
+    most: usize,
+    scanning: bool,
+    counter: u32,
+    scans: usize,
+    reads: usize,
+    notes: Vec<Note>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where these tests take their epoch from")]
+fn epoch() -> Now {
+    Now { mono: Instant::now(), wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) }
+}
+
+fn config(name: &str) -> config::Watch {
+    config::Watch { name: name.into(), pid: None, wait: Duration::from_secs(5), process_events: false }
+}
+
+fn pid(n: i32) -> Pid {
+    Pid::new(n).unwrap()
+}
+
+impl World {
+    fn new(config: &config::Watch) -> World {
+        let now = epoch();
+        World {
+            watch: Watch::new(config, Pid::new(99), now),
+            now,
+            processes: BTreeMap::new(),
+            guards: BTreeMap::new(),
+            untold: Vec::new(),
+            most: usize::MAX,
+            scanning: false,
+            counter: 0,
+            scans: 0,
+            reads: 0,
+            notes: Vec::new(),
+        }
+    }
+
+    fn start(mut self) -> World {
+        self.tell(Event::Start);
+        self.settle();
+        self
+    }
+
+    /// A process comes; the same pid must be free.
+    fn fork(&mut self, n: i32, name: &'static str) {
+        self.counter += 1;
+        let fake = Fake { name, mark: self.counter, ticks: u64::from(self.counter), zombie: None };
+        assert!(self.processes.insert(pid(n), fake).is_none());
+    }
+
+    fn end(&mut self, n: i32, exit: Exit) {
+        let fake = self.processes.get_mut(&pid(n)).unwrap();
+        fake.zombie = Some(exit);
+        if self.guards.get(&pid(n)) == Some(&fake.ticks) {
+            self.untold.push((pid(n), fake.ticks, None, false));
+        }
+    }
+
+    fn reap(&mut self, n: i32) {
+        let fake = self.processes.remove(&pid(n)).unwrap();
+        if self.guards.get(&pid(n)) == Some(&fake.ticks) {
+            self.untold.push((pid(n), fake.ticks, fake.zombie, true));
+        }
+    }
+
+    fn tell(&mut self, event: Event<'_>) {
+        let mut effects = Vec::new();
+        self.watch.handle(self.now, event, &mut effects);
+        effects.into_iter().for_each(|effect| self.perform(effect));
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Scan => {
+                assert!(!self.scanning, "one scan at a time");
+                self.scanning = true;
+                self.scans += 1;
+            }
+            Effect::Note(note) => self.notes.push(note),
+            Effect::Close(pid) => drop(self.guards.remove(&pid)),
+            Effect::ReadName(pid) => {
+                self.reads += 1;
+                if let Some(comm) = self.processes.get(&pid).map(|p| p.name.as_bytes()) {
+                    self.tell(Event::Named { pid, comm });
+                }
+            }
+            Effect::ReadWords(pid) => {
+                if let Some(comm) = self.processes.get(&pid).map(|p| p.name.as_bytes()) {
+                    let words = Words { comm, ..Words::default() };
+                    self.tell(Event::Words { pid, words });
+                }
+            }
+            Effect::Open(pid) => {
+                let Some(process) = self.processes.get(&pid).filter(|p| p.zombie.is_none()) else {
+                    return self.tell(Event::Vanished { pid });
+                };
+                let (ticks, comm) = (process.ticks, process.name.as_bytes());
+                let guarded = self.guards.len() < self.most;
+                if guarded {
+                    self.guards.insert(pid, ticks);
+                }
+                let words = Words { comm, ..Words::default() };
+                self.tell(Event::Opened { pid, ticks, start: UNIX_EPOCH, guarded, words });
+            }
+        }
+    }
+
+    /// What one turn of the loop does: pidfds, then deadlines, then the scan.
+    fn settle(&mut self) {
+        for (pid, ticks, exit, reaped) in std::mem::take(&mut self.untold) {
+            if self.guards.get(&pid) == Some(&ticks) {
+                self.tell(Event::Ended { pid, exit, reaped });
+            }
+        }
+        self.tell(Event::Deadline);
+        if std::mem::take(&mut self.scanning) {
+            let listed: Vec<(Pid, u32)> = self.processes.iter().map(|(pid, p)| (*pid, p.mark)).collect();
+            for (pid, mark) in listed {
+                self.tell(Event::Listed { pid, mark });
+            }
+            self.tell(Event::Scanned);
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.mono += time;
+        self.now.wall += time;
+        self.settle();
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        self.watch.status().iter().filter_map(|s| s.pid.map(Pid::get)).collect()
+    }
+
+    fn shown(&self) -> (State, u8, Option<Signal>, &'static str, Option<Pid>) {
+        let status = self.watch.status();
+        assert_eq!(status.len(), 1);
+        (status[0].state, status[0].exit_code, status[0].signal, status[0].reason, status[0].pid)
+    }
+}
+
+const WAIT: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_process_is_found_by_the_next_scan_and_its_end_is_told_at_once() {
+    let mut world = World::new(&config("job")).start();
+    assert_eq!(world.shown(), (State::Stopped, 0, None, "", None));
+    assert_eq!(world.watch.status()[0].start_time, None);
+    world.fork(7, "job");
+    world.fork(8, "other");
+    world.fork(99, "job"); // kapo itself
+    world.pass(WAIT);
+    assert_eq!(world.shown(), (State::Running, 0, None, "", Some(pid(7))));
+    assert!(world.watch.status()[0].ready && world.watch.lives() && world.watch.take_changed());
+    assert!(!world.watch.take_changed());
+    world.end(7, KILLED);
+    world.settle();
+    // Dead, and nobody but its parent may know how.
+    assert_eq!(world.shown(), (State::Stopped, 0, None, "", None));
+    assert!(!world.watch.lives() && world.watch.take_changed());
+    assert_eq!(world.watch.status()[0].end_time, Some(world.now.wall));
+    world.reap(7);
+    world.settle();
+    assert_eq!(world.shown(), (State::Killed, 137, Some(Signal::KILL), "signal", None));
+    assert!(world.watch.take_changed() && world.guards.is_empty());
+    world.fork(9, "job");
+    world.pass(WAIT);
+    assert_eq!(world.shown(), (State::Running, 0, None, "", Some(pid(9))));
+    assert_eq!(world.watch.status()[0].restarts, 1);
+    assert_eq!(world.notes, [Note::Found(pid(7)), Note::Ended(pid(7), None), Note::Found(pid(9))]);
+}
+
+#[test]
+fn every_end_has_its_words() {
+    let signal = |n, core_dumped| Exit::Signal { signal: Signal::new(n).unwrap(), core_dumped };
+    for (exit, expected) in [
+        (Exit::Code(0), (State::Stopped, 0, None, "success", None)),
+        (Exit::Code(3), (State::Stopped, 3, None, "exit-code", None)),
+        (signal(15, false), (State::Killed, 143, Some(Signal::TERM), "signal", None)),
+        (signal(11, true), (State::Killed, 139, Some(Signal::SEGV), "core-dump", None)),
+    ] {
+        let mut world = World::new(&config("job"));
+        world.fork(7, "job");
+        let mut world = world.start();
+        world.end(7, exit);
+        world.reap(7);
+        world.settle();
+        assert_eq!(world.shown(), expected);
+    }
+}
+
+#[test]
+fn a_pid_given_out_again_between_two_looks_is_another_process() {
+    for most in [usize::MAX, 0] {
+        let mut world = World::new(&config("job"));
+        world.most = most;
+        world.fork(7, "job");
+        let mut world = world.start();
+        world.end(7, Exit::Code(0));
+        world.reap(7);
+        world.fork(7, "job");
+        world.pass(WAIT);
+        assert_eq!(world.pids(), [7]);
+        assert_eq!(world.watch.status()[0].restarts, 1, "{most}");
+        world.end(7, Exit::Code(0));
+        world.reap(7);
+        world.fork(7, "other");
+        world.pass(WAIT);
+        assert_eq!(world.pids(), [0; 0]);
+    }
+}
+
+#[test]
+fn a_name_taken_by_exec_is_found_while_young_and_else_within_a_minute() {
+    let mut world = World::new(&config("job"));
+    world.fork(7, "sh");
+    world.fork(8, "sh");
+    let mut world = world.start();
+    world.processes.get_mut(&pid(7)).unwrap().name = "job";
+    world.pass(WAIT);
+    assert_eq!(world.pids(), [7]);
+    (0..3).for_each(|_| world.pass(WAIT));
+    world.processes.get_mut(&pid(8)).unwrap().name = "job";
+    world.processes.get_mut(&pid(7)).unwrap().name = "else";
+    let reads = world.reads;
+    world.pass(WAIT);
+    assert_eq!((world.pids(), world.reads), (vec![7], reads), "nothing is read that was seen");
+    (0..8).for_each(|_| world.pass(WAIT));
+    assert_eq!(world.pids(), [8]);
+    assert_eq!(world.guards.len(), 1);
+}
+
+#[test]
+fn a_thousand_matches_come_and_go_and_leave_nothing_behind() {
+    for most in [usize::MAX, 100] {
+        let mut world = World::new(&config("job"));
+        world.most = most;
+        (0..1_000).for_each(|n| world.fork(2_000 - n, "job"));
+        let mut world = world.start();
+        // The oldest first, which here is the one with the highest pid.
+        assert_eq!(world.pids(), (1_001..=2_000).rev().collect::<Vec<_>>());
+        assert_eq!(world.watch.status()[0].restarts, 999);
+        assert_eq!(world.guards.len(), most.min(1_000));
+        for n in 1_001..=2_000 {
+            world.end(n, Exit::Code(4));
+        }
+        world.pass(WAIT);
+        assert_eq!(world.pids(), [0; 0]);
+        assert!(world.guards.len() <= 1, "one zombie's pidfd at most, that of the one that is shown");
+        (1_001..=2_000).for_each(|n| world.reap(n));
+        world.pass(WAIT);
+        assert!(world.guards.is_empty() && world.watch.living.is_empty() && world.watch.unguarded == 0);
+        assert_eq!(world.shown().3, if most == 100 { "" } else { "exit-code" });
+    }
+}
+
+#[test]
+fn the_one_process_of_pid_is_never_looked_for_again() {
+    let only = config::Watch { pid: Some(7), ..config("shown") };
+    let mut gone = World::new(&only).start();
+    assert_eq!((gone.shown().0, gone.watch.deadline(), gone.scans), (State::Stopped, None, 0));
+    gone.fork(7, "any");
+    gone.pass(WAIT);
+    assert_eq!(gone.pids(), [0; 0]);
+
+    let mut world = World::new(&only);
+    world.fork(7, "any");
+    world.fork(8, "shown");
+    let mut world = world.start();
+    assert_eq!((world.pids(), world.watch.deadline()), (vec![7], None));
+    assert_eq!(world.watch.status()[0].command, "shown");
+    world.end(7, Exit::Code(3));
+    world.reap(7);
+    world.settle();
+    assert_eq!((world.shown().1, world.watch.deadline(), world.scans), (3, None, 0));
+    assert!(world.guards.is_empty());
+}
+
+#[test]
+fn without_a_pidfd_the_one_process_of_pid_is_looked_at_every_wait() {
+    let mut world = World::new(&config::Watch { pid: Some(7), ..config("") });
+    world.most = 0;
+    world.fork(7, "any");
+    let mut world = world.start();
+    assert_eq!(world.watch.status()[0].command, "any", "without a name its own is shown");
+    world.pass(WAIT);
+    assert_eq!(world.watch.deadline(), Some(world.now.mono + WAIT));
+    world.end(7, Exit::Code(3));
+    world.reap(7);
+    world.fork(7, "any");
+    world.pass(WAIT);
+    assert_eq!((world.shown().0, world.watch.deadline()), (State::Stopped, None));
+}
+
+#[test]
+fn with_process_events_nothing_is_scanned_while_nothing_starts() {
+    let mut world = World::new(&config::Watch { process_events: true, ..config("job") });
+    world.fork(7, "job");
+    let mut world = world.start();
+    assert_eq!((world.pids(), world.watch.deadline()), (vec![7], None));
+    world.fork(8, "sh");
+    world.tell(Event::Stirred { pid: pid(8) });
+    world.processes.get_mut(&pid(8)).unwrap().name = "job";
+    world.tell(Event::Stirred { pid: pid(8) });
+    world.tell(Event::Stirred { pid: pid(9) });
+    assert_eq!((world.pids(), world.scans), (vec![7, 8], 1));
+    world.processes.get_mut(&pid(7)).unwrap().name = "else";
+    world.tell(Event::Stirred { pid: pid(7) });
+    assert_eq!(world.pids(), [8]);
+    // What was lost is made good by one scan that reads everything.
+    world.processes.get_mut(&pid(7)).unwrap().name = "job";
+    world.pass(Duration::from_secs(40));
+    world.tell(Event::Missed);
+    world.tell(Event::Missed);
+    world.settle();
+    assert_eq!((world.pids(), world.scans, world.watch.deadline()), (vec![7, 8], 2, None));
+    // Never scan after scan.
+    world.tell(Event::Missed);
+    assert_eq!(world.watch.deadline(), Some(world.now.mono + WAIT));
+    world.pass(WAIT);
+    assert_eq!(world.scans, 3);
+    world.tell(Event::Deaf);
+    world.pass(WAIT);
+    assert!(world.watch.deadline().is_some());
+}
+
+#[test]
+fn the_pause_between_scans_has_a_floor_and_no_ceiling() {
+    let world = World::new(&config::Watch { wait: Duration::ZERO, ..config("job") }).start();
+    assert_eq!(world.watch.deadline(), Some(world.now.mono + SHORTEST_PAUSE));
+    assert_eq!(world.watch.status()[0].wait, Some(Duration::ZERO));
+    let world = World::new(&config::Watch { wait: Duration::MAX, ..config("job") }).start();
+    assert_eq!(world.watch.deadline(), None);
+}
+
+#[test]
+fn a_scan_that_fails_is_made_good_by_the_next() {
+    let mut world = World::new(&config::Watch { process_events: true, ..config("job") });
+    world.fork(7, "job");
+    world.tell(Event::Start);
+    world.tell(Event::Listed { pid: pid(7), mark: 1 });
+    world.tell(Event::ScanFailed);
+    world.scanning = false;
+    world.end(7, Exit::Code(0));
+    world.reap(7);
+    world.fork(7, "job");
+    world.pass(WAIT);
+    assert_eq!((world.pids(), world.scans), (vec![7], 2));
+}
+
+/// Whatever happened, after a quiet minute the document is the truth and nothing is left open.
+#[test]
+fn random_lives_end_in_the_truth() {
+    for seed in 1..=2_000_u64 {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut random = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let process_events = random(2) == 0;
+        let mut world = World::new(&config::Watch { process_events, ..config("job") });
+        world.most = [0, 2, usize::MAX][usize::try_from(random(3)).unwrap()];
+        let mut world = world.start();
+        for _ in 0..60 {
+            // Six pids for all: each is given out again and again.
+            let n = i32::try_from(random(6)).unwrap() + 1;
+            let name = ["job", "else"][usize::try_from(random(2)).unwrap()];
+            match world.processes.get(&pid(n)).map(|p| p.zombie.is_some()) {
+                None => world.fork(n, name),
+                Some(true) => world.reap(n),
+                Some(false) if random(2) == 0 => world.end(n, Exit::Code(1)),
+                Some(false) => world.processes.get_mut(&pid(n)).unwrap().name = name,
+            }
+            if process_events && random(20) > 0 {
+                world.tell(Event::Stirred { pid: pid(n) });
+            } else if process_events {
+                world.tell(Event::Missed);
+            }
+            if random(3) > 0 {
+                world.pass(Duration::from_secs(random(9)));
+            }
+        }
+        (0..30).for_each(|_| world.pass(Duration::from_secs(5)));
+        let truth: Vec<Pid> = world
+            .processes
+            .iter()
+            .filter(|(_, p)| p.zombie.is_none() && p.name == "job")
+            .map(|(pid, _)| *pid)
+            .collect();
+        let mut pids = world.pids();
+        pids.sort_unstable();
+        assert_eq!(pids, truth.iter().map(|p| p.get()).collect::<Vec<_>>(), "seed {seed}");
+        for (pid, process) in &world.watch.living {
+            assert_eq!(process.ticks, world.processes[pid].ticks, "seed {seed}: not the old process");
+            assert_eq!(process.guarded, world.guards.get(pid) == Some(&process.ticks), "seed {seed}");
+        }
+        let open = world.watch.last.filter(|last| last.open).map(|last| last.pid);
+        let strays =
+            world.guards.keys().filter(|pid| !world.watch.living.contains_key(pid) && Some(**pid) != open);
+        assert_eq!(strays.count(), 0, "seed {seed}: a pidfd of nobody is open");
+        let unguarded = world.watch.living.values().filter(|p| !p.guarded).count();
+        assert_eq!(world.watch.unguarded, unguarded, "seed {seed}");
+    }
+}
