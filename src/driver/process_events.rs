@@ -166,3 +166,41 @@ fn message(words: &[u32]) -> Vec<u8> {
     words.iter().for_each(|word| bytes.extend_from_slice(&word.to_ne_bytes()));
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn the_subscription_is_laid_out_as_the_kernel_wants_it() {
+        let bytes = message(&[LISTEN, 0x203]);
+        let words: Vec<u32> = (0..bytes.len() / 4).map_while(|n| word(&bytes, n)).collect();
+        // Length, type and flags, sequence, sender; PROC twice, sequence, acknowledgement, length and flags; the rest.
+        assert_eq!(words, [44, 3, 0, 0, 1, 1, 0, 0, 8, 1, 0x203]);
+        assert_eq!(message(&[LISTEN]).len(), 40);
+    }
+
+    #[test]
+    fn forks_execs_and_names_are_of_processes_and_not_of_threads() {
+        let pid = Pid::new;
+        for (kind, words, expected) in [
+            (FORK, &[1, 1, 7, 7][..], pid(7)),
+            (FORK, &[1, 1, 8, 7], None),
+            (EXEC, &[7, 7], pid(7)),
+            (COMM, &[7, 7, 0, 0, 0, 0], pid(7)),
+            (COMM, &[8, 7, 0, 0, 0, 0], None),
+            (NONE, &[7, 7], None),
+            (0x8000_0000, &[7, 7], None),
+            (EXEC, &[0, 0], None),
+            (EXEC, &[u32::MAX, u32::MAX], None),
+            (FORK, &[1, 1, 7], None),
+            (EXEC, &[], None),
+        ] {
+            assert_eq!(stirred(kind, &body(words)), expected, "{kind} {words:?}");
+        }
+    }
+}

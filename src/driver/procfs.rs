@@ -90,14 +90,16 @@ pub fn is_want(error: Errno) -> bool {
 
 /// When the machine was booted, to the second, as ps(1) reckons.
 pub fn boot_time() -> SystemTime {
-    read_boot_time().unwrap_or_else(|| {
-        // A mount with subset=pid has no /proc/stat.
-        let now = clock_gettime(ClockId::Realtime);
-        let up = clock_gettime(ClockId::Boottime);
-        let behind = i64::from(now.tv_nsec < up.tv_nsec);
-        let seconds = now.tv_sec.saturating_sub(up.tv_sec).saturating_sub(behind);
-        UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-    })
+    // A mount with subset=pid has no /proc/stat.
+    read_boot_time().unwrap_or_else(by_clocks)
+}
+
+fn by_clocks() -> SystemTime {
+    let now = clock_gettime(ClockId::Realtime);
+    let up = clock_gettime(ClockId::Boottime);
+    let behind = i64::from(now.tv_nsec < up.tv_nsec);
+    let seconds = now.tv_sec.saturating_sub(up.tv_sec).saturating_sub(behind);
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// The text grows with the number of CPUs and interrupts, so it is searched in overlapping parts.
@@ -184,5 +186,103 @@ impl Listing {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Pid {
+        rustix::process::getpid().as_raw_nonzero()
+    }
+
+    #[test]
+    fn paths_of_the_smallest_and_the_largest_pid_are_whole() {
+        let path = |pid| Path::of(Pid::new(pid).unwrap(), c"cmdline").as_c_str().to_owned();
+        assert_eq!(path(1), c"/proc/1/cmdline".to_owned());
+        assert_eq!(path(4_194_304), c"/proc/4194304/cmdline".to_owned());
+        assert_eq!(path(i32::MAX), c"/proc/2147483647/cmdline".to_owned());
+    }
+
+    #[test]
+    fn a_process_reads_as_std_reads_it() {
+        let (mut name, mut line, mut words, mut link) =
+            ([0; 80], [0; 1024], [0; 1024], [MaybeUninit::uninit(); 1024]);
+        assert_eq!(
+            comm(own(), &mut name).unwrap(),
+            std::fs::read("/proc/self/comm").unwrap().trim_ascii_end()
+        );
+        assert!(procstat::Stat::parse(stat(own(), &mut line).unwrap()).is_some_and(|stat| stat.lives()));
+        let real = std::fs::read("/proc/self/cmdline").unwrap();
+        assert!(real.starts_with(cmdline(own(), &mut words)) && !words.starts_with(&[0]));
+        let real = std::env::current_exe().unwrap();
+        assert_eq!(exe(own(), &mut link), real.as_os_str().as_encoded_bytes());
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error_or_empty() {
+        // No machine gives out this pid.
+        let nobody = Pid::new(i32::MAX).unwrap();
+        assert_eq!(comm(nobody, &mut [0; 80]).unwrap_err(), Errno::NOENT);
+        assert_eq!(stat(nobody, &mut [0; 1024]).unwrap_err(), Errno::NOENT);
+        assert!(cmdline(nobody, &mut [0; 80]).is_empty());
+        assert!(exe(nobody, &mut [MaybeUninit::uninit(); 80]).is_empty());
+    }
+
+    #[test]
+    fn a_walk_that_stops_at_every_process_meets_each_once() {
+        let (mut listing, mut pids) = (Listing::default(), Vec::new());
+        let all = |pids: &mut Vec<Pid>, pid| {
+            pids.push(pid);
+            true
+        };
+        assert!(
+            listing.walk(|pid, _| all(&mut pids, pid)).unwrap(),
+            "one call meets all where nobody stops it"
+        );
+        let mut listing = Listing::default();
+        let mut stopped = Vec::new();
+        let step = |stopped: &mut Vec<Pid>, pid| {
+            stopped.push(pid);
+            false
+        };
+        while !listing.walk(|pid, _| step(&mut stopped, pid)).unwrap() {}
+        assert!(pids.is_sorted() && stopped.is_sorted_by(|a, b| a < b));
+        // Others come and go; we and the first stay.
+        for pid in [own(), Pid::new(1).unwrap()] {
+            assert!(pids.contains(&pid) && stopped.contains(&pid), "{pid}");
+        }
+    }
+
+    #[test]
+    fn the_mark_of_a_process_stays() {
+        let mark = || {
+            let mut found = None;
+            Listing::default()
+                .walk(|pid, mark| {
+                    found = found.or((pid == own()).then_some(mark));
+                    true
+                })
+                .unwrap();
+            found.unwrap()
+        };
+        assert_eq!(mark(), mark());
+    }
+
+    #[test]
+    fn both_ways_to_the_boot_time_agree() {
+        let read = read_boot_time().unwrap();
+        let text = std::fs::read("/proc/stat").unwrap();
+        assert_eq!(Some(read), procstat::boot_time(&text));
+        let other = by_clocks();
+        let apart = read.duration_since(other).unwrap_or_else(|error| error.duration());
+        assert!(apart <= Duration::from_secs(1), "{apart:?}");
+    }
+
+    #[test]
+    fn we_see_ourselves_in_our_own_proc() {
+        let view = view().unwrap();
+        assert_eq!((view.own, view.ours), (Some(own()), true));
     }
 }

@@ -22,7 +22,7 @@ use crate::sys::pidfd;
 
 /// What one turn may cost, in units of about a microsecond.
 const SLICE: u32 = 2_000;
-// Measured at 5,000 processes (FACTS of the design): what each step costs of it.
+// What each step costs of it, as measured with 5,000 processes.
 const LISTED: u32 = 1;
 const NAME: u32 = 8;
 const WORDS: u32 = 25;

@@ -203,4 +203,17 @@ mod tests {
         assert!(!is_nested(b"Name:\tx\nNSpid:\t7\nNSsid:\t1\t2\n") && !is_nested(b"Name:\tx\n"));
         assert!(is_nested(b"Name:\tx\nNSpid:\t700\t7\nNSsid:\t1\n"));
     }
+
+    #[test]
+    fn what_the_fuzzer_starts_from_does_no_harm() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/procstat");
+        let seeds: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|e| std::fs::read(e.unwrap().path()).unwrap()).collect();
+        assert!(!seeds.is_empty());
+        for bytes in seeds {
+            let line = [b"42 (", &bytes[..], b") ", TAIL.as_bytes()].concat();
+            assert_eq!(Stat::parse(&line).unwrap().comm, bytes);
+            let _ = (Stat::parse(&bytes), boot_time(&bytes), is_nested(&bytes), pid(&bytes));
+        }
+    }
 }

@@ -9,126 +9,20 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use self::words::{Effect, Event, Note, Words};
 use super::matching::{ByComm, Rule};
 use super::seen::Seen;
 use super::status::{State, Status};
 use super::{Exit, Now, Pid, Usage};
 use crate::config;
 
+mod words;
+
 /// `--wait 0` would scan without a pause; this is the shortest one.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often all names are read again, for processes that take another name late in life.
 const READ_ALL: Duration = Duration::from_secs(60);
-
-/// What happened.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
-    /// The loop turns for the first time.
-    Start,
-    /// [`Watch::deadline`] has passed.
-    Deadline,
-    /// The running scan met this process; `mark` differs for another process with the same pid.
-    Listed {
-        /// Which.
-        pid: Pid,
-        /// The inode number of /proc/PID.
-        mark: u32,
-    },
-    /// The running scan is through.
-    Scanned,
-    /// The running scan could not be finished.
-    ScanFailed,
-    /// Answers [`Effect::ReadName`]. A process that is gone is not answered for.
-    Named {
-        /// Which.
-        pid: Pid,
-        /// Its name.
-        comm: &'a [u8],
-    },
-    /// Answers [`Effect::ReadWords`].
-    Words {
-        /// Which.
-        pid: Pid,
-        /// Its name and words.
-        words: Words<'a>,
-    },
-    /// Answers [`Effect::Open`]: it lives, and all this is of one and the same process.
-    Opened {
-        /// Which.
-        pid: Pid,
-        /// Its start in ticks since boot.
-        ticks: u64,
-        /// The same as a time of the calendar.
-        start: SystemTime,
-        /// A pidfd will tell its end.
-        guarded: bool,
-        /// Its name and words.
-        words: Words<'a>,
-    },
-    /// Answers [`Effect::Open`]: there is no living process with this pid.
-    Vanished {
-        /// Which.
-        pid: Pid,
-    },
-    /// Its pidfd tells that it ended; told again once its parent has reaped it.
-    Ended {
-        /// Which.
-        pid: Pid,
-        /// How, where the kernel says so.
-        exit: Option<Exit>,
-        /// Nothing more will be told.
-        reaped: bool,
-    },
-    /// `--process-events`: this process was forked or changed its name.
-    Stirred {
-        /// Which.
-        pid: Pid,
-    },
-    /// `--process-events`: some were lost.
-    Missed,
-    /// `--process-events` cannot be used.
-    Deaf,
-}
-
-/// All that the name of a process can be told from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Words<'a> {
-    /// The name that the kernel keeps.
-    pub comm: &'a [u8],
-    /// Its arguments, each followed by NUL; at least the first three, where they are not very long.
-    pub cmdline: &'a [u8],
-    /// What its exe link names; empty where it may not be read.
-    pub exe: &'a [u8],
-}
-
-/// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// List all processes, then tell [`Event::Scanned`].
-    Scan,
-    /// Tell [`Event::Named`].
-    ReadName(Pid),
-    /// Tell [`Event::Words`].
-    ReadWords(Pid),
-    /// Take a pidfd where there is none yet and tell [`Event::Opened`] or [`Event::Vanished`].
-    Open(Pid),
-    /// Give up its pidfd.
-    Close(Pid),
-    /// For the log.
-    Note(Note),
-}
-
-/// What the log may want to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// A process matches.
-    Found(Pid),
-    /// It ended, or does not match any more; how, as far as it was known at that moment.
-    Ended(Pid, Option<Exit>),
-    /// `--process-events` cannot be used, for this reason; kapo scans instead.
-    Scanning(&'static str),
-}
 
 /// A process that matches and lives.
 #[derive(Clone, Copy, Debug)]

@@ -31,3 +31,32 @@ pub fn exit_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     unsafe { ioctl(pidfd, request) }?;
     Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::Command;
+
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    use super::exit_status;
+
+    #[test]
+    fn the_wait_status_is_told_after_the_reap_and_not_before() {
+        let mut child = Command::new("/bin/sh").args(["-c", "kill -TERM $$"]).spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let before = exit_status(pidfd.as_fd());
+        child.wait().unwrap();
+        match before {
+            Err(errno) => eprintln!("skipped: this kernel does not tell ({errno})"),
+            Ok(status) => assert_eq!((status, exit_status(pidfd.as_fd())), (None, Ok(Some(15)))),
+        }
+    }
+
+    #[test]
+    fn another_kind_of_descriptor_is_refused() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert!(exit_status(null.as_fd()).is_err());
+    }
+}
