@@ -646,6 +646,8 @@ mod tests {
             ("application/openmetrics-text;q=0.5,text/plain;q=0.4,*/*;q=0.9", OpenMetrics),
             ("application/openmetrics-text;q=0.5,text/*;q=0.6,*/*;q=0.1", Text),
             ("application/openmetrics-text;q=1.5", OpenMetrics),
+            ("application/openmetrics-text;q=0.5,text/plain;q=0.5", OpenMetrics),
+            ("application/openmetrics-text;q=0.5,application/json", OpenMetrics),
             ("application/openmetrics-text;q=NaN", Text),
             ("application/json,text/html", Text),
             // Prometheus 2.42 and 3.0.

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Gives each file under examples/ to the checker of its own program. A program that is not installed is named and left
+# out; REQUIRE=1 makes that an error. systemd's units have their own checker, called where it is installed.
+set -u
+cd "$(dirname "$0")/../examples" || exit 1
+failed=0
+missing=0
+
+# try NAME PROGRAM ARGS...: one line for each, with the program's own words when it fails.
+try() {
+    name=$1
+    shift
+    if ! command -v "$1" >/dev/null 2>&1; then
+        echo "skipped  $name: $1 is not installed"
+        missing=1
+    elif said=$("$@" 2>&1); then
+        echo "ok       $name"
+    else
+        printf 'FAILED   %s: %s\n%s\n' "$name" "$*" "$said"
+        failed=1
+    fi
+}
+
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+mkdir "$scratch/logs"
+
+try prometheus/scrape.yml promtool check config prometheus/scrape.yml
+try prometheus/alerts.yml promtool check rules prometheus/alerts.yml
+try prometheus/alerts_test.yml promtool test rules prometheus/alerts_test.yml
+try haproxy/haproxy.cfg haproxy -c -q -f haproxy/haproxy.cfg
+try nginx/nginx.conf nginx -t -q -p "$scratch" -e stderr -g "pid $scratch/pid; error_log stderr;" -c "$PWD/nginx/nginx.conf"
+try consul/service.hcl consul validate consul/service.hcl
+try docker/compose.yaml docker-compose -f docker/compose.yaml config --quiet
+for file in docker/compose.yaml k8s/*.yaml prometheus/*.yml; do
+    try "$file (as YAML)" yamllint -s -d '{extends: relaxed, rules: {line-length: disable}}' "$file"
+done
+
+[ "$failed" = 0 ] || exit 1
+if [ "$missing" = 1 ] && [ "${REQUIRE:-0}" = 1 ]; then
+    echo "some programs are not installed" >&2
+    exit 1
+fi
