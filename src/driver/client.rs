@@ -5,7 +5,10 @@ mod exchange;
 mod target;
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use exchange::{Answer, Failure, exchange};
 use target::Target;
@@ -28,8 +31,7 @@ pub fn check(config: &Config, options: &Check) -> u8 {
         },
         Err(failure) => (1, failure.to_string()),
     };
-    // The exit code is the answer, whether or not anybody reads the line.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    say(std::io::stdout(), &line);
     code
 }
 
@@ -44,8 +46,20 @@ pub fn wait(config: &Config, options: &Wait) -> u8 {
         Err(Failure::TimedOut) => return EXIT_TIMEOUT,
         Err(failure) => (EXIT_SETUP, failure.to_string()),
     };
-    let _ = writeln!(std::io::stderr(), "kapo: {line}");
+    say(std::io::stderr(), &format!("kapo: {line}"));
     code
+}
+
+/// The exit code is the answer, whether or not anybody reads the line: a pipe without a reader must not end us by
+/// SIGPIPE, which nobody ignores in this program, and a full one must not hold us beyond the deadline.
+fn say(mut out: impl Write + AsFd, line: &str) {
+    let mut fds = [PollFd::new(&out, PollFlags::OUT)];
+    let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    let takes =
+        fds.iter().any(|fd| fd.revents().contains(PollFlags::OUT) && !fd.revents().contains(PollFlags::ERR));
+    if polled.is_ok() && takes {
+        let _ = writeln!(out, "{line}");
+    }
 }
 
 fn ask(

@@ -1,8 +1,8 @@
 //! Did the kernel end the command for want of memory? The cgroup of kapo counts such kills; nothing else tells: the
 //! victim just gets SIGKILL. Also: where that counter is to be found.
 //!
-//! Limits. The counter is that of a cgroup, not of a process: when somebody else kills the command within [`RECENT`]
-//! of another process of the same cgroup having been killed by the kernel, the reason is wrong. A command that moved
+//! Limits. The counter is that of a cgroup, not of a process: when somebody else kills the command within ten
+//! seconds of another process of the same cgroup having been killed by the kernel, the reason is wrong. A command that moved
 //! itself out of kapo's cgroup tree (version 1: out of the cgroup itself) is not seen. The root cgroup of version 2
 //! counts nothing.
 

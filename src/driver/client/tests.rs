@@ -220,3 +220,34 @@ fn only_the_first_line_of_a_reason_is_shown_and_no_control_characters() {
     assert_eq!(first_line(&[b'x'; 1_000]).len(), 200);
     assert_eq!(first_line(b"\xff"), "\u{fffd}");
 }
+
+#[test]
+fn a_line_is_written_where_somebody_reads_it_and_nowhere_else() {
+    /// Counts what is written before it goes out.
+    struct Counted<'a>(std::io::PipeWriter, &'a mut usize);
+    impl Write for Counted<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            *self.1 += 1;
+            self.0.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    impl AsFd for Counted<'_> {
+        fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+    let mut written = 0;
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    say(Counted(writer, &mut written), "ready: ok");
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "ready: ok\n");
+    let before = written;
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    say(Counted(writer, &mut written), "ready: ok");
+    assert_eq!(written, before);
+}

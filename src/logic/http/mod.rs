@@ -38,6 +38,11 @@ pub struct Request<'a> {
 pub trait Site {
     /// Answers `request` through `reply`, or says how to go on without.
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: response::Reply<'_>) -> Next;
+
+    /// A request was refused with this status before it could be asked for an answer; told for counting.
+    fn refused(&mut self, status: u16) {
+        let _ = status;
+    }
 }
 
 /// What happens to a connection after [`Site::answer`].
@@ -57,6 +62,7 @@ pub enum Next {
 pub mod conn;
 pub mod head;
 pub mod request;
+pub mod query;
 pub mod response;
 pub mod routes;
 

@@ -1,6 +1,8 @@
 //! The paths that kapo knows, in one table: what a request is about, the names that metrics show, and a line on
 //! each for the manual.
 
+use super::query::decoded;
+
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the table below says what each is")]
@@ -77,36 +79,6 @@ impl Route {
     }
 }
 
-/// The bytes of a percent-encoded text; what is no correct escape stands for itself.
-pub fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
-    let mut rest = text.as_bytes();
-    std::iter::from_fn(move || {
-        let (byte, taken) = match rest {
-            [] => return None,
-            [b'%', high, low, ..] => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, 3),
-                _ => (b'%', 1),
-            },
-            [byte, ..] => (*byte, 1),
-        };
-        rest = rest.get(taken..).unwrap_or_default();
-        Some(byte)
-    })
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok())
-}
-
-/// The value of a parameter of a query (`a=1&b`), still percent-encoded; empty where it has none. Of several of the
-/// same name the first counts.
-pub fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    query?.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        decoded(key).eq(name.bytes()).then_some(value)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,14 +116,5 @@ mod tests {
     fn logs_are_a_path_like_any_other_without_a_tail() {
         assert_eq!(Route::of("/logs", true), Route::Logs);
         assert_eq!(Route::of("/logs", false), Route::Other);
-    }
-
-    #[test]
-    fn the_first_parameter_of_a_name_counts() {
-        assert_eq!(parameter(Some("a=1&b&a=2&%63=%33"), "a"), Some("1"));
-        assert_eq!(parameter(Some("a=1&b&a=2&%63=%33"), "b"), Some(""));
-        assert_eq!(parameter(Some("a=1&b&a=2&%63=%33"), "c"), Some("%33"));
-        assert_eq!(parameter(Some("ab=1"), "a"), None);
-        assert_eq!(parameter(None, "a"), None);
     }
 }

@@ -1,0 +1,221 @@
+//! The table of metrics: names, types, help, labels, and where the values come from.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Counts, REASONS, Snapshot};
+use crate::logic::Stream;
+use crate::logic::status::Counters;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Its samples are named with `_total` behind.
+    Counter,
+    /// Always 1, the labels tell; its sample is named with `_info` behind.
+    Info,
+}
+
+impl Kind {
+    /// What follows the name of the family in the names of its samples.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Kind::Gauge => "",
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+        }
+    }
+}
+
+/// A metric: the table below has one row for each.
+pub struct Family {
+    /// Without `_total` and `_info`.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// One line for people.
+    pub help: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// Gives its samples, none where the value is not known.
+    pub read: fn(&Snapshot, &Counts, Samples<'_>),
+}
+
+/// Takes samples: the values of the labels, and the value.
+pub type Samples<'a> = &'a mut dyn FnMut(&[&str], Value);
+
+/// The value of a sample.
+#[derive(Clone, Copy)]
+pub enum Value {
+    /// A whole number.
+    Number(u64),
+    /// A time or a duration.
+    Seconds(Duration),
+}
+
+impl From<Duration> for Value {
+    fn from(duration: Duration) -> Value {
+        Value::Seconds(duration)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Value {
+        Value::Number(number)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(yes: bool) -> Value {
+        Value::Number(yes.into())
+    }
+}
+
+/// One sample without labels, where there is a value.
+fn one(samples: Samples<'_>, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        samples(&[], value.into());
+    }
+}
+
+/// One sample a captured stream.
+fn streams(samples: Samples<'_>, snapshot: &Snapshot, value: fn(&Counters) -> u64) {
+    for (stream, counters) in Stream::BOTH.iter().zip(&snapshot.output) {
+        if let Some(counters) = counters {
+            samples(&[stream.name()], value(counters).into());
+        }
+    }
+}
+
+const fn gauge(name: &'static str, help: &'static str, read: fn(&Snapshot, &Counts, Samples<'_>)) -> Family {
+    Family { name, kind: Kind::Gauge, help, labels: &[], read }
+}
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Snapshot, &Counts, Samples<'_>),
+) -> Family {
+    Family { name, kind: Kind::Counter, help, labels, read }
+}
+
+/// All of them, in the order in which they are shown.
+pub const FAMILIES: [Family; 27] = [
+    gauge(
+        "kapo_child_up",
+        "Whether the command runs; in watch mode, whether a process matches.",
+        |s, _, out| one(out, Some(s.up)),
+    ),
+    gauge("kapo_child_ready", "What /readyz answers.", |s, _, out| one(out, Some(s.ready))),
+    gauge(
+        "kapo_child_start_time_seconds",
+        "Start of the current or last run, in seconds since 1970.",
+        |s, _, out| one(out, s.start_time.map(unix)),
+    ),
+    counter("kapo_child_starts", &[], "Starts of the command.", |s, _, out| one(out, s.starts)),
+    counter("kapo_child_exits", &["reason"], "Ends of the command.", |s, _, out| {
+        for (reason, n) in s.exits.iter().flat_map(|exits| REASONS.iter().zip(&exits.0)) {
+            out(&[reason], (*n).into());
+        }
+    }),
+    gauge(
+        "kapo_child_last_exit_code",
+        "Exit code of the last run, 128+n when signal n ended it.",
+        |s, _, out| one(out, s.last_exit_code.map(u64::from)),
+    ),
+    counter(
+        "kapo_child_cpu_seconds",
+        &[],
+        "CPU time of the command and all its descendants, of all runs.",
+        |s, _, out| one(out, s.tree.and_then(|tree| tree.cpu)),
+    ),
+    gauge(
+        "kapo_child_resident_memory_bytes",
+        "Resident memory of the command and its descendants; shared pages count in each.",
+        |s, _, out| one(out, s.tree.map(|tree| tree.resident_bytes)),
+    ),
+    gauge("kapo_child_open_fds", "Open descriptors of the command and its descendants.", |s, _, out| {
+        one(out, s.tree.map(|tree| tree.open_fds))
+    }),
+    gauge(
+        "kapo_child_processes",
+        "The command and its descendants; in watch mode, the processes that match.",
+        |s, _, out| one(out, s.tree.map(|tree| tree.processes)),
+    ),
+    gauge("kapo_flapping", "Whether runs fail too often.", |s, _, out| one(out, s.flapping)),
+    counter(
+        "kapo_oom_kills",
+        &[],
+        "Processes of kapo's cgroup that the kernel killed for want of memory.",
+        |s, _, out| one(out, s.oom_kills),
+    ),
+    counter(
+        "kapo_orphans_reaped",
+        &[],
+        "Processes other than the command that ended under kapo.",
+        |s, _, out| one(out, s.orphans_reaped),
+    ),
+    counter("kapo_output_bytes", &["stream"], "Captured output.", |s, _, out| {
+        streams(out, s, |counters| counters.bytes);
+    }),
+    counter("kapo_output_lines", &["stream"], "Captured lines, counted with --stdlog.", |s, _, out| {
+        streams(out, s, |counters| counters.lines);
+    }),
+    counter(
+        "kapo_output_discarded_bytes",
+        &["stream"],
+        "Captured output thrown away because kapo's own output was closed or full.",
+        |s, _, out| streams(out, s, |counters| counters.discarded_bytes),
+    ),
+    counter(
+        "kapo_http_requests",
+        &["path", "code"],
+        "Answered requests; path is the route's name, other for any other path, invalid for what was refused.",
+        |_, counts, out| {
+            for (path, code, n) in counts.seen() {
+                out(&[path, &code.to_string()], n.into());
+            }
+        },
+    ),
+    gauge("kapo_http_connections", "Open connections.", |s, _, out| {
+        one(out, u64::try_from(s.connections).ok());
+    }),
+    Family {
+        name: "kapo_build",
+        kind: Kind::Info,
+        help: "The version of kapo.",
+        labels: &["version"],
+        read: |_, _, out| out(&[env!("CARGO_PKG_VERSION")], Value::Number(1)),
+    },
+    counter("process_cpu_seconds", &[], "CPU time of kapo itself.", |s, _, out| {
+        one(out, s.own.map(|own| own.cpu))
+    }),
+    gauge("process_open_fds", "Open descriptors of kapo itself.", |s, _, out| {
+        one(out, s.own.map(|own| own.open_fds))
+    }),
+    gauge("process_max_fds", "Most descriptors that kapo may open.", |s, _, out| {
+        one(out, s.own.map(|own| own.max_fds))
+    }),
+    gauge("process_virtual_memory_bytes", "Address space of kapo itself.", |s, _, out| {
+        one(out, s.own.map(|own| own.virtual_bytes));
+    }),
+    gauge("process_virtual_memory_max_bytes", "Most address space that kapo may have.", |s, _, out| {
+        one(out, s.own.map(|own| own.virtual_max_bytes));
+    }),
+    gauge("process_resident_memory_bytes", "Resident memory of kapo itself.", |s, _, out| {
+        one(out, s.own.map(|own| own.resident_bytes));
+    }),
+    gauge("process_heap_bytes", "Data and stack segments of kapo itself.", |s, _, out| {
+        one(out, s.own.map(|own| own.data_bytes));
+    }),
+    gauge("process_start_time_seconds", "Start of kapo itself, in seconds since 1970.", |s, _, out| {
+        one(out, Some(unix(s.started)));
+    }),
+];
+
+/// Since 1970; what was before is 1970.
+pub fn unix(wall: SystemTime) -> Duration {
+    wall.duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,66 @@
+//! Which of the two forms of /metrics a request asks for.
+
+/// The two forms of /metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus text 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What an Accept field asks for (RFC 9110, 12.5.1): OpenMetrics only where it is named, in a version we speak,
+    /// and no less wanted than text.
+    pub fn accepted(accept: &str) -> Format {
+        let mut open = 0;
+        // How exactly a range speaks of text/plain, and how much that is wanted: the most exact one counts.
+        let mut text = (0, 0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let (mut quality, mut version) = (1_000, None);
+            for (key, value) in parts.filter_map(|part| part.split_once('=')) {
+                let (key, value) = (key.trim(), value.trim().trim_matches('"'));
+                if key.eq_ignore_ascii_case("q") {
+                    quality = thousandths(value);
+                } else if key.eq_ignore_ascii_case("version") {
+                    version = Some(value);
+                }
+            }
+            let exact = if name.eq_ignore_ascii_case("text/plain") && version.is_none_or(|v| v == "0.0.4") {
+                3
+            } else if name.eq_ignore_ascii_case("text/*") {
+                2
+            } else {
+                u8::from(name == "*/*")
+            };
+            if name.eq_ignore_ascii_case("application/openmetrics-text")
+                && version.is_none_or(|v| v == "1.0.0")
+            {
+                open = open.max(quality);
+            } else if exact > text.0 {
+                text = (exact, quality);
+            }
+        }
+        if open > 0 && open >= text.1 { Format::OpenMetrics } else { Format::Text }
+    }
+
+    /// For the field Content-Type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// A q-value (`1`, `0.5`, three decimals at most); what is none counts as 0.
+fn thousandths(value: &str) -> u32 {
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || fraction.len() > 3 || !digits(whole) || !digits(fraction) {
+        return 0;
+    }
+    format!("{whole}{fraction:0<3}").parse().unwrap_or(0).min(1_000)
+}

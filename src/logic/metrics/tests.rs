@@ -1,0 +1,218 @@
+//! What scrapers get, and what promtool says of it.
+
+use std::time::UNIX_EPOCH;
+
+use super::*;
+
+/// A snapshot in which everything is known.
+fn full() -> Snapshot {
+    let mut exits = Exits::default();
+    exits.count("oom-kill");
+    exits.count("no reason of ours");
+    let wall = UNIX_EPOCH + Duration::from_millis(1_763_793_930_250);
+    Snapshot {
+        started: wall,
+        up: true,
+        ready: false,
+        start_time: Some(wall + Duration::from_secs(1)),
+        starts: Some(2),
+        exits: Some(exits),
+        last_exit_code: Some(137),
+        flapping: Some(false),
+        oom_kills: Some(1),
+        orphans_reaped: Some(20_000),
+        output: [Some(Counters { bytes: 100, lines: 2, discarded_bytes: 0 }), None],
+        connections: 3,
+        tree: Some(Tree {
+            processes: 4,
+            cpu: Some(Duration::from_millis(1_230)),
+            resident_bytes: 4_096,
+            open_fds: 12,
+        }),
+        own: Some(Own {
+            cpu: Duration::from_millis(10),
+            virtual_bytes: 1 << 20,
+            virtual_max_bytes: u64::MAX,
+            resident_bytes: 4_096,
+            private_bytes: 2_048,
+            data_bytes: 1_024,
+            open_fds: 9,
+            max_fds: 1_024,
+        }),
+    }
+}
+
+/// What a watcher knows without /proc.
+fn bare() -> Snapshot {
+    Snapshot {
+        start_time: None,
+        starts: None,
+        exits: None,
+        last_exit_code: None,
+        flapping: None,
+        oom_kills: None,
+        orphans_reaped: None,
+        output: [None, None],
+        tree: None,
+        own: None,
+        ..full()
+    }
+}
+
+fn counts() -> Counts {
+    let mut counts = Counts::default();
+    counts.answered(Route::Readyz, 200);
+    counts.answered(Route::Readyz, 503);
+    counts.answered(Route::Readyz, 503);
+    counts.answered(Route::Other, 200);
+    counts.refused(431);
+    counts
+}
+
+fn text(format: Format, snapshot: &Snapshot) -> String {
+    String::from_utf8(render(format, snapshot, &counts())).unwrap()
+}
+
+#[test]
+fn a_metric_looks_as_each_format_wants_it() {
+    let (prometheus, open) = (text(Format::Text, &full()), text(Format::OpenMetrics, &full()));
+    for (format, lines) in [
+        (
+            &prometheus,
+            "# HELP kapo_child_cpu_seconds_total CPU time of the command and all its descendants, of all runs.\n\
+             # TYPE kapo_child_cpu_seconds_total counter\nkapo_child_cpu_seconds_total 1.23\n",
+        ),
+        (
+            &open,
+            "# HELP kapo_child_cpu_seconds CPU time of the command and all its descendants, of all runs.\n\
+             # TYPE kapo_child_cpu_seconds counter\n# UNIT kapo_child_cpu_seconds seconds\n\
+             kapo_child_cpu_seconds_total 1.23\nkapo_child_cpu_seconds_created 1763793930.25\n",
+        ),
+        (&prometheus, "\nkapo_child_start_time_seconds 1763793931.25\n"),
+        (&prometheus, "\n# TYPE kapo_build_info gauge\n"),
+        (&open, "\n# TYPE kapo_build info\n"),
+        (&open, concat!("\nkapo_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n")),
+        (&prometheus, "\nkapo_child_exits_total{reason=\"oom-kill\"} 1\n"),
+        (&prometheus, "\nkapo_child_exits_total{reason=\"watchdog\"} 0\n"),
+        (&open, "\nkapo_child_exits_created{reason=\"watchdog\"} 1763793930.25\n"),
+        (&prometheus, "\nkapo_output_lines_total{stream=\"stdout\"} 2\n"),
+        (&prometheus, "\nkapo_http_requests_total{path=\"/readyz\",code=\"503\"} 2\n"),
+        (&prometheus, "\nkapo_http_requests_total{path=\"other\",code=\"200\"} 1\n"),
+        (&prometheus, "\nkapo_http_requests_total{path=\"invalid\",code=\"431\"} 1\n"),
+        (&prometheus, "\nprocess_virtual_memory_max_bytes 18446744073709551615\n"),
+    ] {
+        assert!(format.contains(lines), "{lines}\n is missing in\n{format}");
+    }
+    assert!(!prometheus.contains("_created") && !prometheus.contains("# EOF"));
+    assert!(!prometheus.contains("stderr"), "a stream that is not captured has no counters");
+    assert!(open.ends_with("\n# EOF\n"));
+    assert_eq!(open.matches("# EOF").count(), 1);
+}
+
+#[test]
+fn what_is_not_known_is_not_shown_at_all() {
+    let text = text(Format::Text, &bare());
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert_eq!(
+        names,
+        [
+            "kapo_child_up gauge",
+            "kapo_child_ready gauge",
+            "kapo_http_requests_total counter",
+            "kapo_http_connections gauge",
+            "kapo_build_info gauge",
+            "process_start_time_seconds gauge",
+        ]
+    );
+}
+
+#[test]
+fn every_row_of_the_table_has_samples_with_just_its_labels() {
+    let snapshot = full();
+    for family in &FAMILIES {
+        let mut n = 0;
+        (family.read)(&snapshot, &counts(), &mut |values, _| {
+            assert_eq!(values.len(), family.labels.len(), "{}", family.name);
+            n += 1;
+        });
+        assert!(n > 0, "{} has no sample", family.name);
+    }
+}
+
+#[test]
+fn accept_decides_which_format_is_sent() {
+    use Format::{OpenMetrics, Text};
+    for (accept, format) in [
+        ("", Text),
+        ("*/*", Text),
+        ("text/plain", Text),
+        ("application/openmetrics-text", OpenMetrics),
+        ("Application/OpenMetrics-Text; Version=\"1.0.0\"; Q=0.1", OpenMetrics),
+        ("application/openmetrics-text;version=0.0.1", Text),
+        ("application/openmetrics-text;q=0", Text),
+        ("application/openmetrics-text;q=0.000, text/plain;q=0", Text),
+        ("application/openmetrics-text;q=0.5,text/plain;q=0.6", Text),
+        ("application/openmetrics-text;q=0.5,text/plain;q=0.4,*/*;q=0.9", OpenMetrics),
+        ("application/openmetrics-text;q=0.5,text/*;q=0.6,*/*;q=0.1", Text),
+        ("application/openmetrics-text;q=1.5", OpenMetrics),
+        ("application/openmetrics-text;q=0.5,text/plain;q=0.5", OpenMetrics),
+        ("application/openmetrics-text;q=0.5,application/json", OpenMetrics),
+        ("application/openmetrics-text;q=NaN", Text),
+        ("application/json,text/html", Text),
+        // Prometheus 2.42 and 3.0.
+        (
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            OpenMetrics,
+        ),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+             application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+             text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            OpenMetrics,
+        ),
+    ] {
+        assert_eq!(Format::accepted(accept), format, "{accept}");
+    }
+}
+
+#[test]
+fn labels_escape_what_would_end_them() {
+    let mut out = Vec::new();
+    escape(&mut out, "a\\b\"c\nd\u{e9}");
+    assert_eq!(String::from_utf8(out).unwrap(), "a\\\\b\\\"c\\nd\u{e9}");
+}
+
+#[test]
+fn decimals_are_exact_and_short() {
+    for (nanos, text) in
+        [(0, "0"), (1_000_000_000, "1"), (250_000_000, "0.25"), (1, "0.000000001"), (100_000_000_000, "100")]
+    {
+        assert_eq!(decimal(Duration::from_nanos(nanos)), text);
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_to_criticize() {
+    use std::process::{Command, Stdio};
+    for snapshot in [full(), bare()] {
+        let child = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                println!("not checked: promtool (Debian package prometheus) does not start: {error}");
+                return;
+            }
+        };
+        child.stdin.take().unwrap().write_all(text(Format::Text, &snapshot).as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert_eq!(String::from_utf8_lossy(&said), "");
+        assert!(output.status.success());
+    }
+}

@@ -1,0 +1,276 @@
+//! Every path, in every state that makes a difference to it.
+
+use std::time::UNIX_EPOCH;
+
+use super::*;
+use crate::logic::Pid;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
+fn now() -> Now {
+    Now { mono: Instant::now(), wall: at(1_000) }
+}
+
+/// A command that runs and is ready; tests change what they are about.
+fn running() -> Status {
+    Status {
+        arguments: None,
+        command: "sleep".to_owned(),
+        end_time: None,
+        exit_code: 0,
+        mode: "supervise",
+        sidebind_port: 0,
+        start_time: Some(at(900)),
+        state: State::Running,
+        ttl: None,
+        wait: None,
+        pid: Pid::new(7),
+        reason: "",
+        signal: None,
+        restarts: 0,
+        ready: true,
+        flapping: false,
+        next_start: None,
+        expires_at: None,
+        stop_signal_from: None,
+        usage: crate::logic::Usage::default(),
+        status_text: String::new(),
+        last_output: Vec::new(),
+        output: None,
+    }
+}
+
+fn ended(reason: &'static str, exit_code: u8) -> Status {
+    Status { state: State::Stopped, ready: false, pid: None, reason, exit_code, ..running() }
+}
+
+fn page(object: Status, facts: Facts) -> Page {
+    let mut page = Page::new(0);
+    page.update(&[object], facts);
+    page
+}
+
+const GET: Request<'static> =
+    Request { method: Method::Get, path: "/", query: None, accept: "", last_event_id: "", overdue: false };
+
+/// The path may carry a query.
+fn asked<'a>(target: &'a str) -> Request<'a> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    Request { path, query, ..GET }
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        started: at(500),
+        up: true,
+        ready: true,
+        start_time: None,
+        starts: None,
+        exits: None,
+        last_exit_code: None,
+        flapping: None,
+        oom_kills: None,
+        orphans_reaped: None,
+        output: [None, None],
+        connections: 1,
+        tree: None,
+        own: None,
+    }
+}
+
+/// An answer, owned, as a short text: code, extra field, body.
+fn told(answer: &Answer<'_>) -> String {
+    match answer {
+        Answer::Whole { code, extra, body, .. } => {
+            let extra = extra.as_ref().map(|(name, value)| format!("{name}: {value} ")).unwrap_or_default();
+            format!("{code} {extra}{}", String::from_utf8_lossy(body))
+        }
+        Answer::Stream { next, first, .. } => format!("{next:?} {}", String::from_utf8_lossy(first)),
+        Answer::Wait(until) => format!("wait {}", until.is_some()),
+    }
+}
+
+/// What is told to a request; the tail holds the name of the stream that is asked for, or `both`.
+fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
+    let tail = |stream: Option<Stream>| stream.map_or("both", Stream::name).as_bytes().to_vec();
+    let mut view = View {
+        page,
+        counts: &mut Counts::default(),
+        argv0: "kapo",
+        tail: Some(&tail),
+        sample: &mut snapshot,
+    };
+    told(&view.decide(now, Route::of(request.path, true), request))
+}
+
+fn ask(page: &Page, target: &str) -> String {
+    ask_at(now(), page, &asked(target))
+}
+
+#[test]
+fn any_path_gives_the_document() {
+    let page = page(running(), Facts::default());
+    let document = format!("200 {}", String::from_utf8_lossy(page.document()));
+    assert!(document.contains(r#""Command":"sleep""#));
+    for path in ["/", "/any/other?x=y", "/livez/", ""] {
+        assert_eq!(ask(&page, path), document, "{path}");
+    }
+}
+
+#[test]
+fn probes_tell_whether_and_why_not() {
+    let is = |ready: &str, health: &str, object: Status, facts: Facts| {
+        let page = page(object, facts);
+        assert_eq!(ask(&page, "/livez"), "200 ok");
+        assert_eq!((ask(&page, "/readyz").as_str(), ask(&page, "/healthz").as_str()), (ready, health));
+        assert_eq!(page.is_ready(), ready == "200 ok");
+    };
+    let stopping = Facts { stopping: true, ended: None };
+    let over = Facts { stopping: false, ended: Some(3) };
+    is("200 ok", "200 ok", running(), Facts::default());
+    is("503 being stopped\n", "200 ok", Status { ready: false, ..running() }, stopping);
+    is("503 has not said READY=1\n", "200 ok", Status { ready: false, ..running() }, Facts::default());
+    is("200 ok", "503 too many failed runs\n", Status { flapping: true, ..running() }, Facts::default());
+    is("503 not started yet\n", "503 not started yet\n", ended("", 0), Facts::default());
+    is("503 ended: success, exit code 0\n", "200 ok", ended("success", 0), over);
+    let why = "503 ended: exit-code, exit code 3\n";
+    is(why, why, ended("exit-code", 3), over);
+    let pausing = |next| Status { next_start: Some(next), ..ended("exit-code", 3) };
+    let why = "503 Retry-After: 5 pausing until 1970-01-01T00:16:45Z\n";
+    is(why, why, pausing(at(1_005)), over);
+    let why = "503 Retry-After: 5 pausing until 1970-01-01T00:16:44.1Z\n";
+    is(why, why, pausing(at(1_004) + Duration::from_millis(100)), over);
+    let why = "503 Retry-After: 1 pausing until 1970-01-01T00:15:00Z\n";
+    is(why, why, pausing(at(900)), over);
+}
+
+#[test]
+fn verbose_probes_speak_as_kubernetes_does() {
+    let flapping = page(Status { flapping: true, ..running() }, Facts::default());
+    assert_eq!(
+        ask(&flapping, "/readyz?verbose"),
+        "200 [+]running ok\n[+]stopping ok\n[+]ready ok\nreadyz check passed\n"
+    );
+    assert_eq!(
+        ask(&flapping, "/healthz?x&verbose=1"),
+        "503 [+]running ok\n[-]flapping failed: too many failed runs\nhealthz check failed\n"
+    );
+    assert_eq!(ask(&flapping, "/livez?verbose"), "200 [+]answering ok\nlivez check passed\n");
+    let done = page(ended("success", 0), Facts { stopping: false, ended: Some(0) });
+    assert_eq!(ask(&done, "/healthz?verbose"), "200 [+]success ok\n[+]flapping ok\nhealthz check passed\n");
+}
+
+#[test]
+fn a_watcher_is_ready_and_healthy_while_anything_matches() {
+    let watched = || Status { mode: "watch", ready: false, ..running() };
+    let none = || Status { mode: "watch", ..ended("", 0) };
+    for (objects, expected) in [
+        (vec![none()], "503 no process matches\n"),
+        (vec![watched()], "200 ok"),
+        (vec![none(), watched()], "200 ok"),
+    ] {
+        let mut page = Page::new(0);
+        page.update(&objects, Facts::default());
+        assert_eq!(ask(&page, "/readyz"), expected);
+        assert_eq!(ask(&page, "/healthz"), expected);
+    }
+}
+
+#[test]
+fn options_are_answered_alike_everywhere() {
+    let page = page(running(), Facts::default());
+    for path in ["*", "/", "/wait", "/events"] {
+        let request = Request { method: Method::Options, path, ..GET };
+        assert_eq!(ask_at(now(), &page, &request), "204 Allow: GET, HEAD, OPTIONS ");
+    }
+}
+
+#[test]
+fn waiting_ends_with_the_run_or_with_its_time() {
+    let now = now();
+    let decide = |page: &Page, request: &Request<'_>| ask_at(now, page, request);
+    let up = page(running(), Facts::default());
+    let document = String::from_utf8_lossy(up.document()).into_owned();
+    assert_eq!(decide(&up, &asked("/wait")), "wait false");
+    assert_eq!(decide(&up, &asked("/wait?timeout=1%2E5s")), "wait true");
+    assert_eq!(decide(&up, &asked("/wait?timeout=18446744073709551615")), "wait false");
+    assert_eq!(decide(&up, &asked("/wait?timeout=0")), format!("200 {document}"));
+    assert_eq!(
+        decide(&up, &Request { overdue: true, ..asked("/wait?timeout=5") }),
+        format!("200 {document}")
+    );
+    let bad = "400 timeout is a number of seconds, such as 30, 0.5 or 500ms\n";
+    for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "%00", "%FF"] {
+        assert_eq!(decide(&up, &asked(&format!("/wait?timeout={text}"))), bad, "{text}");
+    }
+    let over = page(ended("timeout", 143), Facts { stopping: false, ended: Some(124) });
+    let document = String::from_utf8_lossy(over.document()).into_owned();
+    assert_eq!(decide(&over, &asked("/wait?timeout=5")), format!("200 Kapo-Exit-Code: 124 {document}"));
+}
+
+#[test]
+fn events_begin_with_the_document_unless_it_is_known() {
+    let mut page = Page::new(41);
+    assert!(page.update(&[running()], Facts::default()));
+    let json = String::from_utf8(page.document().trim_ascii().to_vec()).unwrap();
+    let event = format!("id: 42\nevent: status\ndata: {json}\n\n");
+    assert_eq!(page.event(), event.as_bytes());
+    for (id, first) in [("", event.as_str()), ("41", &event), ("x", &event), ("42", ": nothing new\n\n")] {
+        let request = Request { last_event_id: id, ..asked("/events") };
+        assert_eq!(ask_at(now(), &page, &request), format!("Events {first}"));
+    }
+    assert!(!page.update(&[running()], Facts::default()), "nothing has changed");
+    assert!(page.update(&[Status { flapping: true, ..running() }], Facts::default()));
+    assert!(page.event().starts_with(b"id: 43\n"));
+}
+
+#[test]
+fn logs_come_whole_or_as_a_stream() {
+    let page = page(running(), Facts::default());
+    for (target, answer) in [
+        ("/logs", "200 both"),
+        ("/logs?stream=stderr", "200 stderr"),
+        ("/logs?follow=1&stream=stdout", "Logs(Some(Stdout)) stdout"),
+        ("/logs?follow", "Logs(None) both"),
+        ("/logs?follow=0", "200 both"),
+        ("/logs?stream=stdin", "400 stream is stdout or stderr\n"),
+        ("/logs?follow=2", "400 follow is 1 or 0\n"),
+    ] {
+        assert_eq!(ask(&page, target), answer, "{target}");
+    }
+}
+
+#[test]
+fn a_snapshot_is_taken_for_metrics_and_vars_alone() {
+    let page = page(running(), Facts::default());
+    for row in super::super::http::routes::ROUTES {
+        let mut taken = 0;
+        let mut sample = || {
+            taken += 1;
+            snapshot()
+        };
+        let mut view = View {
+            page: &page,
+            counts: &mut Counts::default(),
+            argv0: "kapo",
+            tail: None,
+            sample: &mut sample,
+        };
+        let _ = view.decide(now(), row.route, &asked(row.path));
+        assert_eq!(taken, u32::from(matches!(row.route, Route::Metrics | Route::Vars)), "{}", row.path);
+    }
+}
+
+#[test]
+fn metrics_come_in_the_format_that_is_asked_for() {
+    let page = page(running(), Facts::default());
+    let open = Request { accept: "application/openmetrics-text", ..asked("/metrics") };
+    assert!(ask_at(now(), &page, &open).ends_with("# EOF\n"));
+    assert!(!ask(&page, "/metrics").contains("# EOF"));
+}
