@@ -14,7 +14,7 @@ use crate::sys::page;
 const MOST: usize = 10_000;
 
 /// The kernel shows CPU time in hundredths of a second on all machines that kapo runs on (USER_HZ).
-const TICK: Duration = Duration::from_millis(10);
+const TICK_MILLIS: u64 = 10;
 
 /// Takes the samples of one kapo.
 #[derive(Debug, Default)]
@@ -120,8 +120,8 @@ impl Stat {
         let fields: Vec<u64> = numbers(rest.get(1..)?).take(21).collect();
         let field = |number: usize| fields.get(number - 4).copied();
         let time = |first, second| {
-            let ticks = field(first)?.checked_add(field(second)?)?;
-            TICK.checked_mul(u32::try_from(ticks).ok()?)
+            let ticks = field(first)?.saturating_add(field(second)?);
+            Some(Duration::from_millis(ticks.saturating_mul(TICK_MILLIS)))
         };
         let stat = Stat {
             dead: matches!(state, b'Z' | b'X' | b'x'),
@@ -254,6 +254,10 @@ mod tests {
             resident_pages: 12,
         };
         assert_eq!(Stat::parse(line), Some((1234, stat)));
+        // A hundred cores busy for a month.
+        let busy = String::from_utf8_lossy(line).replace(" 150 50 ", " 25920000000 0 ");
+        let (_, busy) = Stat::parse(busy.as_bytes()).unwrap();
+        assert_eq!(busy.own, Duration::from_secs(100 * 30 * 86_400));
         for cut in 0..line.len() {
             // Nothing that is cut short makes it panic.
             let _ = Stat::parse(&line[..cut]);
