@@ -239,6 +239,9 @@ impl Lifecycle {
     /// Takes in what happened at `now` and says what to do.
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
         match (self.state, event) {
+            // What is over is over, whatever happens.
+            (State::Done, _) => return,
+            (State::Starting, Event::Start) if self.leaving => self.close(out),
             (State::Starting, Event::Start) => out.push(Effect::Spawn),
             (State::Starting, Event::Spawned { pid }) => self.started(now, pid, out),
             (State::Starting, Event::SpawnFailed { reason, not_found }) => {
@@ -267,15 +270,10 @@ impl Lifecycle {
                 }
             }
             (State::Closing, Event::Closed) => self.exit(out),
-            // A process that is not ours any more, or not yet, has nothing to tell; whoever asks matters only at
-            // the end; and what is over is over.
+            // A process that is not ours any more, or not yet, has nothing to tell; it starts, and is drained, only
+            // when we asked for it; whoever asks matters only at the end.
             (
-                State::Starting
-                | State::Draining { .. }
-                | State::Pausing
-                | State::Lingering
-                | State::Closing
-                | State::Done,
+                State::Starting | State::Draining { .. } | State::Pausing | State::Lingering | State::Closing,
                 Event::Exited { .. } | Event::Stopped | Event::Told(_),
             )
             | (
@@ -284,8 +282,7 @@ impl Lifecycle {
                 | State::Draining { .. }
                 | State::Pausing
                 | State::Lingering
-                | State::Closing
-                | State::Done,
+                | State::Closing,
                 Event::Start | Event::Spawned { .. } | Event::SpawnFailed { .. },
             )
             | (
@@ -294,8 +291,7 @@ impl Lifecycle {
                 | State::Stopping { .. }
                 | State::Pausing
                 | State::Lingering
-                | State::Closing
-                | State::Done,
+                | State::Closing,
                 Event::Drained { .. },
             )
             | (
@@ -304,8 +300,7 @@ impl Lifecycle {
                 | State::Stopping { .. }
                 | State::Draining { .. }
                 | State::Pausing
-                | State::Closing
-                | State::Done,
+                | State::Closing,
                 Event::Asked,
             )
             | (
@@ -314,8 +309,7 @@ impl Lifecycle {
                 | State::Stopping { .. }
                 | State::Draining { .. }
                 | State::Pausing
-                | State::Lingering
-                | State::Done,
+                | State::Lingering,
                 Event::Closed,
             ) => {}
         }
@@ -608,6 +602,8 @@ impl Lifecycle {
             State::Draining { .. } if stop && again => self.close(out),
             State::Closing if stop && again => self.exit(out),
             State::Draining { .. } if stop => self.tell_stopping(out),
+            // Should the command never come to be, this is how it would have ended.
+            State::Starting if stop => self.code = Exit::Signal { signal, core_dumped: false }.code(),
             State::Starting
             | State::Draining { .. }
             | State::Pausing
@@ -615,7 +611,7 @@ impl Lifecycle {
             | State::Closing
             | State::Done => {}
         }
-        if job_control(signal) && self.state != State::Done {
+        if job_control(signal) {
             out.push(Effect::Suspend);
         }
     }
