@@ -568,7 +568,7 @@ impl Lifecycle {
     }
 
     fn signal(&mut self, now: Now, signal: Signal, sender: Sender, out: &mut Vec<Effect>) {
-        if sender == Sender::Kernel && !from_the_terminal(signal) {
+        if sender == Sender::Kernel && !concerns_the_command(signal) {
             return;
         }
         let stop = match signal {
@@ -840,10 +840,13 @@ impl Lifecycle {
     }
 }
 
-/// Whether the kernel raises this one for whom the terminal belongs to, which the command did not hear of as it is
-/// in another group. All else that the kernel raises is about kapo's own doing.
-fn from_the_terminal(signal: Signal) -> bool {
-    matches!(signal, Signal::HUP | Signal::INT | Signal::QUIT | Signal::TSTP | Signal::CONT | Signal::WINCH)
+/// Whether the kernel raises this one for the command as well: for whom the terminal belongs to, which the command
+/// did not hear of as it is in another group, or for all (TERM, by SysRq). All else that it raises is about kapo's
+/// own doing.
+fn concerns_the_command(signal: Signal) -> bool {
+    const CONCERNS: [Signal; 7] =
+        [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::TSTP, Signal::CONT, Signal::WINCH];
+    CONCERNS.contains(&signal)
 }
 
 /// What stops a job, and kapo with it.
