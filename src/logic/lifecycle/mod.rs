@@ -576,7 +576,7 @@ impl Lifecycle {
             Signal::HUP => sender == Sender::Kernel && !self.setting.ignores_hup,
             _ => false,
         };
-        let again = self.leaving;
+        let again = self.status.stop_signal_from.is_some();
         if stop {
             self.leaving = true;
             if self.status.stop_signal_from.is_none() {
