@@ -599,7 +599,10 @@ impl Lifecycle {
             State::Stopping { pid, .. } => self.pass_on(signal, pid, out),
             State::Pausing | State::Lingering if stop => self.close(out),
             // Whoever insists does not want to wait for a reader of ours that has stalled, or a client.
-            State::Draining { .. } if stop && again => self.close(out),
+            State::Draining { .. } if stop && again => {
+                self.write_certificate(out);
+                self.close(out);
+            }
             State::Closing if stop && again => self.exit(out),
             State::Draining { .. } if stop => self.tell_stopping(out),
             // Should the command never come to be, this is how it would have ended.
