@@ -513,8 +513,10 @@ impl Lifecycle {
             None => record.with("code", exit.code()),
         };
         out.push(Effect::Log(record));
-        if why.is_some() {
-            self.remnant = (!self.job.single_child).then_some(pid);
+        if self.job.single_child {
+            // The rest of the group is not ours to end.
+        } else if why.is_some() {
+            self.remnant = Some(pid);
         } else if self.job.setsid {
             out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(pid) });
         }
