@@ -590,6 +590,7 @@ impl Lifecycle {
                 record = record.with("sender_pid", pid).with("sender_uid", uid);
             }
             out.push(Effect::Log(record));
+            self.tell_stopping(out);
         }
         match self.state {
             State::Running { pid, since } => {
@@ -606,7 +607,6 @@ impl Lifecycle {
                 self.close(out);
             }
             State::Closing if stop && again => self.exit(out),
-            State::Draining { .. } if stop => self.tell_stopping(out),
             // Should the command never come to be, this is how it would have ended.
             State::Starting if stop => self.code = Exit::Signal { signal, core_dumped: false }.code(),
             State::Starting
@@ -651,7 +651,9 @@ impl Lifecycle {
         if let Some(patience) = patience.filter(|patience| !patience.is_zero()) {
             self.deadlines.set(Deadline::Kill, now.mono, patience);
         }
-        if self.leaving || self.policy.is_none() {
+        // Where the command's end is ours too. A manager that hears of an end counts down to killing us, so one that
+        // is followed by another start, or by answering on, is not told yet.
+        if self.job.after == After::Once(Linger::Fixed(Duration::ZERO)) {
             self.tell_stopping(out);
         }
     }
