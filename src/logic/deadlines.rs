@@ -47,6 +47,11 @@ impl Deadlines {
         }
     }
 
+    /// Whether it will be due some day.
+    pub fn is_set(&self, which: Deadline) -> bool {
+        self.0.get(which as usize).is_some_and(Option::is_some)
+    }
+
     /// The earliest; `None`: nothing will ever be due.
     pub fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().min().copied()

@@ -595,6 +595,10 @@ impl Lifecycle {
         match self.state {
             State::Running { pid, since } => {
                 self.pass_on(signal, pid, out);
+                if signal == Signal::CONT && self.deadlines.is_set(Deadline::Watchdog) {
+                    // While it was suspended, with us, it could not ping.
+                    self.wait_for_ping(now);
+                }
                 if stop {
                     self.stop(now, pid, since, Why::Asked, out);
                 }
@@ -716,37 +720,44 @@ impl Lifecycle {
             self.changed |= text != self.status.status_text;
             self.status.status_text = text;
         }
-        if told.ready {
-            self.said_ready = true;
-            self.changed = true;
-            self.tell_ready(out);
-        }
-        if told.reloading || told.stopping {
-            self.said_ready = false;
-            self.changed = true;
-        }
-        if let State::Running { pid, since } = self.state {
-            if told.trigger {
-                out.push(Effect::Log(Record::warn("asked for by WATCHDOG=trigger").with("pid", pid)));
-                self.stop_ourselves(now, pid, since, Why::Watchdog, out);
-            } else if told.ready || told.ping || told.interval.is_some() {
-                // Counted from READY=1 on, as systemd does: a slow start is no missed ping.
-                match self.watchdog {
-                    Some(interval) if self.said_ready => {
-                        self.deadlines.set(Deadline::Watchdog, now.mono, interval)
-                    }
-                    _ => self.deadlines.stop(Deadline::Watchdog),
-                }
-            }
-        }
         if self.setting.manager && !told.forward.is_empty() {
             out.push(Effect::Notify(told.forward));
         }
+        // How ready it is matters no more once it is being stopped.
+        let State::Running { pid, since } = self.state else { return };
+        if told.reloading || told.stopping {
+            self.said_ready = false;
+            self.told_ready &= !told.reloading;
+        }
+        if told.stopping {
+            self.deadlines.stop(Deadline::Watchdog);
+        }
+        if told.ready {
+            self.said_ready = true;
+            self.tell_ready(out);
+        }
+        if told.trigger {
+            out.push(Effect::Log(Record::warn("asked for by WATCHDOG=trigger").with("pid", pid)));
+            self.stop_ourselves(now, pid, since, Why::Watchdog, out);
+        } else if told.ready || told.ping || told.interval.is_some() {
+            self.wait_for_ping(now);
+        }
     }
 
+    /// The command has given a sign of life, or could not. Counted from READY=1 on, as systemd does: a slow start is
+    /// no missed ping; a reload is no excuse.
+    fn wait_for_ping(&mut self, now: Now) {
+        match self.watchdog {
+            Some(interval) if self.said_ready || self.deadlines.is_set(Deadline::Watchdog) => {
+                self.deadlines.set(Deadline::Watchdog, now.mono, interval);
+            }
+            _ => self.deadlines.stop(Deadline::Watchdog),
+        }
+    }
+
+    /// Once, and once more after each reload of the command's.
     fn tell_ready(&mut self, out: &mut Vec<Effect>) {
-        // Once is enough, but for a command that has been reloading.
-        if self.setting.manager && (!self.told_ready || self.job.notify) {
+        if self.setting.manager && !self.told_ready && !self.told_stopping {
             out.push(Effect::Notify(b"READY=1".to_vec()));
         }
         self.told_ready = true;
