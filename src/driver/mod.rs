@@ -13,12 +13,15 @@ pub mod listener;
 pub mod manager;
 pub mod output;
 pub mod poll;
+pub mod process_events;
+pub mod procfs;
 pub mod program;
 pub mod sample;
 pub mod server;
 pub mod signals;
 pub mod sink;
 pub mod terminal;
+pub mod watcher;
 
 use std::ffi::OsString;
 use std::time::UNIX_EPOCH;
@@ -139,7 +142,3 @@ fn ask_for_parent_death(signal: crate::signal::Signal, parent: Option<rustix::pr
     sys::signal::on_parent_death(i32::from(signal.number()));
     getppid() == parent
 }
-//! Does what logic decided: all descriptors, all I/O.
-pub mod process_events;
-pub mod procfs;
-pub mod watcher;

@@ -12,21 +12,20 @@ pub mod deadlines;
 pub mod http;
 pub mod lifecycle;
 pub mod lines;
+pub mod matching;
 pub mod metrics;
 pub mod notify;
 pub mod oom;
+pub mod procstat;
 pub mod quote;
 pub mod random;
 pub mod record;
 pub mod restart;
+pub mod seen;
 pub mod site;
 pub mod status;
 pub mod tail;
 pub mod vars;
-pub mod matching;
-pub mod procstat;
-pub mod seen;
-pub mod status;
 pub mod watch;
 
 /// The time of one turn of the loop: read once, passed down.

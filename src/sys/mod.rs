@@ -3,9 +3,8 @@
 
 pub mod clock;
 pub mod page;
+pub mod pidfd;
 pub mod signal;
 pub mod spawn;
 pub mod stdio;
 pub mod wait;
-//! Calls the kernel; knows nothing of kapo.
-pub mod pidfd;

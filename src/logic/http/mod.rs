@@ -61,8 +61,8 @@ pub enum Next {
 
 pub mod conn;
 pub mod head;
-pub mod request;
 pub mod query;
+pub mod request;
 pub mod response;
 pub mod routes;
 
