@@ -22,6 +22,7 @@ pub mod signals;
 pub mod sink;
 pub mod terminal;
 pub mod watcher;
+pub mod watching;
 
 use std::ffi::OsString;
 use std::time::UNIX_EPOCH;
@@ -37,9 +38,11 @@ use crate::sys;
 use event_loop::{Stage, clock};
 use job::{Beginning, Job};
 use listener::Listener;
+use manager::Manager;
 use poll::{Epoll, Source};
 use server::Server;
 use signals::Signals;
+use watching::Watching;
 
 /// Descriptors beside the connections: standard ones, epoll, signalfd, listeners, pipes, a scrape's file.
 const OWN_DESCRIPTORS: u64 = 32;
@@ -48,7 +51,7 @@ const OWN_DESCRIPTORS: u64 = 32;
 pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<u8, Error> {
     match &config.mode {
         Mode::Job(options) => run_job(config, options, argv0, variable),
-        Mode::Watch(_) => Err(Error::Setup("watch does not work yet".to_owned())),
+        Mode::Watch(options) => run_watch(config, options, argv0, variable),
         Mode::Check(options) => Ok(client::check(config, options)),
         Mode::Wait(options) => Ok(client::wait(config, options)),
     }
@@ -61,7 +64,7 @@ fn run_job(
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Error> {
     let parent = getppid();
-    let signals = Signals::take_over().map_err(|e| Error::setup("take over", "signals", reason(&e)))?;
+    let signals = take_over_signals()?;
     // Orphans of the command become ours to reap, PID 1 or not.
     set_child_subreaper(Some(getpid()))
         .map_err(|e| Error::setup("become", "a subreaper", reason(&e.into())))?;
@@ -82,6 +85,33 @@ fn run_job(
         Some(code) => Ok(code),
         None => Ok(event_loop::run(&mut job, &signals, &mut stage)),
     }
+}
+
+fn run_watch(
+    config: &Config,
+    options: &config::Watch,
+    argv0: String,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<u8, Error> {
+    let signals = take_over_signals()?;
+    raise_open_files(config.max_connections);
+    let now = clock();
+    let mut stage = open_stage(config, argv0, &signals, now)?;
+    let sidebind_port = listen(config, &mut stage, now)?;
+    let beginning = watching::Beginning {
+        now,
+        manager: Manager::of(now, variable),
+        sidebind_port,
+        ignores_hup: signals.hup_was_ignored,
+    };
+    let mut watching = Watching::new(options, beginning, &mut stage)?;
+    // It must not keep a mount busy; all paths are absolute by now.
+    let _ = rustix::process::chdir("/");
+    Ok(event_loop::run(&mut watching, &signals, &mut stage))
+}
+
+fn take_over_signals() -> Result<Signals, Error> {
+    Signals::take_over().map_err(|e| Error::setup("take over", "signals", reason(&e)))
 }
 
 /// The poll with signals in it, and a server that nobody knows of yet.

@@ -573,11 +573,7 @@ impl Lifecycle {
         if sender == Sender::Kernel && !concerns_the_command(signal) {
             return;
         }
-        let stop = match signal {
-            Signal::TERM | Signal::INT | Signal::QUIT => true,
-            Signal::HUP => sender == Sender::Kernel && !self.setting.ignores_hup,
-            _ => false,
-        };
+        let stop = asks_for_an_end(signal, sender, self.setting.ignores_hup);
         let again = self.status.stop_signal_from.is_some();
         if stop {
             self.leaving = true;
@@ -868,6 +864,16 @@ fn concerns_the_command(signal: Signal) -> bool {
 }
 
 /// What stops a job, and kapo with it.
-fn job_control(signal: Signal) -> bool {
+pub fn job_control(signal: Signal) -> bool {
     matches!(signal, Signal::TSTP | Signal::TTIN | Signal::TTOU)
+}
+
+/// Whether kapo is to leave. HUP asks for it when the kernel sends it, as the terminal is gone, unless kapo was started
+/// to survive that (`ignores_hup`); daemons reload when a process sends it.
+pub fn asks_for_an_end(signal: Signal, sender: Sender, ignores_hup: bool) -> bool {
+    match signal {
+        Signal::TERM | Signal::INT | Signal::QUIT => true,
+        Signal::HUP => sender == Sender::Kernel && !ignores_hup,
+        _ => false,
+    }
 }
