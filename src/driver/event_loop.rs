@@ -1,14 +1,17 @@
 //! The loop: waits for events or the next deadline, in one place, and gives each source its turn. Signals come first,
 //! so that the answers given in the same turn are true.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
+use super::listener::Listener;
 use super::poll::{Epoll, Source};
 use super::server::{Server, Subject};
 use super::signals::Signals;
 use super::sink::{Sinks, Written};
+use crate::error::{Error, reason};
 use crate::logic::record::{Level, Record};
 use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
@@ -53,6 +56,32 @@ impl Stage {
         match self.sinks.of(Stream::Stderr).write(Stream::Stderr, line.as_bytes()) {
             // Whoever does not read what we say does not hear it.
             Written::All | Written::Part(_) | Written::Full | Written::Broken(_) => {}
+        }
+    }
+
+    /// Serves on a listener from now on. `ours`: see [`Server::listen`].
+    pub fn listen(
+        &mut self,
+        now: Now,
+        listener: Listener,
+        name: Option<&str>,
+        ours: bool,
+    ) -> Result<(), Error> {
+        let mut record = Record::info("listening").with("address", listener.address());
+        if let Some(name) = name {
+            record = record.with("name", name);
+        }
+        self.log(now, &record);
+        let address = listener.address().to_owned();
+        self.server
+            .listen(&self.epoll, listener, ours)
+            .map_err(|e| Error::setup("listen on", address, reason(&e.into())))
+    }
+
+    /// Serves the connections that kapo was started for.
+    pub fn admit(&mut self, now: Now, given: Vec<OwnedFd>, subject: &dyn Subject) {
+        for socket in given {
+            self.server.admit(now, &self.epoll, socket, true, subject);
         }
     }
 

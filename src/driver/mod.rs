@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod client;
 pub mod connection;
 pub mod event_loop;
+pub mod inherit;
 pub mod job;
 pub mod listener;
 pub mod manager;
@@ -25,6 +26,7 @@ pub mod watcher;
 pub mod watching;
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::time::UNIX_EPOCH;
 
 use rustix::event::epoll::EventFlags;
@@ -32,6 +34,7 @@ use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, set_child_su
 
 use crate::config::{self, Config, Mode};
 use crate::error::{Error, reason};
+use crate::logic::Now;
 use crate::logic::lifecycle::Event;
 use crate::logic::record::Record;
 use crate::sys;
@@ -71,7 +74,7 @@ fn run_job(
     let open_files = raise_open_files(config.max_connections);
     let now = clock();
     let mut stage = open_stage(config, argv0, &signals, now)?;
-    let sidebind_port = listen(config, &mut stage, now)?;
+    let Listening { sidebind_port, given } = listen(config, variable, &mut stage, now)?;
     let beginning = Beginning { now, variable, signals: &signals, open_files, sidebind_port };
     let mut job = Job::new(config, options, &beginning, &mut stage)?;
     let orphaned = options.parent_death_signal.filter(|signal| !ask_for_parent_death(*signal, parent));
@@ -81,6 +84,8 @@ fn run_job(
         job.orphaned(now, signal, &mut stage);
     }
     job.handle(now, Event::Start, &mut stage);
+    // After the start, so that whoever made us start finds the command running.
+    stage.admit(now, given, &job);
     match stage.exit {
         Some(code) => Ok(code),
         None => Ok(event_loop::run(&mut job, &signals, &mut stage)),
@@ -97,7 +102,7 @@ fn run_watch(
     raise_open_files(config.max_connections);
     let now = clock();
     let mut stage = open_stage(config, argv0, &signals, now)?;
-    let sidebind_port = listen(config, &mut stage, now)?;
+    let Listening { sidebind_port, given } = listen(config, variable, &mut stage, now)?;
     let beginning = watching::Beginning {
         now,
         manager: Manager::of(now, variable),
@@ -107,6 +112,7 @@ fn run_watch(
     let mut watching = Watching::new(options, beginning, &mut stage)?;
     // It must not keep a mount busy; all paths are absolute by now.
     let _ = rustix::process::chdir("/");
+    stage.admit(now, given, &watching);
     Ok(event_loop::run(&mut watching, &signals, &mut stage))
 }
 
@@ -115,12 +121,7 @@ fn take_over_signals() -> Result<Signals, Error> {
 }
 
 /// The poll with signals in it, and a server that nobody knows of yet.
-fn open_stage(
-    config: &Config,
-    argv0: String,
-    signals: &Signals,
-    now: crate::logic::Now,
-) -> Result<Stage, Error> {
+fn open_stage(config: &Config, argv0: String, signals: &Signals, now: Now) -> Result<Stage, Error> {
     let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
     let epoll = Epoll::new().map_err(failed)?;
     epoll.add(signals, Source::Signals, EventFlags::IN).map_err(|e| failed(e.into()))?;
@@ -131,28 +132,43 @@ fn open_stage(
     Ok(Stage::new(epoll, server, config.quiet))
 }
 
-/// Listens as the options say; SidebindPort.
-fn listen(config: &Config, stage: &mut Stage, now: crate::logic::Now) -> Result<u16, Error> {
+/// What the options make kapo listen on.
+struct Listening {
+    /// SidebindPort.
+    sidebind_port: u16,
+    /// Connections that kapo was started for (Accept=yes).
+    given: Vec<OwnedFd>,
+}
+
+/// Listens as the options say.
+fn listen(
+    config: &Config,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    stage: &mut Stage,
+    now: Now,
+) -> Result<Listening, Error> {
+    let mut listening = Listening { sidebind_port: 0, given: Vec::new() };
+    let mut above = config.listen.port;
     if config.listen.socket_activation {
-        return Err(Error::Setup("--socket-activation does not work yet".to_owned()));
+        let sockets = inherit::take_over(variable)?;
+        for (listener, name) in sockets.listeners {
+            stage.listen(now, listener, Some(&name), false)?;
+        }
+        for (socket, name) in sockets.connections {
+            stage.log(now, &Record::info("serving a connection").with("name", name));
+            listening.given.push(socket);
+        }
+    } else {
+        let main = Listener::bind(&config.listen)?;
+        above = main.port().unwrap_or(above);
+        stage.listen(now, main, None, true)?;
     }
-    let main = Listener::bind(&config.listen)?;
-    let mut sidebind_port = 0;
-    let mut listeners = vec![main];
     if config.listen.sidebind {
-        let above = listeners.first().and_then(Listener::port).unwrap_or(config.listen.port);
         let side = Listener::sidebind(&config.listen.interface, above)?;
-        sidebind_port = side.port().unwrap_or(0);
-        listeners.push(side);
+        listening.sidebind_port = side.port().unwrap_or(0);
+        stage.listen(now, side, Some("sidebind"), true)?;
     }
-    for listener in listeners {
-        stage.log(now, &Record::info("listening").with("address", listener.address()));
-        stage
-            .server
-            .listen(&stage.epoll, listener, true)
-            .map_err(|e| Error::setup("listen on", "a socket", reason(&e.into())))?;
-    }
-    Ok(sidebind_port)
+    Ok(listening)
 }
 
 /// Makes room for all connections where the limit allows it; what it was before, if it was changed.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::signal::Signal;
 
+pub mod activation;
 pub mod calendar;
 pub mod deadlines;
 pub mod http;

@@ -1,7 +1,8 @@
 //! The descriptors and the terminal that kapo was started with.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Descriptor 1.
 pub fn stdout() -> BorrowedFd<'static> {
@@ -54,4 +55,36 @@ pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
 pub fn borrowed(owner: &impl AsRawFd) -> BorrowedFd<'_> {
     // SAFETY: the owner keeps it open for as long as the borrow lasts.
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
+
+/// A descriptor that was handed over by number, if it is open. To be called once for each, before anything else is
+/// opened by that number.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: asks for the flags of a number, open or not.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and whoever started us gave it to us by convention (sd_listen_fds(3)).
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Puts a copy of `other` in the place of one of the standard descriptors; without one, a placeholder that the
+/// command finds closed.
+pub fn replace(standard: BorrowedFd<'_>, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let number = standard.as_raw_fd();
+    let placeholder;
+    let (from, flags) = match other {
+        Some(other) => (other, 0),
+        None => {
+            // The read end of a pipe without a writer: reading meets the end, writing fails.
+            placeholder = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0;
+            (placeholder.as_fd(), libc::O_CLOEXEC)
+        }
+    };
+    // SAFETY: both are open and different; the number stays open, so nobody's borrow of it ends.
+    if unsafe { libc::dup3(from.as_raw_fd(), number, flags) } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
