@@ -274,3 +274,39 @@ fn metrics_come_in_the_format_that_is_asked_for() {
     assert!(ask_at(now(), &page, &open).ends_with("# EOF\n"));
     assert!(!ask(&page, "/metrics").contains("# EOF"));
 }
+
+/// What a connection sends back for these bytes, and what was counted.
+fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
+    use crate::logic::http::{conn::Conn, response::Out};
+    let mut counts = Counts::default();
+    let mut view = View { page, counts: &mut counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+    let mut out = Out::new();
+    Conn::new(now()).receive(now(), bytes, &mut view, &mut out);
+    (String::from_utf8(out.bytes).unwrap(), counts)
+}
+
+#[test]
+fn each_answer_is_counted_under_its_route_and_code_once_it_is_sent() {
+    let page = page(Status { ready: false, ..running() }, Facts::default());
+    let mut expected = Counts::default();
+    expected.answered(Route::Readyz, 503);
+    expected.answered(Route::Other, 200);
+    expected.answered(Route::Other, 204);
+    let requests = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\nHEAD /logs HTTP/1.1\r\nHost: x\r\n\r\n\
+        OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\nGET /wait HTTP/1.1\r\nHost: x\r\n\r\n";
+    let (text, counts) = over_a_connection(&page, requests);
+    assert_eq!(counts, expected, "{text}");
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 3, "the one that waits has no answer yet: {text}");
+    assert!(text.contains("\r\n\r\nhas not said READY=1\n"), "{text}");
+}
+
+#[test]
+fn the_head_of_events_alone_is_sent_to_head() {
+    let page = page(running(), Facts::default());
+    let (get, _) = over_a_connection(&page, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, _) = over_a_connection(&page, b"HEAD /events HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (fields, event) = get.split_at(get.find("\r\n\r\n").unwrap() + 4);
+    assert_eq!(head, fields);
+    assert_eq!(event.as_bytes(), page.event());
+    assert!(fields.contains("Content-Type: text/event-stream\r\n") && !fields.contains("Content-Length"));
+}
