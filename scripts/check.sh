@@ -11,6 +11,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 STEPS=(tools fmt clippy build size scripts docs layering test doc fuzz miri deny real)
+# Tests of the pure layers that would take an interpreter minutes: walks over centuries, thousands of random lives.
+MIRI_SKIP=(--skip four_centuries --skip random --skip year --skip every_cut --skip how_the_bytes_were_cut)
 # Against programs of other people; each is a file under tests/real.
 REAL=(activation clients container haproxy prometheus systemd)
 
@@ -146,8 +148,9 @@ step_miri() {
     if [ ! -d "$(rustc +nightly --print sysroot)/lib/rustlib/src" ]; then
         rustup +nightly component add rust-src >/dev/null 2>&1 || { skip "miri: no rust-src"; return 0; }
     fi
-    # The pure layers only. A test that is too long for an interpreter says so itself: #[cfg_attr(miri, ignore = "...")].
-    timeout -k 5 "${MIRI_SECONDS:-240}" cargo +nightly miri test --locked --lib -- logic:: cli:: config:: signal:: || {
+    # The pure layers only. A test that is too long for an interpreter is named in MIRI_SKIP, or says so itself by
+    # #[cfg_attr(miri, ignore = "...")].
+    timeout -k 5 "${MIRI_SECONDS:-240}" cargo +nightly miri test --locked --lib -- logic:: cli:: config:: signal:: "${MIRI_SKIP[@]}" || {
         local code=$?
         [ "$code" != 124 ] || echo "miri took longer than ${MIRI_SECONDS:-240} s: mark the longest tests cfg_attr(miri, ignore)" >&2
         return "$code"

@@ -38,7 +38,9 @@ def line(name, value, unit, note=""):
 
 def ratio(name, ours, theirs, reach, at_least=False):
     """Prints ours/theirs beside what is to be reached, and keeps it for the summary."""
-    got = ours / theirs if theirs else float("inf")
+    if ours <= 0 or theirs <= 0:
+        raise RuntimeError(f"{name}: nothing was measured ({ours} and {theirs})")
+    got = ours / theirs
     good = got >= reach if at_least else got <= reach
     sign = ">=" if at_least else "<="
     line(name, f"{got:.3f}", "ratio", f"{'reached' if good else 'NOT REACHED'} ({sign} {reach})")

@@ -10,6 +10,8 @@ from common import KAPO, MEASURE, PAYLOAD, Client, cpu_seconds, end, have, kapo,
 
 CROWD = 5000
 PAUSE = 0.2
+# Fifteen bytes: the longest that pgrep -x compares.
+NOBODY = "nobody-so-named"
 
 
 def watch():
@@ -32,7 +34,7 @@ def inside_watch():
     """As the second process of a PID namespace: prints seconds of a scan, seconds of a pgrep, number of scans."""
     crowd = subprocess.Popen([MEASURE, "crowd", str(CROWD), PAYLOAD, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     crowd.stdout.readline()
-    watcher = subprocess.Popen([KAPO, "--interface", "127.0.0.1", "--port", "0", "watch", "--wait", str(PAUSE), "nobody-is-called-so"],
+    watcher = subprocess.Popen([KAPO, "--interface", "127.0.0.1", "--port", "0", "watch", "--wait", str(PAUSE), NOBODY],
                                stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # The first scans read everything; the steady state comes when the crowd is no longer young.
     time.sleep(8)
@@ -42,7 +44,7 @@ def inside_watch():
     end(watcher)
     calls = []
     for _ in range(9):
-        pgrep = subprocess.Popen(["pgrep", "-x", "nobody-is-called"], stdout=subprocess.DEVNULL)
+        pgrep = subprocess.Popen(["pgrep", "-x", NOBODY], stdout=subprocess.DEVNULL)
         _, _, usage = os.wait4(pgrep.pid, 0)
         pgrep.returncode = 0
         calls.append(usage.ru_utime + usage.ru_stime)
