@@ -14,6 +14,7 @@ PARTS = {
     "memory": life.memory,
     "size": life.size,
     "orphans": life.orphans,
+    "idle": life.idle,
     "http": web.http,
     "metrics": web.metrics,
     "waiters": web.waiters,

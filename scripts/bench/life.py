@@ -1,10 +1,13 @@
 """What it costs to have kapo around a command: start, memory, bytes, orphans."""
 
 import os
+import re
 import shutil
 import subprocess
+import time
 
-from common import (KAPO, MEASURE, PAYLOAD, budget, end, have, line, median, private_kib, ratio, title, wait_for)
+from common import (KAPO, MEASURE, PAYLOAD, Client, budget, cpu_seconds, end, have, kapo, line, median, private_kib, ratio,
+                    title, wait_for)
 
 
 def spawn():
@@ -81,3 +84,31 @@ def orphans():
     for name, values in took.items():
         line(name, f"{median(values):.1f}", "ms")
     ratio("orphans: kapo / tini", median(took["kapo"]), median(took["tini"]), 1.2)
+
+
+def idle():
+    """How often kapo wakes in five seconds in which nothing happens, one idle connection open; CPU time with it."""
+    title("idle: wake-ups in 5 s with one open idle connection")
+    target = subprocess.Popen([PAYLOAD, "wait"], stdin=subprocess.DEVNULL)
+    modes = {
+        "run": ["run", "--", PAYLOAD, "wait"],
+        "supervise": ["supervise", "--", PAYLOAD, "wait"],
+        "watch --pid": ["watch", "--pid", str(target.pid), os.path.basename(PAYLOAD)],
+    }
+    try:
+        for name, words in modes.items():
+            with kapo(*words) as (process, port):
+                client = Client(port)
+                wait_for(lambda: b'"running"' in client.get(), what="the command")
+                before, spent = switches(process.pid), cpu_seconds(process.pid)
+                # The one sleep that is what is measured: nothing happens meanwhile.
+                time.sleep(5)
+                budget(f"idle, wake-ups of kapo {name}", switches(process.pid) - before, 0, "wake-ups")
+                line(f"CPU of kapo {name} meanwhile", f"{(cpu_seconds(process.pid) - spent) * 1e9:.0f}", "ns")
+    finally:
+        end(target)
+
+
+def switches(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", f.read(), re.M).group(1))
