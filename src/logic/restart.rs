@@ -111,13 +111,18 @@ impl Policy {
 
     /// Whether too many runs failed within the window that ends now.
     pub fn is_flapping(&self, now: Instant) -> bool {
-        self.flapping_until().is_some_and(|until| now < until)
+        self.oldest().is_some_and(|oldest| now.saturating_duration_since(oldest) < self.options.within)
     }
 
-    /// When the failed runs known so far cease to be flapping; `None`: they are too few.
+    /// When the failed runs known so far cease to be flapping; `None`: they are too few, or it will be never.
     pub fn flapping_until(&self) -> Option<Instant> {
+        self.oldest()?.checked_add(self.options.within)
+    }
+
+    /// Of the latest failed runs that would be flapping together, the first.
+    fn oldest(&self) -> Option<Instant> {
         let first = self.failures.len().checked_sub(self.tolerated() + 1)?;
-        self.failures.get(first)?.checked_add(self.options.within)
+        self.failures.get(first).copied()
     }
 }
 
@@ -218,6 +223,14 @@ mod tests {
         assert!(policy.is_flapping(epoch().mono + 299 * SECOND));
         assert_eq!(policy.flapping_until(), Some(epoch().mono + 300 * SECOND));
         assert!(!policy.is_flapping(epoch().mono + 300 * SECOND));
+    }
+
+    #[test]
+    fn in_an_endless_window_flapping_never_ends() {
+        let mut policy = Policy::new(Restart { within: Duration::MAX, ..options() });
+        pauses(&mut policy, &[failed(SECOND); 4]);
+        assert!(policy.is_flapping(epoch().mono));
+        assert_eq!(policy.flapping_until(), None);
     }
 
     #[test]
