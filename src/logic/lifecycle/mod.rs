@@ -238,9 +238,10 @@ impl Lifecycle {
 
     /// Takes in what happened at `now` and says what to do.
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        let changed_before = std::mem::take(&mut self.changed);
         match (self.state, event) {
             // What is over is over, whatever happens.
-            (State::Done, _) => return,
+            (State::Done, _) => {}
             (State::Starting, Event::Start) if self.leaving => self.close(out),
             (State::Starting, Event::Start) => out.push(Effect::Spawn),
             (State::Starting, Event::Spawned { pid }) => self.started(now, pid, out),
@@ -314,6 +315,7 @@ impl Lifecycle {
             ) => {}
         }
         self.refresh(now, out);
+        self.changed |= changed_before;
     }
 
     /// When to send [`Event::Deadline`]; `None`: never, as things stand.
@@ -419,10 +421,10 @@ impl Lifecycle {
         if !self.job.notify {
             self.tell_ready(out);
         }
-        if self.leaving {
-            // The stop signal came before there was anybody to pass it to.
+        // The stop signal came before there was anybody to pass it to.
+        if let Some(StopSignalFrom { signal, .. }) = self.status.stop_signal_from {
+            self.pass_on(signal, pid, out);
             self.stop(now, pid, now.mono, Why::Asked, out);
-            self.kill(Signal::TERM, pid, out);
         }
     }
 
@@ -440,6 +442,8 @@ impl Lifecycle {
         self.status.ttl = None;
         self.status.expires_at = None;
         self.status.usage = Usage::default();
+        self.status.status_text.clear();
+        self.status.last_output.clear();
         self.exits.count(self.status.reason);
         self.changed = true;
         let text = format!("cannot execute {}: {reason}", self.status.command);
@@ -539,10 +543,11 @@ impl Lifecycle {
     /// After a run is over in every respect: leave, answer on, or start again.
     fn next(&mut self, now: Now, run: Run, out: &mut Vec<Effect>) {
         let verdict = self.policy.as_mut().map(|policy| policy.ended(now.mono, run, &mut self.random));
-        if let Some(until) = self.policy.as_ref().and_then(Policy::flapping_until) {
+        self.update_flapping(now);
+        if let Some(until) = self.policy.as_ref().and_then(Policy::flapping_until).filter(|at| *at > now.mono)
+        {
             self.deadlines.set(Deadline::Flapping, now.mono, until.saturating_duration_since(now.mono));
         }
-        self.update_flapping(now);
         if self.leaving {
             return self.close(out);
         }
@@ -772,7 +777,7 @@ impl Lifecycle {
         }
     }
 
-    /// What `--termination-log` gets: a line with reason and code, then as many of the last lines as fit.
+    /// What `--termination-log` gets: a line with reason and code, then as much of the last lines as fits.
     fn certificate(&self) -> Vec<u8> {
         /// What the kubelet reads at most.
         const LENGTH: usize = 4096;
@@ -781,17 +786,9 @@ impl Lifecycle {
             text.push_str(&format!(" signal={signal}"));
         }
         text.push('\n');
-        let mut room = LENGTH - text.len();
-        let fitting = self.status.last_output.iter().rev().take_while(|line| {
-            let fits = line.len() < room;
-            room = room.saturating_sub(line.len() + 1);
-            fits
-        });
-        let first = self.status.last_output.len() - fitting.count();
-        for line in self.status.last_output.iter().skip(first) {
-            text.push_str(line);
-            text.push('\n');
-        }
+        let output: String = self.status.last_output.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+        let from = output.ceil_char_boundary((text.len() + output.len()).saturating_sub(LENGTH));
+        text.push_str(output.get(from..).unwrap_or_default());
         text.into_bytes()
     }
 
