@@ -30,6 +30,11 @@ use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
 use crate::error;
 use crate::signal::Signal;
 
+#[cfg(test)]
+mod tests;
+#[cfg(any(test, fuzzing))]
+pub mod world;
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

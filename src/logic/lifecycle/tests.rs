@@ -1,0 +1,528 @@
+//! Whole lives, each told as a sentence, and two thousand at random.
+
+use std::time::Duration;
+
+use super::world::{Behaviour, SOMEBODY, World, any_life};
+use super::{Effect, Event, Setting, Target};
+use crate::config::{After, Job, Linger, Restart, Success, Ttl};
+use crate::logic::random::Random;
+use crate::logic::record::Record;
+use crate::logic::status::State as Shown;
+use crate::logic::tests::epoch;
+use crate::logic::{Exit, Pid, Sender};
+use crate::signal::Signal;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn run() -> Job {
+    Job {
+        command: "command".into(),
+        arguments: Vec::new(),
+        ttl: None,
+        stop_signal: Signal::TERM,
+        kill_after: None,
+        single_child: false,
+        setsid: false,
+        rewrite_signal: Vec::new(),
+        success_exit: Vec::new(),
+        parent_death_signal: None,
+        orphan_signal: None,
+        termination_log: None,
+        notify: false,
+        watchdog: None,
+        after: After::Once(Linger::Fixed(Duration::ZERO)),
+    }
+}
+
+fn again() -> Restart {
+    Restart {
+        wait: 5 * SECOND,
+        backoff_max: None,
+        stable: 60 * SECOND,
+        max_restarts: None,
+        within: 300 * SECOND,
+        on_failure_only: false,
+    }
+}
+
+fn supervise() -> Job {
+    Job { after: After::Again(again()), ..run() }
+}
+
+fn setting() -> Setting {
+    Setting { hide_args: false, sidebind_port: 0, manager: false, ignores_hup: false, seed: 1 }
+}
+
+/// A life that has begun, with children of this kind.
+fn begun(job: Job, behaviour: Behaviour) -> World {
+    begun_in(setting(), job, behaviour)
+}
+
+fn begun_in(setting: Setting, job: Job, behaviour: Behaviour) -> World {
+    let mut world = World::new(epoch(), job, setting);
+    world.behaviour = behaviour;
+    world.start();
+    world
+}
+
+fn ttl(seconds: u32) -> Option<Ttl> {
+    Some(Ttl { min: seconds * SECOND, max: seconds * SECOND })
+}
+
+fn killed_by(signal: Signal) -> Exit {
+    Exit::Signal { signal, core_dumped: false }
+}
+
+/// The first child of a world.
+fn child() -> Pid {
+    Pid::new(101).unwrap()
+}
+
+fn kill(signal: Signal) -> Effect {
+    Effect::Kill { signal, to: Target::Group(child()) }
+}
+
+/// What was done since it was asked last, log lines left out.
+fn done(world: &mut World) -> Vec<Effect> {
+    let mut effects = world.effects();
+    effects.retain(|effect| !matches!(effect, Effect::Log(_)));
+    effects
+}
+
+/// What the manager was told since it was asked last, `STATUS=` left out.
+fn told(world: &mut World) -> Vec<String> {
+    let told = world.effects().into_iter().filter_map(|effect| match effect {
+        Effect::Notify(datagram) => String::from_utf8(datagram).ok(),
+        _ => None,
+    });
+    told.filter(|text| !text.starts_with("STATUS=")).collect()
+}
+
+#[test]
+fn two_thousand_random_lives_keep_every_promise() {
+    for seed in 0..2_000 {
+        let mut random = Random::new(seed);
+        any_life(epoch(), seed, &mut |n| random.bits() % n);
+    }
+}
+
+#[test]
+fn a_year_of_crashes_is_lived_in_a_moment() {
+    let restart = Restart { backoff_max: Some(3_600 * SECOND), ..again() };
+    let job = Job { after: After::Again(restart), ..run() };
+    let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
+    for _day in 0..365 {
+        world.run_for(86_400 * SECOND);
+        world.history.clear();
+    }
+    let restarts = world.life.status().restarts;
+    assert!((8_700..8_800).contains(&restarts), "{restarts}");
+    assert_eq!(world.leave(), 3);
+}
+
+#[test]
+fn a_run_ends_with_the_code_of_its_command() {
+    let mut world = begun(run(), Behaviour::ends(SECOND, Exit::Code(7)));
+    assert_eq!(world.run_to_the_end(), 7);
+    let log = |record: Record| Effect::Log(record.with("command", "command").with("pid", 101));
+    let ended = log(Record::warn("ended"));
+    let Effect::Log(ended) = ended else { panic!() };
+    assert_eq!(
+        world.effects(),
+        [
+            Effect::Spawn,
+            log(Record::info("started")),
+            Effect::Log(ended.with("reason", "exit-code").with("code", 7)),
+            Effect::Drain,
+            Effect::Close,
+            Effect::Exit(7),
+        ]
+    );
+    let status = world.life.status();
+    assert_eq!((status.exit_code, status.reason, status.state), (7, "exit-code", Shown::Stopped));
+    assert_eq!(status.start_time, Some(epoch().wall));
+    assert_eq!(status.end_time, Some(epoch().wall + SECOND));
+}
+
+#[test]
+fn each_way_to_end_has_its_reason_and_its_code() {
+    let dumped = Exit::Signal { signal: Signal::SEGV, core_dumped: true };
+    let codes = vec![Success::Code(143), Success::Code(9), Success::Signal(Signal::USR1)];
+    for (exit, oom_killed, success_exit, reason, code) in [
+        (Exit::Code(0), false, vec![], "success", 0),
+        (Exit::Code(3), true, vec![], "exit-code", 3),
+        (killed_by(Signal::TERM), true, vec![], "signal", 143),
+        (killed_by(Signal::KILL), true, vec![], "oom-kill", 137),
+        (killed_by(Signal::KILL), false, vec![], "signal", 137),
+        (dumped, false, vec![], "core-dump", 139),
+        (killed_by(Signal::TERM), false, codes.clone(), "success", 0),
+        (Exit::Code(9), false, codes.clone(), "success", 0),
+        (killed_by(Signal::USR1), false, codes.clone(), "success", 0),
+        (Exit::Code(138), false, codes, "exit-code", 138),
+    ] {
+        let behaviour = Behaviour { oom_killed, ..Behaviour::ends(SECOND, exit) };
+        let mut world = begun(Job { success_exit, ..run() }, behaviour);
+        assert_eq!(world.run_to_the_end(), code, "{exit:?}");
+        let status = world.life.status();
+        assert_eq!((status.reason, status.exit_code), (reason, exit.code()), "{exit:?}");
+        assert_eq!(status.state == Shown::Killed, matches!(exit, Exit::Signal { .. }));
+    }
+}
+
+#[test]
+fn a_deaf_child_is_killed_when_its_ttl_and_the_grace_have_passed() {
+    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::deaf());
+    world.run_for(60 * SECOND - Duration::from_millis(1));
+    assert_eq!(done(&mut world), [Effect::Spawn]);
+    world.run_for(Duration::from_millis(1));
+    assert_eq!(done(&mut world), [kill(Signal::TERM), kill(Signal::CONT)]);
+    world.run_for(10 * SECOND - Duration::from_millis(1));
+    assert_eq!(done(&mut world), []);
+    assert_eq!(world.run_to_the_end(), 124);
+    let remnant = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()) };
+    assert_eq!(
+        done(&mut world),
+        [kill(Signal::KILL), Effect::Drain, Effect::Close, remnant, Effect::Exit(124)]
+    );
+    assert_eq!((world.life.status().reason, world.life.status().exit_code), ("timeout", 137));
+}
+
+#[test]
+fn who_obeys_when_the_ttl_has_passed_still_ran_out_of_time() {
+    let obedient = Behaviour { answer: Some(Exit::Code(0)), ..Behaviour::patient() };
+    let mut world = begun(Job { ttl: ttl(60), stop_signal: Signal::USR1, ..run() }, obedient);
+    assert_eq!(world.run_to_the_end(), 124);
+    assert_eq!((world.life.status().reason, world.life.status().exit_code), ("timeout", 0));
+}
+
+#[test]
+fn a_kill_after_of_zero_never_kills() {
+    let job = Job { ttl: ttl(60), kill_after: Some(Duration::ZERO), ..run() };
+    let mut world = begun(job, Behaviour::deaf());
+    world.run_for(1_000_000 * SECOND);
+    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM), kill(Signal::CONT)]);
+    assert_eq!(world.life.deadline(), None);
+}
+
+#[test]
+fn each_run_draws_a_ttl_of_its_own() {
+    let job = Job { ttl: Some(Ttl { min: 10 * SECOND, max: 20 * SECOND }), ..supervise() };
+    let mut world = begun(job, Behaviour::patient());
+    let mut drawn = Vec::new();
+    for _ in 0..20 {
+        drawn.extend(world.life.status().ttl);
+        world.run_for(25 * SECOND);
+    }
+    drawn.dedup();
+    assert!(drawn.len() > 10, "{drawn:?}");
+    assert!(!world.life.status().flapping, "an ordered end is no failure");
+}
+
+#[test]
+fn a_stop_from_outside_is_not_cut_short_unless_it_was_asked_for() {
+    let mut world = begun(run(), Behaviour::deaf());
+    world.signal(Signal::TERM);
+    world.run_for(1_000_000 * SECOND);
+    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM)]);
+    let mut world = begun(Job { kill_after: Some(3 * SECOND), ..run() }, Behaviour::deaf());
+    world.signal(Signal::INT);
+    assert_eq!(world.run_to_the_end(), 137);
+    assert_eq!(world.now(), 3 * SECOND);
+    assert_eq!(done(&mut world)[..3], [Effect::Spawn, kill(Signal::INT), kill(Signal::KILL)]);
+    let from = world.life.status().stop_signal_from.unwrap();
+    assert_eq!((from.signal, from.sender), (Signal::INT, SOMEBODY));
+}
+
+#[test]
+fn a_stopped_run_does_not_linger() {
+    let job = Job { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
+    let mut world = begun(job, Behaviour::patient());
+    world.signal(Signal::TERM);
+    assert_eq!(world.run_to_the_end(), 143);
+    assert_eq!(world.now(), Duration::ZERO);
+}
+
+#[test]
+fn further_signals_are_passed_on_and_postpone_nothing() {
+    let mut world = begun(Job { kill_after: Some(3 * SECOND), ..run() }, Behaviour::deaf());
+    world.signal(Signal::TERM);
+    world.run_for(2 * SECOND);
+    world.signal(Signal::TERM);
+    world.signal(Signal::USR1);
+    world.run_for(SECOND);
+    let all = [Signal::TERM, Signal::TERM, Signal::USR1, Signal::KILL].map(kill);
+    assert_eq!(done(&mut world)[1..5], all);
+}
+
+#[test]
+fn a_second_stop_signal_waits_for_no_stalled_reader_and_a_third_for_no_client() {
+    let stalled = Behaviour { drains_after: 3_600 * SECOND, ..Behaviour::ends(SECOND, Exit::Code(3)) };
+    let job = Job { termination_log: Some("/log".into()), ..run() };
+    let mut world = begun(job, stalled);
+    world.closes_after = 3_600 * SECOND;
+    world.run_for(SECOND);
+    world.signal(Signal::TERM);
+    assert_eq!(done(&mut world), [Effect::Spawn, Effect::Drain]);
+    world.signal(Signal::TERM);
+    let certificate = Effect::TerminationLog(b"reason=exit-code code=3\n".to_vec());
+    assert_eq!(done(&mut world), [certificate, Effect::Close]);
+    world.signal(Signal::TERM);
+    assert_eq!(done(&mut world), [Effect::Exit(3)]);
+    world.signal(Signal::TERM);
+    assert_eq!(done(&mut world), []);
+}
+
+#[test]
+fn the_first_stop_signal_leaves_the_clients_their_answers() {
+    let mut world = begun(run(), Behaviour::ends(SECOND, Exit::Code(0)));
+    world.closes_after = 10 * SECOND;
+    world.run_for(SECOND);
+    world.signal(Signal::TERM);
+    assert_eq!(world.exited(), None);
+    assert_eq!(world.run_to_the_end(), 0);
+    assert_eq!(world.now(), 11 * SECOND);
+}
+
+#[test]
+fn nothing_is_started_for_who_was_stopped_before() {
+    let mut world = World::new(epoch(), supervise(), setting());
+    world.signal(Signal::TERM);
+    world.start();
+    assert_eq!(world.run_to_the_end(), 143);
+    assert_eq!(done(&mut world), [Effect::Close, Effect::Exit(143)]);
+}
+
+#[test]
+fn hup_reloads_unless_the_terminal_is_gone() {
+    let mut world = begun(run(), Behaviour::deaf());
+    world.signal(Signal::HUP);
+    assert_eq!(world.life.status().stop_signal_from, None);
+    let nohup = Setting { ignores_hup: true, ..setting() };
+    let mut world = begun_in(nohup, run(), Behaviour::deaf());
+    world.kernel(Signal::HUP);
+    assert_eq!(world.life.status().stop_signal_from, None);
+    let mut world = begun(run(), Behaviour::patient());
+    world.kernel(Signal::HUP);
+    assert_eq!(world.run_to_the_end(), 129);
+    assert_eq!(world.life.status().stop_signal_from.unwrap().sender, Sender::Kernel);
+}
+
+#[test]
+fn a_rewritten_stop_signal_still_asks_for_the_end() {
+    let rewrite_signal = vec![(Signal::TERM, Some(Signal::QUIT)), (Signal::INT, None)];
+    let mut world = begun(Job { rewrite_signal, ..supervise() }, Behaviour::deaf());
+    world.signal(Signal::INT);
+    assert_eq!(done(&mut world), [Effect::Spawn]);
+    world.signal(Signal::TERM);
+    assert_eq!(done(&mut world), [kill(Signal::QUIT)]);
+    world.murder();
+    assert_eq!(world.run_to_the_end(), 137);
+}
+
+#[test]
+fn a_job_is_suspended_with_its_command_and_woken_once() {
+    let mut world = begun(run(), Behaviour::patient());
+    world.signal(Signal::TSTP);
+    world.signal(Signal::CONT);
+    let give = Effect::GiveTerminal(child());
+    assert_eq!(
+        done(&mut world),
+        [Effect::Spawn, kill(Signal::TSTP), Effect::Suspend, give, kill(Signal::CONT)]
+    );
+    world.happen(Event::Stopped);
+    assert_eq!(done(&mut world), [Effect::Suspend]);
+    let mut world = begun(Job { setsid: true, ..run() }, Behaviour::patient());
+    world.signal(Signal::TTIN);
+    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::STOP), Effect::Suspend]);
+}
+
+#[test]
+fn what_the_kernel_raised_for_kapo_is_kapo_s_own() {
+    for signal in [Signal::PIPE, Signal::TTIN, Signal::TTOU, Signal::SEGV, Signal::SYS] {
+        let mut world = begun(run(), Behaviour::patient());
+        world.kernel(signal);
+        assert_eq!(done(&mut world), [Effect::Spawn], "{signal}");
+        world.signal(signal);
+        assert_eq!(done(&mut world)[0], kill(signal), "{signal}");
+    }
+}
+
+#[test]
+fn under_single_child_the_command_alone_is_signalled() {
+    let mut world = begun(Job { single_child: true, setsid: true, ..run() }, Behaviour::patient());
+    world.signal(Signal::TERM);
+    world.run_to_the_end();
+    let alone = Effect::Kill { signal: Signal::TERM, to: Target::Process(child()) };
+    assert_eq!(done(&mut world), [Effect::Spawn, alone, Effect::Drain, Effect::Close, Effect::Exit(143)]);
+}
+
+#[test]
+fn under_setsid_what_is_left_after_its_own_end_gets_term() {
+    let mut world = begun(Job { setsid: true, ..run() }, Behaviour::ends(SECOND, Exit::Code(0)));
+    world.run_to_the_end();
+    let rest = Effect::Kill { signal: Signal::TERM, to: Target::Remnant(child()) };
+    assert_eq!(done(&mut world), [Effect::Spawn, rest, Effect::Drain, Effect::Close, Effect::Exit(0)]);
+}
+
+#[test]
+fn what_cannot_be_executed_ends_a_run_at_once() {
+    for (not_found, code) in [(true, 127), (false, 126)] {
+        let job = Job { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
+        let mut world = begun(job, Behaviour { start: Err(not_found), ..Behaviour::patient() });
+        assert_eq!(world.run_to_the_end(), code);
+        assert_eq!(world.now(), Duration::ZERO);
+        let complaint = Effect::Complain("cannot execute command: for a reason".to_owned());
+        assert_eq!(done(&mut world), [Effect::Spawn, complaint, Effect::Close, Effect::Exit(code)]);
+        assert_eq!(world.life.status().reason, "exec-failed");
+    }
+}
+
+#[test]
+fn what_cannot_be_executed_is_tried_again_after_a_second_at_the_earliest() {
+    let job = Job { after: After::Again(Restart { wait: Duration::ZERO, ..again() }), ..run() };
+    let mut world = begun(job, Behaviour { start: Err(true), ..Behaviour::patient() });
+    world.run_for(10 * SECOND);
+    assert_eq!(world.life.starts(), 11);
+    assert!(world.life.status().flapping);
+    assert_eq!(world.leave(), 127);
+}
+
+#[test]
+fn a_run_answers_on_for_its_wait_or_until_nobody_asks() {
+    let ends = Behaviour::ends(SECOND, Exit::Code(4));
+    let job = Job { after: After::Once(Linger::Fixed(9 * SECOND)), ..run() };
+    let mut world = begun(job, ends.clone());
+    world.run_for(5 * SECOND);
+    world.happen(Event::Asked);
+    assert_eq!(world.run_to_the_end(), 4);
+    assert_eq!(world.now(), 10 * SECOND);
+    let job = Job { after: After::Once(Linger::Idle(9 * SECOND)), ..run() };
+    let mut world = begun(job, ends);
+    world.run_for(5 * SECOND);
+    world.happen(Event::Asked);
+    assert_eq!(world.run_to_the_end(), 4);
+    assert_eq!(world.now(), 14 * SECOND);
+}
+
+#[test]
+fn supervise_starts_again_after_the_pause_and_a_stop_in_it_ends_kapo_at_once() {
+    let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
+    world.run_for(2 * SECOND);
+    let status = world.life.status();
+    assert_eq!((status.exit_code, status.restarts, status.ready), (3, 0, false));
+    assert_eq!(status.next_start, Some(epoch().wall + 6 * SECOND));
+    world.run_for(4 * SECOND);
+    assert_eq!((world.life.status().restarts, world.life.status().pid), (1, Pid::new(102)));
+    world.run_for(2 * SECOND);
+    world.signal(Signal::TERM);
+    assert_eq!(world.run_to_the_end(), 3);
+    assert_eq!(world.now(), 8 * SECOND);
+}
+
+#[test]
+fn supervise_gives_up_or_is_content_as_it_was_told() {
+    let restart = Restart { max_restarts: Some(2), ..again() };
+    let job = Job { after: After::Again(restart), ..run() };
+    let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
+    assert_eq!(world.run_to_the_end(), 3);
+    assert_eq!(world.life.starts(), 3);
+    let restart = Restart { on_failure_only: true, ..again() };
+    let job = Job { after: After::Again(restart), ..run() };
+    let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
+    world.run_for(2 * SECOND);
+    world.behaviour = Behaviour::ends(SECOND, Exit::Code(0));
+    assert_eq!(world.run_to_the_end(), 0);
+    assert_eq!(world.life.starts(), 2);
+}
+
+#[test]
+fn flapping_comes_with_the_fourth_failure_and_goes_by_itself() {
+    let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
+    world.run_for(18 * SECOND);
+    assert!(!world.life.status().flapping);
+    world.behaviour = Behaviour::patient();
+    world.run_for(SECOND);
+    assert!(world.life.status().flapping, "it has failed at 1, 7, 13 and 19 s");
+    world.run_for(282 * SECOND - Duration::from_millis(1));
+    assert!(world.life.status().flapping);
+    world.run_for(Duration::from_millis(1));
+    assert!(!world.life.status().flapping);
+    assert_eq!(world.life.deadline(), None);
+}
+
+#[test]
+fn under_notify_ready_is_what_the_command_says_and_the_manager_hears_it_once() {
+    let manager = Setting { manager: true, ..setting() };
+    let mut world = begun_in(manager.clone(), Job { notify: true, ..run() }, Behaviour::deaf());
+    assert!(!world.life.status().ready);
+    world.told(b"READY=1\nSTATUS=serving");
+    world.told(b"READY=1");
+    assert!(world.life.status().ready);
+    assert_eq!(world.life.status().status_text, "serving");
+    assert!(world.effects().contains(&Effect::Notify(b"STATUS=running, pid 101: serving".to_vec())));
+    world.told(b"RELOADING=1");
+    assert!(!world.life.status().ready);
+    world.told(b"READY=1");
+    assert!(world.life.status().ready);
+    assert_eq!(told(&mut world), ["RELOADING=1", "READY=1"]);
+    world.signal(Signal::TERM);
+    world.signal(Signal::TERM);
+    world.told(b"READY=1");
+    assert!(!world.life.status().ready);
+    world.leave();
+    assert_eq!(told(&mut world), ["STOPPING=1"]);
+    let mut world = begun_in(manager, supervise(), Behaviour::ends(SECOND, Exit::Code(0)));
+    world.run_for(60 * SECOND);
+    world.leave();
+    assert_eq!(told(&mut world), ["READY=1", "STOPPING=1"]);
+}
+
+#[test]
+fn a_missed_ping_is_a_stop_with_a_reason() {
+    let job = Job { notify: true, watchdog: Some(3 * SECOND), ..run() };
+    let mut world = begun(job.clone(), Behaviour::patient());
+    world.run_for(100 * SECOND);
+    world.told(b"READY=1");
+    world.run_for(2 * SECOND);
+    world.told(b"WATCHDOG=1");
+    world.run_for(2 * SECOND);
+    assert_eq!(done(&mut world), [Effect::Spawn]);
+    assert_eq!(world.run_to_the_end(), 143);
+    assert_eq!((world.now(), world.life.status().reason), (105 * SECOND, "watchdog"));
+    let mut world = begun(job.clone(), Behaviour::patient());
+    world.told(b"WATCHDOG=trigger");
+    assert_eq!(world.run_to_the_end(), 143);
+    assert_eq!(world.life.status().reason, "watchdog");
+    let mut world = begun(job.clone(), Behaviour::patient());
+    world.told(b"READY=1");
+    world.oversleep(100 * SECOND);
+    world.signal(Signal::CONT);
+    world.run_for(2 * SECOND);
+    assert_eq!(world.exited(), None, "suspended, it could not ping");
+    let mut world = begun(job, Behaviour::patient());
+    world.told(b"READY=1");
+    world.told(b"STOPPING=1");
+    world.run_for(100 * SECOND);
+    assert_eq!(world.exited(), None, "who is leaving need not ping");
+}
+
+#[test]
+fn the_certificate_keeps_the_end_of_the_output_within_its_limit() {
+    let job = Job { termination_log: Some("/log".into()), ..run() };
+    let certificate = |last_output: Vec<String>| {
+        let behaviour = Behaviour { last_output, ..Behaviour::ends(SECOND, killed_by(Signal::KILL)) };
+        let mut world = begun(job.clone(), behaviour);
+        world.run_to_the_end();
+        let written = world.effects().into_iter().find_map(|effect| match effect {
+            Effect::TerminationLog(bytes) => String::from_utf8(bytes).ok(),
+            _ => None,
+        });
+        written.unwrap()
+    };
+    assert_eq!(
+        certificate(vec!["one".to_owned(), "two".to_owned()]),
+        "reason=signal code=137 signal=SIGKILL\none\ntwo\n"
+    );
+    let long = certificate(vec!["\u{e4}".repeat(5_000), "last".to_owned()]);
+    assert!((4_095..=4_096).contains(&long.len()) && long.ends_with("\u{e4}\nlast\n"), "{}", long.len());
+}

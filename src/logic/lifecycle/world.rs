@@ -1,0 +1,887 @@
+//! A world on paper for one life: a clock that jumps, children that behave as they are told to, and the promises
+//! that hold after every step. What the promises say is worked out here from the options and from what happened,
+//! never asked of the machine. Unit tests and the fuzz target live in it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::super::notify::Told;
+use super::super::status::State as Shown;
+use super::super::{Exit, Now, Pid, Sender, Usage};
+use super::{Effect, Event, Lifecycle, Setting, Target};
+use crate::config::{After, Job, KILL_AFTER, Linger, Restart, Success, Ttl};
+use crate::signal::Signal;
+
+/// A process of somebody who may signal us.
+pub const SOMEBODY: Sender = Sender::Process { pid: 7, uid: 1000 };
+
+/// How a child behaves.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// `Err`: it cannot be executed, and whether it was not found.
+    pub start: Result<(), bool>,
+    /// It ends of its own accord after this long; `None`: never.
+    pub lasts: Option<Duration>,
+    /// How it ends then.
+    pub exit: Exit,
+    /// It ends by no signal but KILL.
+    pub deaf: bool,
+    /// How it ends when it is signalled; `None`: by that signal.
+    pub answer: Option<Exit>,
+    /// How long it takes to end when it is signalled.
+    pub dies_after: Duration,
+    /// How long what it wrote takes to pass through.
+    pub drains_after: Duration,
+    /// What it wrote last.
+    pub last_output: Vec<String>,
+    /// The kernel counted an OOM kill while it ran.
+    pub oom_killed: bool,
+}
+
+impl Behaviour {
+    /// Runs until it is signalled, and does then what is asked at once.
+    pub fn patient() -> Behaviour {
+        Behaviour {
+            start: Ok(()),
+            lasts: None,
+            exit: Exit::Code(0),
+            deaf: false,
+            answer: None,
+            dies_after: Duration::ZERO,
+            drains_after: Duration::ZERO,
+            last_output: Vec::new(),
+            oom_killed: false,
+        }
+    }
+
+    /// Ends like this after that long.
+    pub fn ends(lasts: Duration, exit: Exit) -> Behaviour {
+        Behaviour { lasts: Some(lasts), exit, ..Behaviour::patient() }
+    }
+
+    /// Ends by KILL alone.
+    pub fn deaf() -> Behaviour {
+        Behaviour { deaf: true, ..Behaviour::patient() }
+    }
+}
+
+struct Child {
+    pid: Pid,
+    since: Duration,
+    behaviour: Behaviour,
+    ends: Option<(Duration, Exit)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Ttl,
+    Watchdog,
+    Outside,
+}
+
+/// The stop of the run that there is, or of the last one.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    at: Duration,
+    why: Why,
+    killed: bool,
+}
+
+/// What comes next.
+enum Occurrence {
+    End(Exit),
+    Drained,
+    Closed,
+    Deadline,
+}
+
+/// One life and all around it.
+pub struct World {
+    /// The life itself.
+    pub life: Lifecycle,
+    /// How the children behave that are started from now on.
+    pub behaviour: Behaviour,
+    /// How long those who are connected take to be answered at the end.
+    pub closes_after: Duration,
+    /// All effects so far, and when; a test may clear it.
+    pub history: Vec<(Duration, Effect)>,
+    job: Job,
+    setting: Setting,
+    epoch: Now,
+    now: Duration,
+    child: Option<Child>,
+    /// The last one that was reaped.
+    reaped: Option<Pid>,
+    begun: bool,
+    draining: Option<Duration>,
+    closing: Option<Duration>,
+    exited: Option<u8>,
+    starts: u64,
+    certificates: u64,
+    asked: bool,
+    stop: Option<Stop>,
+    /// When the last run ended, and whether it had not even started.
+    last_end: Option<(Duration, bool)>,
+    expected_code: u8,
+    failures: Vec<Duration>,
+    /// The last thing on which the end of lingering depends.
+    lingering: Option<Duration>,
+    said_ready: bool,
+    /// When the next ping is due at the latest.
+    watch: Option<Duration>,
+    interval: Option<Duration>,
+    may_tell_ready: u64,
+    told_stopping: bool,
+}
+
+impl World {
+    /// Nothing has happened yet; begin with [`World::start`].
+    pub fn new(epoch: Now, job: Job, setting: Setting) -> World {
+        World {
+            life: Lifecycle::new(Box::new(job.clone()), setting.clone()),
+            behaviour: Behaviour::patient(),
+            closes_after: Duration::ZERO,
+            history: Vec::new(),
+            job,
+            setting,
+            epoch,
+            now: Duration::ZERO,
+            child: None,
+            reaped: None,
+            begun: false,
+            draining: None,
+            closing: None,
+            exited: None,
+            starts: 0,
+            certificates: 0,
+            asked: false,
+            stop: None,
+            last_end: None,
+            expected_code: 0,
+            failures: Vec::new(),
+            lingering: None,
+            said_ready: false,
+            watch: None,
+            interval: None,
+            may_tell_ready: 1,
+            told_stopping: false,
+        }
+    }
+
+    /// The loop begins to turn.
+    pub fn start(&mut self) {
+        self.happen(Event::Start);
+    }
+
+    /// How long the world has existed.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// What kapo has exited with.
+    pub fn exited(&self) -> Option<u8> {
+        self.exited
+    }
+
+    /// The effects since this was asked last.
+    pub fn effects(&mut self) -> Vec<Effect> {
+        self.history.drain(..).map(|(_, effect)| effect).collect()
+    }
+
+    /// A process sends a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.happen(Event::Signal { signal, sender: SOMEBODY });
+    }
+
+    /// The kernel raises a signal.
+    pub fn kernel(&mut self, signal: Signal) {
+        self.happen(Event::Signal { signal, sender: Sender::Kernel });
+    }
+
+    /// The command speaks.
+    pub fn told(&mut self, datagram: &[u8]) {
+        self.happen(Event::Told(super::super::notify::read(datagram)));
+    }
+
+    /// Somebody kills the command behind our back.
+    pub fn murder(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.ends = Some((self.now, Exit::Signal { signal: Signal::KILL, core_dumped: false }));
+        }
+    }
+
+    /// Time passes while kapo does not run; what was due comes late.
+    pub fn oversleep(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// Time passes, and what is due happens in its order.
+    pub fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some((at, what)) = self.next().filter(|(at, _)| *at <= until) {
+            self.occur(at, what);
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// Until kapo has exited, and with what.
+    pub fn run_to_the_end(&mut self) -> u8 {
+        loop {
+            match (self.exited, self.next()) {
+                (Some(code), _) => return code,
+                (None, Some((at, what))) => self.occur(at, what),
+                (None, None) => self.broken("nothing will ever happen again, and kapo has not left"),
+            }
+        }
+    }
+
+    /// A stop signal, the death of whoever does not care for it, and the end, which must follow.
+    pub fn leave(&mut self) -> u8 {
+        if self.exited.is_none() {
+            self.signal(Signal::TERM);
+        }
+        self.murder();
+        self.run_to_the_end()
+    }
+
+    /// Something happens now.
+    pub fn happen(&mut self, event: Event) {
+        let mut queue = VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            self.take_in(&event);
+            let at = Now { mono: self.instant(self.now), wall: self.epoch.wall + self.now };
+            let mut out = Vec::new();
+            self.life.handle(at, event.clone(), &mut out);
+            for effect in out {
+                self.history.push((self.now, effect.clone()));
+                self.perform(&event, effect, &mut queue);
+            }
+            if queue.is_empty() {
+                self.check(&event);
+            }
+        }
+        // The driver renders the document once a turn.
+        self.life.take_changed();
+    }
+
+    fn instant(&self, at: Duration) -> Instant {
+        self.epoch.mono + at
+    }
+
+    fn next(&self) -> Option<(Duration, Occurrence)> {
+        if self.exited.is_some() {
+            return None;
+        }
+        let deadline = self.life.deadline().map(|at| at.saturating_duration_since(self.epoch.mono));
+        [
+            self.child.as_ref().and_then(|child| child.ends).map(|(at, exit)| (at, Occurrence::End(exit))),
+            self.draining.map(|at| (at, Occurrence::Drained)),
+            self.closing.map(|at| (at, Occurrence::Closed)),
+            deadline.map(|at| (at, Occurrence::Deadline)),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(at, _)| *at)
+    }
+
+    fn occur(&mut self, at: Duration, what: Occurrence) {
+        self.now = self.now.max(at);
+        match what {
+            Occurrence::End(exit) => {
+                let oom_killed = self.child.as_ref().is_some_and(|child| child.behaviour.oom_killed);
+                self.happen(Event::Exited { exit, usage: Usage::default(), oom_killed });
+            }
+            Occurrence::Drained => {
+                let last_output = self.behaviour.last_output.clone();
+                self.happen(Event::Drained { last_output });
+            }
+            Occurrence::Closed => {
+                self.closing = None;
+                self.happen(Event::Closed);
+            }
+            Occurrence::Deadline => self.happen(Event::Deadline),
+        }
+    }
+
+    /// What the world knows of an event without asking the machine.
+    fn take_in(&mut self, event: &Event) {
+        match event {
+            Event::Start => self.begun = true,
+            Event::Signal { signal, sender } => {
+                let stop = match *signal {
+                    Signal::TERM | Signal::INT | Signal::QUIT => true,
+                    Signal::HUP => *sender == Sender::Kernel && !self.setting.ignores_hup,
+                    _ => false,
+                };
+                self.asked |= stop;
+                if stop && self.child.is_some() && self.stop.is_none() {
+                    self.stop = Some(Stop { at: self.now, why: Why::Outside, killed: false });
+                }
+                if *signal == Signal::CONT && self.watch.is_some() {
+                    self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
+                }
+            }
+            Event::Spawned { .. } => {
+                self.said_ready = false;
+                self.watch = None;
+                self.interval = self.job.watchdog;
+                self.stop = self.asked.then_some(Stop { at: self.now, why: Why::Outside, killed: false });
+            }
+            Event::SpawnFailed { not_found, .. } => {
+                self.expected_code = if *not_found { 127 } else { 126 };
+                self.last_end = Some((self.now, true));
+                self.stop = None;
+                self.failures.push(self.now);
+            }
+            Event::Exited { exit, .. } => {
+                let why = self.stop.map(|stop| stop.why);
+                self.expected_code = match why {
+                    Some(Why::Ttl) => 124,
+                    Some(Why::Watchdog) => exit.code(),
+                    Some(Why::Outside) | None if self.is_success(*exit) => 0,
+                    Some(Why::Outside) | None => exit.code(),
+                };
+                self.reaped = self.child.take().map(|child| child.pid);
+                self.last_end = Some((self.now, false));
+            }
+            Event::Drained { .. } => {
+                self.draining = None;
+                let why = self.stop.map(|stop| stop.why);
+                if why == Some(Why::Watchdog) || (why != Some(Why::Ttl) && self.expected_code != 0) {
+                    self.failures.push(self.now);
+                }
+                self.lingering = matches!(self.job.after, After::Once(_)).then_some(self.now);
+            }
+            Event::Asked => {
+                if matches!(self.job.after, After::Once(Linger::Idle(_))) && self.lingering.is_some() {
+                    self.lingering = Some(self.now);
+                }
+            }
+            Event::Told(told) => self.take_in_told(told),
+            Event::Stopped | Event::Deadline | Event::Closed => {}
+        }
+    }
+
+    fn take_in_told(&mut self, told: &Told) {
+        if self.child.is_none() {
+            return;
+        }
+        if let Some(interval) = told.interval {
+            self.interval = Some(interval).filter(|interval| !interval.is_zero());
+        }
+        if self.stop.is_some() {
+            return;
+        }
+        if told.reloading {
+            self.may_tell_ready += 1;
+        }
+        if told.reloading || told.stopping {
+            self.said_ready = false;
+        }
+        self.said_ready |= told.ready;
+        if told.stopping && !told.ready {
+            self.watch = None;
+        }
+        let speaks = told.ready || ((told.ping || told.interval.is_some()) && !told.stopping);
+        if speaks && (self.said_ready || self.watch.is_some()) {
+            self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
+        }
+        if told.trigger {
+            self.stop = Some(Stop { at: self.now, why: Why::Watchdog, killed: false });
+        }
+    }
+
+    fn is_success(&self, exit: Exit) -> bool {
+        exit == Exit::Code(0)
+            || self.job.success_exit.iter().any(|success| match (success, exit) {
+                (Success::Code(code), exit) => exit.code() == *code,
+                (Success::Signal(wanted), Exit::Signal { signal, .. }) => signal == *wanted,
+                (Success::Signal(_), Exit::Code(_)) => false,
+            })
+    }
+
+    fn restart(&self) -> Option<&Restart> {
+        match &self.job.after {
+            After::Once(_) => None,
+            After::Again(restart) => Some(restart),
+        }
+    }
+
+    fn perform(&mut self, event: &Event, effect: Effect, queue: &mut VecDeque<Event>) {
+        if self.exited.is_some() {
+            self.broken("something was done after the end");
+        }
+        match effect {
+            Effect::Spawn => self.spawn(queue),
+            Effect::Kill { signal, to } => self.kill(event, signal, to),
+            Effect::Suspend => {}
+            Effect::GiveTerminal(pid) => {
+                self.promise(
+                    self.child.as_ref().is_some_and(|child| child.pid == pid),
+                    "who gets the terminal lives",
+                );
+            }
+            Effect::Drain => {
+                self.promise(self.child.is_none() && self.draining.is_none(), "what is drained has ended");
+                self.draining = Some(self.now + self.behaviour.drains_after);
+            }
+            Effect::Notify(datagram) => {
+                self.promise(self.setting.manager, "nobody is told where nobody listens");
+                if datagram == b"READY=1" {
+                    self.promise(!self.told_stopping, "READY comes before STOPPING");
+                    self.promise(self.may_tell_ready > 0, "READY is told once, and once after each reload");
+                    self.may_tell_ready -= 1;
+                }
+                if datagram == b"STOPPING=1" {
+                    self.promise(!self.told_stopping, "STOPPING is told once");
+                    self.told_stopping = true;
+                }
+            }
+            Effect::Log(_) => {}
+            Effect::Complain(_) => self.promise(self.restart().is_none(), "only run complains"),
+            Effect::TerminationLog(text) => {
+                self.promise(self.job.termination_log.is_some(), "nothing is written that was not asked for");
+                self.promise(text.len() <= 4096, "a certificate is not longer than the kubelet reads");
+                self.certificates += 1;
+            }
+            Effect::Close => {
+                self.promise(self.child.is_none(), "a port is not closed over a living child");
+                self.promise(self.closing.is_none(), "a port is closed once");
+                self.promise(
+                    self.setting.manager == self.told_stopping,
+                    "STOPPING is told before the port is closed",
+                );
+                self.draining = None;
+                self.closing = Some(self.now + self.closes_after);
+                self.lingering = None;
+            }
+            Effect::Exit(code) => {
+                self.promise(self.child.is_none(), "nobody exits over a living child");
+                self.promise(
+                    self.starts == 0 || code == self.expected_code,
+                    "the code is that of the last run",
+                );
+                let written = if self.job.termination_log.is_some() { self.starts } else { 0 };
+                self.promise(self.certificates == written, "each end has its certificate");
+                self.exited = Some(code);
+                self.closing = None;
+            }
+        }
+    }
+
+    fn spawn(&mut self, queue: &mut VecDeque<Event>) {
+        self.promise(self.child.is_none(), "there is one child at most");
+        self.promise(!self.asked, "nothing is started after a stop signal");
+        self.promise(self.draining.is_none() && self.closing.is_none(), "a start follows an end");
+        if let Some((end, never_ran)) = self.last_end {
+            let Some(restart) = self.restart() else { self.broken("run starts once") };
+            let least = if never_ran { restart.wait.max(Duration::from_secs(1)) } else { restart.wait };
+            self.promise(self.now >= end + least, "no start comes before the pause is over");
+        }
+        self.starts += 1;
+        let Ok(number) = i32::try_from(self.starts % 1_000_000) else { return };
+        let Some(pid) = Pid::new(100 + number) else { return };
+        match self.behaviour.start {
+            Ok(()) => {
+                let behaviour = self.behaviour.clone();
+                let ends = behaviour.lasts.map(|lasts| (self.now + lasts, behaviour.exit));
+                self.child = Some(Child { pid, since: self.now, behaviour, ends });
+                queue.push_back(Event::Spawned { pid });
+            }
+            Err(not_found) => {
+                queue.push_back(Event::SpawnFailed { reason: "for a reason".to_owned(), not_found });
+            }
+        }
+    }
+
+    fn kill(&mut self, event: &Event, signal: Signal, to: Target) {
+        let living = self.child.as_ref().map(|child| child.pid);
+        match to {
+            Target::Process(pid) => {
+                self.promise(self.job.single_child, "the group is signalled");
+                self.promise(living == Some(pid), "only the living are signalled");
+            }
+            Target::Group(pid) => {
+                self.promise(!self.job.single_child, "under --single-child the group is left alone");
+                self.promise(living == Some(pid), "only the living are signalled");
+            }
+            Target::Remnant(pid) => {
+                self.promise(
+                    living.is_none() && self.reaped == Some(pid),
+                    "a remnant is what the last run left",
+                );
+                self.promise(!self.job.single_child, "under --single-child the group is left alone");
+                let after_a_stop = signal == Signal::KILL && self.stop.is_some();
+                let after_its_own_end = signal == Signal::TERM && self.stop.is_none() && self.job.setsid;
+                self.promise(
+                    after_a_stop || after_its_own_end,
+                    "a daemon left behind on purpose is left alone",
+                );
+                return;
+            }
+        }
+        let stop_signal = self.job.stop_signal;
+        match event {
+            Event::Signal { signal: received, sender } => {
+                self.promise(
+                    *sender != Sender::Kernel
+                        || !matches!(*received, Signal::PIPE | Signal::TTIN | Signal::SEGV),
+                    "what the kernel raised for kapo itself is not passed on",
+                );
+                self.promise(
+                    self.rewritten(*received) == Some(signal),
+                    "a signal is passed on as it was asked",
+                );
+            }
+            Event::Spawned { .. } => self.promise(self.asked, "nobody is signalled at birth for nothing"),
+            Event::Told(told) => self.promise(told.trigger, "words kill only where they ask for it"),
+            Event::Deadline if self.stop.is_none() => self.judge_our_own_stop(),
+            Event::Deadline if signal == Signal::KILL => {
+                let due = self.kill_due();
+                self.promise(due.is_some_and(|due| self.now >= due), "no SIGKILL comes before its time");
+            }
+            Event::Deadline => {
+                self.promise(signal == stop_signal || signal == Signal::CONT, "one stop is enough")
+            }
+            Event::Start
+            | Event::SpawnFailed { .. }
+            | Event::Exited { .. }
+            | Event::Stopped
+            | Event::Drained { .. }
+            | Event::Asked
+            | Event::Closed => self.broken("a signal for no reason"),
+        }
+        if let (Signal::KILL, Some(stop)) = (signal, &mut self.stop) {
+            stop.killed |= stop.at < self.now || stop.why == Why::Outside;
+        }
+        self.feel(signal);
+    }
+
+    /// What the child does about a signal.
+    fn feel(&mut self, signal: Signal) {
+        let harmless = [Signal::CHLD, Signal::CONT, Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU];
+        let Some(child) = &mut self.child else { return };
+        let (after, exit) = if signal == Signal::KILL {
+            (Duration::ZERO, None)
+        } else if child.behaviour.deaf || harmless.contains(&signal) || signal == Signal::WINCH {
+            return;
+        } else {
+            (child.behaviour.dies_after, child.behaviour.answer)
+        };
+        let end = (self.now + after, exit.unwrap_or(Exit::Signal { signal, core_dumped: false }));
+        if child.ends.is_none_or(|(at, _)| end.0 < at) {
+            child.ends = Some(end);
+        }
+    }
+
+    fn rewritten(&self, signal: Signal) -> Option<Signal> {
+        let rule = self.job.rewrite_signal.iter().rev().find(|(from, _)| *from == signal);
+        let signal = rule.map_or(Some(signal), |(_, to)| *to)?;
+        let stops = matches!(signal, Signal::TSTP | Signal::TTIN | Signal::TTOU);
+        Some(if stops && self.job.setsid { Signal::STOP } else { signal })
+    }
+
+    /// The machine begins a stop: its TTL has passed or a ping is missing.
+    fn judge_our_own_stop(&mut self) {
+        let why = if self.ttl_due().is_some_and(|due| self.now >= due) {
+            Why::Ttl
+        } else if self.watch.is_some_and(|due| self.now >= due) {
+            Why::Watchdog
+        } else {
+            self.broken("nobody is stopped before the time")
+        };
+        self.stop = Some(Stop { at: self.now, why, killed: false });
+    }
+
+    fn ttl_due(&self) -> Option<Duration> {
+        let child = self.child.as_ref()?;
+        self.life.status().ttl.and_then(|ttl| child.since.checked_add(ttl))
+    }
+
+    fn kill_due(&self) -> Option<Duration> {
+        let stop = self.stop?;
+        let patience = match stop.why {
+            Why::Outside => self.job.kill_after?,
+            Why::Ttl | Why::Watchdog => self.job.kill_after.unwrap_or(KILL_AFTER),
+        };
+        if patience.is_zero() || stop.killed { None } else { stop.at.checked_add(patience) }
+    }
+
+    /// Until when it is flapping, worked out from all that failed.
+    fn flapping_until(&self) -> Option<Duration> {
+        let restart = self.restart()?;
+        let tolerated = usize::try_from(restart.max_restarts.unwrap_or(3).min(3)).ok()?;
+        let first = self.failures.len().checked_sub(tolerated + 1)?;
+        self.failures.get(first)?.checked_add(restart.within).filter(|until| self.now < *until)
+    }
+
+    fn is_pausing(&self) -> bool {
+        let busy = self.child.is_some() || self.draining.is_some() || self.closing.is_some();
+        self.restart().is_some() && self.starts > 0 && !busy && self.exited.is_none()
+    }
+
+    /// The next moment at which something is to be done.
+    fn owed(&self) -> Option<Duration> {
+        if self.closing.is_some() || self.exited.is_some() {
+            return None;
+        }
+        let run = match (&self.child, self.stop) {
+            (Some(_), None) => [self.ttl_due(), self.watch],
+            (Some(_), Some(_)) => [self.kill_due(), None],
+            (None, _) => [None, None],
+        };
+        let start = self.life.status().next_start.and_then(|at| at.duration_since(self.epoch.wall).ok());
+        let linger = match self.job.after {
+            After::Once(Linger::Fixed(time) | Linger::Idle(time)) => {
+                self.lingering.and_then(|since| since.checked_add(time))
+            }
+            After::Again(_) => None,
+        };
+        run.into_iter().chain([start, linger, self.flapping_until()]).flatten().min()
+    }
+
+    /// The promises that are about a state and not about an effect.
+    fn check(&self, event: &Event) {
+        let status = self.life.status();
+        let pid = self.child.as_ref().map(|child| child.pid);
+        let next = self.life.deadline();
+        if *event == Event::Deadline {
+            self.promise(
+                next.is_none_or(|at| at > self.instant(self.now)),
+                "nothing is overdue after a deadline",
+            );
+        }
+        if self.exited.is_none() {
+            let owed = self.owed();
+            let overdue = next.is_some_and(|at| at <= self.instant(self.now));
+            if !overdue {
+                self.promise(
+                    next == owed.map(|at| self.instant(at)),
+                    "kapo wakes when something is due, only then",
+                );
+                let flapping = self.closing.is_some() || status.flapping == self.flapping_until().is_some();
+                self.promise(flapping, "flapping begins and ends with the failures in the window");
+            }
+        }
+        self.promise(self.life.pid() == pid, "there is a pid to wait for as long as there is a process");
+        self.promise(status.pid == pid, "the document shows the pid");
+        self.promise(
+            (status.state == Shown::Running) == pid.is_some(),
+            "it is shown as running while it runs",
+        );
+        let ready = pid.is_some() && self.stop.is_none() && (self.said_ready || !self.job.notify);
+        self.promise(
+            status.ready == ready,
+            "it is ready while it runs, has said so and is not being stopped",
+        );
+        if pid.is_some() {
+            let quiet = status.exit_code == 0 && status.reason.is_empty() && status.signal.is_none();
+            self.promise(quiet, "a running command has not ended in any way");
+            let (due, expires) = (self.ttl_due().map(|at| self.epoch.wall + at), status.expires_at);
+            self.promise(expires == due, "ExpiresAt is when the TTL passes");
+            let drawn = match self.job.ttl {
+                Some(Ttl { min, max }) => status.ttl.is_some_and(|ttl| (min..=max).contains(&ttl)),
+                None => status.ttl.is_none(),
+            };
+            self.promise(drawn, "the TTL is in its range");
+        } else {
+            self.promise(status.expires_at.is_none(), "what has ended does not expire");
+        }
+        let ended = self.last_end.is_some();
+        self.promise(status.end_time.is_some() == ended, "EndTime is set after the first end");
+        self.promise(
+            self.life.ended_with().is_some()
+                == (pid.is_none() && (ended || self.closing.is_some() || self.exited.is_some())),
+            "an end is told while it lasts",
+        );
+        self.promise(status.reason.is_empty() != (pid.is_none() && ended), "an end has its reason");
+        self.promise(status.next_start.is_some() == self.is_pausing(), "NextStart is shown while pausing");
+        if let (Some(restart), Some(at)) = (self.restart(), status.next_start) {
+            let pause = at.duration_since(self.epoch.wall + self.now).unwrap_or_default();
+            let cap = restart.backoff_max.unwrap_or_default().max(restart.wait);
+            let failed_start = status.reason == "exec-failed";
+            let cap = if failed_start { cap.max(Duration::from_secs(1)) } else { cap };
+            self.promise(pause <= cap, "no pause is longer than the cap");
+        }
+        self.promise(self.life.starts() == self.starts, "starts are counted");
+        self.promise(
+            status.restarts == self.starts.saturating_sub(1),
+            "restarts are the starts after the first",
+        );
+        let asked = status.stop_signal_from.is_some();
+        self.promise(asked == self.asked || self.exited.is_some(), "who asked us to stop is known");
+        let idle = self.begun && pid.is_none() && self.draining.is_none();
+        let leaves = self.closing.is_some() || self.exited.is_some();
+        self.promise(!(self.asked && idle) || leaves, "asked to leave, it leaves");
+    }
+
+    #[track_caller]
+    fn promise(&self, kept: bool, what: &str) {
+        if !kept {
+            self.broken(what);
+        }
+    }
+
+    #[track_caller]
+    fn broken(&self, what: &str) -> ! {
+        let first = self.history.len().saturating_sub(20);
+        let story: String = self
+            .history
+            .iter()
+            .skip(first)
+            .map(|(at, effect)| format!("\n  {at:?} {}", shown(effect)))
+            .collect();
+        panic!(
+            "broken promise: {what}\nseed {} at {:?}, deadline {:?}, owed {:?}\n{:?}\n{:?}{story}",
+            self.setting.seed,
+            self.now,
+            self.life.deadline().map(|at| at.saturating_duration_since(self.epoch.mono)),
+            self.owed(),
+            self.job,
+            self.life,
+        );
+    }
+}
+
+/// An effect for people: bytes as text.
+fn shown(effect: &Effect) -> String {
+    let mut line = Vec::new();
+    match effect {
+        Effect::Log(record) => record.render(std::time::SystemTime::UNIX_EPOCH, &mut line),
+        Effect::Notify(bytes) | Effect::TerminationLog(bytes) => line.clone_from(bytes),
+        other => return format!("{other:?}"),
+    }
+    String::from_utf8_lossy(&line).into_owned()
+}
+
+/// One whole life, of options and accidents that `pick` chooses: `pick(n)` gives 0 to n - 1.
+pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
+    let job = any_job(pick);
+    let setting = Setting {
+        hide_args: false,
+        sidebind_port: 0,
+        manager: pick(2) == 0,
+        ignores_hup: pick(2) == 0,
+        seed,
+    };
+    let mut world = World::new(epoch, job, setting);
+    world.behaviour = any_behaviour(pick);
+    if pick(30) == 0 {
+        world.signal(Signal::TERM);
+    }
+    world.start();
+    for _ in 0..pick(40) {
+        world.behaviour = any_behaviour(pick);
+        world.closes_after = any_time(pick);
+        match pick(16) {
+            0..=6 => world.run_for(any_time(pick)),
+            7 => world.oversleep(any_time(pick)),
+            8 => {
+                if let Some(signal) = any_signal(pick) {
+                    world.signal(signal);
+                }
+            }
+            9 => {
+                if let Some(signal) = any_signal(pick) {
+                    world.kernel(signal);
+                }
+            }
+            10..=12 => world.told(any_words(pick)),
+            13 => world.happen(Event::Asked),
+            14 => world.happen(Event::Stopped),
+            _ => world.happen(Event::Deadline),
+        }
+    }
+    world.leave();
+}
+
+fn any_time(pick: &mut dyn FnMut(u64) -> u64) -> Duration {
+    let most = [1, 50, 1_000, 10_000, 100_000].get(usize::try_from(pick(5)).unwrap_or(0)).copied();
+    Duration::from_millis(pick(most.unwrap_or(1)))
+}
+
+fn any_signal(pick: &mut dyn FnMut(u64) -> u64) -> Option<Signal> {
+    let number = i32::try_from(pick(64)).ok()? + 1;
+    let unseen = [Signal::KILL, Signal::STOP, Signal::CHLD];
+    // Half of them those that mean something to us.
+    let telling =
+        [Signal::TERM, Signal::INT, Signal::HUP, Signal::CONT, Signal::TSTP, Signal::TTIN, Signal::QUIT];
+    let which = usize::try_from(pick(14)).ok()?;
+    telling.get(which).copied().or_else(|| Signal::new(number).filter(|signal| !unseen.contains(signal)))
+}
+
+fn any_words(pick: &mut dyn FnMut(u64) -> u64) -> &'static [u8] {
+    let words: [&[u8]; 10] = [
+        b"READY=1",
+        b"READY=1\nSTATUS=up",
+        b"WATCHDOG=1",
+        b"WATCHDOG=1\nSTATUS=busy",
+        b"RELOADING=1\nMONOTONIC_USEC=1",
+        b"STOPPING=1",
+        b"WATCHDOG=trigger",
+        b"WATCHDOG_USEC=3000000",
+        b"WATCHDOG_USEC=0",
+        b"ERRNO=5",
+    ];
+    usize::try_from(pick(10)).ok().and_then(|which| words.get(which)).copied().unwrap_or_default()
+}
+
+fn any_exit(pick: &mut dyn FnMut(u64) -> u64) -> Exit {
+    match pick(4) {
+        0 => Exit::Code(0),
+        1 => Exit::Signal { signal: any_signal(pick).unwrap_or(Signal::SEGV), core_dumped: pick(2) == 0 },
+        _ => Exit::Code(u8::try_from(pick(256)).unwrap_or(1)),
+    }
+}
+
+/// Long enough that a life without a pause is not all starts.
+fn any_lasting_time(pick: &mut dyn FnMut(u64) -> u64) -> Duration {
+    Duration::from_millis(200) + any_time(pick)
+}
+
+fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
+    Behaviour {
+        start: if pick(8) == 0 { Err(pick(2) == 0) } else { Ok(()) },
+        lasts: (pick(3) > 0).then(|| any_lasting_time(pick)),
+        exit: any_exit(pick),
+        deaf: pick(4) == 0,
+        answer: (pick(3) == 0).then(|| any_exit(pick)),
+        dies_after: any_time(pick),
+        drains_after: any_time(pick),
+        last_output: vec!["x".repeat(usize::try_from(pick(600)).unwrap_or(0)); 10],
+        oom_killed: pick(5) == 0,
+    }
+}
+
+fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> Job {
+    let after = match pick(4) {
+        0 => After::Once(Linger::Fixed(any_time(pick))),
+        1 => After::Once(Linger::Idle(any_time(pick))),
+        _ => After::Again(Restart {
+            wait: any_time(pick),
+            backoff_max: (pick(2) == 0).then(|| any_time(pick)),
+            stable: any_time(pick),
+            max_restarts: (pick(3) == 0).then(|| u32::try_from(1 + pick(5)).unwrap_or(1)),
+            within: any_time(pick),
+            on_failure_only: pick(4) == 0,
+        }),
+    };
+    let min = any_lasting_time(pick);
+    Job {
+        command: "command".into(),
+        arguments: Vec::new(),
+        ttl: (pick(2) == 0).then(|| Ttl { min, max: min + any_time(pick) }),
+        stop_signal: any_signal(pick).unwrap_or(Signal::TERM),
+        kill_after: (pick(2) == 0).then(|| any_time(pick)),
+        single_child: pick(4) == 0,
+        setsid: pick(3) == 0,
+        rewrite_signal: (0..pick(3)).filter_map(|_| Some((any_signal(pick)?, any_signal(pick)))).collect(),
+        success_exit: (0..pick(2)).filter_map(|_| any_signal(pick).map(Success::Signal)).collect(),
+        parent_death_signal: None,
+        orphan_signal: None,
+        termination_log: (pick(2) == 0).then(|| "/dev/termination-log".into()),
+        notify: pick(2) == 0,
+        watchdog: (pick(2) == 0).then(|| any_lasting_time(pick)),
+        after,
+    }
+}
