@@ -2,7 +2,7 @@
 //!
 //! | state     | there is a process | leaves it by                                                       |
 //! |-----------|--------------------|--------------------------------------------------------------------|
-//! | Starting  | not yet            | Spawned, SpawnFailed                                               |
+//! | Starting  | not yet            | Spawned, SpawnFailed; Start after a stop signal: Closing           |
 //! | Running   | yes                | Exited; a stop signal, the TTL or a missed watchdog ping: Stopping |
 //! | Stopping  | yes                | Exited (SIGKILL at the Kill deadline helps)                        |
 //! | Draining  | reaped             | Drained: all that it wrote has passed through                      |

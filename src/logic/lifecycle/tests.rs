@@ -526,3 +526,34 @@ fn the_certificate_keeps_the_end_of_the_output_within_its_limit() {
     let long = certificate(vec!["\u{e4}".repeat(5_000), "last".to_owned()]);
     assert!((4_095..=4_096).contains(&long.len()) && long.ends_with("\u{e4}\nlast\n"), "{}", long.len());
 }
+
+#[test]
+fn a_failed_start_shows_nothing_of_the_run_before() {
+    let lines = vec!["line".to_owned()];
+    let behaviour = Behaviour { last_output: lines.clone(), ..Behaviour::ends(9 * SECOND, Exit::Code(3)) };
+    let job = Job { termination_log: Some("/log".into()), notify: true, ..supervise() };
+    let mut world = begun(job, behaviour);
+    world.told(b"STATUS=up");
+    world.run_for(10 * SECOND);
+    assert_eq!((&world.life.status().last_output, &*world.life.status().status_text), (&lines, "up"));
+    world.behaviour.start = Err(true);
+    world.effects();
+    world.run_for(5 * SECOND);
+    let certificate = Effect::TerminationLog(b"reason=exec-failed code=127\n".to_vec());
+    assert_eq!(done(&mut world), [Effect::Spawn, certificate]);
+    assert_eq!((world.life.status().last_output.len(), &*world.life.status().status_text), (0, ""));
+}
+
+#[test]
+fn a_stop_signal_that_comes_before_the_child_is_passed_on_to_it() {
+    let rewrite_signal = vec![(Signal::INT, Some(Signal::USR1))];
+    let job = Box::new(Job { rewrite_signal, ..supervise() });
+    let mut life = super::Lifecycle::new(job, setting());
+    let mut effects = Vec::new();
+    life.handle(epoch(), Event::Start, &mut effects);
+    life.handle(epoch(), Event::Signal { signal: Signal::INT, sender: SOMEBODY }, &mut effects);
+    life.handle(epoch(), Event::Spawned { pid: child() }, &mut effects);
+    effects.retain(|effect| !matches!(effect, Effect::Log(_)));
+    assert_eq!(effects, [Effect::Spawn, kill(Signal::USR1)]);
+    assert!(life.is_stopping() && !life.status().ready);
+}
