@@ -346,11 +346,21 @@ mod tests {
         assert!(read_to_end(peer).ends_with(b"\r\n\r\nhello"));
     }
 
+    /// Its socket takes as little as possible, so that an answer is sent in many parts.
+    fn narrow<Peer>((peer, mut served): (Peer, Served), length: u32) -> (Peer, Served) {
+        sockopt::set_socket_send_buffer_size(&served.connection, 4096).unwrap();
+        served.page.body = (0..length).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+        (peer, served)
+    }
+
+    fn assert_two_answers(seen: &[u8], body: &[u8]) {
+        let (first, second) = seen.split_at(seen.len() / 2);
+        assert!(first == second && first.ends_with(body));
+    }
+
     #[test]
     fn what_a_short_send_left_is_sent_when_there_is_room() {
-        let (mut peer, mut served) = tcp();
-        sockopt::set_socket_send_buffer_size(&served.connection, 4096).unwrap();
-        served.page.body = (0..400_000u32).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+        let (mut peer, mut served) = narrow(tcp(), 400_000);
         peer.write_all(&[GET, GET].concat()).unwrap();
         assert_eq!(served.wait_turn(), Fate::Wait);
         assert_eq!(served.connection.interest(), EventFlags::OUT);
@@ -366,9 +376,26 @@ mod tests {
         assert_eq!(served.wait_turn(), Fate::Gone);
         let body = served.page.body.clone();
         drop(served);
-        let seen = reader.join().unwrap();
-        let (first, second) = seen.split_at(seen.len() / 2);
-        assert!(first == second && first.ends_with(&body));
+        assert_two_answers(&reader.join().unwrap(), &body);
+    }
+
+    #[test]
+    fn what_was_held_is_answered_behind_what_is_unsent() {
+        let (mut peer, mut served) = narrow(unix(), 60_000);
+        peer.write_all(&[GET, b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(served.wait_turn(), Fate::Wait);
+        assert!(served.connection.is_held() && served.connection.is_busy());
+        // There is room again when the state changes, and the rest was not sent yet.
+        let mut some = [0; 4096];
+        let taken = peer.read(&mut some).unwrap();
+        served.page.done = true;
+        served.connection.resume(served.now, &mut served.buffers, &mut served.page);
+        let reader = std::thread::spawn(move || [some[..taken].to_vec(), read_to_end(peer)].concat());
+        served.until_gone();
+        let body = served.page.body.clone();
+        drop(served);
+        assert_two_answers(&reader.join().unwrap(), &body);
     }
 
     #[test]

@@ -156,6 +156,9 @@ fn a_held_request_is_overdue_at_its_own_time() {
     assert_eq!((talk.deadline(), talk.expire(62.9)), (Some(63.0), String::new()));
     assert_eq!(bodies(&talk.expire(63.0)), ["overdue", "Get /2 None"]);
     assert_eq!(talk.deadline(), None);
+    // The one behind it has a time of its own.
+    talk.get(100.0, &["/wait", "/wait"]);
+    assert_eq!((bodies(&talk.expire(160.0)), talk.deadline()), (vec!["overdue"], Some(220.0)));
 }
 
 #[test]
@@ -351,6 +354,15 @@ fn room_is_made_by_unfinished_requests_first_and_by_waiting_ones_last() {
             "waits since 2",
         ]
     );
+}
+
+#[test]
+fn a_held_request_grows_no_younger_by_being_asked_again() {
+    let mut talk = Talk::new();
+    talk.get(1.0, &["/wait"]);
+    let rank = talk.conn.rank();
+    talk.resume(2.0);
+    assert_eq!(talk.conn.rank(), rank);
 }
 
 #[test]
