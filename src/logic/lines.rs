@@ -19,6 +19,9 @@ pub const LONGEST: usize = 64 * 1024;
 /// [`Lines::render`] begins no further line when this much is written.
 pub const BATCH: usize = 64 * 1024;
 
+/// The length of all before the text: an array of a known length is copied without a call.
+const PREFIX: usize = 63;
+
 /// The framing of one stream of one run.
 #[derive(Debug)]
 pub struct Lines {
@@ -26,8 +29,6 @@ pub struct Lines {
     /// This much of the unfinished line was looked through before and holds no newline: a line that drips in is not
     /// searched again and again.
     searched: usize,
-    /// All before the text; formatted once a batch.
-    prefix: Vec<u8>,
 }
 
 /// What [`Lines::render`] did.
@@ -42,48 +43,56 @@ pub struct Rendered {
 impl Lines {
     /// Nothing read yet.
     pub fn new(stream: Stream) -> Lines {
-        Lines { stream, searched: 0, prefix: Vec::new() }
+        Lines { stream, searched: 0 }
     }
 
     /// Appends to `out` the lines that `input` holds, until `out` holds [`BATCH`] bytes or only an unfinished line is
     /// left, which is at most [`LONGEST`] bytes. With `ended` nothing will follow, and that line is complete too.
     pub fn render(&mut self, wall: SystemTime, input: &[u8], ended: bool, out: &mut Vec<u8>) -> Rendered {
-        self.stamp(wall);
+        let prefix = self.prefix(wall, out);
         let mut rendered = Rendered::default();
         let mut rest = input;
         while out.len() < BATCH {
             let window = rest.get(..=LONGEST).unwrap_or(rest);
             let found = memchr(b'\n', window.get(self.searched..).unwrap_or_default());
-            let (line, end, after) = if let Some(at) = found {
+            let (line, partial, after) = if let Some(at) = found {
                 let (line, newline) = rest.split_at(self.searched + at);
-                (line, &b"\"\n"[..], newline.get(1..).unwrap_or_default())
+                (line, false, newline.get(1..).unwrap_or_default())
             } else if rest.len() > LONGEST {
                 let (part, after) = rest.split_at(before_letter(rest));
-                (part, &b"\" partial=true\n"[..], after)
+                (part, true, after)
             } else if ended && !rest.is_empty() {
-                (rest, &b"\"\n"[..], &[][..])
+                (rest, false, &[][..])
             } else {
                 self.searched = rest.len();
                 break;
             };
             self.searched = 0;
-            out.extend_from_slice(&self.prefix);
+            out.extend_from_slice(&prefix);
             quote::escape(line, out);
-            out.extend_from_slice(end);
-            rendered.lines += u64::from(end.len() == 2);
+            out.push(b'"');
+            if partial {
+                out.extend_from_slice(b" partial=true");
+            }
+            out.push(b'\n');
+            rendered.lines += u64::from(!partial);
             rest = after;
         }
         rendered.consumed = input.len() - rest.len();
         rendered
     }
 
-    fn stamp(&mut self, wall: SystemTime) {
-        self.prefix.clear();
-        self.prefix.extend_from_slice(b"time=");
-        calendar::log_time(wall, &mut self.prefix);
-        self.prefix.extend_from_slice(b" level=info stream=");
-        self.prefix.extend_from_slice(self.stream.name().as_bytes());
-        self.prefix.extend_from_slice(b" msg=\"");
+    /// All before the text. `out` is only borrowed to format it in, which saves an allocation.
+    fn prefix(&self, wall: SystemTime, out: &mut Vec<u8>) -> [u8; PREFIX] {
+        let before = out.len();
+        out.extend_from_slice(b"time=");
+        calendar::log_time(wall, out);
+        out.extend_from_slice(b" level=info stream=");
+        out.extend_from_slice(self.stream.name().as_bytes());
+        out.extend_from_slice(b" msg=\"");
+        let prefix = out.get(before..).and_then(|text| text.try_into().ok());
+        out.truncate(before);
+        prefix.expect("times and the names of streams are always of one length")
     }
 }
 
@@ -100,7 +109,7 @@ mod tests {
     use super::*;
     use crate::logic::quote::tests::unescape;
 
-    const PREFIX: &str = "time=2025-11-22T06:45:30.123456Z level=info stream=stderr msg=\"";
+    const STAMP: &str = "time=2025-11-22T06:45:30.123456Z level=info stream=stderr msg=\"";
 
     fn wall() -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(1_763_793_930_123_456)
@@ -141,7 +150,7 @@ mod tests {
     fn undone(log: &[u8]) -> (Vec<u8>, usize) {
         let (mut out, mut parts) = (Vec::new(), 0);
         for line in log.split_inclusive(|&b| b == b'\n') {
-            let quoted = line.strip_prefix(PREFIX.as_bytes()).unwrap();
+            let quoted = line.strip_prefix(STAMP.as_bytes()).unwrap();
             if let Some(part) = quoted.strip_suffix(b"\" partial=true\n") {
                 out.extend(unescape(part));
                 parts += 1;
@@ -157,7 +166,7 @@ mod tests {
     fn lines_come_out_as_the_contract_says() {
         assert_eq!(
             text(b"first\n\nsay \"hi\"\r\nno newline"),
-            format!("{PREFIX}first\"\n{PREFIX}\"\n{PREFIX}say \\\"hi\\\"\\r\"\n{PREFIX}no newline\"\n")
+            format!("{STAMP}first\"\n{STAMP}\"\n{STAMP}say \\\"hi\\\"\\r\"\n{STAMP}no newline\"\n")
         );
         assert_eq!(text(b""), "");
         assert_eq!(rendered([&b"a\nb\nc"[..]]).1, 3);
@@ -218,6 +227,6 @@ mod tests {
     #[test]
     fn a_megabyte_of_newlines_is_bounded_at_each_step() {
         let (log, count) = rendered([&vec![b'\n'; 1 << 20][..]]);
-        assert_eq!((count, log.len()), (1 << 20, (PREFIX.len() + 2) << 20));
+        assert_eq!((count, log.len()), (1 << 20, (STAMP.len() + 2) << 20));
     }
 }

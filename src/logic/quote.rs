@@ -52,7 +52,7 @@ fn clean_span(text: &[u8]) -> usize {
     for word in words {
         let found = dirty(u64::from_le_bytes(*word));
         if found != 0 {
-            // The lowest mark is exact; borrows can only make wrong ones above it.
+            // The lowest mark is exact; carries can only make wrong ones above it.
             return clean + (found.trailing_zeros() / 8) as usize;
         }
         clean += 8;
@@ -64,14 +64,13 @@ fn is_clean(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
 
-/// Sets the high bit of each byte that is not clean; see "Bit Twiddling Hacks", "determine if a word has a byte
-/// less than n" for the subtractions.
+/// Sets the high bit of each byte that is not clean. Of a byte below 0x80, subtracting n sets it if the byte was less
+/// than n, and adding one if it was 0x7f; a byte above has it set. Only from such bytes are ones carried upwards.
 fn dirty(word: u64) -> u64 {
-    let zero_in = |w: u64| w.wrapping_sub(ONES) & !w;
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    let quote = zero_in(word ^ (ONES * 0x22));
-    let backslash = zero_in(word ^ (ONES * 0x5c));
-    let delete = zero_in(word ^ (ONES * 0x7f));
+    let control = word.wrapping_sub(ONES * 0x20);
+    let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
+    let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+    let delete = word.wrapping_add(ONES);
     (word | control | quote | backslash | delete) & HIGHS
 }
 
