@@ -1,0 +1,80 @@
+//! What the command wrote comes back from its log lines, however it was cut into reads. The first byte says into
+//! pieces of what size.
+#![no_main]
+
+use std::time::UNIX_EPOCH;
+
+use kapo::logic::Stream;
+use kapo::logic::lines::{BATCH, LONGEST, Lines};
+use libfuzzer_sys::fuzz_target;
+
+const PREFIX: &[u8] = b"time=1970-01-01T00:00:00.000000Z level=info stream=stdout msg=\"";
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&size, data)) = data.split_first() else { return };
+    // Short inputs stand for long ones, too: a line of more than 64 KiB has to be possible.
+    let text = data.repeat(if size & 1 == 1 { 1 + 2 * LONGEST / data.len().max(1) } else { 1 });
+    let piece = 1 + usize::from(size >> 1) * text.len() / 128;
+
+    let mut lines = Lines::new(Stream::Stdout);
+    let (mut held, mut log, mut count) = (Vec::new(), Vec::new(), 0);
+    let mut step = |held: &mut Vec<u8>, ended| {
+        loop {
+            let mut out = Vec::new();
+            let done = lines.render(UNIX_EPOCH, held, ended, &mut out);
+            assert!(out.len() <= BATCH + 4 * LONGEST + 100);
+            held.drain(..done.consumed);
+            count += done.lines;
+            log.extend(out);
+            if done.consumed == 0 {
+                break;
+            }
+        }
+        assert!(held.len() <= LONGEST);
+    };
+    for piece in text.chunks(piece) {
+        held.extend_from_slice(piece);
+        step(&mut held, false);
+    }
+    step(&mut held, true);
+    assert!(held.is_empty());
+
+    let log = std::str::from_utf8(&log).expect("a log is UTF-8");
+    let (mut back, mut ends) = (Vec::new(), 0);
+    for line in log.split_terminator('\n') {
+        let quoted = line.as_bytes().strip_prefix(PREFIX).expect("the prefix");
+        if let Some(part) = quoted.strip_suffix(b"\" partial=true") {
+            unescape(part, &mut back);
+        } else {
+            unescape(quoted.strip_suffix(b"\"").expect("the closing quote"), &mut back);
+            back.push(b'\n');
+            ends += 1;
+        }
+    }
+    assert_eq!(ends, count);
+    if !text.is_empty() && !text.ends_with(b"\n") {
+        assert_eq!(back.pop(), Some(b'\n'));
+    }
+    assert!(back == text);
+});
+
+fn unescape(text: &[u8], out: &mut Vec<u8>) {
+    let mut bytes = text.iter().copied();
+    while let Some(byte) = bytes.next() {
+        assert!(byte >= 0x20 && byte != b'"' && byte != 0x7f);
+        out.push(match byte {
+            b'\\' => match bytes.next().expect("an escape") {
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'x' => {
+                    let digits = [bytes.next().expect("a digit"), bytes.next().expect("a digit")];
+                    u8::from_str_radix(std::str::from_utf8(&digits).expect("ASCII"), 16).expect("hexadecimal")
+                }
+                plain @ (b'"' | b'\\') => plain,
+                other => panic!("escape {other}"),
+            },
+            _ => byte,
+        });
+    }
+}
