@@ -3,7 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::io;
+use rustix::io::{self, Errno};
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
 /// `struct pidfd_info` of <linux/pidfd.h> in its first version: 64 bytes.
@@ -23,6 +23,15 @@ const PIDFD_INFO_EXIT: u64 = 1 << 3;
 /// The wait status of the process behind a pidfd, which the kernel gives once the process has been reaped (Linux 6.15 and
 /// newer); `None` before that. An error means that this kernel will never tell.
 pub fn exit_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    match ask(pidfd) {
+        // The kernel looks for the wait status first and for the process then: reaped between the two, it is told of as
+        // gone, and its status is there when it is asked for again.
+        Err(Errno::SRCH) => ask(pidfd),
+        told => told,
+    }
+}
+
+fn ask(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the opcode is that of PIDFD_GET_INFO and its size field that of the struct given with it.
     let request = unsafe { Updater::<PIDFD_GET_INFO, PidfdInfo>::new(&mut info) };
