@@ -331,6 +331,11 @@ fn running_out_of_descriptors_delays_the_scan_and_loses_nothing() {
     let job = Job::start(&sleep, &["100"]);
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(3), ..before }).unwrap();
+    let own = rustix::process::getpid().as_raw_nonzero();
+    assert!(
+        procfs::is_want(procfs::comm(own, &mut [0; 80]).unwrap_err()),
+        "it says nothing about the process"
+    );
     let at = rig.watcher.deadline();
     rig.until("a scan that fails", |w| w.deadline() > at);
     assert!(!rig.watcher.lives());
