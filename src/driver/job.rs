@@ -20,6 +20,7 @@ use super::sample::{self, Sampler};
 use super::server::Subject;
 use super::signals::Signals;
 use super::terminal::{self, Terminal};
+use super::told::NotifySocket;
 use crate::config::{Config, Job as Options};
 use crate::error::{Error, reason};
 use crate::logic::lifecycle::{Effect, Event, Lifecycle, Setting, Target};
@@ -48,6 +49,10 @@ pub struct Job {
     capture: Capture,
     terminal: Option<Terminal>,
     manager: Option<Manager>,
+    /// Under `--notify`, where the command speaks to us.
+    notify: Option<NotifySocket>,
+    /// `NAME=value` that the command gets in addition.
+    set: Vec<CString>,
     oom: Option<(Cgroup, Oom)>,
     /// We sent SIGKILL in this run.
     killed: bool,
@@ -87,6 +92,7 @@ impl Job {
         let path = (beginning.variable)("PATH");
         let program = Program::new(options, path.as_deref())?;
         let manager = Manager::of(beginning.now, beginning.variable);
+        let (notify, set) = open_notify(options, stage)?;
         let mut seed = [0; 8];
         // Without entropy (early boot) all draws are alike, which harms nobody.
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
@@ -106,6 +112,8 @@ impl Job {
             capture: Capture::new(&config.capture, &mut stage.sinks),
             terminal: if options.setsid { None } else { Terminal::in_foreground() },
             manager,
+            notify,
+            set,
             oom: None,
             killed: false,
             mask: beginning.signals.inherited_mask,
@@ -204,7 +212,7 @@ impl Job {
             mask: self.mask,
             ignore_chld: self.ignore_chld,
             open_files: self.open_files,
-            set: &[] as &[CString],
+            set: &self.set,
         };
         let pid = self.program.start(&self.options, &start);
         self.move_to_root();
@@ -276,6 +284,8 @@ impl Job {
     }
 
     fn ended(&mut self, now: Now, pid: Pid, status: Status, change: &Change, stage: &mut Stage) {
+        // What it said before it ended was meant for this run.
+        while self.listen_to_command(now, stage) {}
         if let Some(terminal) = &self.terminal {
             terminal.take_back(group(pid));
         }
@@ -311,6 +321,19 @@ impl Job {
                 });
             }
         }
+    }
+
+    /// Takes in what the command has said on its NOTIFY_SOCKET; whether there may be more.
+    fn listen_to_command(&mut self, now: Now, stage: &mut Stage) -> bool {
+        let Some(socket) = &self.notify else { return false };
+        let mut all = Vec::new();
+        // Without a command nobody's word counts, but what is unread would be told again and again.
+        let nobody = Pid::MAX;
+        let more = socket.read(self.life.pid().unwrap_or(nobody), |told| all.push(told));
+        for told in all {
+            self.handle(now, Event::Told(told), stage);
+        }
+        more
     }
 
     /// The counter has moved, or may have.
@@ -380,6 +403,9 @@ impl Machine for Job {
         if self.capture.has_more() || ready.iter().any(captured) {
             self.serve_capture(now, stage, &|source| ready.contains(&source));
         }
+        if ready.contains(&Source::Notify) {
+            self.listen_to_command(now, stage);
+        }
         if ready.contains(&Source::Oom) {
             self.look_for_oom(now, stage);
         }
@@ -442,6 +468,25 @@ impl Subject for Job {
     fn tail(&self) -> Option<&Tail> {
         self.capture.tail()
     }
+}
+
+/// The socket of `--notify`, and what tells the command of it.
+fn open_notify(options: &Options, stage: &Stage) -> Result<(Option<NotifySocket>, Vec<CString>), Error> {
+    if !options.notify {
+        return Ok((None, Vec::new()));
+    }
+    let socket = NotifySocket::open()?;
+    stage
+        .epoll
+        .add(&socket, Source::Notify, rustix::event::epoll::EventFlags::IN)
+        .map_err(|e| Error::setup("wait for", "the command's notifications", reason(&e.into())))?;
+    let mut set = vec![socket.variable()];
+    if let Some(interval) = options.watchdog {
+        let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
+        // WATCHDOG_PID is left out: whichever process of the command pings, it is meant (sd_watchdog_enabled(3)).
+        set.extend(CString::new(format!("WATCHDOG_USEC={micros}")));
+    }
+    Ok((Some(socket), set))
 }
 
 fn group(pid: Pid) -> RawPid {

@@ -22,6 +22,7 @@ pub mod server;
 pub mod signals;
 pub mod sink;
 pub mod terminal;
+pub mod told;
 pub mod watcher;
 pub mod watching;
 

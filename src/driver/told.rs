@@ -1,0 +1,126 @@
+//! The NOTIFY_SOCKET that the command gets under `--notify`: datagrams come in, and count when their sender is a
+//! descendant of ours (the kernel tells its pid, SCM_CREDENTIALS). The words are those of `logic::notify`.
+
+use std::ffi::CString;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::cmsg_space;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketAddrUnix,
+    SocketFlags, SocketType, bind, getsockname, recvmsg, socket_with, sockopt,
+};
+
+use super::procfs;
+use crate::error::{Error, reason};
+use crate::logic::Pid;
+use crate::logic::notify::{self, Told};
+use crate::logic::procstat::Stat;
+
+/// What systemd reads at most of one datagram; longer ones are dropped whole.
+const LONGEST: usize = 4096;
+/// Descriptors that may come along; the kernel itself allows no more in one datagram.
+const DESCRIPTORS: usize = 253;
+/// So many datagrams are read before others get their turn.
+const AT_ONCE: usize = 16;
+/// A chain of parents is no longer than this.
+const GENERATIONS: usize = 1_000;
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct NotifySocket {
+    socket: OwnedFd,
+    variable: CString,
+}
+
+impl NotifySocket {
+    /// Bound to an abstract address that the kernel chooses: it needs no folder to write to and leaves nothing behind.
+    pub fn open() -> Result<NotifySocket, Error> {
+        let failed = |e: Errno| Error::setup("open", "a NOTIFY_SOCKET for the command", reason(&e.into()));
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).map_err(failed)?;
+        // Before anybody can send: else the first datagrams would come without credentials.
+        sockopt::set_socket_passcred(&socket, true).map_err(failed)?;
+        bind(&socket, &SocketAddrUnix::new_unnamed()).map_err(failed)?;
+        let address = getsockname(&socket).and_then(SocketAddrUnix::try_from).map_err(failed)?;
+        let name = address.abstract_name().unwrap_or_default();
+        let variable = CString::new([b"NOTIFY_SOCKET=@", name].concat()).map_err(|_| failed(Errno::INVAL))?;
+        Ok(NotifySocket { socket, variable })
+    }
+
+    /// `NOTIFY_SOCKET=@name`
+    pub fn variable(&self) -> CString {
+        self.variable.clone()
+    }
+
+    /// Reads what has come, hands over what counts, and says whether there may be more. Descriptors that come along are
+    /// closed, which is the answer to `BARRIER=1`: all datagrams before it have been taken in by then.
+    pub fn read(&self, command: Pid, mut each: impl FnMut(Told)) -> bool {
+        for _ in 0..AT_ONCE {
+            let mut bytes = [0; LONGEST];
+            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS), ScmCredentials(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let message = match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)
+            {
+                Ok(message) => message,
+                Err(Errno::INTR) => continue,
+                Err(_) => return false,
+            };
+            let mut sender = None;
+            // Taking the descriptors out of the buffer and dropping them closes them.
+            for part in control.drain() {
+                if let RecvAncillaryMessage::ScmCredentials(credentials) = part {
+                    sender = Pid::new(credentials.pid.as_raw_nonzero().get());
+                }
+            }
+            let whole = !message.flags.contains(ReturnFlags::TRUNC);
+            if sender.is_some_and(|sender| whole && descends(sender, command)) {
+                each(notify::read(bytes.get(..message.bytes).unwrap_or_default()));
+            }
+        }
+        true
+    }
+}
+
+impl AsFd for NotifySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Whether `pid` belongs to this run of the command: it is the command, or kapo is among its ancestors (orphans of the
+/// command become kapo's own children) and it is no older than the command, as what an earlier run left behind is.
+/// Without /proc only the command itself counts.
+fn descends(pid: Pid, command: Pid) -> bool {
+    if pid == command {
+        return true;
+    }
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let (Some((_, born)), Some((mut parent, ticks))) = (parent_and_birth(command), parent_and_birth(pid))
+    else {
+        return false;
+    };
+    if ticks < born {
+        return false;
+    }
+    for _ in 0..GENERATIONS {
+        if parent == command.get() || parent == own {
+            return true;
+        }
+        match Pid::new(parent).filter(|parent| parent.get() > 1).and_then(parent_and_birth) {
+            Some((next, _)) => parent = next,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Its parent's pid and its start in clock ticks.
+fn parent_and_birth(pid: Pid) -> Option<(i32, u64)> {
+    let mut buffer = [0; 1024];
+    let stat = Stat::parse(procfs::stat(pid, &mut buffer).ok()?)?;
+    Some((stat.ppid, stat.ticks))
+}
