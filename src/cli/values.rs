@@ -259,9 +259,12 @@ fn no_address(text: &OsStr) -> Wrong {
 
 /// `http://HOST[:PORT][/PATH]`: whether somebody lives there is seen by asking.
 pub fn url(text: &OsStr) -> Result<String, Wrong> {
-    let wrong = || not(text, "a URL that kapo can ask (http://HOST[:PORT][/PATH])");
+    let wrong = || not(text, "a URL that kapo can ask (http://HOST[:PORT][/PATH], unix:/PATH or unix:@NAME)");
     let whole =
         text.to_str().filter(|t| t.bytes().all(|b| b.is_ascii_graphic() && b != b'#')).ok_or_else(wrong)?;
+    if whole.starts_with("unix:/") || whole.strip_prefix("unix:@").is_some_and(|name| !name.is_empty()) {
+        return Ok(whole.to_owned());
+    }
     let rest = whole.strip_prefix("http://").ok_or_else(wrong)?;
     let authority = rest.split(['/', '?']).next().unwrap_or(rest);
     let (host, behind) = match authority.strip_prefix('[') {

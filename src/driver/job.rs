@@ -92,6 +92,7 @@ impl Job {
         let path = (beginning.variable)("PATH");
         let program = Program::new(options, path.as_deref())?;
         let manager = Manager::of(beginning.now, beginning.variable);
+        let terminal = if options.setsid { None } else { Terminal::in_foreground() };
         let (notify, set) = open_notify(options, stage)?;
         let mut seed = [0; 8];
         // Without entropy (early boot) all draws are alike, which harms nobody.
@@ -101,6 +102,7 @@ impl Job {
             sidebind_port: beginning.sidebind_port,
             manager: manager.is_some(),
             ignores_hup: beginning.signals.hup_was_ignored,
+            terminal: terminal.is_some(),
             seed: u64::from_ne_bytes(seed),
         };
         Ok(Job {
@@ -110,7 +112,7 @@ impl Job {
             directory: std::env::current_dir().ok(),
             moved: false,
             capture: Capture::new(&config.capture, &mut stage.sinks),
-            terminal: if options.setsid { None } else { Terminal::in_foreground() },
+            terminal,
             manager,
             notify,
             set,
@@ -454,7 +456,7 @@ impl Subject for Job {
             start_time: status.start_time,
             starts: Some(self.life.starts()),
             exits: Some(self.life.exits()),
-            last_exit_code: status.end_time.map(|_| status.exit_code),
+            last_exit_code: self.life.last_exit_code(),
             flapping: Some(status.flapping),
             oom_kills: self.oom.as_ref().map(|(cgroup, oom)| oom.total_at(cgroup.oom_kills())),
             orphans_reaped: Some(self.orphans),

@@ -165,12 +165,12 @@ fn check_and_wait_take_an_address_and_a_time_limit() {
         "http://a/#x",
         "http://a\r\nX:y",
         "HTTP://a",
+        "unix:",
+        "unix:@",
+        "unix:relative",
     ] {
         let said = try_config(&["check", text], &[]).unwrap_err();
-        assert!(
-            said.starts_with("URL: '") && said.ends_with("(http://HOST[:PORT][/PATH])"),
-            "{text}: {said}"
-        );
+        assert!(said.starts_with("URL: '") && said.ends_with("unix:/PATH or unix:@NAME)"), "{text}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }

@@ -351,7 +351,7 @@ impl Conn {
             used += match skipped {
                 Ok(skipped) => skipped,
                 Err(refusal) => {
-                    self.refuse(now, refusal, Method::Get, out);
+                    self.refuse(now, refusal, Method::Get, site, out);
                     return bytes.len();
                 }
             };
@@ -375,7 +375,7 @@ impl Conn {
                     return used;
                 }
                 Found::Refused(refusal) => {
-                    self.refuse(now, refusal, refused_method(rest), out);
+                    self.refuse(now, refusal, refused_method(rest), site, out);
                     return bytes.len();
                 }
             };
@@ -405,7 +405,7 @@ impl Conn {
         let parsed = match request::parse(head) {
             Ok(parsed) => parsed,
             Err(refusal) => {
-                self.refuse(now, refusal, refused_method(head), out);
+                self.refuse(now, refusal, refused_method(head), site, out);
                 return true;
             }
         };
@@ -418,14 +418,18 @@ impl Conn {
         let linger = (parsed.body || !last) && !self.eof;
         match next {
             Next::Answered | Next::Events | Next::Logs(_) if out.bytes.len() == before => {
-                self.refuse(now, NO_ANSWER, asked.method, out);
+                self.refuse(now, NO_ANSWER, asked.method, site, out);
             }
-            Next::Wait(_) if overdue => self.refuse(now, NO_ANSWER, asked.method, out),
+            Next::Wait(_) if overdue => self.refuse(now, NO_ANSWER, asked.method, site, out),
             Next::Wait(until) => {
-                if ask == Ask::First {
-                    self.since = now.mono;
-                }
-                self.phase = Phase::Held { until };
+                // Asked again it would count its time anew: the first moment stands.
+                self.phase = match self.phase {
+                    Phase::Held { until: first } if ask != Ask::First => Phase::Held { until: first },
+                    _ => {
+                        self.since = now.mono;
+                        Phase::Held { until }
+                    }
+                };
                 return false;
             }
             Next::Answered => {
@@ -448,7 +452,8 @@ impl Conn {
     }
 
     /// Says why and closes; nothing that follows is read as a request.
-    fn refuse(&mut self, now: Now, refusal: Refusal, method: Method, out: &mut Out) {
+    fn refuse(&mut self, now: Now, refusal: Refusal, method: Method, site: &mut dyn Site, out: &mut Out) {
+        site.refused(refusal.status);
         let mut body = Vec::with_capacity(refusal.why.len() + 1);
         body.extend_from_slice(refusal.why.as_bytes());
         body.push(b'\n');

@@ -171,6 +171,8 @@ pub struct Setting {
     pub manager: bool,
     /// HUP was ignored when kapo was started (nohup(1)), so a lost terminal ends nothing.
     pub ignores_hup: bool,
+    /// The command was given the terminal.
+    pub terminal: bool,
     /// For TTL ranges and jitter.
     pub seed: u64,
 }
@@ -199,6 +201,7 @@ pub struct Lifecycle {
     status: Status,
     starts: u64,
     exits: Exits,
+    last_code: Option<u8>,
     changed: bool,
 }
 
@@ -235,6 +238,7 @@ impl Lifecycle {
             status,
             starts: 0,
             exits: Exits::default(),
+            last_code: None,
             changed: true,
             job,
             setting,
@@ -343,6 +347,11 @@ impl Lifecycle {
         self.exits
     }
 
+    /// ExitCode of the last run that ended, also while the next one is running.
+    pub fn last_exit_code(&self) -> Option<u8> {
+        self.last_code
+    }
+
     /// The document's `Output`; the driver counts, and tells before it renders.
     pub fn set_output(&mut self, output: Option<Output>) {
         self.status.output = output;
@@ -439,6 +448,7 @@ impl Lifecycle {
         self.status.start_time = Some(now.wall);
         self.status.end_time = Some(now.wall);
         self.status.exit_code = self.code;
+        self.last_code = Some(self.code);
         self.status.state = Shown::Stopped;
         self.status.pid = None;
         self.status.reason = "exec-failed";
@@ -502,8 +512,15 @@ impl Lifecycle {
         self.code = match reason {
             "success" => 0,
             "timeout" => error::EXIT_TIMEOUT,
+            // Whoever restarts kapo on failure must not take a hung command for a success.
+            "watchdog" => exit.code().max(1),
             _ => exit.code(),
         };
+        // ^C and ^\ on a terminal that is the command's reach the command alone, and mean kapo, too.
+        if self.setting.terminal && why.is_none() && matches!(signal, Some(Signal::INT | Signal::QUIT)) {
+            self.leaving = true;
+        }
+        self.last_code = Some(exit.code());
         self.status.end_time = Some(now.wall);
         self.status.exit_code = exit.code();
         self.status.state = if signal.is_some() { Shown::Killed } else { Shown::Stopped };

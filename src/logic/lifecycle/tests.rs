@@ -50,7 +50,14 @@ fn supervise() -> Job {
 }
 
 fn setting() -> Setting {
-    Setting { hide_args: false, sidebind_port: 0, manager: false, ignores_hup: false, seed: 1 }
+    Setting {
+        hide_args: false,
+        sidebind_port: 0,
+        manager: false,
+        ignores_hup: false,
+        terminal: false,
+        seed: 1,
+    }
 }
 
 /// A life that has begun, with children of this kind.
@@ -297,7 +304,7 @@ fn hup_reloads_unless_the_terminal_is_gone() {
     let mut world = begun(run(), Behaviour::deaf());
     world.signal(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
-    let nohup = Setting { ignores_hup: true, ..setting() };
+    let nohup = Setting { ignores_hup: true, terminal: false, ..setting() };
     let mut world = begun_in(nohup, run(), Behaviour::deaf());
     world.kernel(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
@@ -420,6 +427,17 @@ fn supervise_starts_again_after_the_pause_and_a_stop_in_it_ends_kapo_at_once() {
 }
 
 #[test]
+fn an_interrupt_on_the_command_s_terminal_means_kapo_too() {
+    let interrupted = Behaviour::ends(SECOND, killed_by(Signal::INT));
+    let mut world = begun_in(Setting { terminal: true, ..setting() }, supervise(), interrupted.clone());
+    world.run_for(2 * SECOND);
+    assert_eq!(world.exited(), Some(130));
+    let mut world = begun(supervise(), interrupted);
+    world.run_for(2 * SECOND);
+    assert_eq!(world.exited(), None, "without a terminal it was somebody else's signal");
+}
+
+#[test]
 fn supervise_gives_up_or_is_content_as_it_was_told() {
     let restart = Restart { max_restarts: Some(2), ..again() };
     let job = Job { after: After::Again(restart), ..run() };
@@ -493,6 +511,9 @@ fn a_missed_ping_is_a_stop_with_a_reason() {
     world.told(b"WATCHDOG=trigger");
     assert_eq!(world.run_to_the_end(), 143);
     assert_eq!(world.life.status().reason, "watchdog");
+    let mut world = begun(job.clone(), Behaviour { answer: Some(Exit::Code(0)), ..Behaviour::patient() });
+    world.told(b"WATCHDOG=trigger");
+    assert_eq!(world.run_to_the_end(), 1, "a hung command is no success, however it ends");
     let mut world = begun(job.clone(), Behaviour::patient());
     world.told(b"READY=1");
     world.oversleep(100 * SECOND);

@@ -337,7 +337,7 @@ impl World {
                 let why = self.stop.map(|stop| stop.why);
                 self.expected_code = match why {
                     Some(Why::Ttl) => 124,
-                    Some(Why::Watchdog) => exit.code(),
+                    Some(Why::Watchdog) => exit.code().max(1),
                     Some(Why::Outside) | None if self.is_success(*exit) => 0,
                     Some(Why::Outside) | None => exit.code(),
                 };
@@ -762,6 +762,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
         sidebind_port: 0,
         manager: pick(2) == 0,
         ignores_hup: pick(2) == 0,
+        terminal: false,
         seed,
     };
     let mut world = World::new(epoch, job, setting);

@@ -363,6 +363,7 @@ fn a_held_request_grows_no_younger_by_being_asked_again() {
     let rank = talk.conn.rank();
     talk.resume(2.0);
     assert_eq!(talk.conn.rank(), rank);
+    assert_eq!(talk.deadline(), Some(61.0), "the time that it named counts from the request");
 }
 
 #[test]
