@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
         loop {
             let mut out = Vec::new();
             let done = lines.render(UNIX_EPOCH, held, ended, &mut out);
-            assert!(out.len() <= BATCH + 4 * LONGEST + 100);
+            assert!(out.len() <= BATCH + 6 * LONGEST + 100);
             held.drain(..done.consumed);
             count += done.lines;
             log.extend(out);
@@ -62,19 +62,24 @@ fn unescape(text: &[u8], out: &mut Vec<u8>) {
     let mut bytes = text.iter().copied();
     while let Some(byte) = bytes.next() {
         assert!(byte >= 0x20 && byte != b'"' && byte != 0x7f);
-        out.push(match byte {
-            b'\\' => match bytes.next().expect("an escape") {
-                b'n' => b'\n',
-                b'r' => b'\r',
-                b't' => b'\t',
-                b'x' => {
-                    let digits = [bytes.next().expect("a digit"), bytes.next().expect("a digit")];
-                    u8::from_str_radix(std::str::from_utf8(&digits).expect("ASCII"), 16).expect("hexadecimal")
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        match bytes.next().expect("an escape") {
+            b'n' => out.push(b'\n'),
+            b'r' => out.push(b'\r'),
+            b't' => out.push(b'\t'),
+            b'u' => {
+                let digits: Vec<u8> = bytes.by_ref().take(4).collect();
+                let digits = std::str::from_utf8(&digits).expect("ASCII");
+                match u32::from_str_radix(digits, 16).expect("hexadecimal") {
+                    byte @ 0xdc80..=0xdcff => out.push((byte & 0xff) as u8),
+                    control => out.extend(char::from_u32(control).expect("a control").to_string().bytes()),
                 }
-                plain @ (b'"' | b'\\') => plain,
-                other => panic!("escape {other}"),
-            },
-            _ => byte,
-        });
+            }
+            plain @ (b'"' | b'\\') => out.push(plain),
+            other => panic!("escape {other}"),
+        }
     }
 }

@@ -125,7 +125,7 @@ mod tests {
                 let done = lines.render(wall(), held, ended, &mut out);
                 held.drain(..done.consumed);
                 count += done.lines;
-                assert!(out.len() < BATCH + 4 * LONGEST + 200, "{} bytes at once", out.len());
+                assert!(out.len() < BATCH + 6 * LONGEST + 200, "{} bytes at once", out.len());
                 all.extend(out);
                 if done.consumed == 0 {
                     break;

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `"` and `\` | `\"` and `\\` |
 //! | newline, carriage return, tab | `\n`, `\r`, `\t` |
-//! | other control bytes, 0x7f, C1 controls (U+0080 to U+009F), bytes that are no UTF-8 | `\xNN`, each byte |
+//! | other control characters: U+0000 to U+001F, U+007F to U+009F | `\u00NN` |
+//! | a byte NN that is no UTF-8 | `\udcNN`, a lone surrogate as in Python's surrogateescape (PEP 383) |
 //!
 //! So every sequence of bytes has exactly one form, that form is one line of valid UTF-8 which no terminal obeys,
-//! and undoing the six escapes gives back the bytes. Clean spans are found eight bytes at a time and copied whole.
+//! and undoing the escapes gives back the bytes. They are escapes of JSON strings, which is what readers of logfmt
+//! such as Loki's understand; they would refuse a `\xNN`. Clean spans are found eight bytes at a time and copied whole.
 
 /// Writes `text` with all that needs it escaped; the quotes around it are the caller's.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
@@ -81,13 +83,17 @@ fn ascii(byte: u8, out: &mut Vec<u8>) {
         b'\n' => out.extend_from_slice(b"\\n"),
         b'\r' => out.extend_from_slice(b"\\r"),
         b'\t' => out.extend_from_slice(b"\\t"),
-        _ => hex(byte, out),
+        _ => unicode(*b"00", byte, out),
     }
 }
 
-fn hex(byte: u8, out: &mut Vec<u8>) {
+/// What stands before the digits of a byte that is no UTF-8.
+const SURROGATE: [u8; 2] = *b"dc";
+
+/// `\uHHNN`
+fn unicode(high: [u8; 2], low: u8, out: &mut Vec<u8>) {
     let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
-    out.extend_from_slice(&[b'\\', b'x', digit(byte >> 4), digit(byte & 15)]);
+    out.extend_from_slice(&[b'\\', b'u', high[0], high[1], digit(low >> 4), digit(low & 15)]);
 }
 
 /// Takes the run of non-ASCII bytes at the start of `text`, gives back what follows it.
@@ -102,8 +108,7 @@ fn non_ascii<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         };
         match rest.split_at_checked(length) {
             Some((&[0xc2, c1 @ 0x80..=0x9f], after)) => {
-                hex(0xc2, out);
-                hex(c1, out);
+                unicode(*b"00", c1, out);
                 rest = after;
             }
             Some((letter, after)) if length > 1 && std::str::from_utf8(letter).is_ok() => {
@@ -112,7 +117,7 @@ fn non_ascii<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
             }
             // Only the first byte is taken: what follows may begin a letter.
             _ => {
-                hex(first, out);
+                unicode(SURROGATE, first, out);
                 rest = rest.split_first().map_or(&[], |(_, after)| after);
             }
         }
@@ -136,20 +141,24 @@ pub(crate) mod tests {
         let mut bytes = text.iter().copied();
         while let Some(byte) = bytes.next() {
             assert!(byte >= 0x20 && byte != b'"' && byte != 0x7f, "{byte:#x} in {text:?}");
-            out.push(match byte {
-                b'\\' => match bytes.next().unwrap() {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'x' => {
-                        let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
-                        u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+            if byte != b'\\' {
+                out.push(byte);
+                continue;
+            }
+            match bytes.next().unwrap() {
+                b'n' => out.push(b'\n'),
+                b'r' => out.push(b'\r'),
+                b't' => out.push(b'\t'),
+                b'u' => {
+                    let digits: Vec<u8> = bytes.by_ref().take(4).collect();
+                    match u32::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap() {
+                        byte @ 0xdc80..=0xdcff => out.push((byte & 0xff) as u8),
+                        control => out.extend(char::from_u32(control).unwrap().to_string().bytes()),
                     }
-                    plain @ (b'"' | b'\\') => plain,
-                    other => panic!("\\{} in {text:?}", char::from(other)),
-                },
-                _ => byte,
-            });
+                }
+                plain @ (b'"' | b'\\') => out.push(plain),
+                other => panic!("\\{} in {text:?}", char::from(other)),
+            }
         }
         out
     }
@@ -160,12 +169,15 @@ pub(crate) mod tests {
             (&b"plain text, 100 %"[..], "plain text, 100 %"),
             (b"say \"hi\" to C:\\", "say \\\"hi\\\" to C:\\\\"),
             (b"a\tb\r\n", "a\\tb\\r\\n"),
-            (b"\0\x1b[31m\x7f", "\\x00\\x1b[31m\\x7f"),
+            (b"\0\x1b[31m\x7f", "\\u0000\\u001b[31m\\u007f"),
             ("grüße, 世界, 🦀".as_bytes(), "grüße, 世界, 🦀"),
-            (b"\xc2\x9b31m \xc2\xa0.", "\\xc2\\x9b31m \u{a0}."),
-            (b"\xff\xc3\xa9\xe4\xb8", "\\xffé\\xe4\\xb8"),
+            (b"\xc2\x9b31m \xc2\xa0.", "\\u009b31m \u{a0}."),
+            (b"\xff\xc3\xa9\xe4\xb8", "\\udcffé\\udce4\\udcb8"),
             // Overlong, a surrogate, beyond U+10FFFF: no UTF-8.
-            (b"\xc0\xaf \xed\xa0\x80 \xf4\x90\x80\x80", "\\xc0\\xaf \\xed\\xa0\\x80 \\xf4\\x90\\x80\\x80"),
+            (
+                b"\xc0\xaf \xed\xa0\x80 \xf4\x90\x80\x80",
+                "\\udcc0\\udcaf \\udced\\udca0\\udc80 \\udcf4\\udc90\\udc80\\udc80",
+            ),
         ] {
             assert_eq!(escaped(text), wanted);
         }

@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(
             rendered(&record),
             "time=2025-11-22T06:45:30.123456Z level=warn msg=\"cannot \\\"signal\\\"\" why=\"no\\nway\" \
-             path=\"/a b\\xff\"\n"
+             path=\"/a b\\udcff\"\n"
         );
         assert_eq!(record.level(), Level::Warn);
     }
