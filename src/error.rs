@@ -53,8 +53,14 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The text of an errno without Rust's `(os error 98)` behind it: `Address already in use`.
+/// The text of an errno without Rust's `(os error 98)` behind it: `Address already in use`. Where musl words it in its
+/// own way, the words are those that people know, and search for.
 pub fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => return "Address already in use".to_owned(),
+        std::io::ErrorKind::AddrNotAvailable => return "Cannot assign requested address".to_owned(),
+        _ => {}
+    }
     let text = error.to_string();
     match text.find(" (os error") {
         Some(at) => text.get(..at).unwrap_or(&text).to_owned(),

@@ -62,6 +62,7 @@ fn say(mut out: impl Write + AsFd, line: &str) {
     }
 }
 
+#[inline(never)]
 fn ask(
     config: &Config,
     url: Option<&str>,

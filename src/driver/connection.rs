@@ -36,9 +36,9 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// The memory of the input is reserved here and first touched by what is read into it.
+    /// Own no memory before the first read: an instance that nobody asks needs none.
     pub fn new() -> Buffers {
-        Buffers { input: Vec::with_capacity(READ_SIZE), out: Out::new() }
+        Buffers { input: Vec::new(), out: Out::new() }
     }
 }
 
@@ -154,6 +154,7 @@ impl Connection {
         }
         if wants.read {
             buffers.input.clear();
+            buffers.input.reserve_exact(READ_SIZE);
             let read =
                 retry_on_intr(|| recv(&self.socket, spare_capacity(&mut buffers.input), RecvFlags::DONTWAIT));
             match read {

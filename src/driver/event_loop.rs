@@ -18,7 +18,7 @@ use crate::signal::Signal;
 use crate::sys;
 
 /// So many events are taken out of the kernel at once; those that are ready stay ready.
-const EVENTS: usize = 64;
+const EVENTS: usize = 32;
 
 /// What every mode works with.
 pub struct Stage {
@@ -30,6 +30,8 @@ pub struct Stage {
     pub sinks: Sinks<'static>,
     /// `--quiet`.
     pub quiet: bool,
+    /// A start has gone deep into the stack, whose pages are given back before the next wait.
+    pub deep: bool,
     /// Set: the loop ends after this turn, with this code.
     pub exit: Option<u8>,
     /// Outlets that epoll waits for, because something could not be written.
@@ -40,7 +42,7 @@ impl Stage {
     /// Nobody is waited for yet.
     pub fn new(epoll: Epoll, server: Server, quiet: bool) -> Stage {
         let sinks = Sinks::open(sys::stdio::stdout(), sys::stdio::stderr());
-        Stage { epoll, server, sinks, quiet, exit: None, outlets: [false; 2] }
+        Stage { epoll, server, sinks, quiet, deep: true, exit: None, outlets: [false; 2] }
     }
 
     /// Writes a record of kapo's own, as far as `--quiet` allows.
@@ -145,6 +147,9 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
             // The turn itself has taken some of it.
             _ => at.saturating_duration_since(clock().mono),
         });
+        if std::mem::take(&mut stage.deep) {
+            sys::spawn::release_stack();
+        }
         stage.epoll.wait(&mut events, timeout);
         now = clock();
         sources.clear();

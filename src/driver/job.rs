@@ -83,6 +83,7 @@ pub struct Beginning<'a> {
 
 impl Job {
     /// Prepares all that may fail; nothing is started.
+    #[inline(never)]
     pub fn new(
         config: &Config,
         options: &Options,
@@ -217,6 +218,7 @@ impl Job {
             set: &self.set,
         };
         let pid = self.program.start(&self.options, &start);
+        stage.deep = true;
         self.move_to_root();
         Pid::new(pid?).ok_or_else(|| io::ErrorKind::Other.into())
     }
@@ -314,12 +316,12 @@ impl Job {
                 }
             }
             None => {
-                self.oom = Cgroup::find().and_then(|cgroup| {
-                    let oom = Oom::new(cgroup.oom_kills()?);
+                self.oom = Cgroup::find().map(|(cgroup, count)| {
+                    let oom = Oom::new(count);
                     if let Some(source) = cgroup.source() {
                         let _ = stage.epoll.add(source, Source::Oom, rustix::event::epoll::EventFlags::PRI);
                     }
-                    Some((cgroup, oom))
+                    (cgroup, oom)
                 });
             }
         }

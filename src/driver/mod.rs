@@ -51,7 +51,7 @@ use watching::Watching;
 /// Descriptors beside the connections: standard ones, epoll, signalfd, listeners, pipes, a scrape's file.
 const OWN_DESCRIPTORS: u64 = 32;
 
-/// Does what the user asked for; the exit code. `argv0` is kapo's own name, `variable` looks into the environment.
+/// Does what the user asked for, each in a frame of its own, since the frame stays for kapo's whole life; the exit code. `argv0` is kapo's own name, `variable` looks into the environment.
 pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<u8, Error> {
     match &config.mode {
         Mode::Job(options) => run_job(config, options, argv0, variable),
@@ -61,6 +61,7 @@ pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsS
     }
 }
 
+#[inline(never)]
 fn run_job(
     config: &Config,
     options: &config::Job,
@@ -93,6 +94,7 @@ fn run_job(
     }
 }
 
+#[inline(never)]
 fn run_watch(
     config: &Config,
     options: &config::Watch,
@@ -122,6 +124,7 @@ fn take_over_signals() -> Result<Signals, Error> {
 }
 
 /// The poll with signals in it, and a server that nobody knows of yet.
+#[inline(never)]
 fn open_stage(config: &Config, argv0: String, signals: &Signals, now: Now) -> Result<Stage, Error> {
     let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
     let epoll = Epoll::new().map_err(failed)?;
@@ -142,6 +145,7 @@ struct Listening {
 }
 
 /// Listens as the options say.
+#[inline(never)]
 fn listen(
     config: &Config,
     variable: &dyn Fn(&str) -> Option<OsString>,

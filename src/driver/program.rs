@@ -81,7 +81,7 @@ impl Program {
 
     /// Starts it; its pid once it has been executed.
     pub fn start(&self, job: &Job, start: &Start<'_>) -> io::Result<i32> {
-        let started = spawn::spawn(&spawn::Program {
+        spawn::spawn(&spawn::Program {
             paths: &self.paths,
             arguments: &self.arguments,
             unset: &UNSET,
@@ -95,9 +95,7 @@ impl Program {
             mask: start.mask,
             ignore_chld: start.ignore_chld,
             open_files: start.open_files,
-        });
-        spawn::release_stack();
-        started
+        })
     }
 }
 

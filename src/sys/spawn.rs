@@ -106,9 +106,10 @@ pub fn spawn(program: &Program<'_>) -> io::Result<i32> {
 pub fn release_stack() {
     const PAGE: usize = 4096;
     const REACH: usize = 15 * PAGE;
+    // More than this very frame and what the call below need.
+    const DISTANCE: usize = 512;
     let here = 0_u8;
-    // One page of distance: this very frame, and what the call below needs.
-    let end = (&raw const here).map_addr(|address| (address & !(PAGE - 1)) - PAGE);
+    let end = (&raw const here).map_addr(|address| (address - DISTANCE) & !(PAGE - 1));
     let start = end.map_addr(|address| address - REACH);
     // SAFETY: stacks grow downwards: below the current frame there is nothing that anybody will read.
     unsafe { libc::madvise(start.cast_mut().cast(), REACH, libc::MADV_DONTNEED) };
