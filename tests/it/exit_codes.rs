@@ -1,0 +1,111 @@
+//! What kapo exits with: the command's own code, or one that tells why there was none.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use crate::harness::{Kapo, command_name, kapo, kapo_on_a_free_port, run_to_the_end, wait_for};
+
+#[test]
+fn all_256_codes_are_passed_on() {
+    for code in 0..=255 {
+        let mut kapo = Kapo::launch(kapo_on_a_free_port(["run", "sh", "-c", &format!("exit {code}")]));
+        kapo.expect_exit(code);
+    }
+}
+
+#[test]
+fn a_command_that_a_signal_ended_gives_128_and_its_number() {
+    // Those whose default is to end a process; 32 and 33 can be sent by number as well.
+    let ending = (1..=64).filter(|n| ![17, 18, 19, 20, 21, 22, 23, 28].contains(n));
+    for signal in ending {
+        let mut kapo = Kapo::start(["run", "sh", "-c", "ulimit -c 0; exec sleep 60"]);
+        let command = kapo.command_pid();
+        wait_for("sh has become sleep", || command_name(command) == "sleep");
+        kapo::sys::signal::send(command, signal).unwrap();
+        kapo.expect_exit(128 + signal);
+    }
+}
+
+#[test]
+fn a_ttl_that_passed_gives_124_whatever_the_command_says() {
+    Kapo::start(["run", "--ttl", "50ms", "sleep", "60"]).expect_exit(124);
+    Kapo::start(["run", "--ttl", "50ms", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.02; done"])
+        .expect_exit(124);
+}
+
+#[test]
+fn a_command_that_is_missing_gives_127() {
+    let folder = TempDir::new().unwrap();
+    let missing = folder.path().join("missing").into_os_string().into_string().unwrap();
+    let dangling = folder.path().join("dangling");
+    std::os::unix::fs::symlink(&missing, &dangling).unwrap();
+    for (command, reason) in [
+        (missing.as_str(), "No such file or directory"),
+        ("kapo-has-no-such-command", "No such file or directory"),
+        ("", "No such file or directory"),
+        (dangling.to_str().unwrap(), "No such file or directory"),
+    ] {
+        let (code, stdout, stderr) = run_to_the_end(kapo_on_a_free_port(["-q", "run", command]));
+        assert_eq!((code, stdout.as_str()), (Some(127), ""), "{command}");
+        assert_eq!(stderr, format!("kapo: cannot execute {command}: {reason}\n"));
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_gives_126() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
+    let write = |name: &str, text: &[u8], mode| {
+        fs::write(path(name), text).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+        path(name)
+    };
+    for (command, reason) in [
+        (path(""), "Permission denied"),
+        (write("without-x", b"#!/bin/sh\n", 0o644), "Permission denied"),
+        (write("no-program", b"\x7fELF, but not really", 0o755), "Exec format error"),
+        (write("empty", b"", 0o755), "Exec format error"),
+    ] {
+        let (code, _, stderr) = run_to_the_end(kapo_on_a_free_port(["-q", "run", &command]));
+        assert_eq!(code, Some(126), "{command}: {stderr}");
+        assert_eq!(stderr, format!("kapo: cannot execute {command}: {reason}\n"));
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_gives_125_and_nothing_is_started() {
+    let folder = TempDir::new().unwrap();
+    let marker = folder.path().join("started");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let touch = ["run", "touch", marker.to_str().unwrap()];
+    let (code, stdout, stderr) =
+        run_to_the_end(kapo(["--interface", "127.0.0.1", "--port", &port].into_iter().chain(touch)));
+    assert_eq!((code, stdout.as_str()), (Some(125), ""));
+    assert_eq!(stderr, format!("kapo: cannot bind 127.0.0.1:{port}: Address already in use\n"));
+    assert!(!marker.exists());
+    // The marker is one: where the port is free, it appears.
+    drop(taken);
+    let (code, ..) =
+        run_to_the_end(kapo(["--interface", "127.0.0.1", "--port", &port].into_iter().chain(touch)));
+    assert_eq!(code, Some(0));
+    assert!(marker.exists());
+}
+
+#[test]
+fn codes_and_signals_named_as_success_give_0() {
+    for (codes, script, code) in [
+        ("143", "kill $$", 0),
+        ("TERM", "kill $$", 0),
+        ("TERM", "exit 143", 143),
+        ("3,4", "exit 4", 0),
+        ("3,4", "exit 5", 5),
+        ("KILL", "kill $$", 143),
+    ] {
+        Kapo::launch(kapo_on_a_free_port(["run", "--success-exit", codes, "sh", "-c", script]))
+            .expect_exit(code);
+    }
+}

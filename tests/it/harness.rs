@@ -1,0 +1,349 @@
+//! One kapo under test: started on a port of its own, asked, signalled, waited for; gone at the end of the test, with
+//! all that it started. When a test fails, what was run and what it said are printed.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a condition may take. Far more than it needs: it is reached by failures only.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// The program: what `KAPO_BIN` names, else the one that cargo has built.
+pub fn binary() -> PathBuf {
+    std::env::var_os("KAPO_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kapo")), PathBuf::from)
+}
+
+/// `program` with the environment that all tests start from: nothing in it is meant for kapo.
+pub fn clean(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let name_of_ours = name.to_string_lossy();
+        let for_kapo =
+            ["KAPO_", "LISTEN_", "WATCHDOG_"].iter().any(|prefix| name_of_ours.starts_with(prefix));
+        if for_kapo || name == "NOTIFY_SOCKET" {
+            command.env_remove(&name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// kapo with these words and nothing else.
+pub fn kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+    let mut command = clean(binary());
+    command.args(words);
+    command
+}
+
+/// kapo on a port of 127.0.0.1 that the kernel chooses.
+pub fn kapo_on_a_free_port<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+    let mut command = kapo(["--port", "0", "--interface", "127.0.0.1"]);
+    command.args(words);
+    command
+}
+
+/// kapo by way of `sh`, which runs `preparation` first and then becomes kapo, in the same process.
+pub fn kapo_after<S: AsRef<OsStr>>(preparation: &str, words: impl IntoIterator<Item = S>) -> Command {
+    let mut command = clean("sh");
+    command.arg("-c").arg(format!("{preparation}\nexec \"$@\"")).arg("sh").arg(binary());
+    command.args(["--port", "0", "--interface", "127.0.0.1"]).args(words);
+    command
+}
+
+/// Has `what` run in the new process, right before it becomes the program. `what` may only make system calls.
+pub fn before_exec(
+    command: &mut Command,
+    what: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+) -> &mut Command {
+    // SAFETY: the closures of these tests make system calls and neither allocate nor lock.
+    #[expect(unsafe_code, reason = "there is no safe way to begin a process with another mask or terminal")]
+    unsafe {
+        command.pre_exec(what)
+    }
+}
+
+/// Looks again and again until `condition` holds; fails when it does not for very long.
+#[expect(clippy::disallowed_methods, reason = "the one place where tests wait")]
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LIMIT, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The clock of tests.
+#[expect(clippy::disallowed_methods, reason = "tests see how long things take")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// An answer, taken apart.
+#[derive(Debug)]
+pub struct Answer {
+    /// 200 and so on.
+    pub status: u16,
+    /// Status line and fields.
+    pub head: String,
+    /// What follows.
+    pub body: String,
+}
+
+impl Answer {
+    /// Takes one whole answer apart.
+    pub fn parse(bytes: &[u8]) -> Answer {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status in {head:?}"));
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    /// The value of a field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let wanted = |line: &&str| line.split(':').next().is_some_and(|n| n.eq_ignore_ascii_case(name));
+        let mut lines = self.head.lines().skip(1).filter(wanted);
+        let value = lines.next()?.split_once(':')?.1.trim();
+        assert_eq!(lines.next(), None, "{name} comes once in {}", self.head);
+        Some(value)
+    }
+}
+
+/// A running kapo.
+pub struct Kapo {
+    child: Child,
+    pid: i32,
+    folder: TempDir,
+    words: String,
+    ended: Option<ExitStatus>,
+    address: Option<SocketAddr>,
+}
+
+impl Kapo {
+    /// `kapo WORDS` on a free port; returns once it listens.
+    pub fn start<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Kapo {
+        Kapo::launch(kapo_on_a_free_port(words)).listening()
+    }
+
+    /// Starts what is not known to listen, or will not.
+    pub fn launch(mut command: Command) -> Kapo {
+        let folder = TempDir::new().unwrap();
+        command.stdout(File::create(folder.path().join("stdout")).unwrap());
+        command.stderr(File::create(folder.path().join("stderr")).unwrap());
+        Kapo::launch_with_its_outputs(command, folder)
+    }
+
+    /// The same where stdout and stderr are the test's affair.
+    pub fn launch_with_its_outputs(mut command: Command, folder: TempDir) -> Kapo {
+        let child = command.spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        Kapo { child, pid, folder, words: format!("{command:?}"), ended: None, address: None }
+    }
+
+    /// Waits until it has said where it listens.
+    pub fn listening(mut self) -> Kapo {
+        let mut address = None;
+        self.wait_for("it says where it listens", |kapo| {
+            address = kapo.addresses().first().and_then(|address| address.parse().ok());
+            address.is_some()
+        });
+        self.address = address;
+        self
+    }
+
+    /// All addresses that the log names.
+    pub fn addresses(&self) -> Vec<String> {
+        let log = self.stderr();
+        let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
+        let named = complete.lines().filter_map(|line| line.split_once("msg=\"listening\" address="));
+        named.map(|(_, address)| address.trim_matches('"').to_owned()).collect()
+    }
+
+    /// kapo's own process.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// kapo is `pid`, as what was launched only led to it.
+    pub fn is_really(&mut self, pid: i32) {
+        self.pid = pid;
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("this kapo was waited for")
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_write_timeout(Some(LIMIT)).unwrap();
+        stream
+    }
+
+    /// Sends `request` on a new connection; all that comes back until the end.
+    pub fn exchange(&self, request: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect();
+        stream.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap_or_else(|e| panic!("{e} after {answer:?}"));
+        answer
+    }
+
+    /// `GET path`.
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path)
+    }
+
+    /// Any method.
+    pub fn ask(&self, method: &str, path: &str) -> Answer {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        Answer::parse(&self.exchange(request.as_bytes()))
+    }
+
+    /// The one object of the status document.
+    pub fn status(&self) -> Value {
+        let answer = self.get("/");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let mut document: Value = serde_json::from_str(&answer.body).unwrap();
+        document[0].take()
+    }
+
+    /// Waits until the document is as wanted, and returns it.
+    pub fn wait_for_status(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+        let mut status = Value::Null;
+        wait_for(what, || {
+            status = self.status();
+            wanted(&status)
+        });
+        status
+    }
+
+    /// The command's pid, out of the document.
+    pub fn command_pid(&self) -> i32 {
+        let status = self.wait_for_status("the command runs", |status| status["Pid"] != 0);
+        i32::try_from(status["Pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// Sends kapo a signal.
+    pub fn signal(&self, signal: i32) {
+        kapo::sys::signal::send(self.pid, signal).unwrap();
+    }
+
+    /// As [`wait_for`], and fails at once when kapo has ended meanwhile.
+    pub fn wait_for(&mut self, what: &str, mut condition: impl FnMut(&Kapo) -> bool) {
+        wait_for(what, || {
+            let ended = self.try_wait();
+            let holds = condition(self);
+            assert!(holds || ended.is_none(), "kapo ended ({ended:?}) before {what}");
+            holds
+        });
+    }
+
+    /// Waits for what it writes to stdout.
+    pub fn wait_for_stdout(&mut self, text: &str) {
+        self.wait_for(&format!("stdout has {text:?}"), |kapo| kapo.stdout().contains(text));
+    }
+
+    /// Whether it has ended, and how.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().unwrap();
+        }
+        self.ended
+    }
+
+    /// Waits for its end and compares the exit code.
+    pub fn expect_exit(&mut self, code: i32) {
+        let mut ended = None;
+        wait_for("kapo ends", || {
+            ended = self.try_wait();
+            ended.is_some()
+        });
+        let ended = ended.unwrap();
+        assert_eq!(ended.code(), Some(code), "signal {:?}", ended.signal());
+    }
+
+    /// What it wrote to stdout so far.
+    pub fn stdout(&self) -> String {
+        self.said("stdout")
+    }
+
+    /// What it wrote to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.said("stderr")
+    }
+
+    fn said(&self, stream: &str) -> String {
+        let bytes = fs::read(self.folder.path().join(stream)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A folder that goes with the test.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+}
+
+impl Drop for Kapo {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("ran: {}\nended: {:?}", self.words, self.ended);
+            eprintln!("--- stdout\n{}--- stderr\n{}---", self.stdout(), self.stderr());
+        }
+        if self.try_wait().is_none() {
+            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid));
+            for child in children.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()) {
+                let child: i32 = child;
+                // Whoever is gone already needs no signal.
+                let _ = kapo::sys::signal::send(-child, 9);
+                let _ = kapo::sys::signal::send(child, 9);
+            }
+            let _ = kapo::sys::signal::send(self.pid, 9);
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Runs to the end: exit code, stdout, stderr.
+pub fn run_to_the_end(command: Command) -> (Option<i32>, String, String) {
+    let mut kapo = Kapo::launch(command);
+    let mut ended = None;
+    wait_for("it ends", || {
+        ended = kapo.try_wait();
+        ended.is_some()
+    });
+    (ended.unwrap().code(), kapo.stdout(), kapo.stderr())
+}
+
+/// A line of /proc/PID/status.
+pub fn proc_status(pid: i32, name: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+/// The letter of its state: R, S, T, Z; `None`: there is no such process.
+pub fn process_state(pid: i32) -> Option<char> {
+    proc_status(pid, "State")?.chars().next()
+}
+
+/// Whether there is a process of that number that has not ended.
+pub fn lives(pid: i32) -> bool {
+    process_state(pid).is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// What the kernel calls it.
+pub fn command_name(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,8 @@
+//! kapo as its users meet it: the real program, real processes, signals, sockets and terminals. One binary, so that
+//! there is one link and all cases run side by side.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that is wrong shall fail loudly")]
+
+mod harness;
+
+mod exit_codes;
+mod run;

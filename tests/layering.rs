@@ -1,0 +1,135 @@
+//! No layer names what it must not. Each rule is a part of the source tree and the words that may not occur there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where `words` are forbidden: in all files whose path under src/ begins with one of `inside` and with none of
+/// `but`.
+struct Rule {
+    inside: &'static [&'static str],
+    but: &'static [&'static str],
+    words: &'static [&'static str],
+}
+
+const RULES: &[Rule] = &[
+    // Logic is pure: no descriptor, no clock, no system call, nobody above it.
+    Rule {
+        inside: &["logic/"],
+        but: &[],
+        words: &[
+            "crate::driver",
+            "crate::sys",
+            "crate::cli",
+            "rustix",
+            "mio::",
+            "libc::",
+            "std::fs",
+            "std::process",
+            "std::thread",
+            "std::env",
+            "std::os",
+            "TcpStream",
+            "TcpListener",
+            "UdpSocket",
+            "UnixStream",
+            "UnixListener",
+            "UnixDatagram",
+            "io::stdin",
+            "io::stdout",
+            "io::stderr",
+            "Instant::now",
+            "SystemTime::now",
+            "println!",
+        ],
+    },
+    // What the user says is read without asking anybody.
+    Rule {
+        inside: &["cli/", "config.rs", "error.rs", "signal.rs"],
+        but: &[],
+        words: &[
+            "crate::driver",
+            "crate::sys",
+            "crate::logic",
+            "rustix",
+            "mio::",
+            "libc::",
+            "std::process",
+            "std::fs",
+        ],
+    },
+    Rule { inside: &["config.rs", "error.rs", "signal.rs"], but: &[], words: &["crate::cli"] },
+    // Driver gets its orders as a Config.
+    Rule { inside: &["driver/"], but: &[], words: &["crate::cli", "libc::", "serde_json"] },
+    // Sys knows nothing of ours.
+    Rule {
+        inside: &["sys/"],
+        but: &["sys/entry.rs"],
+        words: &["crate::", "kapo::", "mio::", "super::super"],
+    },
+    // The entry is compiled into the program, and calls its start.
+    Rule { inside: &["sys/entry.rs"], but: &[], words: &["kapo::", "mio::", "super::"] },
+    // Each dependency has an address.
+    Rule { inside: &[""], but: &["sys/"], words: &["unsafe ", "unsafe(", "unsafe_code", "libc::"] },
+    Rule { inside: &[""], but: &["driver/"], words: &["mio::"] },
+    Rule {
+        inside: &[""],
+        but: &["logic/http/request.rs", "driver/client/exchange.rs"],
+        words: &["httparse::"],
+    },
+    Rule { inside: &[""], but: &["sys/clock.rs"], words: &["Instant::now", "SystemTime::now"] },
+    Rule {
+        inside: &[""],
+        but: &[],
+        words: &["thread::spawn", "thread::sleep", "set_var", "todo!(", "unimplemented!("],
+    },
+];
+
+/// Every source file under `folder`, tests left out: these may look at files and clocks.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the source tree is readable") {
+        let path = entry.expect("the source tree is readable").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && name != "tests" {
+            sources(&path, found);
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            found.push(path);
+        }
+    }
+}
+
+/// The lines that are code of the program, with their numbers: no comments, nothing from the unit tests on.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().zip(1..).map(|(line, number)| (number, line));
+    let of_the_program = lines.take_while(|(_, line)| *line != "#[cfg(test)]");
+    of_the_program.filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn no_layer_names_what_it_must_not() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut wrong = Vec::new();
+    for rule in RULES {
+        let mut covered = 0;
+        for file in &files {
+            let name = file.strip_prefix(&root).expect("found below it").to_string_lossy();
+            let under = |places: &[&str]| places.iter().any(|place| name.starts_with(place));
+            if !under(rule.inside) || under(rule.but) {
+                continue;
+            }
+            covered += 1;
+            let text = fs::read_to_string(file).expect("the source tree is readable");
+            for (number, line) in code(&text) {
+                wrong.extend(
+                    rule.words
+                        .iter()
+                        .filter(|word| line.contains(*word))
+                        .map(|word| format!("src/{name}:{number} names {word}")),
+                );
+            }
+        }
+        assert!(covered > 0, "no file is under {:?}: the rule guards nothing", rule.inside);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
