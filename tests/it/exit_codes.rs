@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, command_name, kapo, kapo_on_a_free_port, run_to_the_end, wait_for};
+use crate::harness::{Kapo, command_name, kapo, kapo_on_a_free_port, run_to_the_end, signal_mask, wait_for};
 
 #[test]
 fn all_256_codes_are_passed_on() {
@@ -24,6 +24,11 @@ fn a_command_that_a_signal_ended_gives_128_and_its_number() {
         let mut kapo = Kapo::start(["run", "sh", "-c", "ulimit -c 0; exec sleep 60"]);
         let command = kapo.command_pid();
         wait_for("sh has become sleep", || command_name(command) == "sleep");
+        // Whoever started us by glibc's posix_spawn has left 32 and 33 ignored, and that is handed down.
+        if signal_mask(command, "SigIgn") & (1 << (signal - 1)) != 0 {
+            assert!(signal == 32 || signal == 33, "{signal} is ignored");
+            continue;
+        }
         kapo::sys::signal::send(command, signal).unwrap();
         kapo.expect_exit(128 + signal);
     }

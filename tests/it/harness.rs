@@ -172,11 +172,6 @@ impl Kapo {
         self.pid
     }
 
-    /// kapo is `pid`, as what was launched only led to it.
-    pub fn is_really(&mut self, pid: i32) {
-        self.pid = pid;
-    }
-
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address.expect("this kapo was waited for")
@@ -287,11 +282,6 @@ impl Kapo {
         let bytes = fs::read(self.folder.path().join(stream)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
-
-    /// A folder that goes with the test.
-    pub fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
-    }
 }
 
 impl Drop for Kapo {
@@ -331,6 +321,12 @@ pub fn proc_status(pid: i32, name: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
+}
+
+/// A mask of signals in /proc/PID/status: bit n-1 is signal n.
+pub fn signal_mask(pid: i32, name: &str) -> u64 {
+    let text = proc_status(pid, name).unwrap_or_else(|| panic!("{pid} has no {name}"));
+    u64::from_str_radix(&text, 16).unwrap()
 }
 
 /// The letter of its state: R, S, T, Z; `None`: there is no such process.

@@ -6,3 +6,4 @@ mod harness;
 
 mod exit_codes;
 mod run;
+mod signals;

@@ -1,0 +1,378 @@
+//! Signals to kapo reach the command, all of them and as `--rewrite-signal` says; those that ask for an end bring one.
+
+use serde_json::json;
+
+use crate::harness::{
+    Kapo, before_exec, command_name, kapo_after, kapo_on_a_free_port, lives, proc_status, process_state,
+    signal_mask, wait_for,
+};
+
+const HUP: i32 = 1;
+const INT: i32 = 2;
+const QUIT: i32 = 3;
+const KILL: i32 = 9;
+const USR1: i32 = 10;
+const USR2: i32 = 12;
+const TERM: i32 = 15;
+const CHLD: i32 = 17;
+const CONT: i32 = 18;
+const STOP: i32 = 19;
+const TSTP: i32 = 20;
+const TTIN: i32 = 21;
+const TTOU: i32 = 22;
+
+/// Words of a shell that says `ready` once its traps are set, then goes on as `then` says.
+fn shell(traps: &str, then: &str) -> [String; 4] {
+    ["run".to_owned(), "bash".to_owned(), "-c".to_owned(), format!("{traps}\necho ready\n{then}")]
+}
+
+/// A loop that notices traps soon.
+const FOREVER: &str = "while :; do sleep 0.01; done";
+
+fn started(words: &[String]) -> Kapo {
+    let mut kapo = Kapo::start(words);
+    kapo.wait_for_stdout("ready\n");
+    kapo
+}
+
+fn is_pending(pid: i32, signal: i32) -> bool {
+    (signal_mask(pid, "ShdPnd") | signal_mask(pid, "SigPnd")) & (1 << (signal - 1)) != 0
+}
+
+/// kapo whose command was started with every signal blocked, so that those which arrive can be seen waiting.
+fn with_all_blocked(words: &[&str]) -> Kapo {
+    let mut command = kapo_on_a_free_port(words);
+    before_exec(&mut command, || kapo::sys::signal::block_all().map(drop));
+    Kapo::launch(command).listening()
+}
+
+#[test]
+fn every_signal_that_a_process_sends_arrives_at_the_command() {
+    let mut kapo = with_all_blocked(&["run", "sleep", "60"]);
+    let command = kapo.command_pid();
+    for signal in (1..=64).filter(|n| ![KILL, STOP, CHLD].contains(n)) {
+        assert!(!is_pending(command, signal), "{signal} is there already");
+        kapo.signal(signal);
+        wait_for(&format!("signal {signal} arrives"), || is_pending(command, signal));
+        if [TSTP, TTIN, TTOU].contains(&signal) {
+            wait_for("kapo stops itself", || process_state(kapo.pid()) == Some('T'));
+            kapo.signal(CONT);
+            // To continue takes away what would stop.
+            wait_for("it is continued", || is_pending(command, CONT) && !is_pending(command, signal));
+        }
+    }
+    assert!(lives(command));
+    kapo::sys::signal::send(command, KILL).unwrap();
+    kapo.expect_exit(128 + KILL);
+}
+
+#[test]
+fn the_command_acts_on_signals_as_if_they_were_sent_to_it() {
+    let names = ["HUP", "USR1", "USR2", "ALRM", "WINCH", "RTMIN", "RTMAX", "PIPE", "URG"];
+    let traps: Vec<String> = names.iter().map(|name| format!("trap 'echo got {name}' {name}")).collect();
+    let mut kapo = started(&shell(&traps.join("\n"), FOREVER));
+    for (name, signal) in names.into_iter().zip([HUP, USR1, USR2, 14, 28, 34, 64, 13, 23]) {
+        kapo.signal(signal);
+        kapo.wait_for_stdout(&format!("got {name}\n"));
+    }
+    assert_eq!(kapo.stdout().lines().count(), 1 + names.len(), "once each");
+}
+
+#[test]
+fn term_ends_a_whole_pipeline() {
+    let mut kapo = Kapo::start(["run", "sh", "-c", "sleep 61 | sleep 62 | sleep 63"]);
+    let shell = kapo.command_pid();
+    let children = || -> Vec<i32> {
+        let text =
+            std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap_or_default();
+        text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    };
+    wait_for("all three run", || {
+        let children = children();
+        children.len() == 3 && children.iter().all(|pid| command_name(*pid) == "sleep")
+    });
+    let sleeping = children();
+    kapo.signal(TERM);
+    kapo.expect_exit(128 + TERM);
+    wait_for("all are gone", || !sleeping.iter().any(|pid| lives(*pid)));
+}
+
+#[test]
+fn a_single_child_alone_gets_the_signal() {
+    let script = "trap '' TERM; (trap 'echo grandchild; exit' TERM; echo ready; while :; do sleep 0.01; done) & \
+                  trap 'echo child' TERM; while ! wait; do :; done; sleep 60";
+    let mut kapo = Kapo::start(["run", "--single-child", "bash", "-c", script]);
+    kapo.wait_for_stdout("ready\n");
+    kapo.signal(TERM);
+    kapo.wait_for_stdout("child\n");
+    assert!(!kapo.stdout().contains("grandchild"), "{}", kapo.stdout());
+}
+
+#[test]
+fn each_of_the_stop_signals_ends_kapo_with_its_command() {
+    for signal in [TERM, INT, QUIT] {
+        let mut kapo = Kapo::start(["supervise", "--wait", "0", "sh", "-c", "ulimit -c 0; exec sleep 60"]);
+        let command = kapo.command_pid();
+        wait_for("sh has become sleep", || command_name(command) == "sleep");
+        kapo.signal(signal);
+        kapo.expect_exit(128 + signal);
+        assert!(!lives(command));
+    }
+}
+
+#[test]
+fn who_asked_to_stop_is_in_the_document_as_the_kernel_told() {
+    let kapo = started(&shell("trap '' TERM", FOREVER));
+    assert_eq!(kapo.status()["StopSignalFrom"], json!(null));
+    assert_eq!(kapo.get("/readyz").status, 200);
+    let status = std::process::Command::new("sh")
+        .args(["-c", &format!("echo $$; kill -TERM {}", kapo.pid())])
+        .output()
+        .unwrap();
+    let sender: i32 = String::from_utf8(status.stdout).unwrap().trim().parse().unwrap();
+    let status = kapo.wait_for_status("it is asked to stop", |status| !status["StopSignalFrom"].is_null());
+    let uid = rustix::process::getuid().as_raw();
+    assert_eq!(status["StopSignalFrom"], json!({"Signal": "SIGTERM", "Pid": sender, "Uid": uid}));
+    assert_eq!(status["Status"], "running");
+    let ready = kapo.get("/readyz");
+    assert_eq!(ready.status, 503, "it is being stopped");
+    assert_eq!(kapo.get("/livez").status, 200);
+}
+
+#[test]
+fn the_uid_of_another_user_is_told() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    let mut command = kapo_on_a_free_port(shell("trap '' TERM", FOREVER));
+    std::os::unix::process::CommandExt::uid(&mut command, 12345);
+    let mut kapo = Kapo::launch(command).listening();
+    kapo.wait_for_stdout("ready\n");
+    let mut killer = std::process::Command::new("sh");
+    killer.args(["-c", &format!("kill -TERM {}", kapo.pid())]);
+    std::os::unix::process::CommandExt::uid(&mut killer, 12345);
+    assert!(killer.status().unwrap().success());
+    let status = kapo.wait_for_status("it is asked to stop", |status| !status["StopSignalFrom"].is_null());
+    assert_eq!(status["StopSignalFrom"]["Uid"], 12345);
+}
+
+#[test]
+fn after_its_ttl_a_deaf_command_is_killed() {
+    let mut words =
+        vec!["--ttl".to_owned(), "100ms".to_owned(), "--kill-after".to_owned(), "200ms".to_owned()];
+    let shell = shell("trap 'echo heard' TERM", FOREVER);
+    words.insert(0, shell[0].clone());
+    words.extend_from_slice(&shell[1..]);
+    let begin = crate::harness::now();
+    let mut kapo = Kapo::start(&words);
+    let command = kapo.command_pid();
+    kapo.expect_exit(124);
+    assert!(begin.elapsed().as_millis() >= 300, "{:?}", begin.elapsed());
+    assert_eq!(kapo.stdout(), "ready\nheard\n");
+    assert!(!lives(command));
+}
+
+#[test]
+fn the_ttl_sends_the_stop_signal_that_was_asked_for() {
+    let mut words = shell("trap 'echo usr1; exit' USR1", FOREVER).to_vec();
+    words.splice(1..1, ["--ttl", "1s", "--stop-signal", "USR1"].map(str::to_owned));
+    let mut kapo = started(&words);
+    kapo.expect_exit(124);
+    assert_eq!(kapo.stdout(), "ready\nusr1\n");
+}
+
+#[test]
+fn the_whole_group_is_killed_at_the_end_of_a_ttl() {
+    let script = "(trap '' TERM; echo $BASHPID; while :; do sleep 0.01; done) & sleep 60";
+    let mut kapo = Kapo::start(["run", "--ttl", "400ms", "bash", "-c", script]);
+    kapo.wait_for("the deaf one says its pid", |kapo| kapo.stdout().ends_with('\n'));
+    let deaf: i32 = kapo.stdout().trim().parse().unwrap();
+    kapo.expect_exit(124);
+    wait_for("the deaf one is gone", || !lives(deaf));
+}
+
+#[test]
+fn after_a_signal_from_outside_only_an_explicit_kill_after_escalates() {
+    // Without: it is left alone for as long as it wants.
+    let mut patient = started(&shell("trap 'echo heard' TERM", FOREVER));
+    patient.signal(TERM);
+    patient.wait_for_stdout("heard\n");
+    // With: killed, and the code tells so.
+    let mut words = shell("trap 'echo heard' TERM", FOREVER).to_vec();
+    words.splice(1..1, ["--kill-after", "100ms"].map(str::to_owned));
+    let mut kapo = started(&words);
+    let begin = crate::harness::now();
+    kapo.signal(TERM);
+    kapo.expect_exit(128 + KILL);
+    assert!(begin.elapsed().as_millis() >= 100, "{:?}", begin.elapsed());
+    assert_eq!(kapo.stdout(), "ready\nheard\n");
+    assert!(lives(patient.command_pid()));
+}
+
+#[test]
+fn rewritten_signals_arrive_as_what_they_became() {
+    let traps = "trap 'echo usr2' USR2\ntrap 'echo usr1' USR1\ntrap 'echo hup' HUP\ntrap 'echo int' INT";
+    let mut words = shell(traps, FOREVER).to_vec();
+    words.splice(
+        1..1,
+        ["--rewrite-signal", "USR1:USR2,HUP:0", "--rewrite-signal", "TERM:INT"].map(str::to_owned),
+    );
+    let mut kapo = started(&words);
+    kapo.signal(USR1);
+    kapo.wait_for_stdout("usr2\n");
+    kapo.signal(HUP);
+    kapo.signal(USR2);
+    kapo.wait_for_stdout("usr2\nusr2\n");
+    kapo.signal(TERM);
+    kapo.wait_for_stdout("int\n");
+    assert_eq!(kapo.stdout(), "ready\nusr2\nusr2\nint\n");
+    // TERM asks for an end, whatever it is rewritten to.
+    assert_eq!(kapo.status()["StopSignalFrom"]["Signal"], "SIGTERM");
+}
+
+#[test]
+fn a_stop_signal_rewritten_to_nothing_still_prevents_the_next_run() {
+    let mut kapo = Kapo::start([
+        "supervise",
+        "--wait",
+        "0",
+        "--rewrite-signal",
+        "TERM:0",
+        "sh",
+        "-c",
+        "read x < /dev/null; sleep 0.3",
+    ]);
+    kapo.signal(TERM);
+    kapo.expect_exit(0);
+    assert_eq!(
+        kapo.stderr().matches("msg=started").count() + kapo.stderr().matches("msg=\"started\"").count(),
+        1
+    );
+}
+
+#[test]
+fn hup_from_a_process_is_only_passed_on() {
+    let mut kapo = started(&shell("trap 'echo reload' HUP", FOREVER));
+    kapo.signal(HUP);
+    kapo.wait_for_stdout("reload\n");
+    kapo.signal(HUP);
+    kapo.wait_for_stdout("reload\nreload\n");
+    let status = kapo.status();
+    assert_eq!(status["StopSignalFrom"], json!(null));
+    assert_eq!(kapo.get("/readyz").status, 200);
+}
+
+#[test]
+fn hup_ends_a_command_that_does_not_handle_it_and_supervise_starts_it_anew() {
+    let mut kapo = Kapo::start(["supervise", "--wait", "0", "sleep", "60"]);
+    kapo.signal(HUP);
+    kapo.wait_for_status("it runs again", |status| status["Restarts"] == 1 && status["Status"] == "running");
+    kapo.signal(TERM);
+    kapo.expect_exit(128 + TERM);
+}
+
+#[test]
+fn stop_and_continue_hold_for_kapo_and_command() {
+    for signal in [TSTP, TTIN, TTOU] {
+        let mut kapo = Kapo::start(["run", "sleep", "60"]);
+        let command = kapo.command_pid();
+        wait_for("it runs", || command_name(command) == "sleep");
+        // In an orphaned group the kernel ignores TSTP; kapo in the session of the command is what keeps it from that.
+        kapo.signal(signal);
+        wait_for("kapo is stopped", || process_state(kapo.pid()) == Some('T'));
+        wait_for("the command is stopped", || process_state(command) == Some('T'));
+        kapo.signal(CONT);
+        wait_for("the command goes on", || process_state(command) == Some('S'));
+        assert_eq!(kapo.status()["Status"], "running");
+        kapo.signal(TERM);
+        kapo.expect_exit(128 + TERM);
+    }
+}
+
+#[test]
+fn under_setsid_the_command_is_stopped_all_the_same() {
+    let mut kapo = Kapo::start(["run", "--setsid", "sleep", "60"]);
+    let command = kapo.command_pid();
+    wait_for("it runs", || command_name(command) == "sleep");
+    assert_eq!(proc_status(command, "NSsid"), Some(command.to_string()));
+    kapo.signal(TSTP);
+    wait_for("both are stopped", || [kapo.pid(), command].iter().all(|pid| process_state(*pid) == Some('T')));
+    kapo.signal(CONT);
+    wait_for("the command goes on", || process_state(command) == Some('S'));
+    kapo.signal(TERM);
+    kapo.expect_exit(128 + TERM);
+}
+
+#[test]
+fn continue_is_passed_on_once() {
+    let mut kapo = started(&shell("trap 'echo cont' CONT\ntrap 'echo usr1' USR1", FOREVER));
+    kapo.signal(TSTP);
+    wait_for("kapo is stopped", || process_state(kapo.pid()) == Some('T'));
+    kapo.signal(CONT);
+    kapo.wait_for_stdout("cont\n");
+    kapo.signal(USR1);
+    kapo.wait_for_stdout("usr1\n");
+    assert_eq!(kapo.stdout(), "ready\ncont\nusr1\n");
+}
+
+#[test]
+fn when_kapo_is_killed_the_command_gets_the_orphan_signal() {
+    for (words, signal) in [(vec![], "TERM"), (vec!["--orphan-signal", "USR1"], "USR1")] {
+        let mut all = shell(&format!("trap 'echo {signal}; exit' {signal}"), FOREVER).to_vec();
+        all.splice(1..1, words.into_iter().map(str::to_owned));
+        let mut kapo = started(&all);
+        let command = kapo.command_pid();
+        kapo.signal(KILL);
+        wait_for("the command is gone", || !lives(command));
+        wait_for("kapo is gone", || kapo.try_wait().is_some());
+        assert_eq!(kapo.stdout(), format!("ready\n{signal}\n"));
+    }
+}
+
+#[test]
+fn with_orphan_signal_0_the_command_lives_on() {
+    let mut kapo = Kapo::start(["run", "--orphan-signal", "0", "sleep", "60"]);
+    let command = kapo.command_pid();
+    wait_for("it runs", || command_name(command) == "sleep");
+    kapo.signal(KILL);
+    wait_for("kapo is gone", || kapo.try_wait().is_some());
+    let parent = || proc_status(command, "PPid").unwrap();
+    wait_for("somebody else is its parent", || parent() != kapo.pid().to_string());
+    assert!(lives(command));
+    kapo::sys::signal::send(command, KILL).unwrap();
+}
+
+#[test]
+fn when_kapos_parent_dies_kapo_gets_the_signal_that_was_asked_for() {
+    // The shell in front of kapo says kapo's pid and is then killed.
+    let command = kapo_after(
+        "\"$@\" & echo $!; wait; exit; true",
+        ["run", "--parent-death-signal", "TERM", "sleep", "60"],
+    );
+    let mut parent = Kapo::launch(command).listening();
+    parent.wait_for("it says kapo's pid", |kapo| kapo.stdout().ends_with('\n'));
+    let kapo: i32 = parent.stdout().trim().parse().unwrap();
+    let command = parent.command_pid();
+    assert_ne!(kapo, parent.pid());
+    parent.signal(KILL);
+    wait_for("kapo and command are gone", || !lives(kapo) && !lives(command));
+    assert!(parent.stderr().contains("asked to stop"), "{}", parent.stderr());
+}
+
+#[test]
+fn orphans_are_reaped_though_kapo_is_not_pid_1() {
+    // Each subshell leaves a child behind, which ends as a child of kapo's.
+    let script = "for i in $(seq 100); do (sleep 0.01 &); done; echo done; exec sleep 60";
+    let mut kapo = Kapo::start(["run", "bash", "-c", script]);
+    kapo.wait_for_stdout("done\n");
+    wait_for("all are reaped", || {
+        let metrics = kapo.get("/metrics").body;
+        let line =
+            metrics.lines().find(|line| line.starts_with("kapo_orphans_reaped_total ")).unwrap_or_default();
+        line.ends_with(" 100")
+    });
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", kapo.pid())).unwrap();
+    assert_eq!(children.trim(), kapo.command_pid().to_string());
+    assert_eq!(kapo.stderr().lines().count(), 2, "no log line for an orphan");
+}
