@@ -151,7 +151,7 @@ impl Job {
             Effect::Kill { signal, to } => self.kill(signal, to),
             Effect::Suspend => {
                 if let (Some(terminal), Some(pid)) = (&self.terminal, self.life.pid()) {
-                    terminal.take_back(group(pid));
+                    terminal.take_back(Some(group(pid)));
                 }
                 terminal::stop_ourselves();
             }
@@ -193,7 +193,7 @@ impl Job {
             Err(error) => {
                 self.capture.abandon(now, &stage.epoll, &mut stage.sinks);
                 if let Some(terminal) = &self.terminal {
-                    terminal.take_back(rustix::process::getpgrp());
+                    terminal.take_back(None);
                 }
                 let not_found = error.kind() == io::ErrorKind::NotFound;
                 Event::SpawnFailed { reason: reason(&error), not_found }
@@ -206,7 +206,7 @@ impl Job {
         let terminal = if self.options.setsid {
             Terminal::for_new_session()
         } else {
-            self.terminal.as_ref().map(AsFd::as_fd)
+            self.terminal.as_ref().filter(|terminal| terminal.is_at_hand()).map(AsFd::as_fd)
         };
         let start = Start {
             stdout: stdout.as_ref().map(AsFd::as_fd),
@@ -246,7 +246,7 @@ impl Job {
             Target::Process(pid) => sys::signal::send(pid.get(), number),
             Target::Group(pid) => {
                 // A command that has moved to another group would miss it.
-                if rustix::process::getpgid(Some(group(pid))).is_ok_and(|now| now != group(pid)) {
+                if sys::group::of(pid.get()).is_some_and(|now| now != pid.get()) {
                     let _ = sys::signal::send(pid.get(), number);
                 }
                 sys::signal::send(-pid.get(), number)
@@ -291,7 +291,7 @@ impl Job {
         // What it said before it ended was meant for this run.
         while self.listen_to_command(now, stage) {}
         if let Some(terminal) = &self.terminal {
-            terminal.take_back(group(pid));
+            terminal.take_back(Some(group(pid)));
         }
         let exit = match status {
             Status::Signaled { signal, core_dumped } => {
