@@ -172,6 +172,19 @@ impl Kapo {
         self.pid
     }
 
+    /// kapo is `pid`, as what was launched only led to it.
+    pub fn is_really(&mut self, pid: i32) {
+        self.pid = pid;
+    }
+
+    /// Waits until it answers at `address`, where it cannot say so.
+    pub fn at(mut self, address: &str) -> Kapo {
+        let address: SocketAddr = address.parse().unwrap();
+        self.wait_for("it listens", |_| TcpStream::connect(address).is_ok());
+        self.address = Some(address);
+        self
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address.expect("this kapo was waited for")
@@ -276,6 +289,11 @@ impl Kapo {
     /// What it wrote to stderr so far.
     pub fn stderr(&self) -> String {
         self.said("stderr")
+    }
+
+    /// The same, byte for byte.
+    pub fn stdout_bytes(&self) -> Vec<u8> {
+        fs::read(self.folder.path().join("stdout")).unwrap()
     }
 
     fn said(&self, stream: &str) -> String {

@@ -4,6 +4,9 @@
 
 mod harness;
 
+mod environment;
 mod exit_codes;
+mod pid1;
 mod run;
 mod signals;
+mod terminal;

@@ -1,0 +1,306 @@
+//! kapo on a terminal of its own: the command gets it, ^C and ^Z mean the command, and kapo gives it back.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use tempfile::TempDir;
+
+use crate::harness::{Kapo, before_exec, binary, clean, process_state, wait_for};
+
+/// A session on a pseudo-terminal; what is typed and what is shown.
+struct Session {
+    kapo: Kapo,
+    /// The master's side; reading it never waits.
+    master: std::fs::File,
+    shown: Screen,
+}
+
+/// What was shown and not yet looked for.
+struct Screen(String);
+
+impl Session {
+    /// Runs `command` as the leader of a session on a new terminal.
+    fn start(mut command: Command) -> Session {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let open = || -> Stdio {
+            let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+            rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap().into()
+        };
+        command.stdin(open()).stdout(open()).stderr(open());
+        command.env("PS1", "outer> ").env("TERM", "dumb").env_remove("PROMPT_COMMAND");
+        before_exec(&mut command, || {
+            rustix::process::setsid()?;
+            rustix::process::ioctl_tiocsctty(kapo::sys::stdio::standard()[0])?;
+            Ok(())
+        });
+        let kapo = Kapo::launch_with_its_outputs(command, TempDir::new().unwrap());
+        rustix::io::ioctl_fionbio(&master, true).unwrap();
+        Session { kapo, master: std::fs::File::from(master), shown: Screen(String::new()) }
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until `text` is shown, and forgets what was before it.
+    fn shows(&mut self, text: &str) {
+        wait_for(&format!("the terminal shows {text:?}"), || {
+            let mut buffer = [0; 4096];
+            // Nothing there, or EIO: nobody has it open any more.
+            while let Ok(length @ 1..) = self.master.read(&mut buffer) {
+                self.shown.0.push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+            self.shown.0.contains(text)
+        });
+        let end = self.shown.0.find(text).unwrap() + text.len();
+        self.shown.0.drain(..end);
+    }
+
+    /// The group in the foreground, as the master's side tells.
+    fn foreground(&self) -> i32 {
+        kapo::sys::group::foreground_of(self.master.as_fd()).unwrap()
+    }
+
+    /// Closes the master's side: the line is cut.
+    fn hangs_up(self) -> Kapo {
+        let Session { kapo, master, .. } = self;
+        drop(master);
+        kapo
+    }
+
+    fn waits_for_foreground(&self, wanted: i32) {
+        wait_for(&format!("{wanted} has the terminal"), || self.foreground() == wanted);
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the terminal shows {:?}", self.0);
+        }
+    }
+}
+
+/// bash without anybody's settings.
+fn shell() -> Command {
+    let mut command = clean("bash");
+    command.args(["--norc", "--noprofile", "--noediting", "-i"]);
+    command
+}
+
+/// kapo and its words as a line of a shell.
+fn line(words: &str) -> String {
+    format!("{} -q -i 127.0.0.1 -p 0 {words}\n", binary().display())
+}
+
+/// `kapo run WORDS` as the leader of its session.
+fn leader(words: &[&str]) -> Session {
+    let mut command = clean(binary());
+    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "run"]).args(words);
+    Session::start(command)
+}
+
+fn child_of(pid: i32) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+fn the_child_of(pid: i32) -> i32 {
+    let mut child = None;
+    wait_for(&format!("{pid} has a child"), || {
+        child = child_of(pid);
+        child.is_some()
+    });
+    child.unwrap()
+}
+
+#[test]
+fn a_shell_under_kapo_does_job_control() {
+    let mut session = leader(&["--", "bash", "--norc", "--noprofile", "--noediting", "-i"]);
+    session.shows("outer> ");
+    session.types("cat\n");
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    session.types("\x1a");
+    session.shows("Stopped");
+    session.shows("outer> ");
+    session.types("jobs\n");
+    session.shows("Stopped");
+    session.types("fg\n");
+    session.shows("fg\r\ncat\r\n");
+    session.types("again\n");
+    session.shows("again\r\nagain\r\n");
+    session.types("\x03");
+    session.shows("outer> ");
+    session.types("echo $?\n");
+    session.shows("\r\n130\r\n");
+    session.types("exit 7\n");
+    session.kapo.expect_exit(7);
+}
+
+#[test]
+fn interrupting_ends_command_and_kapo() {
+    let mut session = leader(&["--", "cat"]);
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    session.types("\x03");
+    session.kapo.expect_exit(130);
+}
+
+#[test]
+fn the_end_of_input_reaches_the_command() {
+    let mut session = leader(&["--", "cat"]);
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    session.types("\x04");
+    session.kapo.expect_exit(0);
+}
+
+#[test]
+fn a_shell_stops_and_resumes_kapo_like_any_job() {
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    session.types(&line("run -- cat"));
+    let kapo = the_child_of(session.kapo.pid());
+    let cat = the_child_of(kapo);
+    session.waits_for_foreground(cat);
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    for _ in 0..3 {
+        session.types("\x1a");
+        session.shows("Stopped");
+        session.shows("outer> ");
+        assert_eq!(session.foreground(), session.kapo.pid());
+        wait_for("both are stopped", || [kapo, cat].iter().all(|pid| process_state(*pid) == Some('T')));
+        session.types("fg\n");
+        session.waits_for_foreground(cat);
+        session.types("again\n");
+        session.shows("again\r\nagain\r\n");
+    }
+    session.types("\x03");
+    session.shows("outer> ");
+    assert_eq!(session.foreground(), session.kapo.pid());
+    session.types("echo $?\n");
+    session.shows("\r\n130\r\n");
+    session.types("exit\n");
+    session.kapo.expect_exit(0);
+}
+
+#[test]
+fn kapo_gives_the_terminal_back_at_the_end() {
+    // A shell without job control does not take it by itself.
+    let mut command = clean("sh");
+    command.arg("-c").arg(format!("{}read line; echo got $line", line("run -- true")));
+    let mut session = Session::start(command);
+    session.types("typed\n");
+    session.shows("got typed");
+    session.kapo.expect_exit(0);
+    let mut command = clean("sh");
+    command.arg("-c").arg(format!("{}read line; echo got $line", line("run -- no-such-command")));
+    let mut session = Session::start(command);
+    session.shows("cannot execute");
+    session.types("typed\n");
+    session.shows("got typed");
+    session.kapo.expect_exit(0);
+}
+
+#[test]
+fn in_the_background_kapo_leaves_the_terminal_alone() {
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    let background = line("supervise --wait 10ms -- sh -c 'exit 1'").replace('\n', " &\n");
+    session.types(&background);
+    session.shows("outer> ");
+    let kapo = the_child_of(session.kapo.pid());
+    // It starts again and again, and the shell keeps what it has.
+    for _ in 0..200 {
+        assert_eq!(session.foreground(), session.kapo.pid());
+        wait_for("it has been looked at", || process_state(kapo).is_some());
+    }
+    session.types("echo still here\n");
+    session.shows("\r\nstill here");
+    session.types("kill %1; wait; exit 3\n");
+    session.kapo.expect_exit(3);
+}
+
+#[test]
+fn put_into_the_background_kapo_does_not_take_the_terminal_for_the_next_run() {
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    session.types(&line("supervise --wait 10ms -- sleep 0.05"));
+    let kapo = the_child_of(session.kapo.pid());
+    wait_for("it has taken the terminal", || session.foreground() != session.kapo.pid());
+    session.types("\x1a");
+    session.shows("Stopped");
+    session.shows("outer> ");
+    session.types("bg\n");
+    session.shows("outer> ");
+    // Several starts later.
+    let begun = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let (mut last, mut changes) = (String::new(), 0);
+    wait_for("it was started ten times more", || {
+        assert_eq!(session.foreground(), session.kapo.pid());
+        let child = child_of(kapo).map(begun).unwrap_or_default();
+        let start = child.split(' ').next().unwrap_or_default().to_owned();
+        if !start.is_empty() && start != last {
+            changes += 1;
+            last = start;
+        }
+        changes > 10
+    });
+    session.types("kill %1; wait; exit 3\n");
+    session.kapo.expect_exit(3);
+}
+
+#[test]
+fn a_terminal_that_hangs_up_ends_command_and_kapo() {
+    // No new run after it, as the terminal will not come back.
+    let mut command = clean(binary());
+    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "supervise", "--wait", "0", "sleep", "60"]);
+    let session = Session::start(command);
+    the_child_of(session.kapo.pid());
+    let mut kapo = session.hangs_up();
+    kapo.expect_exit(129);
+}
+
+#[test]
+fn under_setsid_the_command_has_the_terminal_for_itself() {
+    let mut session = leader(&["--setsid", "--", "bash", "--norc", "--noprofile", "--noediting", "-i"]);
+    session.shows("outer> ");
+    session.types("cat\n");
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    session.types("\x1a");
+    session.shows("Stopped");
+    session.types("exit\n");
+    session.shows("stopped jobs");
+    session.types("exit 5\n");
+    session.kapo.expect_exit(5);
+}
+
+#[test]
+fn in_a_pid_namespace_of_its_own_kapo_gives_the_terminal_to_the_command() {
+    // unshare keeps the group, whose number means nothing inside.
+    let mut probe = Command::new("unshare");
+    let probed = probe.args(["--fork", "--pid", "--mount-proc", "true"]).stderr(Stdio::null()).status();
+    if !probed.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no PID namespace can be made here");
+        return;
+    }
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    session.types(&format!("unshare --fork --pid --mount-proc {}", line("run -- cat")));
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    session.types("\x03");
+    session.shows("outer> ");
+    session.types("echo $?\n");
+    session.shows("\r\n130\r\n");
+    session.types("exit\n");
+    session.kapo.expect_exit(0);
+}
