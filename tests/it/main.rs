@@ -4,8 +4,10 @@
 
 mod harness;
 
+mod bad_input;
 mod environment;
 mod exit_codes;
+mod idle;
 mod pid1;
 mod run;
 mod signals;
