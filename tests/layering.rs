@@ -27,7 +27,7 @@ const RULES: &[Rule] = &[
             "std::process",
             "std::thread",
             "std::env",
-            "std::os",
+            "std::os::fd",
             "TcpStream",
             "TcpListener",
             "UdpSocket",

@@ -103,12 +103,13 @@ pub fn spawn(program: &Program<'_>) -> io::Result<i32> {
 }
 
 /// Gives back the pages of our stack below the caller's frame, which a start has used and nothing will for long.
+#[inline(never)] // `here` must be in a frame of its own: in the caller's it may lie far above live variables.
 pub fn release_stack() {
     const PAGE: usize = 4096;
     const REACH: usize = 15 * PAGE;
-    // More than this very frame and what the call below need.
-    const DISTANCE: usize = 512;
-    let here = 0_u8;
+    // More than this very frame and what the call below need, which is some ten words.
+    const DISTANCE: usize = 1024;
+    let here = std::hint::black_box(0_u8);
     let end = (&raw const here).map_addr(|address| (address - DISTANCE) & !(PAGE - 1));
     let start = end.map_addr(|address| address - REACH);
     // SAFETY: stacks grow downwards: below the current frame there is nothing that anybody will read.
