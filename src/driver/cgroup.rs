@@ -72,8 +72,13 @@ fn contents(file: &OwnedFd) -> Option<String> {
     let mut buffer = [0; 1_024];
     loop {
         match rustix::io::pread(file, &mut buffer, u64::try_from(text.len()).ok()?) {
-            Ok(0) => return String::from_utf8(text).ok(),
-            Ok(n) => text.extend_from_slice(buffer.get(..n)?),
+            Ok(n) => {
+                text.extend_from_slice(buffer.get(..n)?);
+                // These files fill the buffer while they have more.
+                if n < buffer.len() {
+                    return String::from_utf8(text).ok();
+                }
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
         }

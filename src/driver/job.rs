@@ -301,7 +301,9 @@ impl Job {
                 Exit::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
             }
         };
-        self.look_for_oom(now, stage);
+        if exit != Exit::Code(0) {
+            self.look_for_oom(now, stage);
+        }
         let oom_killed = self.oom.as_ref().is_some_and(|(_, oom)| oom.is_cause(now.mono, exit, self.killed));
         let usage = Usage { user: change.user, system: change.system, max_rss_bytes: change.max_rss_bytes };
         self.handle(now, Event::Exited { exit, usage, oom_killed }, stage);

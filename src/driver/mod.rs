@@ -88,10 +88,14 @@ fn run_job(
     job.handle(now, Event::Start, &mut stage);
     // After the start, so that whoever made us start finds the command running.
     stage.admit(now, given, &job);
-    match stage.exit {
-        Some(code) => Ok(code),
-        None => Ok(event_loop::run(&mut job, &signals, &mut stage)),
-    }
+    let code = match stage.exit {
+        Some(code) => code,
+        None => event_loop::run(&mut job, &signals, &mut stage),
+    };
+    // The kernel takes everything back at once; piece by piece it would take a dozen calls. Socket files are gone with
+    // the listeners, which were closed before anybody said an exit code.
+    std::mem::forget((job, stage, signals));
+    Ok(code)
 }
 
 #[inline(never)]
