@@ -64,7 +64,7 @@ pub struct Info {
 /// How many signals one [`read`] takes at most.
 const BATCH: usize = 8;
 
-/// Reads what is pending, at most a batch; calls `take` for each. `false`: nothing was there.
+/// Reads what is pending, at most a batch; calls `take` for each. `true`: the batch was full, there may be more.
 pub fn read(fd: BorrowedFd<'_>, mut take: impl FnMut(Info)) -> bool {
     let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; BATCH];
     // SAFETY: the buffer is ours and as long as said.
@@ -80,7 +80,7 @@ pub fn read(fd: BorrowedFd<'_>, mut take: impl FnMut(Info)) -> bool {
             uid: info.ssi_uid,
         });
     }
-    count > 0
+    count == BATCH
 }
 
 /// Whether `signal` was ignored when we were started (exec keeps that).
@@ -129,7 +129,7 @@ mod tests {
         // SAFETY: sends a signal, blocked above, to this thread.
         assert_eq!(unsafe { libc::syscall(libc::SYS_tkill, thread, 33) }, 0);
         let mut seen = Vec::new();
-        assert!(read(fd.as_fd(), |info| seen.push(info)));
+        assert!(!read(fd.as_fd(), |info| seen.push(info)), "one is no full batch");
         assert_eq!(seen.iter().map(|info| info.signal).collect::<Vec<_>>(), [33]);
         assert!(seen[0].code <= 0, "{seen:?}");
         assert!(!read(fd.as_fd(), |_| panic!("nothing is left")));
