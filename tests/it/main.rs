@@ -7,6 +7,7 @@ mod harness;
 mod bad_input;
 mod environment;
 mod exit_codes;
+mod http;
 mod idle;
 mod pid1;
 mod run;
