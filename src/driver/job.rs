@@ -1,6 +1,6 @@
 //! One command of ours: carries out what `logic::lifecycle` decides. The driver's half of `run` and `supervise`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::{CString, OsString};
 use std::io;
@@ -54,6 +54,8 @@ pub struct Job {
     /// `NAME=value` that the command gets in addition.
     set: Vec<CString>,
     oom: Option<(Cgroup, Oom)>,
+    /// A counter that wakes nobody (cgroup version 1) was seen, or may be expected, to have moved.
+    oom_moved: Cell<bool>,
     /// We sent SIGKILL in this run.
     killed: bool,
     mask: sys::signal::Mask,
@@ -118,6 +120,7 @@ impl Job {
             notify,
             set,
             oom: None,
+            oom_moved: Cell::new(false),
             killed: false,
             mask: beginning.signals.inherited_mask,
             ignore_chld: beginning.signals.chld_was_ignored,
@@ -272,7 +275,13 @@ impl Job {
                 (Some(pid), status) if pid.get() == change.pid => {
                     self.ended(now, pid, status, &change, stage)
                 }
-                (_, Status::Exited(_) | Status::Signaled { .. }) => self.orphans += 1,
+                (_, Status::Exited(_) | Status::Signaled { .. }) => {
+                    self.orphans += 1;
+                    let killed = i32::from(Signal::KILL.number());
+                    if matches!(change.status, Status::Signaled { signal, .. } if signal == killed) {
+                        self.oom_moved.set(true);
+                    }
+                }
             }
         }
     }
@@ -354,6 +363,15 @@ impl Job {
         }
     }
 
+    /// Those since kapo's start, for a scrape; what is new to us is told in the log before this turn ends.
+    fn oom_kills(&self, cgroup: &Cgroup, oom: &Oom) -> u64 {
+        let total = oom.total_at(cgroup.oom_kills());
+        if total > oom.total_at(None) {
+            self.oom_moved.set(true);
+        }
+        total
+    }
+
     /// Passes captured output on.
     fn serve_capture(&mut self, now: Now, stage: &mut Stage, ready: &dyn Fn(Source) -> bool) {
         self.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
@@ -425,6 +443,9 @@ impl Machine for Job {
         if self.reaping {
             self.reap(now, stage);
         }
+        if self.oom_moved.take() {
+            self.look_for_oom(now, stage);
+        }
         if let Some(event) = self.drained() {
             self.handle(now, event, stage);
         }
@@ -462,7 +483,7 @@ impl Subject for Job {
             exits: Some(self.life.exits()),
             last_exit_code: self.life.last_exit_code(),
             flapping: Some(status.flapping),
-            oom_kills: self.oom.as_ref().map(|(cgroup, oom)| oom.total_at(cgroup.oom_kills())),
+            oom_kills: self.oom.as_ref().map(|(cgroup, oom)| self.oom_kills(cgroup, oom)),
             orphans_reaped: Some(self.orphans),
             output: self.capture.counters(),
             connections,

@@ -4,7 +4,8 @@
 //! Limits. The counter is that of a cgroup, not of a process: when somebody else kills the command within ten
 //! seconds of another process of the same cgroup having been killed by the kernel, the reason is wrong. A command that moved
 //! itself out of kapo's cgroup tree (version 1: out of the cgroup itself) is not seen. The root cgroup of version 2
-//! counts nothing.
+//! counts nothing. Version 1 wakes nobody: its counter is looked at when a run ends, when an orphan was killed, and at
+//! each scrape; a kill of a descendant is told of then, and the ten seconds begin then.
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# The kernel kills for want of memory, in a cgroup of the test's own: the command itself is reported as `oom-kill`, a
+# descendant is counted and logged, and a kill that somebody sent by hand is neither.
+# shellcheck source=tests/real/lib.sh
+. "$(dirname "$0")/lib.sh"
+need curl python3
+[ "$(id -u)" = 0 ] || skip_all "needs root"
+
+# Version 2 where it has the memory controller, else version 1.
+CGROUP=
+for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do
+    if grep -qsw memory "$root/cgroup.subtree_control"; then CGROUP=$root/kapo-oom-$$ && LIMIT=memory.max SWAP=memory.swap.max; fi
+done
+if [ -z "$CGROUP" ] && [ -e /sys/fs/cgroup/memory/memory.limit_in_bytes ]; then
+    CGROUP=/sys/fs/cgroup/memory/kapo-oom-$$ LIMIT=memory.limit_in_bytes SWAP=memory.memsw.limit_in_bytes
+fi
+[ -n "$CGROUP" ] || skip_all "no cgroup with the memory controller"
+mkdir "$CGROUP" 2>/dev/null || skip_all "no cgroup of our own can be made at $CGROUP"
+
+# shellcheck disable=SC2317  # called by the trap in lib.sh
+clean_more() {
+    local each
+    while read -r each; do kill -KILL "$each" 2>/dev/null || true; done <"$CGROUP/cgroup.procs"
+    wait_until 5 rmdir "$CGROUP"
+}
+echo 33554432 >"$CGROUP/$LIMIT"
+# Where swap is not accounted for there is no such file, and the limit alone decides. Version 2 counts swap by itself.
+if [ "$SWAP" = memory.swap.max ]; then echo 0; else echo 33554432; fi >"$CGROUP/$SWAP" 2>/dev/null || true
+echo "# in $CGROUP"
+
+# Everything that tail reads it holds: more than the limit within the moment.
+EAT='tail -n 1 </dev/zero'
+# inside NAME ARGUMENT...: kapo in the cgroup, and with it all that it starts; $PID and $URL as start_kapo sets them.
+cat >"$WORK/inside" <<'I'
+#!/bin/sh
+echo $$ >"$CGROUP/cgroup.procs" && exec "$REAL_KAPO" "$@"
+I
+chmod 755 "$WORK/inside"
+export CGROUP REAL_KAPO=$KAPO
+KAPO=$WORK/inside
+
+metric() { curl -sS --max-time 5 "$1/metrics" | awk -v name="$2" '$1 == name { print $2 }'; }
+metric_is() { [ "$(metric "$1" "$2")" = "$3" ]; }
+state_is() { [ "$(status "$1" Status)" = "$2" ]; }
+
+# --- the command itself; the port stays open for a look ---
+start_kapo command run --wait 60 -- sh -c "while [ ! -e '$WORK/go' ]; do sleep 0.05; done; exec $EAT"
+kapo=$PID
+same "before it kapo_oom_kills_total is 0" 0 "$(metric "$URL" kapo_oom_kills_total)"
+touch "$WORK/go"
+check "the kernel kills the command" wait_until 20 state_is "$URL" killed
+same "Reason is oom-kill" oom-kill "$(status "$URL" Reason)"
+same "Signal is SIGKILL" SIGKILL "$(status "$URL" Signal)"
+same "ExitCode is 137" 137 "$(status "$URL" ExitCode)"
+check "kapo_oom_kills_total is 1" metric_is "$URL" kapo_oom_kills_total 1
+check "so is kapo_child_exits_total with that reason" metric_is "$URL" 'kapo_child_exits_total{reason="oom-kill"}' 1
+same "/healthz is 503" 503 "$(code "$URL/healthz")"
+matches "which says why" oom-kill "$(curl -sS "$URL/healthz?verbose")"
+matches "the log says it" 'msg="ended".*reason=oom-kill' "$(cat "$WORK/command.log")"
+stop "$kapo"
+same "kapo exits with 137" 137 "$CODE"
+
+# --- the same with nobody looking: the exit code alone ---
+got=0
+"$KAPO" --interface 127.0.0.1 --port 0 run -- sh -c "exec $EAT" >"$WORK/alone.log" 2>&1 </dev/null || got=$?
+same "run without --wait exits with 137" 137 "$got"
+matches "and has logged the reason" 'reason=oom-kill' "$(cat "$WORK/alone.log")"
+
+# --- a descendant: the command lives on ---
+start_kapo descendant run -- sh -c "(exec $EAT); touch '$WORK/survived'; exec sleep 600"
+kapo=$PID
+check "the command outlives its child" wait_until 20 test -e "$WORK/survived"
+check "kapo_oom_kills_total counts the child" wait_until 5 metric_is "$URL" kapo_oom_kills_total 1
+same "the command runs" running "$(status "$URL" Status)"
+same "and has no reason" "" "$(status "$URL" Reason)"
+# Version 1 wakes nobody: the question for the metric brought it to light.
+check "the log tells of it" wait_until 5 grep -Eq 'level=warn .*memory.*kills=1' "$WORK/descendant.log"
+stop "$kapo"
+same "its end is that of the signal it got" 143 "$CODE"
+
+# --- an orphan, which kapo reaps: told of without anybody asking ---
+start_kapo orphan run -- sh -c "($EAT &); exec sleep 600"
+kapo=$PID
+check "an orphan's kill is logged by itself" wait_until 20 grep -Eq 'level=warn .*memory.*kills=1' "$WORK/orphan.log"
+check "and counted" metric_is "$URL" kapo_oom_kills_total 1
+same "once" 1 "$(grep -c memory "$WORK/orphan.log")"
+stop "$kapo"
+
+# --- KILL by hand is no want of memory ---
+start_kapo hand run --wait 60 -- sleep 600
+kapo=$PID
+pid=$(status "$URL" Pid)
+case $pid in
+    [1-9]*) kill -KILL "$pid" ;;
+    *) not_ok "the document names a pid to kill (got $pid)" ;;
+esac
+check "a command killed by hand" wait_until 5 state_is "$URL" killed
+same "has the reason signal" signal "$(status "$URL" Reason)"
+same "and nothing is counted" 0 "$(metric "$URL" kapo_oom_kills_total)"
+stop "$kapo"
+
+# --- supervise: it is started again ---
+start_kapo again supervise --wait 0.2 -- sh -c "if [ -e '$WORK/second' ]; then exec sleep 600; fi; touch '$WORK/second'; exec $EAT"
+kapo=$PID
+started_again() { [ "$(status "$URL" Restarts)" = 1 ] && state_is "$URL" running; }
+check "under supervise it is started again" wait_until 20 started_again
+check "and the kill stays counted" metric_is "$URL" kapo_oom_kills_total 1
+stop "$kapo"
+finish
