@@ -10,12 +10,14 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-STEPS=(tools fmt clippy build size scripts docs layering test doc fuzz miri deny real)
+STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz miri deny real)
 # Tests of the pure layers that would take an interpreter minutes: walks over centuries, thousands of random lives.
 MIRI_SKIP=(--skip four_centuries --skip random --skip year --skip every_cut --skip how_the_bytes_were_cut)
 # Against programs of other people; each is a file under tests/real.
-REAL=(activation clients container haproxy prometheus systemd)
+REAL=(activation clients container haproxy oom prometheus systemd)
 
+# Where Debian keeps haproxy and nginx; not everybody has it in the path.
+export PATH=$PATH:/usr/sbin
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 export KAPO_BIN=${KAPO_BIN:-$PWD/target/kapo}
 LOGS=target/check
@@ -32,7 +34,7 @@ declare -A PACKAGE=(
     [curl]=curl [wget]=wget [shellcheck]=shellcheck [strace]=strace [python3]=python3 [node]=nodejs [c++]=g++
     [busybox]=busybox-static [tini]=tini [setpriv]=util-linux [pgrep]=procps [socat]=socat
     [systemd-socket-activate]=systemd [systemd-nspawn]=systemd-container [podman]=podman [runc]=runc
-    [haproxy]=haproxy [prometheus]=prometheus
+    [haproxy]=haproxy [prometheus]=prometheus [promtool]=prometheus [nginx]=nginx-light [yamllint]=yamllint
 )
 
 step_tools() {
@@ -87,6 +89,15 @@ step_scripts() {
     mapfile -t python < <(git ls-files -co --exclude-standard '*.py')
     # Compiled in memory: nothing is left beside the sources.
     [ "${#python[@]}" = 0 ] || python3 -c 'import sys; [compile(open(f).read(), f, "exec") for f in sys.argv[1:]]' "${python[@]}"
+}
+
+# Each file under examples/ by the checker of its own program.
+step_examples() {
+    local said
+    said=$(scripts/examples.sh) || { printf '%s\n' "$said"; return 1; }
+    printf '%s\n' "$said" | grep -v '^skipped' || true
+    while read -r _ each; do skip "examples: $each"; done < <(printf '%s\n' "$said" | grep '^skipped' || true)
+    note "examples: $(printf '%s\n' "$said" | grep -c '^ok') checks"
 }
 
 # Committed documents are what the options table generates.
@@ -158,10 +169,13 @@ step_miri() {
 }
 
 step_deny() {
+    # Licences, sources and crates twice need nothing but cargo; the rest of deny.toml is for who has cargo-deny, which
+    # takes many minutes to build.
+    python3 scripts/licences.py
     if cargo deny --version >/dev/null 2>&1; then
         cargo deny check
     else
-        skip "cargo-deny is not here, and building it takes many minutes (cargo install cargo-deny --locked)"
+        skip "advisories: cargo-deny is not here (cargo install cargo-deny --locked)"
     fi
 }
 
@@ -188,7 +202,7 @@ step_real() {
 
 # Lines with which a runner closes: they are shown again, so that a reader sees that tests ran.
 closing_lines() {
-    grep -aE '^ *Summary \[|^test result: (ok|FAILED)\. [1-9]|^   (real|fuzz|size|shellcheck|skipped)|^size: |^build: ' "$1" | sort -u || true
+    grep -aE '^ *Summary \[|^test result: (ok|FAILED)\. [1-9]|^   (real|fuzz|examples|shellcheck|skipped)|^size: |^build: |^licences: ' "$1" | sort -u || true
 }
 
 # A step may hang where its tests hang; none needs nearly as long.
