@@ -99,10 +99,10 @@ fn term_ends_a_whole_pipeline() {
 
 #[test]
 fn a_single_child_alone_gets_the_signal() {
-    let script = "trap '' TERM; (trap 'echo grandchild; exit' TERM; echo ready; while :; do sleep 0.01; done) & \
-                  trap 'echo child' TERM; while ! wait; do :; done; sleep 60";
+    let script = "(trap 'echo grandchild; exit' TERM; echo up; while :; do sleep 0.01; done) &
+                  trap 'echo child' TERM; echo ready; while :; do wait; done";
     let mut kapo = Kapo::start(["run", "--single-child", "bash", "-c", script]);
-    kapo.wait_for_stdout("ready\n");
+    kapo.wait_for("both are ready", |kapo| kapo.stdout().lines().count() == 2);
     kapo.signal(TERM);
     kapo.wait_for_stdout("child\n");
     assert!(!kapo.stdout().contains("grandchild"), "{}", kapo.stdout());
