@@ -48,6 +48,8 @@ pub struct Job {
     moved: bool,
     capture: Capture,
     terminal: Option<Terminal>,
+    /// Who started kapo.
+    parent: Option<RawPid>,
     manager: Option<Manager>,
     /// Under `--notify`, where the command speaks to us.
     notify: Option<NotifySocket>,
@@ -116,6 +118,7 @@ impl Job {
             moved: false,
             capture: Capture::new(&config.capture, &mut stage.sinks),
             terminal,
+            parent: rustix::process::getppid(),
             manager,
             notify,
             set,
@@ -415,6 +418,14 @@ impl Job {
 
 impl Machine for Job {
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage) {
+        // A lost terminal is told by the kernel to the shell alone, and by the shell to its jobs.
+        let from_the_shell =
+            matches!(sender, Sender::Process { pid, .. } if RawPid::from_raw(pid) == self.parent);
+        let sender = if signal == Signal::HUP && from_the_shell && terminal::is_gone() {
+            Sender::Kernel
+        } else {
+            sender
+        };
         self.handle(now, Event::Signal { signal, sender }, stage);
     }
 

@@ -4,8 +4,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, test_kill_process_group};
-use rustix::termios::{isatty, tcsetpgrp};
+use rustix::termios::{isatty, tcgetattr, tcsetpgrp};
 
 use crate::sys;
 
@@ -77,7 +78,7 @@ impl Terminal {
     /// Whether its foreground group has a process that we can see.
     fn is_held_by_somebody(&self) -> bool {
         let holder = sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw);
-        holder.is_some_and(|holder| test_kill_process_group(holder) != Err(rustix::io::Errno::SRCH))
+        holder.is_some_and(|holder| test_kill_process_group(holder) != Err(Errno::SRCH))
     }
 }
 
@@ -96,6 +97,11 @@ impl AsFd for Terminal {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whether the terminal that we were started on has hung up: then its descriptors answer with EIO for ever.
+pub fn is_gone() -> bool {
+    sys::stdio::standard().into_iter().any(|fd| tcgetattr(fd).is_err_and(|errno| errno == Errno::IO))
 }
 
 /// Stops kapo itself until CONT. STOP cannot be blocked; PID 1 alone goes on as if nothing were.

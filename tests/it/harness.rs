@@ -164,7 +164,9 @@ impl Kapo {
         let log = self.stderr();
         let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
         let named = complete.lines().filter_map(|line| line.split_once("msg=\"listening\" address="));
-        named.map(|(_, address)| address.trim_matches('"').to_owned()).collect()
+        // A name may follow: `name=sidebind`.
+        let word = |text: &str| text.split(' ').next().unwrap_or_default().trim_matches('"').to_owned();
+        named.map(|(_, address)| word(address)).collect()
     }
 
     /// kapo's own process.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, before_exec, binary, clean, command_name, process_state, wait_for};
+use crate::harness::{Kapo, before_exec, binary, clean, command_name, lives, process_state, wait_for};
 
 /// A session on a pseudo-terminal; what is typed and what is shown.
 struct Session {
@@ -266,6 +266,21 @@ fn a_terminal_that_hangs_up_ends_command_and_kapo() {
     the_child_of(session.kapo.pid());
     let mut kapo = session.hangs_up();
     kapo.expect_exit(129);
+}
+
+#[test]
+fn a_terminal_that_hangs_up_ends_kapo_under_a_shell_as_well() {
+    // The kernel tells the shell, and the shell tells its jobs.
+    for background in ["\n", " &\n"] {
+        let mut session = Session::start(shell());
+        session.shows("outer> ");
+        session.types(&line("supervise --wait 0 -- sleep 60").replace('\n', background));
+        let kapo = the_child_of(session.kapo.pid());
+        the_child_of(kapo);
+        let mut shell = session.hangs_up();
+        wait_for("kapo is gone", || !lives(kapo));
+        wait_for("the shell is gone", || shell.try_wait().is_some());
+    }
 }
 
 #[test]
