@@ -102,7 +102,7 @@ def kapo(*arguments, prefix=(), pinned=True, **options):
 
 def port_in(path):
     with open(path) as f:
-        found = re.search(r'msg="?listening.*address="?[^ "]*:(\d+)', f.read())
+        found = re.search(r'msg="?listening.*address="?[^\s"]*:(\d+)', f.read())
     return int(found.group(1)) if found else None
 
 

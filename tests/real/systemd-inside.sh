@@ -71,15 +71,29 @@ ip link set lo up 2>/dev/null || true
 printf '#!/bin/sh\nexec sleep 1000\n' >"$BIN/worker"
 # The job lasts until it is allowed to end.
 printf '#!/bin/sh\nwhile [ ! -e %s/end ]; do sleep 0.05; done\nexit 7\n' "$HERE" >"$BIN/job"
-# Speaks sd_notify: ready when it is told to be.
+# Speaks sd_notify: ready when it is told to be. systemd-notify sends a BARRIER after each message, waits for five seconds
+# until it is answered, and fails where it is not.
 cat >"$BIN/speaker" <<'S'
 #!/bin/sh
+began=$(date +%s%N)
 systemd-notify --status="warming up"
+echo "$? $((($(date +%s%N) - began) / 1000000))" >/tmp/barrier && mv /tmp/barrier /kapo-test/speaker/barrier
 while [ ! -e /kapo-test/ready ]; do sleep 0.05; done
-systemd-notify --ready --status="warm"
+systemd-notify --ready --status="warm" || exit 3
 exec sleep 1000
 S
-chmod 755 "$BIN/worker" "$BIN/job" "$BIN/speaker" "$HERE"
+# The same, hardened as the other units are, with pings until it is told to fall silent.
+cat >"$BIN/pinger" <<'S'
+#!/bin/sh
+systemd-notify --ready || exit 3
+while [ ! -e /kapo-test/silent ]; do
+    systemd-notify WATCHDOG=1 || exit 4
+    sleep 0.2
+done
+exec sleep 1000
+S
+chmod 755 "$BIN/worker" "$BIN/job" "$BIN/speaker" "$BIN/pinger" "$HERE"
+mkdir -p "$HERE/speaker"
 
 cd "$UNITS"
 for each in worker.service job.socket job.service job@.service watch.service; do
@@ -98,6 +112,16 @@ matches "systemctl status shows that text" "Status: \"" "$said"
 check "its main process is kapo" grep -qx kapo "/proc/$(show worker.service MainPID)/comm"
 matches "it does not run as root (DynamicUser)" '^[1-9]' "$(awk '/^Uid:/ { print $2 }' "/proc/$(show worker.service MainPID)/status")"
 main=$(show worker.service MainPID)
+# What the unit takes away is really gone, for kapo and for the command alike.
+hardened() {
+    local unit=$1 pid=$2
+    same "$unit: no new privileges" 1 "$(awk '/^NoNewPrivs:/ { print $2 }' "/proc/$pid/status")"
+    same "$unit: system calls are filtered" 2 "$(awk '/^Seccomp:/ { print $2 }' "/proc/$pid/status")"
+    same "$unit: no capability" 0000000000000000 "$(awk '/^CapBnd:/ { print $2 }' "/proc/$pid/status")"
+    check "$unit: /usr is read-only" sh -c "awk '\$5 == \"/\" { print \$6 }' /proc/$pid/mountinfo | tail -n 1 | grep -q '^ro'"
+}
+hardened "kapo in worker.service" "$main"
+hardened "the worker" "$(status 6666 Pid)"
 kill -KILL "$(status 6666 Pid)" || true
 restarted() { [ "$(status 6666 Restarts)" = 1 ] && [ "$(status 6666 Status)" = running ]; }
 check "a killed worker is started again by kapo" wait_until 10 restarted
@@ -143,6 +167,10 @@ systemctl daemon-reload
 systemctl start --no-block speaker.service
 check "before the command says READY kapo answers" wait_until 5 code_is 6680/livez 200
 check "its STATUS= is in the document" wait_until 5 sh -c "curl -sS http://127.0.0.1:6680/ | grep -q 'warming up'"
+check "its BARRIER was answered: systemd-notify has returned" wait_until 8 test -e "$HERE/speaker/barrier"
+read -r failed took <"$HERE/speaker/barrier" || true
+same "without failure" 0 "${failed:-none}"
+check "and well within its five seconds (${took:-none} ms)" [ "${took:-9999}" -lt 3000 ]
 same "/readyz is 503" 503 "$(code 6680/readyz)"
 same "the unit is still activating" activating "$(systemctl is-active speaker.service || true)"
 touch "$HERE/ready"
@@ -150,7 +178,50 @@ check "after READY the unit is active" wait_until 5 is speaker.service active
 check "and /readyz 200" wait_until 5 code_is 6680/readyz 200
 check "its STATUS= has reached the document" wait_until 5 sh -c "curl -sS http://127.0.0.1:6680/ | grep -q '\"StatusText\":\"warm\"'"
 check "its STATUS= has reached systemd" wait_until 5 sh -c "systemctl show -p StatusText speaker.service | grep -q warm"
+same "the command does not speak past kapo: the main process is still kapo" kapo \
+    "$(cat "/proc/$(show speaker.service MainPID)/comm" 2>/dev/null || true)"
 systemctl stop speaker.service || true
+same "a stop is no failure" inactive "$(systemctl is-active speaker.service || true)"
+
+# --- --watchdog: the command's own pings ---
+unit pinger.service <<'U'
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=/usr/local/bin/kapo --port 6682 supervise --wait 1 --notify --watchdog 2 -- /usr/local/bin/pinger
+KillMode=mixed
+SuccessExitStatus=143
+U
+systemctl daemon-reload
+check "a command that pings is ready" systemctl start pinger.service
+first=$(status 6682 Pid)
+matches "and runs" '^[1-9]' "$first"
+check "longer than its watchdog's time" sh -c "sleep 3; [ \"\$(curl -sS http://127.0.0.1:6682/ | grep -o '\"Restarts\":[0-9]*')\" = '\"Restarts\":0' ]"
+touch "$HERE/silent"
+missed() { curl -sS http://127.0.0.1:6682/metrics | grep -q '^kapo_child_exits_total{reason="watchdog"} [1-9]'; }
+check "once it is silent it is stopped, reason watchdog" wait_until 10 missed
+rm "$HERE/silent"
+check "and started again" wait_until 10 code_is 6682/readyz 200
+systemctl stop pinger.service || true
+
+# --- systemd starts kapo again where the command's failure is kapo's ---
+printf '#!/bin/sh\nsleep 0.5\nexit 9\n' >"$BIN/failing"
+chmod 755 "$BIN/failing"
+unit failing.service <<'U'
+[Unit]
+StartLimitIntervalSec=0
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=/usr/local/bin/kapo --port 6683 run -- /usr/local/bin/failing
+Restart=on-failure
+RestartSec=0.1
+U
+systemctl daemon-reload
+check "Type=notify: a command that will fail is active at first" systemctl start failing.service
+again() { [ "$(show failing.service NRestarts)" -ge 2 ] && is failing.service active; }
+check "and is started again by systemd, twice" wait_until 10 again
+systemctl stop failing.service || true
 
 unit missing.service <<'U'
 [Service]
@@ -172,6 +243,8 @@ first=$(status 6670 Pid)
 matches "the first curl starts the job" '^[1-9]' "$first"
 check "job.service is active" wait_until 5 is job.service active
 same "the next curl is answered by the same run" "$first" "$(status 6670 Pid)"
+hardened "kapo in job.service" "$(show job.service MainPID)"
+matches "systemctl status shows the job's state, too" 'Status: "running' "$(systemctl --no-pager status job.service 2>&1 || true)"
 curl -sS --max-time 20 -D "$HERE/head" -o "$HERE/body" http://127.0.0.1:6670/wait &
 waiter=$!
 touch "$HERE/end"
