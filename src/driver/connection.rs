@@ -75,6 +75,12 @@ impl Connection {
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
+    /// Kapo ends: a request that is held must be answered now, as if its time had passed.
+    pub fn give_up_waiting(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Site) -> Fate {
+        self.conn.give_up_waiting(now, site, &mut buffers.out);
+        self.settle(now, Ok(()), &mut buffers.out)
+    }
+
     /// The next part of a stream that [`Connection::feed`] names.
     pub fn push(&mut self, now: Now, bytes: &[u8], buffers: &mut Buffers) -> Fate {
         self.conn.push(bytes, &mut buffers.out);

@@ -89,9 +89,16 @@ impl Stage {
 
     /// Waits for those outlets that somebody wants to write to and cannot.
     fn mind_outlets(&mut self, wanted: impl Fn(Stream) -> bool) {
+        let shared = self.sinks.are_shared();
         for (stream, minded) in Stream::BOTH.into_iter().zip(&mut self.outlets) {
+            // One outlet is known to epoll once, under the name of stderr.
+            let wanted = match (shared, stream) {
+                (true, Stream::Stdout) => false,
+                (true, Stream::Stderr) => wanted(Stream::Stdout) || wanted(Stream::Stderr),
+                (false, stream) => wanted(stream),
+            };
             let sink = self.sinks.of(stream);
-            let wanted = wanted(stream) || sink.wants_room();
+            let wanted = wanted || (sink.wants_room() && !(shared && stream == Stream::Stdout));
             if wanted == *minded {
                 continue;
             }
@@ -100,7 +107,6 @@ impl Stage {
                 continue;
             };
             if wanted {
-                // Both streams may share one outlet; whoever comes first speaks for both.
                 *minded = self.epoll.add(fd, Source::Outlet(stream), EventFlags::OUT).is_ok();
             } else {
                 self.epoll.delete(fd);

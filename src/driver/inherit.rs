@@ -22,7 +22,8 @@ pub struct Sockets {
     pub connections: Vec<(OwnedFd, String)>,
 }
 
-/// Takes over all that was handed over by LISTEN_FDS; where that is not set, a socket on stdin, as inetd does it.
+/// Takes over all that was handed over by LISTEN_FDS; where that is not set, a socket on stdin, as inetd does it. To be
+/// called before kapo opens anything: else a number that was closed would be one of kapo's own.
 pub fn take_over(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets, Error> {
     let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
     let (pid, fds, names) = (text("LISTEN_PID"), text("LISTEN_FDS"), text("LISTEN_FDNAMES"));
@@ -31,7 +32,6 @@ pub fn take_over(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets,
     let mut sockets = Sockets::default();
     match activation::inherited(variables, own).map_err(Error::Setup)? {
         Some(inherited) => {
-            // All are looked at before the first is used: a number that is not open ends the list early.
             for Inherited { fd, name } in inherited {
                 let socket = sys::stdio::inherited(fd).map_err(|e| refused(fd, &name, &reason(&e)))?;
                 sockets.add(socket, fd, name)?;

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 
 use crate::logic::{Now, notify};
 
-/// How long after a datagram that was refused the next try is made.
+/// After a datagram was refused, as nobody has read for a while, the next try is made this much later.
 const RETRY: Duration = Duration::from_secs(1);
 /// So many tries; then nobody reads there.
 const TRIES: u32 = 30;
@@ -51,12 +51,20 @@ impl Manager {
         Some(Manager { socket, address, interval, next_ping, waiting: Vec::new(), tries: 0, retry: None })
     }
 
-    /// Tells it; what it does not take now is tried again a few times.
+    /// Tells it; what it does not take now is tried again every second for a while. A state that has changed meanwhile
+    /// is told as it is then: a new STATUS takes the place of one that waits.
     pub fn tell(&mut self, now: Now, datagram: Vec<u8>) {
+        let is_status = |datagram: &Vec<u8>| datagram.starts_with(b"STATUS=");
+        if is_status(&datagram) {
+            self.waiting.retain(|waiting| !is_status(waiting));
+        }
+        // Beside STATUS there is little to say; whoever makes so much of it, as a command's own words, loses the rest.
         if self.waiting.len() < WAITING {
             self.waiting.push(datagram);
         }
-        self.flush(now);
+        if self.retry.is_none() {
+            self.flush(now);
+        }
     }
 
     fn flush(&mut self, now: Now) {

@@ -40,6 +40,7 @@ use crate::logic::lifecycle::Event;
 use crate::logic::record::Record;
 use crate::sys;
 use event_loop::{Stage, clock};
+use inherit::Sockets;
 use job::{Beginning, Job};
 use listener::Listener;
 use manager::Manager;
@@ -48,7 +49,8 @@ use server::Server;
 use signals::Signals;
 use watching::Watching;
 
-/// Descriptors beside the connections: standard ones, epoll, signalfd, listeners, pipes, a scrape's file.
+/// Descriptors that are kept free of connections: standard ones, epoll, signalfd, listeners, a start's pipes, files of
+/// a scrape.
 const OWN_DESCRIPTORS: u64 = 32;
 
 /// Does what the user asked for, each in a frame of its own, since the frame stays for kapo's whole life; the exit code. `argv0` is kapo's own name, `variable` looks into the environment.
@@ -69,14 +71,15 @@ fn run_job(
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Error> {
     let parent = getppid();
+    let sockets = inherited(config, variable)?;
     let signals = take_over_signals()?;
     // Orphans of the command become ours to reap, PID 1 or not.
     set_child_subreaper(Some(getpid()))
         .map_err(|e| Error::setup("become", "a subreaper", reason(&e.into())))?;
-    let open_files = raise_open_files(config.max_connections);
+    let Room { connections, open_files } = make_room(config.max_connections);
     let now = clock();
-    let mut stage = open_stage(config, argv0, &signals, now)?;
-    let Listening { sidebind_port, given } = listen(config, variable, &mut stage, now)?;
+    let mut stage = open_stage(config, connections, argv0, &signals, now)?;
+    let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
     let beginning = Beginning { now, variable, signals: &signals, open_files, sidebind_port };
     let mut job = Job::new(config, options, &beginning, &mut stage)?;
     let orphaned = options.parent_death_signal.filter(|signal| !ask_for_parent_death(*signal, parent));
@@ -105,11 +108,12 @@ fn run_watch(
     argv0: String,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Error> {
+    let sockets = inherited(config, variable)?;
     let signals = take_over_signals()?;
-    raise_open_files(config.max_connections);
+    let Room { connections, .. } = make_room(config.max_connections);
     let now = clock();
-    let mut stage = open_stage(config, argv0, &signals, now)?;
-    let Listening { sidebind_port, given } = listen(config, variable, &mut stage, now)?;
+    let mut stage = open_stage(config, connections, argv0, &signals, now)?;
+    let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
     let beginning = watching::Beginning {
         now,
         manager: Manager::of(now, variable),
@@ -129,14 +133,20 @@ fn take_over_signals() -> Result<Signals, Error> {
 
 /// The poll with signals in it, and a server that nobody knows of yet.
 #[inline(never)]
-fn open_stage(config: &Config, argv0: String, signals: &Signals, now: Now) -> Result<Stage, Error> {
+fn open_stage(
+    config: &Config,
+    connections: usize,
+    argv0: String,
+    signals: &Signals,
+    now: Now,
+) -> Result<Stage, Error> {
     let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
     let epoll = Epoll::new().map_err(failed)?;
     epoll.add(signals, Source::Signals, EventFlags::IN).map_err(|e| failed(e.into()))?;
     // Event ids go on from one kapo to the next, so that a client that reconnects never takes a new one for known.
     let first_event =
         now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).saturating_mul(1_000);
-    let server = Server::new(config.max_connections, argv0, first_event);
+    let server = Server::new(connections, argv0, first_event);
     Ok(Stage::new(epoll, server, config.quiet))
 }
 
@@ -148,48 +158,68 @@ struct Listening {
     given: Vec<OwnedFd>,
 }
 
-/// Listens as the options say.
+/// The sockets that kapo was handed, under `--socket-activation`.
+fn inherited(config: &Config, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets, Error> {
+    if config.listen.socket_activation { inherit::take_over(variable) } else { Ok(Sockets::default()) }
+}
+
+/// Listens as the options say, on `sockets` or on what is bound here.
 #[inline(never)]
-fn listen(
-    config: &Config,
-    variable: &dyn Fn(&str) -> Option<OsString>,
-    stage: &mut Stage,
-    now: Now,
-) -> Result<Listening, Error> {
+fn listen(config: &Config, sockets: Sockets, stage: &mut Stage, now: Now) -> Result<Listening, Error> {
     let mut listening = Listening { sidebind_port: 0, given: Vec::new() };
     let mut above = config.listen.port;
+    let (mut listeners, mut given) = (Vec::new(), Vec::new());
     if config.listen.socket_activation {
-        let sockets = inherit::take_over(variable)?;
         for (listener, name) in sockets.listeners {
-            stage.listen(now, listener, Some(&name), false)?;
+            listeners.push((listener, Some(name), false));
         }
         for (socket, name) in sockets.connections {
-            stage.log(now, &Record::info("serving a connection").with("name", name));
-            listening.given.push(socket);
+            given.push((socket, name));
         }
     } else {
         let main = Listener::bind(&config.listen)?;
         above = main.port().unwrap_or(above);
-        stage.listen(now, main, None, true)?;
+        listeners.push((main, None, true));
     }
     if config.listen.sidebind {
         let side = Listener::sidebind(&config.listen.interface, above)?;
         listening.sidebind_port = side.port().unwrap_or(0);
-        stage.listen(now, side, Some("sidebind"), true)?;
+        listeners.push((side, Some("sidebind".to_owned()), true));
+    }
+    // Nothing is logged before all is bound: a start that fails says one line.
+    for (listener, name, ours) in listeners {
+        stage.listen(now, listener, name.as_deref(), ours)?;
+    }
+    for (socket, name) in given {
+        stage.log(now, &Record::info("serving a connection").with("name", name));
+        listening.given.push(socket);
     }
     Ok(listening)
 }
 
-/// Makes room for all connections where the limit allows it; what it was before, if it was changed.
-fn raise_open_files(connections: usize) -> Option<(u64, u64)> {
+/// What RLIMIT_NOFILE leaves room for.
+struct Room {
+    /// So many connections: strangers must not take what a restart or a scrape needs.
+    connections: usize,
+    /// The limit before kapo changed its own, soft and hard; `None`: it did not.
+    open_files: Option<(u64, u64)>,
+}
+
+/// Makes room for `connections` where the limit allows it.
+fn make_room(connections: usize) -> Room {
     let before = getrlimit(Resource::Nofile);
     let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OWN_DESCRIPTORS);
-    let (soft, hard) = (before.current?, before.maximum.unwrap_or(u64::MAX));
-    if soft >= wanted || soft >= hard {
-        return None;
-    }
-    let raised = Rlimit { current: Some(wanted.min(hard)), maximum: before.maximum };
-    setrlimit(Resource::Nofile, raised).ok().map(|()| (soft, before.maximum.unwrap_or(u64::MAX)))
+    let (soft, hard) = (before.current.unwrap_or(u64::MAX), before.maximum.unwrap_or(u64::MAX));
+    let raised = wanted.min(hard);
+    let limits = Rlimit { current: Some(raised), maximum: before.maximum };
+    let (now, open_files) = match raised > soft && setrlimit(Resource::Nofile, limits).is_ok() {
+        true => (raised, Some((soft, hard))),
+        false => (soft, None),
+    };
+    // Where there are very few, most are kapo's own.
+    let own = OWN_DESCRIPTORS.min(now / 4 * 3);
+    let room = usize::try_from(now - own).unwrap_or(usize::MAX).max(1);
+    Room { connections: connections.min(room), open_files }
 }
 
 /// Asks for a signal at the death of our parent; false, when that has happened already.

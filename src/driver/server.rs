@@ -20,10 +20,16 @@ use crate::logic::tail::{Position, Tail};
 /// How long a listener rests when there is no descriptor for the next peer and nobody to close for it.
 const REST: Duration = Duration::from_secs(1);
 
-/// Once kapo closes: for a peer that has connected and not said a word. A request sent right after connecting is
-/// milliseconds away; who only holds the port open must not hold up the end.
+/// So many batches are accepted from each queue when kapo closes: what a queue holds.
+const LAST_BATCHES: usize = 64;
+
+/// A table of connections of this size is not worth shrinking.
+const FEW: usize = 32;
+
+/// Once kapo closes: for a peer that has connected and not said a word, or half a request. The rest of one that is
+/// being sent is milliseconds away; who only holds the port open must not hold up the end.
 const GRACE_SILENT: Duration = Duration::from_millis(250);
-/// Once kapo closes: for half a request, and for an answer that is on its way.
+/// Once kapo closes: for an answer that is on its way.
 const GRACE_BUSY: Duration = Duration::from_secs(2);
 /// Once kapo closes: for the connection that kapo was started for (Accept=yes), which has not asked yet.
 const GRACE_GIVEN: Duration = Duration::from_secs(10);
@@ -257,10 +263,13 @@ impl Server {
             self.concerned -= 1;
         }
         self.free.push(slot);
-        if self.free.len() == self.slots.len() {
-            // After a storm the table's memory goes back; numbers of tenants go on.
-            self.slots = Vec::new();
-            self.free = Vec::new();
+        // After a storm the table's memory goes back, as far as nobody sits at its end; numbers of tenants go on.
+        if self.slots.len() >= 2 * FEW && self.free.len() >= self.slots.len() / 4 * 3 {
+            let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+            self.slots.truncate(used);
+            self.slots.shrink_to(FEW);
+            self.free.retain(|slot| usize::try_from(*slot).is_ok_and(|slot| slot < used));
+            self.free.shrink_to(FEW);
         }
     }
 
@@ -358,8 +367,11 @@ impl Server {
             return;
         }
         for place in 0..self.listeners.len() {
-            // Whoever the kernel has let in already believes to be connected.
-            while let Some(listening) = self.listeners.get(place).filter(|listening| listening.ours) {
+            // Whoever the kernel has let in already believes to be connected. Bounded, as others may go on connecting.
+            for _ in 0..LAST_BATCHES {
+                let Some(listening) = self.listeners.get(place).filter(|listening| listening.ours) else {
+                    break;
+                };
                 let mut accepted = std::mem::take(&mut self.accepted);
                 let verdict = listening.listener.accept(&mut accepted);
                 for socket in accepted.drain(..) {
@@ -380,14 +392,15 @@ impl Server {
             next: now.mono,
         });
         for slot in self.all_slots() {
-            let streamed = self.entry(slot).is_some_and(|entry| entry.connection.feed().is_some());
-            if streamed {
-                self.attend(now, epoll, slot, subject, |connection, now, buffers, _| {
+            let Some(entry) = self.entry(slot) else { continue };
+            match (entry.connection.feed().is_some(), entry.connection.is_held()) {
+                (true, _) => self.attend(now, epoll, slot, subject, |connection, now, buffers, _| {
                     connection.end_of_stream(now, buffers)
-                });
-            } else {
+                }),
+                // The end that it waits for will not come any more: it learns how things stand.
+                (false, true) => self.attend(now, epoll, slot, subject, Connection::give_up_waiting),
                 // What has been sent to us by now is answered.
-                self.attend(now, epoll, slot, subject, Connection::on_ready);
+                (false, false) => self.attend(now, epoll, slot, subject, Connection::on_ready),
             }
         }
     }
@@ -398,11 +411,11 @@ impl Server {
         closing.next = closing.given;
         for slot in self.all_slots() {
             let Some(entry) = self.entry(slot) else { continue };
-            let unfinished = entry.connection.deadline().is_some() || entry.connection.is_busy();
             let until = match () {
-                () if unfinished => closing.busy,
+                () if entry.connection.is_busy() => closing.busy,
                 () if entry.given && !entry.served => closing.given,
-                () if !entry.served => closing.silent,
+                // A deadline without an answer under way: half a request, or the close of a peer that still sends.
+                () if !entry.served || entry.connection.deadline().is_some() => closing.silent,
                 // Between two requests.
                 () => now.mono,
             };

@@ -292,6 +292,11 @@ impl<'fd> Sinks<'fd> {
             && FileType::from_raw_mode(stdout.st_mode) != FileType::RegularFile;
     }
 
+    /// Both streams go to one sink.
+    pub fn are_shared(&self) -> bool {
+        self.shared
+    }
+
     /// Where `stream` goes.
     pub fn of(&mut self, stream: Stream) -> &mut Sink<'fd> {
         match stream {

@@ -171,6 +171,13 @@ impl Conn {
         }
     }
 
+    /// A request that is held is answered now, as if its time had passed.
+    pub fn give_up_waiting(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
+        if self.is_held() {
+            self.go_on(now, Ask::Again { overdue: true }, site, out);
+        }
+    }
+
     /// What is streamed to it, if anything is.
     pub fn feed(&self) -> Option<Feed> {
         match self.phase {
