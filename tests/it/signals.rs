@@ -98,6 +98,26 @@ fn term_ends_a_whole_pipeline() {
 }
 
 #[test]
+fn every_member_of_a_pipeline_hears_the_signal_itself() {
+    // The shell waits for them, so that nobody is killed as what is left of the group.
+    let member = |name: &str| {
+        format!(
+            "(trap 'echo {name} heard >&2; exit' TERM; echo {name} is up >&2; while :; do sleep 0.01; done)"
+        )
+    };
+    let script = format!("trap 'echo shell heard >&2; exit 5' TERM; {} | {}", member("one"), member("two"));
+    let mut kapo = Kapo::start(["run", "bash", "-c", &script]);
+    kapo.wait_for("both are up", |kapo| {
+        ["one", "two"].iter().all(|n| kapo.stderr().contains(&format!("{n} is up")))
+    });
+    kapo.signal(TERM);
+    kapo.expect_exit(5);
+    for name in ["one", "two", "shell"] {
+        assert!(kapo.stderr().contains(&format!("{name} heard\n")), "{name}");
+    }
+}
+
+#[test]
 fn a_single_child_alone_gets_the_signal() {
     let script = "(trap 'echo grandchild; exit' TERM; echo up; while :; do sleep 0.01; done) &
                   trap 'echo child' TERM; echo ready; while :; do wait; done";
