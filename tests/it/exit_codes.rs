@@ -53,7 +53,10 @@ fn a_command_that_is_missing_gives_127() {
         ("", "No such file or directory"),
         (dangling.to_str().unwrap(), "No such file or directory"),
     ] {
-        let (code, stdout, stderr) = run_to_the_end(kapo_on_a_free_port(["-q", "run", command]));
+        let mut kapo = kapo_on_a_free_port(["-q", "run", command]);
+        // A folder of PATH that may not be searched would make it 126, as it does with env(1) and timeout(1).
+        kapo.env("PATH", "/usr/bin:/bin");
+        let (code, stdout, stderr) = run_to_the_end(kapo);
         assert_eq!((code, stdout.as_str()), (Some(127), ""), "{command}");
         assert_eq!(stderr, format!("kapo: cannot execute {command}: {reason}\n"));
     }
