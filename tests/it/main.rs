@@ -5,6 +5,7 @@
 mod harness;
 
 mod bad_input;
+mod connections;
 mod environment;
 mod exit_codes;
 mod http;
