@@ -64,7 +64,10 @@ def load(port, connections, words):
         check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in said:
         raise RuntimeError(f"not all were answered: {said}")
-    return int(re.search(r"(\d+) requests in", said).group(1))
+    answered = int(re.search(r"(\d+) requests in", said).group(1))
+    if not answered:
+        raise RuntimeError(f"not one of {connections} connections {' '.join(words)} was answered: {said}")
+    return answered
 
 
 class nginx:
