@@ -57,12 +57,16 @@ pub fn borrowed(owner: &impl AsRawFd) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
-/// A descriptor that was handed over by number, if it is open. To be called once for each, before anything else is
-/// opened by that number.
+/// A descriptor that was handed over by number, if it is open. To be called once for each. What closes at exec cannot
+/// have come through one: it is ours, opened since, by a number that was free.
 pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: asks for the flags of a number, open or not.
-    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 {
         return Err(io::Error::last_os_error());
+    }
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     // SAFETY: it is open, and whoever started us gave it to us by convention (sd_listen_fds(3)).
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
