@@ -54,11 +54,7 @@ impl Manager {
     /// Tells it; what it does not take now is tried again every second for a while. A state that has changed meanwhile
     /// is told as it is then: a new STATUS takes the place of one that waits.
     pub fn tell(&mut self, now: Now, datagram: Vec<u8>) {
-        let is_status = |datagram: &Vec<u8>| datagram.starts_with(b"STATUS=");
-        if is_status(&datagram) {
-            self.waiting.retain(|waiting| !is_status(waiting));
-        }
-        // Beside STATUS there is little to say; whoever makes so much of it, as a command's own words, loses the rest.
+        self.waiting.retain(|older| !notify::replaces(&datagram, older));
         if self.waiting.len() < WAITING {
             self.waiting.push(datagram);
         }

@@ -95,6 +95,13 @@ pub fn status(text: &str) -> Vec<u8> {
     datagram
 }
 
+/// Whether a datagram makes an older one, that could not be sent yet, needless: of states only the last counts. A
+/// command with many words must not crowd out that it is ready.
+pub fn replaces(newer: &[u8], older: &[u8]) -> bool {
+    let is_status = |datagram: &[u8]| datagram.starts_with(b"STATUS=");
+    newer == older || is_status(newer) && is_status(older)
+}
+
 /// How often systemd wants to hear from us, out of WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)).
 /// `None`: not at all, or it is not meant for us.
 pub fn watchdog(usec: Option<&str>, pid: Option<&str>, own: i32) -> Option<Duration> {
@@ -135,6 +142,16 @@ mod tests {
     #[test]
     fn a_status_of_ours_is_one_assignment() {
         assert_eq!(status("up\nREADY=1"), b"STATUS=up READY=1");
+    }
+
+    #[test]
+    fn of_what_waits_only_the_last_state_counts() {
+        assert!(replaces(b"STATUS=b", b"STATUS=a"));
+        assert!(replaces(b"WATCHDOG=1", b"WATCHDOG=1"));
+        for (newer, older) in [("STATUS=a", "READY=1"), ("STOPPING=1", "STATUS=a"), ("READY=1", "STOPPING=1")]
+        {
+            assert!(!replaces(newer.as_bytes(), older.as_bytes()), "{newer} {older}");
+        }
     }
 
     #[test]
