@@ -13,4 +13,6 @@ mod idle;
 mod pid1;
 mod run;
 mod signals;
+mod supervise;
 mod terminal;
+mod tools;
