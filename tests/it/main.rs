@@ -16,3 +16,4 @@ mod signals;
 mod supervise;
 mod terminal;
 mod tools;
+mod watch;
