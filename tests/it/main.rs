@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod activation;
 mod bad_input;
 mod connections;
 mod environment;
