@@ -11,6 +11,7 @@ mod environment;
 mod exit_codes;
 mod http;
 mod idle;
+mod notify;
 mod pid1;
 mod run;
 mod signals;
