@@ -18,4 +18,5 @@ mod signals;
 mod supervise;
 mod terminal;
 mod tools;
+mod wait;
 mod watch;

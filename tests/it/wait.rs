@@ -1,0 +1,398 @@
+//! The one-shot job: /wait and /events while it runs, --idle-exit after it, and `kapo check` and `kapo wait` beside it.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Kapo, binary, clean, kapo, kapo_on_a_free_port, now, run_to_the_end, wait_for};
+use crate::tools::{Events, Gate, Line, sees_no_wake_up, unique};
+
+/// A job that ends with this code once the gate opens, and is then shown for long.
+fn job(gate: &Gate, code: i32) -> Kapo {
+    let script = format!("read x < \"$0\"; exit {code}");
+    Kapo::start(["run", "--wait", "1h", "sh", "-c", &script, gate.path()])
+}
+
+fn object(answer: &Answer) -> Value {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut document: Value = serde_json::from_str(&answer.body).unwrap();
+    document[0].take()
+}
+
+#[test]
+fn all_who_wait_get_the_end_and_its_code() {
+    let mut gate = Gate::new();
+    let kapo = job(&gate, 9);
+    let mut lines: Vec<Line> = (0..20).map(|_| Line::to(&kapo)).collect();
+    for line in &mut lines {
+        line.send("/wait");
+    }
+    // Two in a row, one with a time that will not have passed, one that has said all it will ever say, one that leaves.
+    lines[1].send("/livez");
+    lines[2].send("/wait?timeout=1h");
+    let mut half = kapo.connect();
+    half.write_all(b"GET /wait HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    half.shutdown(Shutdown::Write).unwrap();
+    drop(lines.pop());
+    let mut head = kapo.connect();
+    head.write_all(b"HEAD /wait HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    assert_eq!(kapo.get("/livez").status, 200);
+    assert!(lines.iter_mut().all(Line::is_silent));
+    sees_no_wake_up(kapo.pid());
+    gate.open();
+    for (place, line) in lines.iter_mut().enumerate() {
+        let answer = line.answer();
+        assert_eq!(answer.field("kapo-exit-code"), Some("9"), "{answer:?}");
+        assert_eq!(answer.field("content-type"), Some("application/json"));
+        let status = object(&answer);
+        assert_eq!((&status["ExitCode"], &status["Status"]), (&json!(9), &json!("stopped")));
+        match place {
+            1 => assert_eq!(line.answer().body.trim(), "ok", "in order"),
+            2 => assert_eq!(line.answer().field("kapo-exit-code"), Some("9")),
+            _ => {}
+        }
+        // The connection can be used on.
+        assert_eq!(line.ask("/wait").field("kapo-exit-code"), Some("9"));
+    }
+    for (mut stream, has_body) in [(half, true), (head, false)] {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let answer = Answer::parse(&bytes);
+        assert_eq!((answer.field("kapo-exit-code"), !answer.body.is_empty()), (Some("9"), has_body));
+        assert_ne!(answer.field("content-length"), Some("0"));
+    }
+}
+
+#[test]
+fn a_wait_with_a_time_ends_with_it() {
+    let mut gate = Gate::new();
+    let kapo = job(&gate, 0);
+    let start = now();
+    let answer = kapo.get("/wait?timeout=300ms");
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    assert_eq!((&object(&answer)["Status"], answer.field("kapo-exit-code")), (&json!("running"), None));
+    for query in ["timeout=0", "timeout=0.001", "timeout=1ms", "a=b&timeout=0"] {
+        assert_eq!(kapo.get(&format!("/wait?{query}")).field("kapo-exit-code"), None, "{query}");
+    }
+    for query in ["timeout=", "timeout=abc", "timeout=-1", "timeout=NaN", "timeout=1%20", "timeout=inf"] {
+        let answer = kapo.get(&format!("/wait?{query}"));
+        assert_eq!((answer.status, answer.field("kapo-exit-code")), (400, None), "{query}");
+    }
+    // Practically never.
+    let mut line = Line::to(&kapo);
+    line.send("/wait?timeout=18446744073709551615");
+    assert_eq!(kapo.get("/livez").status, 200);
+    assert!(line.is_silent());
+    gate.open();
+    assert_eq!(line.answer().field("kapo-exit-code"), Some("0"));
+}
+
+#[test]
+fn the_code_is_what_kapo_exits_with() {
+    for (options, script, code) in [
+        (&["--ttl", "100ms"][..], "exec sleep 60", 124),
+        (&[], "kill -9 $$", 137),
+        (&["--success-exit", "3"], "exit 3", 0),
+    ] {
+        let words = [&["run"], options, &["--wait", "700ms", "sh", "-c", script]].concat();
+        let mut kapo = Kapo::start(words);
+        let answer = kapo.get("/wait");
+        assert_eq!(answer.field("kapo-exit-code"), Some(code.to_string().as_str()), "{answer:?}");
+        kapo.expect_exit(code);
+    }
+}
+
+#[test]
+fn who_waits_when_kapo_ends_with_the_job_has_the_answer() {
+    for _ in 0..20 {
+        let mut gate = Gate::new();
+        let mut kapo = Kapo::start(["run", "sh", "-c", "read x < \"$0\"; exit 4", gate.path()]);
+        let mut lines = [Line::to(&kapo), Line::to(&kapo)];
+        lines.iter_mut().for_each(|line| line.send("/wait"));
+        assert_eq!(kapo.get("/livez").status, 200);
+        gate.open();
+        for line in &mut lines {
+            assert_eq!(line.answer().field("kapo-exit-code"), Some("4"));
+            assert_eq!(line.rest(), "");
+        }
+        kapo.expect_exit(4);
+    }
+}
+
+#[test]
+fn under_supervise_each_end_is_answered_however_short_the_pause() {
+    let mut gate = Gate::new();
+    let kapo = Kapo::start(["supervise", "--wait", "0", "sh", "-c", "read x < \"$0\"; exit 4", gate.path()]);
+    let mut line = Line::to(&kapo);
+    for run in 0..20 {
+        kapo.wait_for_status("a run", |s| s["Status"] == "running" && s["Restarts"] == run);
+        line.send("/wait");
+        assert_eq!(kapo.get("/livez").status, 200);
+        assert!(line.is_silent());
+        gate.open();
+        let answer = line.answer();
+        let status = object(&answer);
+        assert_eq!((answer.field("kapo-exit-code"), &status["Restarts"]), (Some("4"), &json!(run)));
+    }
+}
+
+#[test]
+fn events_tell_each_change_and_count_them() {
+    let mut gate = Gate::new();
+    let mut kapo = Kapo::start(["run", "sh", "-c", "read x < \"$0\"; exit 4", gate.path()]);
+    let follow = |fields: &str| {
+        let mut stream = kapo.connect();
+        stream.write_all(format!("GET /events HTTP/1.1\r\nHost: test\r\n{fields}\r\n").as_bytes()).unwrap();
+        stream
+    };
+    let mut all = Line::of(follow(""));
+    let mut again = Events::of(&kapo);
+    let first = again.next().unwrap();
+    assert_eq!(first["Status"], "running");
+    kapo.signal(10);
+    // What is no news is not told: the next event is the end.
+    gate.open();
+    let mut last = first;
+    while let Some(status) = again.next() {
+        assert_ne!(status, last);
+        last = status;
+    }
+    assert_ne!(last["Status"], "running");
+    drop(again);
+    let text = all.rest();
+    assert!(text.contains("\r\nContent-Type: text/event-stream\r\n"), "{text}");
+    let ids: Vec<u64> = text.lines().filter_map(|l| l.strip_prefix("id: ")?.parse().ok()).collect();
+    assert!(ids.len() >= 2 && ids.windows(2).all(|two| two[1] == two[0] + 1), "{ids:?}");
+    drop(all);
+    wait_for("kapo ends", || kapo.try_wait().is_some());
+}
+
+#[test]
+fn who_comes_again_to_events_is_not_told_what_it_knows() {
+    let mut gate = Gate::new();
+    let kapo = job(&gate, 4);
+    let follow = |id: &str| {
+        let mut stream = kapo.connect();
+        let request = format!("GET /events HTTP/1.1\r\nHost: test\r\nLast-Event-ID: {id}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        let mut byte = [0];
+        while text.matches("\n\n").count() < 1 {
+            assert_eq!(stream.read(&mut byte).unwrap(), 1, "{text}");
+            if byte != *b"\r" {
+                text.push(char::from(byte[0]));
+            }
+            if text.ends_with("\n\n") && text.starts_with("HTTP/") {
+                text.clear();
+            }
+        }
+        text
+    };
+    let first = follow("");
+    let id = first.strip_prefix("id: ").unwrap().lines().next().unwrap().to_owned();
+    assert_eq!(follow(&id), ": nothing new\n\n");
+    assert_eq!(follow("123"), first);
+    assert_eq!(follow("nonsense"), first);
+    gate.open();
+    kapo.wait_for_status("its end", |status| status["Status"] == "stopped");
+    assert_ne!(follow(&id), ": nothing new\n\n");
+}
+
+#[test]
+fn idle_exit_counts_from_the_last_request() {
+    let mut gate = Gate::new();
+    let words = ["run", "--idle-exit", "700ms", "sh", "-c", "read x < \"$0\"; exit 5", gate.path()];
+    let mut kapo = Kapo::start(words);
+    // While it runs, nobody has to ask.
+    sees_no_wake_up(kapo.pid());
+    let mut line = Line::to(&kapo);
+    let _silent = kapo.connect();
+    gate.open();
+    let start = now();
+    let mut last = start;
+    while start.elapsed() < Duration::from_millis(1_500) {
+        last = now();
+        assert_eq!(line.ask("/livez").status, 200);
+    }
+    kapo.expect_exit(5);
+    assert!(last.elapsed() >= Duration::from_millis(690), "{:?}", last.elapsed());
+}
+
+#[test]
+fn a_wait_that_is_answered_after_the_end_counts_as_asking() {
+    let mut kapo = Kapo::start(["run", "--idle-exit", "300ms", "sh", "-c", "exit 5"]);
+    let answer = kapo.get("/wait");
+    let answered = now();
+    assert_eq!(answer.field("kapo-exit-code"), Some("5"));
+    kapo.expect_exit(5);
+    assert!(answered.elapsed() >= Duration::from_millis(250), "{:?}", answered.elapsed());
+}
+
+#[test]
+fn a_stop_ends_the_lingering_at_once() {
+    for option in ["--idle-exit", "--wait"] {
+        let mut kapo = Kapo::start(["run", option, "1h", "sh", "-c", "exit 5"]);
+        kapo.wait_for_status("its end", |status| status["Status"] == "stopped");
+        kapo.signal(15);
+        kapo.expect_exit(5);
+    }
+}
+
+/// `kapo WORDS`: its code and what it says.
+fn client(words: &[&str]) -> (i32, String, String) {
+    let (code, stdout, stderr) = run_to_the_end(kapo(words));
+    (code.unwrap(), stdout, stderr)
+}
+
+#[test]
+fn check_is_good_or_bad_and_says_why() {
+    let mut gate = Gate::new();
+    let kapo = job(&gate, 3);
+    let port = kapo.address().port().to_string();
+    let url = format!("http://127.0.0.1:{port}");
+    for (words, says) in [
+        (&["-p", &port, "check"][..], "ready: ok\n"),
+        (&["-p", &port, "check", "--live"], "live: ok\n"),
+        (&["-p", &port, "check", "--health"], "healthy: ok\n"),
+        (&["check", &url], "ready: ok\n"),
+        (&["check", "--live", &format!("{url}/")], "live: ok\n"),
+    ] {
+        assert_eq!(client(words), (0, says.to_owned(), String::new()), "{words:?}");
+    }
+    gate.open();
+    kapo.wait_for_status("its end", |status| status["Status"] == "stopped");
+    let (code, stdout, _) = client(&["check", &url]);
+    assert_eq!((code, stdout.as_str()), (1, "not ready: HTTP 503: ended: exit-code, exit code 3\n"));
+    assert_eq!(client(&["check", "--health", &url]).0, 1);
+    assert_eq!(client(&["check", "--live", &url]).0, 0);
+}
+
+#[test]
+fn check_and_wait_understand_unix_sockets() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("socket").to_str().unwrap().to_owned();
+    let name = format!("@{}", unique("kapo-test-"));
+    for address in [&path, &name] {
+        let mut gate = Gate::new();
+        let words =
+            ["-i", address, "run", "--wait", "1h", "sh", "-c", "read x < \"$0\"; exit 3", gate.path()];
+        let mut server = Kapo::launch(kapo(words));
+        server.wait_for("it listens", |kapo| kapo.addresses() == [address.clone()]);
+        let url = format!("unix:{address}");
+        assert_eq!(client(&["-i", address, "check"]).0, 0);
+        assert_eq!(client(&["check", &url]).0, 0);
+        gate.open();
+        assert_eq!(client(&["-i", address, "wait"]).0, 3);
+        assert_eq!(client(&["wait", &url]).0, 3);
+        assert_eq!(client(&["check", &url]).0, 1);
+    }
+}
+
+/// A server that answers each connection with these bytes, or not at all.
+fn server(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // Whoever does not wait for it is gone.
+            let _ = stream.write_all(answer);
+            if answer.is_empty() {
+                kept.push(stream);
+            }
+        }
+    });
+    url
+}
+
+/// An address where nobody listens.
+fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn without_a_kapo_check_is_1_and_wait_is_125() {
+    for (url, says) in [
+        (nowhere(), "Connection refused"),
+        (server(b"SSH-2.0-OpenSSH_9.2\r\n"), "HTTP"),
+        (server(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"), "500"),
+        ("unix:/nonexistent/socket".to_owned(), "No such file"),
+    ] {
+        let (code, stdout, stderr) = client(&["check", &url]);
+        assert_eq!((code, stdout.lines().count() + stderr.lines().count()), (1, 1), "{stdout}{stderr}");
+        assert!(stdout.contains(says) || stderr.contains(says), "{url}: {stdout}{stderr}");
+        let (code, stdout, stderr) = client(&["wait", &url]);
+        assert_eq!((code, stdout.as_str(), stderr.lines().count()), (125, "", 1), "{url}: {stderr}");
+        assert!(stderr.starts_with("kapo: ") && stderr.contains(says), "{stderr}");
+    }
+    // One that answers as a web server does is no kapo to wait for.
+    assert_eq!(client(&["wait", &server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]).0, 125);
+    let silent = server(b"");
+    let start = now();
+    assert_eq!(client(&["check", "--timeout", "200ms", &silent]).0, 1);
+    assert_eq!(client(&["wait", "--timeout", "200ms", &silent]).0, 124);
+    assert!(start.elapsed() >= Duration::from_millis(400));
+}
+
+#[test]
+fn wrong_words_to_check_are_1_too() {
+    for words in [&["check", "--bogus"][..], &["check", "a", "b"], &["check", "--timeout", "x"]] {
+        let (code, _, stderr) = client(words);
+        assert_eq!(code, 1, "{words:?}: {stderr}");
+        assert!(stderr.starts_with("kapo: "), "{stderr}");
+    }
+}
+
+#[test]
+fn wait_gives_the_jobs_code_or_124_in_its_own_time() {
+    let mut gate = Gate::new();
+    let server = job(&gate, 42);
+    let port = server.address().port().to_string();
+    assert_eq!(client(&["-p", &port, "wait", "--timeout", "200ms"]).0, 124);
+    assert_eq!(client(&["-p", &port, "wait", "--timeout", "0"]).0, 124);
+    drop(server);
+    let server = job(&gate, 42);
+    let port = server.address().port().to_string();
+    let mut waiting = Kapo::launch(kapo(["-p", &port, "wait"]));
+    let metrics = || server.get("/metrics").body;
+    wait_for("it is connected", || metrics().lines().any(|line| line == "kapo_http_connections 2"));
+    assert!(waiting.try_wait().is_none());
+    gate.open();
+    waiting.expect_exit(42);
+    assert_eq!(client(&["-p", &port, "wait"]).0, 42);
+    // Its code is told even when nobody can be told why.
+    let mut command = clean("sh");
+    command.args(["-c", "exec 1>&- 2>&- \"$0\" -p \"$1\" wait"]).arg(binary()).arg(&port);
+    assert_eq!(run_to_the_end(command).0, Some(42));
+    drop(server);
+    assert_eq!(client(&["-p", &port, "wait"]).0, 125);
+}
+
+#[test]
+fn a_kapo_that_ends_while_somebody_waits_has_told_the_code() {
+    let mut gate = Gate::new();
+    let mut server =
+        Kapo::launch(kapo_on_a_free_port(["run", "sh", "-c", "read x < \"$0\"; exit 4", gate.path()]))
+            .listening();
+    let port = server.address().port().to_string();
+    let mut waiting = Kapo::launch(kapo(["-p", &port, "wait"]));
+    wait_for("it is connected", || {
+        server.get("/metrics").body.lines().any(|line| line == "kapo_http_connections 2")
+    });
+    gate.open();
+    server.expect_exit(4);
+    waiting.expect_exit(4);
+    // One that is killed tells nobody.
+    let server = Kapo::start(["run", "sleep", "60"]);
+    let port = server.address().port().to_string();
+    let mut waiting = Kapo::launch(kapo(["-p", &port, "wait"]));
+    wait_for("it is connected", || {
+        server.get("/metrics").body.lines().any(|line| line == "kapo_http_connections 2")
+    });
+    server.signal(9);
+    waiting.expect_exit(125);
+}
