@@ -1,11 +1,13 @@
-//! What is generated from the table of options and committed: man page, README block, completions. A difference
-//! fails; `UPDATE_DOCS=1 cargo test --test docs` rewrites the files.
+//! What is generated from tables of the program and committed: man page, options in README.md, completions, paths,
+//! metrics. A difference fails; `UPDATE_DOCS=1 cargo test --test docs` rewrites the files.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
 use kapo::cli::{completions, docs};
+use kapo::logic::http::routes::{ROUTES, Route};
+use kapo::logic::metrics;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -37,13 +39,38 @@ fn the_completions_are_those_of_the_options() {
     same("docs/completions/kapo.fish", &completions::fish());
 }
 
+/// What stands between `<!-- name -->` and `<!-- /name -->` in the file.
+fn same_block(file: &str, name: &str, block: &str) {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let text = std::fs::read_to_string(root().join(file)).unwrap();
+    let (before, rest) = text.split_once(&begin).expect("the file has its begin marker");
+    let (_, after) = rest.split_once(&end).expect("the file has its end marker");
+    same(file, &format!("{before}{begin}{block}{end}{after}"));
+}
+
 #[test]
 fn the_readme_shows_the_options() {
-    let text = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (before, rest) = text.split_once("<!-- options -->\n").expect("README.md has its begin marker");
-    let (_, after) = rest.split_once("<!-- /options -->").expect("README.md has its end marker");
-    let block = docs::readme();
-    same("README.md", &format!("{before}<!-- options -->\n{block}<!-- /options -->{after}"));
+    same_block("README.md", "options", &docs::readme());
+}
+
+#[test]
+fn the_page_on_http_shows_the_paths() {
+    let mut block = "| path | answer |\n|---|---|\n".to_owned();
+    for row in ROUTES.iter().filter(|row| row.route != Route::Other) {
+        block.push_str(&format!("| `{}` | {} |\n", row.path, row.brief));
+    }
+    block.push_str("| any other path | the status document |\n");
+    same_block("docs/http.md", "paths", &block);
+}
+
+#[test]
+fn the_page_on_metrics_shows_the_metrics() {
+    let mut block = "| metric | labels | meaning |\n|---|---|---|\n".to_owned();
+    for (name, labels, help) in metrics::described() {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        block.push_str(&format!("| `{name}` | {} | {help} |\n", labels.join(", ")));
+    }
+    same_block("docs/metrics.md", "metrics", &block);
 }
 
 /// Where the tool is, it has the last word on the form; where it is not, the test says so.
