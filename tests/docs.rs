@@ -42,7 +42,7 @@ fn the_completions_are_those_of_the_options() {
 /// What stands between `<!-- name -->` and `<!-- /name -->` in the file.
 fn same_block(file: &str, name: &str, block: &str) {
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-    let text = std::fs::read_to_string(root().join(file)).unwrap();
+    let text = std::fs::read_to_string(root().join(file)).expect("the file is there");
     let (before, rest) = text.split_once(&begin).expect("the file has its begin marker");
     let (_, after) = rest.split_once(&end).expect("the file has its end marker");
     same(file, &format!("{before}{begin}{block}{end}{after}"));
