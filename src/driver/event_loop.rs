@@ -1,7 +1,7 @@
 //! The loop: waits for events or the next deadline, in one place, and gives each source its turn. Signals come first,
 //! so that the answers given in the same turn are true.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
@@ -34,15 +34,16 @@ pub struct Stage {
     pub deep: bool,
     /// Set: the loop ends after this turn, with this code.
     pub exit: Option<u8>,
-    /// Outlets that epoll waits for, because something could not be written.
-    outlets: [bool; 2],
+    /// Outlets that epoll waits for, because something could not be written; by number, as an outlet that breaks may
+    /// be another descriptor afterwards.
+    outlets: [Option<RawFd>; 2],
 }
 
 impl Stage {
     /// Nobody is waited for yet.
     pub fn new(epoll: Epoll, server: Server, quiet: bool) -> Stage {
         let sinks = Sinks::open(sys::stdio::stdout(), sys::stdio::stderr());
-        Stage { epoll, server, sinks, quiet, deep: true, exit: None, outlets: [false; 2] }
+        Stage { epoll, server, sinks, quiet, deep: true, exit: None, outlets: [None; 2] }
     }
 
     /// Writes a record of kapo's own, as far as `--quiet` allows.
@@ -99,19 +100,17 @@ impl Stage {
             };
             let sink = self.sinks.of(stream);
             let wanted = wanted || (sink.wants_room() && !(shared && stream == Stream::Stdout));
-            if wanted == *minded {
+            let Some(fd) = sink.source() else { continue };
+            let number = wanted.then(|| fd.as_raw_fd());
+            if number == *minded {
                 continue;
             }
-            let Some(fd) = sink.source() else {
-                *minded = false;
-                continue;
-            };
-            if wanted {
-                *minded = self.epoll.add(fd, Source::Outlet(stream), EventFlags::OUT).is_ok();
+            *minded = if wanted {
+                self.epoll.add(fd, Source::Outlet(stream), EventFlags::OUT).ok().and(number)
             } else {
                 self.epoll.delete(fd);
-                *minded = false;
-            }
+                None
+            };
         }
     }
 }

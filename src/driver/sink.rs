@@ -172,14 +172,17 @@ impl<'fd> Sink<'fd> {
         !self.queue.is_empty()
     }
 
-    /// What to poll for writability after [`Written::Full`] or while [`Sink::wants_room`]; `None` once it is broken.
+    /// What to poll for writability after [`Written::Full`] or while [`Sink::wants_room`]; `None` before the first
+    /// write. A broken one polls as writable, so that whoever waited for room learns of it.
     pub fn source(&self) -> Option<BorrowedFd<'_>> {
-        match &self.kind {
-            None | Some(Kind::Broken(_)) => None,
-            Some(Kind::Terminal(own)) => Some(own.as_fd()),
-            Some(Kind::Plain | Kind::Pipe | Kind::Relay(_) | Kind::Socket | Kind::ForeignTerminal) => {
-                Some(self.fd)
-            }
+        match self.kind.as_ref()? {
+            Kind::Terminal(own) => Some(own.as_fd()),
+            Kind::Plain
+            | Kind::Pipe
+            | Kind::Relay(_)
+            | Kind::Socket
+            | Kind::ForeignTerminal
+            | Kind::Broken(_) => Some(self.fd),
         }
     }
 
