@@ -9,7 +9,7 @@ use super::output::{Fate, Output, Wants};
 use super::poll::{Epoll, Source};
 use super::sink::Sinks;
 use crate::config;
-use crate::logic::tail::Tail;
+use crate::logic::tail::{Position, Tail};
 use crate::logic::{Now, Stream, status};
 
 /// See the head of the file.
@@ -17,6 +17,8 @@ use crate::logic::{Now, Stream, status};
 pub struct Capture {
     lanes: [Option<Lane>; 2],
     tail: Tail,
+    /// Where the output of this run begins in it.
+    begun: Position,
     /// The command has ended, and nobody was told yet that all is drained.
     draining: bool,
 }
@@ -47,12 +49,13 @@ impl Capture {
         if let [Some(_), Some(_)] = lanes {
             sinks.share();
         }
-        Capture { lanes, tail: Tail::new(options.tail), draining: false }
+        Capture { lanes, tail: Tail::new(options.tail), begun: 0, draining: false }
     }
 
     /// Begins a run: the ends of the pipes that become the command's.
     pub fn begin(&mut self, epoll: &Epoll) -> io::Result<[Option<OwnedFd>; 2]> {
         let mut ends = [None, None];
+        self.begun = self.tail.end();
         for (lane, end) in self.lanes.iter_mut().zip(&mut ends) {
             if let Some(lane) = lane {
                 *end = Some(lane.output.begin()?);
@@ -121,6 +124,11 @@ impl Capture {
     /// The last captured output; `None` without `--tail`.
     pub fn tail(&self) -> Option<&Tail> {
         self.tail.is_on().then_some(&self.tail)
+    }
+
+    /// The last lines of this run, so many at most; none without `--tail`.
+    pub fn last_lines(&self, count: usize) -> Vec<String> {
+        self.tail.last_lines(self.begun, count)
     }
 
     /// The counters of stdout and stderr.

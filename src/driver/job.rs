@@ -385,8 +385,7 @@ impl Job {
 
     fn drained(&mut self) -> Option<Event> {
         let drained = self.capture.take_drained();
-        let last_output = || self.capture.tail().map(|tail| tail.last_lines(10)).unwrap_or_default();
-        drained.then(|| Event::Drained { last_output: last_output() })
+        drained.then(|| Event::Drained { last_output: self.capture.last_lines(10) })
     }
 
     fn publish(&mut self, now: Now, stage: &mut Stage) {

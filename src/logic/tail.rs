@@ -90,16 +90,16 @@ impl Tail {
         self.start + self.bytes.len() as u64
     }
 
-    /// The last `count` lines of both streams, without their newlines; what is not UTF-8 becomes U+FFFD. A stream's line
-    /// that the other one interrupted stays whole and stands where it ended.
-    pub fn last_lines(&self, count: usize) -> Vec<String> {
+    /// The last `count` lines of both streams that begin at `position` or later, without their newlines; what is not
+    /// UTF-8 becomes U+FFFD. A stream's line that the other one interrupted stays whole and stands where it ended.
+    pub fn last_lines(&self, position: Position, count: usize) -> Vec<String> {
         let mut lines: VecDeque<Vec<u8>> = VecDeque::new();
         let mut unfinished = [const { Vec::new() }; 2];
         let mut from = self.start;
         for run in &self.runs {
             let to = from + run.length as u64;
             let mut bytes = Vec::new();
-            self.copy(from, to, &mut bytes);
+            self.copy(from.max(position).min(to), to, &mut bytes);
             from = to;
             let [stdout, stderr] = &mut unfinished;
             let line = if run.stream == Stream::Stdout { stdout } else { stderr };
@@ -228,12 +228,15 @@ mod tests {
     fn the_last_lines_are_whole_although_streams_interrupt_each_other() {
         let tail =
             tail(100, &[(Stdout, "one\ntw"), (Stderr, "oops\n"), (Stdout, "o\nend"), (Stderr, "\u{e9}\n")]);
-        assert_eq!(tail.last_lines(10), ["one", "oops", "two", "é", "end"]);
-        assert_eq!(tail.last_lines(2), ["é", "end"]);
-        assert_eq!(tail.last_lines(0), [""; 0]);
+        assert_eq!(tail.last_lines(0, 10), ["one", "oops", "two", "é", "end"]);
+        assert_eq!(tail.last_lines(0, 2), ["é", "end"]);
+        assert_eq!(tail.last_lines(0, 0), [""; 0]);
+        // A run that begins in the middle of what is kept.
+        assert_eq!(tail.last_lines(11, 10), ["o", "é", "end"]);
+        assert_eq!(tail.last_lines(tail.end(), 10), [""; 0]);
         let mut odd = Tail::new(10);
         odd.push(Stdout, b"a\xffb\n");
-        assert_eq!(odd.last_lines(10), ["a\u{fffd}b"]);
+        assert_eq!(odd.last_lines(0, 10), ["a\u{fffd}b"]);
     }
 
     #[test]

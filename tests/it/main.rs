@@ -2,20 +2,24 @@
 //! there is one link and all cases run side by side.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that is wrong shall fail loudly")]
 
-mod harness;
-
 mod activation;
 mod bad_input;
 mod connections;
 mod environment;
 mod exit_codes;
+mod harness;
 mod http;
 mod idle;
 mod notify;
+mod outlets;
+mod output;
+mod output_ends;
+mod output_lines;
 mod pid1;
 mod run;
 mod signals;
 mod supervise;
+mod tail;
 mod terminal;
 mod tools;
 mod wait;
