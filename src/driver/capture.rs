@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 
@@ -94,8 +95,15 @@ impl Capture {
     }
 
     /// Serves those whose pipe or outlet is `ready`, and those who had more to do. What they have to say about their
-    /// outlets goes to the log.
-    pub fn turn(&mut self, now: Now, epoll: &Epoll, sinks: &mut Sinks<'_>, ready: impl Fn(Source) -> bool) {
+    /// outlets goes to the log. Says for how long output should gather, see [`super::pace`].
+    pub fn turn(
+        &mut self,
+        now: Now,
+        epoll: &Epoll,
+        sinks: &mut Sinks<'_>,
+        ready: impl Fn(Source) -> bool,
+    ) -> Option<Duration> {
+        let mut gather = None;
         for lane in self.lanes.iter_mut().flatten() {
             // Both may wait for one outlet, which epoll knows by the name of one of them.
             let outlet = lane.output.wants() == Wants::Room
@@ -105,6 +113,7 @@ impl Capture {
             }
             // A pipe that closes is forgotten by epoll only if nobody else holds that end, which is ours alone.
             let fate = lane.output.on_ready(now, sinks, &mut self.tail);
+            gather = [gather, lane.output.rest()].into_iter().flatten().min();
             lane.again = fate == Fate::Again;
             if fate == Fate::Closed {
                 lane.listening = false;
@@ -114,6 +123,7 @@ impl Capture {
             }
             lane.listen(epoll);
         }
+        gather.filter(|_| !self.draining && !self.has_more())
     }
 
     /// Whether `stream`'s outlet is awaited.

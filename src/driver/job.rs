@@ -6,7 +6,7 @@ use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Pid as RawPid;
 
@@ -14,6 +14,7 @@ use super::capture::Capture;
 use super::cgroup::Cgroup;
 use super::event_loop::{Machine, Stage};
 use super::manager::Manager;
+use super::pace;
 use super::poll::Source;
 use super::program::{Program, Start};
 use super::sample::{self, Sampler};
@@ -375,12 +376,18 @@ impl Job {
         total
     }
 
-    /// Passes captured output on.
-    fn serve_capture(&mut self, now: Now, stage: &mut Stage, ready: &dyn Fn(Source) -> bool) {
-        self.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
+    /// Passes captured output on; for how long more should gather.
+    fn serve_capture(
+        &mut self,
+        now: Now,
+        stage: &mut Stage,
+        ready: &dyn Fn(Source) -> bool,
+    ) -> Option<Duration> {
+        let gather = self.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
         if let Some(tail) = self.capture.tail() {
             stage.server.publish_output(now, &stage.epoll, tail);
         }
+        gather
     }
 
     fn drained(&mut self) -> Option<Event> {
@@ -435,7 +442,13 @@ impl Machine for Job {
     fn on_sources(&mut self, now: Now, ready: &[Source], stage: &mut Stage) {
         let captured = |source: &Source| matches!(source, Source::Pipe(_) | Source::Outlet(_));
         if self.capture.has_more() || ready.iter().any(captured) {
-            self.serve_capture(now, stage, &|source| ready.contains(&source));
+            let gather = self.serve_capture(now, stage, &|source| ready.contains(&source));
+            // Not while anybody else is to be served in this turn.
+            if let Some(length) = gather
+                && ready.iter().all(captured)
+            {
+                pace::rest(length);
+            }
         }
         if ready.contains(&Source::Notify) {
             self.listen_to_command(now, stage);

@@ -7,12 +7,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
+use super::pace::Pace;
 use super::sink::{Sink, Sinks, Written};
 use crate::error::reason;
 use crate::logic::lines::Lines;
@@ -85,6 +87,7 @@ pub struct Output {
     /// The last byte written raw was not a newline.
     mid_line: bool,
     bulk: Bulk,
+    pace: Pace,
     counters: Counters,
     told: bool,
     trouble: Option<Record>,
@@ -126,6 +129,7 @@ impl Output {
             stalled: false,
             mid_line: false,
             bulk: Bulk::Copying(0),
+            pace: Pace::new(),
             counters: Counters::default(),
             told: false,
             trouble: None,
@@ -176,7 +180,16 @@ impl Output {
             }
         };
         // A turn that only wrote what an earlier one had read says nothing about how much the command says.
-        if fate != Fate::Again && !self.stalled && !resumed && self.counters.bytes - before < SMALL as u64 {
+        let brought = self.counters.bytes - before;
+        if fate == Fate::Wait && !self.stalled && !resumed {
+            self.pace.turn(now.mono, usize::try_from(brought).unwrap_or(usize::MAX));
+        }
+        if fate != Fate::Again
+            && !self.stalled
+            && !resumed
+            && brought < SMALL as u64
+            && self.pace.rest().is_none()
+        {
             self.shrink();
         }
         sink.hold(fate == Fate::Again && self.mid_line);
@@ -195,6 +208,11 @@ impl Output {
             Some(_) => Wants::Input,
             None => Wants::Nothing,
         }
+    }
+
+    /// For how long its pipe should be left alone, so that more gathers in it.
+    pub fn rest(&self) -> Option<Duration> {
+        self.pace.rest().filter(|_| self.wants() == Wants::Input)
     }
 
     /// The read end, to be polled; `None` when the run's output has ended.
