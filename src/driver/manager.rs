@@ -58,26 +58,26 @@ impl Manager {
         if self.waiting.len() < WAITING {
             self.waiting.push(datagram);
         }
-        if self.retry.is_none() {
-            self.flush(now);
-        }
+        self.flush(now);
     }
 
     fn flush(&mut self, now: Now) {
-        self.retry = None;
         while let Some(datagram) = self.waiting.first() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match sendto(&self.socket, datagram, flags, &self.address) {
                 Err(rustix::io::Errno::AGAIN) if self.tries < TRIES => {
-                    self.tries += 1;
-                    self.retry = now.mono.checked_add(RETRY);
+                    // Counted by time, not by how much there is to say.
+                    if self.retry.is_none_or(|at| at <= now.mono) {
+                        self.tries += 1;
+                        self.retry = now.mono.checked_add(RETRY);
+                    }
                     return;
                 }
                 // Whoever is gone will not hear it later either.
                 Ok(_) | Err(_) => drop(self.waiting.remove(0)),
             }
         }
-        self.tries = 0;
+        (self.tries, self.retry) = (0, None);
     }
 
     /// When [`Manager::turn`] has something to do.
