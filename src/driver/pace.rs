@@ -15,9 +15,9 @@ const LITTLE: usize = 4 * 1024;
 /// A rest that gathered less was not worth it.
 const WORTH: usize = 1024;
 /// A rest is made longer until it gathers this much,
-const PLENTY: usize = 16 * 1024;
+const PLENTY: usize = 32 * 1024;
 /// and shorter where it gathers more than this, lest the command finds its pipe full.
-const ENOUGH: usize = 40 * 1024;
+const ENOUGH: usize = 48 * 1024;
 /// So many close turns before the first rest; after each one that was not worth it twice as many, up to the last.
 const PATIENCE: u32 = 8;
 const MOST_PATIENCE: u32 = 8 * 1024;

@@ -16,8 +16,9 @@ use super::{Stream, calendar, quote};
 /// rather than within it.
 pub const LONGEST: usize = 64 * 1024;
 
-/// [`Lines::render`] begins no further line when this much is written.
-pub const BATCH: usize = 64 * 1024;
+/// [`Lines::render`] begins no further line when this much is written. A pipe holds 64 KiB: with the last line a batch
+/// should still fit, as what little is left over would cost a write of its own.
+pub const BATCH: usize = 60 * 1024;
 
 /// The length of all before the text: an array of a known length is copied without a call.
 const PREFIX: usize = 63;
