@@ -4,10 +4,15 @@
 //! for a newcomer is decided here and done by `driver::connection`.
 //!
 //! ```text
-//! Idle <-> Head (unfinished, 10 s) -> Held (/wait, its own time) -> back to Idle, or
-//!                                  -> Streaming (/events, /logs), or
-//!                                  -> Closing (answer under way) -> Lingering (discards, 10 s) -> Done
+//! Idle -> Head (unfinished, 10 s) -> Idle (answered), or
+//!                                 -> Held (/wait, its own time) -> Idle, or
+//!                                 -> Crowded (answers enough for one turn; room for more within 10 s) -> Idle, or
+//!                                 -> Streaming (/events, /logs), or
+//!                                 -> Closing (answer under way) -> Lingering (discards, 10 s) -> Done
 //! ```
+//!
+//! In every phase an answer that the socket did not take has 10 s to go; so has a whole connection that is Crowded,
+//! since the kernel may take 64 KiB that the peer never reads.
 
 use std::time::{Duration, Instant};
 
@@ -47,6 +52,8 @@ enum Phase {
     Head,
     /// The head at the start of `input` is asked again at each resume.
     Held { until: Option<Instant> },
+    /// `input` begins with requests that wait until there is room for their answers.
+    Crowded,
     /// The rest of the connection is one answer.
     Streaming(Feed),
     /// The last answer is written; what else comes in is discarded.
@@ -95,8 +102,6 @@ pub struct Conn {
     unsent_since: Instant,
     phase: Phase,
     search: Search,
-    /// `input` holds requests that were left for the next turn.
-    more: bool,
     /// The peer will send no more.
     eof: bool,
 }
@@ -113,7 +118,6 @@ impl Conn {
             unsent_since: now.mono,
             phase: Phase::Idle,
             search: Search::default(),
-            more: false,
             eof: false,
         }
     }
@@ -128,7 +132,7 @@ impl Conn {
                 Some(left) => self.phase = Phase::Lingering { left },
                 None => self.finish(),
             },
-            Phase::Held { .. } => self.input.extend_from_slice(bytes),
+            Phase::Held { .. } | Phase::Crowded => self.input.extend_from_slice(bytes),
             Phase::Idle | Phase::Head if self.input.is_empty() => {
                 let used = self.answer(now, bytes, Ask::First, site, out);
                 if self.keeps_input() {
@@ -149,8 +153,7 @@ impl Conn {
     pub fn eof(&mut self) {
         self.eof = true;
         match self.phase {
-            Phase::Held { .. } | Phase::Done => {}
-            Phase::Idle | Phase::Head if self.more => {}
+            Phase::Held { .. } | Phase::Crowded | Phase::Done => {}
             Phase::Idle | Phase::Head | Phase::Streaming(_) | Phase::Closing { .. } => {
                 self.close(false);
             }
@@ -166,7 +169,7 @@ impl Conn {
                 let overdue = until.is_some_and(|until| until <= now.mono);
                 self.go_on(now, Ask::Again { overdue }, site, out);
             }
-            Phase::Idle | Phase::Head if self.more => self.go_on(now, Ask::First, site, out),
+            Phase::Crowded => self.go_on(now, Ask::First, site, out),
             _ => {}
         }
     }
@@ -237,7 +240,7 @@ impl Conn {
         self.sent = self.sent.saturating_add(n);
         if self.sent >= self.unsent.len() {
             (self.unsent, self.sent, self.backlog) = (Vec::new(), 0, 0);
-            if matches!(self.phase, Phase::Idle | Phase::Head) {
+            if matches!(self.phase, Phase::Idle | Phase::Head | Phase::Crowded) {
                 self.since = now.mono;
             }
         } else if n > 0 && matches!(self.phase, Phase::Streaming(_)) {
@@ -250,14 +253,15 @@ impl Conn {
     pub fn wants(&self) -> Wants {
         let read = match self.phase {
             // Who does not take answers gets to ask no more questions.
-            Phase::Idle | Phase::Head => self.unsent.is_empty() && !self.more && !self.eof,
+            Phase::Idle | Phase::Head => self.unsent.is_empty() && !self.eof,
             Phase::Held { .. } => self.input.len() < HEAD_LIMIT && !self.eof,
+            Phase::Crowded => false,
             Phase::Streaming(_) => true,
             Phase::Closing { linger } => linger,
             Phase::Lingering { .. } => true,
             Phase::Done => false,
         };
-        Wants { read, write: !self.unsent.is_empty() || self.more }
+        Wants { read, write: !self.unsent.is_empty() || self.phase == Phase::Crowded }
     }
 
     /// When [`Conn::expire`] is to be called; an idle connection never.
@@ -266,7 +270,7 @@ impl Conn {
             return Some(self.unsent_since + PATIENCE);
         }
         match self.phase {
-            Phase::Head if !self.more => Some(self.since + PATIENCE),
+            Phase::Head | Phase::Crowded => Some(self.since + PATIENCE),
             Phase::Held { until } => until,
             Phase::Lingering { .. } => Some(self.since + LINGER),
             _ => None,
@@ -288,7 +292,7 @@ impl Conn {
     pub fn rank(&self) -> Rank {
         let class = match self.phase {
             Phase::Held { .. } | Phase::Streaming(_) => Class::Waiting,
-            Phase::Idle if self.unsent.is_empty() && !self.more => Class::Idle,
+            Phase::Idle if self.unsent.is_empty() => Class::Idle,
             _ => Class::Unfinished,
         };
         Rank(class, self.since)
@@ -315,12 +319,11 @@ impl Conn {
 
     /// The input is the site's no more: whatever comes is discarded.
     fn keeps_input(&self) -> bool {
-        matches!(self.phase, Phase::Idle | Phase::Head | Phase::Held { .. })
+        matches!(self.phase, Phase::Idle | Phase::Head | Phase::Held { .. } | Phase::Crowded)
     }
 
     fn close(&mut self, linger: bool) {
         self.phase = Phase::Closing { linger };
-        self.more = false;
         self.input = Vec::new();
     }
 
@@ -334,8 +337,7 @@ impl Conn {
     /// Answers out of `input`, which is given back whole as soon as it is used up.
     fn go_on(&mut self, now: Now, ask: Ask, site: &mut dyn Site, out: &mut Out) {
         if !self.unsent.is_empty() && ask == Ask::First {
-            self.more = true;
-            return;
+            return self.crowd(now);
         }
         let mut input = std::mem::take(&mut self.input);
         let used = self.answer(now, &input, ask, site, out);
@@ -343,7 +345,7 @@ impl Conn {
             input.drain(..used);
             self.input = input;
         }
-        if self.eof && matches!(self.phase, Phase::Idle | Phase::Head) && !self.more {
+        if self.eof && matches!(self.phase, Phase::Idle | Phase::Head) {
             self.close(false);
         }
     }
@@ -352,7 +354,6 @@ impl Conn {
     fn answer(&mut self, now: Now, bytes: &[u8], mut ask: Ask, site: &mut dyn Site, out: &mut Out) -> usize {
         let before = out.bytes.len();
         let mut used = 0;
-        self.more = false;
         loop {
             let skipped = self.search.skip_blank(bytes.get(used..).unwrap_or_default());
             used += match skipped {
@@ -368,8 +369,7 @@ impl Conn {
                 return used;
             }
             if out.bytes.len() - before >= OUT_LIMIT {
-                self.phase = Phase::Idle;
-                self.more = true;
+                self.crowd(now);
                 return used;
             }
             let length = match self.search.advance(rest) {
@@ -451,6 +451,12 @@ impl Conn {
             Next::Logs(which) => self.stream(now, Feed::Logs(which)),
         }
         true
+    }
+
+    /// The time to take answers begins anew with each portion of them.
+    fn crowd(&mut self, now: Now) {
+        self.phase = Phase::Crowded;
+        self.since = now.mono;
     }
 
     fn stream(&mut self, now: Now, feed: Feed) {

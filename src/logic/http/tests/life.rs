@@ -87,6 +87,20 @@ fn what_is_pipelined_without_end_is_answered_in_portions() {
 }
 
 #[test]
+fn who_asks_without_end_and_reads_nothing_is_dropped_10_s_after_the_last_portion() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/big?70000"; 3]);
+    // The kernel took all of it, and never says that there is room again.
+    assert_eq!((talk.conn.pending().len(), talk.deadline()), (0, Some(10.0)));
+    assert_eq!(statuses(&talk.resume(6.0)), ["200"]);
+    assert_eq!(talk.deadline(), Some(16.0));
+    talk.expire(15.9);
+    assert!(!talk.conn.is_done());
+    talk.expire(16.0);
+    assert!(talk.conn.is_done());
+}
+
+#[test]
 fn who_does_not_take_answers_gets_to_ask_no_more_and_is_dropped_after_10_s() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/"]);
