@@ -19,6 +19,10 @@ use crate::logic::http::response::Out;
 
 /// A peer that has closed its sending side while it is kept waiting: after this the kernel asks whether it is there.
 const HALF_OPEN_PROBE: Duration = Duration::from_secs(60);
+/// From one such question to the next, and how many stay without an answer until it is gone: half a minute, where the
+/// kernel's own measure is eleven.
+const HALF_OPEN_INTERVAL: Duration = Duration::from_secs(10);
+const HALF_OPEN_PROBES: u32 = 3;
 
 /// What becomes of a source after it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +182,8 @@ impl Connection {
         if self.conn.is_held() && sockopt::socket_domain(&self.socket)? != AddressFamily::UNIX {
             // A peer that only half-closed and one that went away look the same until the kernel has asked.
             sockopt::set_tcp_keepidle(&self.socket, HALF_OPEN_PROBE)?;
+            sockopt::set_tcp_keepintvl(&self.socket, HALF_OPEN_INTERVAL)?;
+            sockopt::set_tcp_keepcnt(&self.socket, HALF_OPEN_PROBES)?;
             sockopt::set_socket_keepalive(&self.socket, true)?;
         }
         Ok(())
@@ -446,6 +452,10 @@ mod tests {
             assert_eq!(served.wait_turn(), Fate::Wait);
         }
         assert!(sockopt::socket_keepalive(&served.connection).unwrap());
+        let seconds = |time: Duration| time.as_secs();
+        assert_eq!(sockopt::tcp_keepidle(&served.connection).map(seconds), Ok(60));
+        assert_eq!(sockopt::tcp_keepintvl(&served.connection).map(seconds), Ok(10));
+        assert_eq!(sockopt::tcp_keepcnt(&served.connection), Ok(3));
         // An event from before the interest changed.
         assert_eq!(served.turn(), Fate::Wait);
         served.page.done = true;

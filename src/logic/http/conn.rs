@@ -81,6 +81,8 @@ pub struct Rank(Class, Instant);
 enum Class {
     /// Half a request, an answer not taken, a lingering close.
     Unfinished,
+    /// It is held, and its peer has closed at least half: who left and who waits on look alike.
+    Doubtful,
     Idle,
     /// /wait, /events, /logs.
     Waiting,
@@ -291,6 +293,7 @@ impl Conn {
     /// How soon it is closed to make room.
     pub fn rank(&self) -> Rank {
         let class = match self.phase {
+            Phase::Held { .. } if self.eof => Class::Doubtful,
             Phase::Held { .. } | Phase::Streaming(_) => Class::Waiting,
             Phase::Idle if self.unsent.is_empty() => Class::Idle,
             _ => Class::Unfinished,

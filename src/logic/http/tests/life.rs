@@ -346,12 +346,16 @@ fn room_is_made_by_unfinished_requests_first_and_by_waiting_ones_last() {
         ("half since 7", 7.0, "GET".to_owned()),
         ("half since 6", 6.0, "GET".to_owned()),
         ("lingers since 8", 8.0, "BAD\r\n".to_owned()),
+        ("waits since 9, half closed", 9.0, format!("GET /wait{HOST}")),
     ] {
         let mut talk = Talk { clock: Clock(clock.0), conn: Conn::new(clock.at(0.0)), ..Talk::new() };
         if !bytes.is_empty() {
             talk.send(second, &bytes);
         }
         talk.conn.half_close(clock.at(second));
+        if name.ends_with("half closed") {
+            talk.conn.eof();
+        }
         talks.push((talk.conn.rank(), name));
     }
     talks.sort();
@@ -362,6 +366,7 @@ fn room_is_made_by_unfinished_requests_first_and_by_waiting_ones_last() {
             "half since 6",
             "half since 7",
             "lingers since 8",
+            "waits since 9, half closed",
             "idle since 0",
             "idle since 5",
             "streams since 1",
