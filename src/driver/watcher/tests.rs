@@ -161,6 +161,16 @@ fn until_zombie(pid: u32) {
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
 }
 
+/// A shell tells the pid of its child before that has executed.
+#[track_caller]
+fn until_named(pid: u32, name: &str) {
+    let end = now().mono + Duration::from_secs(20);
+    let comm = || std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    while !comm().trim_end().starts_with(name.get(..15).unwrap_or(name)) {
+        assert!(now().mono < end, "{pid} is {:?}, not {name}", comm());
+    }
+}
+
 /// Whether this kernel tells how a stranger ended (Linux 6.15).
 fn kernel_tells() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
@@ -178,6 +188,7 @@ fn a_stranger_killed_is_told_of_at_once_with_its_signal() {
         &["-c", r#""$0" 100 & echo $!; wait; read x"#, sleep.to_str().unwrap()],
     );
     let pid: u32 = shell.hear().parse().unwrap();
+    until_named(pid, &name);
     let mut rig = Rig::new(&config::Watch { wait: Duration::from_secs(3_600), ..config(&name) });
     rig.until("found", lives);
     rig.finish_scan();
