@@ -47,7 +47,7 @@ impl Capture {
             })
         };
         let lanes = [lane(Stream::Stdout, options.stdout), lane(Stream::Stderr, options.stderr)];
-        if let [Some(_), Some(_)] = lanes {
+        if lanes.iter().any(Option::is_some) {
             sinks.share();
         }
         Capture { lanes, tail: Tail::new(options.tail), begun: 0, draining: false }

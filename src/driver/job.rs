@@ -303,6 +303,8 @@ impl Job {
     fn ended(&mut self, now: Now, pid: Pid, status: Status, change: &Change, stage: &mut Stage) {
         // What it said before it ended was meant for this run.
         while self.listen_to_command(now, stage) {}
+        // The rest of a line, which the record of its end must not cut in two where both go one way.
+        self.serve_capture(now, stage, &|source| matches!(source, Source::Pipe(_)));
         if let Some(terminal) = &self.terminal {
             terminal.take_back(Some(group(pid)));
         }

@@ -129,7 +129,7 @@ impl Output {
             stalled: false,
             mid_line: false,
             bulk: Bulk::Copying(0),
-            pace: Pace::new(),
+            pace: Pace::default(),
             counters: Counters::default(),
             told: false,
             trouble: None,
@@ -192,7 +192,7 @@ impl Output {
         {
             self.shrink();
         }
-        sink.hold(fate == Fate::Again && self.mid_line);
+        sink.hold(self.stream, self.mid_line && (fate == Fate::Again || self.stalled));
         fate
     }
 
@@ -254,7 +254,7 @@ impl Output {
                     *done += piece.len();
                     self.mid_line = piece.last() != Some(&b'\n');
                     if line_end.is_some() {
-                        sink.hold(false);
+                        sink.hold(self.stream, false);
                     }
                 }
                 Written::Part(taken) => *done += taken,

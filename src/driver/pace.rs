@@ -38,12 +38,14 @@ pub struct Pace {
     rest: Option<Duration>,
 }
 
-impl Pace {
+impl Default for Pace {
     /// Of a stream that has said nothing.
-    pub fn new() -> Pace {
+    fn default() -> Pace {
         Pace { last: None, close: 0, patience: PATIENCE, rest: None }
     }
+}
 
+impl Pace {
     /// How long to rest before the next turn, if at all.
     pub fn rest(&self) -> Option<Duration> {
         self.rest
@@ -124,30 +126,30 @@ mod tests {
     #[test]
     fn lines_that_follow_closely_are_gathered_and_the_first_are_not_held_up() {
         let gathers = |rested| if rested { 10_000 } else { 100 };
-        assert_eq!(rests(&mut Pace::new(), start(), PATIENCE, SOON, gathers), 0);
-        assert_eq!(rests(&mut Pace::new(), start(), 1_000, SOON, gathers), 1_000 - PATIENCE);
+        assert_eq!(rests(&mut Pace::default(), start(), PATIENCE, SOON, gathers), 0);
+        assert_eq!(rests(&mut Pace::default(), start(), 1_000, SOON, gathers), 1_000 - PATIENCE);
     }
 
     #[test]
     fn lines_that_come_now_and_then_are_passed_on_at_once() {
-        assert_eq!(rests(&mut Pace::new(), start(), 1_000, CLOSE, |_| 100), 0);
+        assert_eq!(rests(&mut Pace::default(), start(), 1_000, CLOSE, |_| 100), 0);
     }
 
     #[test]
     fn large_writes_are_passed_on_at_once() {
-        assert_eq!(rests(&mut Pace::new(), start(), 1_000, SOON, |_| LITTLE), 0);
+        assert_eq!(rests(&mut Pace::default(), start(), 1_000, SOON, |_| LITTLE), 0);
     }
 
     #[test]
     fn a_command_that_waits_for_answers_is_held_up_rarely() {
         // Whatever we do, each turn brings one line.
-        let rests = rests(&mut Pace::new(), start(), 100_000, SOON, |_| 100);
+        let rests = rests(&mut Pace::default(), start(), 100_000, SOON, |_| 100);
         assert!((5..25).contains(&rests), "{rests} rests");
     }
 
     #[test]
     fn rests_are_as_long_as_it_takes_to_gather_and_bounded() {
-        let (mut pace, start) = (Pace::new(), start());
+        let (mut pace, start) = (Pace::default(), start());
         assert_eq!(rests(&mut pace, start, PATIENCE + 1, SOON, |_| 100), 1);
         let mut after = |bytes| {
             pace.turn(start, bytes);

@@ -57,8 +57,8 @@ pub struct Sink<'fd> {
     /// Records not yet written.
     queue: Vec<u8>,
     dropped: u64,
-    /// Captured output stands in the middle of a line and goes on at once.
-    held: bool,
+    /// Captured output of stdout and stderr stands in the middle of a line and goes on.
+    held: [bool; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ enum Kind {
 impl<'fd> Sink<'fd> {
     /// Makes no system call. A descriptor that is closed or not open for writing shows as broken at the first write.
     pub fn open(fd: BorrowedFd<'fd>) -> Sink<'fd> {
-        Sink { fd, kind: None, unfinished: None, queue: Vec::new(), dropped: 0, held: false }
+        Sink { fd, kind: None, unfinished: None, queue: Vec::new(), dropped: 0, held: [false; 2] }
     }
 
     /// Whether captured output can be passed on here without ever blocking. Where not (a terminal of another user that
@@ -145,10 +145,14 @@ impl<'fd> Sink<'fd> {
         true
     }
 
-    /// Says that captured output has stopped in the middle of a line and goes on at once: records wait until
-    /// `hold(false)`, which writes them.
-    pub fn hold(&mut self, hold: bool) {
-        self.held = hold;
+    /// Says that captured output has stopped in the middle of a line and goes on, at once or when there is room:
+    /// records wait until `hold(stream, false)`, which writes them.
+    pub fn hold(&mut self, stream: Stream, hold: bool) {
+        let [stdout, stderr] = &mut self.held;
+        match stream {
+            Stream::Stdout => *stdout = hold,
+            Stream::Stderr => *stderr = hold,
+        }
         if !hold {
             self.flush();
         }
@@ -158,7 +162,7 @@ impl<'fd> Sink<'fd> {
         match self.unfinished {
             Some(Writer::Captured(_)) => false,
             Some(Writer::Records) => true,
-            None => !self.held,
+            None => self.held == [false; 2],
         }
     }
 
@@ -285,8 +289,8 @@ impl<'fd> Sinks<'fd> {
         Sinks { stdout: Sink::open(stdout), stderr: Sink::open(stderr), shared: false }
     }
 
-    /// To be called where both streams are captured: if they go to one pipe, socket or terminal (`2>&1`), they share
-    /// one sink from now on, so that neither is cut in two by the other.
+    /// To be called where a stream is captured: if both go to one pipe, socket or terminal (`2>&1`), they share one sink
+    /// from now on, so that neither the other stream nor a record of ours cuts a line in two.
     pub fn share(&mut self) {
         let (Ok(stdout), Ok(stderr)) = (fstat(self.stdout.fd), fstat(self.stderr.fd)) else { return };
         // Two descriptors of one file may have offsets of their own, and a file takes every write whole anyway.

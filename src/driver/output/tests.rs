@@ -329,7 +329,7 @@ fn lines_of_both_streams_and_records_are_whole_on_one_pipe_and_on_one_terminal()
                 if output.wants() != Wants::Nothing {
                     output.on_ready(now(), &mut sinks, &mut tail);
                     turns += 1;
-                    if turns % 50 == 0 {
+                    if turns % 50 == 1 {
                         sinks.log(UNIX_EPOCH, &Record::info("turn"));
                     }
                 }
