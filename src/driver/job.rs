@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use super::terminal::{self, Terminal};
 use super::told::NotifySocket;
 use crate::config::{Config, Job as Options};
 use crate::error::{Error, reason};
-use crate::logic::lifecycle::{Effect, Event, Lifecycle, Setting, Target};
+use crate::logic::lifecycle::{Effect, Event, Lifecycle, Obstacle, Setting, Target};
 use crate::logic::metrics::Snapshot;
 use crate::logic::oom::Oom;
 use crate::logic::record::Record;
@@ -34,6 +34,7 @@ use crate::logic::tail::Tail;
 use crate::logic::{Exit, Now, Pid, Sender, Stream, Usage};
 use crate::signal::Signal;
 use crate::sys;
+use crate::sys::spawn::{Failure, Step};
 use crate::sys::wait::{Change, Status};
 
 /// So many children are reaped before the status port gets its turn.
@@ -197,19 +198,33 @@ impl Job {
                 self.watch_oom(now, stage);
                 Event::Spawned { pid }
             }
-            Err(error) => {
+            Err(failure) => {
                 self.capture.abandon(now, &stage.epoll, &mut stage.sinks);
                 if let Some(terminal) = &self.terminal {
                     terminal.take_back(None);
                 }
-                let not_found = error.kind() == io::ErrorKind::NotFound;
-                Event::SpawnFailed { reason: reason(&error), not_found }
+                self.failed(&failure)
             }
         }
     }
 
-    fn try_spawn(&mut self, stage: &mut Stage) -> io::Result<Pid> {
-        let [stdout, stderr] = self.capture.begin(&stage.epoll)?;
+    fn failed(&self, failure: &Failure) -> Event {
+        let why = reason(&failure.error);
+        let (obstacle, reason) = match failure.step {
+            Step::Execute if failure.error.kind() == io::ErrorKind::NotFound => (Obstacle::NotFound, why),
+            Step::Execute => (Obstacle::NotExecutable, why),
+            Step::Prepare => (Obstacle::Before, why),
+            Step::Enter => {
+                let directory = self.program.directory().unwrap_or_default().to_string_lossy();
+                (Obstacle::Before, format!("cannot enter {directory}: {why}"))
+            }
+        };
+        Event::SpawnFailed { reason, obstacle }
+    }
+
+    fn try_spawn(&mut self, stage: &mut Stage) -> Result<Pid, Failure> {
+        let before = |error| Failure { step: Step::Prepare, error };
+        let [stdout, stderr] = self.capture.begin(&stage.epoll).map_err(before)?;
         let terminal = if self.options.setsid {
             Terminal::for_new_session()
         } else {
@@ -227,7 +242,7 @@ impl Job {
         let pid = self.program.start(&self.options, &start);
         stage.deep = true;
         self.move_to_root();
-        Pid::new(pid?).ok_or_else(|| io::ErrorKind::Other.into())
+        Pid::new(pid?).ok_or_else(|| before(io::ErrorKind::Other.into()))
     }
 
     /// After the first start, which needs no path to where it is: kapo must not keep a mount busy.
@@ -237,8 +252,10 @@ impl Job {
         }
         let path = self.directory.as_ref().map(|path| path.clone().into_os_string());
         let path = path.and_then(|path| CString::new(std::os::unix::ffi::OsStringExt::into_vec(path)).ok());
-        // Where the path is unknown (the folder was removed), the next start is better off here than at the root.
+        // Where the path is unknown (the folder was removed), or leads elsewhere or nowhere (it was renamed, or lies
+        // in one that is closed to us), the next start is better off here than at the root.
         if let Some(path) = path
+            && leads_here(&path)
             && rustix::process::chdir("/").is_ok()
         {
             self.program.starts_in(path);
@@ -539,6 +556,17 @@ fn open_notify(options: &Options, stage: &Stage) -> Result<(Option<NotifySocket>
         set.extend(CString::new(format!("WATCHDOG_USEC={micros}")));
     }
     Ok((Some(socket), set))
+}
+
+/// Whether our working directory can be entered by `path`, as far as one can say without going there.
+fn leads_here(path: &CStr) -> bool {
+    // The dot at the end asks for the right to enter the last folder, too.
+    let entered =
+        CString::new([path.to_bytes(), b"/."].concat()).map(|path| rustix::fs::stat(path.as_c_str()));
+    match (entered, rustix::fs::stat(c".")) {
+        (Ok(Ok(there)), Ok(here)) => (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino),
+        _ => false,
+    }
 }
 
 fn group(pid: Pid) -> RawPid {

@@ -1,7 +1,6 @@
 //! The command as the kernel wants it: files to try, argv, directory. Prepared once, started as often as needed.
 
-use std::ffi::{CString, OsStr, OsString};
-use std::io;
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -79,8 +78,14 @@ impl Program {
         self.directory = Some(directory);
     }
 
-    /// Starts it; its pid once it has been executed.
-    pub fn start(&self, job: &Job, start: &Start<'_>) -> io::Result<i32> {
+    /// Where it is started, once kapo is elsewhere.
+    pub fn directory(&self) -> Option<&CStr> {
+        self.directory.as_deref()
+    }
+
+    /// Starts it; its pid once it has been executed, else which step failed and with what errno. What the search
+    /// through PATH has met is one errno in the end, as with execvp(3).
+    pub fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::Failure> {
         spawn::spawn(&spawn::Program {
             paths: &self.paths,
             arguments: &self.arguments,

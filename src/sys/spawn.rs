@@ -54,13 +54,35 @@ struct Plan<'a> {
     parent: libc::pid_t,
     /// Written by the child; 0: it executed.
     errno: c_int,
+    /// What it was about when that happened.
+    step: Step,
+}
+
+/// A part of a start that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Whatever comes before the others: a new process, its descriptors.
+    Prepare,
+    /// To enter the directory.
+    Enter,
+    /// To execute the file.
+    Execute,
+}
+
+/// Why nothing was started.
+#[derive(Debug)]
+pub struct Failure {
+    /// Where it went wrong.
+    pub step: Step,
+    /// What the kernel said.
+    pub error: io::Error,
 }
 
 /// Where the child runs until it executes; its calls need a few hundred bytes.
 const STACK: usize = 12 * 1024;
 
 /// Starts `program`; its pid once it has been executed, else why it could not be.
-pub fn spawn(program: &Program<'_>) -> io::Result<i32> {
+pub fn spawn(program: &Program<'_>) -> Result<i32, Failure> {
     let pointers =
         |strings: &[CString]| -> Vec<*const c_char> { strings.iter().map(|s| s.as_ptr()).collect() };
     let ended = |mut list: Vec<*const c_char>| {
@@ -77,6 +99,7 @@ pub fn spawn(program: &Program<'_>) -> io::Result<i32> {
         // SAFETY: getpid has no preconditions.
         parent: unsafe { libc::getpid() },
         errno: 0,
+        step: Step::Prepare,
     };
     let mut stack = MaybeUninit::<[u8; STACK]>::uninit();
     // SAFETY: one past the end of the array is a valid pointer to form.
@@ -89,7 +112,7 @@ pub fn spawn(program: &Program<'_>) -> io::Result<i32> {
     // ended; all signals are blocked, so nothing else runs on our memory meanwhile.
     let pid = unsafe { libc::clone(child, top, flags, plan_pointer) };
     if pid < 0 {
-        return Err(io::Error::last_os_error());
+        return Err(Failure { step: Step::Prepare, error: io::Error::last_os_error() });
     }
     // SAFETY: plan is ours; volatile, as the compiler does not see that the child has written to it.
     let errno = unsafe { ptr::read_volatile(&raw const plan.errno) };
@@ -99,7 +122,9 @@ pub fn spawn(program: &Program<'_>) -> io::Result<i32> {
     // It has ended already; taken here, so that nobody else meets a child that never was.
     // SAFETY: a null status pointer is allowed.
     unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
-    Err(io::Error::from_raw_os_error(errno))
+    // SAFETY: as for errno; the child writes nothing but values of this type.
+    let step = unsafe { ptr::read_volatile(&raw const plan.step) };
+    Err(Failure { step, error: io::Error::from_raw_os_error(errno) })
 }
 
 /// Gives back the pages of our stack below the caller's frame, which a start has used and nothing will for long.
@@ -146,15 +171,17 @@ fn inherited_environment(unset: &[&str]) -> Vec<*const c_char> {
 extern "C" fn child(plan: *mut c_void) -> c_int {
     // SAFETY: the parent gave a pointer to its plan and waits.
     let plan = unsafe { &mut *plan.cast::<Plan<'_>>() };
-    let errno = prepare_and_execute(plan);
+    let (step, errno) = prepare_and_execute(plan);
     // SAFETY: plan is shared with the parent, which reads it once we have ended.
+    unsafe { ptr::write_volatile(&raw mut plan.step, step) };
+    // SAFETY: as above.
     unsafe { ptr::write_volatile(&raw mut plan.errno, errno) };
     // SAFETY: ends this process without running anything of the parent's.
     unsafe { libc::_exit(127) }
 }
 
-/// Returns only on failure, with the errno.
-fn prepare_and_execute(plan: &Plan<'_>) -> c_int {
+/// Returns only on failure, with what failed and the errno.
+fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
     let program = plan.program;
     if program.death_signal != 0 {
         // SAFETY: plain integers.
@@ -162,7 +189,7 @@ fn prepare_and_execute(plan: &Plan<'_>) -> c_int {
         // The parent may have died before we asked, and then nobody would tell.
         // SAFETY: getppid has no preconditions.
         if unsafe { libc::getppid() } != plan.parent {
-            return libc::ESRCH;
+            return (Step::Prepare, libc::ESRCH);
         }
     }
     if program.new_session {
@@ -188,7 +215,7 @@ fn prepare_and_execute(plan: &Plan<'_>) -> c_int {
         if let Some(from) = from
             && duplicate(from.as_raw_fd(), to) < 0
         {
-            return last_errno();
+            return (Step::Prepare, last_errno());
         }
     }
     if let Some((soft, hard)) = program.open_files {
@@ -199,7 +226,7 @@ fn prepare_and_execute(plan: &Plan<'_>) -> c_int {
     if let Some(directory) = program.directory {
         // SAFETY: a string that ends with NUL.
         if unsafe { libc::chdir(directory.as_ptr()) } < 0 {
-            return last_errno();
+            return (Step::Enter, last_errno());
         }
     }
     if program.ignore_chld {
@@ -225,10 +252,10 @@ fn prepare_and_execute(plan: &Plan<'_>) -> c_int {
         match last_errno() {
             libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP => {}
             libc::EACCES => errno = libc::EACCES,
-            other => return other,
+            other => return (Step::Execute, other),
         }
     }
-    errno
+    (Step::Execute, errno)
 }
 
 /// dup2(2), also right where both are the same: then only close-on-exec must go.

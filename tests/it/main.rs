@@ -20,6 +20,7 @@ mod run;
 mod signals;
 mod supervise;
 mod tail;
+mod starts;
 mod terminal;
 mod tools;
 mod wait;

@@ -49,8 +49,8 @@ pub enum Event {
     SpawnFailed {
         /// Why, for people.
         reason: String,
-        /// No such file, as opposed to one that cannot be executed.
-        not_found: bool,
+        /// Of what kind that is.
+        obstacle: Obstacle,
     },
     /// The command has ended and is reaped.
     Exited {
@@ -83,6 +83,17 @@ pub enum Event {
     Deadline,
     /// Nobody is connected any more who waits for an answer.
     Closed,
+}
+
+/// Why a command could not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// No such file.
+    NotFound,
+    /// A file that cannot be executed.
+    NotExecutable,
+    /// It did not come to that: no process, pipe or folder was to be had.
+    Before,
 }
 
 /// What to do about it.
@@ -254,8 +265,8 @@ impl Lifecycle {
             (State::Starting, Event::Start) if self.leaving => self.close(out),
             (State::Starting, Event::Start) => out.push(Effect::Spawn),
             (State::Starting, Event::Spawned { pid }) => self.started(now, pid, out),
-            (State::Starting, Event::SpawnFailed { reason, not_found }) => {
-                self.not_started(now, &reason, not_found, out);
+            (State::Starting, Event::SpawnFailed { reason, obstacle }) => {
+                self.not_started(now, &reason, obstacle, out);
             }
             (State::Running { pid, since }, Event::Exited { exit, usage, oom_killed }) => {
                 self.ended(now, pid, since, None, exit, usage, oom_killed, out);
@@ -442,8 +453,13 @@ impl Lifecycle {
         }
     }
 
-    fn not_started(&mut self, now: Now, reason: &str, not_found: bool, out: &mut Vec<Effect>) {
-        self.code = if not_found { error::EXIT_NOT_FOUND } else { error::EXIT_CANNOT_EXECUTE };
+    fn not_started(&mut self, now: Now, reason: &str, obstacle: Obstacle, out: &mut Vec<Effect>) {
+        let (code, message) = match obstacle {
+            Obstacle::NotFound => (error::EXIT_NOT_FOUND, "cannot execute"),
+            Obstacle::NotExecutable => (error::EXIT_CANNOT_EXECUTE, "cannot execute"),
+            Obstacle::Before => (error::EXIT_SETUP, "cannot start"),
+        };
+        self.code = code;
         self.count_start();
         self.status.start_time = Some(now.wall);
         self.status.end_time = Some(now.wall);
@@ -461,14 +477,14 @@ impl Lifecycle {
         self.status.last_output.clear();
         self.exits.count(self.status.reason);
         self.changed = true;
-        let text = format!("cannot execute {}: {reason}", self.status.command);
+        let text = format!("{message} {}: {reason}", self.status.command);
         self.write_certificate(out);
         if self.policy.is_none() {
             out.push(Effect::Complain(text));
             return self.close(out);
         }
         out.push(Effect::Log(
-            Record::error("cannot execute").with("command", &self.status.command).with("reason", reason),
+            Record::error(message).with("command", &self.status.command).with("reason", reason),
         ));
         let run = Run { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
         self.next(now, run, out);

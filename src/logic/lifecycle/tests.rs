@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Behaviour, SOMEBODY, World, any_life};
-use super::{Effect, Event, Setting, Target};
+use super::{Effect, Event, Obstacle, Setting, Target};
 use crate::config::{After, Job, Linger, Restart, Success, Ttl};
 use crate::logic::random::Random;
 use crate::logic::record::Record;
@@ -373,12 +373,16 @@ fn under_setsid_what_is_left_after_its_own_end_gets_term() {
 
 #[test]
 fn what_cannot_be_executed_ends_a_run_at_once() {
-    for (not_found, code) in [(true, 127), (false, 126)] {
+    for (obstacle, code, verb) in [
+        (Obstacle::NotFound, 127, "execute"),
+        (Obstacle::NotExecutable, 126, "execute"),
+        (Obstacle::Before, 125, "start"),
+    ] {
         let job = Job { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
-        let mut world = begun(job, Behaviour { start: Err(not_found), ..Behaviour::patient() });
+        let mut world = begun(job, Behaviour { start: Err(obstacle), ..Behaviour::patient() });
         assert_eq!(world.run_to_the_end(), code);
         assert_eq!(world.now(), Duration::ZERO);
-        let complaint = Effect::Complain("cannot execute command: for a reason".to_owned());
+        let complaint = Effect::Complain(format!("cannot {verb} command: for a reason"));
         assert_eq!(done(&mut world), [Effect::Spawn, complaint, Effect::Close, Effect::Exit(code)]);
         assert_eq!(world.life.status().reason, "exec-failed");
     }
@@ -387,7 +391,7 @@ fn what_cannot_be_executed_ends_a_run_at_once() {
 #[test]
 fn what_cannot_be_executed_is_tried_again_after_a_second_at_the_earliest() {
     let job = Job { after: After::Again(Restart { wait: Duration::ZERO, ..again() }), ..run() };
-    let mut world = begun(job, Behaviour { start: Err(true), ..Behaviour::patient() });
+    let mut world = begun(job, Behaviour { start: Err(Obstacle::NotFound), ..Behaviour::patient() });
     world.run_for(10 * SECOND);
     assert_eq!(world.life.starts(), 11);
     assert!(world.life.status().flapping);
@@ -557,7 +561,7 @@ fn a_failed_start_shows_nothing_of_the_run_before() {
     world.told(b"STATUS=up");
     world.run_for(10 * SECOND);
     assert_eq!((&world.life.status().last_output, &*world.life.status().status_text), (&lines, "up"));
-    world.behaviour.start = Err(true);
+    world.behaviour.start = Err(Obstacle::NotFound);
     world.effects();
     world.run_for(5 * SECOND);
     let certificate = Effect::TerminationLog(b"reason=exec-failed code=127\n".to_vec());

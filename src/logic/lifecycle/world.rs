@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::notify::Told;
 use super::super::status::State as Shown;
 use super::super::{Exit, Now, Pid, Sender, Usage};
-use super::{Effect, Event, Lifecycle, Setting, Target};
+use super::{Effect, Event, Lifecycle, Obstacle, Setting, Target};
 use crate::config::{After, Job, KILL_AFTER, Linger, Restart, Success, Ttl};
 use crate::signal::Signal;
 
@@ -19,7 +19,7 @@ pub const SOMEBODY: Sender = Sender::Process { pid: 7, uid: 1000 };
 #[derive(Clone, Debug)]
 pub struct Behaviour {
     /// `Err`: it cannot be executed, and whether it was not found.
-    pub start: Result<(), bool>,
+    pub start: Result<(), Obstacle>,
     /// It ends of its own accord after this long; `None`: never.
     pub lasts: Option<Duration>,
     /// How it ends then.
@@ -327,8 +327,12 @@ impl World {
                 self.interval = self.job.watchdog;
                 self.stop = self.asked.then_some(Stop { at: self.now, why: Why::Outside, killed: false });
             }
-            Event::SpawnFailed { not_found, .. } => {
-                self.expected_code = if *not_found { 127 } else { 126 };
+            Event::SpawnFailed { obstacle, .. } => {
+                self.expected_code = match obstacle {
+                    Obstacle::NotFound => 127,
+                    Obstacle::NotExecutable => 126,
+                    Obstacle::Before => 125,
+                };
                 self.last_end = Some((self.now, true));
                 self.stop = None;
                 self.failures.push(self.now);
@@ -488,8 +492,8 @@ impl World {
                 self.child = Some(Child { pid, since: self.now, behaviour, ends });
                 queue.push_back(Event::Spawned { pid });
             }
-            Err(not_found) => {
-                queue.push_back(Event::SpawnFailed { reason: "for a reason".to_owned(), not_found });
+            Err(obstacle) => {
+                queue.push_back(Event::SpawnFailed { reason: "for a reason".to_owned(), obstacle });
             }
         }
     }
@@ -842,7 +846,12 @@ fn any_lasting_time(pick: &mut dyn FnMut(u64) -> u64) -> Duration {
 
 fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
     Behaviour {
-        start: if pick(8) == 0 { Err(pick(2) == 0) } else { Ok(()) },
+        start: match pick(24) {
+            0 => Err(Obstacle::NotFound),
+            1 => Err(Obstacle::NotExecutable),
+            2 => Err(Obstacle::Before),
+            _ => Ok(()),
+        },
         lasts: (pick(3) > 0).then(|| any_lasting_time(pick)),
         exit: any_exit(pick),
         deaf: pick(4) == 0,

@@ -1,0 +1,122 @@
+//! Starts that fail, or would: the folder cannot be reached any more, the kernel gives no process.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::harness::{Kapo, kapo_after, kapo_on_a_free_port, run_to_the_end, wait_for};
+
+/// A user without rights, whom root becomes for the test.
+const NOBODY: u32 = 65_534;
+
+/// Has `command` run as somebody whom permissions and limits hold for; false: whoever runs the tests is that already.
+fn without_rights(command: &mut Command) -> bool {
+    let root = rustix::process::getuid().is_root();
+    if root {
+        command.uid(NOBODY);
+    }
+    root
+}
+
+/// A folder that is `NOBODY`'s, or ours.
+fn folder_for_nobody() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    if rustix::process::getuid().is_root() {
+        std::os::unix::fs::chown(folder.path(), Some(NOBODY), None).unwrap();
+    }
+    folder
+}
+
+/// The program is built somewhere that others may not enter.
+fn is_closed_to_nobody() -> bool {
+    let mut probe = crate::harness::kapo(["--version"]);
+    without_rights(&mut probe);
+    let closed = !probe.output().is_ok_and(|output| output.status.success());
+    if closed {
+        eprintln!("skipped: a user without rights cannot execute the program where it is");
+    }
+    closed
+}
+
+#[test]
+fn supervise_starts_again_in_a_folder_that_no_path_leads_to() {
+    if is_closed_to_nobody() {
+        return;
+    }
+    let folder = folder_for_nobody();
+    let words = ["supervise", "--wait", "10ms", "sh", "-c", "cat here; exit 1"];
+    let mut command =
+        kapo_after("mkdir -p closed/inner && cd closed/inner && echo run > here && chmod 0 ..", words);
+    command.current_dir(folder.path());
+    without_rights(&mut command);
+    let mut kapo = Kapo::launch(command).listening();
+    kapo.wait_for("it has run three times", |kapo| kapo.stdout() == "run\n".repeat(3));
+    // So that it can be removed.
+    fs::set_permissions(folder.path().join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_folder_that_was_mounted_over_is_not_entered_by_its_path() {
+    let folder = TempDir::new().unwrap();
+    let preparation = "mkdir under && cd under && echo run > here && mount -t tmpfs none \"$PWD\"";
+    let words = ["supervise", "--wait", "10ms", "sh", "-c", "cat here; exit 1"];
+    let inner = kapo_after(preparation, words);
+    let mut command = crate::harness::clean("unshare");
+    command.arg("--mount").arg(inner.get_program()).args(inner.get_args()).current_dir(folder.path());
+    let mut probe = Command::new("unshare");
+    probe.args(["--mount", "mount", "-t", "tmpfs", "none"]).arg(folder.path());
+    if !probe.output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: nothing can be mounted here");
+        return;
+    }
+    let mut kapo = Kapo::launch(command).listening();
+    kapo.wait_for("it has run three times", |kapo| kapo.stdout() == "run\n".repeat(3));
+}
+
+#[test]
+fn a_folder_that_is_gone_is_not_taken_for_a_command_that_is_not_there() {
+    let folder = TempDir::new().unwrap();
+    let (before, after) = (folder.path().join("before"), folder.path().join("after"));
+    fs::create_dir(&before).unwrap();
+    // Renamed only once kapo has left it.
+    let script =
+        "until [ \"$(readlink /proc/$PPID/cwd)\" = / ]; do sleep 0.01; done; mv ../before ../after; exit 1";
+    let mut command = kapo_on_a_free_port(["supervise", "--wait", "10ms", "sh", "-c", script]);
+    command.current_dir(&before);
+    let mut kapo = Kapo::launch(command).listening();
+    let path = before.canonicalize().unwrap();
+    let status = kapo.wait_for_status("it cannot be started", |status| status["Reason"] == "exec-failed");
+    assert_eq!(status["ExitCode"], 125, "{status}");
+    let told = format!("msg=\"cannot start\" command=sh reason=\"cannot enter {}: No such", path.display());
+    kapo.wait_for("it says why", |kapo| kapo.stderr().contains(&told));
+    assert!(after.exists(), "it was renamed");
+    kapo.signal(15);
+    kapo.expect_exit(125);
+}
+
+#[test]
+fn want_of_processes_is_not_taken_for_a_command_that_cannot_be_executed() {
+    if is_closed_to_nobody() {
+        return;
+    }
+    let with_one_process = |words: &[&str]| {
+        let inner = kapo_after("ulimit -u 1", words);
+        let mut command = crate::harness::clean("bash");
+        command.args(inner.get_args());
+        without_rights(&mut command);
+        command
+    };
+    let (code, _, stderr) = run_to_the_end(with_one_process(&["-q", "run", "true"]));
+    assert_eq!(stderr, "kapo: cannot start true: Resource temporarily unavailable\n");
+    assert_eq!(code, Some(125));
+    let mut kapo = Kapo::launch(with_one_process(&["supervise", "--wait", "10ms", "true"])).listening();
+    let status = kapo.wait_for_status("it is tried again", |status| status["Restarts"].as_u64() > Some(0));
+    assert_eq!((&status["Reason"], &status["ExitCode"]), (&"exec-failed".into(), &125.into()), "{status}");
+    kapo.signal(15);
+    kapo.expect_exit(125);
+    wait_for("nothing is left", || !Path::new(&format!("/proc/{}", kapo.pid())).exists());
+}
