@@ -15,13 +15,19 @@ impl Site for Echo {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
         assert!(request.path.starts_with(['/', '*']) && request.path.is_ascii());
         match request.path {
-            "/wait" if !request.overdue => return Next::Wait(Some(now.mono + Duration::from_secs(1))),
+            "/wait" => return Next::Wait(Some(now.mono + Duration::from_secs(1))),
             "/events" => {
                 reply.stream("text/event-stream", &[], b"first");
                 return Next::Events;
             }
             path => reply.send(200, "text/plain", &[], path.as_bytes()),
         }
+        Next::Answered
+    }
+
+    fn again(&mut self, _: Now, overdue: bool, reply: Reply<'_>) -> Next {
+        assert!(overdue);
+        reply.send(200, "text/plain", &[], b"/wait");
         Next::Answered
     }
 }

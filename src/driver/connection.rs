@@ -275,6 +275,14 @@ mod tests {
             }
             Next::Answered
         }
+
+        fn again(&mut self, _: Now, _: bool, reply: Reply<'_>) -> Next {
+            if !self.done {
+                return Next::Wait(None);
+            }
+            reply.send(200, "text/plain", &[], &self.body);
+            Next::Answered
+        }
     }
 
     /// The loop for one connection: waits by poll(2) for what it wants.

@@ -5,15 +5,13 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::http::query::{parameter, seconds};
+use super::http::request::ALLOW;
 use super::http::response::Reply;
 use super::http::routes::Route;
 use super::http::{Method, Next, Request, Site};
 use super::metrics::{self, Counts, Format, Snapshot};
 use super::status::{self, State, Status};
 use super::{Now, Stream, calendar, vars};
-
-/// The methods that are answered.
-pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -184,22 +182,16 @@ fn refuse(reason: &'static str) -> Answer<'static> {
 impl Site for View<'_> {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
         let route = Route::of(request.path, self.tail.is_some());
-        let (code, next) = match self.decide(now, route, request) {
-            Answer::Wait(until) => return Next::Wait(until),
-            Answer::Whole { code, content_type, extra, body } => {
-                match &extra {
-                    Some((name, value)) => reply.send(code, content_type, &[(*name, value.as_str())], &body),
-                    None => reply.send(code, content_type, &[], &body),
-                }
-                (code, Next::Answered)
-            }
-            Answer::Stream { next, content_type, first } => {
-                // With HEAD the reply leaves the content out, and the connection ends after the head.
-                reply.stream(content_type, &[], &first);
-                (200, next)
-            }
-        };
-        self.counts.answered(route, code);
+        let (code, next) = tell(self.decide(now, route, request), reply);
+        self.count(route, code);
+        next
+    }
+
+    fn again(&mut self, now: Now, overdue: bool, reply: Reply<'_>) -> Next {
+        // Its time was named when it was asked first, and whoever holds it counts it.
+        let timeout = overdue.then_some(Duration::ZERO);
+        let (code, next) = tell(wait(self.page, now, timeout), reply);
+        self.count(Route::Wait, code);
         next
     }
 
@@ -208,7 +200,32 @@ impl Site for View<'_> {
     }
 }
 
+/// Sends what was decided; the status code that it went out with, if it did.
+fn tell(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
+    match answer {
+        Answer::Wait(until) => (None, Next::Wait(until)),
+        Answer::Whole { code, content_type, extra, body } => {
+            match &extra {
+                Some((name, value)) => reply.send(code, content_type, &[(*name, value.as_str())], &body),
+                None => reply.send(code, content_type, &[], &body),
+            }
+            (Some(code), Next::Answered)
+        }
+        Answer::Stream { next, content_type, first } => {
+            // With HEAD the reply leaves the content out, and the connection ends after the head.
+            reply.stream(content_type, &[], &first);
+            (Some(200), next)
+        }
+    }
+}
+
 impl View<'_> {
+    fn count(&mut self, route: Route, code: Option<u16>) {
+        if let Some(code) = code {
+            self.counts.answered(route, code);
+        }
+    }
+
     fn decide(&mut self, now: Now, route: Route, request: &Request<'_>) -> Answer<'_> {
         if request.method == Method::Options {
             return Answer::Whole {
@@ -233,7 +250,11 @@ impl View<'_> {
                 let snapshot = (self.sample)();
                 whole(200, JSON, vars::render(self.argv0, now, &snapshot, self.counts))
             }
-            Route::Wait => wait(page, now, request),
+            Route::Wait => match parameter(request.query, "timeout").map(seconds) {
+                None => wait(page, now, None),
+                Some(Some(timeout)) => wait(page, now, Some(timeout)),
+                Some(None) => refuse("timeout is a number of seconds, such as 30, 0.5 or 500ms\n"),
+            },
             Route::Logs => self.logs(request.query),
             Route::Events => events(page, request.last_event_id),
         }
@@ -290,17 +311,11 @@ fn retry_after(page: &Page, now: Now) -> Option<String> {
     Some(seconds.max(1).to_string())
 }
 
-/// Once the run has ended, the document and the code; when the time has passed, the document alone. A request that is
-/// asked again gets a later moment than before: whoever holds it keeps the first.
-fn wait<'a>(page: &'a Page, now: Now, request: &Request<'_>) -> Answer<'a> {
-    let timeout = match parameter(request.query, "timeout").map(seconds) {
-        None => None,
-        Some(Some(timeout)) => Some(timeout),
-        Some(None) => return refuse("timeout is a number of seconds, such as 30, 0.5 or 500ms\n"),
-    };
+/// Once the run has ended, the document and the code; when the time is zero, the document alone.
+fn wait(page: &Page, now: Now, timeout: Option<Duration>) -> Answer<'_> {
     let extra = match page.ended {
         Some(code) => Some(("Kapo-Exit-Code", code.to_string())),
-        None if request.overdue || timeout == Some(Duration::ZERO) => None,
+        None if timeout == Some(Duration::ZERO) => None,
         // A moment beyond the clock's range is never.
         None => return Answer::Wait(timeout.and_then(|timeout| now.mono.checked_add(timeout))),
     };

@@ -1,6 +1,6 @@
 //! The life of one connection: bytes in, bytes out, no socket. Complete requests are answered in order straight from
-//! the bytes that were read, into the loop's one buffer; a connection owns memory only while a head is unfinished, a
-//! request is held, or an answer is not taken. When to read, to write, to half-close, to give up and whom to close
+//! the bytes that were read, into the loop's one buffer; a connection owns memory only while a head is unfinished,
+//! requests wait behind another one, or an answer is not taken. When to read, to write, to half-close, to give up and whom to close
 //! for a newcomer is decided here and done by `driver::connection`.
 //!
 //! ```text
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::head::{Found, HEAD_LIMIT, Search};
 use super::request::{self, ALLOW, Refusal};
 use super::response::{Out, Persist, Reply};
-use super::{Method, Next, Request, Site};
+use super::{Method, Next, Site};
 use crate::logic::{Now, Stream};
 
 /// For a head to be complete since its first byte, and for an answer to be taken.
@@ -50,8 +50,8 @@ enum Phase {
     Idle,
     /// A head has begun.
     Head,
-    /// The head at the start of `input` is asked again at each resume.
-    Held { until: Option<Instant> },
+    /// The site is asked again at each resume; `input` is what came behind.
+    Held { until: Option<Instant>, asked: Asked },
     /// `input` begins with requests that wait until there is room for their answers.
     Crowded,
     /// The rest of the connection is one answer.
@@ -62,6 +62,15 @@ enum Phase {
     Lingering { left: usize },
     /// To be dropped.
     Done,
+}
+
+/// What is known of a request that is held. Of its head nothing is kept: thousands may wait, with heads of 16 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    method: Method,
+    persist: Persist,
+    /// A body follows it.
+    body: bool,
 }
 
 /// What the driver is to wait for.
@@ -91,7 +100,7 @@ enum Class {
 /// One connection.
 #[derive(Debug)]
 pub struct Conn {
-    /// An unfinished head, or a held request; and what was pipelined behind it.
+    /// An unfinished head, or what was pipelined behind a held request or for another turn.
     input: Vec<u8>,
     /// What the socket did not accept, from `sent` on.
     unsent: Vec<u8>,
@@ -136,14 +145,14 @@ impl Conn {
             },
             Phase::Held { .. } | Phase::Crowded => self.input.extend_from_slice(bytes),
             Phase::Idle | Phase::Head if self.input.is_empty() => {
-                let used = self.answer(now, bytes, Ask::First, site, out);
+                let used = self.answer(now, bytes, site, out);
                 if self.keeps_input() {
                     self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
                 }
             }
             Phase::Idle | Phase::Head => {
                 self.input.extend_from_slice(bytes);
-                self.go_on(now, Ask::First, site, out);
+                self.go_on(now, site, out);
             }
         }
         if bytes.len() >= READ_SIZE && self.phase == (Phase::Closing { linger: false }) && !self.eof {
@@ -167,11 +176,21 @@ impl Conn {
     /// left over. Nothing happens where there is neither.
     pub fn resume(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
         match self.phase {
-            Phase::Held { until } => {
+            Phase::Held { until, asked } => {
                 let overdue = until.is_some_and(|until| until <= now.mono);
-                self.go_on(now, Ask::Again { overdue }, site, out);
+                let before = out.bytes.len();
+                match site.again(now, overdue, Reply::new(out, now, asked.method, asked.persist)) {
+                    // The first moment stands: counted anew it would never come.
+                    Next::Wait(_) if !overdue => return,
+                    Next::Wait(_) => self.refuse(now, NO_ANSWER, asked.method, site, out),
+                    next => {
+                        let sent = out.bytes.len() > before;
+                        self.conclude(now, asked, next, sent, self.input.is_empty(), site, out);
+                    }
+                }
+                self.go_on(now, site, out);
             }
-            Phase::Crowded => self.go_on(now, Ask::First, site, out),
+            Phase::Crowded => self.go_on(now, site, out),
             _ => {}
         }
     }
@@ -273,7 +292,7 @@ impl Conn {
         }
         match self.phase {
             Phase::Head | Phase::Crowded => Some(self.since + PATIENCE),
-            Phase::Held { until } => until,
+            Phase::Held { until, .. } => until,
             Phase::Lingering { .. } => Some(self.since + LINGER),
             _ => None,
         }
@@ -320,6 +339,12 @@ impl Conn {
         }
     }
 
+    /// The memory that it owns, for tests.
+    #[cfg(test)]
+    pub fn owns(&self) -> usize {
+        self.input.capacity() + self.unsent.capacity()
+    }
+
     /// The input is the site's no more: whatever comes is discarded.
     fn keeps_input(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Head | Phase::Held { .. } | Phase::Crowded)
@@ -337,16 +362,18 @@ impl Conn {
         self.sent = 0;
     }
 
-    /// Answers out of `input`, which is given back whole as soon as it is used up.
-    fn go_on(&mut self, now: Now, ask: Ask, site: &mut dyn Site, out: &mut Out) {
-        if !self.unsent.is_empty() && ask == Ask::First {
+    /// Answers out of `input`, of which no more is kept than is not used up.
+    fn go_on(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
+        if !self.keeps_input() {
+            return;
+        }
+        if !self.unsent.is_empty() && !self.input.is_empty() {
             return self.crowd(now);
         }
         let mut input = std::mem::take(&mut self.input);
-        let used = self.answer(now, &input, ask, site, out);
+        let used = self.answer(now, &input, site, out);
         if self.keeps_input() && used < input.len() {
-            input.drain(..used);
-            self.input = input;
+            self.input = if used == 0 { input } else { input.split_off(used) };
         }
         if self.eof && matches!(self.phase, Phase::Idle | Phase::Head) {
             self.close(false);
@@ -354,7 +381,7 @@ impl Conn {
     }
 
     /// Answers the requests at the start of `bytes`; returns how many bytes are done with.
-    fn answer(&mut self, now: Now, bytes: &[u8], mut ask: Ask, site: &mut dyn Site, out: &mut Out) -> usize {
+    fn answer(&mut self, now: Now, bytes: &[u8], site: &mut dyn Site, out: &mut Out) -> usize {
         let before = out.bytes.len();
         let mut used = 0;
         loop {
@@ -391,61 +418,53 @@ impl Conn {
             };
             self.search = Search::default();
             let (head, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
-            match self.ask(now, head, ask, behind.is_empty(), site, out) {
-                true => used += length,
-                false => return used,
-            }
-            ask = Ask::First;
-            if !self.keeps_input() {
-                return bytes.len();
+            self.ask(now, head, behind.is_empty(), site, out);
+            used += length;
+            match self.phase {
+                Phase::Idle => {}
+                Phase::Held { .. } => return used,
+                _ => return bytes.len(),
             }
         }
     }
 
-    /// Answers one request; false when it is held.
-    fn ask(
+    /// Asks the site for an answer to one request, `last` if nothing has come behind it.
+    fn ask(&mut self, now: Now, head: &[u8], last: bool, site: &mut dyn Site, out: &mut Out) {
+        let parsed = match request::parse(head) {
+            Ok(parsed) => parsed,
+            Err(refusal) => return self.refuse(now, refusal, refused_method(head), site, out),
+        };
+        let asked = Asked { method: parsed.request.method, persist: parsed.persist, body: parsed.body };
+        let before = out.bytes.len();
+        let next = site.answer(now, &parsed.request, Reply::new(out, now, asked.method, asked.persist));
+        let sent = out.bytes.len() > before;
+        self.conclude(now, asked, next, sent, last, site, out);
+    }
+
+    /// What becomes of the connection once the site has been asked.
+    #[expect(clippy::too_many_arguments, reason = "all that an answer and a refusal need")]
+    fn conclude(
         &mut self,
         now: Now,
-        head: &[u8],
-        ask: Ask,
+        asked: Asked,
+        next: Next,
+        sent: bool,
         last: bool,
         site: &mut dyn Site,
         out: &mut Out,
-    ) -> bool {
-        let parsed = match request::parse(head) {
-            Ok(parsed) => parsed,
-            Err(refusal) => {
-                self.refuse(now, refusal, refused_method(head), site, out);
-                return true;
-            }
-        };
-        let before = out.bytes.len();
-        let overdue = ask == Ask::Again { overdue: true };
-        let asked = Request { overdue, ..parsed.request };
-        let reply = Reply::new(out, now, asked.method, parsed.persist);
-        let next = site.answer(now, &asked, reply);
+    ) {
         // Bytes that nobody reads turn a close into a reset.
-        let linger = (parsed.body || !last) && !self.eof;
+        let linger = (asked.body || !last) && !self.eof;
         match next {
-            Next::Answered | Next::Events | Next::Logs(_) if out.bytes.len() == before => {
-                self.refuse(now, NO_ANSWER, asked.method, site, out);
-            }
-            Next::Wait(_) if overdue => self.refuse(now, NO_ANSWER, asked.method, site, out),
             Next::Wait(until) => {
-                // Asked again it would count its time anew: the first moment stands.
-                self.phase = match self.phase {
-                    Phase::Held { until: first } if ask != Ask::First => Phase::Held { until: first },
-                    _ => {
-                        self.since = now.mono;
-                        Phase::Held { until }
-                    }
-                };
-                return false;
+                self.phase = Phase::Held { until, asked };
+                self.since = now.mono;
             }
+            _ if !sent => self.refuse(now, NO_ANSWER, asked.method, site, out),
             Next::Answered => {
                 self.phase = Phase::Idle;
                 self.since = now.mono;
-                if parsed.persist == Persist::Close {
+                if asked.persist == Persist::Close {
                     self.close(linger);
                 }
             }
@@ -453,7 +472,6 @@ impl Conn {
             Next::Events => self.stream(now, Feed::Events),
             Next::Logs(which) => self.stream(now, Feed::Logs(which)),
         }
-        true
     }
 
     /// The time to take answers begins anew with each portion of them.
@@ -479,16 +497,6 @@ impl Conn {
         reply.send(refusal.status, "text/plain; charset=utf-8", extra, &body);
         self.close(!self.eof);
     }
-}
-
-/// How the first request in the input is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ask {
-    First,
-    /// It was held.
-    Again {
-        overdue: bool,
-    },
 }
 
 /// A mistake of the site's, which the peer must not wait for.

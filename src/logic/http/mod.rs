@@ -30,14 +30,16 @@ pub struct Request<'a> {
     pub accept: &'a str,
     /// The Last-Event-ID field; empty when there is none.
     pub last_event_id: &'a str,
-    /// This request was held ([`Next::Wait`]) and its time has passed: it must be answered now.
-    pub overdue: bool,
 }
 
 /// Who knows the answers.
 pub trait Site {
     /// Answers `request` through `reply`, or says how to go on without.
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: response::Reply<'_>) -> Next;
+
+    /// Answers a request that is held ([`Next::Wait`]), or leaves it held; with `overdue` its time has passed, and it
+    /// must be answered now. Nothing of the request is known any more: a site holds those of one kind alone.
+    fn again(&mut self, now: Now, overdue: bool, reply: response::Reply<'_>) -> Next;
 
     /// A request was refused with this status before it could be asked for an answer; told for counting.
     fn refused(&mut self, status: u16) {
@@ -50,8 +52,8 @@ pub trait Site {
 pub enum Next {
     /// `reply.send` was called; the connection goes on with the next request.
     Answered,
-    /// Nothing was sent. The request is kept and asked again at each `Conn::resume`, and, with `overdue` set,
-    /// once this moment has passed.
+    /// Nothing was sent. The request is held: [`Site::again`] is asked at each `Conn::resume` and once this moment
+    /// has passed.
     Wait(Option<Instant>),
     /// `reply.stream` was called; what follows is pushed at each change of state.
     Events,

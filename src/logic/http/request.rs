@@ -29,7 +29,7 @@ pub struct Parsed<'a> {
     pub body: bool,
 }
 
-/// The methods of [`Method`], as the Allow field lists them.
+/// The methods of [`Method`], as the Allow field lists them; all others are refused.
 pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// The IANA HTTP Method Registry, without those that are answered PRI (what HTTP/2 begins with) included.
@@ -114,14 +114,7 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
         (0, false) => Persist::Close,
         _ => Persist::Open,
     };
-    let request = Request {
-        method,
-        path,
-        query,
-        accept: fields.accept,
-        last_event_id: fields.last_event_id,
-        overdue: false,
-    };
+    let request = Request { method, path, query, accept: fields.accept, last_event_id: fields.last_event_id };
     Ok(Parsed { request, persist, body: fields.body })
 }
 

@@ -4,6 +4,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::logic::Pid;
+use crate::logic::http::response::{Out, Persist};
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -54,7 +55,7 @@ fn page(object: Status, facts: Facts) -> Page {
 }
 
 const GET: Request<'static> =
-    Request { method: Method::Get, path: "/", query: None, accept: "", last_event_id: "", overdue: false };
+    Request { method: Method::Get, path: "/", query: None, accept: "", last_event_id: "" };
 
 /// The path may carry a query.
 fn asked<'a>(target: &'a str) -> Request<'a> {
@@ -201,10 +202,16 @@ fn waiting_ends_with_the_run_or_with_its_time() {
     assert_eq!(decide(&up, &asked("/wait?timeout=1%2E5s")), "wait true");
     assert_eq!(decide(&up, &asked("/wait?timeout=18446744073709551615")), "wait false");
     assert_eq!(decide(&up, &asked("/wait?timeout=0")), format!("200 {document}"));
-    assert_eq!(
-        decide(&up, &Request { overdue: true, ..asked("/wait?timeout=5") }),
-        format!("200 {document}")
-    );
+    let again = |page: &Page, overdue| {
+        let (mut out, counts) = (Out::new(), &mut Counts::default());
+        let mut view = View { page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+        let next = view.again(now, overdue, Reply::new(&mut out, now, Method::Get, Persist::Open));
+        let seen = String::from_utf8(out.bytes).unwrap();
+        let code = seen.lines().find_map(|line| line.strip_prefix("Kapo-Exit-Code: ")).map(str::to_owned);
+        (next, seen.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()), code, view.counts.total())
+    };
+    assert_eq!(again(&up, false), (Next::Wait(None), None, None, 0));
+    assert_eq!(again(&up, true), (Next::Answered, Some(document), None, 1));
     let bad = "400 timeout is a number of seconds, such as 30, 0.5 or 500ms\n";
     for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "%00", "%FF"] {
         assert_eq!(decide(&up, &asked(&format!("/wait?timeout={text}"))), bad, "{text}");
@@ -212,6 +219,7 @@ fn waiting_ends_with_the_run_or_with_its_time() {
     let over = page(ended("timeout", 143), Facts { stopping: false, ended: Some(124) });
     let document = String::from_utf8_lossy(over.document()).into_owned();
     assert_eq!(decide(&over, &asked("/wait?timeout=5")), format!("200 Kapo-Exit-Code: 124 {document}"));
+    assert_eq!(again(&over, false), (Next::Answered, Some(document), Some("124".to_owned()), 1));
 }
 
 #[test]

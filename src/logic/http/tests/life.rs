@@ -158,9 +158,39 @@ fn a_held_request_is_asked_again_until_it_is_answered_then_comes_what_was_behind
     assert_eq!((talk.resume(1.0), talk.site.asked), (String::new(), 3));
     assert_eq!(talk.get(1.0, &["/4"]), "");
     talk.site.done = true;
-    assert_eq!(bodies(&talk.resume(2.0)), ["Get /wait None", "Get /3 None", "Get /4 None"]);
+    assert_eq!(bodies(&talk.resume(2.0)), ["ended", "Get /3 None", "Get /4 None"]);
     assert!(!talk.conn.is_held());
     assert_eq!((talk.resume(3.0), talk.site.asked), (String::new(), 6));
+}
+
+#[test]
+fn of_a_held_request_nothing_is_kept_but_what_came_behind_it() {
+    let cookies = "a".repeat(6000);
+    let mut talk = Talk::new();
+    talk.send(0.0, format!("GET /wait HTTP/1.1\r\nCookie: {cookies}"));
+    assert!(talk.conn.owns() > 6000);
+    talk.send(0.0, "\r\nHost: a\r\n\r\n");
+    assert_eq!((talk.conn.is_held(), talk.conn.owns()), (true, 0));
+    talk.send(0.0, "GET /2");
+    assert!(talk.conn.owns() < 64);
+    talk.site.done = true;
+    assert_eq!(bodies(&talk.resume(1.0)), ["ended"]);
+    assert_eq!(bodies(&talk.send(1.0, HOST)), ["Get /2 None"]);
+    assert_eq!(talk.conn.owns(), 0);
+}
+
+#[test]
+fn a_held_head_is_answered_without_a_body_and_a_held_close_with_its_end() {
+    let mut talk = Talk::new();
+    talk.site.done = false;
+    talk.send(0.0, "HEAD /wait HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let seen = talk.expire(60.0);
+    assert!(seen.contains("\r\nContent-Length: 7\r\n") && seen.contains("\r\nConnection: keep-alive\r\n"));
+    assert!(seen.ends_with("\r\n\r\n"), "{seen}");
+    talk.send(60.0, "GET /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    let seen = talk.expire(120.0);
+    assert!(seen.contains("\r\nConnection: close\r\n") && seen.ends_with("\r\n\r\noverdue"), "{seen}");
+    assert!(talk.conn.half_close(talk.clock.at(120.0)));
 }
 
 #[test]
@@ -394,6 +424,10 @@ fn a_site_that_gives_no_answer_is_not_waited_for() {
                 "/wait" => Next::Wait(Some(now.mono)),
                 _ => Next::Answered,
             }
+        }
+
+        fn again(&mut self, now: Now, _: bool, _: Reply<'_>) -> Next {
+            Next::Wait(Some(now.mono))
         }
     }
     for path in ["/", "/wait"] {

@@ -23,7 +23,6 @@ impl Site for Echo {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
         self.asked += 1;
         let body = match (request.path, request.query) {
-            ("/wait", _) if request.overdue => "overdue".to_owned(),
             ("/wait", _) if !self.done => return Next::Wait(Some(now.mono + Duration::from_secs(60))),
             ("/events", _) => {
                 reply.stream("text/event-stream", &[], b"first\n");
@@ -39,6 +38,16 @@ impl Site for Echo {
         match request.method {
             super::Method::Options => reply.send(204, "", &[("Allow", super::request::ALLOW)], b""),
             _ => reply.send(200, "text/plain", &[], body.as_bytes()),
+        }
+        Next::Answered
+    }
+
+    fn again(&mut self, now: Now, overdue: bool, reply: Reply<'_>) -> Next {
+        self.asked += 1;
+        match (overdue, self.done) {
+            (true, _) => reply.send(200, "text/plain", &[], b"overdue"),
+            (_, true) => reply.send(200, "text/plain", &[], b"ended"),
+            (_, false) => return Next::Wait(Some(now.mono + Duration::from_secs(60))),
         }
         Next::Answered
     }
