@@ -53,6 +53,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// A text on one line, as a terminal can be shown it: control characters are escaped. Names of files and commands may
+/// hold any byte, and whoever reads line by line would take one message for two.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
 /// The text of an errno without Rust's `(os error 98)` behind it: `Address already in use`. Where musl words it in its
 /// own way, the words are those that people know, and search for.
 pub fn reason(error: &std::io::Error) -> String {
@@ -65,5 +75,19 @@ pub fn reason(error: &std::io::Error) -> String {
     match text.find(" (os error") {
         Some(at) => text.get(..at).unwrap_or(&text).to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_stays_on_one_line_whatever_it_names() {
+        assert_eq!(
+            one_line("cannot bind /a\nb\r\x1b[31m\u{85}/s"),
+            "cannot bind /a\\nb\\r\\u{1b}[31m\\u{85}/s"
+        );
+        assert_eq!(one_line("a\\n \u{e9}"), "a\\n \u{e9}");
     }
 }

@@ -53,7 +53,9 @@
 pub mod cli;
 pub mod config;
 pub mod driver;
+pub mod duration;
 pub mod error;
 pub mod logic;
 pub mod signal;
 pub mod sys;
+pub mod target;

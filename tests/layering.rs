@@ -44,7 +44,7 @@ const RULES: &[Rule] = &[
     },
     // What the user says is read without asking anybody.
     Rule {
-        inside: &["cli/", "config.rs", "error.rs", "signal.rs"],
+        inside: &["cli/", "config.rs", "duration.rs", "error.rs", "signal.rs", "target.rs"],
         but: &[],
         words: &[
             "crate::driver",
@@ -57,7 +57,11 @@ const RULES: &[Rule] = &[
             "std::fs",
         ],
     },
-    Rule { inside: &["config.rs", "error.rs", "signal.rs"], but: &[], words: &["crate::cli"] },
+    Rule {
+        inside: &["config.rs", "duration.rs", "error.rs", "signal.rs", "target.rs"],
+        but: &[],
+        words: &["crate::cli"],
+    },
     // Driver gets its orders as a Config.
     Rule { inside: &["driver/"], but: &[], words: &["crate::cli", "libc::", "serde_json"] },
     // Sys knows nothing of ours.

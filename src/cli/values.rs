@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Interface, Success, Ttl};
+use crate::duration;
+use crate::error::one_line;
 use crate::signal::Signal;
+use crate::target::Target;
 
 /// `'65536' is not a port (0 to 65535)`.
 pub type Wrong = String;
@@ -23,12 +26,9 @@ const SOCKET_NAME_MAX: usize = 107;
 pub fn shown(text: &OsStr) -> String {
     const MOST: usize = 60;
     let lossy = text.to_string_lossy();
-    let mut out = String::from("'");
-    for c in lossy.chars().take(MOST) {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out.push_str(if lossy.chars().nth(MOST).is_some() { "...'" } else { "'" });
-    out
+    let begin: String = lossy.chars().take(MOST).collect();
+    let dots = if lossy.chars().nth(MOST).is_some() { "..." } else { "" };
+    format!("'{}{dots}'", one_line(&begin))
 }
 
 fn not(text: &OsStr, what: &str) -> Wrong {
@@ -87,53 +87,9 @@ pub fn pid(text: &OsStr) -> Result<i32, Wrong> {
 
 /// `30`, `0.5`, `500ms`, `1m30s`. What no Duration can hold is the longest one: practically never.
 pub fn seconds(text: &OsStr) -> Result<Duration, Wrong> {
-    text.to_str().and_then(duration).ok_or_else(|| not(text, "a time (such as 30, 0.5, 500ms, 5m or 1m30s)"))
-}
-
-/// Whole nanoseconds in u128, saturating: no float, whose NaN and rounding nobody wants in a time.
-fn duration(text: &str) -> Option<Duration> {
-    const SECOND: u128 = 1_000_000_000;
-    let mut rest = text;
-    let mut total: u128 = 0;
-    loop {
-        let (whole, after) = leading_digits(rest);
-        let (fraction, after) = after.strip_prefix('.').map_or(("", after), leading_digits);
-        if whole.is_empty() && fraction.is_empty() {
-            return None;
-        }
-        let (unit, after) = match after {
-            // A number without unit stands alone: 1m30 could be meant as anything.
-            "" if rest.len() == text.len() => (SECOND, ""),
-            _ if after.starts_with("ms") => (SECOND / 1000, after.get(2..)?),
-            _ if after.starts_with('s') => (SECOND, after.get(1..)?),
-            _ if after.starts_with('m') => (SECOND * 60, after.get(1..)?),
-            _ if after.starts_with('h') => (SECOND * 3600, after.get(1..)?),
-            _ => return None,
-        };
-        let decimal = |t: &str| {
-            t.bytes().fold(0_u128, |sum, b| sum.saturating_mul(10).saturating_add(u128::from(b - b'0')))
-        };
-        // 18 digits are more than nanoseconds can show, even of an hour.
-        let fraction = fraction.get(..18).unwrap_or(fraction);
-        let scale = fraction.bytes().fold(1_u128, |scale, _| scale * 10);
-        total = total.saturating_add(decimal(whole).saturating_mul(unit));
-        total = total.saturating_add(decimal(fraction) * unit / scale);
-        rest = after;
-        if rest.is_empty() {
-            break;
-        }
-    }
-    Some(match u64::try_from(total / SECOND) {
-        Ok(seconds) if seconds < u64::MAX => {
-            Duration::new(seconds, u32::try_from(total % SECOND).unwrap_or_default())
-        }
-        _ => Duration::MAX,
-    })
-}
-
-fn leading_digits(text: &str) -> (&str, &str) {
-    let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
-    text.split_at_checked(end).unwrap_or((text, ""))
+    text.to_str()
+        .and_then(duration::parse)
+        .ok_or_else(|| not(text, "a time (such as 30, 0.5, 500ms, 5m or 1m30s)"))
 }
 
 /// A time, where zero means none.
@@ -146,7 +102,7 @@ pub fn ttl(text: &OsStr) -> Result<Option<Ttl>, Wrong> {
     let wrong = || not(text, "a time or a range of times (such as 30, 5m or 30-60)");
     let whole = text.to_str().ok_or_else(wrong)?;
     let (min, max) = whole.split_once('-').unwrap_or((whole, whole));
-    let (min, max) = duration(min).zip(duration(max)).ok_or_else(wrong)?;
+    let (min, max) = duration::parse(min).zip(duration::parse(max)).ok_or_else(wrong)?;
     if min > max {
         return Err(format!("{} is an empty range (MIN is above MAX)", shown(text)));
     }
@@ -257,30 +213,10 @@ fn no_address(text: &OsStr) -> Wrong {
     not(text, "an address (IPv4 or IPv6), an absolute path or @name")
 }
 
-/// `http://HOST[:PORT][/PATH]`: whether somebody lives there is seen by asking.
+/// What the client understands: whether somebody lives there is seen by asking.
 pub fn url(text: &OsStr) -> Result<String, Wrong> {
-    let wrong = || not(text, "a URL that kapo can ask (http://HOST[:PORT][/PATH], unix:/PATH or unix:@NAME)");
-    let whole =
-        text.to_str().filter(|t| t.bytes().all(|b| b.is_ascii_graphic() && b != b'#')).ok_or_else(wrong)?;
-    if whole.starts_with("unix:/") || whole.strip_prefix("unix:@").is_some_and(|name| !name.is_empty()) {
-        return Ok(whole.to_owned());
-    }
-    let rest = whole.strip_prefix("http://").ok_or_else(wrong)?;
-    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
-    let (host, behind) = match authority.strip_prefix('[') {
-        Some(inner) => {
-            let (host, behind) = inner.split_once(']').ok_or_else(wrong)?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
-            (host, behind)
-        }
-        None => {
-            authority.split_at_checked(authority.find(':').unwrap_or(authority.len())).ok_or_else(wrong)?
-        }
-    };
-    let port_is_good = match behind.strip_prefix(':') {
-        Some(number) => port(OsStr::new(number)).is_ok_and(|n| n > 0),
-        None => behind.is_empty(),
-    };
-    let host_is_good = !host.is_empty() && !host.contains(['@', '[', ']', '\\', '%']);
-    if port_is_good && host_is_good { Ok(whole.to_owned()) } else { Err(wrong()) }
+    let understood = text.to_str().filter(|url| Target::parse(url, "/").is_ok());
+    understood.map(str::to_owned).ok_or_else(|| {
+        not(text, "a URL that kapo can ask (http://HOST[:PORT][/PATH], unix:/PATH or unix:@NAME)")
+    })
 }

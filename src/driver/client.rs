@@ -2,7 +2,6 @@
 //! and for scripts. Names are resolved by the C library; everything has one deadline.
 
 mod exchange;
-mod target;
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -11,10 +10,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use exchange::{Answer, Failure, exchange};
-use target::Target;
 
 use crate::config::{Check, Config, Probe, Wait};
 use crate::error::{EXIT_SETUP, EXIT_TIMEOUT};
+use crate::target::Target;
 
 /// Asks for a probe and says why on stdout, in one line: 0 for an answer of 2xx, 1 for anything else.
 pub fn check(config: &Config, options: &Check) -> u8 {

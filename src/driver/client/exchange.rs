@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::target::{Peer, Target};
 use crate::error::reason;
 use crate::sys::clock;
+use crate::target::{Peer, Target};
 
 /// A head longer than this is no answer of a kapo, nor is a body worth reading further.
 const MOST: usize = 64 << 10;

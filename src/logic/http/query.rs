@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::duration;
+
 /// The bytes of a percent-encoded text; what is no correct escape stands for itself.
 pub fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
     let mut rest = text.as_bytes();
@@ -32,43 +34,9 @@ pub fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     })
 }
 
-/// A duration as the command line takes it: `30`, `0.5`, `500ms`, `1m30s`.
+/// A duration as the command line takes it, percent-encoded: `30`, `0.5`, `500ms`, `1m30s`.
 pub fn seconds(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, u64); 4] =
-        [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
-    let text = String::from_utf8(decoded(text).collect()).ok()?;
-    let mut rest = text.as_str();
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() || text.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        // Only a number that stands alone may lack its unit.
-        let nanos = match unit {
-            "" if number.len() == text.len() => 1_000_000_000,
-            _ => UNITS.iter().find(|(name, _)| *name == unit)?.1,
-        };
-        total = total.saturating_add(scaled(number, nanos)?);
-        rest = tail;
-    }
-    Some(total)
-}
-
-/// A decimal number of units of so many nanoseconds; what is too long is the longest.
-fn scaled(number: &str, nanos: u64) -> Option<Duration> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.len() + fraction.len() == 0 || !digits(whole) || !digits(fraction) {
-        return None;
-    }
-    let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().unwrap_or(u64::MAX) };
-    // Nine decimals are more than a clock shows.
-    let fraction = format!("{fraction:0<9}").get(..9)?.parse::<u64>().ok()?;
-    let all =
-        u128::from(whole) * u128::from(nanos) + u128::from(fraction) * u128::from(nanos) / 1_000_000_000;
-    let seconds = u64::try_from(all / 1_000_000_000).unwrap_or(u64::MAX);
-    Some(Duration::new(seconds, u32::try_from(all % 1_000_000_000).ok()?))
+    duration::parse(&String::from_utf8(decoded(text).collect()).ok()?)
 }
 
 #[cfg(test)]
@@ -85,24 +53,14 @@ mod tests {
     }
 
     #[test]
-    fn the_time_to_wait_is_read_as_on_the_command_line() {
-        for (text, millis) in [
-            ("30", 30_000),
-            ("0.5", 500),
-            (".5", 500),
-            ("500ms", 500),
-            ("1m30s", 90_000),
-            ("6h", 21_600_000),
-            ("0.25m", 15_000),
-            ("1.0000000009", 1_000),
+    fn the_time_to_wait_may_be_percent_encoded() {
+        for (text, time) in [
+            ("500ms", Some(Duration::from_millis(500))),
+            ("1%2E5%73", Some(Duration::from_millis(1_500))),
+            ("1%zz", None),
+            ("%FF", None),
         ] {
-            assert_eq!(seconds(text), Some(Duration::from_millis(millis)), "{text}");
+            assert_eq!(seconds(text), time, "{text}");
         }
-        assert_eq!(
-            seconds("99999999999999999999h"),
-            seconds("18446744073709551615h"),
-            "too long is the longest"
-        );
-        assert!(seconds("99999999999999999999").is_some_and(|long| long.as_secs() == u64::MAX));
     }
 }

@@ -50,6 +50,9 @@ impl Target {
     /// 200 whatever the state is, `path` is asked for.
     pub fn parse(url: &str, path: &str) -> Result<Target, String> {
         let wrong = |why: &str| Err(format!("{why}: {url}"));
+        if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            return wrong("not a correct URL");
+        }
         if let Some(name) = url.strip_prefix("unix:") {
             let peer = match name.strip_prefix('@') {
                 Some("") => return wrong("no socket in URL"),
@@ -59,17 +62,11 @@ impl Target {
             };
             return Ok(Target { authority: authority(&peer), peer, path: path.to_owned() });
         }
-        let Some(rest) =
-            url.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")).and(url.get(7..))
-        else {
+        let Some(rest) = url.strip_prefix("http://") else {
             return wrong("not a URL that begins with http:// or unix:");
         };
-        let rest = rest.split('#').next().unwrap_or_default();
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (host, named) = rest.split_at(end);
-        if !rest.bytes().all(|byte| byte.is_ascii_graphic()) || host.contains('@') {
-            return wrong("not a correct URL");
-        }
         let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
             Some((name, port)) if name.parse::<Ipv6Addr>().is_ok() => (name, port),
             Some(_) => return wrong("no IPv6 address in URL"),
@@ -77,7 +74,6 @@ impl Target {
         };
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => 80,
-            Some("") => 80,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
                 Ok(port) if port > 0 => port,
                 _ => return wrong("no port from 1 to 65535 in URL"),
@@ -86,6 +82,10 @@ impl Target {
         };
         if name.is_empty() {
             return wrong("no host in URL");
+        }
+        // No user, no escapes, and no bracket that ends nothing.
+        if host.contains(['@', '\\', '%']) || (!host.starts_with('[') && host.contains(['[', ']'])) {
+            return wrong("not a correct URL");
         }
         let path = match named {
             "" | "/" => path.to_owned(),
@@ -129,8 +129,8 @@ mod tests {
     fn a_url_names_host_port_and_path() {
         for (url, peer, authority, path) in [
             ("http://web", tcp("web", 80), "web", "/readyz"),
-            ("HTTP://web:6666/", tcp("web", 6666), "web:6666", "/readyz"),
-            ("http://10.0.0.1:1/livez?verbose#x", tcp("10.0.0.1", 1), "10.0.0.1:1", "/livez?verbose"),
+            ("http://web:6666/", tcp("web", 6666), "web:6666", "/readyz"),
+            ("http://10.0.0.1:1/livez?verbose", tcp("10.0.0.1", 1), "10.0.0.1:1", "/livez?verbose"),
             ("http://[::1]:6666?a=b", tcp("::1", 6666), "[::1]:6666", "/readyz?a=b"),
             ("http://[::1]", tcp("::1", 80), "[::1]", "/readyz"),
             ("unix:/run/kapo.sock", Peer::Path(b"/run/kapo.sock".to_vec()), "localhost", "/readyz"),
@@ -147,6 +147,11 @@ mod tests {
             ("", "not a URL that begins with http:// or unix:"),
             ("localhost:6666", "not a URL that begins with http:// or unix:"),
             ("https://web", "not a URL that begins with http:// or unix:"),
+            ("HTTP://web", "not a URL that begins with http:// or unix:"),
+            ("http://web/#x", "not a correct URL"),
+            ("http://web]", "not a correct URL"),
+            ("http://%41", "not a correct URL"),
+            ("http://web:", "no port from 1 to 65535 in URL"),
             ("http://", "no host in URL"),
             ("http://:80/", "no host in URL"),
             ("http://web:0", "no port from 1 to 65535 in URL"),
