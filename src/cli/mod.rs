@@ -38,7 +38,7 @@ pub enum Order {
 
 /// Reads the words after the program name and the variables of the mode they name. Every error is one line, and names the
 /// option or the variable, the value, and what was expected. `check` may exit with 0 or 1 only: what is wrong
-/// after its name is an [`Error::Unhealthy`].
+/// before or after its name is an [`Error::Unhealthy`].
 #[inline(never)] // Its frame must not stay on the stack for kapo's whole life.
 pub fn parse(words: Vec<OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Order, Error> {
     let (verb, asked) = words::split(words);

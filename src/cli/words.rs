@@ -89,8 +89,15 @@ struct Scan {
 
 impl Scan {
     fn all(&mut self) -> Result<Asked, Error> {
-        if let Some(asked) = self.options()? {
-            return Ok(asked);
+        match self.options() {
+            Ok(None) => {}
+            Ok(Some(asked)) => return Ok(asked),
+            Err(error) => {
+                // What stands behind the mistake still tells whose mistake it is.
+                let word = self.words.iter().find(|word| !word.as_bytes().starts_with(b"-"));
+                self.verb = word.and_then(|word| Verb::named(&word.to_string_lossy()));
+                return Err(error);
+            }
         }
         let Some(word) = self.words.pop_front() else {
             return Err(Error::Usage(format!("a mode is expected: {}", one_of_the_modes())));

@@ -143,3 +143,23 @@ fn wrong_usage_exits_with_2_but_check_knows_only_1() {
     assert_eq!(code(&[b"-p", b"80", b"check", b"--timeout", b"x"]), 1);
     assert_eq!(code(&[b"-p", b"x", b"check"]), 1);
 }
+
+#[test]
+fn check_knows_no_code_but_0_and_1_wherever_the_mistake_stands() {
+    for (words, code) in [
+        ("check --frob", 1),
+        ("--frob check", 1),
+        ("-x check", 1),
+        ("--frob --quiet check http://a", 1),
+        ("--live check", 1),
+        ("-p x check", 1),
+        ("check -p", 1),
+        ("--frob run", 2),
+        ("--frob run check", 2),
+        ("frob check", 2),
+        ("--frob", 2),
+    ] {
+        let words = words.split(' ').map(std::ffi::OsString::from).collect();
+        assert_eq!(crate::cli::parse(words, &|_| None).unwrap_err().exit_code(), code);
+    }
+}
