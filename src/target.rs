@@ -94,6 +94,15 @@ impl Target {
         };
         Ok(Target { peer: Peer::Tcp(name.to_owned(), port), authority: host.to_owned(), path })
     }
+
+    /// The same with a parameter in front of what the query holds: of several of one name the first counts.
+    pub fn with(mut self, parameter: &str) -> Target {
+        self.path = match self.path.split_once('?') {
+            Some((path, query)) => format!("{path}?{parameter}&{query}"),
+            None => format!("{}?{parameter}", self.path),
+        };
+        self
+    }
 }
 
 fn authority(peer: &Peer) -> String {

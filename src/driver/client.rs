@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use exchange::{Answer, Failure, exchange};
 
 use crate::config::{Check, Config, Probe, Wait};
-use crate::error::{EXIT_SETUP, EXIT_TIMEOUT};
+use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line};
 use crate::target::Target;
 
 /// Asks for a probe and says why on stdout, in one line: 0 for an answer of 2xx, 1 for anything else.
@@ -34,19 +34,38 @@ pub fn check(config: &Config, options: &Check) -> u8 {
     code
 }
 
+/// How long the way to a kapo may take that is asked once, and not waited for: as for `check`.
+const ONCE: Duration = Duration::from_secs(5);
+
 /// Waits for the end of the job and gives its code; 124 when `--timeout` has passed before, 125 when nobody answers
-/// or it is no kapo that does, with the reason on stderr.
+/// or nobody knows the code, with the reason on stderr.
 pub fn wait(config: &Config, options: &Wait) -> u8 {
-    let (code, line) = match ask(config, options.url.as_deref(), "/wait", options.timeout, false) {
-        Ok(Answer { kapo_exit_code: Some(code), .. }) => return code,
-        Ok(Answer { status, .. }) => {
-            (EXIT_SETUP, format!("no kapo answers: HTTP {status} without Kapo-Exit-Code"))
-        }
-        Err(Failure::TimedOut) => return EXIT_TIMEOUT,
-        Err(failure) => (EXIT_SETUP, failure.to_string()),
-    };
-    say(std::io::stderr(), &format!("kapo: {line}"));
+    let once = options.timeout == Some(Duration::ZERO);
+    let limit = if once { Some(ONCE) } else { options.timeout };
+    let target = target(config, options.url.as_deref(), "/wait");
+    let target = target.map(|target| if once { target.with("timeout=0") } else { target });
+    let (code, line) = verdict(target.and_then(|target| exchange(&target, limit, false)), once);
+    if let Some(line) = line {
+        say(std::io::stderr(), &format!("kapo: {line}"));
+    }
     code
+}
+
+/// The exit code, and why it is not the job's where that is worth a word. Asked `once`, a kapo whose job still runs
+/// says so at once, as one that ends while it is being waited for does.
+fn verdict(answer: Result<Answer, Failure>, once: bool) -> (u8, Option<String>) {
+    match answer {
+        Ok(Answer { kapo_exit_code: Some(code), .. }) => (code, None),
+        Ok(Answer { status: 200..=299, .. }) if once => (EXIT_TIMEOUT, None),
+        Ok(Answer { status: status @ 200..=299, .. }) => {
+            let line =
+                format!("the answer (HTTP {status}) has no exit code: whether the job still runs is unknown");
+            (EXIT_SETUP, Some(line))
+        }
+        Ok(Answer { status, .. }) => (EXIT_SETUP, Some(format!("no kapo answers: HTTP {status}"))),
+        Err(Failure::TimedOut) if !once => (EXIT_TIMEOUT, None),
+        Err(failure) => (EXIT_SETUP, Some(failure.to_string())),
+    }
 }
 
 /// The exit code is the answer, whether or not anybody reads the line: a pipe without a reader must not end us by
@@ -57,7 +76,7 @@ fn say(mut out: impl Write + AsFd, line: &str) {
     let takes =
         fds.iter().any(|fd| fd.revents().contains(PollFlags::OUT) && !fd.revents().contains(PollFlags::ERR));
     if polled.is_ok() && takes {
-        let _ = writeln!(out, "{line}");
+        let _ = writeln!(out, "{}", one_line(line));
     }
 }
 
@@ -69,11 +88,15 @@ fn ask(
     timeout: Option<Duration>,
     body: bool,
 ) -> Result<Answer, Failure> {
+    exchange(&target(config, url, path)?, timeout, body)
+}
+
+fn target(config: &Config, url: Option<&str>, path: &str) -> Result<Target, Failure> {
     let target = match url {
         Some(url) => Target::parse(url, path),
         None => Target::of(&config.listen, path),
     };
-    exchange(&target.map_err(Failure::Other)?, timeout, body)
+    target.map_err(Failure::Other)
 }
 
 /// What a person may be shown of a body: one line, without control characters.

@@ -168,6 +168,46 @@ fn wait_exits_with_the_code_of_the_job() {
 }
 
 #[test]
+fn a_wait_of_zero_asks_once_and_does_not_wait() {
+    let wait = |port: u16, path: &str| {
+        let url = Some(format!("http://127.0.0.1:{port}{path}"));
+        wait(&config(Interface::Path("/nowhere".into()), 1), &Wait { url, timeout: Some(Duration::ZERO) })
+    };
+    for (text, path, asked, code) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "", "/wait?timeout=0", 124),
+        ("HTTP/1.1 200 OK\r\nKapo-Exit-Code: 7\r\n\r\n", "/wait", "/wait?timeout=0", 7),
+        ("HTTP/1.1 200 OK\r\n\r\n", "/wait?timeout=9&x", "/wait?timeout=0&timeout=9&x", 124),
+        ("HTTP/1.1 404 Not Found\r\n\r\n", "/x", "/x?timeout=0", 125),
+        ("", "", "/wait?timeout=0", 125),
+    ] {
+        let (port, server) = server(text, false);
+        assert_eq!(wait(port, path), code, "{text}");
+        assert_eq!(server.join().unwrap().lines().next(), Some(format!("GET {asked} HTTP/1.1").as_str()));
+    }
+}
+
+#[test]
+fn an_answer_without_an_exit_code_is_not_called_nobody() {
+    for (answer, once, said) in [
+        (
+            (200, None),
+            false,
+            (125, "the answer (HTTP 200) has no exit code: whether the job still runs is unknown"),
+        ),
+        ((200, None), true, (124, "")),
+        ((404, None), true, (125, "no kapo answers: HTTP 404")),
+        ((404, None), false, (125, "no kapo answers: HTTP 404")),
+        ((200, Some(3)), false, (3, "")),
+    ] {
+        let (status, kapo_exit_code) = answer;
+        let (code, line) = verdict(Ok(Answer { status, kapo_exit_code, body: Vec::new() }), once);
+        assert_eq!((code, line.as_deref().unwrap_or_default()), said);
+    }
+    assert_eq!(verdict(Err(Failure::TimedOut), false), (124, None));
+    assert_eq!(verdict(Err(Failure::TimedOut), true), (125, Some("no answer in time".to_owned())));
+}
+
+#[test]
 fn unix_sockets_are_asked_by_path_and_by_name() {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::SocketAddr;
@@ -241,10 +281,10 @@ fn a_line_is_written_where_somebody_reads_it_and_nowhere_else() {
     }
     let mut written = 0;
     let (mut reader, writer) = std::io::pipe().unwrap();
-    say(Counted(writer, &mut written), "ready: ok");
+    say(Counted(writer, &mut written), "ready:\n ok");
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "ready: ok\n");
+    assert_eq!(text, "ready:\\n ok\n");
     let before = written;
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
