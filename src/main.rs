@@ -9,6 +9,7 @@ use std::io::Write;
 
 use kapo::cli::{self, Order};
 use kapo::driver;
+use kapo::error::one_line;
 
 /// Called by `entry` with all words, the program's name first; what it returns is the exit code.
 fn start(words: Vec<OsString>) -> u8 {
@@ -25,7 +26,7 @@ fn start(words: Vec<OsString>) -> u8 {
         Err(error) => Err(error),
     };
     result.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "kapo: {error}");
+        let _ = writeln!(std::io::stderr(), "kapo: {}", one_line(&error.to_string()));
         error.exit_code()
     })
 }

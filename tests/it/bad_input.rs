@@ -286,3 +286,16 @@ fn a_stderr_that_nobody_reads_does_not_stall_kapo() {
     let mut kapo = Kapo::launch_with_its_outputs(command, TempDir::new().unwrap());
     kapo.expect_exit(124);
 }
+
+#[test]
+fn a_name_with_a_line_feed_does_not_make_two_lines_of_a_message() {
+    for words in [
+        vec!["-i", "/nonexist\nfoo/x", "run", "true"],
+        vec!["-i", "/nonexist\nfoo/x", "check"],
+        vec!["-i", "/nonexist\nfoo/x", "wait"],
+    ] {
+        let (_, stdout, stderr) = run_to_the_end(kapo(&words));
+        let said = stdout + &stderr;
+        assert!(said.lines().count() == 1 && said.contains("/nonexist\\nfoo/x"), "{words:?}: {said:?}");
+    }
+}
