@@ -14,7 +14,7 @@ STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz 
 # Tests that would take an interpreter minutes: walks over centuries, thousands of random lives, every cut of every seed,
 # lines of 64 KiB. A seed of the fuzzer is a file besides, which an interpreter in isolation cannot read.
 MIRI_SKIP=()
-for each in four_centuries random year thousand every_ were_cut seed long_line longest_line megabyte byte_by_byte always_the_end; do MIRI_SKIP+=(--skip "$each"); done
+for each in four_centuries random year thousand every_ were_cut seed long_line longest_line megabyte byte_by_byte always_the_end promtool; do MIRI_SKIP+=(--skip "$each"); done
 # Against programs of other people; each is a file under tests/real.
 REAL=(activation clients container haproxy oom prometheus systemd)
 
