@@ -14,7 +14,7 @@ STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz 
 # Tests that would take an interpreter minutes: walks over centuries, thousands of random lives, every cut of every seed,
 # lines of 64 KiB; and what starts another program or asks the kernel about itself.
 MIRI_SKIP=()
-for each in four_centuries random year thousand every_ were_cut seed long_line longest_line megabyte byte_by_byte always_the_end promtool our_own_line; do MIRI_SKIP+=(--skip "$each"); done
+for each in four_centuries random year thousand every_ were_cut seed long_line longest_line megabyte byte_by_byte always_the_end promtool our_own_line memory_follows; do MIRI_SKIP+=(--skip "$each"); done
 # Against programs of other people; each is a file under tests/real.
 REAL=(activation clients container haproxy oom prometheus systemd)
 
