@@ -79,12 +79,6 @@ impl Pace {
     }
 }
 
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace::new()
-    }
-}
-
 /// Rests. Cut short by a stop and CONT alone, as signals are blocked.
 pub fn rest(length: Duration) {
     // Always below a second.

@@ -197,8 +197,9 @@ impl Conn {
 
     /// A request that is held is answered now, as if its time had passed.
     pub fn give_up_waiting(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
-        if self.is_held() {
-            self.go_on(now, Ask::Again { overdue: true }, site, out);
+        if let Phase::Held { until, .. } = &mut self.phase {
+            *until = Some(now.mono);
+            self.resume(now, site, out);
         }
     }
 
