@@ -7,12 +7,14 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Answer, Kapo, LIMIT, before_exec, binary, clean, kapo, kapo_on_a_free_port, run_to_the_end,
+    Answer, Kapo, LIMIT, before_exec, binary, clean, kapo, kapo_on_a_free_port, now, process_state,
+    run_to_the_end, wait_for,
 };
 use crate::tools::{Gate, Line, descriptors};
 
@@ -113,6 +115,7 @@ fn sockets_of_every_kind_are_served_together_and_named_in_the_log() {
 fn who_connected_before_kapo_was_there_is_answered() {
     let (tcp, address) = listener();
     let mut early = TcpStream::connect(&address).unwrap();
+    early.set_read_timeout(Some(LIMIT)).unwrap();
     early.write_all(CLOSING).unwrap();
     let _kapo = Kapo::launch(handed([&tcp as &dyn AsFd], &["-s", "run", "sleep", "60"]));
     let status = object(&read_answer(early));
@@ -141,7 +144,9 @@ fn a_connection_is_answered_even_when_the_job_ends_at_once() {
         let mut kapo = Kapo::launch(command);
         drop(server);
         kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"ended\""));
-        // Only now the request comes.
+        // Only now the request comes, later than a stranger who says nothing is waited for.
+        let ended = now();
+        wait_for("a while has passed", || ended.elapsed() > Duration::from_millis(400));
         let status = object(&ask(client));
         assert_eq!((&status["Status"], &status["Mode"]), (&json!("stopped"), &json!("run")));
         kapo.expect_exit(i32::try_from(status["ExitCode"].as_i64().unwrap()).unwrap());
@@ -224,15 +229,28 @@ fn who_is_not_accepted_stays_for_the_next_instance() {
     let mut half = first.connect();
     half.write_all(&CLOSING[..20]).unwrap();
     assert_eq!(first.get("/livez").status, 200);
+    let command = first.command_pid();
+    let late = |path: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        stream
+    };
+    // One comes while kapo has not noticed the end yet, and one while it only waits for a request that has begun.
+    first.signal(19);
+    wait_for("kapo stands still", || process_state(first.pid()) == Some('T'));
     gate.open();
-    first.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"ended\""));
-    // It still waits for the one that has not finished its request, and accepts nobody any more.
-    let mut late = TcpStream::connect(&address).unwrap();
-    late.write_all(CLOSING).unwrap();
+    wait_for("the job has ended", || process_state(command) == Some('Z'));
+    let one = late("/one");
+    first.signal(18);
+    first.wait_for("the end is noticed", |kapo| kapo.stderr().contains("msg=\"ended\""));
+    let two = late("/two");
     drop(half);
     first.expect_exit(6);
     let _second = Kapo::launch(handed([&tcp as &dyn AsFd], &["-s", "run", "sleep", "61"]));
-    assert_eq!(object(&read_answer(late))["Arguments"], json!(["61"]));
+    for stream in [one, two] {
+        assert_eq!(object(&read_answer(stream))["Arguments"], json!(["61"]));
+    }
 }
 
 #[test]
