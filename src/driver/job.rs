@@ -71,6 +71,9 @@ pub struct Job {
     sampler: RefCell<Sampler>,
     started: SystemTime,
     closing: bool,
+    /// We have stopped ourselves, and the CONT that has woken us was not passed on yet: the command is stopped as well,
+    /// and to hear of that once more is nothing new.
+    suspended: bool,
 }
 
 /// What is known of kapo's start.
@@ -99,7 +102,7 @@ impl Job {
         let path = (beginning.variable)("PATH");
         let program = Program::new(options, path.as_deref())?;
         let manager = Manager::of(beginning.now, beginning.variable);
-        let terminal = if options.setsid { None } else { Terminal::in_foreground() };
+        let terminal = if options.setsid { None } else { Terminal::controlling() };
         let (notify, set) = open_notify(options, stage)?;
         let mut seed = [0; 8];
         // Without entropy (early boot) all draws are alike, which harms nobody.
@@ -109,7 +112,6 @@ impl Job {
             sidebind_port: beginning.sidebind_port,
             manager: manager.is_some(),
             ignores_hup: beginning.signals.hup_was_ignored,
-            terminal: terminal.is_some(),
             seed: u64::from_ne_bytes(seed),
         };
         Ok(Job {
@@ -135,6 +137,7 @@ impl Job {
             sampler: RefCell::default(),
             started: beginning.now.wall,
             closing: false,
+            suspended: false,
         })
     }
 
@@ -157,11 +160,16 @@ impl Job {
         match effect {
             Effect::Spawn => return Some(self.spawn(now, stage)),
             Effect::Kill { signal, to } => self.kill(signal, to),
-            Effect::Suspend => {
+            Effect::Suspend { all } => {
                 if let (Some(terminal), Some(pid)) = (&self.terminal, self.life.pid()) {
                     terminal.take_back(Some(group(pid)));
                 }
-                terminal::stop_ourselves();
+                self.suspended = terminal::can_be_stopped();
+                if all {
+                    terminal::stop_our_group();
+                } else {
+                    terminal::stop_ourselves();
+                }
             }
             Effect::GiveTerminal(pid) => {
                 if let Some(terminal) = &self.terminal {
@@ -291,7 +299,9 @@ impl Job {
                 return;
             };
             match (self.life.pid(), change.status) {
-                (Some(pid), Status::Stopped(_)) if pid.get() == change.pid => self.stopped(now, pid, stage),
+                (Some(pid), Status::Stopped(signal)) if pid.get() == change.pid => {
+                    self.stopped(now, pid, signal, stage);
+                }
                 (_, Status::Stopped(_)) => {}
                 (Some(pid), status) if pid.get() == change.pid => {
                     self.ended(now, pid, status, &change, stage)
@@ -307,12 +317,20 @@ impl Job {
         }
     }
 
-    /// The command was stopped on the terminal that we gave it: kapo stops, too, as the shell waits for kapo. Where
-    /// nobody would wake us, it goes on, as it would in an orphaned group without kapo.
-    fn stopped(&mut self, now: Now, pid: Pid, stage: &mut Stage) {
-        if self.terminal.as_ref().is_some_and(Terminal::somebody_minds_us) {
-            self.handle(now, Event::Stopped, stage);
-        } else {
+    /// The command was stopped. If it wants the terminal, and that is free by now, it gets it. Else kapo stops, too, as
+    /// the shell waits for kapo. Where nobody would wake us ^Z does nothing, as in an orphaned group without kapo; but
+    /// who was stopped with STOP, or wants a terminal that others have, stays so: it would only come back here.
+    fn stopped(&mut self, now: Now, pid: Pid, signal: i32, stage: &mut Stage) {
+        let Some(terminal) = self.terminal.as_ref().filter(|_| !self.suspended) else { return };
+        let signal = Signal::new(signal);
+        let goes_on = match signal {
+            Some(Signal::TTIN | Signal::TTOU) if terminal.hand_over(group(pid)) => true,
+            // Somebody's STOP is none of the shell's business while that has the terminal.
+            Some(Signal::STOP) if !terminal.is_held_by(group(pid)) => false,
+            _ if terminal.somebody_minds_us() => return self.handle(now, Event::Stopped, stage),
+            signal => signal == Some(Signal::TSTP),
+        };
+        if goes_on {
             let _ = sys::signal::send(-pid.get(), i32::from(Signal::CONT.number()));
         }
     }
@@ -322,6 +340,7 @@ impl Job {
         while self.listen_to_command(now, stage) {}
         // The rest of a line, which the record of its end must not cut in two where both go one way.
         self.serve_capture(now, stage, &|source| matches!(source, Source::Pipe(_)));
+        let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_held_by(group(pid)));
         if let Some(terminal) = &self.terminal {
             terminal.take_back(Some(group(pid)));
         }
@@ -338,7 +357,7 @@ impl Job {
         }
         let oom_killed = self.oom.as_ref().is_some_and(|(_, oom)| oom.is_cause(now.mono, exit, self.killed));
         let usage = Usage { user: change.user, system: change.system, max_rss_bytes: change.max_rss_bytes };
-        self.handle(now, Event::Exited { exit, usage, oom_killed }, stage);
+        self.handle(now, Event::Exited { exit, usage, oom_killed, on_terminal }, stage);
     }
 
     /// Begins to follow the counter of OOM kills, for the run that has just started.
@@ -451,6 +470,7 @@ impl Machine for Job {
         } else {
             sender
         };
+        self.suspended &= signal != Signal::CONT;
         self.handle(now, Event::Signal { signal, sender }, stage);
     }
 

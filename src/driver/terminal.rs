@@ -1,5 +1,6 @@
 //! The terminal: given to the command's process group for as long as it runs, where kapo holds the foreground itself,
-//! so that job control, ^C and ^Z work as without kapo (credentials(7), termios(3)).
+//! so that job control, ^C and ^Z work as without kapo (credentials(7), termios(3)). One that kapo does not hold is kept
+//! in view, as the shell may bring kapo into the foreground.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,9 +9,15 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, test_kill_process_group};
 use rustix::termios::{isatty, tcgetattr, tcsetpgrp};
 
+use super::procfs;
+use crate::logic;
+use crate::logic::procstat::Stat;
 use crate::sys;
 
-/// A terminal whose foreground process group is kapo's own.
+/// A chain of parents is no longer than this.
+const GENERATIONS: usize = 1_000;
+
+/// kapo's controlling terminal.
 #[derive(Debug)]
 pub struct Terminal {
     fd: OwnedFd,
@@ -19,17 +26,17 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// The controlling terminal, if kapo's group is in its foreground. Signals must be blocked.
-    pub fn in_foreground() -> Option<Terminal> {
+    /// The controlling terminal, whoever is in its foreground. Signals must be blocked.
+    pub fn controlling() -> Option<Terminal> {
         let own = Pid::from_raw(sys::group::own());
-        let standard = sys::stdio::standard().into_iter().find(|fd| is_held_by(*fd, own));
+        let standard = sys::stdio::standard().into_iter().find(|fd| is_controlling(*fd));
         let fd = match standard {
             Some(fd) => fd.try_clone_to_owned().ok()?,
             // All three may be redirected, and still ^C is meant for us. Without a controlling terminal, as in
             // nearly every service, this open fails at once.
             None => open("/dev/tty", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).ok()?,
         };
-        is_held_by(fd.as_fd(), own).then_some(Terminal { fd, own })
+        is_controlling(fd.as_fd()).then_some(Terminal { fd, own })
     }
 
     /// The terminal to make the controlling one of a new session: one that is among our standard descriptors.
@@ -42,19 +49,42 @@ impl Terminal {
         Some(fd)
     }
 
-    /// Whether somebody would wake kapo with CONT if it stopped: a shell that does job control is our parent, in our
-    /// session and in another group. In an orphaned group, and for PID 1, nobody would.
+    /// Whether somebody would wake kapo with CONT if it stopped: a shell that does job control is among our ancestors,
+    /// in our session and in another group; between us there may be scripts in our own group. In an orphaned group,
+    /// and for PID 1, nobody would.
     pub fn somebody_minds_us(&self) -> bool {
-        let Some(parent) = getppid().map(|parent| parent.as_raw_nonzero().get()) else { return false };
-        getpid() != Pid::INIT
-            && sys::group::session_of(parent) == sys::group::session_of(0)
-            && sys::group::of(parent) != sys::group::of(0)
+        if !can_be_stopped() {
+            return false;
+        }
+        let mut ancestor = getppid().map(|parent| parent.as_raw_nonzero().get());
+        for _ in 0..GENERATIONS {
+            let Some(pid) = ancestor else { return false };
+            if sys::group::session_of(pid) != sys::group::session_of(0) {
+                return false;
+            }
+            if sys::group::of(pid) != sys::group::of(0) {
+                return true;
+            }
+            ancestor = parent_of(pid);
+        }
+        false
     }
 
     /// Whether the next command may have it: it is kapo's, or was that of a command that is gone. The shell that has
     /// put kapo into the background keeps it.
     pub fn is_at_hand(&self) -> bool {
-        is_held_by(self.fd.as_fd(), self.own) || (self.own.is_none() && !self.is_held_by_somebody())
+        is_held_by(self.fd.as_fd(), self.own) || (self.own.is_none() && self.holder_is_gone())
+    }
+
+    /// Whether this group is in the foreground.
+    pub fn is_held_by(&self, group: Pid) -> bool {
+        sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw) == Some(group)
+    }
+
+    /// To a group that wants it, if kapo's own has it, or a group that is gone; whether it got it.
+    pub fn hand_over(&self, group: Pid) -> bool {
+        let free = is_held_by(self.fd.as_fd(), self.own) || self.holder_is_gone();
+        free && tcsetpgrp(&self.fd, group).is_ok()
     }
 
     /// To the command's group, if kapo's holds the foreground.
@@ -67,19 +97,31 @@ impl Terminal {
     /// Back from the command's group, or from one that is gone. From the background this would raise TTOU, which is
     /// blocked. Others, such as the shell that has put us into the background, keep it.
     pub fn take_back(&self, group: Option<Pid>) {
-        let of_the_command = sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw) == group;
         if let Some(own) = self.own
-            && ((of_the_command && group.is_some()) || !self.is_held_by_somebody())
+            && (group.is_some_and(|group| self.is_held_by(group)) || self.holder_is_gone())
         {
             let _ = tcsetpgrp(&self.fd, own);
         }
     }
 
-    /// Whether its foreground group has a process that we can see.
-    fn is_held_by_somebody(&self) -> bool {
+    /// Whether its foreground group has no process any more. A group outside our PID namespace has no number here
+    /// and counts as alive.
+    fn holder_is_gone(&self) -> bool {
         let holder = sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw);
-        holder.is_some_and(|holder| test_kill_process_group(holder) != Err(Errno::SRCH))
+        holder.is_some_and(|holder| test_kill_process_group(holder) == Err(Errno::SRCH))
     }
+}
+
+/// Whether this is our controlling terminal.
+fn is_controlling(fd: BorrowedFd<'_>) -> bool {
+    sys::group::foreground_of(fd).is_some()
+}
+
+/// `None` without /proc, and for who has no parent that we can see.
+fn parent_of(pid: i32) -> Option<i32> {
+    let mut buffer = [0; 1024];
+    let stat = Stat::parse(procfs::stat(logic::Pid::new(pid)?, &mut buffer).ok()?)?;
+    Some(stat.ppid).filter(|parent| *parent > 0)
 }
 
 /// Whether `own`, our group, is in the foreground of this descriptor, which may be none of our controlling terminal.
@@ -104,7 +146,18 @@ pub fn is_gone() -> bool {
     sys::stdio::standard().into_iter().any(|fd| tcgetattr(fd).is_err_and(|errno| errno == Errno::IO))
 }
 
-/// Stops kapo itself until CONT. STOP cannot be blocked; PID 1 alone goes on as if nothing were.
+/// Whether STOP does anything to us: PID 1 alone goes on as if nothing were.
+pub fn can_be_stopped() -> bool {
+    getpid() != Pid::INIT
+}
+
+/// Stops kapo itself until CONT. STOP cannot be blocked, but see [`can_be_stopped`].
 pub fn stop_ourselves() {
     let _ = kill_process(getpid(), Signal::STOP);
+}
+
+/// The same for the whole of kapo's process group, as a shell waits for all of a job: for the script that kapo may be
+/// called by as well.
+pub fn stop_our_group() {
+    let _ = sys::signal::send(0, Signal::STOP.as_raw());
 }

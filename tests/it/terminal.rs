@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, before_exec, binary, clean, command_name, lives, process_state, wait_for};
+use crate::harness::{
+    Kapo, before_exec, binary, clean, command_name, lives, process_state, signal_mask, wait_for,
+};
 
 /// A session on a pseudo-terminal; what is typed and what is shown.
 struct Session {
@@ -318,4 +320,131 @@ fn in_a_pid_namespace_of_its_own_kapo_gives_the_terminal_to_the_command() {
     session.shows("\r\n130\r\n");
     session.types("exit\n");
     session.kapo.expect_exit(0);
+}
+
+#[test]
+fn a_terminal_that_nobody_gave_back_is_the_commands_again() {
+    // The inner shell has taken it for a group of its own; kapo leads the session, and nobody minds it.
+    let script = "bash --norc -ic 'kill -9 $$'; echo reading; read line; echo got $line";
+    let mut session = leader(&["--", "bash", "-c", script]);
+    session.shows("reading");
+    session.types("typed\n");
+    session.shows("got typed");
+    session.kapo.expect_exit(0);
+}
+
+#[test]
+fn a_command_that_somebody_stopped_stays_so_where_nobody_minds_kapo() {
+    let mut session = leader(&["--", "cat"]);
+    let (kapo, cat) = (session.kapo.pid(), the_child_of(session.kapo.pid()));
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    kapo::sys::signal::send(cat, 19).unwrap();
+    wait_for("it is stopped", || process_state(cat) == Some('T'));
+    let told = 1 << (17 - 1);
+    wait_for("kapo has heard of it", || {
+        signal_mask(kapo, "ShdPnd") & told == 0 && process_state(kapo) == Some('S')
+    });
+    for _ in 0..200 {
+        assert_eq!(process_state(cat), Some('T'));
+        wait_for("it has been looked at", || lives(kapo));
+    }
+    kapo::sys::signal::send(cat, 18).unwrap();
+    session.types("again\n");
+    session.shows("again\r\nagain\r\n");
+    session.types("\x03");
+    session.kapo.expect_exit(130);
+}
+
+#[test]
+fn started_in_the_background_kapo_gets_the_terminal_with_fg() {
+    let folder = TempDir::new().unwrap();
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    // One that wants the terminal while the shell has it, and is stopped for that.
+    session.types(&line("run -- cat").replace('\n', " &\n"));
+    session.shows("outer> ");
+    let kapo = the_child_of(session.kapo.pid());
+    let cat = the_child_of(kapo);
+    wait_for("both are stopped", || [kapo, cat].iter().all(|pid| process_state(*pid) == Some('T')));
+    session.types("fg\n");
+    session.waits_for_foreground(cat);
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    session.types("\x03");
+    session.shows("outer> ");
+    // And one that wants it only once kapo is in the foreground.
+    let flag = folder.path().join("flag");
+    let script = format!("until [ -e {} ]; do sleep 0.01; done; exec cat", flag.display());
+    session.types(&line(&format!("run -- sh -c '{script}'")).replace('\n', " &\n"));
+    session.shows("outer> ");
+    let kapo = the_child_of(session.kapo.pid());
+    session.types("fg\n");
+    session.waits_for_foreground(kapo);
+    std::fs::write(flag, "").unwrap();
+    session.types("again\n");
+    session.shows("again\r\nagain\r\n");
+    session.types("\x03");
+    session.shows("outer> ");
+    session.types("exit 4\n");
+    session.kapo.expect_exit(4);
+}
+
+#[test]
+fn kapo_is_not_stopped_a_second_time_by_what_it_has_stopped_itself() {
+    // Children come and go all the time, so that TSTP and CHLD often arrive together.
+    let script = "while :; do (sleep 0.001 &); (sleep 0.002 &); sleep 0.001; done";
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    session.types(&line(&format!("run -- sh -c '{script}'")));
+    let kapo = the_child_of(session.kapo.pid());
+    let command = the_child_of(kapo);
+    session.waits_for_foreground(command);
+    for round in 0..60 {
+        kapo::sys::signal::send(kapo, 20).unwrap();
+        // The command may be in the midst of a vfork then, and not show as stopped.
+        wait_for("kapo is stopped", || process_state(kapo) == Some('T'));
+        kapo::sys::signal::send(kapo, 18).unwrap();
+        wait_for(&format!("both go on, round {round}"), || {
+            [kapo, command].iter().all(|pid| process_state(*pid) != Some('T'))
+        });
+    }
+    kapo::sys::signal::send(kapo, 15).unwrap();
+    wait_for("kapo is gone", || !lives(kapo));
+}
+
+#[test]
+fn a_script_that_calls_kapo_is_stopped_and_resumed_with_it() {
+    let folder = TempDir::new().unwrap();
+    let script = folder.path().join("script");
+    std::fs::write(&script, format!("#!/bin/sh\n{}echo after $?\n", line("run -- cat"))).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    session.types(&format!("{}\n", script.display()));
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    session.types("\x1a");
+    session.shows("Stopped");
+    session.shows("outer> ");
+    session.types("fg\n");
+    session.shows("fg\r\n");
+    session.types("again\n");
+    session.shows("again\r\nagain\r\n");
+    session.types("\x03");
+    session.shows("after 130");
+    session.shows("outer> ");
+    session.types("exit 4\n");
+    session.kapo.expect_exit(4);
+}
+
+#[test]
+fn interrupting_a_command_that_handles_it_ends_supervise() {
+    let mut command = clean(binary());
+    let script = "trap 'exit 130' INT; echo ready; while :; do sleep 0.01; done";
+    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "supervise", "--wait", "0", "bash", "-c", script]);
+    let mut session = Session::start(command);
+    session.shows("ready");
+    session.types("\x03");
+    session.kapo.expect_exit(130);
 }

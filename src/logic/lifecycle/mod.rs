@@ -60,6 +60,8 @@ pub enum Event {
         usage: Usage,
         /// The cgroup counted an OOM kill since it was started.
         oom_killed: bool,
+        /// Its group was in the foreground of kapo's terminal.
+        on_terminal: bool,
     },
     /// The command was stopped while it held the terminal that we were given.
     Stopped,
@@ -109,7 +111,10 @@ pub enum Effect {
         to: Target,
     },
     /// Take the terminal back where we gave it away, and stop ourselves until CONT.
-    Suspend,
+    Suspend {
+        /// And the rest of our process group, which knows nothing of it.
+        all: bool,
+    },
     /// Give the terminal to this group again where we hold it.
     GiveTerminal(Pid),
     /// Read what is left in the command's pipes; answer with Drained.
@@ -182,8 +187,6 @@ pub struct Setting {
     pub manager: bool,
     /// HUP was ignored when kapo was started (nohup(1)), so a lost terminal ends nothing.
     pub ignores_hup: bool,
-    /// The command was given the terminal.
-    pub terminal: bool,
     /// For TTL ranges and jitter.
     pub seed: u64,
 }
@@ -268,17 +271,23 @@ impl Lifecycle {
             (State::Starting, Event::SpawnFailed { reason, obstacle }) => {
                 self.not_started(now, &reason, obstacle, out);
             }
-            (State::Running { pid, since }, Event::Exited { exit, usage, oom_killed }) => {
+            (State::Running { pid, since }, Event::Exited { exit, usage, oom_killed, on_terminal }) => {
+                self.leaving |= on_terminal && is_interrupted(exit);
                 self.ended(now, pid, since, None, exit, usage, oom_killed, out);
             }
-            (State::Stopping { pid, since, why }, Event::Exited { exit, usage, oom_killed }) => {
+            (
+                State::Stopping { pid, since, why },
+                Event::Exited { exit, usage, oom_killed, on_terminal: _ },
+            ) => {
                 self.ended(now, pid, since, Some(why), exit, usage, oom_killed, out);
             }
             (State::Draining { run }, Event::Drained { last_output }) => {
                 self.drained(now, run, last_output, out);
             }
             (_, Event::Signal { signal, sender }) => self.signal(now, signal, sender, out),
-            (State::Running { .. } | State::Stopping { .. }, Event::Stopped) => out.push(Effect::Suspend),
+            (State::Running { .. } | State::Stopping { .. }, Event::Stopped) => {
+                out.push(Effect::Suspend { all: true });
+            }
             (State::Running { .. } | State::Stopping { .. }, Event::Told(told)) => self.told(now, told, out),
             (State::Lingering, Event::Asked) => {
                 if let After::Once(Linger::Idle(idle)) = self.job.after {
@@ -532,10 +541,6 @@ impl Lifecycle {
             "watchdog" => exit.code().max(1),
             _ => exit.code(),
         };
-        // ^C and ^\ on a terminal that is the command's reach the command alone, and mean kapo, too.
-        if self.setting.terminal && why.is_none() && matches!(signal, Some(Signal::INT | Signal::QUIT)) {
-            self.leaving = true;
-        }
         self.last_code = Some(exit.code());
         self.status.end_time = Some(now.wall);
         self.status.exit_code = exit.code();
@@ -660,7 +665,7 @@ impl Lifecycle {
             | State::Done => {}
         }
         if job_control(signal) {
-            out.push(Effect::Suspend);
+            out.push(Effect::Suspend { all: false });
         }
     }
 
@@ -887,6 +892,15 @@ impl Lifecycle {
         }
         text
     }
+}
+
+/// Whether it is the end of a command that ^C or ^\ has met, which handles them or does not: on a terminal that is the
+/// command's they reach the command alone, and mean kapo, too. A code of 128+n is what shells and many others make
+/// of the signal.
+fn is_interrupted(exit: Exit) -> bool {
+    [Signal::INT, Signal::QUIT]
+        .iter()
+        .any(|signal| exit.code() == Exit::Signal { signal: *signal, core_dumped: false }.code())
 }
 
 /// Whether the kernel raises this one for the command as well: for whom the terminal belongs to, which the command

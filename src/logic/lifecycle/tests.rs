@@ -50,14 +50,7 @@ fn supervise() -> Job {
 }
 
 fn setting() -> Setting {
-    Setting {
-        hide_args: false,
-        sidebind_port: 0,
-        manager: false,
-        ignores_hup: false,
-        terminal: false,
-        seed: 1,
-    }
+    Setting { hide_args: false, sidebind_port: 0, manager: false, ignores_hup: false, seed: 1 }
 }
 
 /// A life that has begun, with children of this kind.
@@ -304,7 +297,7 @@ fn hup_reloads_unless_the_terminal_is_gone() {
     let mut world = begun(run(), Behaviour::deaf());
     world.signal(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
-    let nohup = Setting { ignores_hup: true, terminal: false, ..setting() };
+    let nohup = Setting { ignores_hup: true, ..setting() };
     let mut world = begun_in(nohup, run(), Behaviour::deaf());
     world.kernel(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
@@ -334,13 +327,13 @@ fn a_job_is_suspended_with_its_command_and_woken_once() {
     let give = Effect::GiveTerminal(child());
     assert_eq!(
         done(&mut world),
-        [Effect::Spawn, kill(Signal::TSTP), Effect::Suspend, give, kill(Signal::CONT)]
+        [Effect::Spawn, kill(Signal::TSTP), Effect::Suspend { all: false }, give, kill(Signal::CONT)]
     );
     world.happen(Event::Stopped);
-    assert_eq!(done(&mut world), [Effect::Suspend]);
+    assert_eq!(done(&mut world), [Effect::Suspend { all: true }]);
     let mut world = begun(Job { setsid: true, ..run() }, Behaviour::patient());
     world.signal(Signal::TTIN);
-    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::STOP), Effect::Suspend]);
+    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::STOP), Effect::Suspend { all: false }]);
 }
 
 #[test]
@@ -432,13 +425,25 @@ fn supervise_starts_again_after_the_pause_and_a_stop_in_it_ends_kapo_at_once() {
 
 #[test]
 fn an_interrupt_on_the_command_s_terminal_means_kapo_too() {
-    let interrupted = Behaviour::ends(SECOND, killed_by(Signal::INT));
-    let mut world = begun_in(Setting { terminal: true, ..setting() }, supervise(), interrupted.clone());
+    // Whether it dies of it or handles it and says so.
+    for (exit, code) in [
+        (killed_by(Signal::INT), 130),
+        (killed_by(Signal::QUIT), 131),
+        (Exit::Code(130), 130),
+        (Exit::Code(131), 131),
+    ] {
+        let interrupted = Behaviour::ends(SECOND, exit);
+        let mut world = begun(supervise(), Behaviour { on_terminal: true, ..interrupted.clone() });
+        world.run_for(2 * SECOND);
+        assert_eq!(world.exited(), Some(code));
+        let mut world = begun(supervise(), interrupted);
+        world.run_for(2 * SECOND);
+        assert_eq!(world.exited(), None, "without a terminal it was somebody else's signal");
+    }
+    let mut world =
+        begun(supervise(), Behaviour { on_terminal: true, ..Behaviour::ends(SECOND, Exit::Code(3)) });
     world.run_for(2 * SECOND);
-    assert_eq!(world.exited(), Some(130));
-    let mut world = begun(supervise(), interrupted);
-    world.run_for(2 * SECOND);
-    assert_eq!(world.exited(), None, "without a terminal it was somebody else's signal");
+    assert_eq!(world.exited(), None);
 }
 
 #[test]

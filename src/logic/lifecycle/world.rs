@@ -20,6 +20,8 @@ pub const SOMEBODY: Sender = Sender::Process { pid: 7, uid: 1000 };
 pub struct Behaviour {
     /// `Err`: it cannot be executed, and whether it was not found.
     pub start: Result<(), Obstacle>,
+    /// It has the terminal when it ends.
+    pub on_terminal: bool,
     /// It ends of its own accord after this long; `None`: never.
     pub lasts: Option<Duration>,
     /// How it ends then.
@@ -43,6 +45,7 @@ impl Behaviour {
     pub fn patient() -> Behaviour {
         Behaviour {
             start: Ok(()),
+            on_terminal: false,
             lasts: None,
             exit: Exit::Code(0),
             deaf: false,
@@ -289,7 +292,8 @@ impl World {
         match what {
             Occurrence::End(exit) => {
                 let oom_killed = self.child.as_ref().is_some_and(|child| child.behaviour.oom_killed);
-                self.happen(Event::Exited { exit, usage: Usage::default(), oom_killed });
+                let on_terminal = self.behaviour.on_terminal;
+                self.happen(Event::Exited { exit, usage: Usage::default(), oom_killed, on_terminal });
             }
             Occurrence::Drained => {
                 let last_output = self.behaviour.last_output.clone();
@@ -418,7 +422,7 @@ impl World {
         match effect {
             Effect::Spawn => self.spawn(queue),
             Effect::Kill { signal, to } => self.kill(event, signal, to),
-            Effect::Suspend => {}
+            Effect::Suspend { .. } => {}
             Effect::GiveTerminal(pid) => {
                 self.promise(
                     self.child.as_ref().is_some_and(|child| child.pid == pid),
@@ -766,7 +770,6 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
         sidebind_port: 0,
         manager: pick(2) == 0,
         ignores_hup: pick(2) == 0,
-        terminal: false,
         seed,
     };
     let mut world = World::new(epoch, job, setting);
@@ -852,6 +855,7 @@ fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
             2 => Err(Obstacle::Before),
             _ => Ok(()),
         },
+        on_terminal: false,
         lasts: (pick(3) > 0).then(|| any_lasting_time(pick)),
         exit: any_exit(pick),
         deaf: pick(4) == 0,
