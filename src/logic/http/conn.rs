@@ -17,7 +17,7 @@
 use std::time::{Duration, Instant};
 
 use super::head::{Found, HEAD_LIMIT, Search};
-use super::request::{self, ALLOW, Refusal};
+use super::request::{self, ALLOW, Known, Parsed, Refusal};
 use super::response::{Out, Persist, Reply};
 use super::{Method, Next, Site};
 use crate::logic::{Now, Stream};
@@ -383,6 +383,20 @@ impl Conn {
 
     /// Answers the requests at the start of `bytes`; returns how many bytes are done with.
     fn answer(&mut self, now: Now, bytes: &[u8], site: &mut dyn Site, out: &mut Out) -> usize {
+        let mut known = std::mem::take(&mut out.known);
+        let used = self.answer_all(now, bytes, &mut known, site, out);
+        out.known = known;
+        used
+    }
+
+    fn answer_all(
+        &mut self,
+        now: Now,
+        bytes: &[u8],
+        known: &mut Known,
+        site: &mut dyn Site,
+        out: &mut Out,
+    ) -> usize {
         let before = out.bytes.len();
         let mut used = 0;
         loop {
@@ -403,23 +417,26 @@ impl Conn {
                 self.crowd(now);
                 return used;
             }
-            let length = match self.search.advance(rest) {
-                Found::Head(length) => length,
-                Found::Partial => {
+            let found = match known.at_the_start_of(rest).filter(|_| self.search.is_new()) {
+                Some(found) => Ok(Some(found)),
+                None => self.read(rest, known),
+            };
+            let (parsed, length) = match found {
+                Ok(Some(found)) => found,
+                Ok(None) => {
                     if self.phase != Phase::Head {
                         self.phase = Phase::Head;
                         self.since = now.mono;
                     }
                     return used;
                 }
-                Found::Refused(refusal) => {
+                Err(refusal) => {
                     self.refuse(now, refusal, refused_method(rest), site, out);
                     return bytes.len();
                 }
             };
             self.search = Search::default();
-            let (head, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
-            self.ask(now, head, behind.is_empty(), site, out);
+            self.ask(now, &parsed, length == rest.len(), site, out);
             used += length;
             match self.phase {
                 Phase::Idle => {}
@@ -429,12 +446,26 @@ impl Conn {
         }
     }
 
+    /// The request at the start of `bytes` and the length of its head; `None` while that is not complete.
+    fn read<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        known: &mut Known,
+    ) -> Result<Option<(Parsed<'a>, usize)>, Refusal> {
+        match self.search.advance(bytes) {
+            Found::Partial => Ok(None),
+            Found::Refused(refusal) => Err(refusal),
+            Found::Head(length) => {
+                let head = bytes.get(..length).unwrap_or(bytes);
+                let parsed = request::parse(head)?;
+                known.learn(head, &parsed);
+                Ok(Some((parsed, length)))
+            }
+        }
+    }
+
     /// Asks the site for an answer to one request, `last` if nothing has come behind it.
-    fn ask(&mut self, now: Now, head: &[u8], last: bool, site: &mut dyn Site, out: &mut Out) {
-        let parsed = match request::parse(head) {
-            Ok(parsed) => parsed,
-            Err(refusal) => return self.refuse(now, refusal, refused_method(head), site, out),
-        };
+    fn ask(&mut self, now: Now, parsed: &Parsed<'_>, last: bool, site: &mut dyn Site, out: &mut Out) {
         let asked = Asked { method: parsed.request.method, persist: parsed.persist, body: parsed.body };
         let before = out.bytes.len();
         let next = site.answer(now, &parsed.request, Reply::new(out, now, asked.method, asked.persist));

@@ -73,6 +73,11 @@ impl Search {
         Ok(skipped)
     }
 
+    /// No byte of a head was looked at yet.
+    pub fn is_new(&self) -> bool {
+        self.at == 0
+    }
+
     /// Goes on with `bytes`, which begin where they began at the last call and may have grown at the end.
     pub fn advance(&mut self, bytes: &[u8]) -> Found {
         if self.part != Part::Fields {

@@ -118,6 +118,87 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
     Ok(Parsed { request, persist, body: fields.body })
 }
 
+/// A head that is longer is read anew each time: it is none of a health check.
+const KNOWN_LIMIT: usize = 1024;
+
+/// The head that was understood last. Who asks again and again (probes, load balancers, scrapers) sends the same bytes
+/// each time, and the same bytes mean the same: they are compared, eight at once, instead of being read anew.
+#[derive(Debug, Default)]
+pub struct Known {
+    head: String,
+    method: Option<Method>,
+    path: Place,
+    query: Option<Place>,
+    accept: Place,
+    last_event_id: Place,
+    persist: Option<Persist>,
+    body: bool,
+}
+
+/// Where in a head.
+type Place = (u16, u16);
+
+impl Known {
+    /// Keeps a head and what it means in place of the one before; nothing, if it cannot be kept.
+    pub fn learn(&mut self, head: &[u8], parsed: &Parsed<'_>) {
+        // A part that does not lie in the head, as the path of a target without one, has no place there.
+        let place = |part: &str| {
+            if part.is_empty() {
+                return Some(Place::default());
+            }
+            let from = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+            let to = from.checked_add(part.len()).filter(|to| *to <= head.len())?;
+            Some((u16::try_from(from).ok()?, u16::try_from(to).ok()?))
+        };
+        self.method = None;
+        self.head.clear();
+        let request = &parsed.request;
+        let places = (place(request.path), place(request.accept), place(request.last_event_id));
+        let query = request.query.map(place);
+        let (Ok(text), (Some(path), Some(accept), Some(id))) = (std::str::from_utf8(head), places) else {
+            return;
+        };
+        if head.len() > KNOWN_LIMIT || query == Some(None) {
+            return;
+        }
+        self.head.push_str(text);
+        (self.path, self.query, self.accept, self.last_event_id) = (path, query.flatten(), accept, id);
+        (self.method, self.persist, self.body) = (Some(request.method), Some(parsed.persist), parsed.body);
+    }
+
+    /// What the head at the start of `bytes` means, and its length, if it is the one that is known.
+    pub fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
+        let (method, persist) = (self.method?, self.persist?);
+        if !same(bytes.get(..self.head.len())?, self.head.as_bytes()) {
+            return None;
+        }
+        let request = Request {
+            method,
+            path: self.part(self.path)?,
+            query: match self.query {
+                Some(query) => Some(self.part(query)?),
+                None => None,
+            },
+            accept: self.part(self.accept)?,
+            last_event_id: self.part(self.last_event_id)?,
+        };
+        Some((Parsed { request, persist, body: self.body }, self.head.len()))
+    }
+
+    fn part(&self, (from, to): Place) -> Option<&str> {
+        self.head.get(usize::from(from)..usize::from(to))
+    }
+}
+
+/// The comparison of the C library of a static program goes byte by byte.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let ((a, rest_of_a), (b, rest_of_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    a.len() == b.len()
+        && rest_of_a.len() == rest_of_b.len()
+        && a.iter().zip(b).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
+        && rest_of_a.iter().zip(rest_of_b).all(|(a, b)| a == b)
+}
+
 /// What the fields say about host, framing and persistence.
 #[derive(Default)]
 struct Fields<'a> {
@@ -324,4 +405,35 @@ fn is_port(port: &[u8]) -> bool {
         _ => None,
     });
     value.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_known_by_its_bytes_and_means_what_it_meant() {
+        for (head, known) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), true),
+            ("HEAD /a?b HTTP/1.1\r\nHost: a\r\nAccept: c\r\nLast-Event-ID: 7\r\n\r\n".to_owned(), true),
+            ("GET /? HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned(), true),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n".to_owned(), true),
+            // Its path is none of its bytes.
+            ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), false),
+            (format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "a".repeat(1024)), false),
+        ] {
+            let parsed = parse(head.as_bytes()).unwrap();
+            let mut memory = Known::default();
+            memory.learn(head.as_bytes(), &parsed);
+            let expected = known.then_some((parsed, head.len()));
+            assert_eq!(memory.at_the_start_of(head.as_bytes()), expected, "{head}");
+            assert_eq!(memory.at_the_start_of(format!("{head}behind").as_bytes()), expected, "{head}");
+            for at in 0..head.len() {
+                assert_eq!(memory.at_the_start_of(&head.as_bytes()[..at]), None);
+                let mut other = head.clone().into_bytes();
+                other[at] ^= 1;
+                assert_eq!(memory.at_the_start_of(&other), None);
+            }
+        }
+    }
 }

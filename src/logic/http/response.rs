@@ -3,19 +3,36 @@
 
 use std::time::UNIX_EPOCH;
 
+use super::request::Known;
 use super::{Method, Now};
 use crate::logic::calendar::imf_fixdate;
 
 /// Above this the buffer's memory is given back once it was sent.
 const KEEP_CAPACITY: usize = 64 * 1024;
 
-/// The loop's one buffer for answers, and the Date that is formatted once a second.
+/// The loop's one buffer for answers, and what is worth keeping from one request to the next: the Date, which is
+/// formatted once a second, the head of the last answer and the head of the last request.
 #[derive(Default)]
 pub struct Out {
     /// What is to be sent.
     pub bytes: Vec<u8>,
+    /// The request that was read last.
+    pub known: Known,
     second: u64,
     date: String,
+    last: Last,
+}
+
+/// The head of an answer, which the next answer of the same kind within the same second shares.
+#[derive(Default)]
+struct Last {
+    /// Empty: none.
+    head: Vec<u8>,
+    second: u64,
+    status: u16,
+    content_type: &'static str,
+    length: Option<usize>,
+    persist: Option<Persist>,
 }
 
 impl Out {
@@ -52,13 +69,17 @@ impl Out {
     }
 
     fn push_date(&mut self, now: Now) {
-        let second = now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let second = second(now);
         if second != self.second || self.date.is_empty() {
             self.second = second;
             self.date = imf_fixdate(now.wall);
         }
         self.bytes.extend_from_slice(self.date.as_bytes());
     }
+}
+
+fn second(now: Now) -> u64 {
+    now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What becomes of the connection after an answer, and how the answer says so.
@@ -90,7 +111,7 @@ impl<'a> Reply<'a> {
     /// A whole answer: status line, Date, Server, Content-Type, Content-Length, Cache-Control, Connection where it is
     /// due, the `extra` fields, and `body`, which is left out for HEAD. An empty `content_type` leaves that field out;
     /// with status 204 there is neither Content-Type nor Content-Length nor body.
-    pub fn send(self, status: u16, content_type: &str, extra: &[(&str, &str)], body: &[u8]) {
+    pub fn send(self, status: u16, content_type: &'static str, extra: &[(&str, &str)], body: &[u8]) {
         let length = if status == 204 { None } else { Some(body.len()) };
         let body = if self.head_only || length.is_none() { &[] } else { body };
         self.write(status, content_type, length, extra, body);
@@ -98,7 +119,7 @@ impl<'a> Reply<'a> {
 
     /// The head (200) and first bytes of an answer without Content-Length, which ends with the connection. For HEAD
     /// the head is all.
-    pub fn stream(mut self, content_type: &str, extra: &[(&str, &str)], first: &[u8]) {
+    pub fn stream(mut self, content_type: &'static str, extra: &[(&str, &str)], first: &[u8]) {
         self.persist = Persist::Close;
         let first = if self.head_only { &[] } else { first };
         self.write(200, content_type, None, extra, first);
@@ -107,12 +128,25 @@ impl<'a> Reply<'a> {
     fn write(
         self,
         status: u16,
-        content_type: &str,
+        content_type: &'static str,
         length: Option<usize>,
         extra: &[(&str, &str)],
         body: &[u8],
     ) {
         let out = self.out;
+        let (second, persist) = (second(self.now), Some(self.persist));
+        let last = &out.last;
+        let alike = extra.is_empty()
+            && (last.status, last.length, last.second) == (status, length, second)
+            && last.persist == persist
+            && std::ptr::eq(last.content_type, content_type);
+        if alike {
+            out.bytes.reserve(last.head.len() + body.len());
+            out.bytes.extend_from_slice(&last.head);
+            out.bytes.extend_from_slice(body);
+            return;
+        }
+        let begin = out.bytes.len();
         // One growth at most: what the fixed fields need is well below this.
         out.bytes.reserve(320 + body.len());
         out.push(status_line(status));
@@ -138,6 +172,19 @@ impl<'a> Reply<'a> {
             Persist::OpenAndSay => "\r\nConnection: keep-alive\r\n\r\n",
             Persist::Close => "\r\nConnection: close\r\n\r\n",
         });
+        if extra.is_empty() {
+            let head = out.bytes.get(begin..).unwrap_or_default();
+            out.last.head.clear();
+            out.last.head.extend_from_slice(head);
+            out.last = Last {
+                head: std::mem::take(&mut out.last.head),
+                second,
+                status,
+                content_type,
+                length,
+                persist,
+            };
+        }
         out.bytes.extend_from_slice(body);
     }
 }

@@ -65,9 +65,10 @@ impl Route {
     /// What a path asks for; percent-encoded letters are the letters themselves (RFC 3986, 6.2.2.2). Without a
     /// tail /logs is a path like any other.
     pub fn of(path: &str, tail: bool) -> Route {
+        let plain = !path.as_bytes().contains(&b'%');
         ROUTES
             .iter()
-            .find(|row| decoded(path).eq(row.path.bytes()))
+            .find(|row| if plain { row.path == path } else { decoded(path).eq(row.path.bytes()) })
             .map(|row| row.route)
             .filter(|route| tail || *route != Route::Logs)
             .unwrap_or(Route::Other)

@@ -141,3 +141,39 @@ fn each_seed_of_the_fuzzer_ends_in_answers_that_are_whole() {
         assert_eq!(talk(bytes.chunks(1)).0, seen, "{name}");
     }
 }
+
+#[test]
+fn what_was_asked_before_makes_no_difference() {
+    let clock = Clock::new();
+    let answer = |bytes: &[u8], out: &mut Out| {
+        let (mut site, mut conn) = (Echo::default(), Conn::new(clock.at(0.0)));
+        conn.receive(clock.at(0.0), bytes, &mut site, out);
+        (std::mem::take(&mut out.bytes), conn.is_held(), conn.wants(), conn.is_done())
+    };
+    let mut corpus = corpus();
+    for words in [
+        "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HEAD /1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /1?a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /1? HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /1 HTTP/1.1\r\nHost: a\r\nAccept: b\r\n\r\n",
+        "GET /1 HTTP/1.1\r\nHost: a\r\nX: \u{e9}\r\n\r\n",
+        "GET http://a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        "GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+    ] {
+        corpus.push(words.as_bytes().to_vec());
+    }
+    for bytes in &corpus {
+        let alone = answer(bytes, &mut Out::new());
+        for before in &corpus {
+            let mut out = Out::new();
+            answer(before, &mut out);
+            for _ in 0..2 {
+                assert_eq!(answer(bytes, &mut out), alone, "{}", String::from_utf8_lossy(bytes));
+            }
+        }
+    }
+}
