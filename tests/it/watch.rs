@@ -251,7 +251,9 @@ fn a_thousand_matches_are_a_document_that_costs_no_more_than_writing_it() {
     for _ in 0..200 {
         assert_eq!(line.ask("/").body, whole);
     }
-    assert!(private_memory(kapo.pid()) <= memory + 16, "memory does not grow");
+    // What a slow reader leaves unsent is at most the document, however often it is asked for.
+    let grown = private_memory(kapo.pid()).saturating_sub(memory);
+    assert!(grown <= 2 * whole.len() as u64 / 1024, "memory does not grow: {grown} KiB");
     assert!(reads() - read <= 400, "{} reads for 200 requests", reads() - read);
     shell.kill_all();
     kapo.wait_for("all are gone", |kapo| pids(&document(kapo)) == [0]);
