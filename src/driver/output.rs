@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
 use super::pace::Pace;
 use super::sink::{Sink, Sinks, Written};
@@ -356,8 +356,13 @@ impl Output {
         let Bulk::Copying(large) = self.bulk else { return None };
         if large >= IN_A_ROW && self.lines.is_none() && !tail.is_on() && sink.can_splice() {
             self.bulk = Bulk::Moving { small: 0, since: 0 };
-            // Refused where the user's pipes hold too many pages already; then less is moved at a time.
-            let _ = self.pipe.as_ref().map(|pipe| fcntl_setpipe_size(pipe, MOVE));
+            // Refused where the user's pipes hold too many pages already; then less is moved at a time. The reader's
+            // pipe as well: one that holds less than ours would have us woken for each of its fills.
+            for pipe in self.pipe.as_ref().map(AsFd::as_fd).into_iter().chain(sink.splice_target()) {
+                if fcntl_getpipe_size(pipe).is_ok_and(|size| size < MOVE) {
+                    let _ = fcntl_setpipe_size(pipe, MOVE);
+                }
+            }
         }
         None
     }
