@@ -40,6 +40,10 @@ use crate::sys::wait::{Change, Status};
 /// So many children are reaped before the status port gets its turn.
 const REAPED_AT_ONCE: usize = 1_000;
 
+/// So often the command's notifications are read before its end counts, and that of others: enough for all that can
+/// wait on a socket (net.unix.max_dgram_qlen, 512 at most by default), and an end where somebody never ceases to send.
+const ROUNDS_OF_NOTIFICATIONS: usize = 34;
+
 /// See the head of the file.
 pub struct Job {
     options: Options,
@@ -293,8 +297,34 @@ impl Job {
     /// Reaps all that have ended, within bounds.
     fn reap(&mut self, now: Now, stage: &mut Stage) {
         self.reaping = true;
+        let stops = self.terminal.is_some();
+        let mut rounds = ROUNDS_OF_NOTIFICATIONS;
         for _ in 0..REAPED_AT_ONCE {
-            let Some(change) = sys::wait::next_change(self.terminal.is_some()) else {
+            let mut child = None;
+            if self.notify.is_some() {
+                child = sys::wait::who_has_changed(stops);
+                if child.is_none() {
+                    self.reaping = false;
+                    return;
+                }
+                // What it said before it ended was meant for this run; whose word it is can be seen only until it is
+                // reaped, and until then no signal can go astray.
+                while rounds > 0 {
+                    rounds -= 1;
+                    if !self.listen_to_command(now, stage) {
+                        break;
+                    }
+                }
+            }
+            let change = match child {
+                Some(child) => sys::wait::next_change_of(child, stops),
+                None => sys::wait::next_change(stops),
+            };
+            let Some(change) = change else {
+                // Who was stopped has gone on meanwhile.
+                if child.is_some() {
+                    continue;
+                }
                 self.reaping = false;
                 return;
             };
@@ -336,8 +366,6 @@ impl Job {
     }
 
     fn ended(&mut self, now: Now, pid: Pid, status: Status, change: &Change, stage: &mut Stage) {
-        // What it said before it ended was meant for this run.
-        while self.listen_to_command(now, stage) {}
         // The rest of a line, which the record of its end must not cut in two where both go one way.
         self.serve_capture(now, stage, &|source| matches!(source, Source::Pipe(_)));
         let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_held_by(group(pid)));

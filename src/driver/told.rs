@@ -2,15 +2,12 @@
 //! descendant of ours (the kernel tells its pid, SCM_CREDENTIALS). The words are those of `logic::notify`.
 
 use std::ffi::CString;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::cmsg_space;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketAddrUnix,
-    SocketFlags, SocketType, bind, getsockname, recvmsg, socket_with, sockopt,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
 };
 
 use super::procfs;
@@ -18,11 +15,10 @@ use crate::error::{Error, reason};
 use crate::logic::Pid;
 use crate::logic::notify::{self, Told};
 use crate::logic::procstat::Stat;
+use crate::sys;
 
 /// What systemd reads at most of one datagram; longer ones are dropped whole.
 const LONGEST: usize = 4096;
-/// Descriptors that may come along; the kernel itself allows no more in one datagram.
-const DESCRIPTORS: usize = 253;
 /// So many datagrams are read before others get their turn.
 const AT_ONCE: usize = 16;
 /// A chain of parents is no longer than this.
@@ -60,25 +56,15 @@ impl NotifySocket {
     pub fn read(&self, command: Pid, mut each: impl FnMut(Told)) -> bool {
         for _ in 0..AT_ONCE {
             let mut bytes = [0; LONGEST];
-            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS), ScmCredentials(1))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-            let message = match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)
-            {
-                Ok(message) => message,
-                Err(Errno::INTR) => continue,
+            let datagram = match sys::datagram::receive(self.socket.as_fd(), &mut bytes) {
+                Ok(datagram) => datagram,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return false,
             };
-            let mut sender = None;
-            // Taking the descriptors out of the buffer and dropping them closes them.
-            for part in control.drain() {
-                if let RecvAncillaryMessage::ScmCredentials(credentials) = part {
-                    sender = Pid::new(credentials.pid.as_raw_nonzero().get());
-                }
-            }
-            let whole = !message.flags.contains(ReturnFlags::TRUNC);
-            if sender.is_some_and(|sender| whole && descends(sender, command)) {
-                each(notify::read(bytes.get(..message.bytes).unwrap_or_default()));
+            // Who is outside our PID namespace is no descendant.
+            let sender = datagram.sender.and_then(Pid::new);
+            if sender.is_some_and(|sender| datagram.whole && descends(sender, command)) {
+                each(notify::read(bytes.get(..datagram.length).unwrap_or_default()));
             }
         }
         true

@@ -1,5 +1,5 @@
 //! The words of sd_notify(3): what kapo tells its service manager, and what the command tells kapo under `--notify`.
-//! The sending and receiving is in `driver/notify.rs`.
+//! The sending is in `driver/manager.rs`, the receiving in `driver/told.rs`.
 
 use std::time::Duration;
 

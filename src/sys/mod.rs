@@ -2,6 +2,7 @@
 //! rustix offers is called directly by `driver`; here is what it lacks.
 
 pub mod clock;
+pub mod datagram;
 pub mod group;
 pub mod page;
 pub mod pidfd;

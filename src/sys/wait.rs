@@ -39,12 +39,21 @@ pub enum Status {
 /// Takes the next change of any child, without waiting: an end (the child is reaped by this), or, with
 /// `stops`, that it was stopped. `None`: nothing to tell.
 pub fn next_change(stops: bool) -> Option<Change> {
+    take_change(-1, stops)
+}
+
+/// The same of this child alone, see [`who_has_changed`].
+pub fn next_change_of(child: i32, stops: bool) -> Option<Change> {
+    take_change(child, stops)
+}
+
+fn take_change(whose: i32, stops: bool) -> Option<Change> {
     let flags = libc::WNOHANG | if stops { libc::WUNTRACED } else { 0 };
     loop {
         let mut status = 0;
         let mut usage = MaybeUninit::<libc::rusage>::zeroed();
         // SAFETY: both pointers are to memory of ours that lives across the call.
-        let pid = unsafe { libc::wait4(-1, &raw mut status, flags, usage.as_mut_ptr()) };
+        let pid = unsafe { libc::wait4(whose, &raw mut status, flags, usage.as_mut_ptr()) };
         if pid < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) {
             continue;
         }
@@ -69,6 +78,20 @@ pub fn next_change(stops: bool) -> Option<Change> {
             max_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
         });
     }
+}
+
+/// Who has changed, as for [`next_change`]; the change stays as it is, so until then all of /proc can still be asked about it.
+pub fn who_has_changed(stops: bool) -> Option<i32> {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | if stops { libc::WSTOPPED } else { 0 };
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the pointer is to memory of ours that lives across the call; WNOWAIT leaves every child as it is.
+    if unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) } < 0 {
+        return None;
+    }
+    // SAFETY: all zeros is a valid siginfo, and the kernel has filled it or left it.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills this member of the union; left as it was, it is zero.
+    Some(unsafe { info.si_pid() }).filter(|pid| *pid > 0)
 }
 
 /// Whether a child of ours, alive or not yet reaped, is in process group `group`. As long as one is, the kernel

@@ -25,3 +25,4 @@ mod terminal;
 mod tools;
 mod wait;
 mod watch;
+mod told;

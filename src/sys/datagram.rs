@@ -1,0 +1,123 @@
+//! One datagram with its sender's pid, by recvmsg(2) and SCM_CREDENTIALS. A sender outside our PID namespace has pid 0
+//! there, which rustix makes a NonZero of.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// Descriptors that may come along; the kernel itself allows no more in one datagram (SCM_MAX_FD).
+const DESCRIPTORS: usize = 253;
+/// Room for them and for the credentials, each with its head, in words that are aligned as heads must be.
+const CONTROL: usize = (DESCRIPTORS * size_of::<RawFd>() + size_of::<libc::ucred>()) / 8 + 8;
+
+/// What has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// So many bytes.
+    pub length: usize,
+    /// There were no more than that.
+    pub whole: bool,
+    /// The sender; 0: it is outside our PID namespace. `None`: the socket has no SO_PASSCRED.
+    pub sender: Option<i32>,
+}
+
+/// Takes the next datagram, without waiting. Descriptors that come along are closed.
+pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Datagram> {
+    let mut control = [const { MaybeUninit::<u64>::uninit() }; CONTROL];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: all zeros is a valid msghdr: nothing to read into, and no control data.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "a small constant, of one type in glibc and another in musl"
+    )]
+    {
+        message.msg_controllen = size_of_val(&control) as _;
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: all that the message points to is ours, as long as said, and lives across the call.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let mut sender = None;
+    // SAFETY: the kernel has filled the control data and set its length.
+    let mut head = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !head.is_null() {
+        // SAFETY: not null, so a whole head lies within the control data, aligned.
+        let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. } = unsafe { *head };
+        // SAFETY: what follows the head lies within the control data, too, or one past its end.
+        let data = unsafe { libc::CMSG_DATA(head) };
+        let inside = (head as usize).saturating_add(size(cmsg_len)).saturating_sub(data as usize);
+        match (cmsg_level, cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if inside >= size_of::<libc::ucred>() => {
+                // SAFETY: it is there in full, as was just seen, and is plain integers.
+                sender = Some(unsafe { ptr::read_unaligned(data.cast::<libc::ucred>()) }.pid);
+            }
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for place in 0..inside / size_of::<RawFd>() {
+                    close(data.cast::<RawFd>(), place);
+                }
+            }
+            _ => {}
+        }
+        // SAFETY: the head is one of this message's.
+        head = unsafe { libc::CMSG_NXTHDR(&raw const message, head) };
+    }
+    Ok(Datagram { length, whole: message.msg_flags & libc::MSG_TRUNC == 0, sender })
+}
+
+/// Closes the descriptor at `place` of those that have come.
+fn close(descriptors: *const RawFd, place: usize) {
+    // SAFETY: the caller has counted how many there are.
+    let at = unsafe { descriptors.add(place) };
+    // SAFETY: within what the kernel has written; CMSG_DATA need not be aligned for it.
+    let fd = unsafe { ptr::read_unaligned(at) };
+    // SAFETY: the kernel has made this descriptor for us just now, and nothing else owns it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
+/// `cmsg_len`, which is a size_t in glibc and a socklen_t in musl.
+fn size(length: impl TryInto<usize>) -> usize {
+    length.try_into().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
+
+    use super::*;
+
+    #[test]
+    fn bytes_and_sender_come_and_descriptors_are_closed() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        sockopt::set_socket_passcred(&ours, true).unwrap();
+        let (kept, given) = rustix::pipe::pipe().unwrap();
+        let many = [given.as_fd(); DESCRIPTORS];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&many)));
+        sendmsg(&theirs, &[IoSlice::new(b"READY=1")], &mut control, SendFlags::empty()).unwrap();
+        drop(given);
+        let mut bytes = [0; 64];
+        let got = receive(ours.as_fd(), &mut bytes).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(got, Datagram { length: 7, whole: true, sender: Some(own) });
+        assert_eq!(&bytes[..7], b"READY=1");
+        assert_eq!(rustix::io::read(&kept, &mut [0; 8]), Ok(0), "nobody holds the other end any more");
+        theirs.send(&[b'x'; 100]).unwrap();
+        assert_eq!(
+            receive(ours.as_fd(), &mut bytes).unwrap(),
+            Datagram { length: 64, whole: false, sender: Some(own) }
+        );
+        let nothing = receive(ours.as_fd(), &mut bytes).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -1,0 +1,121 @@
+//! What the command says under `--notify`, at moments that are easily missed.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use crate::harness::{Kapo, before_exec, clean, kapo_on_a_free_port, wait_for};
+
+/// What [`speaker`] says.
+const WORDS: &str = "TEST_WORDS";
+
+/// A socket to speak on, and the address that `NOTIFY_SOCKET` names.
+fn socket_to(name: &str) -> (UnixDatagram, SocketAddr) {
+    let name = name.trim().strip_prefix('@').unwrap();
+    (UnixDatagram::unbound().unwrap(), SocketAddr::from_abstract_name(name).unwrap())
+}
+
+/// No test, but a program that others run: it speaks and is gone.
+#[test]
+fn speaker() {
+    let Ok(words) = std::env::var(WORDS) else { return };
+    let (socket, address) = socket_to(&std::env::var("NOTIFY_SOCKET").unwrap());
+    socket.send_to_addr(words.as_bytes(), &address).unwrap();
+    std::process::exit(0);
+}
+
+/// A script that can say `"$0" --exact told::speaker`.
+fn speaking(script: &str) -> [String; 5] {
+    let program = std::env::current_exe().unwrap().into_os_string().into_string().unwrap();
+    ["--".to_owned(), "sh".to_owned(), "-c".to_owned(), script.to_owned(), program]
+}
+
+fn run_speaking(options: &[&str], script: &str) -> Command {
+    let mut command = kapo_on_a_free_port(["run", "--notify"]);
+    command.args(options).args(speaking(script));
+    command
+}
+
+#[test]
+fn what_a_notifier_says_counts_though_it_is_gone_at_once() {
+    let script = format!("({WORDS}=READY=1 \"$0\" --exact told::speaker >/dev/null &); exec sleep 60");
+    for _ in 0..12 {
+        let mut command = run_speaking(&[], &script);
+        // On one CPU the notifier has sent and ended before kapo is awake.
+        before_exec(&mut command, || {
+            let mut one = rustix::thread::CpuSet::new();
+            one.set(0);
+            // Where CPU 0 is not ours, all goes on as it may.
+            let _ = rustix::thread::sched_setaffinity(None, &one);
+            Ok(())
+        });
+        let kapo = Kapo::launch(command).listening();
+        kapo.wait_for_status("it is ready", |status| status["Ready"] == json!(true));
+    }
+}
+
+#[test]
+fn a_trigger_right_before_the_end_is_a_stop_and_signals_nobody_else() {
+    let script = format!("{WORDS}=WATCHDOG=trigger exec \"$0\" --exact told::speaker");
+    for _ in 0..5 {
+        let kapo = Kapo::launch(run_speaking(&["--wait", "1m"], &script)).listening();
+        let status = kapo.wait_for_status("it has ended", |status| status["Pid"] == 0);
+        assert_eq!(status["Reason"], "watchdog", "{status}");
+    }
+}
+
+#[test]
+fn strangers_who_never_cease_to_send_do_not_keep_kapo_from_ending() {
+    let mut kapo = Kapo::launch(run_speaking(&[], "echo $NOTIFY_SOCKET; sleep 1; exit 3")).listening();
+    kapo.wait_for("it names its socket", |kapo| kapo.stdout().ends_with('\n'));
+    let name = kapo.stdout();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                let (socket, address) = socket_to(&name);
+                // The socket goes with kapo.
+                while !done.load(Ordering::Relaxed) {
+                    if socket.send_to_addr(b"STATUS=x", &address).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        // Within the limit of the harness even when it fails.
+        let begin = crate::harness::now();
+        wait_for("kapo ends, or has had far too long", || {
+            kapo.try_wait().is_some() || begin.elapsed().as_secs() > 15
+        });
+        done.store(true, Ordering::Relaxed);
+        assert!(begin.elapsed().as_secs() <= 15, "the flood kept it");
+    });
+    kapo.expect_exit(3);
+}
+
+#[test]
+fn who_is_outside_the_pid_namespace_is_no_descendant() {
+    let inner = run_speaking(&[], "echo $NOTIFY_SOCKET; exec sleep 60");
+    let mut command = clean("unshare");
+    command
+        .args(["--fork", "--kill-child", "--pid", "--mount-proc"])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    let mut probe = Command::new("unshare");
+    if !probe.args(["--fork", "--pid", "--mount-proc", "true"]).output().is_ok_and(|it| it.status.success()) {
+        eprintln!("skipped: no PID namespace can be made here");
+        return;
+    }
+    let mut kapo = Kapo::launch(command).listening();
+    kapo.wait_for("it names its socket", |kapo| kapo.stdout().ends_with('\n'));
+    let (socket, address) = socket_to(&kapo.stdout());
+    // Far more than wait on the socket at once: it has read some of them.
+    for _ in 0..1_000 {
+        socket.send_to_addr(b"READY=1\nSTATUS=from outside", &address).unwrap();
+    }
+    let status = kapo.status();
+    assert_eq!((&status["Ready"], &status["StatusText"]), (&json!(false), &json!("")));
+}
