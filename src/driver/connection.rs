@@ -200,15 +200,16 @@ impl Connection {
 
     fn send_pending(&mut self, now: Now) -> io::Result<()> {
         if !self.conn.pending().is_empty() {
-            let sent = self.send(self.conn.pending())?;
+            let sent = self.send(self.conn.pending(), SendFlags::empty())?;
             self.conn.sent(now, sent);
         }
         Ok(())
     }
 
     /// How much the socket took, without waiting.
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        match retry_on_intr(|| send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)) {
+    fn send(&self, bytes: &[u8], more: SendFlags) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | more;
+        match retry_on_intr(|| send(&self.socket, bytes, flags)) {
             Err(Errno::AGAIN) => Ok(0),
             sent => Ok(sent?),
         }
@@ -228,7 +229,9 @@ impl Connection {
 
     fn flush(&mut self, now: Now, bytes: &[u8]) -> io::Result<()> {
         if !bytes.is_empty() {
-            let sent = if self.conn.pending().is_empty() { self.send(bytes)? } else { 0 };
+            // What is closed at once afterwards leaves in one segment together with its FIN (tcp(7), MSG_MORE).
+            let more = if self.conn.is_done() { SendFlags::MORE } else { SendFlags::empty() };
+            let sent = if self.conn.pending().is_empty() { self.send(bytes, more)? } else { 0 };
             self.conn.keep(now, bytes.get(sent..).unwrap_or_default());
         }
         if self.conn.half_close(now) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 
 use super::listener::Listener;
-use super::poll::{Epoll, Source};
+use super::poll::{Epoll, Ready, Source};
 use super::server::{Server, Subject};
 use super::signals::Signals;
 use super::sink::{Sinks, Written};
@@ -17,8 +17,9 @@ use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;
 
-/// So many events are taken out of the kernel at once; those that are ready stay ready.
-const EVENTS: usize = 32;
+/// So many events are taken out of the kernel at once; those that are ready stay ready. Memory of which an idle kapo
+/// touches the first few bytes.
+const EVENTS: usize = 256;
 
 /// What every mode works with.
 pub struct Stage {
@@ -122,7 +123,7 @@ pub trait Machine: Subject {
     /// CHLD has come.
     fn on_child(&mut self, now: Now, stage: &mut Stage);
     /// What is ready, of which some may be the machine's own.
-    fn on_sources(&mut self, now: Now, ready: &[Source], stage: &mut Stage);
+    fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut Stage);
     /// A request was answered.
     fn on_request(&mut self, now: Now, stage: &mut Stage);
     /// Everybody else has had their turn.
@@ -142,7 +143,6 @@ pub fn clock() -> Now {
 /// Turns until the machine says the exit code.
 pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u8 {
     let mut events = mio::Events::with_capacity(EVENTS);
-    let mut sources: Vec<Source> = Vec::with_capacity(EVENTS);
     let mut now = clock();
     loop {
         stage.mind_outlets(|stream| machine.wants_room(stream));
@@ -157,10 +157,11 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
         }
         stage.epoll.wait(&mut events, timeout);
         now = clock();
-        sources.clear();
-        sources.extend(events.iter().filter_map(|event| Source::of(event.token().0 as u64)));
+        let sources = || events.iter().filter_map(|event| Source::of(event.token().0 as u64));
+        let mut ready = Ready::default();
+        sources().for_each(|source| ready.add(source));
         let requests = stage.server.requests();
-        if sources.contains(&Source::Signals) {
+        if ready.has(Source::Signals) {
             let mut taken = Vec::new();
             let child = signals.read(|signal, sender| taken.push((signal, sender)));
             for (signal, sender) in taken {
@@ -170,9 +171,9 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
                 machine.on_child(now, stage);
             }
         }
-        machine.on_sources(now, &sources, stage);
-        for source in &sources {
-            match *source {
+        machine.on_sources(now, ready, stage);
+        for source in sources() {
+            match source {
                 Source::Listener(place) => stage.server.on_listener(now, &stage.epoll, place, &*machine),
                 Source::Connection(key) => stage.server.on_connection(now, &stage.epoll, key, &*machine),
                 Source::Outlet(stream) => drop(stage.sinks.of(stream).flush()),

@@ -15,7 +15,7 @@ use super::cgroup::Cgroup;
 use super::event_loop::{Machine, Stage};
 use super::manager::Manager;
 use super::pace;
-use super::poll::Source;
+use super::poll::{Ready, Source};
 use super::program::{Program, Start};
 use super::sample::{self, Sampler};
 use super::server::Subject;
@@ -506,21 +506,20 @@ impl Machine for Job {
         self.reap(now, stage);
     }
 
-    fn on_sources(&mut self, now: Now, ready: &[Source], stage: &mut Stage) {
-        let captured = |source: &Source| matches!(source, Source::Pipe(_) | Source::Outlet(_));
-        if self.capture.has_more() || ready.iter().any(captured) {
-            let gather = self.serve_capture(now, stage, &|source| ready.contains(&source));
+    fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut Stage) {
+        if self.capture.has_more() || ready.has_output() {
+            let gather = self.serve_capture(now, stage, &|source| ready.has(source));
             // Not while anybody else is to be served in this turn.
             if let Some(length) = gather
-                && ready.iter().all(captured)
+                && ready.is_output_alone()
             {
                 pace::rest(length);
             }
         }
-        if ready.contains(&Source::Notify) {
+        if ready.has(Source::Notify) {
             self.listen_to_command(now, stage);
         }
-        if ready.contains(&Source::Oom) {
+        if ready.has(Source::Oom) {
             self.look_for_oom(now, stage);
         }
     }

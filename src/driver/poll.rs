@@ -48,6 +48,20 @@ pub struct Key {
 pub const TENANTS: u32 = (1 << 24) - 1;
 
 impl Source {
+    fn bit(self) -> Option<u16> {
+        Some(match self {
+            Source::Pipe(Stream::Stdout) => 1 << 0,
+            Source::Pipe(Stream::Stderr) => 1 << 1,
+            Source::Outlet(Stream::Stdout) => 1 << 2,
+            Source::Outlet(Stream::Stderr) => 1 << 3,
+            Source::Signals => 1 << 4,
+            Source::Notify => 1 << 5,
+            Source::Oom => 1 << 6,
+            Source::Watch => 1 << 7,
+            Source::Listener(_) | Source::Connection(_) => return None,
+        })
+    }
+
     /// For epoll's data.
     pub fn token(self) -> u64 {
         let (kind, tenant, slot) = match self {
@@ -85,6 +99,45 @@ impl Source {
         })
     }
 }
+
+/// Who is ready in a turn, but for listeners and connections, of which there may be many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    bits: u16,
+    /// A listener or a connection is, too.
+    clients: bool,
+}
+
+impl Ready {
+    /// Adds one.
+    pub fn add(&mut self, source: Source) {
+        match source.bit() {
+            Some(bit) => self.bits |= bit,
+            None => self.clients = true,
+        }
+    }
+
+    /// Whether it is ready; for listeners and connections, whether any of them is.
+    pub fn has(self, source: Source) -> bool {
+        match source.bit() {
+            Some(bit) => self.bits & bit != 0,
+            None => self.clients,
+        }
+    }
+
+    /// Whether a pipe or an outlet is.
+    pub fn has_output(self) -> bool {
+        self.bits & OUTPUT != 0
+    }
+
+    /// Whether nobody but pipes and outlets is.
+    pub fn is_output_alone(self) -> bool {
+        self.bits & !OUTPUT == 0 && !self.clients
+    }
+}
+
+/// The bits of both pipes and both outlets.
+const OUTPUT: u16 = 0b1111;
 
 /// mio's poll with level-triggered registration, which rustix does on its epoll: what is left undone is told again, so
 /// no source needs to be read dry, and a source that is not wanted for now costs no wake-up.
@@ -130,6 +183,20 @@ impl AsFd for Epoll {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_ready_is_told_apart() {
+        let pipe = Source::Pipe(Stream::Stderr);
+        let mut ready = Ready::default();
+        ready.add(pipe);
+        assert!(ready.has(pipe) && ready.has_output() && ready.is_output_alone());
+        assert!(!ready.has(Source::Pipe(Stream::Stdout)) && !ready.has(Source::Listener(0)));
+        ready.add(Source::Connection(Key { slot: 1, tenant: 1 }));
+        assert!(ready.has(Source::Listener(0)) && !ready.is_output_alone());
+        let mut ready = Ready::default();
+        ready.add(Source::Oom);
+        assert!(ready.has(Source::Oom) && !ready.has_output() && !ready.is_output_alone());
+    }
 
     #[test]
     fn every_source_comes_back_from_its_token() {

@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use super::event_loop::{Machine, Stage};
 use super::manager::Manager;
-use super::poll::Source;
+use super::poll::{Ready, Source};
 use super::sample;
 use super::server::Subject;
 use super::terminal;
@@ -152,8 +152,8 @@ impl Machine for Watching {
         while crate::sys::wait::next_change(false).is_some() {}
     }
 
-    fn on_sources(&mut self, _: Now, ready: &[Source], _: &mut Stage) {
-        self.more |= ready.contains(&Source::Watch);
+    fn on_sources(&mut self, _: Now, ready: Ready, _: &mut Stage) {
+        self.more |= ready.has(Source::Watch);
     }
 
     fn on_request(&mut self, _: Now, _: &mut Stage) {}

@@ -22,7 +22,7 @@ mod starts;
 mod supervise;
 mod tail;
 mod terminal;
+mod told;
 mod tools;
 mod wait;
 mod watch;
-mod told;
