@@ -23,7 +23,7 @@ const EXIT_CODES: &[(u8, &str, &str)] = &[
     (EXIT_USAGE, "", "Wrong usage: a word or a variable that kapo does not understand."),
     (EXIT_TIMEOUT, "", "The TTL ended the command; wait: its own --timeout passed."),
     (EXIT_SETUP, "", "kapo itself could not work: port taken, no inherited socket; wait: nobody answers."),
-    (EXIT_CANNOT_EXECUTE, "", "The command was found but could not be executed."),
+    (EXIT_CANNOT_EXECUTE, "", "The command was found but could not be executed. A script needs its #! line."),
     (EXIT_NOT_FOUND, "", "The command was not found."),
     (128, "+n", "Signal n ended the command: 137 is KILL, 143 is TERM."),
 ];
@@ -56,6 +56,15 @@ const SIGNALS: &[&str] = &[
     "After the TTL kapo sends --stop-signal and, --kill-after later, KILL to the group. After a signal from outside \
      it does so only when --kill-after was given.",
     "TSTP, TTIN and TTOU stop the command and then kapo; CONT wakes both.",
+    "INT and QUIT that a process sends ask for an end even where kapo was started with them ignored, as the background \
+     jobs of a script are, and the command does not heed them.",
+    "On a terminal the command has the foreground: ^C and ^Z reach it alone. If it ends by INT or QUIT then, or with the \
+     exit code 130 or 131, kapo is meant, too, and supervise starts nothing any more; a command that makes another code \
+     of ^C is started again, and kapo itself is ended with TERM. When ^Z has stopped the command, kapo stops all of its \
+     own process group, as the shell waits for a script that calls kapo, too; where no shell would wake them, as in a \
+     container, ^Z does nothing.",
+    "A parent that was dead before --parent-death-signal could be asked for counts as dying at the start: what asks for \
+     an end, and KILL, then prevents the start, and any other signal is passed on to the command right after it.",
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[

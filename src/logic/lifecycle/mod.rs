@@ -199,6 +199,8 @@ pub struct Lifecycle {
     state: State,
     /// No new run after this one.
     leaving: bool,
+    /// A signal that came before there was anybody to pass it to; the last one, if there were several.
+    early: Option<Signal>,
     /// The command has said READY=1 in this run.
     said_ready: bool,
     /// Under `--notify`, how often the command must ping.
@@ -240,6 +242,7 @@ impl Lifecycle {
         Lifecycle {
             state: State::Starting,
             leaving: false,
+            early: None,
             said_ready: false,
             watchdog: job.watchdog,
             remnant: None,
@@ -460,6 +463,9 @@ impl Lifecycle {
             self.pass_on(signal, pid, out);
             self.stop(now, pid, now.mono, Why::Asked, out);
         }
+        if let Some(signal) = self.early.take() {
+            self.pass_on(signal, pid, out);
+        }
     }
 
     fn not_started(&mut self, now: Now, reason: &str, obstacle: Obstacle, out: &mut Vec<Effect>) {
@@ -657,6 +663,7 @@ impl Lifecycle {
             State::Closing if stop && again => self.exit(out),
             // Should the command never come to be, this is how it would have ended.
             State::Starting if stop => self.code = Exit::Signal { signal, core_dumped: false }.code(),
+            State::Starting if !job_control(signal) => self.early = Some(signal),
             State::Starting
             | State::Draining { .. }
             | State::Pausing
@@ -921,7 +928,8 @@ pub fn job_control(signal: Signal) -> bool {
 /// to survive that (`ignores_hup`); daemons reload when a process sends it.
 pub fn asks_for_an_end(signal: Signal, sender: Sender, ignores_hup: bool) -> bool {
     match signal {
-        Signal::TERM | Signal::INT | Signal::QUIT => true,
+        // KILL reaches nobody; it is told when it should have come at the death of a parent that is dead already.
+        Signal::TERM | Signal::INT | Signal::QUIT | Signal::KILL => true,
         Signal::HUP => sender == Sender::Kernel && !ignores_hup,
         _ => false,
     }

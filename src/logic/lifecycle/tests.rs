@@ -587,3 +587,22 @@ fn a_stop_signal_that_comes_before_the_child_is_passed_on_to_it() {
     assert_eq!(effects, [Effect::Spawn, kill(Signal::USR1)]);
     assert!(life.is_stopping() && !life.status().ready);
 }
+
+#[test]
+fn a_parent_that_is_dead_already_is_heard_of_with_every_signal() {
+    let before = |signal: Signal| {
+        let mut world = World::new(epoch(), run(), setting());
+        world.behaviour = Behaviour::patient();
+        world.signal(signal);
+        world.start();
+        world
+    };
+    let mut world = before(Signal::KILL);
+    assert_eq!(world.run_to_the_end(), 137);
+    assert_eq!(done(&mut world), [Effect::Close, Effect::Exit(137)]);
+    for signal in [Signal::HUP, Signal::USR1] {
+        let mut world = before(signal);
+        let passed_on = Effect::Kill { signal, to: Target::Group(child()) };
+        assert_eq!(done(&mut world), [Effect::Spawn, passed_on]);
+    }
+}

@@ -116,6 +116,8 @@ pub struct World {
     /// The last one that was reaped.
     reaped: Option<Pid>,
     begun: bool,
+    /// A signal came before the first start.
+    early: bool,
     draining: Option<Duration>,
     closing: Option<Duration>,
     exited: Option<u8>,
@@ -152,6 +154,7 @@ impl World {
             child: None,
             reaped: None,
             begun: false,
+            early: false,
             draining: None,
             closing: None,
             exited: None,
@@ -312,8 +315,9 @@ impl World {
         match event {
             Event::Start => self.begun = true,
             Event::Signal { signal, sender } => {
+                self.early |= !self.begun;
                 let stop = match *signal {
-                    Signal::TERM | Signal::INT | Signal::QUIT => true,
+                    Signal::TERM | Signal::INT | Signal::QUIT | Signal::KILL => true,
                     Signal::HUP => *sender == Sender::Kernel && !self.setting.ignores_hup,
                     _ => false,
                 };
@@ -342,6 +346,7 @@ impl World {
                 self.failures.push(self.now);
             }
             Event::Exited { exit, .. } => {
+                self.early = false;
                 let why = self.stop.map(|stop| stop.why);
                 self.expected_code = match why {
                     Some(Why::Ttl) => 124,
@@ -541,7 +546,9 @@ impl World {
                     "a signal is passed on as it was asked",
                 );
             }
-            Event::Spawned { .. } => self.promise(self.asked, "nobody is signalled at birth for nothing"),
+            Event::Spawned { .. } => {
+                self.promise(self.asked || self.early, "nobody is signalled at birth for nothing")
+            }
             Event::Told(told) => self.promise(told.trigger, "words kill only where they ask for it"),
             Event::Deadline if self.stop.is_none() => self.judge_our_own_stop(),
             Event::Deadline if signal == Signal::KILL => {
