@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid as RawPid;
 
 use super::capture::Capture;
@@ -328,20 +329,25 @@ impl Job {
                 self.reaping = false;
                 return;
             };
-            match (self.life.pid(), change.status) {
-                (Some(pid), Status::Stopped(signal)) if pid.get() == change.pid => {
-                    self.stopped(now, pid, signal, stage);
-                }
-                (_, Status::Stopped(_)) => {}
-                (Some(pid), status) if pid.get() == change.pid => {
-                    self.ended(now, pid, status, &change, stage)
-                }
-                (_, Status::Exited(_) | Status::Signaled { .. }) => {
-                    self.orphans += 1;
-                    let killed = i32::from(Signal::KILL.number());
-                    if matches!(change.status, Status::Signaled { signal, .. } if signal == killed) {
-                        self.oom_moved.set(true);
+            let command = self.life.pid().filter(|pid| pid.get() == change.pid);
+            let exit = match change.status {
+                Status::Stopped(signal) => {
+                    if let Some(pid) = command {
+                        self.stopped(now, pid, signal, stage);
                     }
+                    continue;
+                }
+                Status::Exited(code) => Exit::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
+                Status::Signaled { signal, core_dumped } => {
+                    Exit::Signal { signal: Signal::new(signal).unwrap_or(Signal::KILL), core_dumped }
+                }
+            };
+            if let Some(pid) = command {
+                self.ended(now, pid, exit, &change, stage);
+            } else {
+                self.orphans += 1;
+                if matches!(exit, Exit::Signal { signal: Signal::KILL, .. }) {
+                    self.oom_moved.set(true);
                 }
             }
         }
@@ -365,21 +371,13 @@ impl Job {
         }
     }
 
-    fn ended(&mut self, now: Now, pid: Pid, status: Status, change: &Change, stage: &mut Stage) {
+    fn ended(&mut self, now: Now, pid: Pid, exit: Exit, change: &Change, stage: &mut Stage) {
         // The rest of a line, which the record of its end must not cut in two where both go one way.
         self.serve_capture(now, stage, &|source| matches!(source, Source::Pipe(_)));
         let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_held_by(group(pid)));
         if let Some(terminal) = &self.terminal {
             terminal.take_back(Some(group(pid)));
         }
-        let exit = match status {
-            Status::Signaled { signal, core_dumped } => {
-                Exit::Signal { signal: Signal::new(signal).unwrap_or(Signal::KILL), core_dumped }
-            }
-            Status::Exited(code) | Status::Stopped(code) => {
-                Exit::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
-            }
-        };
         if exit != Exit::Code(0) {
             self.look_for_oom(now, stage);
         }
@@ -423,13 +421,18 @@ impl Job {
 
     /// The counter has moved, or may have.
     fn look_for_oom(&mut self, now: Now, stage: &mut Stage) {
-        if let Some((cgroup, oom)) = &mut self.oom
-            && let Some(count) = cgroup.oom_kills()
-        {
-            let kills = oom.observed(now.mono, count);
-            if kills > 0 {
-                stage.log(now, &Record::warn("the kernel killed for want of memory").with("kills", kills));
+        let Some((cgroup, oom)) = &mut self.oom else { return };
+        let Some(count) = cgroup.oom_kills() else {
+            // The cgroup was removed: its file says so for ever, and would wake us for ever.
+            if let Some(source) = cgroup.source() {
+                stage.epoll.delete(source);
             }
+            self.oom = None;
+            return;
+        };
+        let kills = oom.observed(now.mono, count);
+        if kills > 0 {
+            stage.log(now, &Record::warn("the kernel killed for want of memory").with("kills", kills));
         }
     }
 
@@ -474,7 +477,7 @@ impl Job {
         let Some(path) = &self.options.termination_log else { return };
         // A relative path is meant from where kapo was started.
         let path = self.directory.as_ref().map_or_else(|| path.clone(), |directory| directory.join(path));
-        if let Err(error) = std::fs::write(&path, text) {
+        if let Err(error) = write_without_waiting(&path, text) {
             let record = Record::warn("cannot write the termination log")
                 .with("path", path.display())
                 .with("reason", reason(&error));
@@ -482,7 +485,8 @@ impl Job {
         }
     }
 
-    /// The parent died before we could ask to be told.
+    /// The parent died before we could ask to be told. To be called before the start: what asks for an end prevents it,
+    /// all else is passed on right after it.
     pub fn orphaned(&mut self, now: Now, signal: Signal, stage: &mut Stage) {
         self.handle(now, Event::Signal { signal, sender: Sender::Process { pid: 0, uid: 0 } }, stage);
     }
@@ -603,6 +607,13 @@ fn open_notify(options: &Options, stage: &Stage) -> Result<(Option<NotifySocket>
         set.extend(CString::new(format!("WATCHDOG_USEC={micros}")));
     }
     Ok((Some(socket), set))
+}
+
+/// Makes `text` the contents of a file. What might keep us, such as a FIFO without a reader, is an error.
+fn write_without_waiting(path: &Path, text: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o666))?;
+    std::fs::File::from(file).write_all(text)
 }
 
 /// Whether our working directory can be entered by `path`, as far as one can say without going there.

@@ -1,6 +1,7 @@
 //! Starts that fail, or would: the folder cannot be reached any more, the kernel gives no process.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -119,4 +120,22 @@ fn want_of_processes_is_not_taken_for_a_command_that_cannot_be_executed() {
     kapo.signal(15);
     kapo.expect_exit(125);
     wait_for("nothing is left", || !Path::new(&format!("/proc/{}", kapo.pid())).exists());
+}
+
+#[test]
+fn a_termination_log_that_nobody_reads_does_not_keep_kapo() {
+    let folder = TempDir::new().unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let path = fifo.to_str().unwrap();
+    let mut kapo = Kapo::start(["run", "--termination-log", path, "sh", "-c", "exit 3"]);
+    kapo.expect_exit(3);
+    assert!(kapo.stderr().contains("cannot write the termination log"), "{}", kapo.stderr());
+    // With a reader, it gets all.
+    let mut reader = fs::File::options().read(true).write(true).open(&fifo).unwrap();
+    let mut kapo = Kapo::start(["run", "--termination-log", path, "sh", "-c", "exit 3"]);
+    kapo.expect_exit(3);
+    let mut text = [0; 64];
+    let length = reader.read(&mut text).unwrap();
+    assert_eq!(&text[..length], b"reason=exit-code code=3\n");
 }
