@@ -133,6 +133,7 @@ fn a_shell_under_kapo_does_job_control() {
     session.shows("outer> ");
     session.types("jobs\n");
     session.shows("Stopped");
+    session.shows("outer> ");
     session.types("fg\n");
     session.shows("fg\r\ncat\r\n");
     session.types("again\n");
@@ -379,6 +380,8 @@ fn started_in_the_background_kapo_gets_the_terminal_with_fg() {
     session.types(&line(&format!("run -- sh -c '{script}'")).replace('\n', " &\n"));
     session.shows("outer> ");
     let kapo = the_child_of(session.kapo.pid());
+    // Once there is a command, it is in the background as kapo is.
+    the_child_of(kapo);
     session.types("fg\n");
     session.waits_for_foreground(kapo);
     std::fs::write(flag, "").unwrap();
@@ -424,11 +427,12 @@ fn a_script_that_calls_kapo_is_stopped_and_resumed_with_it() {
     session.types(&format!("{}\n", script.display()));
     session.types("typed\n");
     session.shows("typed\r\ntyped\r\n");
+    let cat = session.foreground();
     session.types("\x1a");
     session.shows("Stopped");
     session.shows("outer> ");
     session.types("fg\n");
-    session.shows("fg\r\n");
+    session.waits_for_foreground(cat);
     session.types("again\n");
     session.shows("again\r\nagain\r\n");
     session.types("\x03");
