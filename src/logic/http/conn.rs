@@ -331,6 +331,11 @@ impl Conn {
         due
     }
 
+    /// Our side is closed as soon as everything was sent: the end may travel with the last bytes.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
     /// Everything was sent and nothing more is expected: drop it. To be asked after `out` was sent.
     pub fn is_done(&self) -> bool {
         match self.phase {
