@@ -17,7 +17,7 @@
 use std::time::{Duration, Instant};
 
 use super::head::{Found, HEAD_LIMIT, Search};
-use super::request::{self, ALLOW, Known, Parsed, Refusal};
+use super::request::{self, ALLOW, Memory, Parsed, Refusal};
 use super::response::{Out, Persist, Reply};
 use super::{Method, Next, Site};
 use crate::logic::{Now, Stream};
@@ -398,7 +398,7 @@ impl Conn {
         &mut self,
         now: Now,
         bytes: &[u8],
-        known: &mut Known,
+        known: &mut Memory,
         site: &mut dyn Site,
         out: &mut Out,
     ) -> usize {
@@ -455,7 +455,7 @@ impl Conn {
     fn read<'a>(
         &mut self,
         bytes: &'a [u8],
-        known: &mut Known,
+        known: &mut Memory,
     ) -> Result<Option<(Parsed<'a>, usize)>, Refusal> {
         match self.search.advance(bytes) {
             Found::Partial => Ok(None),

@@ -121,10 +121,38 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
 /// A head that is longer is read anew each time: it is none of a health check.
 const KNOWN_LIMIT: usize = 1024;
 
-/// The head that was understood last. Who asks again and again (probes, load balancers, scrapers) sends the same bytes
+/// How many heads are remembered: as many as there are sorts of peers, a load balancer and a few probes.
+const KNOWN_MOST: usize = 4;
+
+/// The heads that were understood last. Who asks again and again (probes, load balancers, scrapers) sends the same bytes
 /// each time, and the same bytes mean the same: they are compared, eight at once, instead of being read anew.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct Memory {
+    known: Vec<Known>,
+    /// Who is forgotten next.
+    oldest: usize,
+}
+
+impl Memory {
+    /// Keeps a head and what it means.
+    pub fn learn(&mut self, head: &[u8], parsed: &Parsed<'_>) {
+        if self.known.len() < KNOWN_MOST {
+            self.known.push(Known::default());
+        }
+        if let Some(known) = self.known.get_mut(self.oldest) {
+            known.learn(head, parsed);
+        }
+        self.oldest = (self.oldest + 1) % KNOWN_MOST;
+    }
+
+    /// What the head at the start of `bytes` means, and its length, if it is known.
+    pub fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
+        self.known.iter().find_map(|known| known.at_the_start_of(bytes))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Known {
     head: String,
     method: Option<Method>,
     path: Place,
@@ -139,8 +167,8 @@ pub struct Known {
 type Place = (u16, u16);
 
 impl Known {
-    /// Keeps a head and what it means in place of the one before; nothing, if it cannot be kept.
-    pub fn learn(&mut self, head: &[u8], parsed: &Parsed<'_>) {
+    /// Keeps this one in place of the one before; nothing, if it cannot be kept.
+    fn learn(&mut self, head: &[u8], parsed: &Parsed<'_>) {
         // A part that does not lie in the head, as the path of a target without one, has no place there.
         let place = |part: &str| {
             if part.is_empty() {
@@ -166,8 +194,7 @@ impl Known {
         (self.method, self.persist, self.body) = (Some(request.method), Some(parsed.persist), parsed.body);
     }
 
-    /// What the head at the start of `bytes` means, and its length, if it is the one that is known.
-    pub fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
+    fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
         let (method, persist) = (self.method?, self.persist?);
         if !same(bytes.get(..self.head.len())?, self.head.as_bytes()) {
             return None;
@@ -423,7 +450,7 @@ mod tests {
             (format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "a".repeat(1024)), false),
         ] {
             let parsed = parse(head.as_bytes()).unwrap();
-            let mut memory = Known::default();
+            let mut memory = Memory::default();
             memory.learn(head.as_bytes(), &parsed);
             let expected = known.then_some((parsed, head.len()));
             assert_eq!(memory.at_the_start_of(head.as_bytes()), expected, "{head}");
@@ -434,6 +461,18 @@ mod tests {
                 other[at] ^= 1;
                 assert_eq!(memory.at_the_start_of(&other), None);
             }
+        }
+    }
+
+    #[test]
+    fn the_heads_of_a_few_are_remembered_and_the_oldest_forgotten() {
+        let head = |n: usize| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+        let mut memory = Memory::default();
+        for n in 0..10 {
+            let latest = head(n);
+            memory.learn(&latest, &parse(&latest).unwrap());
+            let known = (0..10).filter(|n| memory.at_the_start_of(&head(*n)).is_some()).collect::<Vec<_>>();
+            assert_eq!(known, (n.saturating_sub(3)..=n).collect::<Vec<_>>());
         }
     }
 }

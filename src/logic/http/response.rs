@@ -3,7 +3,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use super::request::Known;
+use super::request::Memory;
 use super::{Method, Now};
 use crate::logic::calendar::imf_fixdate;
 
@@ -11,13 +11,13 @@ use crate::logic::calendar::imf_fixdate;
 const KEEP_CAPACITY: usize = 64 * 1024;
 
 /// The loop's one buffer for answers, and what is worth keeping from one request to the next: the Date, which is
-/// formatted once a second, the head of the last answer and the head of the last request.
+/// formatted once a second, the head of the last answer and the heads of the last requests.
 #[derive(Default)]
 pub struct Out {
     /// What is to be sent.
     pub bytes: Vec<u8>,
-    /// The request that was read last.
-    pub known: Known,
+    /// The requests that were read last.
+    pub known: Memory,
     second: u64,
     date: String,
     last: Last,
