@@ -11,7 +11,7 @@ use super::poll::{Epoll, Ready, Source};
 use super::server::{Server, Subject};
 use super::signals::Signals;
 use super::sink::{Sinks, Written};
-use crate::error::{Error, reason};
+use crate::error::{Error, one_line, reason};
 use crate::logic::record::{Level, Record};
 use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
@@ -56,7 +56,7 @@ impl Stage {
 
     /// One line for people on stderr.
     pub fn complain(&mut self, text: &str) {
-        let line = format!("kapo: {text}\n");
+        let line = format!("kapo: {}\n", one_line(text));
         match self.sinks.of(Stream::Stderr).write(Stream::Stderr, line.as_bytes()) {
             // Whoever does not read what we say does not hear it.
             Written::All | Written::Part(_) | Written::Full | Written::Broken(_) => {}

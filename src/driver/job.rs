@@ -11,11 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid as RawPid;
 
-use super::capture::Capture;
+use super::capture::{self, Capture};
 use super::cgroup::Cgroup;
 use super::event_loop::{Machine, Stage};
 use super::manager::Manager;
-use super::pace;
 use super::poll::{Ready, Source};
 use super::program::{Program, Start};
 use super::sample::{self, Sampler};
@@ -517,7 +516,7 @@ impl Machine for Job {
             if let Some(length) = gather
                 && ready.is_output_alone()
             {
-                pace::rest(length);
+                capture::rest(length);
             }
         }
         if ready.has(Source::Notify) {

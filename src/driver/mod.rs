@@ -13,7 +13,6 @@ pub mod job;
 pub mod listener;
 pub mod manager;
 pub mod output;
-pub mod pace;
 pub mod poll;
 pub mod process_events;
 pub mod procfs;

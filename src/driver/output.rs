@@ -14,10 +14,10 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
-use super::pace::Pace;
 use super::sink::{Sink, Sinks, Written};
 use crate::error::reason;
 use crate::logic::lines::Lines;
+use crate::logic::pace::Pace;
 use crate::logic::record::Record;
 use crate::logic::status::Counters;
 use crate::logic::tail::Tail;

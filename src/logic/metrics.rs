@@ -114,7 +114,6 @@ pub struct Counts {
 impl Counts {
     /// A request for this route was answered.
     pub fn answered(&mut self, route: Route, code: u16) {
-        self.total += 1;
         let row = self.answered.get_mut(route as usize);
         let column = ANSWERS.iter().position(|known| *known == code);
         if let Some(n) = row.zip(column).and_then(|(row, column)| row.get_mut(column)) {
@@ -125,7 +124,6 @@ impl Counts {
 
     /// A request was refused (4xx or 5xx) before a route was known; the label `path` is `invalid`.
     pub fn refused(&mut self, code: u16) {
-        self.total += 1;
         if let Some((_, n)) = REFUSALS.iter().zip(&mut self.refused).find(|(known, _)| **known == code) {
             *n += 1;
             self.total += 1;

@@ -17,6 +17,7 @@ pub mod matching;
 pub mod metrics;
 pub mod notify;
 pub mod oom;
+pub mod pace;
 pub mod procstat;
 pub mod quote;
 pub mod random;

@@ -559,7 +559,9 @@ impl Lifecycle {
         self.status.last_output.clear();
         self.exits.count(reason);
         self.changed = true;
-        let mut record = if success { Record::info("ended") } else { Record::warn("ended") };
+        // An end that somebody asked for is no news, however the command took it.
+        let expected = success || why == Some(Why::Asked);
+        let mut record = if expected { Record::info("ended") } else { Record::warn("ended") };
         record = record.with("command", &self.status.command).with("pid", pid).with("reason", reason);
         record = match signal {
             Some(signal) => record.with("signal", signal),

@@ -6,8 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
-
 /// Turns that begin this soon after one another are close.
 const CLOSE: Duration = Duration::from_micros(250);
 /// A turn that brought more gains nothing from a rest.
@@ -79,19 +77,10 @@ impl Pace {
     }
 }
 
-/// Rests. Cut short by a stop and CONT alone, as signals are blocked.
-pub fn rest(length: Duration) {
-    // Always below a second.
-    match nanosleep(&Timespec { tv_sec: 0, tv_nsec: length.subsec_nanos().into() }) {
-        NanosleepRelativeResult::Ok
-        | NanosleepRelativeResult::Interrupted(_)
-        | NanosleepRelativeResult::Err(_) => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logic::tests::epoch;
 
     /// Turns this far apart that bring so much each: in how many of them it rests.
     fn rests(
@@ -110,9 +99,8 @@ mod tests {
         rests
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a test has to begin somewhere")]
     fn start() -> Instant {
-        Instant::now()
+        epoch().mono
     }
 
     const SOON: Duration = Duration::from_micros(10);
