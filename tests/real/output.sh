@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Captured output in volume: a gigabyte to each kind of outlet, a stalled reader, ten million lines, a line without
 # end, thousands of short lives. Sizes by environment: BYTES, LINES, LONG_LINE, RUNS.
+# The dollars in single quotes are awk's and the shells' that are started.
+# shellcheck disable=SC2016
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 sha256sum curl
@@ -76,7 +78,6 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
 done | sort -n >"$WORK/times"
 printf '   answers during the stall: %s s at most\n' "$(tail -n 1 "$WORK/times")"
 check "answers within 100 ms during the stall" \
-    # shellcheck disable=SC2016 # awk's own fields
     awk 'END { exit !(NR == 10 && $1 > 0 && $1 < 0.1) }' "$WORK/times"
 wait "$STALLED"
 same "a stalled reader loses nothing" "$SUM" "$(cat "$WORK/stalled")"
