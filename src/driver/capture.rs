@@ -96,7 +96,7 @@ impl Capture {
     }
 
     /// Serves those whose pipe or outlet is `ready`, and those who had more to do. What they have to say about their
-    /// outlets goes to the log. Says for how long output should gather, see [`super::pace`].
+    /// outlets goes to the log. Says for how long output should gather, see [`crate::logic::pace`].
     pub fn turn(
         &mut self,
         now: Now,
