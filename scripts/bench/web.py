@@ -26,7 +26,7 @@ LOADS = [
     ("16 requests pipelined, 64 connections", 64, ["-s", "PIPELINE"], 0.15),
     ("a connection per request", 64, ["-H", "Connection: close"], 0.8),
 ]
-ROUNDS = 5
+ROUNDS = 7
 
 
 def http():

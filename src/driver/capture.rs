@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
-use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
 
 use super::output::{Fate, Output, Wants};
 use super::poll::{Epoll, Source};
@@ -168,15 +167,5 @@ impl Lane {
             epoll.delete(pipe);
             self.listening = false;
         }
-    }
-}
-
-/// Rests. Cut short by a stop and CONT alone, as signals are blocked.
-pub fn rest(length: Duration) {
-    // Always below a second.
-    match nanosleep(&Timespec { tv_sec: 0, tv_nsec: length.subsec_nanos().into() }) {
-        NanosleepRelativeResult::Ok
-        | NanosleepRelativeResult::Interrupted(_)
-        | NanosleepRelativeResult::Err(_) => {}
     }
 }

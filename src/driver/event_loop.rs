@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
+use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
 
 use super::listener::Listener;
 use super::poll::{Epoll, Ready, Source};
@@ -33,6 +34,8 @@ pub struct Stage {
     pub quiet: bool,
     /// A start has gone deep into the stack, whose pages are given back before the next wait.
     pub deep: bool,
+    /// For how long nobody should be served, so that more work gathers.
+    pub rest: Option<Duration>,
     /// Set: the loop ends after this turn, with this code.
     pub exit: Option<u8>,
     /// Outlets that epoll waits for, because something could not be written; by number, as an outlet that breaks may
@@ -44,7 +47,7 @@ impl Stage {
     /// Nobody is waited for yet.
     pub fn new(epoll: Epoll, server: Server, quiet: bool) -> Stage {
         let sinks = Sinks::open(sys::stdio::stdout(), sys::stdio::stderr());
-        Stage { epoll, server, sinks, quiet, deep: true, exit: None, outlets: [None; 2] }
+        Stage { epoll, server, sinks, quiet, deep: true, rest: None, exit: None, outlets: [None; 2] }
     }
 
     /// Writes a record of kapo's own, as far as `--quiet` allows.
@@ -147,6 +150,12 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
     loop {
         stage.mind_outlets(|stream| machine.wants_room(stream));
         let deadline = [machine.deadline(now), stage.server.deadline()].into_iter().flatten().min();
+        // Not over a deadline: one that has come already stands for work that is left over.
+        if let Some(length) = stage.rest.take()
+            && deadline.is_none_or(|at| at.saturating_duration_since(now.mono) > length)
+        {
+            rest(length);
+        }
         let timeout = deadline.map(|at| match at.saturating_duration_since(now.mono) {
             Duration::ZERO => Duration::ZERO,
             // The turn itself has taken some of it.
@@ -185,8 +194,20 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
             machine.on_request(now, stage);
         }
         machine.finish_turn(now, stage);
+        // As with output: not while anybody else is to be served in this turn.
+        stage.rest = stage.server.gather(now).filter(|_| ready.is_clients_alone()).or(stage.rest);
         if let Some(code) = stage.exit {
             return code;
         }
+    }
+}
+
+/// Rests. Cut short by a stop and CONT alone, as signals are blocked.
+fn rest(length: Duration) {
+    // Always below a second.
+    match nanosleep(&Timespec { tv_sec: 0, tv_nsec: length.subsec_nanos().into() }) {
+        NanosleepRelativeResult::Ok
+        | NanosleepRelativeResult::Interrupted(_)
+        | NanosleepRelativeResult::Err(_) => {}
     }
 }

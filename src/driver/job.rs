@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid as RawPid;
 
-use super::capture::{self, Capture};
+use super::capture::Capture;
 use super::cgroup::Cgroup;
 use super::event_loop::{Machine, Stage};
 use super::manager::Manager;
@@ -513,11 +513,7 @@ impl Machine for Job {
         if self.capture.has_more() || ready.has_output() {
             let gather = self.serve_capture(now, stage, &|source| ready.has(source));
             // Not while anybody else is to be served in this turn.
-            if let Some(length) = gather
-                && ready.is_output_alone()
-            {
-                capture::rest(length);
-            }
+            stage.rest = gather.filter(|_| ready.is_output_alone());
         }
         if ready.has(Source::Notify) {
             self.listen_to_command(now, stage);

@@ -17,7 +17,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_siz
 use super::sink::{Sink, Sinks, Written};
 use crate::error::reason;
 use crate::logic::lines::Lines;
-use crate::logic::pace::Pace;
+use crate::logic::pace::{self, Pace};
 use crate::logic::record::Record;
 use crate::logic::status::Counters;
 use crate::logic::tail::Tail;
@@ -129,7 +129,7 @@ impl Output {
             stalled: false,
             mid_line: false,
             bulk: Bulk::Copying(0),
-            pace: Pace::default(),
+            pace: Pace::new(&pace::OUTPUT),
             counters: Counters::default(),
             told: false,
             trouble: None,

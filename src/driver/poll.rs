@@ -130,6 +130,11 @@ impl Ready {
         self.bits & OUTPUT != 0
     }
 
+    /// Whether nobody but listeners and connections is.
+    pub fn is_clients_alone(self) -> bool {
+        self.bits == 0 && self.clients
+    }
+
     /// Whether nobody but pipes and outlets is.
     pub fn is_output_alone(self) -> bool {
         self.bits & !OUTPUT == 0 && !self.clients

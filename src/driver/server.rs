@@ -13,6 +13,7 @@ use super::poll::{Epoll, Key, Source, TENANTS};
 use crate::logic::Now;
 use crate::logic::http::conn::Feed;
 use crate::logic::metrics::{Counts, Snapshot};
+use crate::logic::pace::{self, Pace};
 use crate::logic::site::{Facts, Page, View};
 use crate::logic::status::Status;
 use crate::logic::tail::{Position, Tail};
@@ -73,6 +74,9 @@ pub struct Server {
     counts: Counts,
     argv0: String,
     accepted: Vec<OwnedFd>,
+    /// How clients come, and how many have in this turn; `None`: no listener was ready.
+    pace: Pace,
+    arrivals: Option<usize>,
 }
 
 struct Listening {
@@ -109,6 +113,8 @@ impl Server {
             counts: Counts::default(),
             argv0,
             accepted: Vec::new(),
+            pace: Pace::new(&pace::ARRIVALS),
+            arrivals: None,
         }
     }
 
@@ -139,15 +145,23 @@ impl Server {
         };
         let mut accepted = std::mem::take(&mut self.accepted);
         let verdict = listening.listener.accept(&mut accepted);
-        let came = !accepted.is_empty();
+        let came = accepted.len();
         for socket in accepted.drain(..) {
             self.admit(now, epoll, socket, false, subject);
         }
         self.accepted = accepted;
+        self.arrivals = Some(self.arrivals.unwrap_or(0) + came);
         // Room is made one by one: for whom else there is none is told again at once.
-        if verdict == Accepted::Broken || (verdict == Accepted::Starved && !came && !self.evict()) {
+        if verdict == Accepted::Broken || (verdict == Accepted::Starved && came == 0 && !self.evict()) {
             self.rest(now, epoll, place);
         }
+    }
+
+    /// At the end of a turn: for how long clients that connect should gather, see [`crate::logic::pace`].
+    pub fn gather(&mut self, now: Now) -> Option<Duration> {
+        let arrivals = self.arrivals.take()?;
+        self.pace.turn(now.mono, arrivals);
+        self.pace.rest()
     }
 
     fn rest(&mut self, now: Now, epoll: &Epoll, place: u32) {

@@ -1,32 +1,64 @@
-//! Lets small writes gather. A command that writes a line at a time, thousands of them in a row, would have us woken
-//! for nearly every one: three system calls for a hundred bytes. Once its lines are seen to follow each other closely, we
-//! rest a moment after each batch and find many lines at once; the first of a burst is never held up. A rest is too
-//! short to be noticed at the status port or by a reader, and is given up where it gathers nothing: a command that
-//! waits for an answer to each of its lines must not be slowed down.
+//! Lets small pieces of work gather. A command that writes a line at a time, thousands of them in a row, would have us
+//! woken for nearly every one: three system calls for a hundred bytes. So would clients that connect one after another,
+//! twice each: to be let in, and for a request that is not there yet. Once pieces are seen to follow each other closely,
+//! we rest a moment after each batch and find many at once; the first of a burst is never held up. A rest is too short to
+//! be noticed by anybody, and is given up where it gathers nothing: who waits for the answer to each piece must not be
+//! slowed down.
 
 use std::time::{Duration, Instant};
 
 /// Turns that begin this soon after one another are close.
 const CLOSE: Duration = Duration::from_micros(250);
-/// A turn that brought more gains nothing from a rest.
-const LITTLE: usize = 4 * 1024;
-/// A rest that gathered less was not worth it.
-const WORTH: usize = 1024;
-/// A rest is made longer until it gathers this much,
-const PLENTY: usize = 32 * 1024;
-/// and shorter where it gathers more than this, lest the command finds its pipe full.
-const ENOUGH: usize = 48 * 1024;
-/// So many close turns before the first rest; after each one that was not worth it twice as many, up to the last.
+/// So many close turns before the first rest; after those that were not worth it twice as many, up to the last.
 const PATIENCE: u32 = 8;
 const MOST_PATIENCE: u32 = 8 * 1024;
-/// The kernel adds its slack of 50 us, and the fastest writers of lines fill half a pipe in that time.
-const SHORT: Duration = Duration::from_micros(25);
-/// The longest time that the status port may have to wait for it.
-const LONG: Duration = Duration::from_micros(400);
 
-/// How one stream's output comes.
+/// How work of one kind is measured. To each rest the kernel adds its slack of 50 us.
+#[derive(Debug)]
+pub struct Measure {
+    /// A turn that brought this much gains nothing from a rest.
+    enough_alone: usize,
+    /// A rest that gathered less was not worth it;
+    worth: usize,
+    /// so many of them in a row, and there are no more.
+    tries: u32,
+    /// A rest is made longer until it gathers this much,
+    plenty: usize,
+    /// and shorter where it gathers more than this.
+    too_much: usize,
+    shortest: Duration,
+    /// As long as everybody else may have to wait for it.
+    longest: Duration,
+}
+
+/// Output, in bytes. The fastest writers of lines fill half a pipe in the shortest rest; no command should find its pipe
+/// full.
+pub const OUTPUT: Measure = Measure {
+    enough_alone: 4 * 1024,
+    worth: 1024,
+    tries: 1,
+    plenty: 32 * 1024,
+    too_much: 48 * 1024,
+    shortest: Duration::from_micros(25),
+    longest: Duration::from_micros(400),
+};
+
+/// Clients that connect. Within one rest the first of them has sent its request. More of it would gather more, and would
+/// hold up the few who connect anew as soon as they are answered.
+pub const ARRIVALS: Measure = Measure {
+    enough_alone: 64,
+    worth: 3,
+    tries: 8,
+    plenty: 3,
+    too_much: 64,
+    shortest: Duration::from_micros(100),
+    longest: Duration::from_micros(100),
+};
+
+/// How work of one kind comes.
 #[derive(Debug)]
 pub struct Pace {
+    measure: &'static Measure,
     /// When the last turn began.
     last: Option<Instant>,
     /// So many turns in a row were close and brought little.
@@ -34,41 +66,51 @@ pub struct Pace {
     patience: u32,
     /// The rest that was asked for last.
     rest: Option<Duration>,
-}
-
-impl Default for Pace {
-    /// Of a stream that has said nothing.
-    fn default() -> Pace {
-        Pace { last: None, close: 0, patience: PATIENCE, rest: None }
-    }
+    /// So many rests in a row were not worth it.
+    idle: u32,
 }
 
 impl Pace {
+    /// Nothing has come yet.
+    pub fn new(measure: &'static Measure) -> Pace {
+        Pace { measure, last: None, close: 0, patience: PATIENCE, rest: None, idle: 0 }
+    }
+
     /// How long to rest before the next turn, if at all.
     pub fn rest(&self) -> Option<Duration> {
         self.rest
     }
 
-    /// A turn that began at `now` found so many bytes in the pipe.
-    pub fn turn(&mut self, now: Instant, bytes: usize) {
+    /// A turn that began at `now` found so much.
+    pub fn turn(&mut self, now: Instant, found: usize) {
+        let Measure { enough_alone, worth, tries, plenty, too_much, shortest, longest } = *self.measure;
         let before = self.last.replace(now);
         self.rest = match self.rest {
-            Some(_) if bytes < WORTH => {
-                self.patience = (2 * self.patience).min(MOST_PATIENCE);
-                None
+            Some(rest) if found < worth => {
+                self.idle += 1;
+                if self.idle < tries {
+                    Some(rest)
+                } else {
+                    self.idle = 0;
+                    self.patience = (2 * self.patience).min(MOST_PATIENCE);
+                    None
+                }
             }
             Some(rest) => {
+                self.idle = 0;
                 self.patience = PATIENCE;
-                match bytes {
-                    ..PLENTY => Some((rest * 2).min(LONG)),
-                    PLENTY..ENOUGH => Some(rest),
-                    _ => Some(rest / 2).filter(|rest| *rest >= SHORT),
+                if found < plenty {
+                    Some((rest * 2).min(longest))
+                } else if found < too_much {
+                    Some(rest)
+                } else {
+                    Some(rest / 2).filter(|rest| *rest >= shortest)
                 }
             }
             None => {
                 let close = before.is_some_and(|before| now.saturating_duration_since(before) < CLOSE);
-                self.close = if close && bytes < LITTLE { self.close + 1 } else { 0 };
-                (self.close >= self.patience).then_some(SHORT)
+                self.close = if close && found < enough_alone { self.close + 1 } else { 0 };
+                (self.close >= self.patience).then_some(shortest)
             }
         };
         if self.rest.is_some() {
@@ -88,11 +130,11 @@ mod tests {
         start: Instant,
         turns: u32,
         apart: Duration,
-        bytes: impl Fn(bool) -> usize,
+        found: impl Fn(bool) -> usize,
     ) -> u32 {
         let (mut rests, mut rested) = (0, false);
         for turn in 1..=turns {
-            pace.turn(start + apart * turn, bytes(rested));
+            pace.turn(start + apart * turn, found(rested));
             rested = pace.rest().is_some();
             rests += u32::from(rested);
         }
@@ -108,45 +150,69 @@ mod tests {
     #[test]
     fn lines_that_follow_closely_are_gathered_and_the_first_are_not_held_up() {
         let gathers = |rested| if rested { 10_000 } else { 100 };
-        assert_eq!(rests(&mut Pace::default(), start(), PATIENCE, SOON, gathers), 0);
-        assert_eq!(rests(&mut Pace::default(), start(), 1_000, SOON, gathers), 1_000 - PATIENCE);
+        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), PATIENCE, SOON, gathers), 0);
+        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, SOON, gathers), 1_000 - PATIENCE);
     }
 
     #[test]
     fn lines_that_come_now_and_then_are_passed_on_at_once() {
-        assert_eq!(rests(&mut Pace::default(), start(), 1_000, CLOSE, |_| 100), 0);
+        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, CLOSE, |_| 100), 0);
     }
 
     #[test]
     fn large_writes_are_passed_on_at_once() {
-        assert_eq!(rests(&mut Pace::default(), start(), 1_000, SOON, |_| LITTLE), 0);
+        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, SOON, |_| OUTPUT.enough_alone), 0);
     }
 
     #[test]
     fn a_command_that_waits_for_answers_is_held_up_rarely() {
         // Whatever we do, each turn brings one line.
-        let rests = rests(&mut Pace::default(), start(), 100_000, SOON, |_| 100);
+        let rests = rests(&mut Pace::new(&OUTPUT), start(), 100_000, SOON, |_| 100);
         assert!((5..25).contains(&rests), "{rests} rests");
     }
 
     #[test]
     fn rests_are_as_long_as_it_takes_to_gather_and_bounded() {
-        let (mut pace, start) = (Pace::default(), start());
+        let (mut pace, start) = (Pace::new(&OUTPUT), start());
         assert_eq!(rests(&mut pace, start, PATIENCE + 1, SOON, |_| 100), 1);
         let mut after = |bytes| {
             pace.turn(start, bytes);
             pace.rest()
         };
-        assert_eq!(after(WORTH), Some(2 * SHORT));
-        assert_eq!(after(PLENTY), Some(2 * SHORT));
+        assert_eq!(after(OUTPUT.worth), Some(2 * OUTPUT.shortest));
+        assert_eq!(after(OUTPUT.plenty), Some(2 * OUTPUT.shortest));
         for _ in 0..10 {
-            after(WORTH);
+            after(OUTPUT.worth);
         }
-        assert_eq!(after(WORTH), Some(LONG));
-        assert_eq!(after(ENOUGH), Some(LONG / 2));
+        assert_eq!(after(OUTPUT.worth), Some(OUTPUT.longest));
+        assert_eq!(after(OUTPUT.too_much), Some(OUTPUT.longest / 2));
         for _ in 0..10 {
-            after(ENOUGH);
+            after(OUTPUT.too_much);
         }
-        assert_eq!(after(ENOUGH), None, "it has its fill without a rest");
+        assert_eq!(after(OUTPUT.too_much), None, "it has its fill without a rest");
+    }
+
+    #[test]
+    fn a_crowd_that_connects_is_gathered_although_some_rests_find_few() {
+        let (mut pace, start, mut rests) = (Pace::new(&ARRIVALS), start(), 0);
+        for turn in 1..=1_000 {
+            // Every fourth time there is but one.
+            pace.turn(start + SOON * turn, if turn % 4 == 0 { 1 } else { 6 });
+            rests += u32::from(pace.rest() == Some(ARRIVALS.shortest));
+        }
+        assert_eq!(rests, 1_001 - PATIENCE - 1);
+    }
+
+    #[test]
+    fn a_few_clients_that_connect_anew_after_each_answer_are_held_up_rarely() {
+        for clients in 1..ARRIVALS.worth {
+            let rests = rests(&mut Pace::new(&ARRIVALS), start(), 100_000, SOON, |_| clients);
+            assert!((5 * ARRIVALS.tries..25 * ARRIVALS.tries).contains(&rests), "{rests} rests");
+        }
+    }
+
+    #[test]
+    fn who_connects_now_and_then_is_served_at_once() {
+        assert_eq!(rests(&mut Pace::new(&ARRIVALS), start(), 1_000, CLOSE, |_| 40), 0);
     }
 }
