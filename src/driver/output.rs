@@ -32,8 +32,8 @@ const BUDGET: usize = 256 * 1024;
 
 /// A read of this size is large.
 const BULKY: usize = 32 * 1024;
-/// So many large reads in a row, and pages are moved; the pipe so often found empty after less than [`SMALL_MOVE`], and
-/// bytes are copied again.
+/// So many large reads in a row, and pages are moved; so many moves in a row of less than [`SMALL_MOVE`], and bytes are
+/// copied again.
 const IN_A_ROW: u8 = 4;
 const SMALL_MOVE: usize = 16 * 1024;
 /// What one move asks for, and what the command's pipe is made to hold.
@@ -98,8 +98,8 @@ pub struct Output {
 enum Bulk {
     /// Bytes are copied; this many reads in a row were large.
     Copying(u8),
-    /// Little was in the pipe this many times in a row; so much was moved since it was last empty.
-    Moving { small: u8, since: usize },
+    /// Pages are moved; this many moves in a row were small.
+    Moving(u8),
 }
 
 /// What came of asking for more.
@@ -355,7 +355,7 @@ impl Output {
         };
         let Bulk::Copying(large) = self.bulk else { return None };
         if large >= IN_A_ROW && self.lines.is_none() && !tail.is_on() && sink.can_splice() {
-            self.bulk = Bulk::Moving { small: 0, since: 0 };
+            self.bulk = Bulk::Moving(0);
             // Refused where the user's pipes hold too many pages already; then less is moved at a time. The reader's
             // pipe as well: one that holds less than ours would have us woken for each of its fills.
             for pipe in self.pipe.as_ref().map(AsFd::as_fd).into_iter().chain(sink.splice_target()) {
@@ -369,7 +369,7 @@ impl Output {
 
     /// `None`: it is not the time for that; bytes are to be copied.
     fn move_pages(&mut self, sink: &mut Sink<'_>, tail: &Tail) -> Option<Got> {
-        let (Bulk::Moving { small, since }, Some(pipe)) = (&mut self.bulk, &self.pipe) else { return None };
+        let (Bulk::Moving(small), Some(pipe)) = (&self.bulk, &self.pipe) else { return None };
         let Some(target) = sink.splice_target().filter(|_| !tail.is_on()) else {
             self.bulk = Bulk::Copying(0);
             return None;
@@ -377,20 +377,19 @@ impl Output {
         match retry_on_intr(|| splice(pipe, None, target, None, MOVE, SpliceFlags::NONBLOCK)) {
             // The kernel does not say which end is meant.
             Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => Some(Got::Stalled),
-            Err(Errno::AGAIN) if self.left.is_none() => {
-                *small = if *since < SMALL_MOVE { *small + 1 } else { 0 };
-                *since = 0;
-                if *small >= IN_A_ROW {
-                    self.bulk = Bulk::Copying(0);
-                }
-                Some(Got::Nothing)
-            }
+            Err(Errno::AGAIN) if self.left.is_none() => Some(Got::Nothing),
             Err(Errno::AGAIN) | Ok(0) => {
                 self.count(0);
                 Some(Got::Something)
             }
             Ok(moved) => {
-                *since = since.saturating_add(moved);
+                self.bulk = match *small {
+                    _ if moved >= SMALL_MOVE => Bulk::Moving(0),
+                    small if small + 1 < IN_A_ROW => Bulk::Moving(small + 1),
+                    _ => Bulk::Copying(0),
+                };
+                // It has emptied the pipe: to follow a writer of small pieces closely would move pages that hold little.
+                self.dry = moved < LARGE;
                 self.count(moved);
                 // Whether a line ends here is not known: nobody has seen the bytes.
                 self.mid_line = false;
