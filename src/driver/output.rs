@@ -32,10 +32,10 @@ const BUDGET: usize = 256 * 1024;
 
 /// A read of this size is large.
 const BULKY: usize = 32 * 1024;
-/// So many large reads in a row, and pages are moved; so many moves in a row of less than [`SMALL_MOVE`], and bytes are
-/// copied again.
+/// So many large reads in a row, and pages are moved; so many turns in a row that moved less than [`SMALL_MOVE`], and
+/// bytes are copied again.
 const IN_A_ROW: u8 = 4;
-const SMALL_MOVE: usize = 16 * 1024;
+const SMALL_MOVE: u64 = 16 * 1024;
 /// What one move asks for, and what the command's pipe is made to hold.
 const MOVE: usize = 1024 * 1024;
 
@@ -98,7 +98,7 @@ pub struct Output {
 enum Bulk {
     /// Bytes are copied; this many reads in a row were large.
     Copying(u8),
-    /// Pages are moved; this many moves in a row were small.
+    /// Pages are moved; this many turns in a row brought little.
     Moving(u8),
 }
 
@@ -143,7 +143,7 @@ impl Output {
         fcntl_setfl(&ours, OFlags::NONBLOCK)?;
         self.pipe = Some(ours);
         self.left = None;
-        self.bulk = Bulk::Copying(0);
+        self.copy();
         (self.stalled, self.mid_line) = (false, false);
         self.lines = self.lines.as_ref().map(|_| Lines::new(self.stream));
         Ok(theirs)
@@ -169,7 +169,7 @@ impl Output {
             if !self.write_out(sink) {
                 break self.stall();
             }
-            if self.counters.bytes - before >= BUDGET as u64 {
+            if self.counters.bytes - before >= BUDGET as u64 && !self.dry {
                 break Fate::Again;
             }
             match self.more(now, sink, tail) {
@@ -183,6 +183,12 @@ impl Output {
         let brought = self.counters.bytes - before;
         if fate == Fate::Wait && !self.stalled && !resumed {
             self.pace.turn(now.mono, usize::try_from(brought).unwrap_or(usize::MAX));
+            if let Bulk::Moving(small) = &mut self.bulk {
+                *small = if brought < SMALL_MOVE { *small + 1 } else { 0 };
+                if *small >= IN_A_ROW {
+                    self.copy();
+                }
+            }
         }
         if fate != Fate::Again
             && !self.stalled
@@ -358,10 +364,14 @@ impl Output {
             self.bulk = Bulk::Moving(0);
             // Refused where the user's pipes hold too many pages already; then less is moved at a time. The reader's
             // pipe as well: one that holds less than ours would have us woken for each of its fills.
-            for pipe in self.pipe.as_ref().map(AsFd::as_fd).into_iter().chain(sink.splice_target()) {
-                if fcntl_getpipe_size(pipe).is_ok_and(|size| size < MOVE) {
-                    let _ = fcntl_setpipe_size(pipe, MOVE);
-                }
+            let grow = |pipe| {
+                let size = fcntl_getpipe_size(pipe).unwrap_or(0);
+                size >= MOVE || fcntl_setpipe_size(pipe, MOVE).is_ok_and(|size| size >= MOVE)
+            };
+            let theirs = sink.splice_target().is_some_and(grow);
+            // Pipes that hold little are full before a rest is over.
+            if self.pipe.as_ref().map(AsFd::as_fd).is_some_and(grow) && theirs {
+                self.pace = Pace::new(&pace::PAGES);
             }
         }
         None
@@ -369,9 +379,9 @@ impl Output {
 
     /// `None`: it is not the time for that; bytes are to be copied.
     fn move_pages(&mut self, sink: &mut Sink<'_>, tail: &Tail) -> Option<Got> {
-        let (Bulk::Moving(small), Some(pipe)) = (&self.bulk, &self.pipe) else { return None };
+        let (Bulk::Moving(_), Some(pipe)) = (&self.bulk, &self.pipe) else { return None };
         let Some(target) = sink.splice_target().filter(|_| !tail.is_on()) else {
-            self.bulk = Bulk::Copying(0);
+            self.copy();
             return None;
         };
         match retry_on_intr(|| splice(pipe, None, target, None, MOVE, SpliceFlags::NONBLOCK)) {
@@ -383,13 +393,8 @@ impl Output {
                 Some(Got::Something)
             }
             Ok(moved) => {
-                self.bulk = match *small {
-                    _ if moved >= SMALL_MOVE => Bulk::Moving(0),
-                    small if small + 1 < IN_A_ROW => Bulk::Moving(small + 1),
-                    _ => Bulk::Copying(0),
-                };
-                // It has emptied the pipe: to follow a writer of small pieces closely would move pages that hold little.
-                self.dry = moved < LARGE;
+                // The rest, if there is any, has gathered by the next turn.
+                self.dry = true;
                 self.count(moved);
                 // Whether a line ends here is not known: nobody has seen the bytes.
                 self.mid_line = false;
@@ -398,10 +403,16 @@ impl Output {
             Err(errno) => {
                 sink.break_off(errno);
                 self.tell(errno);
-                self.bulk = Bulk::Copying(0);
+                self.copy();
                 None
             }
         }
+    }
+
+    /// Bytes are copied from now on.
+    fn copy(&mut self) {
+        self.bulk = Bulk::Copying(0);
+        self.pace = Pace::new(&pace::OUTPUT);
     }
 
     /// So many bytes came out of the pipe; none: it has ended.

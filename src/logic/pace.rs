@@ -7,15 +7,16 @@
 
 use std::time::{Duration, Instant};
 
-/// Turns that begin this soon after one another are close.
-const CLOSE: Duration = Duration::from_micros(250);
-/// So many close turns before the first rest; after those that were not worth it twice as many, up to the last.
-const PATIENCE: u32 = 8;
+/// The most that [`Measure::patience`] grows to.
 const MOST_PATIENCE: u32 = 8 * 1024;
 
 /// How work of one kind is measured. To each rest the kernel adds its slack of 50 us.
 #[derive(Debug)]
 pub struct Measure {
+    /// Turns that begin this soon after one another are close.
+    close: Duration,
+    /// So many close turns before the first rest; after those that were not worth it twice as many, up to a bound.
+    patience: u32,
     /// A turn that brought this much gains nothing from a rest.
     enough_alone: usize,
     /// A rest that gathered less was not worth it;
@@ -34,6 +35,8 @@ pub struct Measure {
 /// Output, in bytes. The fastest writers of lines fill half a pipe in the shortest rest; no command should find its pipe
 /// full.
 pub const OUTPUT: Measure = Measure {
+    close: Duration::from_micros(250),
+    patience: 8,
     enough_alone: 4 * 1024,
     worth: 1024,
     tries: 1,
@@ -43,9 +46,25 @@ pub const OUTPUT: Measure = Measure {
     longest: Duration::from_micros(400),
 };
 
+/// Pages that are moved between pipes of a mebibyte, in bytes. While the command fills its pipe, or the reader empties
+/// his, a move would wait for the lock of that pipe, and wait busily; a pipe is filled in about the time of this rest.
+pub const PAGES: Measure = Measure {
+    close: Duration::from_millis(5),
+    patience: 1,
+    enough_alone: usize::MAX,
+    worth: 16 * 1024,
+    tries: 4,
+    plenty: 1,
+    too_much: usize::MAX,
+    shortest: Duration::from_micros(400),
+    longest: Duration::from_micros(400),
+};
+
 /// Clients that connect. Within one rest the first of them has sent its request. More of it would gather more, and would
 /// hold up the few who connect anew as soon as they are answered.
 pub const ARRIVALS: Measure = Measure {
+    close: Duration::from_micros(250),
+    patience: 8,
     enough_alone: 64,
     worth: 3,
     tries: 8,
@@ -73,7 +92,7 @@ pub struct Pace {
 impl Pace {
     /// Nothing has come yet.
     pub fn new(measure: &'static Measure) -> Pace {
-        Pace { measure, last: None, close: 0, patience: PATIENCE, rest: None, idle: 0 }
+        Pace { measure, last: None, close: 0, patience: measure.patience, rest: None, idle: 0 }
     }
 
     /// How long to rest before the next turn, if at all.
@@ -83,7 +102,8 @@ impl Pace {
 
     /// A turn that began at `now` found so much.
     pub fn turn(&mut self, now: Instant, found: usize) {
-        let Measure { enough_alone, worth, tries, plenty, too_much, shortest, longest } = *self.measure;
+        let Measure { close, patience, enough_alone, worth, tries, plenty, too_much, shortest, longest } =
+            *self.measure;
         let before = self.last.replace(now);
         self.rest = match self.rest {
             Some(rest) if found < worth => {
@@ -98,7 +118,7 @@ impl Pace {
             }
             Some(rest) => {
                 self.idle = 0;
-                self.patience = PATIENCE;
+                self.patience = patience;
                 if found < plenty {
                     Some((rest * 2).min(longest))
                 } else if found < too_much {
@@ -108,8 +128,8 @@ impl Pace {
                 }
             }
             None => {
-                let close = before.is_some_and(|before| now.saturating_duration_since(before) < CLOSE);
-                self.close = if close && found < enough_alone { self.close + 1 } else { 0 };
+                let is_close = before.is_some_and(|before| now.saturating_duration_since(before) < close);
+                self.close = if is_close && found < enough_alone { self.close + 1 } else { 0 };
                 (self.close >= self.patience).then_some(shortest)
             }
         };
@@ -150,13 +170,13 @@ mod tests {
     #[test]
     fn lines_that_follow_closely_are_gathered_and_the_first_are_not_held_up() {
         let gathers = |rested| if rested { 10_000 } else { 100 };
-        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), PATIENCE, SOON, gathers), 0);
-        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, SOON, gathers), 1_000 - PATIENCE);
+        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), OUTPUT.patience, SOON, gathers), 0);
+        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, SOON, gathers), 1_000 - OUTPUT.patience);
     }
 
     #[test]
     fn lines_that_come_now_and_then_are_passed_on_at_once() {
-        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, CLOSE, |_| 100), 0);
+        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, OUTPUT.close, |_| 100), 0);
     }
 
     #[test]
@@ -174,7 +194,7 @@ mod tests {
     #[test]
     fn rests_are_as_long_as_it_takes_to_gather_and_bounded() {
         let (mut pace, start) = (Pace::new(&OUTPUT), start());
-        assert_eq!(rests(&mut pace, start, PATIENCE + 1, SOON, |_| 100), 1);
+        assert_eq!(rests(&mut pace, start, OUTPUT.patience + 1, SOON, |_| 100), 1);
         let mut after = |bytes| {
             pace.turn(start, bytes);
             pace.rest()
@@ -200,7 +220,7 @@ mod tests {
             pace.turn(start + SOON * turn, if turn % 4 == 0 { 1 } else { 6 });
             rests += u32::from(pace.rest() == Some(ARRIVALS.shortest));
         }
-        assert_eq!(rests, 1_001 - PATIENCE - 1);
+        assert_eq!(rests, 1_001 - ARRIVALS.patience - 1);
     }
 
     #[test]
@@ -213,6 +233,6 @@ mod tests {
 
     #[test]
     fn who_connects_now_and_then_is_served_at_once() {
-        assert_eq!(rests(&mut Pace::new(&ARRIVALS), start(), 1_000, CLOSE, |_| 40), 0);
+        assert_eq!(rests(&mut Pace::new(&ARRIVALS), start(), 1_000, ARRIVALS.close, |_| 40), 0);
     }
 }
