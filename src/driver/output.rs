@@ -360,21 +360,26 @@ impl Output {
             _ => Bulk::Copying(0),
         };
         let Bulk::Copying(large) = self.bulk else { return None };
-        if large >= IN_A_ROW && self.lines.is_none() && !tail.is_on() && sink.can_splice() {
-            self.bulk = Bulk::Moving(0);
-            // Refused where the user's pipes hold too many pages already; then less is moved at a time. The reader's
-            // pipe as well: one that holds less than ours would have us woken for each of its fills.
-            let grow = |pipe| {
-                let size = fcntl_getpipe_size(pipe).unwrap_or(0);
-                size >= MOVE || fcntl_setpipe_size(pipe, MOVE).is_ok_and(|size| size >= MOVE)
-            };
-            let theirs = sink.splice_target().is_some_and(grow);
-            // Pipes that hold little are full before a rest is over.
-            if self.pipe.as_ref().map(AsFd::as_fd).is_some_and(grow) && theirs {
-                self.pace = Pace::new(&pace::PAGES);
+        if large == IN_A_ROW && sink.can_splice() {
+            let grown = self.grow_pipes(sink);
+            if self.lines.is_none() && !tail.is_on() {
+                self.bulk = Bulk::Moving(0);
+                // Pipes that hold little would be full before a rest is over.
+                self.pace = Pace::new(if grown { &pace::PAGES } else { &pace::OUTPUT });
             }
         }
         None
+    }
+
+    /// Makes the command's pipe hold much; the reader's as well, since one that holds less would have us woken for each of
+    /// its fills. False: it was refused, as the user's pipes hold too many pages already.
+    fn grow_pipes(&self, sink: &mut Sink<'_>) -> bool {
+        [self.pipe.as_ref().map(AsFd::as_fd), sink.splice_target()].into_iter().all(|pipe| {
+            pipe.is_some_and(|pipe| {
+                let size = fcntl_getpipe_size(pipe).unwrap_or(0);
+                size >= MOVE || fcntl_setpipe_size(pipe, MOVE).is_ok_and(|size| size >= MOVE)
+            })
+        })
     }
 
     /// `None`: it is not the time for that; bytes are to be copied.

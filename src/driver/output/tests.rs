@@ -21,12 +21,17 @@ fn now() -> Now {
 
 /// Waits as the loop does; false when what is wanted does not come.
 fn ready(output: &Output, sinks: &mut Sinks<'_>) -> bool {
+    ready_within(10, output, sinks)
+}
+
+/// Whether what is wanted has come, or comes within so many seconds.
+fn ready_within(seconds: i64, output: &Output, sinks: &mut Sinks<'_>) -> bool {
     let (source, flag) = match output.wants() {
         Wants::Input => (output.pipe(), PollFlags::IN),
         Wants::Room => (sinks.of(output.stream).source(), PollFlags::OUT),
         Wants::Nothing => return true,
     };
-    let timeout = rustix::fs::Timespec { tv_sec: 10, tv_nsec: 0 };
+    let timeout = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
     poll(&mut [PollFd::from_borrowed_fd(source.unwrap(), flag)], Some(&timeout)).unwrap() > 0
 }
 
@@ -121,6 +126,50 @@ fn pages_are_moved_and_the_pipe_enlarged_only_while_output_is_bulky() {
         pump(&mut output, &mut sinks, &mut Tail::new(0));
         assert!(reader.join().unwrap().0 == bytes, "{name}");
     }
+}
+
+#[test]
+fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
+    let (mut reader, writer) = plain_pipe();
+    let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+    let mut output = Output::new(Stream::Stdout, false);
+    let mut theirs = File::from(output.begin().unwrap());
+    let block = [b'x'; 65_536];
+    // Nobody else is there, so what is not ready now will not be.
+    let mut pass_on = |output: &mut Output| {
+        while ready_within(0, output, &mut sinks) {
+            output.on_ready(now(), &mut sinks, &mut Tail::new(0));
+        }
+    };
+    for _ in 0..8 {
+        theirs.write_all(&block).unwrap();
+        pass_on(&mut output);
+        reader.read_exact(&mut block.clone()).unwrap();
+    }
+    assert!(matches!(output.bulk, Bulk::Moving(_)), "{output:?}");
+    while output.wants() != Wants::Room {
+        theirs.write_all(&block).unwrap();
+        pass_on(&mut output);
+    }
+    for _ in 0..20 {
+        reader.read_exact(&mut [0; 4096]).unwrap();
+        pass_on(&mut output);
+        assert!(matches!(output.bulk, Bulk::Moving(_)), "{output:?}");
+    }
+}
+
+#[test]
+fn the_readers_pipe_is_enlarged_for_bulky_lines_too() {
+    let (reader, writer) = plain_pipe();
+    let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+    let (mut output, mut tail) = (Output::new(Stream::Stdout, true), Tail::new(0));
+    let command = command(output.begin().unwrap(), b"a line of some length\n".repeat(100_000), 65_536);
+    let reader = thread::spawn(move || io::copy(&mut { reader }, &mut io::sink()).unwrap());
+    pump(&mut output, &mut sinks, &mut tail);
+    command.join().unwrap();
+    assert_eq!(fcntl_getpipe_size(&writer), Ok(MOVE));
+    drop(writer);
+    assert!(reader.join().unwrap() > 2_200_000);
 }
 
 #[test]
