@@ -14,7 +14,7 @@ STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz 
 # Readers of what strangers write, which miri gets through in a minute; the rest of logic would take it many. Skipped
 # are walks over centuries and over every byte, and what asks the kernel about itself.
 MIRI_ONLY=(logic::activation logic::calendar logic::deadlines logic::http::query logic::notify logic::procstat
-    logic::quote logic::random logic::record)
+    logic::quote logic::random logic::record sys::arena)
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip our_own_line)
 # Against programs of other people; each is a file under tests/real.
 REAL=(activation clients container haproxy oom prometheus systemd)

@@ -10,6 +10,10 @@ use std::io::Write;
 use kapo::cli::{self, Order};
 use kapo::driver;
 use kapo::error::one_line;
+use kapo::sys::arena::Arena;
+
+#[global_allocator]
+static MEMORY: Arena = Arena::new();
 
 /// Called by `entry` with all words, the program's name first; what it returns is the exit code.
 fn start(words: Vec<OsString>) -> u8 {

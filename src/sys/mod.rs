@@ -1,6 +1,7 @@
 //! Sys calls the kernel: the only place for `unsafe`, for libc and for reading clocks. It knows nothing of kapo. What
 //! rustix offers is called directly by `driver`; here is what it lacks.
 
+pub mod arena;
 pub mod clock;
 pub mod datagram;
 pub mod group;
