@@ -1,6 +1,17 @@
 //! A time as people write it: `30`, `0.5`, `500ms`, `5m`, `1m30s`. One reader for options, variables and queries.
 
+use std::fmt;
 use std::time::Duration;
+
+/// A time for people, to the millisecond: `40.125s`, which [`parse`] reads as well.
+#[derive(Clone, Copy, Debug)]
+pub struct Seconds(pub Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}s", self.0.as_secs(), self.0.subsec_millis())
+    }
+}
 
 /// Seconds, or numbers with units; `None` for anything else. What no Duration can hold is the longest one: practically
 /// never.
@@ -53,6 +64,14 @@ fn leading_digits(text: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        for (time, text) in [(Duration::ZERO, "0.000s"), (Duration::from_micros(40_125_999), "40.125s")] {
+            assert_eq!(Seconds(time).to_string(), text);
+            assert_eq!(parse(text), Some(Duration::from_millis(u64::try_from(time.as_millis()).unwrap())));
+        }
+    }
 
     #[test]
     fn a_time_is_a_number_of_seconds_or_numbers_with_units() {

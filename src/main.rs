@@ -5,11 +5,11 @@
 mod entry;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use kapo::cli::{self, Order};
 use kapo::driver;
-use kapo::error::one_line;
+use kapo::error::{Error, one_line, reason};
 use kapo::sys::arena::Arena;
 
 #[global_allocator]
@@ -22,9 +22,14 @@ fn start(words: Vec<OsString>) -> u8 {
     let variable = |name: &str| std::env::var_os(name);
     let result = match cli::parse(words.collect(), &variable) {
         Ok(Order::Print(text)) => {
-            // A reader who has gone away (kapo --help | head) has seen enough.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            Ok(0)
+            let mut out = std::io::stdout();
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                // A reader who has gone away (kapo --help | head) has seen enough, also where PIPE is ignored.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    Err(Error::setup("write to", "stdout", reason(&error)))
+                }
+                _ => Ok(0),
+            }
         }
         Ok(Order::Do(config)) => driver::run(&config, argv0, &variable),
         Err(error) => Err(error),

@@ -47,45 +47,45 @@ impl Target {
     }
 
     /// `http://HOST[:PORT][/PATH]`, `unix:/PATH` or `unix:@NAME`. Where no path is named, or only `/`, which answers
-    /// 200 whatever the state is, `path` is asked for.
-    pub fn parse(url: &str, path: &str) -> Result<Target, String> {
-        let wrong = |why: &str| Err(format!("{why}: {url}"));
+    /// 200 whatever the state is, `path` is asked for; where no port is, 80, as in any URL. An error is the end of the
+    /// sentence that begins with the URL.
+    pub fn parse(url: &str, path: &str) -> Result<Target, &'static str> {
         if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-            return wrong("not a correct URL");
+            return Err("holds what no URL can that kapo asks");
         }
         if let Some(name) = url.strip_prefix("unix:") {
             let peer = match name.strip_prefix('@') {
-                Some("") => return wrong("no socket in URL"),
+                Some("") => return Err("names no socket"),
                 Some(name) => Peer::Abstract(name.into()),
                 None if name.starts_with('/') => Peer::Path(name.into()),
-                None => return wrong("no absolute path in URL"),
+                None => return Err("has no absolute path"),
             };
             return Ok(Target { authority: authority(&peer), peer, path: path.to_owned() });
         }
         let Some(rest) = url.strip_prefix("http://") else {
-            return wrong("not a URL that begins with http:// or unix:");
+            return Err("does not begin with http:// or unix:");
         };
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (host, named) = rest.split_at(end);
         let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
             Some((name, port)) if name.parse::<Ipv6Addr>().is_ok() => (name, port),
-            Some(_) => return wrong("no IPv6 address in URL"),
+            Some(_) => return Err("has no IPv6 address in its brackets"),
             None => host.split_at(host.find(':').unwrap_or(host.len())),
         };
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => 80,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
                 Ok(port) if port > 0 => port,
-                _ => return wrong("no port from 1 to 65535 in URL"),
+                _ => return Err("has no port from 1 to 65535 behind its colon"),
             },
-            _ => return wrong("no port from 1 to 65535 in URL"),
+            _ => return Err("has no port from 1 to 65535 behind its colon"),
         };
         if name.is_empty() {
-            return wrong("no host in URL");
+            return Err("names no host");
         }
         // No user, no escapes, and no bracket that ends nothing.
         if host.contains(['@', '\\', '%']) || (!host.starts_with('[') && host.contains(['[', ']'])) {
-            return wrong("not a correct URL");
+            return Err("holds what no URL can that kapo asks");
         }
         let path = match named {
             "" | "/" => path.to_owned(),
@@ -153,30 +153,30 @@ mod tests {
     #[test]
     fn what_is_no_url_is_refused_with_the_reason() {
         for (url, why) in [
-            ("", "not a URL that begins with http:// or unix:"),
-            ("localhost:6666", "not a URL that begins with http:// or unix:"),
-            ("https://web", "not a URL that begins with http:// or unix:"),
-            ("HTTP://web", "not a URL that begins with http:// or unix:"),
-            ("http://web/#x", "not a correct URL"),
-            ("http://web]", "not a correct URL"),
-            ("http://%41", "not a correct URL"),
-            ("http://web:", "no port from 1 to 65535 in URL"),
-            ("http://", "no host in URL"),
-            ("http://:80/", "no host in URL"),
-            ("http://web:0", "no port from 1 to 65535 in URL"),
-            ("http://web:65536", "no port from 1 to 65535 in URL"),
-            ("http://web:+1", "no port from 1 to 65535 in URL"),
-            ("http://::1:80", "no port from 1 to 65535 in URL"),
-            ("http://[::1]80", "no port from 1 to 65535 in URL"),
-            ("http://[web]:80", "no IPv6 address in URL"),
-            ("http://a b/", "not a correct URL"),
-            ("http://a/\r\nX: y", "not a correct URL"),
-            ("http://user@web/", "not a correct URL"),
-            ("http://\u{e9}/", "not a correct URL"),
-            ("unix:relative", "no absolute path in URL"),
-            ("unix:@", "no socket in URL"),
+            ("", "does not begin with http:// or unix:"),
+            ("localhost:6666", "does not begin with http:// or unix:"),
+            ("https://web", "does not begin with http:// or unix:"),
+            ("HTTP://web", "does not begin with http:// or unix:"),
+            ("http://web/#x", "holds what no URL can that kapo asks"),
+            ("http://web]", "holds what no URL can that kapo asks"),
+            ("http://%41", "holds what no URL can that kapo asks"),
+            ("http://web:", "has no port from 1 to 65535 behind its colon"),
+            ("http://", "names no host"),
+            ("http://:80/", "names no host"),
+            ("http://web:0", "has no port from 1 to 65535 behind its colon"),
+            ("http://web:65536", "has no port from 1 to 65535 behind its colon"),
+            ("http://web:+1", "has no port from 1 to 65535 behind its colon"),
+            ("http://::1:80", "has no port from 1 to 65535 behind its colon"),
+            ("http://[::1]80", "has no port from 1 to 65535 behind its colon"),
+            ("http://[web]:80", "has no IPv6 address in its brackets"),
+            ("http://a b/", "holds what no URL can that kapo asks"),
+            ("http://a/\r\nX: y", "holds what no URL can that kapo asks"),
+            ("http://user@web/", "holds what no URL can that kapo asks"),
+            ("http://\u{e9}/", "holds what no URL can that kapo asks"),
+            ("unix:relative", "has no absolute path"),
+            ("unix:@", "names no socket"),
         ] {
-            assert_eq!(Target::parse(url, "/"), Err(format!("{why}: {url}")));
+            assert_eq!(Target::parse(url, "/"), Err(why), "{url}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Help and version, out of the table: `-h` shows a line an option, `--help` all there is to say.
 
-use super::options::{Fallback, GROUPS, MODES, OPTIONS, Opt, Verb};
+use super::options::{Fallback, GROUPS, Id, MODES, OPTIONS, Opt, Verb};
 
 /// Terminals of 80 columns are still the rule where nobody resizes: serial consoles, CI logs.
 const WIDTH: usize = 79;
@@ -30,8 +30,14 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
     let (global, special): (Vec<_>, Vec<_>) = GROUPS.iter().partition(|(_, modes)| modes.is_empty());
     for &(title, modes) in special.into_iter().chain(global) {
         if modes.is_empty() || verb.is_some_and(|verb| modes.contains(&verb)) {
-            out.push_str(&format!("\n{title}:\n"));
-            OPTIONS.iter().filter(|opt| opt.modes == modes).for_each(|opt| option(&mut out, opt, long));
+            // Behind a mode -p may be a pid.
+            let short = verb.is_none() || !modes.is_empty();
+            let note = if short { "" } else { " (their short forms only before the mode)" };
+            out.push_str(&format!("\n{title}{note}:\n"));
+            for opt in OPTIONS.iter().filter(|opt| opt.modes == modes) {
+                let letter = opt.short.filter(|_| short || opt.id == Id::Help);
+                option(&mut out, opt, letter, long);
+            }
         }
     }
     out.push('\n');
@@ -66,8 +72,8 @@ fn overview(out: &mut String) {
     column(out, "help [MODE]", "show help");
 }
 
-fn option(out: &mut String, opt: &Opt, long: bool) {
-    let short = opt.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
+fn option(out: &mut String, opt: &Opt, letter: Option<char>, long: bool) {
+    let short = letter.map_or("    ".to_owned(), |short| format!("-{short}, "));
     let left = format!("{short}{}", opt.usage());
     let default = match opt.fallback {
         Fallback::Unset => None,
@@ -156,6 +162,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_help_of_a_mode_shows_no_short_form_that_the_mode_refuses() {
+        let page = page(Some(Verb::Watch), false);
+        assert_eq!(page.matches(" -p, ").count(), 1, "{page}");
+        assert!(page.contains(" -p, --pid PID") && page.contains("     --port PORT"), "{page}");
+        assert!(page.contains(" -h, --help") && !page.contains("-S, "), "{page}");
     }
 
     #[test]

@@ -42,7 +42,15 @@ fn digits(text: &OsStr) -> Option<&str> {
 
 /// 0 to 65535.
 pub fn port(text: &OsStr) -> Result<u16, Wrong> {
-    digits(text).and_then(|t| t.parse().ok()).ok_or_else(|| not(text, "a port (0 to 65535)"))
+    digits(text).and_then(|t| t.parse().ok()).ok_or_else(|| {
+        let wrong = not(text, "a port (0 to 65535)");
+        match text.as_bytes().starts_with(b"tcp://") {
+            true => {
+                format!("{wrong}; a Kubernetes Service called kapo sets it so: enableServiceLinks: false")
+            }
+            false => wrong,
+        }
+    })
 }
 
 /// The words of Go's strconv.ParseBool, which the original kapo read.
@@ -54,16 +62,20 @@ pub fn boolean(text: &OsStr) -> Result<bool, Wrong> {
     }
 }
 
-/// 1 or more.
+/// 1 or more; no process has more descriptors than this number can count.
 pub fn connections(text: &OsStr) -> Result<usize, Wrong> {
-    let number = digits(text).and_then(|t| t.parse::<usize>().ok()).filter(|n| *n > 0);
-    number.ok_or_else(|| not(text, "a number of connections (1 or more)"))
+    let number = digits(text).and_then(|t| t.parse::<u32>().ok()).filter(|n| *n > 0);
+    number
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or_else(|| not(text, &format!("a number of connections (1 to {})", u32::MAX)))
 }
 
 /// 0: no limit.
 pub fn restarts(text: &OsStr) -> Result<Option<u32>, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<u32>().ok());
-    number.map(|n| Some(n).filter(|n| *n > 0)).ok_or_else(|| not(text, "a number of restarts (0: no limit)"))
+    number
+        .map(|n| Some(n).filter(|n| *n > 0))
+        .ok_or_else(|| not(text, &format!("a number of restarts (up to {}; 0: no limit)", u32::MAX)))
 }
 
 /// Bytes, or with K or M.
@@ -215,8 +227,9 @@ fn no_address(text: &OsStr) -> Wrong {
 
 /// What the client understands: whether somebody lives there is seen by asking.
 pub fn url(text: &OsStr) -> Result<String, Wrong> {
-    let understood = text.to_str().filter(|url| Target::parse(url, "/").is_ok());
-    understood.map(str::to_owned).ok_or_else(|| {
-        not(text, "a URL that kapo can ask (http://HOST[:PORT][/PATH], unix:/PATH or unix:@NAME)")
-    })
+    let url = text.to_string_lossy();
+    // Bytes that are not UTF-8 have become U+FFFD, which no URL holds.
+    Target::parse(&url, "/")
+        .map(|_| url.into_owned())
+        .map_err(|why| format!("{} {why} (http://HOST[:PORT][/PATH], unix:/PATH or unix:@NAME)", shown(text)))
 }

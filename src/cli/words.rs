@@ -105,7 +105,7 @@ impl Scan {
         if word == "help" {
             return help(&mut self.words);
         }
-        let verb = mode(&word)?;
+        let verb = mode(&word).map_err(|error| self.swallowed(error))?;
         self.verb = Some(verb);
         if let Some(asked) = self.options()? {
             return Ok(asked);
@@ -226,6 +226,17 @@ impl Scan {
         };
         self.given.push(Given { opt, value });
         Ok(None)
+    }
+
+    /// `kapo -p run true`: the mode is missed because an option has taken it for its value.
+    fn swallowed(&self, error: Error) -> Error {
+        let last = self.given.last().and_then(|given| Some((given.opt, given.value.as_deref()?)));
+        match (error, last) {
+            (Error::Usage(text), Some((opt, value))) if Verb::named(&value.to_string_lossy()).is_some() => {
+                Error::Usage(format!("{text}; --{} has taken {} for its value", opt.long, shown(value)))
+            }
+            (error, _) => error,
+        }
     }
 
     /// The option exists, but not here.

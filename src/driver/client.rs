@@ -93,7 +93,7 @@ fn ask(
 
 fn target(config: &Config, url: Option<&str>, path: &str) -> Result<Target, Failure> {
     let target = match url {
-        Some(url) => Target::parse(url, path),
+        Some(url) => Target::parse(url, path).map_err(|why| format!("{url} {why}")),
         None => Target::of(&config.listen, path),
     };
     target.map_err(Failure::Other)

@@ -223,7 +223,11 @@ impl Job {
     fn failed(&self, failure: &Failure) -> Event {
         let why = reason(&failure.error);
         let (obstacle, reason) = match failure.step {
-            Step::Execute if failure.error.kind() == io::ErrorKind::NotFound => (Obstacle::NotFound, why),
+            Step::Execute if failure.error.kind() == io::ErrorKind::NotFound => match self.program.is_there()
+            {
+                true => (Obstacle::NotExecutable, "its interpreter or dynamic loader is missing".to_owned()),
+                false => (Obstacle::NotFound, why),
+            },
             Step::Execute => (Obstacle::NotExecutable, why),
             Step::Prepare => (Obstacle::Before, why),
             Step::Enter => {

@@ -292,7 +292,7 @@ impl Output {
             self.trouble = Some(
                 Record::error("output cannot be written and is discarded")
                     .with("stream", self.stream.name())
-                    .with("why", reason(&errno.into())),
+                    .with("error", reason(&errno.into())),
             );
         }
     }

@@ -83,6 +83,20 @@ impl Program {
         self.directory.as_deref()
     }
 
+    /// Whether there is such a file, after the kernel has said that there is not: then what it misses is the interpreter
+    /// that the first line of a script names, or the dynamic loader of a program.
+    pub fn is_there(&self) -> bool {
+        self.paths.iter().any(|path| {
+            let path = match (&self.directory, path.to_bytes()) {
+                (Some(directory), relative) if !relative.starts_with(b"/") => {
+                    [directory.to_bytes(), b"/", relative].concat()
+                }
+                (_, path) => path.to_vec(),
+            };
+            rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+        })
+    }
+
     /// Starts it; its pid once it has been executed, else which step failed and with what errno. What the search
     /// through PATH has met is one errno in the end, as with execvp(3).
     pub fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::Failure> {

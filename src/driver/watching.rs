@@ -90,7 +90,7 @@ impl Watching {
                     }
                 }
                 Note::Scanning(why) => {
-                    Record::warn("process events cannot be used, scanning instead").with("reason", why)
+                    Record::warn("process events cannot be used, scanning instead").with("error", why)
                 }
             };
             stage.log(now, &record);
@@ -135,11 +135,7 @@ impl Machine for Watching {
     /// Nothing is passed on: the processes belong to somebody else.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage) {
         if asks_for_an_end(signal, sender, self.ignores_hup) {
-            let mut record = Record::info("asked to stop").with("signal", signal);
-            if let Sender::Process { pid, uid } = sender {
-                record = record.with("sender_pid", pid).with("sender_uid", uid);
-            }
-            stage.log(now, &record);
+            stage.log(now, &sender.told(Record::info("asked to stop").with("signal", signal)));
             self.close(now, stage);
         } else if job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
             // TTIN and TTOU of the kernel are about our own use of the terminal, and there is none.

@@ -91,6 +91,16 @@ pub enum Sender {
     },
 }
 
+impl Sender {
+    /// Adds to a record who it was, where it was a process.
+    pub fn told(self, record: record::Record) -> record::Record {
+        match self {
+            Sender::Kernel => record,
+            Sender::Process { pid, uid } => record.with("sender_pid", pid).with("sender_uid", uid),
+        }
+    }
+}
+
 /// One of the command's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {

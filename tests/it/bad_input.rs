@@ -271,6 +271,24 @@ fn a_full_stderr_does_not_stop_the_work() {
 }
 
 #[test]
+fn help_that_cannot_be_written_is_an_error_but_not_for_who_has_seen_enough() {
+    for words in ["--help", "--version", "run --help", "help"] {
+        let printing_to = |stdout: std::process::Stdio| {
+            let mut command = kapo(words.split(' '));
+            let done = command.stdout(stdout).stderr(std::process::Stdio::piped()).output().unwrap();
+            (done.status.code(), String::from_utf8(done.stderr).unwrap())
+        };
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let complaint = "kapo: cannot write to stdout: No space left on device\n".to_owned();
+        assert_eq!(printing_to(full.into()), (Some(125), complaint), "{words}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        // By SIGPIPE, as of any program that prints.
+        assert_eq!(printing_to(writer.into()), (None, String::new()), "{words}");
+    }
+}
+
+#[test]
 fn a_stderr_that_nobody_reads_does_not_stall_kapo() {
     let (_reader, mut writer) = std::io::pipe().unwrap();
     // Full to the last page, so that not even one line fits.

@@ -50,10 +50,11 @@ fn a_command_that_is_missing_gives_127() {
     for (command, reason) in [
         (missing.as_str(), "No such file or directory"),
         ("kapo-has-no-such-command", "No such file or directory"),
-        ("", "No such file or directory"),
+        ("''", "No such file or directory"),
         (dangling.to_str().unwrap(), "No such file or directory"),
     ] {
-        let mut kapo = kapo_on_a_free_port(["-q", "run", command]);
+        let word = if command == "''" { "" } else { command };
+        let mut kapo = kapo_on_a_free_port(["-q", "run", word]);
         // A folder of PATH that may not be searched would make it 126, as it does with env(1) and timeout(1).
         kapo.env("PATH", "/usr/bin:/bin");
         let (code, stdout, stderr) = run_to_the_end(kapo);
@@ -76,11 +77,30 @@ fn a_command_that_cannot_be_executed_gives_126() {
         (write("without-x", b"#!/bin/sh\n", 0o644), "Permission denied"),
         (write("no-program", b"\x7fELF, but not really", 0o755), "Exec format error"),
         (write("empty", b"", 0o755), "Exec format error"),
+        // The kernel says the same as of a file that is missing.
+        (write("script", b"#!/nowhere/sh\n", 0o755), "its interpreter or dynamic loader is missing"),
     ] {
         let (code, _, stderr) = run_to_the_end(kapo_on_a_free_port(["-q", "run", &command]));
         assert_eq!(code, Some(126), "{command}: {stderr}");
         assert_eq!(stderr, format!("kapo: cannot execute {command}: {reason}\n"));
     }
+}
+
+#[test]
+fn an_interpreter_that_is_missing_is_told_from_a_command_that_is_wherever_kapo_is() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("script"), "#!/nowhere/sh\n").unwrap();
+    fs::set_permissions(folder.path().join("script"), fs::Permissions::from_mode(0o755)).unwrap();
+    // At its second start kapo is at the root.
+    let mut command = kapo_on_a_free_port(["supervise", "--max-restarts", "1", "./script"]);
+    command.current_dir(folder.path());
+    let (code, _, stderr) = run_to_the_end(command);
+    assert_eq!(code, Some(126), "{stderr}");
+    assert_eq!(
+        stderr.matches("error=\"its interpreter or dynamic loader is missing\"").count(),
+        2,
+        "{stderr}"
+    );
 }
 
 #[test]

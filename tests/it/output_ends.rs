@@ -28,7 +28,7 @@ fn outlives_its_outlet(mut kapo: Kapo, why: &str, least: u64) {
     let said = kapo.stderr();
     let complaints: Vec<_> = said.lines().filter(|line| line.contains(COMPLAINT)).collect();
     assert_eq!(complaints.len(), 1, "{said}");
-    assert!(complaints[0].ends_with(&format!("stream=stdout why=\"{why}\"")), "{complaints:?}");
+    assert!(complaints[0].ends_with(&format!("stream=stdout error=\"{why}\"")), "{complaints:?}");
 }
 
 const MEGABYTE: &str = "head -c 1000000 /dev/zero; echo still here >&2; exec sleep 60";

@@ -92,7 +92,7 @@ fn a_folder_that_is_gone_is_not_taken_for_a_command_that_is_not_there() {
     let path = before.canonicalize().unwrap();
     let status = kapo.wait_for_status("it cannot be started", |status| status["Reason"] == "exec-failed");
     assert_eq!(status["ExitCode"], 125, "{status}");
-    let told = format!("msg=\"cannot start\" command=sh reason=\"cannot enter {}: No such", path.display());
+    let told = format!("msg=\"cannot start\" command=sh error=\"cannot enter {}: No such", path.display());
     kapo.wait_for("it says why", |kapo| kapo.stderr().contains(&told));
     assert!(after.exists(), "it was renamed");
     kapo.signal(15);

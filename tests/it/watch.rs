@@ -359,7 +359,7 @@ fn in_a_pid_namespace_it_sees_what_is_inside_and_only_that() {
     assert_eq!(pids(&document(&kapo)), [pid]);
     assert_eq!(std::fs::read_to_string(&inside).unwrap().trim(), pid.to_string(), "as it is called inside");
     let why =
-        "msg=\"process events cannot be used, scanning instead\" reason=\"not in the first PID namespace\"";
+        "msg=\"process events cannot be used, scanning instead\" error=\"not in the first PID namespace\"";
     assert!(kapo.stderr().contains(why), "{}", kapo.stderr());
     let enter = format!("nsenter -t $(pgrep -P {} | head -n1) -p -m kill -USR1 {pid}", kapo.pid());
     assert!(Command::new("sh").args(["-c", &enter]).status().unwrap().success(), "{enter}");

@@ -14,6 +14,10 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("rnu x", "unknown mode 'rnu'; did you mean run?"),
         ("sup x", "unknown mode 'sup'; did you mean supervise?"),
         ("Watch x", "unknown mode 'Watch'; did you mean watch?"),
+        (
+            "-p run true",
+            &format!("unknown mode 'true'; expected {modes}; --port has taken 'run' for its value"),
+        ),
         ("help me", &format!("unknown mode 'me'; expected {modes}")),
         ("help run x", "unexpected word 'x'; help takes one mode"),
         ("--prot 1 run x", "unknown option '--prot'; did you mean --port?"),
@@ -43,6 +47,11 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("watch a --wait 3", "unexpected word '--wait': options stand before NAME"),
         ("check http://a http://b", "unexpected word 'http://b': check takes one URL"),
         ("wait http://a http://b", "unexpected word 'http://b': wait takes one URL"),
+        (
+            "check http://localhost:99999",
+            "URL: 'http://localhost:99999' has no port from 1 to 65535 behind its colon \
+             (http://HOST[:PORT][/PATH], unix:/PATH or unix:@NAME)",
+        ),
         ("--port 65536 run x", "--port: '65536' is not a port (0 to 65535)"),
         ("--port -1 run x", "--port: '-1' is not a port (0 to 65535)"),
         ("-p-1 run x", "--port: '-1' is not a port (0 to 65535)"),
@@ -50,7 +59,10 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("--port= run x", "--port: '' is not a port (0 to 65535)"),
         ("--port +80 run x", "--port: '+80' is not a port (0 to 65535)"),
         ("--port --quiet run x", "--port: '--quiet' is not a port (0 to 65535)"),
-        ("--max-connections 0 run x", "--max-connections: '0' is not a number of connections (1 or more)"),
+        (
+            "--max-connections 0 run x",
+            "--max-connections: '0' is not a number of connections (1 to 4294967295)",
+        ),
         ("--tail 1048577 run x", "--tail: '1048577' is too much (at most 1048576 bytes)"),
         ("--tail 2M run x", "--tail: '2M' is too much (at most 1048576 bytes)"),
         (
@@ -99,7 +111,10 @@ fn wrong_words_are_named_with_what_was_expected() {
             "--success-exit: '' is not an exit code (0 to 255) or the name of a signal",
         ),
         ("supervise --restart never x", "--restart: 'never' is not always or on-failure"),
-        ("supervise --max-restarts -1 x", "--max-restarts: '-1' is not a number of restarts (0: no limit)"),
+        (
+            "supervise --max-restarts 4294967296 x",
+            "--max-restarts: '4294967296' is not a number of restarts (up to 4294967295; 0: no limit)",
+        ),
         ("watch --pid 0 x", "--pid: '0' is not a pid (1 or more)"),
         ("watch --pid -1 x", "--pid: '-1' is not a pid (1 or more)"),
         ("watch -p abc x", "--pid: 'abc' is not a pid (1 or more)"),
@@ -116,6 +131,13 @@ fn wrong_words_are_named_with_what_was_expected() {
 fn wrong_variables_are_named_as_variables() {
     for (words, name, text, expected) in [
         ("run x", "KAPO_PORT", "65536", "KAPO_PORT: '65536' is not a port (0 to 65535)"),
+        (
+            "run x",
+            "KAPO_PORT",
+            "tcp://10.0.0.1:6666",
+            "KAPO_PORT: 'tcp://10.0.0.1:6666' is not a port (0 to 65535); a Kubernetes Service called kapo sets it so: \
+             enableServiceLinks: false",
+        ),
         ("run x", "KAPO_WATCHDOG", "5", "KAPO_WATCHDOG needs --notify"),
         ("run x", "KAPO_STDLOG", "1", "KAPO_STDLOG needs --stdout or --stderr"),
         ("run x", "KAPO_TAIL", "1K", "KAPO_TAIL needs --stdout or --stderr"),

@@ -251,7 +251,7 @@ fn a_reader_who_leaves_in_the_middle_of_bulk_does_not_stop_the_command() {
     assert!(counters.discarded_bytes > 0 && counters.discarded_bytes <= 6_000_000, "{counters:?}");
     let mut told = Vec::new();
     output.trouble().unwrap().render(UNIX_EPOCH, &mut told);
-    assert!(told.ends_with(b"stream=stdout why=\"Broken pipe\"\n"), "{}", String::from_utf8_lossy(&told));
+    assert!(told.ends_with(b"stream=stdout error=\"Broken pipe\"\n"), "{}", String::from_utf8_lossy(&told));
 }
 
 #[test]

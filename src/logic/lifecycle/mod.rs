@@ -27,6 +27,7 @@ use super::restart::{Policy, Run, Verdict};
 use super::status::{Output, State as Shown, Status, StopSignalFrom};
 use super::{Exit, Now, Pid, Sender, Usage};
 use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
+use crate::duration::Seconds;
 use crate::error;
 use crate::signal::Signal;
 
@@ -454,7 +455,11 @@ impl Lifecycle {
         if let Some(ttl) = ttl {
             self.deadlines.set(Deadline::Ttl, now.mono, ttl);
         }
-        out.push(Effect::Log(Record::info("started").with("command", &self.status.command).with("pid", pid)));
+        let record = Record::info("started").with("command", &self.status.command).with("pid", pid);
+        out.push(Effect::Log(match self.status.restarts {
+            0 => record,
+            restarts => record.with("restarts", restarts),
+        }));
         if !self.job.notify {
             self.tell_ready(out);
         }
@@ -492,14 +497,15 @@ impl Lifecycle {
         self.status.last_output.clear();
         self.exits.count(self.status.reason);
         self.changed = true;
-        let text = format!("{message} {}: {reason}", self.status.command);
+        let command = if self.status.command.is_empty() { "''" } else { &self.status.command };
+        let text = format!("{message} {command}: {reason}");
         self.write_certificate(out);
         if self.policy.is_none() {
             out.push(Effect::Complain(text));
             return self.close(out);
         }
         out.push(Effect::Log(
-            Record::error(message).with("command", &self.status.command).with("reason", reason),
+            Record::error(message).with("command", &self.status.command).with("error", reason),
         ));
         let run = Run { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
         self.next(now, run, out);
@@ -567,7 +573,8 @@ impl Lifecycle {
             Some(signal) => record.with("signal", signal),
             None => record.with("code", exit.code()),
         };
-        out.push(Effect::Log(record));
+        let lasted = now.mono.saturating_duration_since(since);
+        out.push(Effect::Log(record.with("lasted", Seconds(lasted))));
         if self.job.single_child {
             // The rest of the group is not ours to end.
         } else if why.is_some() {
@@ -575,7 +582,6 @@ impl Lifecycle {
         } else if self.job.setsid {
             out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(pid) });
         }
-        let lasted = now.mono.saturating_duration_since(since);
         let run = EndedRun { lasted, success, expired: why == Some(Why::Ttl) };
         self.state = State::Draining { run };
         out.push(Effect::Drain);
@@ -594,7 +600,7 @@ impl Lifecycle {
     /// After a run is over in every respect: leave, answer on, or start again.
     fn next(&mut self, now: Now, run: Run, out: &mut Vec<Effect>) {
         let verdict = self.policy.as_mut().map(|policy| policy.ended(now.mono, run, &mut self.random));
-        self.update_flapping(now);
+        self.update_flapping(now, out);
         if let Some(until) = self.policy.as_ref().and_then(Policy::flapping_until).filter(|at| *at > now.mono)
         {
             self.deadlines.set(Deadline::Flapping, now.mono, until.saturating_duration_since(now.mono));
@@ -604,6 +610,10 @@ impl Lifecycle {
         }
         match (verdict, &self.job.after) {
             (Some(Verdict::Again(pause)), _) => {
+                // The usual pause is known from the options.
+                if self.policy.as_ref().is_some_and(|policy| pause > policy.wait()) {
+                    out.push(Effect::Log(Record::info("backing off").with("pause", Seconds(pause))));
+                }
                 self.state = State::Pausing;
                 self.status.next_start = now.wall.checked_add(pause);
                 self.changed = true;
@@ -617,6 +627,7 @@ impl Lifecycle {
                 self.close(out);
             }
             (None, After::Once(Linger::Fixed(wait)) | After::Once(Linger::Idle(wait))) if !wait.is_zero() => {
+                out.push(Effect::Log(Record::info("answering on").with("wait", Seconds(*wait))));
                 self.deadlines.set(Deadline::Linger, now.mono, *wait);
                 self.state = State::Lingering;
                 self.changed = true;
@@ -637,15 +648,16 @@ impl Lifecycle {
                 self.status.stop_signal_from = Some(StopSignalFrom { signal, sender });
                 self.changed = true;
             }
-            let mut record = Record::info("asked to stop").with("signal", signal);
-            if let Sender::Process { pid, uid } = sender {
-                record = record.with("sender_pid", pid).with("sender_uid", uid);
-            }
-            out.push(Effect::Log(record));
+            let record = Record::info("asked to stop").with("signal", signal);
+            out.push(Effect::Log(self.with_rewrite(signal, sender.told(record))));
             self.tell_stopping(out);
         }
         match self.state {
             State::Running { pid, since } => {
+                if !stop && is_worth_a_word(signal) {
+                    let record = Record::info("passed on").with("signal", signal);
+                    out.push(Effect::Log(self.with_rewrite(signal, sender.told(record))));
+                }
                 self.pass_on(signal, pid, out);
                 if signal == Signal::CONT && self.deadlines.is_set(Deadline::Watchdog) {
                     // While it was suspended, with us, it could not ping.
@@ -678,10 +690,24 @@ impl Lifecycle {
         }
     }
 
+    /// What `--rewrite-signal` makes of it; `None`: it is not passed on.
+    fn rewritten(&self, signal: Signal) -> Option<Signal> {
+        let found = self.job.rewrite_signal.iter().rev().find(|(from, _)| *from == signal);
+        found.map_or(Some(signal), |(_, to)| *to)
+    }
+
+    /// `passed_as=SIGQUIT`, where that is another.
+    fn with_rewrite(&self, signal: Signal, record: Record) -> Record {
+        match self.rewritten(signal) {
+            Some(same) if same == signal => record,
+            Some(other) => record.with("passed_as", other),
+            None => record.with("passed_as", "none"),
+        }
+    }
+
     /// To the command, as `--rewrite-signal` says.
     fn pass_on(&self, signal: Signal, pid: Pid, out: &mut Vec<Effect>) {
-        let rewritten = self.job.rewrite_signal.iter().rev().find(|(from, _)| *from == signal);
-        let Some(signal) = rewritten.map_or(Some(signal), |(_, to)| *to) else { return };
+        let Some(signal) = self.rewritten(signal) else { return };
         if signal == Signal::CONT {
             out.push(Effect::GiveTerminal(pid));
         }
@@ -726,7 +752,8 @@ impl Lifecycle {
     fn due(&mut self, now: Now, which: Deadline, out: &mut Vec<Effect>) {
         match (which, self.state) {
             (Deadline::Ttl, State::Running { pid, since }) => {
-                out.push(Effect::Log(Record::info("TTL has passed").with("signal", self.job.stop_signal)));
+                let record = Record::info("TTL has passed").with("pid", pid);
+                out.push(Effect::Log(record.with("signal", self.job.stop_signal)));
                 self.stop_ourselves(now, pid, since, Why::Ttl, out);
             }
             (Deadline::Watchdog, State::Running { pid, since }) => {
@@ -743,7 +770,7 @@ impl Lifecycle {
                 out.push(Effect::Spawn);
             }
             (Deadline::Linger, State::Lingering) => self.close(out),
-            (Deadline::Flapping, _) => self.update_flapping(now),
+            (Deadline::Flapping, _) => self.update_flapping(now, out),
             // Stopped with the state that they belong to; none of these can be due elsewhere.
             (
                 Deadline::Ttl | Deadline::Watchdog | Deadline::Kill | Deadline::Start | Deadline::Linger,
@@ -759,10 +786,15 @@ impl Lifecycle {
         }
     }
 
-    fn update_flapping(&mut self, now: Now) {
+    fn update_flapping(&mut self, now: Now, out: &mut Vec<Effect>) {
         let flapping = self.policy.as_ref().is_some_and(|policy| policy.is_flapping(now.mono));
-        self.changed |= flapping != self.status.flapping;
-        self.status.flapping = flapping;
+        if std::mem::replace(&mut self.status.flapping, flapping) != flapping {
+            self.changed = true;
+            out.push(Effect::Log(match flapping {
+                true => Record::warn("flapping").with("restarts", self.status.restarts),
+                false => Record::info("not flapping any more"),
+            }));
+        }
     }
 
     fn told(&mut self, now: Now, told: Told, out: &mut Vec<Effect>) {
@@ -786,11 +818,13 @@ impl Lifecycle {
             self.deadlines.stop(Deadline::Watchdog);
         }
         if told.ready {
-            self.said_ready = true;
+            if !std::mem::replace(&mut self.said_ready, true) && self.job.notify {
+                out.push(Effect::Log(Record::info("ready").with("pid", pid)));
+            }
             self.tell_ready(out);
         }
         if told.trigger {
-            out.push(Effect::Log(Record::warn("asked for by WATCHDOG=trigger").with("pid", pid)));
+            out.push(Effect::Log(Record::warn("asks to be stopped, by WATCHDOG=trigger").with("pid", pid)));
             self.stop_ourselves(now, pid, since, Why::Watchdog, out);
         } else if told.ready || told.ping || told.interval.is_some() {
             self.wait_for_ping(now);
@@ -863,6 +897,10 @@ impl Lifecycle {
     fn exit(&mut self, out: &mut Vec<Effect>) {
         self.kill_remnant(out);
         self.state = State::Done;
+        // Where it is another than that of the command, which was told.
+        if self.last_code != Some(self.code) {
+            out.push(Effect::Log(Record::info("exiting").with("code", self.code)));
+        }
         out.push(Effect::Exit(self.code));
     }
 
@@ -919,6 +957,12 @@ fn concerns_the_command(signal: Signal) -> bool {
     const CONCERNS: [Signal; 7] =
         [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::TSTP, Signal::CONT, Signal::WINCH];
     CONCERNS.contains(&signal)
+}
+
+/// Whether that it was passed on is told in the log: not what a terminal sends at each turn, nor what programs use to
+/// talk to each other by the thousand.
+fn is_worth_a_word(signal: Signal) -> bool {
+    !job_control(signal) && ![Signal::CONT, Signal::WINCH].contains(&signal) && signal <= Signal::SYS
 }
 
 /// What stops a job, and kapo with it.

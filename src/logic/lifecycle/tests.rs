@@ -132,7 +132,7 @@ fn a_run_ends_with_the_code_of_its_command() {
         [
             Effect::Spawn,
             log(Record::info("started")),
-            Effect::Log(ended.with("reason", "exit-code").with("code", 7)),
+            Effect::Log(ended.with("reason", "exit-code").with("code", 7).with("lasted", "1.000s")),
             Effect::Drain,
             Effect::Close,
             Effect::Exit(7),
@@ -605,4 +605,98 @@ fn a_parent_that_is_dead_already_is_heard_of_with_every_signal() {
         let passed_on = Effect::Kill { signal, to: Target::Group(child()) };
         assert_eq!(done(&mut world), [Effect::Spawn, passed_on]);
     }
+}
+
+/// What was logged since it was asked last, without the time.
+fn logged(world: &mut World) -> Vec<String> {
+    let records = world.effects().into_iter().filter_map(|effect| match effect {
+        Effect::Log(record) => {
+            let mut line = Vec::new();
+            record.render(epoch().wall, &mut line);
+            let line = String::from_utf8(line).unwrap();
+            Some(line.trim_end().split_once(' ').unwrap().1.to_owned())
+        }
+        _ => None,
+    });
+    records.collect()
+}
+
+#[test]
+fn the_log_tells_who_sent_what_and_what_became_of_it() {
+    let rewrite_signal = vec![(Signal::USR1, Some(Signal::HUP)), (Signal::TERM, None)];
+    let mut world = begun(Job { rewrite_signal, ..run() }, Behaviour::deaf());
+    logged(&mut world);
+    // A terminal's and what programs talk by are passed on without a word.
+    for signal in [Signal::WINCH, Signal::CONT, Signal::new(34).unwrap(), Signal::new(64).unwrap()] {
+        world.signal(signal);
+    }
+    assert_eq!(logged(&mut world), [""; 0]);
+    for signal in [Signal::USR2, Signal::USR1, Signal::TERM] {
+        world.signal(signal);
+    }
+    let sender = "sender_pid=7 sender_uid=1000";
+    assert_eq!(
+        logged(&mut world),
+        [
+            format!("level=info msg=\"passed on\" signal=SIGUSR2 {sender}"),
+            format!("level=info msg=\"passed on\" signal=SIGUSR1 {sender} passed_as=SIGHUP"),
+            format!("level=info msg=\"asked to stop\" signal=SIGTERM {sender} passed_as=none"),
+        ]
+    );
+}
+
+#[test]
+fn the_log_explains_a_code_that_is_not_the_commands_own() {
+    for (job, exit, last) in [
+        (Job { ttl: ttl(1), ..run() }, Exit::Code(0), "level=info msg=\"exiting\" code=124"),
+        (
+            Job { success_exit: vec![Success::Code(9)], ..run() },
+            Exit::Code(9),
+            "level=info msg=\"exiting\" code=0",
+        ),
+        (
+            run(),
+            Exit::Code(3),
+            "level=warn msg=\"ended\" command=command pid=101 reason=exit-code code=3 lasted=2.000s",
+        ),
+    ] {
+        let mut world = begun(job, Behaviour::ends(2 * SECOND, exit));
+        world.run_to_the_end();
+        assert_eq!(logged(&mut world).last().unwrap(), last);
+    }
+}
+
+#[test]
+fn the_log_tells_of_silence_that_is_longer_than_usual() {
+    let restart = Restart { wait: SECOND, backoff_max: Some(8 * SECOND), within: 60 * SECOND, ..again() };
+    let job = Job { after: After::Again(restart), ..run() };
+    let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
+    world.run_for(30 * SECOND);
+    let said = logged(&mut world);
+    let of = |part: &str| said.iter().filter(|line| line.contains(part)).count();
+    assert!(
+        said.contains(&"level=info msg=\"started\" command=command pid=102 restarts=1".to_owned()),
+        "{said:#?}"
+    );
+    assert_eq!(
+        of("msg=\"ended\""),
+        of("msg=\"backing off\" pause=") + 1,
+        "all but the first pause: {said:#?}"
+    );
+    assert!(said.contains(&"level=info msg=\"backing off\" pause=8.000s".to_owned()), "{said:#?}");
+    assert_eq!(of("level=warn msg=\"flapping\" restarts=3"), 1, "{said:#?}");
+    world.behaviour = Behaviour::patient();
+    world.run_for(90 * SECOND);
+    let said = logged(&mut world);
+    assert_eq!(said.last().unwrap(), "level=info msg=\"not flapping any more\"");
+}
+
+#[test]
+fn the_log_tells_once_that_the_command_is_ready() {
+    let mut world = begun(Job { notify: true, ..run() }, Behaviour::patient());
+    logged(&mut world);
+    for _ in 0..3 {
+        world.told(b"READY=1");
+    }
+    assert_eq!(logged(&mut world), ["level=info msg=\"ready\" pid=101"]);
 }
