@@ -58,13 +58,15 @@ pub struct Connection {
     conn: Conn,
     /// What epoll was last told; `None` while it does not know the socket.
     registered: Option<EventFlags>,
+    /// The kernel keeps bytes back for the end that is to follow.
+    corked: bool,
 }
 
 impl Connection {
     /// Takes an accepted socket. It is read and written with MSG_DONTWAIT, so it may be in blocking mode, as an
     /// inherited one is. Call [`Connection::on_ready`] at once: the request is often there already.
     pub fn new(now: Now, socket: OwnedFd) -> Connection {
-        Connection { socket, conn: Conn::new(now), registered: None }
+        Connection { socket, conn: Conn::new(now), registered: None, corked: false }
     }
 
     /// One read, one send; call it when the socket is ready for what [`Connection::interest`] said, or has an error.
@@ -200,21 +202,30 @@ impl Connection {
 
     fn send_pending(&mut self, now: Now) -> io::Result<()> {
         if !self.conn.pending().is_empty() {
-            let sent = self.send(self.conn.pending())?;
+            let more = self.cork();
+            let sent = send_to(&self.socket, self.conn.pending(), more)?;
             self.conn.sent(now, sent);
         }
         Ok(())
     }
 
-    /// How much the socket took, without waiting. Where our end follows at once, the kernel is told so (MSG_MORE), and
-    /// the last bytes and the end leave in one segment: half the packets of who asks once and closes.
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        flags.set(SendFlags::MORE, self.conn.is_closing());
-        match retry_on_intr(|| send(&self.socket, bytes, flags)) {
-            Err(Errno::AGAIN) => Ok(0),
-            sent => Ok(sent?),
-        }
+    /// Whether our end follows the bytes that are sent now. Then the kernel is told so (MSG_MORE), and the last bytes and
+    /// the end leave in one segment: half the packets of who asks once and closes.
+    fn cork(&mut self) -> bool {
+        self.corked = self.conn.is_closing();
+        self.corked
+    }
+
+    /// Our end. To close alone would lose what the kernel keeps back, where the peer has sent more meanwhile: the close
+    /// of a socket with unread bytes is a reset. One that was given up is told so by a reset: it must not take what it
+    /// has for all there is.
+    fn end(&mut self) {
+        // Whoever is gone already needs neither.
+        let _ = match self.conn.is_given_up() {
+            true => sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO)),
+            false if self.corked => shutdown(&self.socket, Shutdown::Write),
+            false => Ok(()),
+        };
     }
 
     /// Sends what was answered, and does what is to be done once all of it has gone. The shared buffer is empty
@@ -223,7 +234,10 @@ impl Connection {
         let result = result.and_then(|()| self.flush(now, &out.bytes));
         out.clear();
         match result {
-            Ok(()) if self.conn.is_done() => Fate::Gone,
+            Ok(()) if self.conn.is_done() => {
+                self.end();
+                Fate::Gone
+            }
             Ok(()) => Fate::Wait,
             Err(_) => Fate::Gone,
         }
@@ -231,13 +245,24 @@ impl Connection {
 
     fn flush(&mut self, now: Now, bytes: &[u8]) -> io::Result<()> {
         if !bytes.is_empty() {
-            let sent = if self.conn.pending().is_empty() { self.send(bytes)? } else { 0 };
+            let more = self.cork();
+            let sent = if self.conn.pending().is_empty() { send_to(&self.socket, bytes, more)? } else { 0 };
             self.conn.keep(now, bytes.get(sent..).unwrap_or_default());
         }
         if self.conn.half_close(now) {
             shutdown(&self.socket, Shutdown::Write)?;
         }
         Ok(())
+    }
+}
+
+/// How much the socket took, without waiting; `more`: our end follows at once.
+fn send_to(socket: &OwnedFd, bytes: &[u8], more: bool) -> io::Result<usize> {
+    let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    flags.set(SendFlags::MORE, more);
+    match retry_on_intr(|| send(socket, bytes, flags)) {
+        Err(Errno::AGAIN) => Ok(0),
+        sent => Ok(sent?),
     }
 }
 
@@ -370,20 +395,40 @@ mod tests {
         assert!(read_to_end(peer).ends_with(b"\r\n\r\nhello"));
     }
 
+    /// All that comes until the end or a reset.
+    fn read_to_any_end(mut peer: impl Read) -> (Vec<u8>, io::Result<()>) {
+        let mut seen = Vec::new();
+        let ended = peer.read_to_end(&mut seen).map(drop);
+        (seen, ended)
+    }
+
     #[test]
-    fn the_last_answer_leaves_together_with_the_end() {
-        // The kernel holds it back for 200 ms at most; a machine that sleeps longer tries again.
-        let together = || {
+    fn the_last_answer_is_not_lost_to_a_peer_who_sends_more_meanwhile() {
+        for more in [&b"\r\n"[..], GET, &[b'x'; 65_536]] {
             let (mut peer, mut served) = tcp();
             peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
             assert_eq!(served.wait_turn(), Fate::Gone);
-            let mut sockets = [PollFd::new(&peer, PollFlags::IN)];
-            let came = poll(&mut sockets, Some(&Timespec::default())).unwrap();
+            assert!(served.connection.corked, "the answer is to leave together with the end");
+            peer.write_all(more).unwrap();
             drop(served);
-            assert!(read_to_end(peer).ends_with(b"\r\n\r\nhello"));
-            came == 0
-        };
-        assert!((0..20).any(|_| together()));
+            assert!(read_to_any_end(peer).0.ends_with(b"\r\n\r\nhello"));
+        }
+    }
+
+    #[test]
+    fn who_is_given_up_in_the_middle_of_a_stream_does_not_take_it_for_the_whole() {
+        let (mut peer, mut served) = tcp();
+        peer.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!(served.wait_turn(), Fate::Wait);
+        let part = [b'x'; 65_536];
+        let mut fate = Fate::Wait;
+        // It does not read: first the socket is full, then our patience ends.
+        while fate == Fate::Wait {
+            fate = served.connection.push(served.now, &part, &mut served.buffers);
+        }
+        drop(served);
+        let (_, ended) = read_to_any_end(peer);
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
     /// Its socket takes as little as possible, so that an answer is sent in many parts.

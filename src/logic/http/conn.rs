@@ -24,14 +24,18 @@ use crate::logic::{Now, Stream};
 
 /// For a head to be complete since its first byte, and for an answer to be taken.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// For the peer to close after we did (RFC 9112, section 9.6).
+/// For the peer to close after we did (RFC 9112, section 9.6), since it has last sent something;
 pub const LINGER: Duration = Duration::from_secs(10);
+/// and in all: who sends a megabyte over a slow line gets his answer, who drips for ever is closed.
+pub const LINGER_MOST: Duration = Duration::from_secs(30);
 /// What is discarded from a peer that goes on sending, until it is closed in its face.
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
-/// Pipelined requests are left for the next turn when the answers of this one exceed this.
+/// Pipelined requests are left for the next turn when the answers of this one exceed this,
 const OUT_LIMIT: usize = 64 * 1024;
-/// What may be pushed to a stream while an earlier part of it is not taken.
-const BACKLOG_LIMIT: usize = 64 * 1024;
+/// or when so many were answered: an answer without a body may have cost as much as one with it.
+const TURN_LIMIT: usize = 32;
+/// What may be pushed to a stream while an earlier part of it is not taken: as much as a turn reads of a command's output.
+const BACKLOG_LIMIT: usize = 256 * 1024;
 /// A read of this size may have left bytes in the socket; closing then would reset the connection.
 pub const READ_SIZE: usize = 16 * 1024;
 
@@ -58,10 +62,10 @@ enum Phase {
     Streaming(Feed),
     /// The last answer is written; what else comes in is discarded.
     Closing { linger: bool },
-    /// Our side is closed, the other is read until it is closed too.
-    Lingering { left: usize },
-    /// To be dropped.
-    Done,
+    /// Our side is closed, the other is read until it is closed too, or until then at the latest.
+    Lingering { left: usize, most: Instant },
+    /// To be dropped; `given_up`: before the answer was complete.
+    Done { given_up: bool },
 }
 
 /// What is known of a request that is held. Of its head nothing is kept: thousands may wait, with heads of 16 KiB.
@@ -138,10 +142,13 @@ impl Conn {
     /// [`Conn::half_close`], [`Conn::is_done`] and [`Conn::wants`].
     pub fn receive(&mut self, now: Now, bytes: &[u8], site: &mut dyn Site, out: &mut Out) {
         match self.phase {
-            Phase::Streaming(_) | Phase::Closing { .. } | Phase::Done => {}
-            Phase::Lingering { left } => match left.checked_sub(bytes.len()) {
-                Some(left) => self.phase = Phase::Lingering { left },
-                None => self.finish(),
+            Phase::Streaming(_) | Phase::Closing { .. } | Phase::Done { .. } => {}
+            Phase::Lingering { left, most } => match left.checked_sub(bytes.len()) {
+                Some(left) => {
+                    self.phase = Phase::Lingering { left, most };
+                    self.since = now.mono;
+                }
+                None => self.finish(false),
             },
             Phase::Held { .. } | Phase::Crowded => self.input.extend_from_slice(bytes),
             Phase::Idle | Phase::Head if self.input.is_empty() => {
@@ -164,11 +171,11 @@ impl Conn {
     pub fn eof(&mut self) {
         self.eof = true;
         match self.phase {
-            Phase::Held { .. } | Phase::Crowded | Phase::Done => {}
+            Phase::Held { .. } | Phase::Crowded | Phase::Done { .. } => {}
             Phase::Idle | Phase::Head | Phase::Streaming(_) | Phase::Closing { .. } => {
                 self.close(false);
             }
-            Phase::Lingering { .. } => self.finish(),
+            Phase::Lingering { .. } => self.finish(false),
         }
     }
 
@@ -227,7 +234,7 @@ impl Conn {
         }
         self.backlog = self.backlog.saturating_add(bytes.len());
         if self.backlog > BACKLOG_LIMIT {
-            return self.finish();
+            return self.finish(true);
         }
         self.unsent.drain(..self.sent.min(self.unsent.len()));
         self.sent = 0;
@@ -243,7 +250,7 @@ impl Conn {
 
     /// Keeps what the socket did not accept of `out`.
     pub fn keep(&mut self, now: Now, unsent: &[u8]) {
-        if unsent.is_empty() || self.phase == Phase::Done {
+        if unsent.is_empty() || matches!(self.phase, Phase::Done { .. }) {
             return;
         }
         if self.unsent.is_empty() {
@@ -281,7 +288,7 @@ impl Conn {
             Phase::Streaming(_) => true,
             Phase::Closing { linger } => linger,
             Phase::Lingering { .. } => true,
-            Phase::Done => false,
+            Phase::Done { .. } => false,
         };
         Wants { read, write: !self.unsent.is_empty() || self.phase == Phase::Crowded }
     }
@@ -294,7 +301,7 @@ impl Conn {
         match self.phase {
             Phase::Head | Phase::Crowded => Some(self.since + PATIENCE),
             Phase::Held { until, .. } => until,
-            Phase::Lingering { .. } => Some(self.since + LINGER),
+            Phase::Lingering { most, .. } => Some(most.min(self.since + LINGER)),
             _ => None,
         }
     }
@@ -306,7 +313,7 @@ impl Conn {
         }
         match self.phase {
             Phase::Held { .. } if self.unsent.is_empty() => self.resume(now, site, out),
-            _ => self.finish(),
+            _ => self.finish(!self.unsent.is_empty()),
         }
     }
 
@@ -325,7 +332,7 @@ impl Conn {
     pub fn half_close(&mut self, now: Now) -> bool {
         let due = self.unsent.is_empty() && self.phase == (Phase::Closing { linger: true });
         if due {
-            self.phase = Phase::Lingering { left: LINGER_BYTES };
+            self.phase = Phase::Lingering { left: LINGER_BYTES, most: now.mono + LINGER_MOST };
             self.since = now.mono;
         }
         due
@@ -339,10 +346,15 @@ impl Conn {
     /// Everything was sent and nothing more is expected: drop it. To be asked after `out` was sent.
     pub fn is_done(&self) -> bool {
         match self.phase {
-            Phase::Done => true,
+            Phase::Done { .. } => true,
             Phase::Closing { linger } => !linger && self.unsent.is_empty(),
             _ => false,
         }
+    }
+
+    /// It is done before the peer had all of an answer.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.phase, Phase::Done { given_up: true })
     }
 
     /// The memory that it owns, for tests.
@@ -351,7 +363,7 @@ impl Conn {
         self.input.capacity() + self.unsent.capacity()
     }
 
-    /// The input is the site's no more: whatever comes is discarded.
+    /// What comes in will still be answered; otherwise it is discarded.
     fn keeps_input(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Head | Phase::Held { .. } | Phase::Crowded)
     }
@@ -361,9 +373,9 @@ impl Conn {
         self.input = Vec::new();
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, given_up: bool) {
         self.close(false);
-        self.phase = Phase::Done;
+        self.phase = Phase::Done { given_up };
         self.unsent = Vec::new();
         self.sent = 0;
     }
@@ -403,7 +415,7 @@ impl Conn {
         out: &mut Out,
     ) -> usize {
         let before = out.bytes.len();
-        let mut used = 0;
+        let (mut used, mut answered) = (0, 0);
         loop {
             let skipped = self.search.skip_blank(bytes.get(used..).unwrap_or_default());
             used += match skipped {
@@ -418,7 +430,7 @@ impl Conn {
                 self.phase = Phase::Idle;
                 return used;
             }
-            if out.bytes.len() - before >= OUT_LIMIT {
+            if out.bytes.len() - before >= OUT_LIMIT || answered == TURN_LIMIT {
                 self.crowd(now);
                 return used;
             }
@@ -443,6 +455,7 @@ impl Conn {
             self.search = Search::default();
             self.ask(now, &parsed, length == rest.len(), site, out);
             used += length;
+            answered += 1;
             match self.phase {
                 Phase::Idle => {}
                 Phase::Held { .. } => return used,

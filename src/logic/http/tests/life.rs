@@ -268,7 +268,12 @@ fn a_body_is_discarded_after_the_answer_until_the_peer_ends_it() {
     assert!(talk.conn.half_close(talk.clock.at(1.0)));
     assert!(!talk.conn.half_close(talk.clock.at(1.0)));
     assert_eq!(talk.get(2.0, &["/"]), "");
-    assert_eq!((talk.conn.wants(), talk.deadline()), (Wants { read: true, write: false }, Some(11.0)));
+    assert_eq!((talk.conn.wants(), talk.deadline()), (Wants { read: true, write: false }, Some(12.0)));
+    // Who goes on sending is read on, but not for ever.
+    for seconds in [11.0, 20.0, 29.0] {
+        talk.send(seconds, [b'x'; 1_000]);
+    }
+    assert_eq!(talk.deadline(), Some(31.0));
     talk.conn.eof();
     assert!(talk.conn.is_done());
 }
@@ -340,14 +345,28 @@ fn a_reader_that_falls_behind_is_dropped_and_not_buffered_for() {
     talk.get(0.0, &["/events"]);
     talk.conn.keep(talk.clock.at(0.0), b"unsent");
     let chunk = [b'x'; 1024];
-    for _ in 0..64 {
+    for _ in 0..256 {
         talk.conn.push(&chunk, &mut talk.out);
         assert!(!talk.conn.is_done());
     }
-    assert_eq!((talk.take(), talk.conn.pending().len()), (String::new(), 6 + 64 * 1024));
+    assert_eq!((talk.take(), talk.conn.pending().len()), (String::new(), 6 + 256 * 1024));
     talk.conn.push(&chunk, &mut talk.out);
-    assert!(talk.conn.is_done());
+    assert!(talk.conn.is_done() && talk.conn.is_given_up());
     assert_eq!(talk.conn.pending(), b"");
+}
+
+#[test]
+fn a_turn_answers_so_many_requests_and_leaves_the_rest_for_the_next() {
+    let mut talk = Talk::new();
+    let seen = talk.get(0.0, &["/"; 100]);
+    assert_eq!((statuses(&seen).len(), talk.conn.wants()), (32, Wants { read: false, write: true }));
+    let mut answers = 32;
+    while talk.conn.wants().write {
+        let turn = statuses(&talk.resume(0.0)).len();
+        assert!(turn <= 32);
+        answers += turn;
+    }
+    assert_eq!((answers, talk.conn.wants()), (100, Wants { read: true, write: false }));
 }
 
 #[test]
