@@ -131,6 +131,11 @@ impl Capture {
         self.lanes.iter().flatten().any(|lane| lane.stream == stream && lane.output.wants() == Wants::Room)
     }
 
+    /// To be held for those who follow it, see [`Tail::hold`].
+    pub fn tail_mut(&mut self) -> &mut Tail {
+        &mut self.tail
+    }
+
     /// The last captured output; `None` without `--tail`.
     pub fn tail(&self) -> Option<&Tail> {
         self.tail.is_on().then_some(&self.tail)

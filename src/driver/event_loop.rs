@@ -190,6 +190,9 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
             }
         }
         stage.server.expire(now, &stage.epoll, &*machine);
+        for record in stage.server.take_notices() {
+            stage.log(now, &record);
+        }
         if stage.server.requests() != requests {
             machine.on_request(now, stage);
         }

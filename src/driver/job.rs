@@ -455,10 +455,14 @@ impl Job {
         stage: &mut Stage,
         ready: &dyn Fn(Source) -> bool,
     ) -> Option<Duration> {
-        let gather = self.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
-        if let Some(tail) = self.capture.tail() {
-            stage.server.publish_output(now, &stage.epoll, tail);
+        if !stage.server.is_followed() {
+            return self.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
         }
+        // A turn may bring more than the tail keeps.
+        self.capture.tail_mut().hold();
+        let gather = self.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
+        stage.server.publish_output(now, &stage.epoll, self.capture.tail_mut());
+        self.capture.tail_mut().release();
         gather
     }
 

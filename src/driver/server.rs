@@ -14,12 +14,17 @@ use crate::logic::Now;
 use crate::logic::http::conn::Feed;
 use crate::logic::metrics::{Counts, Snapshot};
 use crate::logic::pace::{self, Pace};
+use crate::logic::record::Record;
 use crate::logic::site::{Facts, Page, View};
 use crate::logic::status::Status;
 use crate::logic::tail::{Position, Tail};
 
 /// How long a listener rests when there is no descriptor for the next peer and nobody to close for it.
 const REST: Duration = Duration::from_secs(1);
+
+/// Once it was told that connections are closed to let others in, or that there is no room at all, it is not told again
+/// for so long: who floods us shall not flood the log.
+const TOLD: Duration = Duration::from_secs(60);
 
 /// So many batches are accepted from each queue when kapo closes: what a queue holds.
 const LAST_BATCHES: usize = 64;
@@ -77,6 +82,12 @@ pub struct Server {
     /// How clients come, and how many have in this turn; `None`: no listener was ready.
     pace: Pace,
     arrivals: Option<usize>,
+    /// What /proc and the rest of kapo said in this turn: reading that is what costs, and one packet may hold hundreds
+    /// of requests for it.
+    sampled: Option<(Instant, Snapshot)>,
+    /// What is to be said in the log, and when it was last said that there is no room.
+    notices: Vec<Record>,
+    told: Option<Instant>,
 }
 
 struct Listening {
@@ -115,6 +126,9 @@ impl Server {
             accepted: Vec::new(),
             pace: Pace::new(&pace::ARRIVALS),
             arrivals: None,
+            sampled: None,
+            notices: Vec::new(),
+            told: None,
         }
     }
 
@@ -139,10 +153,7 @@ impl Server {
 
     /// A listener has somebody waiting.
     pub fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, subject: &dyn Subject) {
-        let Some(listening) = usize::try_from(place).ok().and_then(|place| self.listeners.get_mut(place))
-        else {
-            return;
-        };
+        let Some(listening) = listening_at(&mut self.listeners, place) else { return };
         let mut accepted = std::mem::take(&mut self.accepted);
         let verdict = listening.listener.accept(&mut accepted);
         let came = accepted.len();
@@ -151,9 +162,35 @@ impl Server {
         }
         self.accepted = accepted;
         self.arrivals = Some(self.arrivals.unwrap_or(0) + came);
-        // Room is made one by one: for whom else there is none is told again at once.
-        if verdict == Accepted::Broken || (verdict == Accepted::Starved && came == 0 && !self.evict()) {
-            self.rest(now, epoll, place);
+        match verdict {
+            Accepted::Broken => {
+                let address = listening_at(&mut self.listeners, place)
+                    .map(|listening| listening.listener.address().to_owned());
+                let record = Record::error("listens no more").with("address", address.unwrap_or_default());
+                self.notices.push(record);
+                self.rest(now, epoll, place);
+            }
+            // Room is made one by one: for whom else there is none is told again at once.
+            Accepted::Starved if came == 0 => {
+                if !self.evict(now, "no descriptor left") {
+                    self.tell_of_room(now, Record::warn("no descriptor left for a connection"));
+                    self.rest(now, epoll, place);
+                }
+            }
+            Accepted::Starved | Accepted::Drained | Accepted::More => {}
+        }
+    }
+
+    /// What is to be said in the log, since this was asked last.
+    pub fn take_notices(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// That there is no room, unless that was said a moment ago.
+    fn tell_of_room(&mut self, now: Now, record: Record) {
+        if self.told.is_none_or(|at| now.mono.saturating_duration_since(at) >= TOLD) {
+            self.told = Some(now.mono);
+            self.notices.push(record);
         }
     }
 
@@ -165,8 +202,7 @@ impl Server {
     }
 
     fn rest(&mut self, now: Now, epoll: &Epoll, place: u32) {
-        let listening = usize::try_from(place).ok().and_then(|place| self.listeners.get_mut(place));
-        if let Some(listening) = listening {
+        if let Some(listening) = listening_at(&mut self.listeners, place) {
             let _ = epoll.modify(&listening.listener, Source::Listener(place), EventFlags::empty());
             listening.resting = now.mono.checked_add(REST);
         }
@@ -176,7 +212,7 @@ impl Server {
     /// request is often there already, and whoever asks once and closes never costs a registration.
     pub fn admit(&mut self, now: Now, epoll: &Epoll, socket: OwnedFd, given: bool, subject: &dyn Subject) {
         if self.connections() >= self.limit {
-            self.evict();
+            self.evict(now, "--max-connections reached");
         }
         self.tenants = self.tenants.wrapping_add(1) & TENANTS;
         let entry = Entry {
@@ -218,18 +254,21 @@ impl Server {
         what: impl FnOnce(&mut Connection, Now, &mut Buffers, &mut dyn crate::logic::http::Site) -> Fate,
     ) {
         let connections = self.connections();
-        let Some(Some(entry)) = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place)) else {
-            return;
-        };
+        let Some(entry) = entry_at(&mut self.slots, slot) else { return };
         let before = self.counts.total();
         let tail = subject.tail();
         let contents = |stream| tail.map(|tail| tail.contents(stream)).unwrap_or_default();
+        let sampled = &mut self.sampled;
+        let mut sample = || match sampled {
+            Some((at, snapshot)) if *at == now.mono => Snapshot { connections, ..snapshot.clone() },
+            _ => sampled.insert((now.mono, subject.snapshot(connections))).1.clone(),
+        };
         let mut view = View {
             page: &self.page,
             counts: &mut self.counts,
             argv0: &self.argv0,
             tail: tail.is_some().then_some(&contents),
-            sample: &mut || subject.snapshot(connections),
+            sample: &mut sample,
         };
         let fate = what(&mut entry.connection, now, &mut self.buffers, &mut view);
         entry.served |= self.counts.total() != before;
@@ -244,8 +283,7 @@ impl Server {
     /// After anything was done with a connection: registration, timer, and whether a change of state concerns it; or
     /// its end.
     fn settle(&mut self, epoll: &Epoll, slot: u32, fate: Fate) {
-        let place = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place));
-        let Some(entry) = place.and_then(Option::as_mut) else { return };
+        let Some(entry) = entry_at(&mut self.slots, slot) else { return };
         let key = Key { slot, tenant: entry.tenant };
         let token = Source::Connection(key).token();
         if fate == Fate::Gone || entry.connection.register(epoll.as_fd(), token).is_err() {
@@ -288,10 +326,13 @@ impl Server {
     }
 
     /// Closes the one that has the least to lose. False: there is none.
-    fn evict(&mut self) -> bool {
+    fn evict(&mut self, now: Now, why: &str) -> bool {
         let all = self.slots.iter().zip(0..).filter_map(|(entry, slot)| Some((entry.as_ref()?, slot)));
         let Some((_, slot)) = all.min_by_key(|(entry, _)| entry.connection.rank()) else { return false };
         self.drop_slot(slot);
+        self.counts.evicted();
+        let record = Record::warn("closing connections to let new ones in").with("why", why);
+        self.tell_of_room(now, record.with("open", self.connections()));
         true
     }
 
@@ -319,14 +360,15 @@ impl Server {
         }
     }
 
+    /// Whether anybody follows the captured output.
+    pub fn is_followed(&self) -> bool {
+        self.concerned > 0 && self.slots.iter().flatten().any(|entry| entry.followed.is_some())
+    }
+
     /// Sends on what was captured since the last time to those who follow it.
     pub fn publish_output(&mut self, now: Now, epoll: &Epoll, tail: &Tail) {
-        if self.concerned == 0 {
-            return;
-        }
         for slot in self.all_slots() {
-            let place = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place));
-            let Some(entry) = place.and_then(Option::as_mut) else { continue };
+            let Some(entry) = entry_at(&mut self.slots, slot) else { continue };
             let (Some(Feed::Logs(stream)), Some(position)) = (entry.connection.feed(), entry.followed) else {
                 continue;
             };
@@ -339,8 +381,7 @@ impl Server {
     }
 
     fn push(&mut self, now: Now, epoll: &Epoll, slot: u32, bytes: &[u8]) {
-        let place = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place));
-        let Some(entry) = place.and_then(Option::as_mut) else { return };
+        let Some(entry) = entry_at(&mut self.slots, slot) else { return };
         let fate = entry.connection.push(now, bytes, &mut self.buffers);
         self.settle(epoll, slot, fate);
     }
@@ -365,8 +406,7 @@ impl Server {
             }
         }
         for place in 0..u32::try_from(self.listeners.len()).unwrap_or(u32::MAX) {
-            let listening = usize::try_from(place).ok().and_then(|place| self.listeners.get_mut(place));
-            if let Some(listening) = listening
+            if let Some(listening) = listening_at(&mut self.listeners, place)
                 && listening.resting.is_some_and(|until| until <= now.mono)
             {
                 listening.resting = None;
@@ -450,4 +490,14 @@ impl Server {
     fn all_slots(&self) -> std::ops::Range<u32> {
         0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
+}
+
+// Not methods of the server: what they lend is used beside its other parts.
+
+fn entry_at(slots: &mut [Option<Entry>], slot: u32) -> Option<&mut Entry> {
+    usize::try_from(slot).ok().and_then(|place| slots.get_mut(place)).and_then(Option::as_mut)
+}
+
+fn listening_at(listeners: &mut [Listening], place: u32) -> Option<&mut Listening> {
+    usize::try_from(place).ok().and_then(|place| listeners.get_mut(place))
 }

@@ -109,6 +109,7 @@ pub struct Counts {
     refused: [u64; REFUSALS.len()],
     /// The sum of all: it is asked for around each request.
     total: u64,
+    evicted: u64,
 }
 
 impl Counts {
@@ -128,6 +129,11 @@ impl Counts {
             *n += 1;
             self.total += 1;
         }
+    }
+
+    /// A connection was closed to make room for another one.
+    pub fn evicted(&mut self) {
+        self.evicted += 1;
     }
 
     /// All requests.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::http::query::{parameter, seconds};
+use super::http::query::{decoded, parameter, seconds};
 use super::http::request::ALLOW;
 use super::http::response::Reply;
 use super::http::routes::Route;
@@ -261,15 +261,16 @@ impl View<'_> {
     }
 
     fn logs(&self, query: Option<&str>) -> Answer<'static> {
-        let stream = match parameter(query, "stream") {
-            None | Some("") => None,
-            Some("stdout") => Some(Stream::Stdout),
-            Some("stderr") => Some(Stream::Stderr),
+        let value = |name| parameter(query, name).map(|text| decoded(text).collect::<Vec<u8>>());
+        let stream = match value("stream").as_deref() {
+            None | Some(b"") => None,
+            Some(b"stdout") => Some(Stream::Stdout),
+            Some(b"stderr") => Some(Stream::Stderr),
             Some(_) => return refuse("stream is stdout or stderr\n"),
         };
-        let follow = match parameter(query, "follow") {
-            Some("" | "1" | "true") => true,
-            None | Some("0" | "false") => false,
+        let follow = match value("follow").as_deref() {
+            Some(b"" | b"1" | b"true") => true,
+            None | Some(b"0" | b"false") => false,
             Some(_) => return refuse("follow is 1 or 0\n"),
         };
         let contents = self.tail.map(|tail| tail(stream)).unwrap_or_default();

@@ -17,6 +17,8 @@ pub struct Tail {
     runs: VecDeque<Run>,
     /// Where `bytes` begins, counted from the first byte ever.
     start: Position,
+    /// From here on nothing is let go.
+    held: Option<Position>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,7 @@ const fn most_runs(capacity: usize) -> usize {
 impl Tail {
     /// Keeps the last `capacity` bytes; with 0 nothing is ever kept.
     pub fn new(capacity: usize) -> Tail {
-        Tail { capacity, bytes: VecDeque::new(), runs: VecDeque::new(), start: 0 }
+        Tail { capacity, bytes: VecDeque::new(), runs: VecDeque::new(), start: 0, held: None }
     }
 
     /// Whether anything is ever kept.
@@ -49,7 +51,7 @@ impl Tail {
         if self.bytes.capacity() == 0 {
             self.bytes.reserve_exact(self.capacity);
         }
-        let skipped = bytes.len().saturating_sub(self.capacity);
+        let skipped = if self.held.is_some() { 0 } else { bytes.len().saturating_sub(self.capacity) };
         let kept = bytes.get(skipped..).unwrap_or_default();
         self.forget((self.bytes.len() + kept.len()).saturating_sub(self.capacity));
         // Whatever is skipped pushed all else out before it.
@@ -59,7 +61,27 @@ impl Tail {
             Some(run) if run.stream == stream => run.length += kept.len(),
             _ => self.runs.push_back(Run { stream, length: kept.len() }),
         }
-        while self.runs.len() > most_runs(self.capacity) {
+        self.limit_runs();
+    }
+
+    /// Lets nothing go that comes from now on, until [`Tail::release`]: those who follow are shown it in between. What
+    /// comes meanwhile must be bounded otherwise.
+    pub fn hold(&mut self) {
+        self.held = Some(self.end());
+    }
+
+    /// Keeps no more than the last bytes again.
+    pub fn release(&mut self) {
+        self.held = None;
+        self.forget(self.bytes.len().saturating_sub(self.capacity));
+        self.limit_runs();
+        if self.bytes.capacity() > 2 * self.capacity {
+            self.bytes.shrink_to(self.capacity);
+        }
+    }
+
+    fn limit_runs(&mut self) {
+        while self.held.is_none() && self.runs.len() > most_runs(self.capacity) {
             let oldest = self.runs.front().map_or(0, |run| run.length);
             self.forget(oldest);
         }
@@ -131,8 +153,10 @@ impl Tail {
         out.extend_from_slice(back.get(from.max(split) - split..to.max(split) - split).unwrap_or_default());
     }
 
-    /// Drops the oldest bytes.
+    /// Drops the oldest bytes, as far as they are not held.
     fn forget(&mut self, count: usize) {
+        let free = self.held.map_or(u64::MAX, |held| held.saturating_sub(self.start));
+        let count = count.min(usize::try_from(free).unwrap_or(usize::MAX));
         self.bytes.drain(..count);
         self.start += count as u64;
         let mut left = count;
@@ -166,6 +190,28 @@ mod tests {
         assert_eq!(tail.contents(None), b"a\nb\nc\nd\n");
         assert_eq!(tail.contents(Some(Stdout)), b"a\nc\nd\n");
         assert_eq!(tail.contents(Some(Stderr)), b"b\n");
+    }
+
+    #[test]
+    fn what_comes_while_it_is_held_is_there_for_those_who_follow_and_gone_afterwards() {
+        let mut tail = tail(10, &[(Stdout, "before")]);
+        let position = tail.end();
+        tail.hold();
+        let mut all = Vec::new();
+        for n in 0..200 {
+            let (stream, line) = (if n % 2 == 0 { Stdout } else { Stderr }, format!("line {n}\n"));
+            tail.push(stream, line.as_bytes());
+            all.extend_from_slice(line.as_bytes());
+        }
+        tail.push(Stdout, &[b'x'; 1_000]);
+        all.extend_from_slice(&[b'x'; 1_000]);
+        assert_eq!(tail.since(position, None), (all, tail.end()));
+        let end = tail.end();
+        tail.release();
+        assert_eq!((tail.contents(None), tail.end()), (vec![b'x'; 10], end));
+        assert!(tail.bytes.capacity() <= 20 && tail.runs.len() == 1);
+        tail.push(Stderr, b"after");
+        assert_eq!(tail.contents(None), b"xxxxxafter");
     }
 
     #[test]

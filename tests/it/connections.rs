@@ -79,6 +79,13 @@ fn unfinished_requests_make_room_before_idle_connections() {
     }
     idle.write_all(&get("/livez")).unwrap();
     assert_eq!(one_answer(&mut idle).status, 200, "the idle one is still there");
+    // 4 may be open: the 20 unfinished ones and 20 checks could not all be.
+    let metrics = kapo.get("/metrics").body;
+    let evicted = metrics.lines().find_map(|line| line.strip_prefix("kapo_http_connections_evicted_total "));
+    assert!((18..40).contains(&evicted.unwrap().parse::<u32>().unwrap()), "{evicted:?}");
+    let told =
+        "level=warn msg=\"closing connections to let new ones in\" why=\"--max-connections reached\" open=3";
+    assert_eq!(kapo.stderr().matches(told).count(), 1, "{}", kapo.stderr());
 }
 
 #[test]

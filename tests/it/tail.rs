@@ -146,6 +146,22 @@ fn a_follower_who_keeps_up_misses_nothing() {
 }
 
 #[test]
+fn a_follower_is_sent_all_of_it_also_where_the_tail_keeps_little() {
+    let script = "read line <\"$0\"; head -c 200000 /dev/zero | tr '\\0' x; echo; head -c 100000 /dev/zero | tr '\\0' y >&2;
+        echo last; exec sleep 60";
+    let folder = TempDir::new().unwrap();
+    let gate = folder.path().join("gate");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &gate, rustix::fs::Mode::RWXU).unwrap();
+    let kapo = Kapo::start(["-SE", "--tail", "4096", "run", "sh", "-c", script, gate.to_str().unwrap()]);
+    let mut stream = follow(&kapo, "&stream=stdout");
+    let reader = std::thread::spawn(move || read_until(&mut stream, "last\n"));
+    std::fs::File::options().write(true).open(&gate).unwrap().write_all(b"go\n").unwrap();
+    let came = reader.join().unwrap();
+    assert!(came == "x".repeat(200_000) + "\nlast\n", "{} bytes came", came.len());
+    assert!(logs(&kapo, "").len() <= 4096);
+}
+
+#[test]
 fn a_follower_who_does_not_read_is_dropped_and_delays_nobody() {
     let (reader, ours) = pipe();
     let came = read_all(reader);
@@ -168,9 +184,10 @@ fn a_follower_who_does_not_read_is_dropped_and_delays_nobody() {
     let mut slow = follow(&kapo, "");
     std::fs::File::options().write(true).open(&gate).unwrap().write_all(b"go\n").unwrap();
     kapo.wait_for("all has passed", |kapo| captured(kapo, "stdout") == 30_000_000);
-    // All that lies in the socket, and then the end, long before the command's.
+    // A reset, long before the command's end: what it has is not all there is.
     let mut taken = Vec::new();
-    let _ = slow.read_to_end(&mut taken);
+    let error = slow.read_to_end(&mut taken).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     assert!(taken.len() < 30_000_000, "{} bytes waited for it", taken.len());
     assert_eq!(kapo.status()["Status"], "running");
     kapo.signal(15);

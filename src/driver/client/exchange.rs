@@ -16,11 +16,13 @@ use crate::target::{Peer, Target};
 
 /// A head longer than this is no answer of a kapo, nor is a body worth reading further.
 const MOST: usize = 64 << 10;
+/// The most fields in a head, as many as kapo itself takes.
+const FIELDS: usize = 128;
 
 /// What of an answer is of interest.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// 200 to 999.
+    /// 200 to 599, or what somebody made up above.
     pub status: u16,
     /// The field Kapo-Exit-Code.
     pub kapo_exit_code: Option<u8>,
@@ -62,7 +64,8 @@ impl Deadline {
     }
 }
 
-/// Sends `GET` and reads the answer; its body only when `body` is set.
+/// Sends `GET` and reads the answer; the body only when `body` is set and the answer is a failure, whose reason it is, and
+/// no longer than there is time.
 pub fn exchange(target: &Target, timeout: Option<Duration>, body: bool) -> Result<Answer, Failure> {
     // A moment beyond the clock's range is never.
     let deadline = Deadline(timeout.and_then(|timeout| clock::now().0.checked_add(timeout)));
@@ -80,34 +83,36 @@ pub fn exchange(target: &Target, timeout: Option<Duration>, body: bool) -> Resul
     // The answer may have come already where the request is not taken to its end.
     let sent = stream.write_all(request.as_bytes());
     let mut text = Vec::new();
-    loop {
+    let late = loop {
         match parse(&text) {
             Err(Malformed) => return Err(Failure::Other(format!("no HTTP answer from {peer}"))),
-            Ok(Some((answer, length)))
-                if !body || length.is_some_and(|length| answer.body.len() >= length) =>
-            {
-                return Ok(answer);
+            Ok(Some((answer, length))) => {
+                let whole = length.is_some_and(|length| answer.body.len() >= length) || text.len() > MOST;
+                if !body || whole || (200..300).contains(&answer.status) {
+                    return Ok(answer);
+                }
             }
-            Ok(_) if text.len() > MOST => break,
-            Ok(_) => {}
+            Ok(None) if text.len() > MOST => {
+                return Err(Failure::Other(format!("the head of {peer}'s answer has no end")));
+            }
+            Ok(None) => {}
         }
-        stream.limit(deadline)?;
+        if let Err(late) = stream.limit(deadline) {
+            break late;
+        }
         let mut buffer = [0; 2_048];
         match stream.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => break Failure::Other(format!("{peer} closed the connection without an answer")),
             Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if text.is_empty() => return Err(failed(error)),
-            Err(error) => match failed(error) {
-                Failure::TimedOut => return Err(Failure::TimedOut),
-                Failure::Other(_) => break,
-            },
+            Err(error) => break failed(error),
         }
-    }
+    };
     match (parse(&text), sent) {
+        // What came of a failure's reason is better than none.
         (Ok(Some((answer, _))), _) => Ok(answer),
         (_, Err(error)) => Err(failed(error)),
-        _ => Err(Failure::Other(format!("{peer} closed the connection without an answer"))),
+        _ => Err(late),
     }
 }
 
@@ -117,12 +122,15 @@ struct Malformed;
 fn parse(text: &[u8]) -> Result<Option<(Answer, Option<usize>)>, Malformed> {
     let mut rest = text;
     loop {
-        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS];
         let mut head = httparse::Response::new(&mut fields);
         let Ok(parsed) = head.parse(rest) else { return Err(Malformed) };
         let httparse::Status::Complete(end) = parsed else { return Ok(None) };
         let status = head.code.ok_or(Malformed)?;
         let body = rest.get(end..).unwrap_or_default();
+        if status < 100 {
+            return Err(Malformed);
+        }
         // An interim answer; the final one follows (RFC 9110, 15.2).
         if (100..200).contains(&status) {
             rest = body;

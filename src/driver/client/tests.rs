@@ -65,7 +65,7 @@ fn answer(status: u16, kapo_exit_code: Option<u8>, body: &str) -> Result<Answer,
 #[test]
 fn an_answer_is_read_to_the_end_of_its_body() {
     for (text, held, expected) in [
-        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true, answer(200, None, "ok")),
+        ("HTTP/1.1 503 No\r\nContent-Length: 3\r\n\r\nwhy", true, answer(503, None, "why")),
         ("HTTP/1.1 503 Service Unavailable\r\n\r\nwhy\nmore", false, answer(503, None, "why\nmore")),
         ("HTTP/1.0 204 No Content\r\n\r\n", true, answer(204, None, "")),
         (
@@ -91,6 +91,19 @@ fn an_answer_is_read_to_the_end_of_its_body() {
 }
 
 #[test]
+fn a_success_needs_no_body_and_a_reason_that_stays_out_is_not_waited_for() {
+    let ask_briefly = |text| {
+        let (port, server) = server(text, true);
+        let all = Interface::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let result = ask(&config(all, port), None, "/readyz", Some(SHORT), true);
+        server.join().unwrap();
+        result
+    };
+    assert_eq!(ask_briefly("HTTP/1.1 200 OK\r\n\r\n"), answer(200, None, ""));
+    assert_eq!(ask_briefly("HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\nwhy"), answer(503, None, "why"));
+}
+
+#[test]
 fn what_is_no_answer_is_told_apart() {
     let closed = |result: Result<Answer, Failure>| match result {
         Err(Failure::Other(line)) => line.split_once(' ').unwrap().1.to_owned(),
@@ -99,6 +112,12 @@ fn what_is_no_answer_is_told_apart() {
     assert_eq!(closed(asked("", false, true)), "closed the connection without an answer");
     assert_eq!(closed(asked("HTTP/1.1 200", false, true)), "closed the connection without an answer");
     assert!(closed(asked("SSH-2.0-OpenSSH_9.2\r\n", false, true)).starts_with("HTTP answer from 127.0.0.1:"));
+    assert!(closed(asked("HTTP/1.1 099 No\r\n\r\n", false, true)).starts_with("HTTP answer from"));
+    let endless = "HTTP/1.1 200 OK\r\nX: ".to_owned() + &"x".repeat(70_000);
+    let line = closed(asked(endless.leak(), true, true));
+    assert!(line.starts_with("head of 127.0.0.1:") && line.ends_with("'s answer has no end"), "{line}");
+    let many = "HTTP/1.1 200 OK\r\n".to_owned() + &"X: y\r\n".repeat(128) + "\r\n";
+    assert_eq!(asked(many.leak(), true, true), answer(200, None, ""));
     assert_eq!(asked("", true, false), Err(Failure::TimedOut));
     assert_eq!(asked("HTTP/1.1 200 OK\r\n", true, false), Err(Failure::TimedOut));
 }

@@ -5,7 +5,7 @@
 
 use memchr::memchr;
 
-use super::request::Refusal;
+use super::request::{Refusal, bad};
 
 /// The longest request line, its CRLF not counted.
 pub const LINE_LIMIT: usize = 8 * 1024;
@@ -52,10 +52,6 @@ pub enum Found {
     Head(usize),
     /// No continuation makes this a request.
     Refused(Refusal),
-}
-
-const fn bad(why: &'static str) -> Refusal {
-    Refusal { status: 400, why }
 }
 
 impl Search {

@@ -73,7 +73,8 @@ const REGISTERED: [&str; 37] = [
     "VERSION-CONTROL",
 ];
 
-const fn bad(why: &'static str) -> Refusal {
+/// Malformed.
+pub const fn bad(why: &'static str) -> Refusal {
     Refusal { status: 400, why }
 }
 
@@ -134,13 +135,12 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Keeps a head and what it means.
+    /// Keeps a head and what it means, where it can be kept: an odd client does not push the others out.
     pub fn learn(&mut self, head: &[u8], parsed: &Parsed<'_>) {
-        if self.known.len() < KNOWN_MOST {
-            self.known.push(Known::default());
-        }
-        if let Some(known) = self.known.get_mut(self.oldest) {
-            known.learn(head, parsed);
+        let Some(known) = Known::of(head, parsed) else { return };
+        match self.known.get_mut(self.oldest) {
+            Some(oldest) => *oldest = known,
+            None => self.known.push(known),
         }
         self.oldest = (self.oldest + 1) % KNOWN_MOST;
     }
@@ -151,15 +151,15 @@ impl Memory {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     head: String,
-    method: Option<Method>,
+    method: Method,
     path: Place,
     query: Option<Place>,
     accept: Place,
     last_event_id: Place,
-    persist: Option<Persist>,
+    persist: Persist,
     body: bool,
 }
 
@@ -167,8 +167,8 @@ struct Known {
 type Place = (u16, u16);
 
 impl Known {
-    /// Keeps this one in place of the one before; nothing, if it cannot be kept.
-    fn learn(&mut self, head: &[u8], parsed: &Parsed<'_>) {
+    /// `None`: it cannot be kept.
+    fn of(head: &[u8], parsed: &Parsed<'_>) -> Option<Known> {
         // A part that does not lie in the head, as the path of a target without one, has no place there.
         let place = |part: &str| {
             if part.is_empty() {
@@ -178,29 +178,28 @@ impl Known {
             let to = from.checked_add(part.len()).filter(|to| *to <= head.len())?;
             Some((u16::try_from(from).ok()?, u16::try_from(to).ok()?))
         };
-        self.method = None;
-        self.head.clear();
-        let request = &parsed.request;
-        let places = (place(request.path), place(request.accept), place(request.last_event_id));
-        let query = request.query.map(place);
-        let (Ok(text), (Some(path), Some(accept), Some(id))) = (std::str::from_utf8(head), places) else {
-            return;
-        };
-        if head.len() > KNOWN_LIMIT || query == Some(None) {
-            return;
-        }
-        self.head.push_str(text);
-        (self.path, self.query, self.accept, self.last_event_id) = (path, query.flatten(), accept, id);
-        (self.method, self.persist, self.body) = (Some(request.method), Some(parsed.persist), parsed.body);
+        let Parsed { request, persist, body } = *parsed;
+        Some(Known {
+            head: str::from_utf8(head).ok().filter(|head| head.len() <= KNOWN_LIMIT)?.to_owned(),
+            method: request.method,
+            path: place(request.path)?,
+            query: match request.query {
+                Some(query) => Some(place(query)?),
+                None => None,
+            },
+            accept: place(request.accept)?,
+            last_event_id: place(request.last_event_id)?,
+            persist,
+            body,
+        })
     }
 
     fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
-        let (method, persist) = (self.method?, self.persist?);
         if !same(bytes.get(..self.head.len())?, self.head.as_bytes()) {
             return None;
         }
         let request = Request {
-            method,
+            method: self.method,
             path: self.part(self.path)?,
             query: match self.query {
                 Some(query) => Some(self.part(query)?),
@@ -209,7 +208,7 @@ impl Known {
             accept: self.part(self.accept)?,
             last_event_id: self.part(self.last_event_id)?,
         };
-        Some((Parsed { request, persist, body: self.body }, self.head.len()))
+        Some((Parsed { request, persist: self.persist, body: self.body }, self.head.len()))
     }
 
     fn part(&self, (from, to): Place) -> Option<&str> {
@@ -240,13 +239,18 @@ impl<'a> Fields<'a> {
     fn read(raw: &[httparse::Header<'a>], minor: u8) -> Result<Fields<'a>, Refusal> {
         let mut fields = Fields::default();
         let (mut host, mut length) = (None, None);
-        let mut codings = Codings::default();
+        let (mut codings, mut accepts) = (Codings::default(), false);
         for field in raw {
             // The length tells most names apart, so a field costs few comparisons.
             let is = |name: &str| field.name.eq_ignore_ascii_case(name);
             match field.name.len() {
                 4 if is("Host") => once(&mut host, field.value, "more than one Host field")?,
-                6 if is("Accept") && fields.accept.is_empty() => fields.accept = text(field.value),
+                // Several would be one list (RFC 9110, section 5.3), which is not in one piece; who sends them gets
+                // what is always acceptable.
+                6 if is("Accept") => {
+                    fields.accept = if accepts { "" } else { text(field.value) };
+                    accepts = true;
+                }
                 10 if is("Connection") => {
                     for option in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                         fields.close |= option.eq_ignore_ascii_case(b"close");
@@ -275,7 +279,9 @@ impl<'a> Fields<'a> {
             if length.is_some() {
                 return Err(bad("Content-Length beside Transfer-Encoding"));
             }
-            codings.judge()?;
+            if codings.unknown {
+                return Err(Refusal { status: 501, why: "the transfer coding is unknown" });
+            }
             fields.body = true;
         }
         if let Some(length) = length {
@@ -330,13 +336,6 @@ impl Codings {
             }
         }
         Ok(())
-    }
-
-    fn judge(&self) -> Result<(), Refusal> {
-        match self.unknown {
-            true => Err(Refusal { status: 501, why: "the transfer coding is unknown" }),
-            false => Ok(()),
-        }
     }
 }
 
@@ -474,5 +473,11 @@ mod tests {
             let known = (0..10).filter(|n| memory.at_the_start_of(&head(*n)).is_some()).collect::<Vec<_>>();
             assert_eq!(known, (n.saturating_sub(3)..=n).collect::<Vec<_>>());
         }
+        // One that cannot be kept takes nobody's place.
+        let odd = b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n";
+        for _ in 0..10 {
+            memory.learn(odd, &parse(odd).unwrap());
+        }
+        assert!((6..10).all(|n| memory.at_the_start_of(&head(n)).is_some()));
     }
 }

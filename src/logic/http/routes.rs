@@ -62,7 +62,8 @@ pub const ROUTES: [Row; 10] = [
 ];
 
 impl Route {
-    /// What a path asks for; percent-encoded letters are the letters themselves (RFC 3986, 6.2.2.2). Without a
+    /// What a path asks for. Percent-encoded bytes stand for themselves: no path has a `/` that is none, so there is
+    /// nothing that `%2F` could mean instead (RFC 3986, section 6.2.2.2, asks for it with letters alone). Without a
     /// tail /logs is a path like any other.
     pub fn of(path: &str, tail: bool) -> Route {
         let plain = !path.as_bytes().contains(&b'%');

@@ -102,7 +102,7 @@ const fn counter(
 }
 
 /// All of them, in the order in which they are shown.
-pub const FAMILIES: [Family; 27] = [
+pub const FAMILIES: [Family; 28] = [
     gauge(
         "kapo_child_up",
         "Whether the command runs; in watch mode, whether a process matches.",
@@ -182,6 +182,12 @@ pub const FAMILIES: [Family; 27] = [
     gauge("kapo_http_connections", "Open connections.", |s, _, out| {
         one(out, u64::try_from(s.connections).ok());
     }),
+    counter(
+        "kapo_http_connections_evicted",
+        &[],
+        "Connections closed to let another one in, at --max-connections or out of descriptors.",
+        |_, counts, out| one(out, Some(counts.evicted)),
+    ),
     Family {
         name: "kapo_build",
         kind: Kind::Info,

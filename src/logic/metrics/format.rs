@@ -29,7 +29,7 @@ impl Format {
                 }
             }
             let exact = if name.eq_ignore_ascii_case("text/plain") && version.is_none_or(|v| v == "0.0.4") {
-                3
+                3 + u8::from(version.is_some())
             } else if name.eq_ignore_ascii_case("text/*") {
                 2
             } else {

@@ -120,6 +120,7 @@ fn what_is_not_known_is_not_shown_at_all() {
             "kapo_child_ready gauge",
             "kapo_http_requests_total counter",
             "kapo_http_connections gauge",
+            "kapo_http_connections_evicted_total counter",
             "kapo_build_info gauge",
             "process_start_time_seconds gauge",
         ]
@@ -159,6 +160,9 @@ fn accept_decides_which_format_is_sent() {
         ("application/openmetrics-text;q=0.5,application/json", OpenMetrics),
         ("application/openmetrics-text;q=NaN", Text),
         ("application/json,text/html", Text),
+        // The most exact range counts, wherever it stands.
+        ("text/plain;q=0.2, text/plain;version=0.0.4;q=0.9, application/openmetrics-text;q=0.5", Text),
+        ("text/plain;version=0.0.4;q=0.9, text/plain;q=0.2, application/openmetrics-text;q=0.5", Text),
         // Prometheus 2.42 and 3.0.
         (
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\

@@ -247,6 +247,7 @@ fn logs_come_whole_or_as_a_stream() {
         ("/logs?follow=1&stream=stdout", "Logs(Some(Stdout)) stdout"),
         ("/logs?follow", "Logs(None) both"),
         ("/logs?follow=0", "200 both"),
+        ("/logs?stream=std%6fut&follow=%31", "Logs(Some(Stdout)) stdout"),
         ("/logs?stream=stdin", "400 stream is stdout or stderr\n"),
         ("/logs?follow=2", "400 follow is 1 or 0\n"),
     ] {

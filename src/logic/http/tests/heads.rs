@@ -296,4 +296,7 @@ fn the_fields_that_answers_depend_on_are_handed_over() {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nACCEPT: text/*;q=0.5, */*\r\nLast-event-id: 7\r\n\r\n";
     let parsed = crate::logic::http::request::parse(head).unwrap();
     assert_eq!((parsed.request.accept, parsed.request.last_event_id), ("text/*;q=0.5, */*", "7"));
+    // Two are one list, of which neither half counts alone.
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: a/b\r\nAccept: c/d\r\n\r\n";
+    assert_eq!(crate::logic::http::request::parse(head).unwrap().request.accept, "");
 }
