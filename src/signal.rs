@@ -38,6 +38,7 @@ impl Signal {
     pub const SEGV: Signal = Signal(11);
     pub const USR2: Signal = Signal(12);
     pub const PIPE: Signal = Signal(13);
+    pub const ALRM: Signal = Signal(14);
     pub const TERM: Signal = Signal(15);
     pub const CHLD: Signal = Signal(17);
     pub const CONT: Signal = Signal(18);

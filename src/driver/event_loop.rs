@@ -171,14 +171,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
         sources().for_each(|source| ready.add(source));
         let requests = stage.server.requests();
         if ready.has(Source::Signals) {
-            let mut taken = Vec::new();
-            let child = signals.read(|signal, sender| taken.push((signal, sender)));
-            for (signal, sender) in taken {
-                machine.on_signal(now, signal, sender, stage);
-            }
-            if child {
-                machine.on_child(now, stage);
-            }
+            take_signals(now, machine, signals, stage);
         }
         machine.on_sources(now, ready, stage);
         for source in sources() {
@@ -202,6 +195,18 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
         if let Some(code) = stage.exit {
             return code;
         }
+    }
+}
+
+/// Hands all signals that are pending to the machine.
+pub fn take_signals(now: Now, machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) {
+    let mut taken = Vec::new();
+    let child = signals.read(|signal, sender| taken.push((signal, sender)));
+    for (signal, sender) in taken {
+        machine.on_signal(now, signal, sender, stage);
+    }
+    if child {
+        machine.on_child(now, stage);
     }
 }
 

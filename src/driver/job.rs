@@ -136,7 +136,8 @@ impl Job {
             mask: beginning.signals.inherited_mask,
             ignore_chld: beginning.signals.chld_was_ignored,
             open_files: beginning.open_files,
-            reaping: false,
+            // Whoever was executed as kapo may have left children that had ended before.
+            reaping: true,
             orphans: 0,
             sampler: RefCell::default(),
             started: beginning.now.wall,

@@ -88,6 +88,8 @@ fn run_job(
     if let Some(signal) = orphaned {
         job.orphaned(now, signal, &mut stage);
     }
+    // A stop signal that has come by now must prevent the start.
+    event_loop::take_signals(now, &mut job, &signals, &mut stage);
     job.handle(now, Event::Start, &mut stage);
     // After the start, so that whoever made us start finds the command running.
     stage.admit(now, given, &job);

@@ -26,6 +26,8 @@ const UNSET: [&str; 7] = [
 #[derive(Debug)]
 pub struct Program {
     paths: Vec<CString>,
+    /// PATH was searched for them.
+    searched: bool,
     arguments: Vec<CString>,
     /// Where kapo was started, once kapo itself is elsewhere.
     directory: Option<CString>,
@@ -70,7 +72,7 @@ impl Program {
             };
             path.as_bytes().split(|b| *b == b':').map(in_folder).collect::<Result<_, _>>()?
         };
-        Ok(Program { paths, arguments: words?, directory: None })
+        Ok(Program { paths, searched: !name.contains(&b'/'), arguments: words?, directory: None })
     }
 
     /// From now on it is started in `directory`, as kapo has left it.
@@ -97,11 +99,12 @@ impl Program {
         })
     }
 
-    /// Starts it; its pid once it has been executed, else which step failed and with what errno. What the search
-    /// through PATH has met is one errno in the end, as with execvp(3).
+    /// Starts it; its pid once it has been executed, else which step failed and with what errno. What a search through
+    /// PATH has met is one errno in the end, as with execvp(3).
     pub fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::Failure> {
         spawn::spawn(&spawn::Program {
             paths: &self.paths,
+            searched: self.searched,
             arguments: &self.arguments,
             unset: &UNSET,
             set: start.set,

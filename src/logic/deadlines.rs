@@ -57,11 +57,10 @@ impl Deadlines {
         self.0.iter().flatten().min().copied()
     }
 
-    /// Takes one that is due, the order being that of the enum.
-    pub fn take_due(&mut self, now: Instant) -> Option<Deadline> {
+    /// Takes one that is due, and for how long it has been, the order being that of the enum.
+    pub fn take_due(&mut self, now: Instant) -> Option<(Deadline, Duration)> {
         let (which, slot) = ALL.iter().zip(&mut self.0).find(|(_, at)| at.is_some_and(|at| at <= now))?;
-        *slot = None;
-        Some(*which)
+        Some((*which, now.saturating_duration_since(slot.take()?)))
     }
 }
 
@@ -79,7 +78,8 @@ mod tests {
         deadlines.set(Deadline::Start, start, Duration::MAX);
         assert_eq!(deadlines.next(), Some(start + Duration::from_secs(5)));
         assert_eq!(deadlines.take_due(start), None);
-        assert_eq!(deadlines.take_due(start + Duration::from_secs(5)), Some(Deadline::Kill));
+        let due = deadlines.take_due(start + Duration::from_secs(6));
+        assert_eq!(due, Some((Deadline::Kill, Duration::from_secs(1))));
         assert_eq!(deadlines.take_due(start + Duration::from_secs(5)), None);
         deadlines.stop(Deadline::Ttl);
         assert_eq!(deadlines.next(), None);

@@ -19,6 +19,8 @@ use super::signal::Mask;
 pub struct Program<'a> {
     /// The files to try, in this order, as execvp(3) does after its search through PATH.
     pub paths: &'a [CString],
+    /// There was such a search; else the one path was named.
+    pub searched: bool,
     /// argv, the name first.
     pub arguments: &'a [CString],
     /// Names of variables that it does not inherit.
@@ -186,9 +188,12 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
     if program.death_signal != 0 {
         // SAFETY: plain integers.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, program.death_signal) };
-        // The parent may have died before we asked, and then nobody would tell.
+        // The parent may have died before we asked, and then nobody would tell. 0 is a parent outside our PID namespace,
+        // which is kapo where it was started in one that it is not in itself (unshare without --fork): whoever adopts us
+        // inside has another number.
         // SAFETY: getppid has no preconditions.
-        if unsafe { libc::getppid() } != plan.parent {
+        let parent = unsafe { libc::getppid() };
+        if parent != plan.parent && parent != 0 {
             return (Step::Prepare, libc::ESRCH);
         }
     }
@@ -244,13 +249,14 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
             size_of::<Mask>(),
         )
     };
-    // As execvp(3): a file that may not be executed is remembered, and the search goes on.
+    // As execvp(3): a file that may not be executed is remembered, and the search goes on. A path that was named fails
+    // with what is wrong with it.
     let mut errno = libc::ENOENT;
     for path in &plan.paths {
         // SAFETY: strings that end with NUL, and arrays that end with a null pointer.
         unsafe { libc::execve(*path, plan.argv.as_ptr(), plan.envp.as_ptr()) };
         match last_errno() {
-            libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP => {}
+            libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP if program.searched => {}
             libc::EACCES => errno = libc::EACCES,
             other => return (Step::Execute, other),
         }

@@ -77,6 +77,10 @@ fn a_command_that_cannot_be_executed_gives_126() {
         (write("without-x", b"#!/bin/sh\n", 0o644), "Permission denied"),
         (write("no-program", b"\x7fELF, but not really", 0o755), "Exec format error"),
         (write("empty", b"", 0o755), "Exec format error"),
+        // What is wrong with a path that was named is said, and it is not called missing.
+        (format!("{}/below", write("file", b"", 0o644)), "Not a directory"),
+        (link_to_itself(&path("loop")), "Symbolic link loop"),
+        (format!("./{}", "x".repeat(300)), "Filename too long"),
         // The kernel says the same as of a file that is missing.
         (write("script", b"#!/nowhere/sh\n", 0o755), "its interpreter or dynamic loader is missing"),
     ] {
@@ -84,6 +88,19 @@ fn a_command_that_cannot_be_executed_gives_126() {
         assert_eq!(code, Some(126), "{command}: {stderr}");
         assert_eq!(stderr, format!("kapo: cannot execute {command}: {reason}\n"));
     }
+}
+
+fn link_to_itself(path: &str) -> String {
+    std::os::unix::fs::symlink(path, path).unwrap();
+    path.to_owned()
+}
+
+#[test]
+fn a_folder_of_path_that_is_none_is_passed_by() {
+    let mut kapo = kapo_on_a_free_port(["-q", "run", "true"]);
+    kapo.env("PATH", "/etc/passwd");
+    let (code, _, stderr) = run_to_the_end(kapo);
+    assert_eq!(code, Some(127), "{stderr}");
 }
 
 #[test]

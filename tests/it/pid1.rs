@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Kapo, binary, clean, wait_for};
+use crate::harness::{Kapo, binary, clean, run_to_the_end, wait_for};
 
 /// What makes a PID namespace here, if anything does: as root, or in a user namespace.
 fn namespace() -> Option<&'static [&'static str]> {
@@ -65,6 +65,16 @@ fn thousands_of_orphans_are_reaped_while_the_port_answers() {
     assert_eq!(kapo.stderr().lines().count(), 2, "no log line for an orphan");
     drop(writer);
     kapo.expect_exit(9);
+}
+
+#[test]
+fn the_command_may_be_the_first_process_of_a_namespace_that_kapo_is_not_in() {
+    let Some(words) = namespace() else { return };
+    let mut command = clean("unshare");
+    command.args(words.iter().filter(|word| ["--user", "--map-root-user", "--pid"].contains(word)));
+    command.arg(binary()).args(["-p", "0", "-i", "127.0.0.1", "run", "sh", "-c", "echo $$; exit 6"]);
+    let (code, stdout, stderr) = run_to_the_end(command);
+    assert_eq!((code, stdout.as_str()), (Some(6), "1\n"), "{stderr}");
 }
 
 #[test]

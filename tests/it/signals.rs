@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use crate::harness::{
-    Kapo, before_exec, command_name, kapo_after, kapo_on_a_free_port, lives, proc_status, process_state,
-    signal_mask, wait_for,
+    Kapo, before_exec, command_name, kapo_after, kapo_on_a_free_port, lives, now, proc_status, process_state,
+    run_to_the_end, signal_mask, wait_for,
 };
+use crate::tools::Gate;
 
 const HUP: i32 = 1;
 const INT: i32 = 2;
@@ -310,6 +311,47 @@ fn stop_and_continue_hold_for_kapo_and_command() {
     }
 }
 
+/// Stops kapo, has `meanwhile` happen, and lets it go on once `time` has passed for it.
+fn while_kapo_is_stopped(kapo: &Kapo, time: std::time::Duration, meanwhile: impl FnOnce()) {
+    kapo.signal(STOP);
+    wait_for("kapo is stopped", || process_state(kapo.pid()) == Some('T'));
+    let begin = now();
+    meanwhile();
+    wait_for("the time is over", || begin.elapsed() > time);
+    kapo.signal(CONT);
+}
+
+#[test]
+fn what_came_while_kapo_was_stopped_came_before_what_is_due_when_it_goes_on() {
+    let second = std::time::Duration::from_secs(1);
+    let mut gate = Gate::new();
+    let words = ["run", "--ttl", "700ms", "sh", "-c", "read x < \"$0\"; exit 7", gate.path()];
+    let mut kapo = Kapo::start(words);
+    let command = kapo.command_pid();
+    while_kapo_is_stopped(&kapo, second, || {
+        gate.open();
+        wait_for("the command has ended", || process_state(command) == Some('Z'));
+    });
+    kapo.expect_exit(7);
+    // A stop signal, in the pause before the next start.
+    let mut kapo = Kapo::start(["supervise", "--wait", "700ms", "sh", "-c", "exit 3"]);
+    kapo.wait_for_status("it pauses", |status| status["Status"] == "stopped");
+    while_kapo_is_stopped(&kapo, second, || kapo.signal(TERM));
+    kapo.expect_exit(3);
+    assert_eq!(kapo.stderr().matches("msg=\"started\"").count(), 1, "{}", kapo.stderr());
+}
+
+#[test]
+fn a_stop_signal_that_waits_when_kapo_starts_prevents_the_start() {
+    let mut command = kapo_on_a_free_port(["supervise", "--wait", "0", "echo", "started"]);
+    before_exec(&mut command, || {
+        kapo::sys::signal::block_all()?;
+        kapo::sys::signal::send(rustix::process::getpid().as_raw_nonzero().get(), TERM)
+    });
+    let (code, stdout, stderr) = run_to_the_end(command);
+    assert_eq!((code, stdout.as_str()), (Some(128 + TERM), ""), "{stderr}");
+}
+
 #[test]
 fn under_setsid_the_command_is_stopped_all_the_same() {
     let mut kapo = Kapo::start(["run", "--setsid", "sleep", "60"]);
@@ -378,6 +420,15 @@ fn when_kapos_parent_dies_kapo_gets_the_signal_that_was_asked_for() {
     parent.signal(KILL);
     wait_for("kapo and command are gone", || !lives(kapo) && !lives(command));
     assert!(parent.stderr().contains("asked to stop"), "{}", parent.stderr());
+}
+
+#[test]
+fn a_child_that_ended_before_kapo_was_executed_is_reaped() {
+    let preparation = "true & while ! grep -q '^[^)]*) Z' /proc/$!/stat; do :; done; echo $! >&2";
+    let mut kapo = Kapo::launch(kapo_after(preparation, ["run", "sleep", "60"]));
+    kapo.wait_for("kapo has started its command", |kapo| kapo.stderr().contains("msg=\"started\""));
+    let zombie: i32 = kapo.stderr().lines().next().unwrap().parse().unwrap();
+    wait_for("it is reaped", || process_state(zombie).is_none());
 }
 
 #[test]

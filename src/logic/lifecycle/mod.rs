@@ -88,6 +88,12 @@ pub enum Event {
     Closed,
 }
 
+/// So late a deadline is not on a machine that is merely busy: we were stopped.
+const LATE: Duration = Duration::from_millis(100);
+
+/// What the service manager is told of a command that has not said READY=1 yet.
+const STARTING: &str = "starting";
+
 /// Why a command could not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
@@ -202,8 +208,10 @@ pub struct Lifecycle {
     leaving: bool,
     /// A signal that came before there was anybody to pass it to; the last one, if there were several.
     early: Option<Signal>,
-    /// The command has said READY=1 in this run.
+    /// The command has said READY=1 in this run, and has not begun to reload or to stop since.
     said_ready: bool,
+    /// What it is doing where it is not ready.
+    unready: &'static str,
     /// Under `--notify`, how often the command must ping.
     watchdog: Option<Duration>,
     /// The group of a run that was stopped, whose rest is killed when kapo ends or starts anew.
@@ -245,6 +253,7 @@ impl Lifecycle {
             leaving: false,
             early: None,
             said_ready: false,
+            unready: STARTING,
             watchdog: job.watchdog,
             remnant: None,
             code: 0,
@@ -299,8 +308,8 @@ impl Lifecycle {
                 }
             }
             (_, Event::Deadline) => {
-                while let Some(which) = self.deadlines.take_due(now.mono) {
-                    self.due(now, which, out);
+                while let Some((which, late)) = self.deadlines.take_due(now.mono) {
+                    self.due(now, which, late, out);
                 }
             }
             (State::Closing, Event::Closed) => self.exit(out),
@@ -437,6 +446,7 @@ impl Lifecycle {
         let ttl = self.job.ttl.map(|Ttl { min, max }| self.random.between(min, max));
         self.state = State::Running { pid, since: now.mono };
         self.said_ready = false;
+        self.unready = STARTING;
         self.watchdog = self.job.watchdog;
         self.status = Status {
             exit_code: 0,
@@ -749,7 +759,7 @@ impl Lifecycle {
         self.kill(Signal::CONT, pid, out);
     }
 
-    fn due(&mut self, now: Now, which: Deadline, out: &mut Vec<Effect>) {
+    fn due(&mut self, now: Now, which: Deadline, late: Duration, out: &mut Vec<Effect>) {
         match (which, self.state) {
             (Deadline::Ttl, State::Running { pid, since }) => {
                 let record = Record::info("TTL has passed").with("pid", pid);
@@ -757,6 +767,10 @@ impl Lifecycle {
                 self.stop_ourselves(now, pid, since, Why::Ttl, out);
             }
             (Deadline::Watchdog, State::Running { pid, since }) => {
+                // Where we did not run ourselves, as in a frozen cgroup (docker pause), the command did not either.
+                if let Some(interval) = self.watchdog.filter(|interval| late > LATE.max(*interval / 4)) {
+                    return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
+                }
                 out.push(Effect::Log(Record::warn("missed a watchdog ping").with("pid", pid)));
                 self.stop_ourselves(now, pid, since, Why::Watchdog, out);
             }
@@ -811,6 +825,7 @@ impl Lifecycle {
         // How ready it is matters no more once it is being stopped.
         let State::Running { pid, since } = self.state else { return };
         if told.reloading || told.stopping {
+            self.unready = if told.stopping { "stopping by itself" } else { "reloading" };
             self.said_ready = false;
             self.told_ready &= !told.reloading;
         }
@@ -918,13 +933,13 @@ impl Lifecycle {
     fn headline(&self, wall: SystemTime) -> String {
         let mut text = match self.state {
             State::Running { pid, .. } if self.status.ready => format!("running, pid {pid}"),
-            State::Running { pid, .. } => format!("starting, pid {pid}"),
+            State::Running { pid, .. } => format!("{}, pid {pid}", self.unready),
             State::Stopping { pid, .. } => format!("stopping, pid {pid}"),
             State::Pausing => {
                 let pause = self.status.next_start.and_then(|at| at.duration_since(wall).ok());
                 format!("{}, next start in {} s", self.last_end(), pause.unwrap_or_default().as_secs())
             }
-            State::Starting => "starting".to_owned(),
+            State::Starting => STARTING.to_owned(),
             State::Draining { .. } | State::Lingering | State::Closing | State::Done => self.last_end(),
         };
         if self.status.restarts > 0 {
@@ -951,11 +966,19 @@ fn is_interrupted(exit: Exit) -> bool {
 }
 
 /// Whether the kernel raises this one for the command as well: for whom the terminal belongs to, which the command
-/// did not hear of as it is in another group, or for all (TERM, by SysRq). All else that it raises is about kapo's
-/// own doing.
+/// did not hear of as it is in another group, for all (TERM, by SysRq), or as it was ordered before kapo was executed
+/// (ALRM: `alarm(60); exec kapo`). All else that it raises is about kapo's own doing.
 fn concerns_the_command(signal: Signal) -> bool {
-    const CONCERNS: [Signal; 7] =
-        [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::TSTP, Signal::CONT, Signal::WINCH];
+    const CONCERNS: [Signal; 8] = [
+        Signal::HUP,
+        Signal::INT,
+        Signal::QUIT,
+        Signal::ALRM,
+        Signal::TERM,
+        Signal::TSTP,
+        Signal::CONT,
+        Signal::WINCH,
+    ];
     CONCERNS.contains(&signal)
 }
 

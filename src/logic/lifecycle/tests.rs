@@ -348,6 +348,13 @@ fn what_the_kernel_raised_for_kapo_is_kapo_s_own() {
 }
 
 #[test]
+fn an_alarm_that_was_set_before_kapo_was_executed_is_meant_for_the_command() {
+    let mut world = begun(run(), Behaviour::patient());
+    world.kernel(Signal::ALRM);
+    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::ALRM)]);
+}
+
+#[test]
 fn under_single_child_the_command_alone_is_signalled() {
     let mut world = begun(Job { single_child: true, setsid: true, ..run() }, Behaviour::patient());
     world.signal(Signal::TERM);
@@ -699,4 +706,46 @@ fn the_log_tells_once_that_the_command_is_ready() {
         world.told(b"READY=1");
     }
     assert_eq!(logged(&mut world), ["level=info msg=\"ready\" pid=101"]);
+}
+
+#[test]
+fn a_ping_that_is_late_because_kapo_did_not_run_is_waited_for_once_more() {
+    let job = || Job { notify: true, watchdog: Some(SECOND), ..run() };
+    let mut world = begun(job(), Behaviour::patient());
+    world.told(b"READY=1");
+    // A frozen cgroup: neither of the two runs.
+    world.oversleep(10 * SECOND);
+    world.happen(Event::Deadline);
+    world.run_for(SECOND / 2);
+    world.told(b"WATCHDOG=1");
+    world.run_for(SECOND / 2);
+    assert!(!world.life.is_stopping());
+    world.run_for(SECOND);
+    assert!(world.life.is_stopping(), "then it counts");
+    // Late by no more than a busy machine makes us.
+    let mut world = begun(job(), Behaviour::patient());
+    world.told(b"READY=1");
+    world.oversleep(SECOND + SECOND / 10);
+    world.happen(Event::Deadline);
+    assert!(world.life.is_stopping());
+}
+
+#[test]
+fn the_manager_is_told_what_a_command_does_that_is_not_ready() {
+    let setting = Setting { manager: true, ..setting() };
+    let mut world = begun_in(setting, Job { notify: true, ..run() }, Behaviour::patient());
+    let mut status = |datagram: &[u8]| {
+        world.told(datagram);
+        let mut told = world.effects().into_iter().filter_map(|effect| match effect {
+            Effect::Notify(datagram) => String::from_utf8(datagram).ok(),
+            _ => None,
+        });
+        told.rfind(|text| text.starts_with("STATUS="))
+    };
+    let says = |text: &str| Some(format!("STATUS={text}, pid 101"));
+    assert_eq!(status(b""), says("starting"));
+    assert_eq!(status(b"READY=1"), says("running"));
+    assert_eq!(status(b"RELOADING=1"), says("reloading"));
+    assert_eq!(status(b"READY=1"), says("running"));
+    assert_eq!(status(b"STOPPING=1"), says("stopping by itself"));
 }

@@ -371,7 +371,16 @@ impl World {
                 }
             }
             Event::Told(told) => self.take_in_told(told),
-            Event::Stopped | Event::Deadline | Event::Closed => {}
+            Event::Deadline => {
+                // Who overslept does not judge others.
+                let late = self.watch.and_then(|due| self.now.checked_sub(due));
+                if let Some((late, interval)) = late.zip(self.interval)
+                    && late > (interval / 4).max(Duration::from_millis(100))
+                {
+                    self.watch = self.now.checked_add(interval);
+                }
+            }
+            Event::Stopped | Event::Closed => {}
         }
     }
 
