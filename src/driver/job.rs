@@ -1,6 +1,6 @@
 //! One command of ours: carries out what `logic::lifecycle` decides. The driver's half of `run` and `supervise`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsString};
 use std::io::{self, Write};
@@ -12,9 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid as RawPid;
 
 use super::capture::Capture;
-use super::cgroup::Cgroup;
 use super::event_loop::{Machine, Stage};
 use super::manager::Manager;
+use super::oom::OomCounter;
 use super::poll::{Ready, Source};
 use super::program::{Program, Start};
 use super::sample::{self, Sampler};
@@ -26,7 +26,6 @@ use crate::config::{Config, Job as Options};
 use crate::error::{Error, reason};
 use crate::logic::lifecycle::{Effect, Event, Lifecycle, Obstacle, Setting, Target};
 use crate::logic::metrics::Snapshot;
-use crate::logic::oom::Oom;
 use crate::logic::record::Record;
 use crate::logic::site::Facts;
 use crate::logic::status::State;
@@ -61,9 +60,7 @@ pub struct Job {
     notify: Option<NotifySocket>,
     /// `NAME=value` that the command gets in addition.
     set: Vec<CString>,
-    oom: Option<(Cgroup, Oom)>,
-    /// A counter that wakes nobody (cgroup version 1) was seen, or may be expected, to have moved.
-    oom_moved: Cell<bool>,
+    oom: OomCounter,
     /// We sent SIGKILL in this run.
     killed: bool,
     mask: sys::signal::Mask,
@@ -130,8 +127,7 @@ impl Job {
             manager,
             notify,
             set,
-            oom: None,
-            oom_moved: Cell::new(false),
+            oom: OomCounter::default(),
             killed: false,
             mask: beginning.signals.inherited_mask,
             ignore_chld: beginning.signals.chld_was_ignored,
@@ -208,7 +204,7 @@ impl Job {
         match self.try_spawn(stage) {
             Ok(pid) => {
                 self.killed = false;
-                self.watch_oom(now, stage);
+                self.oom.run_started(now, stage);
                 Event::Spawned { pid }
             }
             Err(failure) => {
@@ -351,7 +347,7 @@ impl Job {
             } else {
                 self.orphans += 1;
                 if matches!(exit, Exit::Signal { signal: Signal::KILL, .. }) {
-                    self.oom_moved.set(true);
+                    self.oom.expect_kill();
                 }
             }
         }
@@ -383,31 +379,11 @@ impl Job {
             terminal.take_back(Some(group(pid)));
         }
         if exit != Exit::Code(0) {
-            self.look_for_oom(now, stage);
+            self.oom.look(now, stage);
         }
-        let oom_killed = self.oom.as_ref().is_some_and(|(_, oom)| oom.is_cause(now.mono, exit, self.killed));
+        let oom_killed = self.oom.is_cause(now, exit, self.killed);
         let usage = Usage { user: change.user, system: change.system, max_rss_bytes: change.max_rss_bytes };
         self.handle(now, Event::Exited { exit, usage, oom_killed, on_terminal }, stage);
-    }
-
-    /// Begins to follow the counter of OOM kills, for the run that has just started.
-    fn watch_oom(&mut self, now: Now, stage: &Stage) {
-        match &mut self.oom {
-            Some((cgroup, oom)) => {
-                if let Some(count) = cgroup.oom_kills() {
-                    oom.run_started(now.mono, count);
-                }
-            }
-            None => {
-                self.oom = Cgroup::find().map(|(cgroup, count)| {
-                    let oom = Oom::new(count);
-                    if let Some(source) = cgroup.source() {
-                        let _ = stage.epoll.add(source, Source::Oom, rustix::event::epoll::EventFlags::PRI);
-                    }
-                    (cgroup, oom)
-                });
-            }
-        }
     }
 
     /// Takes in what the command has said on its NOTIFY_SOCKET; whether there may be more.
@@ -421,32 +397,6 @@ impl Job {
             self.handle(now, Event::Told(told), stage);
         }
         more
-    }
-
-    /// The counter has moved, or may have.
-    fn look_for_oom(&mut self, now: Now, stage: &mut Stage) {
-        let Some((cgroup, oom)) = &mut self.oom else { return };
-        let Some(count) = cgroup.oom_kills() else {
-            // The cgroup was removed: its file says so for ever, and would wake us for ever.
-            if let Some(source) = cgroup.source() {
-                stage.epoll.delete(source);
-            }
-            self.oom = None;
-            return;
-        };
-        let kills = oom.observed(now.mono, count);
-        if kills > 0 {
-            stage.log(now, &Record::warn("the kernel killed for want of memory").with("kills", kills));
-        }
-    }
-
-    /// Those since kapo's start, for a scrape; what is new to us is told in the log before this turn ends.
-    fn oom_kills(&self, cgroup: &Cgroup, oom: &Oom) -> u64 {
-        let total = oom.total_at(cgroup.oom_kills());
-        if total > oom.total_at(None) {
-            self.oom_moved.set(true);
-        }
-        total
     }
 
     /// Passes captured output on; for how long more should gather.
@@ -528,7 +478,7 @@ impl Machine for Job {
             self.listen_to_command(now, stage);
         }
         if ready.has(Source::Oom) {
-            self.look_for_oom(now, stage);
+            self.oom.look(now, stage);
         }
     }
 
@@ -540,9 +490,7 @@ impl Machine for Job {
         if self.reaping {
             self.reap(now, stage);
         }
-        if self.oom_moved.take() {
-            self.look_for_oom(now, stage);
-        }
+        self.oom.finish_turn(now, stage);
         if let Some(event) = self.drained() {
             self.handle(now, event, stage);
         }
@@ -580,7 +528,7 @@ impl Subject for Job {
             exits: Some(self.life.exits()),
             last_exit_code: self.life.last_exit_code(),
             flapping: Some(status.flapping),
-            oom_kills: self.oom.as_ref().map(|(cgroup, oom)| self.oom_kills(cgroup, oom)),
+            oom_kills: self.oom.total(),
             orphans_reaped: Some(self.orphans),
             output: self.capture.counters(),
             connections,

@@ -12,6 +12,7 @@ pub mod inherit;
 pub mod job;
 pub mod listener;
 pub mod manager;
+pub mod oom;
 pub mod output;
 pub mod poll;
 pub mod process_events;
