@@ -2,16 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CString, OsString};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid as RawPid;
 
 use super::capture::Capture;
+use super::directory::Directory;
 use super::event_loop::{Machine, Stage};
 use super::manager::Manager;
 use super::oom::OomCounter;
@@ -48,9 +49,7 @@ pub struct Job {
     options: Options,
     life: Lifecycle,
     program: Program,
-    /// Where kapo was started; left for `/` after the first start.
-    directory: Option<PathBuf>,
-    moved: bool,
+    directory: Directory,
     capture: Capture,
     terminal: Option<Terminal>,
     /// Who started kapo.
@@ -119,8 +118,7 @@ impl Job {
             life: Lifecycle::new(Box::new(options.clone()), setting),
             options: options.clone(),
             program,
-            directory: std::env::current_dir().ok(),
-            moved: false,
+            directory: Directory::current(),
             capture: Capture::new(&config.capture, &mut stage.sinks),
             terminal,
             parent: rustix::process::getppid(),
@@ -254,25 +252,10 @@ impl Job {
         };
         let pid = self.program.start(&self.options, &start);
         stage.deep = true;
-        self.move_to_root();
+        if let Some(directory) = self.directory.leave() {
+            self.program.starts_in(directory);
+        }
         Pid::new(pid?).ok_or_else(|| before(io::ErrorKind::Other.into()))
-    }
-
-    /// After the first start, which needs no path to where it is: kapo must not keep a mount busy.
-    fn move_to_root(&mut self) {
-        if std::mem::replace(&mut self.moved, true) {
-            return;
-        }
-        let path = self.directory.as_ref().map(|path| path.clone().into_os_string());
-        let path = path.and_then(|path| CString::new(std::os::unix::ffi::OsStringExt::into_vec(path)).ok());
-        // Where the path is unknown (the folder was removed), or leads elsewhere or nowhere (it was renamed, or lies
-        // in one that is closed to us), the next start is better off here than at the root.
-        if let Some(path) = path
-            && leads_here(&path)
-            && rustix::process::chdir("/").is_ok()
-        {
-            self.program.starts_in(path);
-        }
     }
 
     fn kill(&mut self, signal: Signal, to: Target) {
@@ -433,8 +416,7 @@ impl Job {
 
     fn write_termination_log(&self, now: Now, text: &[u8], stage: &mut Stage) {
         let Some(path) = &self.options.termination_log else { return };
-        // A relative path is meant from where kapo was started.
-        let path = self.directory.as_ref().map_or_else(|| path.clone(), |directory| directory.join(path));
+        let path = self.directory.resolve(path);
         if let Err(error) = write_without_waiting(&path, text) {
             let record = Record::warn("cannot write the termination log")
                 .with("path", path.display())
@@ -566,17 +548,6 @@ fn write_without_waiting(path: &Path, text: &[u8]) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o666))?;
     std::fs::File::from(file).write_all(text)
-}
-
-/// Whether our working directory can be entered by `path`, as far as one can say without going there.
-fn leads_here(path: &CStr) -> bool {
-    // The dot at the end asks for the right to enter the last folder, too.
-    let entered =
-        CString::new([path.to_bytes(), b"/."].concat()).map(|path| rustix::fs::stat(path.as_c_str()));
-    match (entered, rustix::fs::stat(c".")) {
-        (Ok(Ok(there)), Ok(here)) => (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino),
-        _ => false,
-    }
 }
 
 fn group(pid: Pid) -> RawPid {

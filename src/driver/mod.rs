@@ -7,6 +7,7 @@ pub mod capture;
 pub mod cgroup;
 pub mod client;
 pub mod connection;
+pub mod directory;
 pub mod event_loop;
 pub mod inherit;
 pub mod job;
