@@ -3,12 +3,10 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::{CString, OsString};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid as RawPid;
 
 use super::capture::Capture;
@@ -22,12 +20,12 @@ use super::sample::{self, Sampler};
 use super::server::Subject;
 use super::signals::Signals;
 use super::terminal::{self, Terminal};
+use super::termination_log;
 use super::told::NotifySocket;
 use crate::config::{Config, Job as Options};
 use crate::error::{Error, reason};
 use crate::logic::lifecycle::{Effect, Event, Lifecycle, Obstacle, Setting, Target};
 use crate::logic::metrics::Snapshot;
-use crate::logic::record::Record;
 use crate::logic::site::Facts;
 use crate::logic::status::State;
 use crate::logic::tail::Tail;
@@ -187,7 +185,11 @@ impl Job {
             }
             Effect::Log(record) => stage.log(now, &record),
             Effect::Complain(text) => stage.complain(&text),
-            Effect::TerminationLog(text) => self.write_termination_log(now, &text, stage),
+            Effect::TerminationLog(text) => {
+                if let Some(path) = &self.options.termination_log {
+                    termination_log::write(now, &self.directory.resolve(path), &text, stage);
+                }
+            }
             Effect::Close => {
                 self.publish(now, stage);
                 stage.server.close(now, &stage.epoll, self);
@@ -414,17 +416,6 @@ impl Job {
         }
     }
 
-    fn write_termination_log(&self, now: Now, text: &[u8], stage: &mut Stage) {
-        let Some(path) = &self.options.termination_log else { return };
-        let path = self.directory.resolve(path);
-        if let Err(error) = write_without_waiting(&path, text) {
-            let record = Record::warn("cannot write the termination log")
-                .with("path", path.display())
-                .with("reason", reason(&error));
-            stage.log(now, &record);
-        }
-    }
-
     /// The parent died before we could ask to be told. To be called before the start: what asks for an end prevents it,
     /// all else is passed on right after it.
     pub fn orphaned(&mut self, now: Now, signal: Signal, stage: &mut Stage) {
@@ -541,13 +532,6 @@ fn open_notify(options: &Options, stage: &Stage) -> Result<(Option<NotifySocket>
         set.extend(CString::new(format!("WATCHDOG_USEC={micros}")));
     }
     Ok((Some(socket), set))
-}
-
-/// Makes `text` the contents of a file. What might keep us, such as a FIFO without a reader, is an error.
-fn write_without_waiting(path: &Path, text: &[u8]) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o666))?;
-    std::fs::File::from(file).write_all(text)
 }
 
 fn group(pid: Pid) -> RawPid {

@@ -24,6 +24,7 @@ pub mod server;
 pub mod signals;
 pub mod sink;
 pub mod terminal;
+pub mod termination_log;
 pub mod told;
 pub mod watcher;
 pub mod watching;
