@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
@@ -55,8 +55,6 @@ pub struct Job {
     manager: Option<Manager>,
     /// Under `--notify`, where the command speaks to us.
     notify: Option<NotifySocket>,
-    /// `NAME=value` that the command gets in addition.
-    set: Vec<CString>,
     oom: OomCounter,
     /// We sent SIGKILL in this run.
     killed: bool,
@@ -101,7 +99,8 @@ impl Job {
         let program = Program::new(options, path.as_deref())?;
         let manager = Manager::of(beginning.now, beginning.variable);
         let terminal = if options.setsid { None } else { Terminal::controlling() };
-        let (notify, set) = open_notify(options, stage)?;
+        let notify =
+            options.notify.then(|| NotifySocket::open(&stage.epoll, options.watchdog)).transpose()?;
         let mut seed = [0; 8];
         // Without entropy (early boot) all draws are alike, which harms nobody.
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
@@ -122,7 +121,6 @@ impl Job {
             parent: rustix::process::getppid(),
             manager,
             notify,
-            set,
             oom: OomCounter::default(),
             killed: false,
             mask: beginning.signals.inherited_mask,
@@ -250,7 +248,7 @@ impl Job {
             mask: self.mask,
             ignore_chld: self.ignore_chld,
             open_files: self.open_files,
-            set: &self.set,
+            set: self.notify.as_ref().map_or(&[], NotifySocket::variables),
         };
         let pid = self.program.start(&self.options, &start);
         stage.deep = true;
@@ -513,25 +511,6 @@ impl Subject for Job {
     fn tail(&self) -> Option<&Tail> {
         self.capture.tail()
     }
-}
-
-/// The socket of `--notify`, and what tells the command of it.
-fn open_notify(options: &Options, stage: &Stage) -> Result<(Option<NotifySocket>, Vec<CString>), Error> {
-    if !options.notify {
-        return Ok((None, Vec::new()));
-    }
-    let socket = NotifySocket::open()?;
-    stage
-        .epoll
-        .add(&socket, Source::Notify, rustix::event::epoll::EventFlags::IN)
-        .map_err(|e| Error::setup("wait for", "the command's notifications", reason(&e.into())))?;
-    let mut set = vec![socket.variable()];
-    if let Some(interval) = options.watchdog {
-        let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
-        // WATCHDOG_PID is left out: whichever process of the command pings, it is meant (sd_watchdog_enabled(3)).
-        set.extend(CString::new(format!("WATCHDOG_USEC={micros}")));
-    }
-    Ok((Some(socket), set))
 }
 
 fn group(pid: Pid) -> RawPid {

@@ -3,13 +3,16 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
 };
 
+use super::poll::{Epoll, Source};
 use super::procfs;
 use crate::error::{Error, reason};
 use crate::logic::Pid;
@@ -28,12 +31,13 @@ const GENERATIONS: usize = 1_000;
 #[derive(Debug)]
 pub struct NotifySocket {
     socket: OwnedFd,
-    variable: CString,
+    variables: Vec<CString>,
 }
 
 impl NotifySocket {
     /// Bound to an abstract address that the kernel chooses: it needs no folder to write to and leaves nothing behind.
-    pub fn open() -> Result<NotifySocket, Error> {
+    /// Registered as [`Source::Notify`]. `watchdog`: how often the command must ping.
+    pub fn open(epoll: &Epoll, watchdog: Option<Duration>) -> Result<NotifySocket, Error> {
         let failed = |e: Errno| Error::setup("open", "a NOTIFY_SOCKET for the command", reason(&e.into()));
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).map_err(failed)?;
@@ -43,12 +47,21 @@ impl NotifySocket {
         let address = getsockname(&socket).and_then(SocketAddrUnix::try_from).map_err(failed)?;
         let name = address.abstract_name().unwrap_or_default();
         let variable = CString::new([b"NOTIFY_SOCKET=@", name].concat()).map_err(|_| failed(Errno::INVAL))?;
-        Ok(NotifySocket { socket, variable })
+        epoll
+            .add(&socket, Source::Notify, EventFlags::IN)
+            .map_err(|e| Error::setup("wait for", "the command's notifications", reason(&e.into())))?;
+        let mut variables = vec![variable];
+        if let Some(interval) = watchdog {
+            let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
+            // WATCHDOG_PID is left out: whichever process of the command pings, it is meant (sd_watchdog_enabled(3)).
+            variables.extend(CString::new(format!("WATCHDOG_USEC={micros}")));
+        }
+        Ok(NotifySocket { socket, variables })
     }
 
-    /// `NOTIFY_SOCKET=@name`
-    pub fn variable(&self) -> CString {
-        self.variable.clone()
+    /// `NAME=value` that tell the command of it.
+    pub fn variables(&self) -> &[CString] {
+        &self.variables
     }
 
     /// Reads what has come, hands over what counts, and says whether there may be more. Descriptors that come along are
@@ -68,12 +81,6 @@ impl NotifySocket {
             }
         }
         true
-    }
-}
-
-impl AsFd for NotifySocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 
