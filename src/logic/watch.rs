@@ -13,7 +13,7 @@ pub use self::words::{Effect, Event, Note, Words};
 use super::matching::{ByComm, Rule};
 use super::seen::Seen;
 use super::status::{State, Status};
-use super::{Exit, Now, Pid, Usage};
+use super::{Exit, Now, Pid};
 use crate::config;
 
 mod words;
@@ -224,29 +224,10 @@ impl Watch {
 
     fn blank(&self) -> Status {
         Status {
-            arguments: None,
             command: self.command.clone(),
-            end_time: None,
-            exit_code: 0,
-            mode: "watch",
-            sidebind_port: 0,
-            start_time: None,
-            state: State::Stopped,
-            ttl: None,
             wait: Some(self.wait),
-            pid: None,
-            reason: "",
-            signal: None,
             restarts: self.found.saturating_sub(1),
-            ready: false,
-            flapping: false,
-            next_start: None,
-            expires_at: None,
-            stop_signal_from: None,
-            usage: Usage::default(),
-            status_text: String::new(),
-            last_output: Vec::new(),
-            output: None,
+            ..Status::blank("watch")
         }
     }
 

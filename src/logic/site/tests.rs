@@ -18,29 +18,12 @@ fn now() -> Now {
 /// A command that runs and is ready; tests change what they are about.
 fn running() -> Status {
     Status {
-        arguments: None,
         command: "sleep".to_owned(),
-        end_time: None,
-        exit_code: 0,
-        mode: "supervise",
-        sidebind_port: 0,
         start_time: Some(at(900)),
         state: State::Running,
-        ttl: None,
-        wait: None,
         pid: Pid::new(7),
-        reason: "",
-        signal: None,
-        restarts: 0,
         ready: true,
-        flapping: false,
-        next_start: None,
-        expires_at: None,
-        stop_signal_from: None,
-        usage: crate::logic::Usage::default(),
-        status_text: String::new(),
-        last_output: Vec::new(),
-        output: None,
+        ..Status::blank("supervise")
     }
 }
 
