@@ -215,10 +215,10 @@ pub struct Wait {
 pub(crate) mod tests {
     use super::*;
 
-    /// `kapo run true` with all defaults; tests change what they are about.
+    /// `kapo run command` with all defaults; tests change what they are about.
     pub(crate) fn job() -> Job {
         Job {
-            command: "true".into(),
+            command: "command".into(),
             arguments: Vec::new(),
             ttl: None,
             stop_signal: Signal::TERM,
@@ -233,6 +233,18 @@ pub(crate) mod tests {
             notify: false,
             watchdog: None,
             after: After::Once(Linger::Fixed(Duration::ZERO)),
+        }
+    }
+
+    /// The defaults of `kapo supervise`.
+    pub(crate) fn restart() -> Restart {
+        Restart {
+            wait: Duration::from_secs(5),
+            backoff_max: None,
+            stable: Duration::from_secs(60),
+            max_restarts: None,
+            within: Duration::from_secs(300),
+            on_failure_only: false,
         }
     }
 }

@@ -134,14 +134,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn options() -> Restart {
-        Restart {
-            wait: SECOND,
-            backoff_max: None,
-            stable: 60 * SECOND,
-            max_restarts: None,
-            within: 300 * SECOND,
-            on_failure_only: false,
-        }
+        Restart { wait: SECOND, ..crate::config::tests::restart() }
     }
 
     fn failed(lasted: Duration) -> Run {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::world::{Behaviour, SOMEBODY, World, any_life};
 use super::{Effect, Event, Obstacle, Setting, Target};
+use crate::config::tests::{job as run, restart as again};
 use crate::config::{After, Job, Linger, Restart, Success, Ttl};
 use crate::logic::random::Random;
 use crate::logic::record::Record;
@@ -13,37 +14,6 @@ use crate::logic::{Exit, Pid, Sender};
 use crate::signal::Signal;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn run() -> Job {
-    Job {
-        command: "command".into(),
-        arguments: Vec::new(),
-        ttl: None,
-        stop_signal: Signal::TERM,
-        kill_after: None,
-        single_child: false,
-        setsid: false,
-        rewrite_signal: Vec::new(),
-        success_exit: Vec::new(),
-        parent_death_signal: None,
-        orphan_signal: None,
-        termination_log: None,
-        notify: false,
-        watchdog: None,
-        after: After::Once(Linger::Fixed(Duration::ZERO)),
-    }
-}
-
-fn again() -> Restart {
-    Restart {
-        wait: 5 * SECOND,
-        backoff_max: None,
-        stable: 60 * SECOND,
-        max_restarts: None,
-        within: 300 * SECOND,
-        on_failure_only: false,
-    }
-}
 
 fn supervise() -> Job {
     Job { after: After::Again(again()), ..run() }
