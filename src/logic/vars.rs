@@ -155,17 +155,11 @@ mod tests {
             started,
             up: true,
             ready: true,
-            start_time: None,
             starts: Some(3),
-            exits: None,
-            last_exit_code: None,
-            flapping: None,
-            oom_kills: None,
-            orphans_reaped: None,
-            output: [None, None],
             connections: 1,
             tree: Some(Tree { processes: 2, cpu: None, resident_bytes: 5, open_fds: 6 }),
             own: Some(Own { private_bytes: 7, data_bytes: 8, virtual_bytes: 9, ..Own::default() }),
+            ..Snapshot::blank()
         };
         let mut counts = Counts::default();
         counts.answered(Route::Vars, 200);

@@ -4,6 +4,28 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 
+impl Snapshot {
+    /// Nothing is known; tests change what they are about.
+    pub(crate) fn blank() -> Snapshot {
+        Snapshot {
+            started: UNIX_EPOCH,
+            up: false,
+            ready: false,
+            start_time: None,
+            starts: None,
+            exits: None,
+            last_exit_code: None,
+            flapping: None,
+            oom_kills: None,
+            orphans_reaped: None,
+            output: [None, None],
+            connections: 0,
+            tree: None,
+            own: None,
+        }
+    }
+}
+
 /// A snapshot in which everything is known.
 fn full() -> Snapshot {
     let mut exits = Exits::default();
@@ -44,19 +66,8 @@ fn full() -> Snapshot {
 
 /// What a watcher knows without /proc.
 fn bare() -> Snapshot {
-    Snapshot {
-        start_time: None,
-        starts: None,
-        exits: None,
-        last_exit_code: None,
-        flapping: None,
-        oom_kills: None,
-        orphans_reaped: None,
-        output: [None, None],
-        tree: None,
-        own: None,
-        ..full()
-    }
+    let Snapshot { started, up, ready, connections, .. } = full();
+    Snapshot { started, up, ready, connections, ..Snapshot::blank() }
 }
 
 fn counts() -> Counts {

@@ -50,22 +50,7 @@ fn asked<'a>(target: &'a str) -> Request<'a> {
 }
 
 fn snapshot() -> Snapshot {
-    Snapshot {
-        started: at(500),
-        up: true,
-        ready: true,
-        start_time: None,
-        starts: None,
-        exits: None,
-        last_exit_code: None,
-        flapping: None,
-        oom_kills: None,
-        orphans_reaped: None,
-        output: [None, None],
-        connections: 1,
-        tree: None,
-        own: None,
-    }
+    Snapshot { started: at(500), up: true, ready: true, connections: 1, ..Snapshot::blank() }
 }
 
 /// An answer, owned, as a short text: code, extra field, body.
