@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::harness::{
-    Kapo, before_exec, command_name, kapo_after, kapo_on_a_free_port, lives, now, proc_status, process_state,
-    run_to_the_end, signal_mask, wait_for,
+    Kapo, before_exec, binary, clean, command_name, kapo_after, kapo_on_a_free_port, lives, now, proc_status,
+    process_state, run_to_the_end, signal_mask, wait_for,
 };
 use crate::tools::Gate;
 
@@ -424,8 +424,15 @@ fn when_kapos_parent_dies_kapo_gets_the_signal_that_was_asked_for() {
 
 #[test]
 fn a_child_that_ended_before_kapo_was_executed_is_reaped() {
-    let preparation = "true & while ! grep -q '^[^)]*) Z' /proc/$!/stat; do :; done; echo $! >&2";
-    let mut kapo = Kapo::launch(kapo_after(preparation, ["run", "sleep", "60"]));
+    // A shell would reap it by itself.
+    let script = "import os, sys
+pid = os.fork() or os._exit(0)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+os.write(2, b'%d\\n' % pid)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let mut command = clean("python3");
+    command.arg("-c").arg(script).arg(binary()).args(["-p", "0", "-i", "127.0.0.1", "run", "sleep", "60"]);
+    let mut kapo = Kapo::launch(command);
     kapo.wait_for("kapo has started its command", |kapo| kapo.stderr().contains("msg=\"started\""));
     let zombie: i32 = kapo.stderr().lines().next().unwrap().parse().unwrap();
     wait_for("it is reaped", || process_state(zombie).is_none());
