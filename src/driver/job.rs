@@ -465,8 +465,8 @@ impl Machine for Job {
         if let Some(event) = self.drained() {
             self.handle(now, event, stage);
         }
-        if let Some(manager) = &mut self.manager {
-            manager.turn(now);
+        if let Some(record) = self.manager.as_mut().and_then(|manager| manager.turn(now)) {
+            stage.log(now, &record);
         }
         if self.life.deadline().is_some_and(|at| at <= now.mono) {
             self.handle(now, Event::Deadline, stage);

@@ -6,8 +6,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
 
+use crate::error::reason;
+use crate::logic::record::Record;
 use crate::logic::{Now, notify};
 
 /// After a datagram was refused, as nobody has read for a while, the next try is made this much later.
@@ -28,6 +31,9 @@ pub struct Manager {
     waiting: Vec<Vec<u8>>,
     tries: u32,
     retry: Option<Instant>,
+    /// Why nobody hears us; said once.
+    deaf: Option<Errno>,
+    said: bool,
 }
 
 impl Manager {
@@ -48,7 +54,17 @@ impl Manager {
             notify::watchdog(text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref(), own);
         let interval = interval.map(|interval| interval / 2);
         let next_ping = interval.map(|_| now.mono);
-        Some(Manager { socket, address, interval, next_ping, waiting: Vec::new(), tries: 0, retry: None })
+        Some(Manager {
+            socket,
+            address,
+            interval,
+            next_ping,
+            waiting: Vec::new(),
+            tries: 0,
+            retry: None,
+            deaf: None,
+            said: false,
+        })
     }
 
     /// Tells it; what it does not take now is tried again every second for a while. A state that has changed meanwhile
@@ -65,7 +81,7 @@ impl Manager {
         while let Some(datagram) = self.waiting.first() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match sendto(&self.socket, datagram, flags, &self.address) {
-                Err(rustix::io::Errno::AGAIN) if self.tries < TRIES => {
+                Err(Errno::AGAIN) if self.tries < TRIES => {
                     // Counted by time, not by how much there is to say.
                     if self.retry.is_none_or(|at| at <= now.mono) {
                         self.tries += 1;
@@ -74,7 +90,10 @@ impl Manager {
                     return;
                 }
                 // Whoever is gone will not hear it later either.
-                Ok(_) | Err(_) => drop(self.waiting.remove(0)),
+                sent => {
+                    self.deaf = self.deaf.or(sent.err());
+                    self.waiting.remove(0);
+                }
             }
         }
         (self.tries, self.retry) = (0, None);
@@ -85,8 +104,9 @@ impl Manager {
         [self.next_ping, self.retry].into_iter().flatten().min()
     }
 
-    /// Pings, as the loop turns, and tries again.
-    pub fn turn(&mut self, now: Now) {
+    /// Pings, as the loop turns, and tries again. What is to be said in the log, once: a service that systemd waits for
+    /// in vain would end without an explanation.
+    pub fn turn(&mut self, now: Now) -> Option<Record> {
         if let Some(interval) = self.interval
             && self.next_ping.is_some_and(|at| at <= now.mono)
         {
@@ -96,5 +116,8 @@ impl Manager {
         if self.retry.is_some_and(|at| at <= now.mono) {
             self.flush(now);
         }
+        let errno = self.deaf.filter(|_| !self.said)?;
+        self.said = true;
+        Some(Record::warn("NOTIFY_SOCKET cannot be reached").with("error", reason(&errno.into())))
     }
 }

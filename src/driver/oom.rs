@@ -22,11 +22,11 @@ pub struct OomCounter {
 
 impl OomCounter {
     /// A run has just started: the counter is looked for, if none is followed, and asked how it stands.
-    pub fn run_started(&mut self, now: Now, stage: &Stage) {
+    pub fn run_started(&mut self, now: Now, stage: &mut Stage) {
         match &mut self.followed {
             Some((cgroup, oom)) => {
                 if let Some(count) = cgroup.oom_kills() {
-                    oom.run_started(now.mono, count);
+                    tell(now, oom.run_started(now.mono, count), stage);
                 }
             }
             None => {
@@ -52,10 +52,7 @@ impl OomCounter {
             self.followed = None;
             return;
         };
-        let kills = oom.observed(now.mono, count);
-        if kills > 0 {
-            stage.log(now, &Record::warn("the kernel killed for want of memory").with("kills", kills));
-        }
+        tell(now, oom.observed(now.mono, count), stage);
     }
 
     /// Somebody was killed, perhaps by the kernel: [`OomCounter::finish_turn`] looks.
@@ -84,5 +81,12 @@ impl OomCounter {
             self.expect_kill();
         }
         Some(total)
+    }
+}
+
+/// So many more were killed than was known.
+fn tell(now: Now, kills: u64, stage: &mut Stage) {
+    if kills > 0 {
+        stage.log(now, &Record::warn("the kernel killed for want of memory").with("kills", kills));
     }
 }

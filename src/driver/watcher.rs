@@ -130,6 +130,11 @@ impl Watcher {
         self.watch.take_changed()
     }
 
+    /// See [`Watch::command`].
+    pub fn command(&self) -> &str {
+        self.watch.command()
+    }
+
     /// The document; see [`Watch::status`].
     pub fn status(&self) -> Vec<Status> {
         self.watch.status()

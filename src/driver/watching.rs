@@ -24,7 +24,6 @@ use crate::signal::Signal;
 /// See the head of the file.
 pub struct Watching {
     watcher: Watcher,
-    name: String,
     manager: Option<Manager>,
     told_ready: bool,
     sidebind_port: u16,
@@ -61,7 +60,6 @@ impl Watching {
             .map_err(|e| Error::setup("wait for", "processes", crate::error::reason(&e.into())))?;
         let mut watching = Watching {
             watcher,
-            name: options.name.to_string_lossy().into_owned(),
             manager,
             told_ready: false,
             sidebind_port,
@@ -79,15 +77,19 @@ impl Watching {
 
     fn tell_notes(&self, now: Now, notes: Vec<Note>, stage: &mut Stage) {
         for note in notes {
+            let name = self.watcher.command();
             let record = match note {
-                Note::Found(pid) => Record::info("found").with("name", &self.name).with("pid", pid),
+                Note::Found(pid) => Record::info("found").with("name", name).with("pid", pid),
                 Note::Ended(pid, exit) => {
-                    let record = Record::info("ended").with("name", &self.name).with("pid", pid);
+                    let record = Record::info("ended").with("name", name).with("pid", pid);
                     match exit {
                         None => record,
                         Some(Exit::Code(code)) => record.with("code", code),
                         Some(Exit::Signal { signal, .. }) => record.with("signal", signal),
                     }
+                }
+                Note::Absent(pid) => {
+                    Record::warn("no process has this pid, and none is waited for").with("pid", pid)
                 }
                 Note::Scanning(why) => {
                     Record::warn("process events cannot be used, scanning instead").with("error", why)
@@ -108,10 +110,11 @@ impl Watching {
         let facts = Facts { stopping: self.closing, ended };
         stage.server.publish(now, &stage.epoll, &self.objects, facts, self);
         if let Some(manager) = &mut self.manager {
+            let name = self.watcher.command();
             let text = match self.objects.iter().filter(|object| object.state == State::Running).count() {
-                0 => format!("no process {}", self.name),
-                1 => format!("1 process {}", self.name),
-                many => format!("{many} processes {}", self.name),
+                0 => format!("no process {name}"),
+                1 => format!("1 process {name}"),
+                many => format!("{many} processes {name}"),
             };
             manager.tell(now, notify::status(&text));
         }
@@ -169,8 +172,8 @@ impl Machine for Watching {
         if self.watcher.take_changed() {
             self.publish(now, stage);
         }
-        if let Some(manager) = &mut self.manager {
-            manager.turn(now);
+        if let Some(record) = self.manager.as_mut().and_then(|manager| manager.turn(now)) {
+            stage.log(now, &record);
         }
         if self.closing && stage.server.is_closed(now) {
             stage.exit = Some(0);

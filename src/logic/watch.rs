@@ -137,6 +137,9 @@ impl Watch {
             Event::Vanished { pid } => {
                 if self.living.contains_key(&pid) {
                     self.end(now, pid, None, true, out);
+                } else if self.only == Some(pid) && self.found == 0 {
+                    // Whoever gets this number later is somebody else.
+                    out.push(Effect::Note(Note::Absent(pid)));
                 }
             }
             Event::Ended { pid, exit, reaped } => self.ended(now, pid, exit, reaped, out),
@@ -169,6 +172,12 @@ impl Watch {
             Phase::Waiting(at) => Some(at),
             Phase::Resting | Phase::Scanning => None,
         }
+    }
+
+    /// What is shown as Command: the name that is looked for; with `--pid` alone the name of that process, once it is
+    /// known.
+    pub fn command(&self) -> &str {
+        &self.command
     }
 
     /// Whether at least one process matches: what the probes ask.

@@ -223,6 +223,13 @@ fn a_manager_that_is_not_there_or_has_no_address_is_no_error() {
         command.env("NOTIFY_SOCKET", address).env("WATCHDOG_USEC", "abc");
         let (code, _, stderr) = run_to_the_end(command);
         assert_eq!(code, Some(7), "{address}: {stderr}");
+        // It is said once; of a kind that kapo does not know it says nothing, as sd_notify(3).
+        let told = stderr.matches("level=warn msg=\"NOTIFY_SOCKET cannot be reached\" error=").count();
+        assert_eq!(
+            told,
+            usize::from(["/nonexistent/socket", "@nobody-listens-here", "@"].contains(&address)),
+            "{stderr}"
+        );
     }
 }
 

@@ -270,6 +270,7 @@ fn one_process_by_its_pid_costs_no_wake_up_and_tells_its_end() {
     let mut line = Line::to(&kapo);
     let status = kapo.wait_for_status("it is found", |status| status["Pid"] == job.pid());
     assert_eq!(status["Command"], "shown");
+    assert!(kapo.stderr().contains("msg=\"found\" name=shown pid="), "{}", kapo.stderr());
     assert_eq!(line.ask("/readyz").status, 200);
     sees_no_wake_up(kapo.pid());
     let mut events = Events::of(&kapo);
@@ -287,7 +288,10 @@ fn one_process_by_its_pid_costs_no_wake_up_and_tells_its_end() {
 fn a_pid_that_is_gone_is_told_so() {
     let mut job = Stranger::shell("exit 0", &[]);
     job.reap();
-    let kapo = Kapo::start(["watch", "--pid", &job.pid().to_string(), "shown"]);
+    let mut kapo = Kapo::start(["watch", "--pid", &job.pid().to_string(), "shown"]);
+    let told =
+        format!("level=warn msg=\"no process has this pid, and none is waited for\" pid={}", job.pid());
+    kapo.wait_for("the log tells", |kapo| kapo.stderr().contains(&told));
     let status = kapo.status();
     assert_eq!((&status["Status"], &status["Pid"]), (&json!("stopped"), &json!(0)));
     assert_eq!(kapo.get("/readyz").status, 503);
@@ -422,8 +426,10 @@ fn without_proc_it_does_not_start() {
 #[test]
 fn a_stop_answers_who_waits_and_does_not_take_long() {
     let job = Stranger::shell("read x", &[]);
-    let mut kapo = Kapo::start(["watch", "--pid", &job.pid().to_string(), "shown"]);
-    kapo.wait_for_status("it is found", |status| status["Pid"] == job.pid());
+    let mut kapo = Kapo::start(["watch", "--pid", &job.pid().to_string()]);
+    let status = kapo.wait_for_status("it is found", |status| status["Pid"] == job.pid());
+    let found = format!("msg=\"found\" name={} pid={}", status["Command"].as_str().unwrap(), job.pid());
+    assert!(kapo.stderr().contains(&found), "{found}: {}", kapo.stderr());
     let mut line = Line::to(&kapo);
     line.send("/wait");
     let mut events = Events::of(&kapo);

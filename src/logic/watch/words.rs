@@ -109,6 +109,8 @@ pub enum Note {
     Found(Pid),
     /// It ended, or does not match any more; how, as far as it was known at that moment.
     Ended(Pid, Option<Exit>),
+    /// There is no process of `--pid`, and none will be waited for.
+    Absent(Pid),
     /// `--process-events` cannot be used, for this reason; kapo scans instead.
     Scanning(&'static str),
 }
