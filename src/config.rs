@@ -196,7 +196,7 @@ pub enum Probe {
 pub struct Check {
     /// Which probe, where the URL names no path.
     pub probe: Probe,
-    /// `http://HOST[:PORT][/PATH]`; `None`: the address that `listen` names.
+    /// As [`crate::target::Target::parse`] reads it; `None`: the address that `listen` names.
     pub url: Option<String>,
     /// `--timeout`.
     pub timeout: Duration,
@@ -205,7 +205,7 @@ pub struct Check {
 /// The options of `wait`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wait {
-    /// `http://HOST[:PORT][/PATH]`; `None`: the address that `listen` names.
+    /// As [`crate::target::Target::parse`] reads it; `None`: the address that `listen` names.
     pub url: Option<String>,
     /// `--timeout`; `None`: for ever.
     pub timeout: Option<Duration>,

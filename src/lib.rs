@@ -9,19 +9,21 @@
 //!   no system call, so whole lives are tested in microseconds. `logic::lifecycle` is the life of one command,
 //!   `logic::restart` the policy of `supervise`, `logic::watch` the table of watched processes, `logic::http` a
 //!   connection without its socket, `logic::site` what each path answers, `logic::status` the document.
-//! - [`driver`] owns mio and every descriptor, and takes no decision. A file there often has a twin of the same name
-//!   in `logic`, which holds what it must not decide.
+//! - [`driver`] owns mio and every descriptor, and takes no decision. Most files there have a counterpart in `logic` that
+//!   holds what they must not decide: job and lifecycle, watcher and watch, inherit and activation, manager and told and
+//!   notify, cgroup and oom, procfs and procstat, connection and http::conn.
 //! - [`sys`] is what rustix lacks: the only place for `unsafe`, for libc and for reading a clock. It knows nothing of
 //!   kapo.
 //!
-//! Beside them stand [`cli`] (words and environment in, a [`config::Config`] out, from one table of options), [`config`]
-//! and [`signal`] (plain data), and [`error`] (what can go wrong before the loop turns, and the exit codes).
+//! Beside them stand [`cli`] (words and environment in, a [`config::Config`] out, from one table of options), [`config`],
+//! [`signal`], [`duration`] and [`target`] (plain data), and [`error`] (what can go wrong before the loop turns, and the
+//! exit codes).
 //!
 //! ```text
-//! main -> cli    -> config, error, signal
-//! main -> driver -> logic, sys, config, error, signal
-//! logic          -> config, error, signal      (and httparse, memchr, serde_json)
-//! sys            -> std, libc                  (nothing of ours)
+//! main -> cli    -> config, error, signal, duration, target
+//! main -> driver -> logic, sys, and the same as cli     (and mio, rustix; httparse in client)
+//! logic          -> config, error, signal, duration     (and httparse, memchr, serde_json)
+//! sys            -> nothing of ours                     (libc, rustix)
 //! ```
 //!
 //! # One turn of the loop

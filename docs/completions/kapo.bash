@@ -56,7 +56,12 @@ _kapo() {
     if [[ $value_of ]]; then
         [[ $cur == '=' ]] && cur=''
         case $value_of in
-            --stop-signal|--parent-death-signal|--orphan-signal) mapfile -t COMPREPLY < <(compgen -A signal -- "$cur") ;;
+            --stop-signal|--parent-death-signal|--orphan-signal)
+                # What compgen knows of signals is what trap takes: EXIT and the like, and SIGTERM but not TERM.
+                word=''
+                [[ $cur == SIG* ]] && word=SIG
+                mapfile -t COMPREPLY < <(compgen -P "$word" -W 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS' -- "${cur#SIG}")
+                ;;
             --restart) mapfile -t COMPREPLY < <(compgen -W 'always on-failure' -- "$cur") ;;
             --interface|-i|--termination-log) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         esac

@@ -2,6 +2,7 @@
 //! the program.
 
 use super::options::{GROUPS, MODES, ModeRow, OPTIONS, Opt, Verb};
+use crate::signal::Signal;
 
 /// What can stand for a value.
 enum Kind {
@@ -71,7 +72,9 @@ pub fn bash() -> String {
         }
         names.join("|")
     };
+    let signals = (1..32).filter_map(Signal::new).map(|signal| signal.to_string().replace("SIG", ""));
     BASH.replace("@LISTS@", &lists)
+        .replace("@SIGNALS@", &signals.collect::<Vec<_>>().join(" "))
         .replace("@MODES@", &mode_names())
         .replace("@SIGNAL@", &by_kind(|kind| matches!(kind, Kind::Signal)))
         .replace("@WHEN@", &by_kind(|kind| matches!(kind, Kind::When)))
@@ -118,7 +121,12 @@ _kapo() {
     if [[ $value_of ]]; then
         [[ $cur == '=' ]] && cur=''
         case $value_of in
-            @SIGNAL@) mapfile -t COMPREPLY < <(compgen -A signal -- "$cur") ;;
+            @SIGNAL@)
+                # What compgen knows of signals is what trap takes: EXIT and the like, and SIGTERM but not TERM.
+                word=''
+                [[ $cur == SIG* ]] && word=SIG
+                mapfile -t COMPREPLY < <(compgen -P "$word" -W '@SIGNALS@' -- "${cur#SIG}")
+                ;;
             @WHEN@) mapfile -t COMPREPLY < <(compgen -W 'always on-failure' -- "$cur") ;;
             @PATH@) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         esac

@@ -14,16 +14,22 @@ const DATE: &str = "2026-11-23";
 
 /// Exit codes, as people look them up.
 const EXIT_CODES: &[(u8, &str, &str)] = &[
-    (0, "", "Success; also an end that --success-exit names."),
+    (0, "", "Success; also an end that --success-exit names, and watch after a stop signal."),
     (
         EXIT_UNHEALTHY,
         "",
-        "check: not healthy, or nobody answered, or wrong usage. check knows no other code.",
+        "check: not healthy, or nobody answered, or wrong usage. check knows no other code. run and supervise: a missed \
+         --watchdog ping, where the command's own code is 0.",
     ),
     (EXIT_USAGE, "", "Wrong usage: a word or a variable that kapo does not understand."),
     (EXIT_TIMEOUT, "", "The TTL ended the command; wait: its own --timeout passed."),
     (EXIT_SETUP, "", "kapo itself could not work: port taken, no inherited socket; wait: nobody answers."),
-    (EXIT_CANNOT_EXECUTE, "", "The command was found but could not be executed. A script needs its #! line."),
+    (
+        EXIT_CANNOT_EXECUTE,
+        "",
+        "The command was found but could not be executed; or its interpreter or dynamic loader is missing. A script \
+         needs its #! line.",
+    ),
     (EXIT_NOT_FOUND, "", "The command was not found."),
     (128, "+n", "Signal n ended the command: 137 is KILL, 143 is TERM."),
 ];
@@ -180,7 +186,11 @@ pub fn man() -> String {
         tagged(&mut out, &format!("{code}{behind}"), meaning);
     }
     section(&mut out, "Files");
-    text(&mut out, "None: kapo reads no configuration file, and writes none but that of --termination-log.");
+    text(
+        &mut out,
+        "kapo reads no configuration file, and writes none but that of --termination-log. A Unix socket in the file system \
+         is removed at the end; one that a kill has left behind is replaced by the next start.",
+    );
     section(&mut out, "Examples");
     for (at, (title, lines)) in EXAMPLES.iter().enumerate() {
         if at > 0 {

@@ -273,7 +273,7 @@ pub static OPTIONS: &[Opt] = &[
     flag(GLOBAL, Id::SocketActivation, "socket-activation").short('s').env("KAPO_SOCKET_ACTIVATION").says(
         "serve on inherited sockets (LISTEN_FDS)",
         "Instead of binding --port; --port and --interface then serve only --sidebind. LISTEN_PID must be \
-         kapo's own pid.",
+         kapo's own pid. Where LISTEN_FDS is not set, a socket on stdin is served, as inetd hands it over.",
     ),
     flag(GLOBAL, Id::Stdout, "stdout").short('S').env("KAPO_STDOUT").says(
         "capture the command's stdout and echo it on ours",
@@ -401,8 +401,8 @@ pub static OPTIONS: &[Opt] = &[
     ),
     value(WATCH, Id::Pid, "pid", "PID").short('p').env("KAPO_WATCHPID").says(
         "watch this one process",
-        "NAME may then be left out and is only what is shown as Command. A recycled pid is never taken for the \
-         old process.",
+        "NAME may then be left out and is only what is shown as Command. The process must be there at the start: \
+         it is not waited for, and a recycled pid is never taken for the old process.",
     ),
     flag(WATCH, Id::ProcessEvents, "process-events").env("KAPO_PROCESS_EVENTS").says(
         "let the kernel tell of new processes",

@@ -17,8 +17,8 @@ pub enum Cgroup {
 }
 
 impl Cgroup {
-    /// Looks for the counter, and tells how it stands: one small file of /proc is read and, at the usual places, one more opened. `None` where
-    /// the kernel does not count for us.
+    /// Looks for the counter, and tells how it stands: one small file of /proc is read and, at the usual places, one more
+    /// opened. `None` where the kernel does not count for us.
     pub fn find() -> Option<(Cgroup, u64)> {
         let Some(own) = text("/proc/self/cgroup") else {
             // Without /proc, what a container usually sees as its own.

@@ -56,7 +56,8 @@ use watching::Watching;
 /// a scrape.
 const OWN_DESCRIPTORS: u64 = 32;
 
-/// Does what the user asked for, each in a frame of its own, since the frame stays for kapo's whole life; the exit code. `argv0` is kapo's own name, `variable` looks into the environment.
+/// Does what the user asked for; gives the exit code. `argv0` is kapo's own name, `variable` looks into the environment.
+/// Each mode has a function of its own, as its frame stays for kapo's whole life.
 pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<u8, Error> {
     match &config.mode {
         Mode::Job(options) => run_job(config, options, argv0, variable),
