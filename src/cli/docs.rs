@@ -12,6 +12,16 @@ use crate::error::{
 /// The day of the release that the man page describes.
 const DATE: &str = "2026-11-23";
 
+const DESCRIPTION: &str = "kapo starts the command, or watches one that runs already, and answers over HTTP whether it lives, since \
+         when, and how it ended. It is read-only: no request can change anything; control is by signals. The command \
+         begins at the first word that is not an option, or after --; nothing after it is taken by kapo.";
+
+const VALUES: &str = "SECONDS is a number such as 30 or 0.5, or one with units: 500ms, 30s, 5m, 6h, 1m30s. SIGNAL is a name or a \
+         number: TERM, SIGTERM, 15, RTMIN+3. When an option is repeated the last one counts.";
+
+const FILES: &str = "kapo reads no configuration file, and writes none but that of --termination-log. A Unix socket in the file system \
+         is removed at the end; one that a kill has left behind is replaced by the next start.";
+
 /// Exit codes, as people look them up.
 const EXIT_CODES: &[(u8, &str, &str)] = &[
     (0, "", "Success; also an end that --success-exit names, and watch after a stop signal."),
@@ -119,91 +129,63 @@ pub fn man() -> String {
     section(&mut out, "Name");
     text(&mut out, "kapo - wrap any command in a status socket");
     section(&mut out, "Synopsis");
-    for (at, row) in MODES.iter().enumerate() {
-        if at > 0 {
-            out.push_str(".br\n");
-        }
-        text(&mut out, &synopsis(row.verb));
-    }
-    for words in ["kapo help [MODE]", "kapo --version"] {
-        out.push_str(".br\n");
-        text(&mut out, words);
-    }
+    let synopses = MODES.iter().map(|row| synopsis(row.verb));
+    let others = ["kapo help [MODE]", "kapo --version"].map(str::to_owned);
+    separated(&mut out, ".br\n", synopses.chain(others), |out, words| text(out, &words));
     section(&mut out, "Description");
-    text(&mut out, ABOUT);
-    out.push_str(".PP\n");
-    text(
-        &mut out,
-        "kapo starts the command, or watches one that runs already, and answers over HTTP whether it lives, since \
-         when, and how it ended. It is read-only: no request can change anything; control is by signals. The command \
-         begins at the first word that is not an option, or after --; nothing after it is taken by kapo.",
-    );
+    separated(&mut out, ".PP\n", [ABOUT, DESCRIPTION], text);
     section(&mut out, "Modes");
     for row in MODES {
         tagged(&mut out, &row.alias.map_or(row.name.to_owned(), |a| format!("{}, {a}", row.name)), row.full);
     }
     section(&mut out, "Options");
-    text(&mut out, REMARKS);
-    out.push_str(".PP\n");
-    text(
-        &mut out,
-        "SECONDS is a number such as 30 or 0.5, or one with units: 500ms, 30s, 5m, 6h, 1m30s. SIGNAL is a name or a \
-         number: TERM, SIGTERM, 15, RTMIN+3. When an option is repeated the last one counts.",
-    );
-    for (title, modes) in GROUPS {
-        line(&mut out, format_args!(".SS {}", escaped(title)));
-        for opt in OPTIONS.iter().filter(|opt| opt.modes == *modes) {
-            let short = opt.short.map_or(String::new(), |short| format!("-{short}, "));
-            tagged(&mut out, &format!("{short}{}", opt.usage()), &described(opt));
-        }
-    }
+    separated(&mut out, ".PP\n", [REMARKS, VALUES], text);
+    options(&mut out);
     section(&mut out, "Environment");
-    text(&mut out, "Booleans are 1, t, T, true, TRUE, True and 0, f, F, false, FALSE, False.");
-    for (at, opt) in OPTIONS.iter().enumerate() {
-        let Some(env) = opt.env else { continue };
-        // Several modes can share a name and its variable; it is told once, with all of them.
-        if OPTIONS.iter().position(|first| first.env == opt.env) == Some(at) {
-            tagged(&mut out, env, &format!("--{}{}", opt.long, in_modes(env)));
-        }
-    }
-    for (name, meaning) in ENVIRONMENT {
-        tagged(&mut out, name, meaning);
-    }
+    environment(&mut out);
     section(&mut out, "Signals");
-    for (at, paragraph) in SIGNALS.iter().enumerate() {
-        if at > 0 {
-            out.push_str(".PP\n");
-        }
-        text(&mut out, paragraph);
-    }
+    separated(&mut out, ".PP\n", SIGNALS, |out, paragraph| text(out, paragraph));
     section(&mut out, "HTTP paths");
-    for (path, meaning) in PATHS {
-        tagged(&mut out, path, meaning);
-    }
+    PATHS.iter().for_each(|(path, meaning)| tagged(&mut out, path, meaning));
     section(&mut out, "Exit status");
     text(&mut out, "The command's own code, and:");
     for (code, behind, meaning) in EXIT_CODES {
         tagged(&mut out, &format!("{code}{behind}"), meaning);
     }
     section(&mut out, "Files");
-    text(
-        &mut out,
-        "kapo reads no configuration file, and writes none but that of --termination-log. A Unix socket in the file system \
-         is removed at the end; one that a kill has left behind is replaced by the next start.",
-    );
+    text(&mut out, FILES);
     section(&mut out, "Examples");
-    for (at, (title, lines)) in EXAMPLES.iter().enumerate() {
-        if at > 0 {
-            out.push_str(".PP\n");
-        }
-        text(&mut out, title);
+    separated(&mut out, ".PP\n", EXAMPLES, |out, (title, lines)| {
+        text(out, title);
         out.push_str(".PP\n.RS 4\n.nf\n");
-        lines.iter().for_each(|words| text(&mut out, words));
+        lines.iter().for_each(|words| text(out, words));
         out.push_str(".fi\n.RE\n");
-    }
+    });
     section(&mut out, "See also");
     text(&mut out, "signal(7), timeout(1), systemd.socket(5), sd_notify(3)");
     out
+}
+
+fn options(out: &mut String) {
+    for (title, modes) in GROUPS {
+        line(out, format_args!(".SS {}", escaped(title)));
+        for opt in OPTIONS.iter().filter(|opt| opt.modes == *modes) {
+            let short = opt.short.map_or(String::new(), |short| format!("-{short}, "));
+            tagged(out, &format!("{short}{}", opt.usage()), &described(opt));
+        }
+    }
+}
+
+fn environment(out: &mut String) {
+    text(out, "Booleans are 1, t, T, true, TRUE, True and 0, f, F, false, FALSE, False.");
+    for (at, opt) in OPTIONS.iter().enumerate() {
+        let Some(env) = opt.env else { continue };
+        // Several modes can share a name and its variable; it is told once, with all of them.
+        if OPTIONS.iter().position(|first| first.env == opt.env) == Some(at) {
+            tagged(out, env, &format!("--{}{}", opt.long, in_modes(env)));
+        }
+    }
+    ENVIRONMENT.iter().for_each(|(name, meaning)| tagged(out, name, meaning));
 }
 
 /// Between the markers of README.md.
@@ -245,6 +227,21 @@ fn described(opt: &Opt) -> String {
 
 fn line(out: &mut String, words: std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{words}");
+}
+
+/// Each item, and `between` any two.
+fn separated<T>(
+    out: &mut String,
+    between: &str,
+    items: impl IntoIterator<Item = T>,
+    mut write: impl FnMut(&mut String, T),
+) {
+    for (at, item) in items.into_iter().enumerate() {
+        if at > 0 {
+            out.push_str(between);
+        }
+        write(out, item);
+    }
 }
 
 fn section(out: &mut String, title: &str) {

@@ -82,40 +82,14 @@ fn plain(mode: Mode) -> Config {
 }
 
 fn plain_job(command: &str, arguments: &[&str], after: After) -> Job {
-    Job {
-        command: command.into(),
-        arguments: arguments.iter().map(OsString::from).collect(),
-        ttl: None,
-        stop_signal: Signal::TERM,
-        kill_after: None,
-        single_child: false,
-        setsid: false,
-        rewrite_signal: Vec::new(),
-        success_exit: Vec::new(),
-        parent_death_signal: None,
-        orphan_signal: Some(Signal::TERM),
-        termination_log: None,
-        notify: false,
-        watchdog: None,
-        after,
-    }
-}
-
-fn plain_restart() -> Restart {
-    Restart {
-        wait: 5 * SECOND,
-        backoff_max: None,
-        stable: 60 * SECOND,
-        max_restarts: None,
-        within: 300 * SECOND,
-        on_failure_only: false,
-    }
+    let arguments = arguments.iter().map(OsString::from).collect();
+    Job { command: command.into(), arguments, after, ..crate::config::tests::job() }
 }
 
 #[test]
 fn each_mode_has_the_defaults_of_the_contract() {
     let run = plain_job("sleep", &["60"], After::Once(Linger::Fixed(Duration::ZERO)));
-    let supervise = plain_job("sleep", &["60"], After::Again(plain_restart()));
+    let supervise = plain_job("sleep", &["60"], After::Again(crate::config::tests::restart()));
     let watch = Watch { name: "nginx".into(), pid: None, wait: 5 * SECOND, process_events: false };
     let check = Check { probe: Probe::Ready, url: None, timeout: 5 * SECOND };
     let wait = Wait { url: None, timeout: None };
@@ -313,7 +287,10 @@ fn supervise_takes_all_of_its_options() {
         on_failure_only: true,
     };
     assert_eq!(job(words).after, After::Again(expected));
-    assert_eq!(job("supervise --max-restarts 0 --backoff-max 0 x").after, After::Again(plain_restart()));
+    assert_eq!(
+        job("supervise --max-restarts 0 --backoff-max 0 x").after,
+        After::Again(crate::config::tests::restart())
+    );
 }
 
 #[test]

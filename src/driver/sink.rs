@@ -190,14 +190,6 @@ impl<'fd> Sink<'fd> {
         }
     }
 
-    /// Why nothing can be written any more.
-    pub fn broken(&self) -> Option<Errno> {
-        match &self.kind {
-            Some(Kind::Broken(errno)) => Some(*errno),
-            _ => None,
-        }
-    }
-
     /// Whether this is a pipe or FIFO, to which pages can be moved.
     pub fn can_splice(&mut self) -> bool {
         matches!(self.kind(), Kind::Pipe | Kind::Relay(_))

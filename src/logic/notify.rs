@@ -20,8 +20,6 @@ pub struct Told {
     pub trigger: bool,
     /// `WATCHDOG_USEC=`: a new interval; zero switches the watchdog off.
     pub interval: Option<Duration>,
-    /// `BARRIER=1`: the descriptors that came along are to be closed (sd_notify_barrier(3)).
-    pub barrier: bool,
     /// What the service manager shall hear of it; empty: nothing.
     pub forward: Vec<u8>,
 }
@@ -40,8 +38,8 @@ const STATUS_LENGTH: usize = 1024;
 
 /// Reads one datagram: assignments, one a line. Bytes that make no sense are left out, never an error.
 ///
-/// Not passed on: `MAINPID=` (systemd watches kapo, not the command), descriptors and their `FDSTORE=`, `BARRIER=1`,
-/// and kapo's own business: `WATCHDOG=`, `STATUS=` and `READY=1` of the command reach systemd in kapo's words.
+/// Not passed on: `MAINPID=` (systemd watches kapo, not the command), descriptors and their `FDSTORE=`, `BARRIER=1` (which
+/// is answered by closing what came along, see `driver::told`), and kapo's own business: `WATCHDOG=`, `STATUS=` and `READY=1` of the command reach systemd in kapo's words.
 pub fn read(datagram: &[u8]) -> Told {
     let mut told = Told::default();
     for line in datagram.split(|b| *b == b'\n') {
@@ -54,7 +52,6 @@ pub fn read(datagram: &[u8]) -> Told {
             }
             b"WATCHDOG=1" => told.ping = true,
             b"WATCHDOG=trigger" => told.trigger = true,
-            b"BARRIER=1" => told.barrier = true,
             _ => {
                 let Some(at) = memchr::memchr(b'=', line) else { continue };
                 let (name, value) = line.split_at(at);
