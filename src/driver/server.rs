@@ -156,28 +156,22 @@ impl Server {
         let Some(listening) = listening_at(&mut self.listeners, place) else { return };
         let mut accepted = std::mem::take(&mut self.accepted);
         let verdict = listening.listener.accept(&mut accepted);
+        if verdict == Accepted::Broken {
+            // Its hang-up would be told again and again, whatever is waited for.
+            epoll.delete(&listening.listener);
+            let record = Record::error("nobody can connect any more");
+            self.notices.push(record.with("address", listening.listener.address()));
+        }
         let came = accepted.len();
         for socket in accepted.drain(..) {
             self.admit(now, epoll, socket, false, subject);
         }
         self.accepted = accepted;
         self.arrivals = Some(self.arrivals.unwrap_or(0) + came);
-        match verdict {
-            Accepted::Broken => {
-                let address = listening_at(&mut self.listeners, place)
-                    .map(|listening| listening.listener.address().to_owned());
-                let record = Record::error("listens no more").with("address", address.unwrap_or_default());
-                self.notices.push(record);
-                self.rest(now, epoll, place);
-            }
-            // Room is made one by one: for whom else there is none is told again at once.
-            Accepted::Starved if came == 0 => {
-                if !self.evict(now, "no descriptor left") {
-                    self.tell_of_room(now, Record::warn("no descriptor left for a connection"));
-                    self.rest(now, epoll, place);
-                }
-            }
-            Accepted::Starved | Accepted::Drained | Accepted::More => {}
+        // Room is made one by one: for whom else there is none is told again at once.
+        if verdict == Accepted::Starved && came == 0 && !self.evict(now, "no descriptor left") {
+            self.tell_of_room(now, Record::warn("no descriptor left for a connection"));
+            self.rest(now, epoll, place);
         }
     }
 

@@ -136,6 +136,22 @@ fn a_blocking_listener_that_others_share_does_not_hold_kapo_up() {
 }
 
 #[test]
+fn a_listener_that_somebody_shut_down_is_told_once_and_costs_nothing() {
+    let (shared, _) = listener();
+    let (other, address) = listener();
+    let words = ["--socket-activation", "run", "sleep", "60"];
+    let kapo = Kapo::launch(handed([&shared as &dyn AsFd, &other], &words)).listening().at(&address);
+    rustix::net::shutdown(&shared, rustix::net::Shutdown::Both).unwrap();
+    let told = |kapo: &Kapo| kapo.stderr().matches("level=error msg=\"nobody can connect any more\"").count();
+    wait_for("it is told", || told(&kapo) == 1);
+    let (begin, before) = (now(), crate::idle::cpu_ticks(kapo.pid()));
+    wait_for("some time has passed", || begin.elapsed() > Duration::from_secs(1));
+    assert_eq!(told(&kapo), 1, "{}", kapo.stderr());
+    assert!(crate::idle::cpu_ticks(kapo.pid()) - before <= 1);
+    assert_eq!(kapo.get("/livez").status, 200);
+}
+
+#[test]
 fn a_connection_is_answered_even_when_the_job_ends_at_once() {
     for words in [&["-s", "run", "true"][..], &["-s", "run", "sh", "-c", "exit 4"]] {
         let (client, server) = connection();
