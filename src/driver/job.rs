@@ -343,9 +343,9 @@ impl Job {
         let Some(terminal) = self.terminal.as_ref().filter(|_| !self.suspended) else { return };
         let signal = Signal::new(signal);
         let goes_on = match signal {
-            Some(Signal::TTIN | Signal::TTOU) if terminal.hand_over(group(pid)) => true,
+            Some(Signal::TTIN | Signal::TTOU) if terminal.give(group(pid)) => true,
             // Somebody's STOP is none of the shell's business while that has the terminal.
-            Some(Signal::STOP) if !terminal.is_held_by(group(pid)) => false,
+            Some(Signal::STOP) if !terminal.is_with(group(pid)) => false,
             _ if terminal.somebody_minds_us() => return self.handle(now, Event::Stopped, stage),
             signal => signal == Some(Signal::TSTP),
         };
@@ -357,7 +357,7 @@ impl Job {
     fn ended(&mut self, now: Now, pid: Pid, exit: Exit, change: &Change, stage: &mut Stage) {
         // The rest of a line, which the record of its end must not cut in two where both go one way.
         self.serve_capture(now, stage, &|source| matches!(source, Source::Pipe(_)));
-        let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_held_by(group(pid)));
+        let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_with(group(pid)));
         if let Some(terminal) = &self.terminal {
             terminal.take_back(Some(group(pid)));
         }

@@ -73,34 +73,37 @@ impl Terminal {
     /// Whether the next command may have it: it is kapo's, or was that of a command that is gone. The shell that has
     /// put kapo into the background keeps it.
     pub fn is_at_hand(&self) -> bool {
-        is_held_by(self.fd.as_fd(), self.own) || (self.own.is_none() && self.holder_is_gone())
+        self.is_ours() || (self.own.is_none() && self.holder_is_gone())
     }
 
-    /// Whether this group is in the foreground.
-    pub fn is_held_by(&self, group: Pid) -> bool {
+    /// Whether the group of that number is in the foreground; kapo's own may have none, see `is_ours`.
+    pub fn is_with(&self, group: Pid) -> bool {
         sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw) == Some(group)
     }
 
-    /// To a group that wants it, if kapo's own has it, or a group that is gone; whether it got it.
-    pub fn hand_over(&self, group: Pid) -> bool {
-        let free = is_held_by(self.fd.as_fd(), self.own) || self.holder_is_gone();
-        free && tcsetpgrp(&self.fd, group).is_ok()
-    }
-
-    /// To the command's group, if kapo's holds the foreground.
-    pub fn give(&self, group: Pid) {
-        if is_held_by(self.fd.as_fd(), self.own) {
-            let _ = tcsetpgrp(&self.fd, group);
-        }
+    /// To the command's group, if kapo's own has it, or a group that is gone; whether it got it.
+    pub fn give(&self, group: Pid) -> bool {
+        (self.is_ours() || self.holder_is_gone()) && tcsetpgrp(&self.fd, group).is_ok()
     }
 
     /// Back from the command's group, or from one that is gone. From the background this would raise TTOU, which is
     /// blocked. Others, such as the shell that has put us into the background, keep it.
     pub fn take_back(&self, group: Option<Pid>) {
         if let Some(own) = self.own
-            && (group.is_some_and(|group| self.is_held_by(group)) || self.holder_is_gone())
+            && (group.is_some_and(|group| self.is_with(group)) || self.holder_is_gone())
         {
             let _ = tcsetpgrp(&self.fd, own);
+        }
+    }
+
+    /// Whether kapo's own group is in the foreground.
+    fn is_ours(&self) -> bool {
+        match (sys::group::foreground_of(self.fd.as_fd()), self.own) {
+            (Some(holder), Some(own)) => Pid::from_raw(holder) == Some(own),
+            // Neither has a number that we could compare. But in the background a read would raise TTIN, and as that
+            // is blocked it fails; reading nothing takes nothing from anybody.
+            (Some(0), None) => rustix::io::read(&self.fd, &mut [0_u8; 0]).is_ok(),
+            (Some(_), None) | (None, _) => false,
         }
     }
 
@@ -122,17 +125,6 @@ fn parent_of(pid: i32) -> Option<i32> {
     let mut buffer = [0; 1024];
     let stat = Stat::parse(procfs::stat(logic::Pid::new(pid)?, &mut buffer).ok()?)?;
     Some(stat.ppid).filter(|parent| *parent > 0)
-}
-
-/// Whether `own`, our group, is in the foreground of this descriptor, which may be none of our controlling terminal.
-fn is_held_by(fd: BorrowedFd<'_>, own: Option<Pid>) -> bool {
-    match (sys::group::foreground_of(fd), own) {
-        (Some(holder), Some(own)) => Pid::from_raw(holder) == Some(own),
-        // Neither has a number that we could compare. But in the background a read would raise TTIN, and as that is
-        // blocked it fails; reading nothing takes nothing from anybody.
-        (Some(0), None) => rustix::io::read(fd, &mut [0_u8; 0]).is_ok(),
-        (Some(_), None) | (None, _) => false,
-    }
 }
 
 impl AsFd for Terminal {
