@@ -73,7 +73,8 @@ const SIGNALS: &[&str] = &[
      it does so only when --kill-after was given.",
     "TSTP, TTIN and TTOU stop the command and then kapo; CONT wakes both.",
     "INT and QUIT that a process sends ask for an end even where kapo was started with them ignored, as the background \
-     jobs of a script are, and the command does not heed them.",
+     jobs of a script are, and the command does not heed them. ^C is not for these: they go on, and leave the terminal \
+     to the script.",
     "On a terminal the command has the foreground: ^C and ^Z reach it alone. If it ends by INT or QUIT then, or with the \
      exit code 130 or 131, kapo is meant, too, and supervise starts nothing any more; a command that makes another code \
      of ^C is started again, and kapo itself is ended with TERM. When ^Z has stopped the command, kapo stops all of its \

@@ -98,7 +98,9 @@ impl Job {
         let path = (beginning.variable)("PATH");
         let program = Program::new(options, path.as_deref())?;
         let manager = Manager::of(beginning.now, beginning.variable);
-        let terminal = if options.setsid { None } else { Terminal::controlling() };
+        // What a script starts with `&` shares its group with the script, whose terminal it is.
+        let apart = options.setsid || beginning.signals.survives.interrupt;
+        let terminal = if apart { None } else { Terminal::controlling() };
         let notify =
             options.notify.then(|| NotifySocket::open(&stage.epoll, options.watchdog)).transpose()?;
         let mut seed = [0; 8];
@@ -108,7 +110,7 @@ impl Job {
             hide_args: config.hide_args,
             sidebind_port: beginning.sidebind_port,
             manager: manager.is_some(),
-            ignores_hup: beginning.signals.hup_was_ignored,
+            survives: beginning.signals.survives,
             seed: u64::from_ne_bytes(seed),
         };
         Ok(Job {

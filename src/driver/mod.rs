@@ -124,7 +124,7 @@ fn run_watch(
         now,
         manager: Manager::of(now, variable),
         sidebind_port,
-        ignores_hup: signals.hup_was_ignored,
+        survives: signals.survives,
     };
     let mut watching = Watching::new(options, beginning, &mut stage)?;
     // It must not keep a mount busy; all paths are absolute by now.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::logic::Sender;
+use crate::logic::lifecycle::Survives;
 use crate::signal::Signal;
 use crate::sys;
 
@@ -17,8 +18,8 @@ pub struct Signals {
     pub inherited_mask: sys::signal::Mask,
     /// CHLD was ignored when kapo was started; also for the command.
     pub chld_was_ignored: bool,
-    /// HUP was ignored when kapo was started, as nohup(1) does.
-    pub hup_was_ignored: bool,
+    /// What of a terminal kapo was started to survive.
+    pub survives: Survives,
 }
 
 impl Signals {
@@ -30,12 +31,16 @@ impl Signals {
         if chld_was_ignored {
             sys::signal::set_default(i32::from(Signal::CHLD.number()));
         }
+        let was_ignored = |signal: Signal| sys::signal::is_ignored(i32::from(signal.number()));
         Ok(Signals {
             fd: sys::signal::signalfd()?,
             own: rustix::process::getpid().as_raw_nonzero().get(),
             inherited_mask,
             chld_was_ignored,
-            hup_was_ignored: sys::signal::is_ignored(i32::from(Signal::HUP.number())),
+            survives: Survives {
+                hang_up: was_ignored(Signal::HUP),
+                interrupt: was_ignored(Signal::INT) && was_ignored(Signal::QUIT),
+            },
         })
     }
 

@@ -11,7 +11,7 @@ use super::terminal;
 use super::watcher::Watcher;
 use crate::config;
 use crate::error::Error;
-use crate::logic::lifecycle::{asks_for_an_end, job_control};
+use crate::logic::lifecycle::{Survives, asks_for_an_end, job_control};
 use crate::logic::metrics::Snapshot;
 use crate::logic::record::Record;
 use crate::logic::site::Facts;
@@ -27,7 +27,7 @@ pub struct Watching {
     manager: Option<Manager>,
     told_ready: bool,
     sidebind_port: u16,
-    ignores_hup: bool,
+    survives: Survives,
     /// The watcher has more to do at once.
     more: bool,
     /// What the page shows.
@@ -44,14 +44,14 @@ pub struct Beginning {
     pub manager: Option<Manager>,
     /// SidebindPort.
     pub sidebind_port: u16,
-    /// HUP was ignored when kapo was started.
-    pub ignores_hup: bool,
+    /// What of a terminal kapo was started to survive.
+    pub survives: Survives,
 }
 
 impl Watching {
     /// Opens what watching needs; scans on the first turn.
     pub fn new(options: &config::Watch, beginning: Beginning, stage: &mut Stage) -> Result<Watching, Error> {
-        let Beginning { now, manager, sidebind_port, ignores_hup } = beginning;
+        let Beginning { now, manager, sidebind_port, survives } = beginning;
         let mut notes = Vec::new();
         let watcher = Watcher::open(options, now, &mut |note| notes.push(note))?;
         stage
@@ -63,7 +63,7 @@ impl Watching {
             manager,
             told_ready: false,
             sidebind_port,
-            ignores_hup,
+            survives,
             more: true,
             objects: Vec::new(),
             started: now.wall,
@@ -137,7 +137,7 @@ impl Watching {
 impl Machine for Watching {
     /// Nothing is passed on: the processes belong to somebody else.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage) {
-        if asks_for_an_end(signal, sender, self.ignores_hup) {
+        if asks_for_an_end(signal, sender, self.survives) {
             stage.log(now, &sender.told(Record::info("asked to stop").with("signal", signal)));
             self.close(now, stage);
         } else if job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {

@@ -107,9 +107,13 @@ fn leader(words: &[&str]) -> Session {
     Session::start(command)
 }
 
+fn children_of(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
 fn child_of(pid: i32) -> Option<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    text.split_whitespace().next()?.parse().ok()
+    children_of(pid).first().copied()
 }
 
 fn the_child_of(pid: i32) -> i32 {
@@ -229,6 +233,41 @@ fn in_the_background_kapo_leaves_the_terminal_alone() {
     session.shows("\r\nstill here");
     session.types("kill %1; wait; exit 3\n");
     session.kapo.expect_exit(3);
+}
+
+#[test]
+fn in_the_background_of_a_script_kapo_leaves_the_terminal_to_the_script() {
+    // There they share a group, and so kapo seems to have the terminal.
+    let folder = TempDir::new().unwrap();
+    let flag = folder.path().join("flag");
+    let daemon = line("supervise --wait 0 -- sleep 60").replace('\n', " &\n");
+    let script = format!(
+        "trap 'echo interrupted' INT; {daemon}until [ -e {} ]; do sleep 0.01; done; read line; echo got $line; \
+         echo daemon $!; read line",
+        flag.display()
+    );
+    let mut command = clean("bash");
+    command.arg("-c").arg(script);
+    let mut session = Session::start(command);
+    let mut kapo = 0;
+    wait_for("kapo runs its command", || {
+        let children = children_of(session.kapo.pid());
+        kapo = children.into_iter().find(|pid| command_name(*pid) == "kapo").unwrap_or(0);
+        child_of(kapo).is_some_and(|child| command_name(child) == "sleep")
+    });
+    assert_eq!(session.foreground(), session.kapo.pid());
+    // ^C is not for what runs in the background.
+    session.types("\x03");
+    session.shows("interrupted");
+    std::fs::write(flag, "").unwrap();
+    session.types("typed\n");
+    session.shows("got typed");
+    session.shows(&format!("daemon {kapo}"));
+    assert!(child_of(kapo).is_some_and(|child| command_name(child) == "sleep"));
+    kapo::sys::signal::send(kapo, 15).unwrap();
+    wait_for("kapo is gone", || !lives(kapo));
+    session.types("end\n");
+    session.kapo.expect_exit(0);
 }
 
 #[test]

@@ -183,6 +183,15 @@ struct EndedRun {
     expired: bool,
 }
 
+/// What of a terminal kapo was started to survive, as the signals for it were ignored then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survives {
+    /// HUP was, as by nohup(1): that the terminal is gone ends nothing.
+    pub hang_up: bool,
+    /// INT and QUIT were, as a shell without job control does for what it starts with `&`: ^C ends nothing.
+    pub interrupt: bool,
+}
+
 /// What a life depends on beside the options of the job.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -192,8 +201,8 @@ pub struct Setting {
     pub sidebind_port: u16,
     /// There is a service manager that wants to hear of us.
     pub manager: bool,
-    /// HUP was ignored when kapo was started (nohup(1)), so a lost terminal ends nothing.
-    pub ignores_hup: bool,
+    /// What of a terminal does not end kapo.
+    pub survives: Survives,
     /// For TTL ranges and jitter.
     pub seed: u64,
 }
@@ -650,7 +659,7 @@ impl Lifecycle {
         if sender == Sender::Kernel && !concerns_the_command(signal) {
             return;
         }
-        let stop = asks_for_an_end(signal, sender, self.setting.ignores_hup);
+        let stop = asks_for_an_end(signal, sender, self.setting.survives);
         let again = self.status.stop_signal_from.is_some();
         if stop {
             self.leaving = true;
@@ -993,13 +1002,14 @@ pub fn job_control(signal: Signal) -> bool {
     matches!(signal, Signal::TSTP | Signal::TTIN | Signal::TTOU)
 }
 
-/// Whether kapo is to leave. HUP asks for it when the kernel sends it, as the terminal is gone, unless kapo was started
-/// to survive that (`ignores_hup`); daemons reload when a process sends it.
-pub fn asks_for_an_end(signal: Signal, sender: Sender, ignores_hup: bool) -> bool {
+/// Whether kapo is to leave. HUP asks for it when the kernel sends it, as the terminal is gone; daemons reload when a
+/// process sends it.
+pub fn asks_for_an_end(signal: Signal, sender: Sender, survives: Survives) -> bool {
     match signal {
         // KILL reaches nobody; it is told when it should have come at the death of a parent that is dead already.
-        Signal::TERM | Signal::INT | Signal::QUIT | Signal::KILL => true,
-        Signal::HUP => sender == Sender::Kernel && !ignores_hup,
+        Signal::TERM | Signal::KILL => true,
+        Signal::INT | Signal::QUIT => sender != Sender::Kernel || !survives.interrupt,
+        Signal::HUP => sender == Sender::Kernel && !survives.hang_up,
         _ => false,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Behaviour, SOMEBODY, World, any_life};
-use super::{Effect, Event, Obstacle, Setting, Target};
+use super::{Effect, Event, Obstacle, Setting, Survives, Target};
 use crate::config::tests::{job as run, restart as again};
 use crate::config::{After, Job, Linger, Restart, Success, Ttl};
 use crate::logic::random::Random;
@@ -20,7 +20,7 @@ fn supervise() -> Job {
 }
 
 fn setting() -> Setting {
-    Setting { hide_args: false, sidebind_port: 0, manager: false, ignores_hup: false, seed: 1 }
+    Setting { hide_args: false, sidebind_port: 0, manager: false, survives: Survives::default(), seed: 1 }
 }
 
 /// A life that has begun, with children of this kind.
@@ -267,7 +267,7 @@ fn hup_reloads_unless_the_terminal_is_gone() {
     let mut world = begun(run(), Behaviour::deaf());
     world.signal(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
-    let nohup = Setting { ignores_hup: true, ..setting() };
+    let nohup = Setting { survives: Survives { hang_up: true, interrupt: false }, ..setting() };
     let mut world = begun_in(nohup, run(), Behaviour::deaf());
     world.kernel(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
@@ -275,6 +275,23 @@ fn hup_reloads_unless_the_terminal_is_gone() {
     world.kernel(Signal::HUP);
     assert_eq!(world.run_to_the_end(), 129);
     assert_eq!(world.life.status().stop_signal_from.unwrap().sender, Sender::Kernel);
+}
+
+#[test]
+fn an_interrupt_of_the_terminal_ends_nothing_that_was_started_in_the_background_of_a_script() {
+    let background = Setting { survives: Survives { hang_up: false, interrupt: true }, ..setting() };
+    for signal in [Signal::INT, Signal::QUIT] {
+        let mut world = begun_in(background.clone(), supervise(), Behaviour::deaf());
+        world.kernel(signal);
+        // The command would have got it without kapo, and may have a handler for it.
+        assert_eq!(done(&mut world), [Effect::Spawn, kill(signal)]);
+        assert!(!world.life.is_stopping());
+        world.signal(signal);
+        assert!(world.life.is_stopping(), "who sends it means it");
+        let mut world = begun(supervise(), Behaviour::deaf());
+        world.kernel(signal);
+        assert!(world.life.is_stopping());
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::notify::Told;
 use super::super::status::State as Shown;
 use super::super::{Exit, Now, Pid, Sender, Usage};
-use super::{Effect, Event, Lifecycle, Obstacle, Setting, Target};
+use super::{Effect, Event, Lifecycle, Obstacle, Setting, Survives, Target};
 use crate::config::{After, Job, KILL_AFTER, Linger, Restart, Success, Ttl};
 use crate::signal::Signal;
 
@@ -317,8 +317,11 @@ impl World {
             Event::Signal { signal, sender } => {
                 self.early |= !self.begun;
                 let stop = match *signal {
-                    Signal::TERM | Signal::INT | Signal::QUIT | Signal::KILL => true,
-                    Signal::HUP => *sender == Sender::Kernel && !self.setting.ignores_hup,
+                    Signal::TERM | Signal::KILL => true,
+                    Signal::INT | Signal::QUIT => {
+                        !(*sender == Sender::Kernel && self.setting.survives.interrupt)
+                    }
+                    Signal::HUP => *sender == Sender::Kernel && !self.setting.survives.hang_up,
                     _ => false,
                 };
                 self.asked |= stop;
@@ -785,7 +788,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
         hide_args: false,
         sidebind_port: 0,
         manager: pick(2) == 0,
-        ignores_hup: pick(2) == 0,
+        survives: Survives { hang_up: pick(2) == 0, interrupt: pick(2) == 0 },
         seed,
     };
     let mut world = World::new(epoch, job, setting);
