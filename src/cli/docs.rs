@@ -76,7 +76,8 @@ const SIGNALS: &[&str] = &[
      jobs of a script are, and the command does not heed them. ^C is not for these: they go on, and leave the terminal \
      to the script.",
     "On a terminal the command has the foreground: ^C and ^Z reach it alone. If it ends by INT or QUIT then, or with the \
-     exit code 130 or 131, kapo is meant, too, and supervise starts nothing any more; a command that makes another code \
+     exit code 130 or 131, kapo is meant, too, and supervise starts nothing any more; where the signal has ended it, kapo \
+     sends that to its own process group, too, and dies of it, as shells and make expect; a command that makes another code \
      of ^C is started again, and kapo itself is ended with TERM. When ^Z has stopped the command, kapo stops all of its \
      own process group, as the shell waits for a script that calls kapo, too; where no shell would wake them, as in a \
      container, ^Z does nothing.",

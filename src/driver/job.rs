@@ -67,6 +67,7 @@ pub struct Job {
     sampler: RefCell<Sampler>,
     started: SystemTime,
     closing: bool,
+    dies_by: Option<(Signal, bool)>,
     /// We have stopped ourselves, and the CONT that has woken us was not passed on yet: the command is stopped as well,
     /// and to hear of that once more is nothing new.
     suspended: bool,
@@ -111,6 +112,7 @@ impl Job {
             sidebind_port: beginning.sidebind_port,
             manager: manager.is_some(),
             survives: beginning.signals.survives,
+            is_init: beginning.signals.are_of_init(),
             seed: u64::from_ne_bytes(seed),
         };
         Ok(Job {
@@ -134,6 +136,7 @@ impl Job {
             sampler: RefCell::default(),
             started: beginning.now.wall,
             closing: false,
+            dies_by: None,
             suspended: false,
         })
     }
@@ -195,6 +198,7 @@ impl Job {
                 stage.server.close(now, &stage.epoll, self);
                 self.closing = true;
             }
+            Effect::DieBy { signal, all } => self.dies_by = Some((signal, all)),
             Effect::Exit(code) => stage.exit = Some(code),
         }
         None
@@ -413,6 +417,13 @@ impl Job {
             let facts = Facts { stopping: self.life.is_stopping(), ended: self.life.ended_with() };
             let status = self.life.status();
             stage.server.publish(now, &stage.epoll, std::slice::from_ref(status), facts, self);
+        }
+    }
+
+    /// To be called when all is done: dies by a signal if that is how kapo is to end; else returns.
+    pub fn die(&self) {
+        if let Some((signal, all)) = self.dies_by {
+            sys::signal::die_by(i32::from(signal.number()), all);
         }
     }
 

@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::logic::Sender;
+use super::procfs;
 use crate::logic::lifecycle::Survives;
+use crate::logic::procstat::Stat;
+use crate::logic::{self, Sender};
 use crate::signal::Signal;
 use crate::sys;
 
@@ -55,15 +57,36 @@ impl Signals {
         child
     }
 
+    /// Those of PID 1.
+    pub fn are_of_init(&self) -> bool {
+        self.own == 1
+    }
+
     /// `si_code` is positive when the kernel raised it. But a PIPE of our own writing comes as if we had sent it
     /// to ourselves, and so it is told apart by that: nobody else has our pid.
     fn sender(&self, info: sys::signal::Info) -> Sender {
-        if info.code > 0 || info.pid == self.own {
+        if info.code > 0 || info.pid == self.own || self.is_of_the_terminal(info) {
             Sender::Kernel
         } else {
             Sender::Process { pid: info.pid, uid: info.uid }
         }
     }
+
+    /// Whether another kapo of our group has sent it: it does so when ^C has ended its command, in place of the terminal
+    /// (see [`sys::signal::die_by`]).
+    fn is_of_the_terminal(&self, info: sys::signal::Info) -> bool {
+        let typed = matches!(Signal::new(info.signal), Some(Signal::INT | Signal::QUIT));
+        typed && sys::group::of(info.pid) == Some(sys::group::own()) && {
+            let (mut buffer, mut own) = ([0; 1024], [0; 1024]);
+            let name = name_of(info.pid, &mut buffer);
+            name.is_some() && name == name_of(self.own, &mut own)
+        }
+    }
+}
+
+/// `None` without /proc, and for who is gone.
+fn name_of(pid: i32, buffer: &mut [u8; 1024]) -> Option<&[u8]> {
+    Some(Stat::parse(procfs::stat(logic::Pid::new(pid)?, buffer).ok()?)?.comm)
 }
 
 impl AsFd for Signals {

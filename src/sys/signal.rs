@@ -107,6 +107,23 @@ pub fn send(whom: i32, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(whom, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Ends us by `signal`, which must be blocked; `all`: sends it to the rest of our process group, too. Returns where it
+/// was ignored when we were started. There is no core dump: it is not we who have crashed.
+pub fn die_by(signal: i32, all: bool) {
+    // SAFETY: plain integers.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    // SAFETY: getpid has no preconditions.
+    let own = unsafe { libc::getpid() };
+    // Ours waits until the others have theirs.
+    let _ = send(if all { 0 } else { own }, signal);
+    let set: Mask = 1 << (signal - 1);
+    let nowhere = std::ptr::null_mut::<Mask>();
+    // SAFETY: the pointer is to a mask of the length given, which lives across the call.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_UNBLOCK, &raw const set, nowhere, MASK_BYTES)
+    };
+}
+
 /// Has the kernel send us `signal` when our parent dies (PR_SET_PDEATHSIG). A parent that is dead already tells
 /// nothing any more: compare getppid(2) before and after.
 pub fn on_parent_death(signal: i32) {

@@ -283,6 +283,13 @@ impl Kapo {
         assert_eq!(ended.code(), Some(code), "signal {:?}", ended.signal());
     }
 
+    /// Waits for its end, which is to be one by this signal and without a core dump.
+    pub fn expect_signal(&mut self, signal: i32) {
+        wait_for("kapo ends", || self.try_wait().is_some());
+        let ended = self.ended.unwrap();
+        assert_eq!((ended.signal(), ended.core_dumped()), (Some(signal), false), "{ended:?}");
+    }
+
     /// What it wrote to stdout so far.
     pub fn stdout(&self) -> String {
         self.said("stdout")

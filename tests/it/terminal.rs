@@ -156,7 +156,75 @@ fn interrupting_ends_command_and_kapo() {
     session.types("typed\n");
     session.shows("typed\r\ntyped\r\n");
     session.types("\x03");
-    session.kapo.expect_exit(130);
+    session.kapo.expect_signal(2);
+}
+
+#[test]
+fn quitting_ends_kapo_as_its_command_but_leaves_no_core_of_kapo() {
+    let folder = TempDir::new().unwrap();
+    let mut command = clean("sh");
+    let words = line("run -- cat").replace('\n', "");
+    command.arg("-c").arg(format!("ulimit -S -c $(ulimit -H -c); exec {words}"));
+    command.current_dir(folder.path());
+    let mut session = Session::start(command);
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    session.types("\x1c");
+    session.kapo.expect_signal(3);
+}
+
+#[test]
+fn interrupting_breaks_the_loop_of_a_shell_or_script_around_kapo() {
+    let folder = TempDir::new().unwrap();
+    let script = folder.path().join("script");
+    for mode in ["run", "supervise"] {
+        let body = format!(
+            "for i in 1 2 3; do {}echo after $i; done\n",
+            line(&format!("{mode} -- cat")).replace('\n', "; ")
+        );
+        std::fs::write(&script, &body).unwrap();
+        let calls = ["bash", "sh"].map(|shell| format!("{shell} {}\n", script.display()));
+        for typed in [&body, &calls[0], &calls[1]] {
+            let mut session = Session::start(shell());
+            session.shows("outer> ");
+            session.types(typed);
+            wait_for("the command has the terminal", || command_name(session.foreground()) == "cat");
+            session.types("\x03");
+            session.shows("outer> ");
+            session.types("echo and $?\n");
+            session.shows("\r\nand 130\r\n");
+            session.types("exit 4\n");
+            session.kapo.expect_exit(4);
+        }
+    }
+}
+
+#[test]
+fn a_script_that_handles_the_interrupt_goes_on_and_so_does_what_it_has_in_the_background() {
+    let daemon = line("supervise --wait 0 -- sleep 60").replace('\n', " &\n");
+    let mut command = clean("bash");
+    let body = line("run -- cat");
+    command.arg("-c").arg(format!("trap 'echo interrupted' INT\n{daemon}{body}echo and $?; read line"));
+    let mut session = Session::start(command);
+    wait_for("the command has the terminal", || command_name(session.foreground()) == "cat");
+    let daemons = || -> Vec<i32> {
+        let kapos = children_of(session.kapo.pid()).into_iter();
+        kapos.filter(|kapo| child_of(*kapo).is_some_and(|child| command_name(child) == "sleep")).collect()
+    };
+    wait_for("the daemon runs", || daemons().len() == 1);
+    let daemon = daemons()[0];
+    let first = the_child_of(daemon);
+    session.types("\x03");
+    session.shows("interrupted");
+    session.shows("and 130");
+    wait_for("it has heard of it", || signal_mask(daemon, "ShdPnd") == 0);
+    kapo::sys::signal::send(daemon, 10).unwrap();
+    wait_for("it started its command again", || {
+        child_of(daemon).is_some_and(|child| child != first && command_name(child) == "sleep")
+    });
+    kapo::sys::signal::send(daemon, 15).unwrap();
+    session.types("end\n");
+    session.kapo.expect_exit(0);
 }
 
 #[test]
@@ -393,7 +461,7 @@ fn a_command_that_somebody_stopped_stays_so_where_nobody_minds_kapo() {
     session.types("again\n");
     session.shows("again\r\nagain\r\n");
     session.types("\x03");
-    session.kapo.expect_exit(130);
+    session.kapo.expect_signal(2);
 }
 
 #[test]
@@ -474,8 +542,8 @@ fn a_script_that_calls_kapo_is_stopped_and_resumed_with_it() {
     session.waits_for_foreground(cat);
     session.types("again\n");
     session.shows("again\r\nagain\r\n");
-    session.types("\x03");
-    session.shows("after 130");
+    session.types("\x04");
+    session.shows("after 0");
     session.shows("outer> ");
     session.types("exit 4\n");
     session.kapo.expect_exit(4);

@@ -136,6 +136,13 @@ pub enum Effect {
     TerminationLog(Vec<u8>),
     /// Accept nobody any more, answer those who are connected, then answer with Closed.
     Close,
+    /// Have the end that follows be one by this signal, so that a shell, make and the like stop, too.
+    DieBy {
+        /// INT or QUIT.
+        signal: Signal,
+        /// And send it to the rest of our process group, which it has not reached as the terminal was the command's.
+        all: bool,
+    },
     /// End kapo with this code, at once.
     Exit(u8),
 }
@@ -203,6 +210,8 @@ pub struct Setting {
     pub manager: bool,
     /// What of a terminal does not end kapo.
     pub survives: Survives,
+    /// kapo is PID 1, which no signal of its own ends.
+    pub is_init: bool,
     /// For TTL ranges and jitter.
     pub seed: u64,
 }
@@ -215,6 +224,8 @@ pub struct Lifecycle {
     state: State,
     /// No new run after this one.
     leaving: bool,
+    /// What was typed at the terminal and has ended the command; `true`: its group alone has got it.
+    interrupted: Option<(Signal, bool)>,
     /// A signal that came before there was anybody to pass it to; the last one, if there were several.
     early: Option<Signal>,
     /// The command has said READY=1 in this run, and has not begun to reload or to stop since.
@@ -260,6 +271,7 @@ impl Lifecycle {
         Lifecycle {
             state: State::Starting,
             leaving: false,
+            interrupted: None,
             early: None,
             said_ready: false,
             unready: STARTING,
@@ -295,12 +307,15 @@ impl Lifecycle {
             }
             (State::Running { pid, since }, Event::Exited { exit, usage, oom_killed, on_terminal }) => {
                 self.leaving |= on_terminal && is_interrupted(exit);
+                self.interrupted = interruption(exit).filter(|_| on_terminal).map(|signal| (signal, true));
                 self.ended(now, pid, since, None, exit, usage, oom_killed, out);
             }
             (
                 State::Stopping { pid, since, why },
                 Event::Exited { exit, usage, oom_killed, on_terminal: _ },
             ) => {
+                let typed = why == Why::Asked && self.was_asked_by_the_terminal();
+                self.interrupted = interruption(exit).filter(|_| typed).map(|signal| (signal, false));
                 self.ended(now, pid, since, Some(why), exit, usage, oom_killed, out);
             }
             (State::Draining { run }, Event::Drained { last_output }) => {
@@ -431,6 +446,13 @@ impl Lifecycle {
     /// The command is being ended, or kapo is.
     pub fn is_stopping(&self) -> bool {
         self.leaving || matches!(self.state, State::Stopping { .. })
+    }
+
+    /// What was typed there has reached kapo's own group.
+    fn was_asked_by_the_terminal(&self) -> bool {
+        self.status.stop_signal_from.is_some_and(|StopSignalFrom { signal, sender }| {
+            sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT)
+        })
     }
 
     /// `ended: exit-code 3`
@@ -925,6 +947,13 @@ impl Lifecycle {
         if self.last_code != Some(self.code) {
             out.push(Effect::Log(Record::info("exiting").with("code", self.code)));
         }
+        // Who takes that end for a success has no reason to stop.
+        if let Some((signal, all)) = self.interrupted
+            && self.code == (Exit::Signal { signal, core_dumped: false }).code()
+            && !self.setting.is_init
+        {
+            out.push(Effect::DieBy { signal, all });
+        }
         out.push(Effect::Exit(self.code));
     }
 
@@ -962,6 +991,14 @@ impl Lifecycle {
             text.push_str(&self.status.status_text);
         }
         text
+    }
+}
+
+/// The signal of ^C or ^\\ that has ended a command which does not handle it.
+fn interruption(exit: Exit) -> Option<Signal> {
+    match exit {
+        Exit::Signal { signal: signal @ (Signal::INT | Signal::QUIT), .. } => Some(signal),
+        Exit::Signal { .. } | Exit::Code(_) => None,
     }
 }
 

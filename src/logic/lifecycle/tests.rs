@@ -20,7 +20,14 @@ fn supervise() -> Job {
 }
 
 fn setting() -> Setting {
-    Setting { hide_args: false, sidebind_port: 0, manager: false, survives: Survives::default(), seed: 1 }
+    Setting {
+        hide_args: false,
+        sidebind_port: 0,
+        manager: false,
+        survives: Survives::default(),
+        is_init: false,
+        seed: 1,
+    }
 }
 
 /// A life that has begun, with children of this kind.
@@ -438,6 +445,40 @@ fn an_interrupt_on_the_command_s_terminal_means_kapo_too() {
         begun(supervise(), Behaviour { on_terminal: true, ..Behaviour::ends(SECOND, Exit::Code(3)) });
     world.run_for(2 * SECOND);
     assert_eq!(world.exited(), None);
+}
+
+#[test]
+fn who_was_interrupted_at_the_terminal_dies_of_it_so_that_its_shell_stops_too() {
+    let end = |world: &mut World| {
+        world.run_to_the_end();
+        let mut effects = done(world);
+        effects.retain(|effect| matches!(effect, Effect::DieBy { .. } | Effect::Exit(_)));
+        effects
+    };
+    for (signal, code) in [(Signal::INT, 130), (Signal::QUIT, 131)] {
+        let interrupted = |exit| Behaviour { on_terminal: true, ..Behaviour::ends(SECOND, exit) };
+        let died = [Effect::DieBy { signal, all: true }, Effect::Exit(code)];
+        for job in [run(), supervise()] {
+            assert_eq!(end(&mut begun(job, interrupted(killed_by(signal)))), died);
+        }
+        let dumped = Exit::Signal { signal, core_dumped: true };
+        assert_eq!(end(&mut begun(run(), interrupted(dumped))), died);
+        // One that handles it has ended in its own way, and so does kapo.
+        assert_eq!(end(&mut begun(run(), interrupted(Exit::Code(code)))), [Effect::Exit(code)]);
+        let elsewhere = Behaviour::ends(SECOND, killed_by(signal));
+        assert_eq!(end(&mut begun(run(), elsewhere)), [Effect::Exit(code)]);
+        let content = Job { success_exit: vec![Success::Signal(signal)], ..run() };
+        assert_eq!(end(&mut begun(content, interrupted(killed_by(signal)))), [Effect::Exit(0)]);
+        let init = Setting { is_init: true, ..setting() };
+        assert_eq!(end(&mut begun_in(init, run(), interrupted(killed_by(signal)))), [Effect::Exit(code)]);
+        // Where kapo's own group had the terminal, all of it has got the signal already.
+        let mut world = begun(run(), Behaviour::patient());
+        world.kernel(signal);
+        assert_eq!(end(&mut world), [Effect::DieBy { signal, all: false }, Effect::Exit(code)]);
+        let mut world = begun(run(), Behaviour::patient());
+        world.signal(signal);
+        assert_eq!(end(&mut world), [Effect::Exit(code)]);
+    }
 }
 
 #[test]

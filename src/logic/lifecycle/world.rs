@@ -124,6 +124,12 @@ pub struct World {
     starts: u64,
     certificates: u64,
     asked: bool,
+    /// Who asked first.
+    asked_by: Option<(Signal, Sender)>,
+    /// The terminal ended the command, and meant kapo.
+    meant: bool,
+    /// What kapo must die by when it ends now.
+    dies_by: Option<(Signal, bool)>,
     stop: Option<Stop>,
     /// When the last run ended, and whether it had not even started.
     last_end: Option<(Duration, bool)>,
@@ -161,6 +167,9 @@ impl World {
             starts: 0,
             certificates: 0,
             asked: false,
+            asked_by: None,
+            meant: false,
+            dies_by: None,
             stop: None,
             last_end: None,
             expected_code: 0,
@@ -325,6 +334,9 @@ impl World {
                     _ => false,
                 };
                 self.asked |= stop;
+                if stop && self.asked_by.is_none() {
+                    self.asked_by = Some((*signal, *sender));
+                }
                 if stop && self.child.is_some() && self.stop.is_none() {
                     self.stop = Some(Stop { at: self.now, why: Why::Outside, killed: false });
                 }
@@ -348,15 +360,17 @@ impl World {
                 self.stop = None;
                 self.failures.push(self.now);
             }
-            Event::Exited { exit, .. } => {
+            Event::Exited { exit, on_terminal, .. } => {
                 self.early = false;
                 let why = self.stop.map(|stop| stop.why);
+                self.meant |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
                 self.expected_code = match why {
                     Some(Why::Ttl) => 124,
                     Some(Why::Watchdog) => exit.code().max(1),
                     Some(Why::Outside) | None if self.is_success(*exit) => 0,
                     Some(Why::Outside) | None => exit.code(),
                 };
+                self.dies_by = self.must_die_by(*exit, why, *on_terminal);
                 self.reaped = self.child.take().map(|child| child.pid);
                 self.last_end = Some((self.now, false));
             }
@@ -413,6 +427,20 @@ impl World {
         }
         if told.trigger {
             self.stop = Some(Stop { at: self.now, why: Why::Watchdog, killed: false });
+        }
+    }
+
+    /// A shell that waits must see the end that ^C has made.
+    fn must_die_by(&self, exit: Exit, why: Option<Why>, on_terminal: bool) -> Option<(Signal, bool)> {
+        let Exit::Signal { signal: signal @ (Signal::INT | Signal::QUIT), .. } = exit else { return None };
+        let typed = matches!(self.asked_by, Some((Signal::INT | Signal::QUIT, Sender::Kernel)));
+        if self.setting.is_init || self.is_success(exit) {
+            return None;
+        }
+        match why {
+            None => on_terminal.then_some((signal, true)),
+            Some(Why::Outside) => typed.then_some((signal, false)),
+            Some(Why::Ttl | Why::Watchdog) => None,
         }
     }
 
@@ -480,7 +508,12 @@ impl World {
                 self.closing = Some(self.now + self.closes_after);
                 self.lingering = None;
             }
+            Effect::DieBy { signal, all } => {
+                let due = self.dies_by.take();
+                self.promise(due == Some((signal, all)), "kapo dies as the terminal has ended the command");
+            }
             Effect::Exit(code) => {
+                self.promise(self.dies_by.is_none(), "who was interrupted does not just exit");
                 self.promise(self.child.is_none(), "nobody exits over a living child");
                 self.promise(
                     self.starts == 0 || code == self.expected_code,
@@ -496,7 +529,7 @@ impl World {
 
     fn spawn(&mut self, queue: &mut VecDeque<Event>) {
         self.promise(self.child.is_none(), "there is one child at most");
-        self.promise(!self.asked, "nothing is started after a stop signal");
+        self.promise(!self.asked && !self.meant, "nothing is started after a stop signal");
         self.promise(self.draining.is_none() && self.closing.is_none(), "a start follows an end");
         if let Some((end, never_ran)) = self.last_end {
             let Some(restart) = self.restart() else { self.broken("run starts once") };
@@ -739,7 +772,7 @@ impl World {
         self.promise(asked == self.asked || self.exited.is_some(), "who asked us to stop is known");
         let idle = self.begun && pid.is_none() && self.draining.is_none();
         let leaves = self.closing.is_some() || self.exited.is_some();
-        self.promise(!(self.asked && idle) || leaves, "asked to leave, it leaves");
+        self.promise(!((self.asked || self.meant) && idle) || leaves, "asked to leave, it leaves");
     }
 
     #[track_caller]
@@ -789,6 +822,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
         sidebind_port: 0,
         manager: pick(2) == 0,
         survives: Survives { hang_up: pick(2) == 0, interrupt: pick(2) == 0 },
+        is_init: pick(4) == 0,
         seed,
     };
     let mut world = World::new(epoch, job, setting);
@@ -874,7 +908,7 @@ fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
             2 => Err(Obstacle::Before),
             _ => Ok(()),
         },
-        on_terminal: false,
+        on_terminal: pick(3) == 0,
         lasts: (pick(3) > 0).then(|| any_lasting_time(pick)),
         exit: any_exit(pick),
         deaf: pick(4) == 0,
