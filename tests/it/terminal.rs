@@ -550,6 +550,21 @@ fn a_script_that_calls_kapo_is_stopped_and_resumed_with_it() {
 }
 
 #[test]
+fn a_command_that_makes_a_success_of_the_interrupt_is_started_again_and_one_more_in_the_pause_ends_kapo() {
+    let mut command = clean(binary());
+    let script = "trap 'exit 0' INT; echo ready; while :; do sleep 0.01; done";
+    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "supervise", "--wait", "2", "bash", "-c", script]);
+    let mut session = Session::start(command);
+    for _ in 0..2 {
+        session.shows("ready");
+        session.types("\x03");
+        session.waits_for_foreground(session.kapo.pid());
+    }
+    session.types("\x03");
+    session.kapo.expect_exit(0);
+}
+
+#[test]
 fn interrupting_a_command_that_handles_it_ends_supervise() {
     let mut command = clean(binary());
     let script = "trap 'exit 130' INT; echo ready; while :; do sleep 0.01; done";

@@ -1002,9 +1002,9 @@ fn interruption(exit: Exit) -> Option<Signal> {
     }
 }
 
-/// Whether it is the end of a command that ^C or ^\ has met, which handles them or does not: on a terminal that is the
-/// command's they reach the command alone, and mean kapo, too. A code of 128+n is what shells and many others make
-/// of the signal.
+/// Whether INT or QUIT has ended the command, or it has ended with 128+n, which is what shells and many others make of
+/// the signal. On a terminal that is the command's ^C and ^\ reach it alone, and mean kapo, too. One that makes another
+/// code of them cannot be told from one that is done.
 fn is_interrupted(exit: Exit) -> bool {
     [Signal::INT, Signal::QUIT]
         .iter()
