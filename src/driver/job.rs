@@ -24,7 +24,7 @@ use super::termination_log;
 use super::told::NotifySocket;
 use crate::config::{Config, Job as Options};
 use crate::error::{Error, reason};
-use crate::logic::lifecycle::{Effect, Event, Lifecycle, Obstacle, Setting, Target};
+use crate::logic::lifecycle::{Effect, Event, Holder, Lifecycle, Obstacle, Setting, Target};
 use crate::logic::metrics::Snapshot;
 use crate::logic::site::Facts;
 use crate::logic::status::State;
@@ -176,6 +176,11 @@ impl Job {
                     terminal.give(group(pid));
                 }
             }
+            Effect::WakeSiblings => {
+                if let Some(terminal) = &self.terminal {
+                    terminal.wake_siblings(self.life.pid().map(group));
+                }
+            }
             Effect::Drain => {
                 self.capture.end();
                 self.serve_capture(now, stage, &|_| false);
@@ -245,7 +250,8 @@ impl Job {
         let terminal = if self.options.setsid {
             Terminal::for_new_session()
         } else {
-            self.terminal.as_ref().filter(|terminal| terminal.is_at_hand()).map(AsFd::as_fd)
+            let given = self.terminal.as_ref().filter(|_| self.life.gives_terminal());
+            given.filter(|terminal| terminal.is_at_hand()).map(AsFd::as_fd)
         };
         let start = Start {
             stdout: stdout.as_ref().map(AsFd::as_fd),
@@ -349,6 +355,13 @@ impl Job {
         let Some(terminal) = self.terminal.as_ref().filter(|_| !self.suspended) else { return };
         let signal = Signal::new(signal);
         let goes_on = match signal {
+            Some(Signal::TTIN | Signal::TTOU) if !self.life.lends_terminal() && terminal.is_ours() => false,
+            // It has come to and fro meanwhile.
+            Some(Signal::TTIN | Signal::TTOU)
+                if !self.life.gives_terminal() && terminal.is_with(group(pid)) =>
+            {
+                true
+            }
             Some(Signal::TTIN | Signal::TTOU) if terminal.give(group(pid)) => true,
             // Somebody's STOP is none of the shell's business while that has the terminal.
             Some(Signal::STOP) if !terminal.is_with(group(pid)) => false,
@@ -421,7 +434,15 @@ impl Job {
     }
 
     /// To be called when all is done: dies by a signal if that is how kapo is to end; else returns.
-    pub fn die(&self) {
+    pub fn end(&self, signals: &Signals) {
+        // Who has wanted the terminal right before it came back would stay stopped.
+        if let Some(terminal) = &self.terminal {
+            let mut wanted = false;
+            signals.read(|signal, sender| wanted |= is_want_of_terminal(signal, sender));
+            if wanted {
+                terminal.wake_siblings(None);
+            }
+        }
         if let Some((signal, all)) = self.dies_by {
             sys::signal::die_by(i32::from(signal.number()), all);
         }
@@ -444,6 +465,11 @@ impl Machine for Job {
         } else {
             sender
         };
+        if is_want_of_terminal(signal, sender) {
+            let command = self.life.pid().map(group);
+            let holder = self.terminal.as_ref().map_or(Holder::Other, |terminal| terminal.holder(command));
+            return self.handle(now, Event::SiblingStopped { signal, holder }, stage);
+        }
         self.suspended &= signal != Signal::CONT;
         self.handle(now, Event::Signal { signal, sender }, stage);
     }
@@ -524,6 +550,12 @@ impl Subject for Job {
     fn tail(&self) -> Option<&Tail> {
         self.capture.tail()
     }
+}
+
+/// Whether a process of our group has been stopped as it wants the terminal. It cannot have been us, who read nothing
+/// from it and block TTOU.
+fn is_want_of_terminal(signal: Signal, sender: Sender) -> bool {
+    sender == Sender::Kernel && matches!(signal, Signal::TTIN | Signal::TTOU)
 }
 
 fn group(pid: Pid) -> RawPid {

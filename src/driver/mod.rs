@@ -101,7 +101,7 @@ fn run_job(
         Some(code) => code,
         None => event_loop::run(&mut job, &signals, &mut stage),
     };
-    job.die();
+    job.end(&signals);
     // The kernel takes everything back at once; piece by piece it would take a dozen calls. Socket files are gone with
     // the listeners, which were closed before anybody said an exit code.
     std::mem::forget((job, stage, signals));

@@ -11,6 +11,7 @@ use rustix::termios::{isatty, tcgetattr, tcsetpgrp};
 
 use super::procfs;
 use crate::logic;
+use crate::logic::lifecycle::Holder;
 use crate::logic::procstat::Stat;
 use crate::sys;
 
@@ -86,6 +87,20 @@ impl Terminal {
         (self.is_ours() || self.holder_is_gone()) && tcsetpgrp(&self.fd, group).is_ok()
     }
 
+    /// Who has it, `command` being the group of the one that runs.
+    pub fn holder(&self, command: Option<Pid>) -> Holder {
+        if self.own.is_none() {
+            // It could not be taken back.
+            Holder::Other
+        } else if self.is_ours() {
+            Holder::Own
+        } else if command.is_some_and(|command| self.is_with(command)) {
+            Holder::Command
+        } else {
+            Holder::Other
+        }
+    }
+
     /// Back from the command's group, or from one that is gone. From the background this would raise TTOU, which is
     /// blocked. Others, such as the shell that has put us into the background, keep it.
     pub fn take_back(&self, group: Option<Pid>) {
@@ -96,8 +111,22 @@ impl Terminal {
         }
     }
 
+    /// The same for processes of our own group that want it, and were stopped for that.
+    pub fn wake_siblings(&self, group: Option<Pid>) {
+        self.take_back(group);
+        // Else they would be stopped again at once.
+        if self.is_ours() {
+            let cont = Signal::CONT.as_raw();
+            // A stop that comes after the CONT would stay.
+            sys::group::await_senders();
+            let _ = sys::signal::send(0, cont);
+            // The command was not meant, so it is not to be passed on.
+            sys::signal::take_away(&[cont]);
+        }
+    }
+
     /// Whether kapo's own group is in the foreground.
-    fn is_ours(&self) -> bool {
+    pub fn is_ours(&self) -> bool {
         match (sys::group::foreground_of(self.fd.as_fd()), self.own) {
             (Some(holder), Some(own)) => Pid::from_raw(holder) == Some(own),
             // Neither has a number that we could compare. But in the background a read would raise TTIN, and as that

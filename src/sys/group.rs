@@ -10,6 +10,13 @@ pub fn own() -> i32 {
     unsafe { libc::getpgrp() }
 }
 
+/// Waits until a signal to our group, of which we have got ours, has reached all of it: the kernel holds a lock for
+/// reading while it goes round, and takes it for writing here, before it finds that there is no such group to move to.
+pub fn await_senders() {
+    // SAFETY: plain integers.
+    unsafe { libc::setpgid(0, i32::MAX) };
+}
+
 /// The process group of `pid`, 0 meaning ourselves; `None`: there is no such process.
 pub fn of(pid: i32) -> Option<i32> {
     // SAFETY: a plain integer.
@@ -37,6 +44,9 @@ mod tests {
         assert_eq!(of(0), Some(own()));
         assert_eq!(of(i32::MAX), None);
         assert_eq!(session_of(i32::MAX), None);
+        let before = own();
+        await_senders();
+        assert_eq!(own(), before);
         let no_terminal = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(foreground_of(std::os::fd::AsFd::as_fd(&no_terminal)), None);
     }

@@ -124,6 +124,22 @@ pub fn die_by(signal: i32, all: bool) {
     };
 }
 
+/// Takes away those of `signals` that are pending. They must be blocked.
+pub fn take_away(signals: &[i32]) {
+    let set = signals.iter().fold(0, |set: Mask, signal| set | 1 << (signal - 1));
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let no_info = std::ptr::null_mut::<libc::siginfo_t>();
+    loop {
+        // SAFETY: set and time live across the call and the size is that of the set.
+        let taken = unsafe {
+            libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, no_info, &raw const now, MASK_BYTES)
+        };
+        if taken <= 0 {
+            return;
+        }
+    }
+}
+
 /// Has the kernel send us `signal` when our parent dies (PR_SET_PDEATHSIG). A parent that is dead already tells
 /// nothing any more: compare getppid(2) before and after.
 pub fn on_parent_death(signal: i32) {

@@ -30,25 +30,7 @@ pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
     if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) } < 0 {
         return;
     }
-    let bit = |signal: i32| 1_u64 << (signal - 1);
-    let set: u64 = bit(libc::SIGHUP) | bit(libc::SIGCONT);
-    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let no_info = std::ptr::null_mut::<libc::siginfo_t>();
-    loop {
-        // SAFETY: set and time live across the call and the size is that of the set.
-        let taken = unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigtimedwait,
-                &raw const set,
-                no_info,
-                &raw const now,
-                size_of::<u64>(),
-            )
-        };
-        if taken <= 0 {
-            return;
-        }
-    }
+    super::signal::take_away(&[libc::SIGHUP, libc::SIGCONT]);
 }
 
 /// The descriptor of what lends it by number only.

@@ -564,6 +564,123 @@ fn a_command_that_makes_a_success_of_the_interrupt_is_started_again_and_one_more
     session.kapo.expect_exit(0);
 }
 
+/// Lets a script go on that does `read go <PATH`. Waiting in a loop, a shell may be met by TSTP in the midst of a vfork,
+/// and never stop.
+struct Gate {
+    path: std::path::PathBuf,
+    fifo: std::fs::File,
+}
+
+impl Gate {
+    fn new(folder: &TempDir, name: &str) -> Gate {
+        let path = folder.path().join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        // For both, so that opening it does not wait.
+        let fifo = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        Gate { path, fifo }
+    }
+
+    fn wait(&self) -> String {
+        format!("read go <{}", self.path.display())
+    }
+
+    fn open(&mut self) {
+        self.fifo.write_all(b"go\n").unwrap();
+    }
+}
+
+#[test]
+fn a_pager_beside_kapo_in_a_pipeline_gets_the_terminal() {
+    let folder = TempDir::new().unwrap();
+    let gates = ["first", "second", "third", "fourth"].map(|name| Gate::new(&folder, name));
+    let [mut first, mut second, mut third, mut fourth] = gates;
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    // Both want it, one after the other.
+    let read = "read line </dev/tty; echo";
+    let command = format!("{}; {read} command $line; {}", second.wait(), fourth.wait());
+    let pager = format!("{}; {read} pager $line; {}; {read} pager $line; cat", first.wait(), third.wait());
+    let piped = format!(" | sh -c '{pager}'\n");
+    session.types(&line(&format!("run -- sh -c '{command}'")).replace('\n', &piped));
+    let mut kapo = 0;
+    wait_for("kapo runs its command", || {
+        let children = children_of(session.kapo.pid());
+        kapo = children.into_iter().find(|pid| command_name(*pid) == "kapo").unwrap_or(0);
+        child_of(kapo).is_some()
+    });
+    let command = the_child_of(kapo);
+    session.waits_for_foreground(command);
+    first.open();
+    session.waits_for_foreground(kapo);
+    session.types("one\n");
+    session.shows("pager one");
+    // The job as a whole goes on to be one for ^Z and fg, and the terminal stays where it was.
+    session.types("\x1a");
+    session.shows("Stopped");
+    session.shows("outer> ");
+    wait_for("all are stopped", || [kapo, command].iter().all(|pid| process_state(*pid) == Some('T')));
+    session.types("fg\n");
+    session.waits_for_foreground(kapo);
+    wait_for("all go on", || [kapo, command].iter().all(|pid| process_state(*pid) != Some('T')));
+    assert_eq!(session.foreground(), kapo);
+    second.open();
+    session.waits_for_foreground(command);
+    session.types("two\n");
+    third.open();
+    session.waits_for_foreground(kapo);
+    session.types("three\n");
+    session.shows("pager three");
+    fourth.open();
+    session.shows("command two");
+    session.shows("outer> ");
+    session.types("echo and $?\n");
+    session.shows("\r\nand 0\r\n");
+    session.types("exit 4\n");
+    session.kapo.expect_exit(4);
+}
+
+#[test]
+fn a_pager_that_wants_the_terminal_as_kapo_ends_is_not_left_stopped() {
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    // Which of the two is first differs from time to time.
+    let piped = line("run -- true").replace('\n', " | stty -echo </dev/tty");
+    session.types(&format!("for i in $(seq 100); do {piped}; done; stty echo; jobs; echo and $?\n"));
+    session.shows("\r\nand 0\r\n");
+    session.types("exit 4\n");
+    session.kapo.expect_exit(4);
+}
+
+#[test]
+fn in_the_background_a_sibling_that_wants_the_terminal_stops_the_whole_job() {
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    let folder = TempDir::new().unwrap();
+    let mut gate = Gate::new(&folder, "gate");
+    let kapo_cat = line("run -- cat").replace('\n', " &\n");
+    session.types(&format!("sh -c '{}; cat; exit' | {kapo_cat}", gate.wait()));
+    let mut both = Vec::new();
+    wait_for("kapo runs its command", || {
+        both = children_of(session.kapo.pid());
+        both.get(1).is_some_and(|kapo| child_of(*kapo).is_some())
+    });
+    let command = the_child_of(both[1]);
+    gate.open();
+    wait_for("all are stopped", || both.iter().chain([&command]).all(|pid| process_state(*pid) == Some('T')));
+    session.types("jobs\n");
+    session.shows("Stopped");
+    session.types("fg\n");
+    session.shows("fg\r\nsh -c");
+    session.shows("\r\n");
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    session.types("\x04");
+    session.shows("outer> ");
+    session.types("exit 4\n");
+    session.kapo.expect_exit(4);
+}
+
 #[test]
 fn interrupting_a_command_that_handles_it_ends_supervise() {
     let mut command = clean(binary());

@@ -36,6 +36,10 @@ mod tests;
 #[cfg(any(test, fuzzing))]
 pub mod world;
 
+/// So often siblings get the terminal back before the command has to wait for it: until then it can ask for a password
+/// and the like. Two that want it at once may need a few before one of them is content.
+const CLAIMS: u32 = 10;
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -66,6 +70,13 @@ pub enum Event {
     },
     /// The command was stopped while it held the terminal that we were given.
     Stopped,
+    /// The kernel has stopped kapo's own group, which we alone do not feel: another process in it wants the terminal.
+    SiblingStopped {
+        /// TTIN or TTOU.
+        signal: Signal,
+        /// Who has it instead.
+        holder: Holder,
+    },
     /// All that the ended command had written has passed through.
     Drained {
         /// Its last lines, where they are kept.
@@ -93,6 +104,17 @@ const LATE: Duration = Duration::from_millis(100);
 
 /// What the service manager is told of a command that has not said READY=1 yet.
 const STARTING: &str = "starting";
+
+/// Who is in the foreground of kapo's terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// kapo's own group, by now.
+    Own,
+    /// The command's, to which kapo has given it.
+    Command,
+    /// Who has put kapo into the background; or it cannot be told.
+    Other,
+}
 
 /// Why a command could not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +146,8 @@ pub enum Effect {
     },
     /// Give the terminal to this group again where we hold it.
     GiveTerminal(Pid),
+    /// Take it back from the command for our own group, and wake that.
+    WakeSiblings,
     /// Read what is left in the command's pipes; answer with Drained.
     Drain,
     /// Tell the service manager.
@@ -228,6 +252,11 @@ pub struct Lifecycle {
     interrupted: Option<(Signal, bool)>,
     /// A signal that came before there was anybody to pass it to; the last one, if there were several.
     early: Option<Signal>,
+    /// Siblings, such as a pager in kapo's pipeline, have wanted the terminal: since then it is theirs, and the
+    /// command's only while it asks for it.
+    shared: bool,
+    /// How often they have wanted it back from the command since it was started or resumed.
+    claims: u32,
     /// The command has said READY=1 in this run, and has not begun to reload or to stop since.
     said_ready: bool,
     /// What it is doing where it is not ready.
@@ -273,6 +302,8 @@ impl Lifecycle {
             leaving: false,
             interrupted: None,
             early: None,
+            shared: false,
+            claims: 0,
             said_ready: false,
             unready: STARTING,
             watchdog: job.watchdog,
@@ -325,6 +356,7 @@ impl Lifecycle {
             (State::Running { .. } | State::Stopping { .. }, Event::Stopped) => {
                 out.push(Effect::Suspend { all: true });
             }
+            (_, Event::SiblingStopped { signal, holder }) => self.sibling_stopped(signal, holder, out),
             (State::Running { .. } | State::Stopping { .. }, Event::Told(told)) => self.told(now, told, out),
             (State::Lingering, Event::Asked) => {
                 if let After::Once(Linger::Idle(idle)) = self.job.after {
@@ -448,6 +480,17 @@ impl Lifecycle {
         self.leaving || matches!(self.state, State::Stopping { .. })
     }
 
+    /// Whether a command gets the terminal with its start, without asking.
+    pub fn gives_terminal(&self) -> bool {
+        !self.shared
+    }
+
+    /// Whether a command that asks for the terminal gets it. One that quarrels over it with its siblings does not for
+    /// ever: it waits, as a job in the background would.
+    pub fn lends_terminal(&self) -> bool {
+        self.claims <= CLAIMS
+    }
+
     /// What was typed there has reached kapo's own group.
     fn was_asked_by_the_terminal(&self) -> bool {
         self.status.stop_signal_from.is_some_and(|StopSignalFrom { signal, sender }| {
@@ -478,6 +521,7 @@ impl Lifecycle {
         self.state = State::Running { pid, since: now.mono };
         self.said_ready = false;
         self.unready = STARTING;
+        self.claims = 0;
         self.watchdog = self.job.watchdog;
         self.status = Status {
             exit_code: 0,
@@ -693,6 +737,9 @@ impl Lifecycle {
             out.push(Effect::Log(self.with_rewrite(signal, sender.told(record))));
             self.tell_stopping(out);
         }
+        if signal == Signal::CONT {
+            self.claims = 0;
+        }
         match self.state {
             State::Running { pid, since } => {
                 if !stop && is_worth_a_word(signal) {
@@ -731,6 +778,23 @@ impl Lifecycle {
         }
     }
 
+    fn sibling_stopped(&mut self, signal: Signal, holder: Holder, out: &mut Vec<Effect>) {
+        match holder {
+            Holder::Own | Holder::Command => {
+                self.shared = true;
+                self.claims = self.claims.saturating_add(u32::from(holder == Holder::Command));
+                out.push(Effect::WakeSiblings);
+            }
+            // All of the job is stopped then, and the shell resumes it with the terminal.
+            Holder::Other => {
+                if let Some(pid) = self.pid() {
+                    self.pass_on(signal, pid, out);
+                }
+                out.push(Effect::Suspend { all: false });
+            }
+        }
+    }
+
     /// What `--rewrite-signal` makes of it; `None`: it is not passed on.
     fn rewritten(&self, signal: Signal) -> Option<Signal> {
         let found = self.job.rewrite_signal.iter().rev().find(|(from, _)| *from == signal);
@@ -749,7 +813,7 @@ impl Lifecycle {
     /// To the command, as `--rewrite-signal` says.
     fn pass_on(&self, signal: Signal, pid: Pid, out: &mut Vec<Effect>) {
         let Some(signal) = self.rewritten(signal) else { return };
-        if signal == Signal::CONT {
+        if signal == Signal::CONT && !self.shared {
             out.push(Effect::GiveTerminal(pid));
         }
         // A group without a parent outside its session is orphaned, and the kernel ignores TSTP for it.
@@ -994,7 +1058,7 @@ impl Lifecycle {
     }
 }
 
-/// The signal of ^C or ^\\ that has ended a command which does not handle it.
+/// The signal of ^C or ^\ that has ended a command which does not handle it.
 fn interruption(exit: Exit) -> Option<Signal> {
     match exit {
         Exit::Signal { signal: signal @ (Signal::INT | Signal::QUIT), .. } => Some(signal),

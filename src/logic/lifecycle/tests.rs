@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Behaviour, SOMEBODY, World, any_life};
-use super::{Effect, Event, Obstacle, Setting, Survives, Target};
+use super::{Effect, Event, Holder, Obstacle, Setting, Survives, Target};
 use crate::config::tests::{job as run, restart as again};
 use crate::config::{After, Job, Linger, Restart, Success, Ttl};
 use crate::logic::random::Random;
@@ -445,6 +445,47 @@ fn an_interrupt_on_the_command_s_terminal_means_kapo_too() {
         begun(supervise(), Behaviour { on_terminal: true, ..Behaviour::ends(SECOND, Exit::Code(3)) });
     world.run_for(2 * SECOND);
     assert_eq!(world.exited(), None);
+}
+
+#[test]
+fn siblings_that_want_the_terminal_get_it_and_keep_it_but_for_a_command_that_asks() {
+    let wanted = |holder| Event::SiblingStopped { signal: Signal::TTIN, holder };
+    let mut world = begun(run(), Behaviour::patient());
+    assert!(world.life.gives_terminal());
+    world.happen(wanted(Holder::Command));
+    // CONT wakes the command as ever, and leaves the terminal where it is.
+    world.signal(Signal::CONT);
+    world.happen(wanted(Holder::Own));
+    let wake = Effect::WakeSiblings;
+    assert_eq!(done(&mut world), [Effect::Spawn, wake.clone(), kill(Signal::CONT), wake]);
+    assert!(!world.life.gives_terminal());
+    for _ in 0..10 {
+        assert!(world.life.lends_terminal());
+        world.happen(wanted(Holder::Command));
+    }
+    assert!(world.life.lends_terminal());
+    world.happen(wanted(Holder::Command));
+    assert!(!world.life.lends_terminal(), "so it does not go to and fro for ever");
+    world.signal(Signal::CONT);
+    assert!(world.life.lends_terminal());
+}
+
+#[test]
+fn siblings_that_want_a_terminal_which_the_shell_has_stop_with_the_whole_job() {
+    let wanted = Event::SiblingStopped { signal: Signal::TTOU, holder: Holder::Other };
+    let mut world = begun(run(), Behaviour::patient());
+    world.happen(wanted.clone());
+    world.signal(Signal::CONT);
+    let give = Effect::GiveTerminal(child());
+    assert_eq!(
+        done(&mut world),
+        [Effect::Spawn, kill(Signal::TTOU), Effect::Suspend { all: false }, give, kill(Signal::CONT)]
+    );
+    let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
+    world.run_for(2 * SECOND);
+    done(&mut world);
+    world.happen(wanted);
+    assert_eq!(done(&mut world), [Effect::Suspend { all: false }]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::notify::Told;
 use super::super::status::State as Shown;
 use super::super::{Exit, Now, Pid, Sender, Usage};
-use super::{Effect, Event, Lifecycle, Obstacle, Setting, Survives, Target};
+use super::{Effect, Event, Holder, Lifecycle, Obstacle, Setting, Survives, Target};
 use crate::config::{After, Job, KILL_AFTER, Linger, Restart, Success, Ttl};
 use crate::signal::Signal;
 
@@ -137,6 +137,8 @@ pub struct World {
     failures: Vec<Duration>,
     /// The last thing on which the end of lingering depends.
     lingering: Option<Duration>,
+    /// Siblings have wanted the terminal.
+    shared: bool,
     said_ready: bool,
     /// When the next ping is due at the latest.
     watch: Option<Duration>,
@@ -175,6 +177,7 @@ impl World {
             expected_code: 0,
             failures: Vec::new(),
             lingering: None,
+            shared: false,
             said_ready: false,
             watch: None,
             interval: None,
@@ -388,6 +391,7 @@ impl World {
                 }
             }
             Event::Told(told) => self.take_in_told(told),
+            Event::SiblingStopped { holder, .. } => self.shared |= *holder != Holder::Other,
             Event::Deadline => {
                 // Who overslept does not judge others.
                 let late = self.watch.and_then(|due| self.now.checked_sub(due));
@@ -473,6 +477,12 @@ impl World {
                     self.child.as_ref().is_some_and(|child| child.pid == pid),
                     "who gets the terminal lives",
                 );
+                self.promise(!self.shared, "nobody is given unasked what siblings want");
+            }
+            Effect::WakeSiblings => {
+                let ours =
+                    matches!(event, Event::SiblingStopped { holder: Holder::Own | Holder::Command, .. });
+                self.promise(ours, "the terminal is taken from nobody else");
             }
             Effect::Drain => {
                 self.promise(self.child.is_none() && self.draining.is_none(), "what is drained has ended");
@@ -591,6 +601,10 @@ impl World {
                     "a signal is passed on as it was asked",
                 );
             }
+            Event::SiblingStopped { signal: felt, holder } => self.promise(
+                *holder == Holder::Other && self.rewritten(*felt) == Some(signal),
+                "the command is stopped with the job",
+            ),
             Event::Spawned { .. } => {
                 self.promise(self.asked || self.early, "nobody is signalled at birth for nothing")
             }
@@ -834,7 +848,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
     for _ in 0..pick(40) {
         world.behaviour = any_behaviour(pick);
         world.closes_after = any_time(pick);
-        match pick(16) {
+        match pick(17) {
             0..=6 => world.run_for(any_time(pick)),
             7 => world.oversleep(any_time(pick)),
             8 => {
@@ -850,6 +864,15 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
             10..=12 => world.told(any_words(pick)),
             13 => world.happen(Event::Asked),
             14 => world.happen(Event::Stopped),
+            15 => {
+                let signal = if pick(2) == 0 { Signal::TTIN } else { Signal::TTOU };
+                let holder = match pick(3) {
+                    0 => Holder::Own,
+                    1 => Holder::Command,
+                    _ => Holder::Other,
+                };
+                world.happen(Event::SiblingStopped { signal, holder });
+            }
             _ => world.happen(Event::Deadline),
         }
     }
