@@ -385,7 +385,9 @@ impl Job {
         }
         let oom_killed = self.oom.is_cause(now, exit, self.killed);
         let usage = Usage { user: change.user, system: change.system, max_rss_bytes: change.max_rss_bytes };
-        self.handle(now, Event::Exited { exit, usage, oom_killed, on_terminal }, stage);
+        let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
+        let hung_up = by_hup && self.terminal_is_gone();
+        self.handle(now, Event::Exited { exit, usage, oom_killed, on_terminal, hung_up }, stage);
     }
 
     /// Takes in what the command has said on its NOTIFY_SOCKET; whether there may be more.
@@ -448,6 +450,10 @@ impl Job {
         }
     }
 
+    fn terminal_is_gone(&self) -> bool {
+        terminal::is_gone(self.terminal.as_ref().map(AsFd::as_fd))
+    }
+
     /// The parent died before we could ask to be told. To be called before the start: what asks for an end prevents it,
     /// all else is passed on right after it.
     pub fn orphaned(&mut self, now: Now, signal: Signal, stage: &mut Stage) {
@@ -457,10 +463,13 @@ impl Job {
 
 impl Machine for Job {
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage) {
-        // A lost terminal is told by the kernel to the shell alone, and by the shell to its jobs.
-        let from_the_shell =
-            matches!(sender, Sender::Process { pid, .. } if RawPid::from_raw(pid) == self.parent);
-        let sender = if signal == Signal::HUP && from_the_shell && terminal::is_gone() {
+        // A lost terminal is told by the kernel to the shell alone, and by the shell to its jobs; to scripts among them, and
+        // those they call, too.
+        let from_the_shell = |sender| {
+            matches!(sender, Sender::Process { pid, .. }
+                if RawPid::from_raw(pid) == self.parent || sys::group::session_of(0) == Some(pid))
+        };
+        let sender = if signal == Signal::HUP && from_the_shell(sender) && self.terminal_is_gone() {
             Sender::Kernel
         } else {
             sender

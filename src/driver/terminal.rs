@@ -162,9 +162,11 @@ impl AsFd for Terminal {
     }
 }
 
-/// Whether the terminal that we were started on has hung up: then its descriptors answer with EIO for ever.
-pub fn is_gone() -> bool {
-    sys::stdio::standard().into_iter().any(|fd| tcgetattr(fd).is_err_and(|errno| errno == Errno::IO))
+/// Whether the terminal that we were started on has hung up: then its descriptors answer with EIO for ever, those that
+/// we were given and that of a `controlling` one.
+pub fn is_gone(controlling: Option<BorrowedFd<'_>>) -> bool {
+    let mut all = sys::stdio::standard().into_iter().chain(controlling);
+    all.any(|fd| tcgetattr(fd).is_err_and(|errno| errno == Errno::IO))
 }
 
 /// Whether STOP does anything to us: PID 1 alone goes on as if nothing were.

@@ -394,6 +394,37 @@ fn a_terminal_that_hangs_up_ends_kapo_under_a_shell_as_well() {
 }
 
 #[test]
+fn a_terminal_that_hangs_up_ends_kapo_in_a_script_as_well() {
+    // The shell tells its jobs, but it did not start this kapo; and kapo may see the terminal nowhere but at its name.
+    let folder = TempDir::new().unwrap();
+    let script = folder.path().join("script");
+    for silent in ["", " </dev/null >/dev/null 2>&1"] {
+        let body = line("supervise --wait 0 -- sleep 60").replace('\n', silent);
+        std::fs::write(&script, format!("{body}\n:\n")).unwrap();
+        let mut session = Session::start(shell());
+        session.shows("outer> ");
+        session.types(&format!("sh {}\n", script.display()));
+        let kapo = the_child_of(the_child_of(session.kapo.pid()));
+        let command = the_child_of(kapo);
+        session.waits_for_foreground(command);
+        let mut shell = session.hangs_up();
+        wait_for("kapo is gone", || !lives(kapo));
+        wait_for("the shell is gone", || shell.try_wait().is_some());
+    }
+}
+
+#[test]
+fn a_terminal_that_hangs_up_ends_kapo_that_has_left_it_to_the_command() {
+    let mut command = clean(binary());
+    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "supervise", "--setsid", "--wait", "0", "sleep", "60"]);
+    let session = Session::start(command);
+    let child = the_child_of(session.kapo.pid());
+    session.waits_for_foreground(child);
+    let mut kapo = session.hangs_up();
+    kapo.expect_exit(129);
+}
+
+#[test]
 fn under_setsid_the_command_has_the_terminal_for_itself() {
     let mut session = leader(&["--setsid", "--", "bash", "--norc", "--noprofile", "--noediting", "-i"]);
     session.shows("outer> ");

@@ -67,6 +67,8 @@ pub enum Event {
         oom_killed: bool,
         /// Its group was in the foreground of kapo's terminal.
         on_terminal: bool,
+        /// HUP has ended it, and the terminal that kapo was started on is gone.
+        hung_up: bool,
     },
     /// The command was stopped while it held the terminal that we were given.
     Stopped,
@@ -336,15 +338,20 @@ impl Lifecycle {
             (State::Starting, Event::SpawnFailed { reason, obstacle }) => {
                 self.not_started(now, &reason, obstacle, out);
             }
-            (State::Running { pid, since }, Event::Exited { exit, usage, oom_killed, on_terminal }) => {
+            (
+                State::Running { pid, since },
+                Event::Exited { exit, usage, oom_killed, on_terminal, hung_up },
+            ) => {
+                self.hears_of_hang_up(hung_up, out);
                 self.leaving |= on_terminal && is_interrupted(exit);
                 self.interrupted = interruption(exit).filter(|_| on_terminal).map(|signal| (signal, true));
                 self.ended(now, pid, since, None, exit, usage, oom_killed, out);
             }
             (
                 State::Stopping { pid, since, why },
-                Event::Exited { exit, usage, oom_killed, on_terminal: _ },
+                Event::Exited { exit, usage, oom_killed, on_terminal: _, hung_up },
             ) => {
+                self.hears_of_hang_up(hung_up, out);
                 let typed = why == Why::Asked && self.was_asked_by_the_terminal();
                 self.interrupted = interruption(exit).filter(|_| typed).map(|signal| (signal, false));
                 self.ended(now, pid, since, Some(why), exit, usage, oom_killed, out);
@@ -728,14 +735,7 @@ impl Lifecycle {
         let stop = asks_for_an_end(signal, sender, self.setting.survives);
         let again = self.status.stop_signal_from.is_some();
         if stop {
-            self.leaving = true;
-            if self.status.stop_signal_from.is_none() {
-                self.status.stop_signal_from = Some(StopSignalFrom { signal, sender });
-                self.changed = true;
-            }
-            let record = Record::info("asked to stop").with("signal", signal);
-            out.push(Effect::Log(self.with_rewrite(signal, sender.told(record))));
-            self.tell_stopping(out);
+            self.asked(signal, sender, out);
         }
         if signal == Signal::CONT {
             self.claims = 0;
@@ -775,6 +775,25 @@ impl Lifecycle {
         }
         if job_control(signal) {
             out.push(Effect::Suspend { all: false });
+        }
+    }
+
+    fn asked(&mut self, signal: Signal, sender: Sender, out: &mut Vec<Effect>) {
+        self.leaving = true;
+        if self.status.stop_signal_from.is_none() {
+            self.status.stop_signal_from = Some(StopSignalFrom { signal, sender });
+            self.changed = true;
+        }
+        let record = Record::info("asked to stop").with("signal", signal);
+        out.push(Effect::Log(self.with_rewrite(signal, sender.told(record))));
+        self.tell_stopping(out);
+    }
+
+    /// The kernel tells of a lost terminal only who leads its session or is in its foreground. Where that is the
+    /// command, kapo learns of it by its end: the next one would run on a terminal that nobody sees.
+    fn hears_of_hang_up(&mut self, hung_up: bool, out: &mut Vec<Effect>) {
+        if hung_up && asks_for_an_end(Signal::HUP, Sender::Kernel, self.setting.survives) {
+            self.asked(Signal::HUP, Sender::Kernel, out);
         }
     }
 

@@ -285,6 +285,23 @@ fn hup_reloads_unless_the_terminal_is_gone() {
 }
 
 #[test]
+fn a_hang_up_that_the_command_alone_was_told_of_is_kapo_s_end_as_well() {
+    let hung_up = Behaviour { hung_up: true, ..Behaviour::ends(SECOND, killed_by(Signal::HUP)) };
+    let mut world = begun(supervise(), hung_up.clone());
+    assert_eq!(world.run_to_the_end(), 129);
+    let from = world.life.status().stop_signal_from.unwrap();
+    assert_eq!((from.signal, from.sender, world.life.starts()), (Signal::HUP, Sender::Kernel, 1));
+    let nohup = Setting { survives: Survives { hang_up: true, interrupt: false }, ..setting() };
+    for mut world in [
+        begun_in(nohup, supervise(), hung_up.clone()),
+        begun(supervise(), Behaviour { hung_up: false, ..hung_up }),
+    ] {
+        world.run_for(20 * SECOND);
+        assert_eq!((world.exited(), world.life.starts()), (None, 4));
+    }
+}
+
+#[test]
 fn an_interrupt_of_the_terminal_ends_nothing_that_was_started_in_the_background_of_a_script() {
     let background = Setting { survives: Survives { hang_up: false, interrupt: true }, ..setting() };
     for signal in [Signal::INT, Signal::QUIT] {

@@ -22,6 +22,8 @@ pub struct Behaviour {
     pub start: Result<(), Obstacle>,
     /// It has the terminal when it ends.
     pub on_terminal: bool,
+    /// The terminal is gone by then.
+    pub hung_up: bool,
     /// It ends of its own accord after this long; `None`: never.
     pub lasts: Option<Duration>,
     /// How it ends then.
@@ -46,6 +48,7 @@ impl Behaviour {
         Behaviour {
             start: Ok(()),
             on_terminal: false,
+            hung_up: false,
             lasts: None,
             exit: Exit::Code(0),
             deaf: false,
@@ -308,7 +311,15 @@ impl World {
             Occurrence::End(exit) => {
                 let oom_killed = self.child.as_ref().is_some_and(|child| child.behaviour.oom_killed);
                 let on_terminal = self.behaviour.on_terminal;
-                self.happen(Event::Exited { exit, usage: Usage::default(), oom_killed, on_terminal });
+                let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
+                let hung_up = by_hup && self.behaviour.hung_up;
+                self.happen(Event::Exited {
+                    exit,
+                    usage: Usage::default(),
+                    oom_killed,
+                    on_terminal,
+                    hung_up,
+                });
             }
             Occurrence::Drained => {
                 let last_output = self.behaviour.last_output.clone();
@@ -363,8 +374,12 @@ impl World {
                 self.stop = None;
                 self.failures.push(self.now);
             }
-            Event::Exited { exit, on_terminal, .. } => {
+            Event::Exited { exit, on_terminal, hung_up, .. } => {
                 self.early = false;
+                if *hung_up && !self.setting.survives.hang_up {
+                    self.asked = true;
+                    self.asked_by.get_or_insert((Signal::HUP, Sender::Kernel));
+                }
                 let why = self.stop.map(|stop| stop.why);
                 self.meant |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
                 self.expected_code = match why {
@@ -932,6 +947,7 @@ fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
             _ => Ok(()),
         },
         on_terminal: pick(3) == 0,
+        hung_up: pick(3) == 0,
         lasts: (pick(3) > 0).then(|| any_lasting_time(pick)),
         exit: any_exit(pick),
         deaf: pick(4) == 0,
