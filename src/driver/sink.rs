@@ -11,6 +11,7 @@
 //! | socket | send(MSG_DONTWAIT) | splice blocks on a full socket, whatever its flags say |
 //! | terminal | a description of our own, opened O_NONBLOCK | splice and poll-then-write both block |
 //! | terminal that cannot be opened again | one byte after each poll | for our log only; nothing is captured to it |
+//! | master's side of a pseudo-terminal | the same | opened again it would be that of a new pair |
 //!
 //! Up to three writers share a sink: the captured streams ([`Sink::write`]; both, where stdout and stderr are one pipe
 //! or terminal) and kapo's own records ([`Sink::log`]). None begins while another is cut short in the middle of a
@@ -29,6 +30,7 @@ use rustix::termios::{isatty, tcgetsid};
 
 use crate::logic::Stream;
 use crate::logic::record::Record;
+use crate::sys;
 
 /// What became of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +87,7 @@ impl<'fd> Sink<'fd> {
     }
 
     /// Whether captured output can be passed on here without ever blocking. Where not (a terminal of another user that
-    /// is not ours to control), the stream must be left to the command as it is.
+    /// is not ours to control, the master's side of one), the stream must be left to the command as it is.
     pub fn can_capture(&mut self) -> bool {
         !matches!(self.kind(), Kind::ForeignTerminal)
     }
@@ -331,6 +333,10 @@ impl Kind {
 /// Opens the terminal again, for a description whose flags are ours. /proc refuses where another user owns the
 /// terminal (su, sudo); /dev/tty asks for no permission, but is the same terminal only if it is the controlling one.
 fn own_terminal(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // Its name, and that it is a terminal, it shares with all masters; a new one has nobody who reads.
+    if sys::stdio::is_pty_master(fd) {
+        return Err(Errno::NXIO);
+    }
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     open(link, flags, Mode::empty()).or_else(|_| {

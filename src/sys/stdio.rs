@@ -23,6 +23,13 @@ pub fn standard() -> [BorrowedFd<'static>; 3] {
     [stdin, stdout(), stderr()]
 }
 
+/// Whether this is the master's side of a pseudo-terminal, which has a number (ioctl_tty(2)).
+pub fn is_pty_master(fd: BorrowedFd<'_>) -> bool {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: the ioctl writes an int, which lives across the call.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGPTN, &raw mut number) == 0 }
+}
+
 /// Gives up the controlling terminal of the session that we lead. The kernel sends the foreground group, which may be
 /// ours, HUP and CONT for it; they are about our own doing and are taken away again. Signals must be blocked.
 pub fn give_up_terminal(terminal: BorrowedFd<'_>) {

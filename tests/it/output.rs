@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use crate::harness::{Kapo, kapo, kapo_on_a_free_port, now, run_to_the_end, wait_for};
 use crate::outlets::{
-    STALLING, captured, compare, kapo_to, launch_to, pipe, random_file, read_all, volume, wait_until_stalled,
+    STALLING, captured, compare, kapo_to, launch_to, pipe, random_file, read_all, terminal, volume,
+    wait_until_stalled,
 };
 
 /// Writes the file in pieces of any size, as programs of all kinds do.
@@ -32,6 +33,29 @@ fn every_byte_arrives_on_every_kind_of_outlet() {
             launch_to(ours, kapo_on_a_free_port(words)).expect_exit(0);
             assert_eq!(came.join().unwrap(), length as u64, "{name}, {block}");
         }
+    }
+}
+
+#[test]
+fn the_masters_side_of_a_terminal_gets_what_the_command_and_kapo_say() {
+    // Opened again it is the master of another terminal, which nobody reads.
+    for capture in [&[][..], &["--stdout", "--stderr"]] {
+        let (master, mut person) = terminal();
+        let mut command = kapo_on_a_free_port([capture, &["run", "echo", "hello"]].concat());
+        command.stdout(master.try_clone().unwrap()).stderr(master.try_clone().unwrap());
+        Kapo::launch_with_its_outputs(command, TempDir::new().unwrap()).expect_exit(0);
+        rustix::io::ioctl_fionbio(&person, true).unwrap();
+        let mut shown = Vec::new();
+        wait_for("the person at the terminal reads it all", || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = person.read(&mut buffer) {
+                shown.extend_from_slice(&buffer[..length]);
+            }
+            let shown = String::from_utf8_lossy(&shown);
+            shown.contains("hello\n")
+                && shown.contains("msg=\"listening\"")
+                && shown.contains("msg=\"ended\"")
+        });
     }
 }
 

@@ -121,6 +121,33 @@ fn every_kind_that_can_stall_takes_all_in_order_and_says_when_it_is_full() {
 }
 
 #[test]
+fn the_masters_side_of_a_terminal_takes_all_in_order_and_never_blocks() {
+    let (master, mut person) = terminal();
+    let flags = fcntl_getfl(&master).unwrap();
+    let mut sink = Sink::open(master.as_fd());
+    assert!(!sink.can_capture(), "a byte a time is for the log");
+    let bytes = pattern(100_000);
+    // Who reads may find nothing while the kernel still moves what was written.
+    fcntl_setfl(&person, OFlags::NONBLOCK).unwrap();
+    let (mut taken, mut full, mut arrived) = (0, false, Vec::new());
+    let mut buffer = [0; 5000];
+    while arrived.len() < bytes.len() {
+        // This would hang, was there a call that blocks.
+        match sink.write(Stream::Stderr, &bytes[taken..]) {
+            Written::Part(n) => taken += n,
+            Written::All => taken = bytes.len(),
+            Written::Full => full = true,
+            Written::Broken(errno) => panic!("{errno}"),
+        }
+        if full && let Ok(n) = person.read(&mut buffer) {
+            arrived.extend_from_slice(&buffer[..n]);
+        }
+    }
+    assert!(arrived == bytes);
+    assert_eq!(fcntl_getfl(&master).unwrap(), flags, "flags that others share were changed");
+}
+
+#[test]
 fn a_file_is_written_at_the_offset_that_others_share() {
     let mut file = tempfile::tempfile().unwrap();
     let mut other = file.try_clone().unwrap();
