@@ -10,6 +10,7 @@ use super::output::{Fate, Output, Wants};
 use super::poll::{Epoll, Source};
 use super::sink::Sinks;
 use crate::config;
+use crate::logic::record::Record;
 use crate::logic::tail::{Position, Tail};
 use crate::logic::{Now, Stream, status};
 
@@ -35,11 +36,16 @@ struct Lane {
 }
 
 impl Capture {
-    /// What the options ask for. A stream whose outlet cannot be written to without blocking is left to the command.
-    pub fn new(options: &config::Capture, sinks: &mut Sinks<'_>) -> Capture {
-        let mut lane = |stream, wanted| {
-            let wanted = wanted && sinks.of(stream).can_capture();
-            wanted.then(|| Lane {
+    /// What the options ask for. A stream whose outlet cannot be written to without blocking is left to the command,
+    /// and the log says so.
+    pub fn new(now: Now, options: &config::Capture, sinks: &mut Sinks<'_>) -> Capture {
+        let mut lane = |stream: Stream, wanted: bool| {
+            let captured = wanted && sinks.of(stream).can_capture();
+            if wanted && !captured {
+                let record = Record::warn("not captured: this terminal cannot be opened again");
+                sinks.log(now.wall, &record.with("stream", stream.name()));
+            }
+            captured.then(|| Lane {
                 stream,
                 output: Output::new(stream, options.lines),
                 listening: false,

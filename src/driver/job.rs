@@ -120,7 +120,7 @@ impl Job {
             options: options.clone(),
             program,
             directory: Directory::current(),
-            capture: Capture::new(&config.capture, &mut stage.sinks),
+            capture: Capture::new(beginning.now, &config.capture, &mut stage.sinks),
             terminal,
             parent: rustix::process::getppid(),
             manager,
