@@ -73,13 +73,19 @@ impl Signals {
     }
 
     /// Whether another kapo of our group has sent it: it does so when ^C has ended its command, in place of the terminal
-    /// (see [`sys::signal::die_by`]).
+    /// (see [`sys::signal::die_by`]), and dies. So one who is gone may have been it, which is what counts where ^C is to
+    /// end nothing.
     fn is_of_the_terminal(&self, info: sys::signal::Info) -> bool {
         let typed = matches!(Signal::new(info.signal), Some(Signal::INT | Signal::QUIT));
-        typed && sys::group::of(info.pid) == Some(sys::group::own()) && {
-            let (mut buffer, mut own) = ([0; 1024], [0; 1024]);
-            let name = name_of(info.pid, &mut buffer);
-            name.is_some() && name == name_of(self.own, &mut own)
+        if !typed {
+            return false;
+        }
+        let (mut buffer, mut own) = ([0; 1024], [0; 1024]);
+        match (sys::group::of(info.pid), name_of(info.pid, &mut buffer)) {
+            (Some(group), Some(name)) => {
+                group == sys::group::own() && name_of(self.own, &mut own) == Some(name)
+            }
+            (None, _) | (_, None) => self.survives.interrupt,
         }
     }
 }
