@@ -24,7 +24,7 @@ use super::termination_log;
 use super::told::NotifySocket;
 use crate::config::{Config, Job as Options};
 use crate::error::{Error, reason};
-use crate::logic::lifecycle::{Effect, Event, Holder, Lifecycle, Obstacle, Setting, Target};
+use crate::logic::lifecycle::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Target};
 use crate::logic::metrics::Snapshot;
 use crate::logic::site::Facts;
 use crate::logic::status::State;
@@ -387,7 +387,7 @@ impl Job {
         let usage = Usage { user: change.user, system: change.system, max_rss_bytes: change.max_rss_bytes };
         let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
         let hung_up = by_hup && self.terminal_is_gone();
-        self.handle(now, Event::Exited { exit, usage, oom_killed, on_terminal, hung_up }, stage);
+        self.handle(now, Event::Exited(End { exit, usage, oom_killed, on_terminal, hung_up }), stage);
     }
 
     /// Takes in what the command has said on its NOTIFY_SOCKET; whether there may be more.

@@ -73,6 +73,17 @@ pub fn stat(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<&[u8]> {
     read(Path::of(pid, c"stat").as_c_str(), buffer)
 }
 
+/// A chain of parents is no longer than this.
+pub const GENERATIONS: usize = 1_000;
+
+/// The pid of its parent, 0 where that is nobody whom we can see, and its start in clock ticks. `None` without /proc, and
+/// for who is gone.
+pub fn parent_and_birth(pid: Pid) -> Option<(i32, u64)> {
+    let mut buffer = [0; 1024];
+    let parsed = procstat::Stat::parse(stat(pid, &mut buffer).ok()?)?;
+    Some((parsed.ppid, parsed.ticks))
+}
+
 /// The beginning of its arguments; empty for a kernel thread, and where it cannot be read.
 pub fn cmdline(pid: Pid, buffer: &mut [u8]) -> &[u8] {
     read(Path::of(pid, c"cmdline").as_c_str(), buffer).unwrap_or_default()

@@ -9,14 +9,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, test_kill_process_group};
 use rustix::termios::{isatty, tcgetattr, tcsetpgrp};
 
-use super::procfs;
+use super::procfs::{GENERATIONS, parent_and_birth};
 use crate::logic;
 use crate::logic::lifecycle::Holder;
-use crate::logic::procstat::Stat;
 use crate::sys;
-
-/// A chain of parents is no longer than this.
-const GENERATIONS: usize = 1_000;
 
 /// kapo's controlling terminal.
 #[derive(Debug)]
@@ -59,14 +55,15 @@ impl Terminal {
         }
         let mut ancestor = getppid().map(|parent| parent.as_raw_nonzero().get());
         for _ in 0..GENERATIONS {
-            let Some(pid) = ancestor else { return false };
+            // Without a parent that we can see it is 0, and without /proc none is known.
+            let Some(pid) = ancestor.filter(|pid| *pid > 0) else { return false };
             if sys::group::session_of(pid) != sys::group::session_of(0) {
                 return false;
             }
             if sys::group::of(pid) != sys::group::of(0) {
                 return true;
             }
-            ancestor = parent_of(pid);
+            ancestor = logic::Pid::new(pid).and_then(parent_and_birth).map(|(parent, _)| parent);
         }
         false
     }
@@ -147,13 +144,6 @@ impl Terminal {
 /// Whether this is our controlling terminal.
 fn is_controlling(fd: BorrowedFd<'_>) -> bool {
     sys::group::foreground_of(fd).is_some()
-}
-
-/// `None` without /proc, and for who has no parent that we can see.
-fn parent_of(pid: i32) -> Option<i32> {
-    let mut buffer = [0; 1024];
-    let stat = Stat::parse(procfs::stat(logic::Pid::new(pid)?, &mut buffer).ok()?)?;
-    Some(stat.ppid).filter(|parent| *parent > 0)
 }
 
 impl AsFd for Terminal {

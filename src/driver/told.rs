@@ -13,19 +13,16 @@ use rustix::net::{
 };
 
 use super::poll::{Epoll, Source};
-use super::procfs;
+use super::procfs::{GENERATIONS, parent_and_birth};
 use crate::error::{Error, reason};
 use crate::logic::Pid;
 use crate::logic::notify::{self, Told};
-use crate::logic::procstat::Stat;
 use crate::sys;
 
 /// What systemd reads at most of one datagram; longer ones are dropped whole.
 const LONGEST: usize = 4096;
 /// So many datagrams are read before others get their turn.
 const AT_ONCE: usize = 16;
-/// A chain of parents is no longer than this.
-const GENERATIONS: usize = 1_000;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -109,11 +106,4 @@ fn descends(pid: Pid, command: Pid) -> bool {
         }
     }
     false
-}
-
-/// Its parent's pid and its start in clock ticks.
-fn parent_and_birth(pid: Pid) -> Option<(i32, u64)> {
-    let mut buffer = [0; 1024];
-    let stat = Stat::parse(procfs::stat(pid, &mut buffer).ok()?)?;
-    Some((stat.ppid, stat.ticks))
 }

@@ -16,7 +16,7 @@
 //! SIGKILL ourselves, after a signal from outside only where `--kill-after` was given, as Docker, Kubernetes and
 //! systemd kill by themselves and a long drain must not be cut short.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::deadlines::{Deadline, Deadlines};
 use super::metrics::Exits;
@@ -31,159 +31,27 @@ use crate::duration::Seconds;
 use crate::error;
 use crate::signal::Signal;
 
+mod meaning;
+mod report;
 #[cfg(test)]
 mod tests;
+mod words;
 #[cfg(any(test, fuzzing))]
 pub mod world;
+
+pub use meaning::{asks_for_an_end, job_control};
+use meaning::{concerns_the_command, interruption, is_interrupted, is_worth_a_word};
+pub use words::{Effect, End, Event, Holder, Obstacle, Setting, Survives, Target};
 
 /// So often siblings get the terminal back before the command has to wait for it: until then it can ask for a password
 /// and the like. Two that want it at once may need a few before one of them is content.
 const CLAIMS: u32 = 10;
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The loop turns; the first start is due.
-    Start,
-    /// The command runs: its exec has succeeded.
-    Spawned {
-        /// Also the number of its process group.
-        pid: Pid,
-    },
-    /// It could not be executed.
-    SpawnFailed {
-        /// Why, for people.
-        reason: String,
-        /// Of what kind that is.
-        obstacle: Obstacle,
-    },
-    /// The command has ended and is reaped.
-    Exited {
-        /// How.
-        exit: Exit,
-        /// What it used.
-        usage: Usage,
-        /// The cgroup counted an OOM kill since it was started.
-        oom_killed: bool,
-        /// Its group was in the foreground of kapo's terminal.
-        on_terminal: bool,
-        /// HUP has ended it, and the terminal that kapo was started on is gone.
-        hung_up: bool,
-    },
-    /// The command was stopped while it held the terminal that we were given.
-    Stopped,
-    /// The kernel has stopped kapo's own group, which we alone do not feel: another process in it wants the terminal.
-    SiblingStopped {
-        /// TTIN or TTOU.
-        signal: Signal,
-        /// Who has it instead.
-        holder: Holder,
-    },
-    /// All that the ended command had written has passed through.
-    Drained {
-        /// Its last lines, where they are kept.
-        last_output: Vec<String>,
-    },
-    /// A signal for us, other than CHLD.
-    Signal {
-        /// Which.
-        signal: Signal,
-        /// Whose.
-        sender: Sender,
-    },
-    /// The command has spoken on its NOTIFY_SOCKET.
-    Told(Told),
-    /// A request was answered.
-    Asked,
-    /// What [`Lifecycle::deadline`] named has come.
-    Deadline,
-    /// Nobody is connected any more who waits for an answer.
-    Closed,
-}
 
 /// So late a deadline is not on a machine that is merely busy: we were stopped.
 const LATE: Duration = Duration::from_millis(100);
 
 /// What the service manager is told of a command that has not said READY=1 yet.
 const STARTING: &str = "starting";
-
-/// Who is in the foreground of kapo's terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// kapo's own group, by now.
-    Own,
-    /// The command's, to which kapo has given it.
-    Command,
-    /// Who has put kapo into the background; or it cannot be told.
-    Other,
-}
-
-/// Why a command could not be started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Obstacle {
-    /// No such file.
-    NotFound,
-    /// A file that cannot be executed.
-    NotExecutable,
-    /// It did not come to that: no process, pipe or folder was to be had.
-    Before,
-}
-
-/// What to do about it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Start the command; answer with Spawned or SpawnFailed.
-    Spawn,
-    /// Send a signal.
-    Kill {
-        /// Which.
-        signal: Signal,
-        /// To whom.
-        to: Target,
-    },
-    /// Take the terminal back where we gave it away, and stop ourselves until CONT.
-    Suspend {
-        /// And the rest of our process group, which knows nothing of it.
-        all: bool,
-    },
-    /// Give the terminal to this group again where we hold it.
-    GiveTerminal(Pid),
-    /// Take it back from the command for our own group, and wake that.
-    WakeSiblings,
-    /// Read what is left in the command's pipes; answer with Drained.
-    Drain,
-    /// Tell the service manager.
-    Notify(Vec<u8>),
-    /// A log line.
-    Log(Record),
-    /// One line for people, as before the start.
-    Complain(String),
-    /// Write this to the termination log.
-    TerminationLog(Vec<u8>),
-    /// Accept nobody any more, answer those who are connected, then answer with Closed.
-    Close,
-    /// Have the end that follows be one by this signal, so that a shell, make and the like stop, too.
-    DieBy {
-        /// INT or QUIT.
-        signal: Signal,
-        /// And send it to the rest of our process group, which it has not reached as the terminal was the command's.
-        all: bool,
-    },
-    /// End kapo with this code, at once.
-    Exit(u8),
-}
-
-/// Whom a signal is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The command alone.
-    Process(Pid),
-    /// Its process group.
-    Group(Pid),
-    /// What is left of the group of a command that is reaped: only while a child of ours is in it, as the number
-    /// may belong to a stranger otherwise.
-    Remnant(Pid),
-}
 
 /// Why the command is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,32 +82,6 @@ struct EndedRun {
     lasted: Duration,
     success: bool,
     expired: bool,
-}
-
-/// What of a terminal kapo was started to survive, as the signals for it were ignored then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Survives {
-    /// HUP was, as by nohup(1): that the terminal is gone ends nothing.
-    pub hang_up: bool,
-    /// INT and QUIT were, as a shell without job control does for what it starts with `&`: ^C ends nothing.
-    pub interrupt: bool,
-}
-
-/// What a life depends on beside the options of the job.
-#[derive(Clone, Debug)]
-pub struct Setting {
-    /// `--hide-args`
-    pub hide_args: bool,
-    /// SidebindPort of the document.
-    pub sidebind_port: u16,
-    /// There is a service manager that wants to hear of us.
-    pub manager: bool,
-    /// What of a terminal does not end kapo.
-    pub survives: Survives,
-    /// kapo is PID 1, which no signal of its own ends.
-    pub is_init: bool,
-    /// For TTL ranges and jitter.
-    pub seed: u64,
 }
 
 /// The machine.
@@ -338,23 +180,18 @@ impl Lifecycle {
             (State::Starting, Event::SpawnFailed { reason, obstacle }) => {
                 self.not_started(now, &reason, obstacle, out);
             }
-            (
-                State::Running { pid, since },
-                Event::Exited { exit, usage, oom_killed, on_terminal, hung_up },
-            ) => {
-                self.hears_of_hang_up(hung_up, out);
-                self.leaving |= on_terminal && is_interrupted(exit);
-                self.interrupted = interruption(exit).filter(|_| on_terminal).map(|signal| (signal, true));
-                self.ended(now, pid, since, None, exit, usage, oom_killed, out);
+            (State::Running { pid, since }, Event::Exited(end)) => {
+                self.hears_of_hang_up(end.hung_up, out);
+                self.leaving |= end.on_terminal && is_interrupted(end.exit);
+                let typed = interruption(end.exit).filter(|_| end.on_terminal);
+                self.interrupted = typed.map(|signal| (signal, true));
+                self.ended(now, pid, since, None, end, out);
             }
-            (
-                State::Stopping { pid, since, why },
-                Event::Exited { exit, usage, oom_killed, on_terminal: _, hung_up },
-            ) => {
-                self.hears_of_hang_up(hung_up, out);
+            (State::Stopping { pid, since, why }, Event::Exited(end)) => {
+                self.hears_of_hang_up(end.hung_up, out);
                 let typed = why == Why::Asked && self.was_asked_by_the_terminal();
-                self.interrupted = interruption(exit).filter(|_| typed).map(|signal| (signal, false));
-                self.ended(now, pid, since, Some(why), exit, usage, oom_killed, out);
+                self.interrupted = interruption(end.exit).filter(|_| typed).map(|signal| (signal, false));
+                self.ended(now, pid, since, Some(why), end, out);
             }
             (State::Draining { run }, Event::Drained { last_output }) => {
                 self.drained(now, run, last_output, out);
@@ -380,7 +217,7 @@ impl Lifecycle {
             // when we asked for it; whoever asks matters only at the end.
             (
                 State::Starting | State::Draining { .. } | State::Pausing | State::Lingering | State::Closing,
-                Event::Exited { .. } | Event::Stopped | Event::Told(_),
+                Event::Exited(_) | Event::Stopped | Event::Told(_),
             )
             | (
                 State::Running { .. }
@@ -505,14 +342,6 @@ impl Lifecycle {
         })
     }
 
-    /// `ended: exit-code 3`
-    fn last_end(&self) -> String {
-        match self.status.signal {
-            Some(signal) => format!("ended: {} {signal}", self.status.reason),
-            None => format!("ended: {} {}", self.status.reason, self.status.exit_code),
-        }
-    }
-
     fn count_start(&mut self) {
         self.status.restarts = self.starts;
         self.starts += 1;
@@ -603,40 +432,20 @@ impl Lifecycle {
         self.next(now, run, out);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one caller, and each is a fact of the end")]
     fn ended(
         &mut self,
         now: Now,
         pid: Pid,
         since: Instant,
         why: Option<Why>,
-        exit: Exit,
-        usage: Usage,
-        oom_killed: bool,
+        end: End,
         out: &mut Vec<Effect>,
     ) {
+        let End { exit, usage, .. } = end;
         for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog] {
             self.deadlines.stop(which);
         }
-        let (signal, core_dumped) = match exit {
-            Exit::Code(_) => (None, false),
-            Exit::Signal { signal, core_dumped } => (Some(signal), core_dumped),
-        };
-        let listed = self.job.success_exit.iter().any(|success| match (success, exit) {
-            (Success::Code(wanted), _) => exit.code() == *wanted,
-            (Success::Signal(wanted), Exit::Signal { signal, .. }) => *wanted == signal,
-            (Success::Signal(_), Exit::Code(_)) => false,
-        });
-        let success = listed || exit == Exit::Code(0);
-        let reason = match why {
-            Some(Why::Ttl) => "timeout",
-            Some(Why::Watchdog) => "watchdog",
-            _ if success => "success",
-            _ if oom_killed && signal == Some(Signal::KILL) => "oom-kill",
-            _ if core_dumped => "core-dump",
-            _ if signal.is_some() => "signal",
-            _ => "exit-code",
-        };
+        let reason = reason(&self.job.success_exit, why, end);
         let success = reason == "success";
         self.code = match reason {
             "success" => 0,
@@ -644,6 +453,10 @@ impl Lifecycle {
             // Whoever restarts kapo on failure must not take a hung command for a success.
             "watchdog" => exit.code().max(1),
             _ => exit.code(),
+        };
+        let signal = match exit {
+            Exit::Code(_) => None,
+            Exit::Signal { signal, .. } => Some(signal),
         };
         self.last_code = Some(exit.code());
         self.status.end_time = Some(now.wall);
@@ -992,21 +805,6 @@ impl Lifecycle {
         }
     }
 
-    /// What `--termination-log` gets: a line with reason and code, then as much of the last lines as fits.
-    fn certificate(&self) -> Vec<u8> {
-        /// What the kubelet reads at most.
-        const LENGTH: usize = 4096;
-        let mut text = format!("reason={} code={}", self.status.reason, self.status.exit_code);
-        if let Some(signal) = self.status.signal {
-            text.push_str(&format!(" signal={signal}"));
-        }
-        text.push('\n');
-        let output: String = self.status.last_output.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        let from = output.ceil_char_boundary((text.len() + output.len()).saturating_sub(LENGTH));
-        text.push_str(output.get(from..).unwrap_or_default());
-        text.into_bytes()
-    }
-
     fn kill_remnant(&mut self, out: &mut Vec<Effect>) {
         if let Some(group) = self.remnant.take() {
             out.push(Effect::Kill { signal: Signal::KILL, to: Target::Remnant(group) });
@@ -1049,87 +847,23 @@ impl Lifecycle {
             out.push(Effect::Notify(notify::status(&self.headline(now.wall))));
         }
     }
-
-    /// What `systemctl status` shows.
-    fn headline(&self, wall: SystemTime) -> String {
-        let mut text = match self.state {
-            State::Running { pid, .. } if self.status.ready => format!("running, pid {pid}"),
-            State::Running { pid, .. } => format!("{}, pid {pid}", self.unready),
-            State::Stopping { pid, .. } => format!("stopping, pid {pid}"),
-            State::Pausing => {
-                let pause = self.status.next_start.and_then(|at| at.duration_since(wall).ok());
-                format!("{}, next start in {} s", self.last_end(), pause.unwrap_or_default().as_secs())
-            }
-            State::Starting => STARTING.to_owned(),
-            State::Draining { .. } | State::Lingering | State::Closing | State::Done => self.last_end(),
-        };
-        if self.status.restarts > 0 {
-            text.push_str(&format!(", {} restarts", self.status.restarts));
-        }
-        if self.status.flapping {
-            text.push_str(", flapping");
-        }
-        if !self.status.status_text.is_empty() {
-            text.push_str(": ");
-            text.push_str(&self.status.status_text);
-        }
-        text
-    }
 }
 
-/// The signal of ^C or ^\ that has ended a command which does not handle it.
-fn interruption(exit: Exit) -> Option<Signal> {
-    match exit {
-        Exit::Signal { signal: signal @ (Signal::INT | Signal::QUIT), .. } => Some(signal),
-        Exit::Signal { .. } | Exit::Code(_) => None,
-    }
-}
-
-/// Whether INT or QUIT has ended the command, or it has ended with 128+n, which is what shells and many others make of
-/// the signal. On a terminal that is the command's ^C and ^\ reach it alone, and mean kapo, too. One that makes another
-/// code of them cannot be told from one that is done.
-fn is_interrupted(exit: Exit) -> bool {
-    [Signal::INT, Signal::QUIT]
-        .iter()
-        .any(|signal| exit.code() == Exit::Signal { signal: *signal, core_dumped: false }.code())
-}
-
-/// Whether the kernel raises this one for the command as well: for whom the terminal belongs to, which the command
-/// did not hear of as it is in another group, for all (TERM, by SysRq), or as it was ordered before kapo was executed
-/// (ALRM: `alarm(60); exec kapo`). All else that it raises is about kapo's own doing.
-fn concerns_the_command(signal: Signal) -> bool {
-    const CONCERNS: [Signal; 8] = [
-        Signal::HUP,
-        Signal::INT,
-        Signal::QUIT,
-        Signal::ALRM,
-        Signal::TERM,
-        Signal::TSTP,
-        Signal::CONT,
-        Signal::WINCH,
-    ];
-    CONCERNS.contains(&signal)
-}
-
-/// Whether that it was passed on is told in the log: not what a terminal sends at each turn, nor what programs use to
-/// talk to each other by the thousand.
-fn is_worth_a_word(signal: Signal) -> bool {
-    !job_control(signal) && ![Signal::CONT, Signal::WINCH].contains(&signal) && signal <= Signal::SYS
-}
-
-/// What stops a job, and kapo with it.
-pub fn job_control(signal: Signal) -> bool {
-    matches!(signal, Signal::TSTP | Signal::TTIN | Signal::TTOU)
-}
-
-/// Whether kapo is to leave. HUP asks for it when the kernel sends it, as the terminal is gone; daemons reload when a
-/// process sends it.
-pub fn asks_for_an_end(signal: Signal, sender: Sender, survives: Survives) -> bool {
-    match signal {
-        // KILL reaches nobody; it is told when it should have come at the death of a parent that is dead already.
-        Signal::TERM | Signal::KILL => true,
-        Signal::INT | Signal::QUIT => sender != Sender::Kernel || !survives.interrupt,
-        Signal::HUP => sender == Sender::Kernel && !survives.hang_up,
-        _ => false,
+/// The document's `Reason` for an end.
+fn reason(success_exit: &[Success], why: Option<Why>, end: End) -> &'static str {
+    let End { exit, oom_killed, .. } = end;
+    let listed = success_exit.iter().any(|success| match (success, exit) {
+        (Success::Code(wanted), _) => exit.code() == *wanted,
+        (Success::Signal(wanted), Exit::Signal { signal, .. }) => *wanted == signal,
+        (Success::Signal(_), Exit::Code(_)) => false,
+    });
+    match (why, exit) {
+        (Some(Why::Ttl), _) => "timeout",
+        (Some(Why::Watchdog), _) => "watchdog",
+        (Some(Why::Asked) | None, _) if listed || exit == Exit::Code(0) => "success",
+        (Some(Why::Asked) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => "oom-kill",
+        (Some(Why::Asked) | None, Exit::Signal { core_dumped: true, .. }) => "core-dump",
+        (Some(Why::Asked) | None, Exit::Signal { core_dumped: false, .. }) => "signal",
+        (Some(Why::Asked) | None, Exit::Code(_)) => "exit-code",
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::notify::Told;
 use super::super::status::State as Shown;
 use super::super::{Exit, Now, Pid, Sender, Usage};
-use super::{Effect, Event, Holder, Lifecycle, Obstacle, Setting, Survives, Target};
+use super::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Survives, Target};
 use crate::config::{After, Job, KILL_AFTER, Linger, Restart, Success, Ttl};
 use crate::signal::Signal;
 
@@ -313,13 +313,13 @@ impl World {
                 let on_terminal = self.behaviour.on_terminal;
                 let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
                 let hung_up = by_hup && self.behaviour.hung_up;
-                self.happen(Event::Exited {
+                self.happen(Event::Exited(End {
                     exit,
                     usage: Usage::default(),
                     oom_killed,
                     on_terminal,
                     hung_up,
-                });
+                }));
             }
             Occurrence::Drained => {
                 let last_output = self.behaviour.last_output.clone();
@@ -374,7 +374,7 @@ impl World {
                 self.stop = None;
                 self.failures.push(self.now);
             }
-            Event::Exited { exit, on_terminal, hung_up, .. } => {
+            Event::Exited(End { exit, on_terminal, hung_up, .. }) => {
                 self.early = false;
                 if *hung_up && !self.setting.survives.hang_up {
                     self.asked = true;
@@ -634,7 +634,7 @@ impl World {
             }
             Event::Start
             | Event::SpawnFailed { .. }
-            | Event::Exited { .. }
+            | Event::Exited(_)
             | Event::Stopped
             | Event::Drained { .. }
             | Event::Asked

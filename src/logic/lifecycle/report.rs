@@ -1,0 +1,56 @@
+//! How a life is told to people: to the service manager, and in the termination log.
+
+use std::time::SystemTime;
+
+use super::{Lifecycle, STARTING, State};
+
+impl Lifecycle {
+    /// What `systemctl status` shows.
+    pub(super) fn headline(&self, wall: SystemTime) -> String {
+        let mut text = match self.state {
+            State::Running { pid, .. } if self.status.ready => format!("running, pid {pid}"),
+            State::Running { pid, .. } => format!("{}, pid {pid}", self.unready),
+            State::Stopping { pid, .. } => format!("stopping, pid {pid}"),
+            State::Pausing => {
+                let pause = self.status.next_start.and_then(|at| at.duration_since(wall).ok());
+                format!("{}, next start in {} s", self.last_end(), pause.unwrap_or_default().as_secs())
+            }
+            State::Starting => STARTING.to_owned(),
+            State::Draining { .. } | State::Lingering | State::Closing | State::Done => self.last_end(),
+        };
+        if self.status.restarts > 0 {
+            text.push_str(&format!(", {} restarts", self.status.restarts));
+        }
+        if self.status.flapping {
+            text.push_str(", flapping");
+        }
+        if !self.status.status_text.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.status.status_text);
+        }
+        text
+    }
+
+    /// `ended: exit-code 3`
+    pub(super) fn last_end(&self) -> String {
+        match self.status.signal {
+            Some(signal) => format!("ended: {} {signal}", self.status.reason),
+            None => format!("ended: {} {}", self.status.reason, self.status.exit_code),
+        }
+    }
+
+    /// What `--termination-log` gets: a line with reason and code, then as much of the last lines as fits.
+    pub(super) fn certificate(&self) -> Vec<u8> {
+        /// What the kubelet reads at most.
+        const LENGTH: usize = 4096;
+        let mut text = format!("reason={} code={}", self.status.reason, self.status.exit_code);
+        if let Some(signal) = self.status.signal {
+            text.push_str(&format!(" signal={signal}"));
+        }
+        text.push('\n');
+        let output: String = self.status.last_output.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+        let from = output.ceil_char_boundary((text.len() + output.len()).saturating_sub(LENGTH));
+        text.push_str(output.get(from..).unwrap_or_default());
+        text.into_bytes()
+    }
+}
