@@ -164,8 +164,12 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
         if std::mem::take(&mut stage.deep) {
             sys::spawn::release_stack();
         }
-        stage.epoll.wait(&mut events, timeout);
+        let waited = stage.epoll.wait(&mut events, timeout);
         now = clock();
+        if !waited {
+            // Else this turn would see the deadlines that have passed, and not what came before them.
+            continue;
+        }
         let sources = || events.iter().filter_map(|event| Source::of(event.token().0 as u64));
         let mut ready = Ready::default();
         sources().for_each(|source| ready.add(source));

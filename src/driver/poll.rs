@@ -156,12 +156,10 @@ impl Epoll {
     }
 
     /// Waits for events, for at most `timeout`; for ever without one. A signal handler cannot interrupt it, as all
-    /// signals are blocked, but a stop and CONT do, and so may a frozen cgroup. Deadlines may have passed meanwhile, but
-    /// what came in that time came before them: it is asked for again, so that this turn sees it first.
-    pub fn wait(&mut self, events: &mut mio::Events, timeout: Option<Duration>) {
-        if self.0.poll(events, timeout).is_err() && self.0.poll(events, Some(Duration::ZERO)).is_err() {
-            events.clear();
-        }
+    /// signals are blocked, but a stop and CONT do, and so may a frozen cgroup: then it is false, and no events were
+    /// asked for. Deadlines may have passed meanwhile, but what came in that time came before them: wait again.
+    pub fn wait(&mut self, events: &mut mio::Events, timeout: Option<Duration>) -> bool {
+        self.0.poll(events, timeout).is_ok()
     }
 
     /// Waits for `interest` on `fd` from now on.
