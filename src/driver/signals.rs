@@ -85,7 +85,8 @@ impl Signals {
             (Some(group), Some(name)) => {
                 group == sys::group::own() && name_of(self.own, &mut own) == Some(name)
             }
-            (None, _) | (_, None) => self.survives.interrupt,
+            // 0 is somebody outside our PID namespace.
+            (None, _) | (_, None) => info.pid > 0 && self.survives.interrupt,
         }
     }
 }

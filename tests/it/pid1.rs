@@ -68,6 +68,20 @@ fn thousands_of_orphans_are_reaped_while_the_port_answers() {
 }
 
 #[test]
+fn an_interrupt_from_outside_the_namespace_asks_for_an_end_even_of_who_survives_the_terminal_s() {
+    let Some(words) = namespace() else { return };
+    let mut command = clean("sh");
+    command.arg("-c").arg("trap '' INT QUIT; exec unshare \"$@\"").arg("sh").args(words).arg(binary());
+    command.args(["-p", "0", "-i", "127.0.0.1", "run", "--kill-after", "10ms", "sleep", "60"]);
+    let mut kapo = Kapo::launch(command).listening();
+    kapo.is_really(children(kapo.pid())[0]);
+    kapo.command_pid();
+    // The command ignores it, as it has inherited that.
+    kapo.signal(2);
+    kapo.expect_exit(137);
+}
+
+#[test]
 fn the_command_may_be_the_first_process_of_a_namespace_that_kapo_is_not_in() {
     let Some(words) = namespace() else { return };
     let mut command = clean("unshare");
