@@ -125,6 +125,8 @@ pub trait Machine: Subject {
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage);
     /// CHLD has come.
     fn on_child(&mut self, now: Now, stage: &mut Stage);
+    /// The wait was interrupted: kapo was stopped or frozen, and goes on.
+    fn on_resumed(&mut self, now: Now, stage: &mut Stage);
     /// What is ready, of which some may be the machine's own.
     fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut Stage);
     /// A request was answered.
@@ -167,6 +169,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
         let waited = stage.epoll.wait(&mut events, timeout);
         now = clock();
         if !waited {
+            machine.on_resumed(now, stage);
             // Else this turn would see the deadlines that have passed, and not what came before them.
             continue;
         }
@@ -187,13 +190,13 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
             }
         }
         stage.server.expire(now, &stage.epoll, &*machine);
-        for record in stage.server.take_notices() {
-            stage.log(now, &record);
-        }
         if stage.server.requests() != requests {
             machine.on_request(now, stage);
         }
         machine.finish_turn(now, stage);
+        for record in stage.server.take_notices() {
+            stage.log(now, &record);
+        }
         // As with output: not while anybody else is to be served in this turn.
         stage.rest = stage.server.gather(now).filter(|_| ready.is_clients_alone()).or(stage.rest);
         if let Some(code) = stage.exit {

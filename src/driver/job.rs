@@ -99,9 +99,7 @@ impl Job {
         let path = (beginning.variable)("PATH");
         let program = Program::new(options, path.as_deref())?;
         let manager = Manager::of(beginning.now, beginning.variable);
-        // What a script starts with `&` shares its group with the script, whose terminal it is.
-        let apart = options.setsid || beginning.signals.survives.interrupt;
-        let terminal = if apart { None } else { Terminal::controlling() };
+        let terminal = if options.setsid { None } else { Terminal::controlling() };
         let notify =
             options.notify.then(|| NotifySocket::open(&stage.epoll, options.watchdog)).transpose()?;
         let mut seed = [0; 8];
@@ -112,6 +110,8 @@ impl Job {
             sidebind_port: beginning.sidebind_port,
             manager: manager.is_some(),
             survives: beginning.signals.survives,
+            // Asked only where it matters.
+            piped: terminal.is_some() && sys::stdio::standard().into_iter().take(2).any(terminal::is_pipe),
             is_init: beginning.signals.are_of_init(),
             seed: u64::from_ne_bytes(seed),
         };
@@ -485,6 +485,10 @@ impl Machine for Job {
 
     fn on_child(&mut self, now: Now, stage: &mut Stage) {
         self.reap(now, stage);
+    }
+
+    fn on_resumed(&mut self, now: Now, stage: &mut Stage) {
+        self.handle(now, Event::Resumed, stage);
     }
 
     fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut Stage) {

@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, test_kill_process_group};
 use rustix::termios::{isatty, tcgetattr, tcsetpgrp};
@@ -108,7 +108,7 @@ impl Terminal {
         }
     }
 
-    /// The same for processes of our own group that want it, and were stopped for that.
+    /// Takes it back from the command and wakes our own group, of which a process was stopped as it wants it.
     pub fn wake_siblings(&self, group: Option<Pid>) {
         self.take_back(group);
         // Else they would be stopped again at once.
@@ -157,6 +157,11 @@ impl AsFd for Terminal {
 pub fn is_gone(controlling: Option<BorrowedFd<'_>>) -> bool {
     let mut all = sys::stdio::standard().into_iter().chain(controlling);
     all.any(|fd| tcgetattr(fd).is_err_and(|errno| errno == Errno::IO))
+}
+
+/// Whether it is a pipe.
+pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
 /// Whether STOP does anything to us: PID 1 alone goes on as if nothing were.

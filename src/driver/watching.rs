@@ -151,6 +151,8 @@ impl Machine for Watching {
         while crate::sys::wait::next_change(false).is_some() {}
     }
 
+    fn on_resumed(&mut self, _: Now, _: &mut Stage) {}
+
     fn on_sources(&mut self, _: Now, ready: Ready, _: &mut Stage) {
         self.more |= ready.has(Source::Watch);
     }

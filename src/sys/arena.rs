@@ -12,7 +12,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 /// What an idle instance with an ordinary environment uses, and the first requests after that.
 const SIZE: usize = 16 * 1024;
@@ -25,7 +26,7 @@ struct Space(UnsafeCell<[MaybeUninit<u8>; SIZE]>);
 /// See the head of the file. Made to be `#[global_allocator]`.
 pub struct Arena {
     space: Space,
-    /// Taken up to here. Nothing is passed from one thread to another by it, each part having one owner: Relaxed.
+    /// Taken up to here. Who takes what another thread has given back must see what that has done with it: AcqRel.
     used: AtomicUsize,
 }
 
@@ -46,7 +47,7 @@ impl Arena {
             let end = start.checked_add(length)?;
             (alignment <= ALIGNMENT && end <= SIZE).then_some((start, end))
         };
-        let moved = self.used.fetch_update(Relaxed, Relaxed, |used| part(used).map(|(_, end)| end));
+        let moved = self.used.fetch_update(AcqRel, Acquire, |used| part(used).map(|(_, end)| end));
         match moved.ok().and_then(part) {
             // SAFETY: start is within the space.
             Some((start, _)) => unsafe { self.space.0.get().cast::<u8>().add(start) },
@@ -61,7 +62,7 @@ impl Arena {
 
     /// Moves the end of what was taken last; false: something else was.
     fn move_end(&self, from: usize, to: usize) -> bool {
-        to <= SIZE && self.used.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
+        to <= SIZE && self.used.compare_exchange(from, to, AcqRel, Acquire).is_ok()
     }
 }
 
@@ -174,7 +175,7 @@ mod tests {
         // SAFETY: as above.
         let shrunk = unsafe { arena.realloc(grown, layout(4_000, 8), 60) };
         assert_eq!((grown, shrunk), (last, last));
-        let used = arena.used.load(Relaxed);
+        let used = arena.used.load(Acquire);
         assert_eq!(arena.place(last).unwrap() + 60, used);
         // SAFETY: as above.
         unsafe { arena.dealloc(last, layout(60, 8)) };

@@ -189,8 +189,8 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         // SAFETY: plain integers.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, program.death_signal) };
         // The parent may have died before we asked, and then nobody would tell. 0 is a parent outside our PID namespace,
-        // which is kapo where it was started in one that it is not in itself (unshare without --fork): whoever adopts us
-        // inside has another number.
+        // which is kapo where it was started in one that it is not in itself (unshare without --fork). Whether that one
+        // has died cannot be seen from inside; a kapo that is killed in this very moment leaves its command behind.
         // SAFETY: getppid has no preconditions.
         let parent = unsafe { libc::getppid() };
         if parent != plan.parent && parent != 0 {

@@ -592,7 +592,7 @@ fn a_command_that_makes_a_success_of_the_interrupt_is_started_again_and_one_more
         session.waits_for_foreground(session.kapo.pid());
     }
     session.types("\x03");
-    session.kapo.expect_exit(0);
+    session.kapo.expect_signal(2);
 }
 
 /// Lets a script go on that does `read go <PATH`. Waiting in a loop, a shell may be met by TSTP in the midst of a vfork,
@@ -641,9 +641,9 @@ fn a_pager_beside_kapo_in_a_pipeline_gets_the_terminal() {
         child_of(kapo).is_some()
     });
     let command = the_child_of(kapo);
-    session.waits_for_foreground(command);
+    // Nobody has asked for it yet.
+    assert_eq!(session.foreground(), kapo);
     first.open();
-    session.waits_for_foreground(kapo);
     session.types("one\n");
     session.shows("pager one");
     // The job as a whole goes on to be one for ^Z and fg, and the terminal stays where it was.
@@ -669,6 +669,42 @@ fn a_pager_beside_kapo_in_a_pipeline_gets_the_terminal() {
     session.shows("\r\nand 0\r\n");
     session.types("exit 4\n");
     session.kapo.expect_exit(4);
+}
+
+#[test]
+fn a_script_with_a_pager_beside_kapo_goes_on() {
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    // Its shell would see the script stopped, and take the terminal, before anybody could give it back.
+    let pager = " | sh -c 'read line </dev/tty; echo pager $line; cat'; echo script $?";
+    let script = line("run -- sh -c 'sleep 0.01; echo output'").replace('\n', pager);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("script");
+    std::fs::write(&path, script).unwrap();
+    for _ in 0..5 {
+        session.types(&format!("bash {}\n", path.display()));
+        session.types("one\n");
+        session.shows("pager one");
+        session.shows("output");
+        session.shows("script 0");
+        session.shows("outer> ");
+    }
+    session.types("exit 4\n");
+    session.kapo.expect_exit(4);
+}
+
+#[test]
+fn a_command_whose_interrupts_are_ignored_gets_the_terminal_when_it_asks() {
+    let read = line("run -- sh -c 'read line </dev/tty; echo got $line'");
+    // A login script that must not be interrupted, and a job that asks for a password.
+    for script in [format!("trap '' INT QUIT\n{read}"), read.replace('\n', " &\nwait\n")] {
+        let mut command = clean("bash");
+        command.arg("-c").arg(script);
+        let mut session = Session::start(command);
+        session.types("typed\n");
+        session.shows("got typed");
+        session.kapo.expect_exit(0);
+    }
 }
 
 #[test]

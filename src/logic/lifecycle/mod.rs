@@ -96,8 +96,8 @@ pub struct Lifecycle {
     interrupted: Option<(Signal, bool)>,
     /// A signal that came before there was anybody to pass it to; the last one, if there were several.
     early: Option<Signal>,
-    /// Siblings, such as a pager in kapo's pipeline, have wanted the terminal: since then it is theirs, and the
-    /// command's only while it asks for it.
+    /// Siblings, such as a pager in kapo's pipeline or the script that has started kapo with `&`, want the terminal or may
+    /// want it: it is theirs, and the command's only while it asks for it.
     shared: bool,
     /// How often they have wanted it back from the command since it was started or resumed.
     claims: u32,
@@ -146,7 +146,9 @@ impl Lifecycle {
             leaving: false,
             interrupted: None,
             early: None,
-            shared: false,
+            // The kernel tells of those who want it by stopping them, which the shell may see first: so it is not given to
+            // the command where there may be others.
+            shared: setting.piped || setting.survives.interrupt,
             claims: 0,
             said_ready: false,
             unready: STARTING,
@@ -202,6 +204,7 @@ impl Lifecycle {
             }
             (_, Event::SiblingStopped { signal, holder }) => self.sibling_stopped(signal, holder, out),
             (State::Running { .. } | State::Stopping { .. }, Event::Told(told)) => self.told(now, told, out),
+            (State::Running { .. }, Event::Resumed) => self.has_been_suspended(now),
             (State::Lingering, Event::Asked) => {
                 if let After::Once(Linger::Idle(idle)) = self.job.after {
                     self.deadlines.set(Deadline::Linger, now.mono, idle);
@@ -245,6 +248,15 @@ impl Lifecycle {
                 | State::Pausing
                 | State::Closing,
                 Event::Asked,
+            )
+            | (
+                State::Starting
+                | State::Stopping { .. }
+                | State::Draining { .. }
+                | State::Pausing
+                | State::Lingering
+                | State::Closing,
+                Event::Resumed,
             )
             | (
                 State::Starting
@@ -553,6 +565,7 @@ impl Lifecycle {
         if signal == Signal::CONT {
             self.claims = 0;
         }
+        let typed = sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT);
         match self.state {
             State::Running { pid, since } => {
                 if !stop && is_worth_a_word(signal) {
@@ -560,16 +573,22 @@ impl Lifecycle {
                     out.push(Effect::Log(self.with_rewrite(signal, sender.told(record))));
                 }
                 self.pass_on(signal, pid, out);
-                if signal == Signal::CONT && self.deadlines.is_set(Deadline::Watchdog) {
-                    // While it was suspended, with us, it could not ping.
-                    self.wait_for_ping(now);
+                if signal == Signal::CONT {
+                    self.has_been_suspended(now);
                 }
                 if stop {
                     self.stop(now, pid, since, Why::Asked, out);
                 }
             }
             State::Stopping { pid, .. } => self.pass_on(signal, pid, out),
-            State::Pausing | State::Lingering if stop => self.close(out),
+            State::Pausing if stop => {
+                if typed {
+                    self.code = Exit::Signal { signal, core_dumped: false }.code();
+                    self.interrupted = Some((signal, false));
+                }
+                self.close(out);
+            }
+            State::Lingering if stop => self.close(out),
             // Whoever insists does not want to wait for a reader of ours that has stalled, or a client.
             State::Draining { .. } if stop && again => {
                 self.write_certificate(out);
@@ -577,7 +596,10 @@ impl Lifecycle {
             }
             State::Closing if stop && again => self.exit(out),
             // Should the command never come to be, this is how it would have ended.
-            State::Starting if stop => self.code = Exit::Signal { signal, core_dumped: false }.code(),
+            State::Starting if stop => {
+                self.code = Exit::Signal { signal, core_dumped: false }.code();
+                self.interrupted = Some((signal, false)).filter(|_| typed);
+            }
             State::Starting if !job_control(signal) => self.early = Some(signal),
             State::Starting
             | State::Draining { .. }
@@ -619,6 +641,7 @@ impl Lifecycle {
             }
             // All of the job is stopped then, and the shell resumes it with the terminal.
             Holder::Other => {
+                out.push(Effect::Log(Record::info("stopped with its job").with("signal", signal)));
                 if let Some(pid) = self.pid() {
                     self.pass_on(signal, pid, out);
                 }
@@ -769,6 +792,13 @@ impl Lifecycle {
             out.push(Effect::Log(Record::warn("asks to be stopped, by WATCHDOG=trigger").with("pid", pid)));
             self.stop_ourselves(now, pid, since, Why::Watchdog, out);
         } else if told.ready || told.ping || told.interval.is_some() {
+            self.wait_for_ping(now);
+        }
+    }
+
+    /// The command could not ping while it was suspended, as we were.
+    fn has_been_suspended(&mut self, now: Now) {
+        if self.deadlines.is_set(Deadline::Watchdog) {
             self.wait_for_ping(now);
         }
     }

@@ -25,6 +25,7 @@ fn setting() -> Setting {
         sidebind_port: 0,
         manager: false,
         survives: Survives::default(),
+        piped: false,
         is_init: false,
         seed: 1,
     }
@@ -834,4 +835,40 @@ fn the_manager_is_told_what_a_command_does_that_is_not_ready() {
     assert_eq!(status(b"RELOADING=1"), says("reloading"));
     assert_eq!(status(b"READY=1"), says("running"));
     assert_eq!(status(b"STOPPING=1"), says("stopping by itself"));
+}
+
+#[test]
+fn what_is_typed_between_two_runs_or_before_the_first_ends_kapo_as_it_would_end_a_shell() {
+    let dies_by = |signal| [Effect::DieBy { signal, all: false }];
+    let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
+    world.run_for(2 * SECOND);
+    world.kernel(Signal::INT);
+    assert_eq!(world.run_to_the_end(), 130);
+    assert!(done(&mut world).ends_with(&[dies_by(Signal::INT)[0].clone(), Effect::Exit(130)]));
+    // Sent by a process it is an order like any other.
+    let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
+    world.run_for(2 * SECOND);
+    world.signal(Signal::INT);
+    assert_eq!(world.run_to_the_end(), 3);
+    let mut world = World::new(epoch(), run(), setting());
+    world.kernel(Signal::QUIT);
+    world.start();
+    assert_eq!(world.run_to_the_end(), 131);
+    assert!(done(&mut world).ends_with(&[dies_by(Signal::QUIT)[0].clone(), Effect::Exit(131)]));
+}
+
+#[test]
+fn a_suspension_of_any_length_is_no_missed_ping() {
+    let job = Job { notify: true, watchdog: Some(2 * SECOND), ..run() };
+    let mut world = begun(job, Behaviour::patient());
+    for frozen in [SECOND, 2 * SECOND, 2 * SECOND + SECOND / 5, 9 * SECOND] {
+        world.told(b"READY=1");
+        world.run_for(SECOND / 2);
+        world.oversleep(frozen);
+        world.happen(Event::Resumed);
+        world.run_for(SECOND);
+        assert!(!world.life.is_stopping(), "{frozen:?}");
+    }
+    world.run_for(SECOND);
+    assert!(world.life.is_stopping(), "then it counts");
 }

@@ -47,6 +47,8 @@ pub enum Event {
     },
     /// The command has spoken on its NOTIFY_SOCKET.
     Told(Told),
+    /// kapo has not run for a while, as it was stopped or frozen.
+    Resumed,
     /// A request was answered.
     Asked,
     /// What [`super::Lifecycle::deadline`] named has come.
@@ -168,6 +170,8 @@ pub struct Setting {
     pub manager: bool,
     /// What of a terminal does not end kapo.
     pub survives: Survives,
+    /// kapo's stdin or stdout is a pipe, so it may share the terminal with the rest of a pipeline.
+    pub piped: bool,
     /// kapo is PID 1, which no signal of its own ends.
     pub is_init: bool,
     /// For TTL ranges and jitter.

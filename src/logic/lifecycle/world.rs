@@ -153,6 +153,7 @@ pub struct World {
 impl World {
     /// Nothing has happened yet; begin with [`World::start`].
     pub fn new(epoch: Now, job: Job, setting: Setting) -> World {
+        let shared = setting.piped || setting.survives.interrupt;
         World {
             life: Lifecycle::new(Box::new(job.clone()), setting.clone()),
             behaviour: Behaviour::patient(),
@@ -180,7 +181,7 @@ impl World {
             expected_code: 0,
             failures: Vec::new(),
             lingering: None,
-            shared: false,
+            shared,
             said_ready: false,
             watch: None,
             interval: None,
@@ -348,14 +349,22 @@ impl World {
                     _ => false,
                 };
                 self.asked |= stop;
+                let typed = *sender == Sender::Kernel && matches!(*signal, Signal::INT | Signal::QUIT);
+                let pausing = self.life.status().next_start.is_some();
+                if stop && (pausing || !self.begun) {
+                    self.dies_by = (typed && !self.setting.is_init).then_some((*signal, false));
+                    if typed && pausing {
+                        self.expected_code = 128 + signal.number();
+                    }
+                }
                 if stop && self.asked_by.is_none() {
                     self.asked_by = Some((*signal, *sender));
                 }
                 if stop && self.child.is_some() && self.stop.is_none() {
                     self.stop = Some(Stop { at: self.now, why: Why::Outside, killed: false });
                 }
-                if *signal == Signal::CONT && self.watch.is_some() {
-                    self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
+                if *signal == Signal::CONT {
+                    self.ping_again();
                 }
             }
             Event::Spawned { .. } => {
@@ -406,6 +415,7 @@ impl World {
                 }
             }
             Event::Told(told) => self.take_in_told(told),
+            Event::Resumed => self.ping_again(),
             Event::SiblingStopped { holder, .. } => self.shared |= *holder != Holder::Other,
             Event::Deadline => {
                 // Who overslept does not judge others.
@@ -417,6 +427,13 @@ impl World {
                 }
             }
             Event::Stopped | Event::Closed => {}
+        }
+    }
+
+    /// Neither kapo nor the command has run; it has its whole time for the next ping.
+    fn ping_again(&mut self) {
+        if self.watch.is_some() {
+            self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
         }
     }
 
@@ -637,6 +654,7 @@ impl World {
             | Event::Exited(_)
             | Event::Stopped
             | Event::Drained { .. }
+            | Event::Resumed
             | Event::Asked
             | Event::Closed => self.broken("a signal for no reason"),
         }
@@ -851,6 +869,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
         sidebind_port: 0,
         manager: pick(2) == 0,
         survives: Survives { hang_up: pick(2) == 0, interrupt: pick(2) == 0 },
+        piped: pick(2) == 0,
         is_init: pick(4) == 0,
         seed,
     };
@@ -863,7 +882,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
     for _ in 0..pick(40) {
         world.behaviour = any_behaviour(pick);
         world.closes_after = any_time(pick);
-        match pick(17) {
+        match pick(18) {
             0..=6 => world.run_for(any_time(pick)),
             7 => world.oversleep(any_time(pick)),
             8 => {
@@ -879,6 +898,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
             10..=12 => world.told(any_words(pick)),
             13 => world.happen(Event::Asked),
             14 => world.happen(Event::Stopped),
+            16 => world.happen(Event::Resumed),
             15 => {
                 let signal = if pick(2) == 0 { Signal::TTIN } else { Signal::TTOU };
                 let holder = match pick(3) {
