@@ -51,7 +51,7 @@ impl Target {
     /// sentence that begins with the URL.
     pub fn parse(url: &str, path: &str) -> Result<Target, &'static str> {
         if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-            return Err("holds what no URL can that kapo asks");
+            return Err("holds a character that kapo takes in no URL");
         }
         if let Some(name) = url.strip_prefix("unix:") {
             let peer = match name.strip_prefix('@') {
@@ -70,6 +70,7 @@ impl Target {
         let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
             Some((name, port)) if name.parse::<Ipv6Addr>().is_ok() => (name, port),
             Some(_) => return Err("has no IPv6 address in its brackets"),
+            None if host.starts_with('[') => return Err("has a bracket that nothing closes"),
             None => host.split_at(host.find(':').unwrap_or(host.len())),
         };
         let port = match port.strip_prefix(':') {
@@ -85,7 +86,7 @@ impl Target {
         }
         // No user, no escapes, and no bracket that ends nothing.
         if host.contains(['@', '\\', '%']) || (!host.starts_with('[') && host.contains(['[', ']'])) {
-            return Err("holds what no URL can that kapo asks");
+            return Err("holds a character that kapo takes in no URL");
         }
         let path = match named {
             "" | "/" => path.to_owned(),
@@ -157,9 +158,9 @@ mod tests {
             ("localhost:6666", "does not begin with http:// or unix:"),
             ("https://web", "does not begin with http:// or unix:"),
             ("HTTP://web", "does not begin with http:// or unix:"),
-            ("http://web/#x", "holds what no URL can that kapo asks"),
-            ("http://web]", "holds what no URL can that kapo asks"),
-            ("http://%41", "holds what no URL can that kapo asks"),
+            ("http://web/#x", "holds a character that kapo takes in no URL"),
+            ("http://web]", "holds a character that kapo takes in no URL"),
+            ("http://%41", "holds a character that kapo takes in no URL"),
             ("http://web:", "has no port from 1 to 65535 behind its colon"),
             ("http://", "names no host"),
             ("http://:80/", "names no host"),
@@ -168,11 +169,12 @@ mod tests {
             ("http://web:+1", "has no port from 1 to 65535 behind its colon"),
             ("http://::1:80", "has no port from 1 to 65535 behind its colon"),
             ("http://[::1]80", "has no port from 1 to 65535 behind its colon"),
+            ("http://[::1", "has a bracket that nothing closes"),
             ("http://[web]:80", "has no IPv6 address in its brackets"),
-            ("http://a b/", "holds what no URL can that kapo asks"),
-            ("http://a/\r\nX: y", "holds what no URL can that kapo asks"),
-            ("http://user@web/", "holds what no URL can that kapo asks"),
-            ("http://\u{e9}/", "holds what no URL can that kapo asks"),
+            ("http://a b/", "holds a character that kapo takes in no URL"),
+            ("http://a/\r\nX: y", "holds a character that kapo takes in no URL"),
+            ("http://user@web/", "holds a character that kapo takes in no URL"),
+            ("http://\u{e9}/", "holds a character that kapo takes in no URL"),
             ("unix:relative", "has no absolute path"),
             ("unix:@", "names no socket"),
         ] {

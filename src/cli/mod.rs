@@ -64,6 +64,9 @@ enum Source {
     CommandLine,
 }
 
+/// What sets KAPO_PORT to `tcp://10.0.0.1:6666`.
+const SERVICE_LINK: &str = "; a Kubernetes Service called kapo sets it so: enableServiceLinks: false";
+
 /// `--port` or `KAPO_PORT`: the name by which people know where to look.
 fn label(opt: &Opt, source: Source) -> String {
     match (source, opt.env) {
@@ -171,7 +174,12 @@ impl Draft {
             return Err(Error::Usage(format!("{}: {} holds a NUL byte", label(opt, source), shown(text))));
         }
         self.said.push((opt, source));
-        self.set(opt.id, text).map_err(|wrong| Error::Usage(format!("{}: {wrong}", label(opt, source))))
+        self.set(opt.id, text).map_err(|wrong| {
+            let by_kubernetes =
+                opt.id == Id::Port && source == Source::Environment && text.as_bytes().starts_with(b"tcp://");
+            let hint = if by_kubernetes { SERVICE_LINK } else { "" };
+            Error::Usage(format!("{}: {wrong}{hint}", label(opt, source)))
+        })
     }
 
     /// A later value replaces an earlier one, as with getopt(3); --rewrite-signal collects.

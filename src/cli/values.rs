@@ -42,15 +42,7 @@ fn digits(text: &OsStr) -> Option<&str> {
 
 /// 0 to 65535.
 pub fn port(text: &OsStr) -> Result<u16, Wrong> {
-    digits(text).and_then(|t| t.parse().ok()).ok_or_else(|| {
-        let wrong = not(text, "a port (0 to 65535)");
-        match text.as_bytes().starts_with(b"tcp://") {
-            true => {
-                format!("{wrong}; a Kubernetes Service called kapo sets it so: enableServiceLinks: false")
-            }
-            false => wrong,
-        }
-    })
+    digits(text).and_then(|t| t.parse().ok()).ok_or_else(|| not(text, "a port (0 to 65535)"))
 }
 
 /// The words of Go's strconv.ParseBool, which the original kapo read.

@@ -100,7 +100,8 @@ impl Scan {
             }
         }
         let Some(word) = self.words.pop_front() else {
-            return Err(Error::Usage(format!("a mode is expected: {}", one_of_the_modes())));
+            let error = Error::Usage(format!("a mode is expected: {}", one_of_the_modes()));
+            return Err(self.swallowed(error));
         };
         if word == "help" {
             return help(&mut self.words);

@@ -99,6 +99,12 @@ impl Connection {
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
+    /// It is dropped in the middle of whatever it is about.
+    pub fn give_up(&mut self) {
+        self.conn.give_up();
+        self.end();
+    }
+
     /// Its deadline has passed.
     pub fn expire(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Site) -> Fate {
         self.conn.expire(now, site, &mut buffers.out);
@@ -217,7 +223,7 @@ impl Connection {
     }
 
     /// Our end. To close alone would lose what the kernel keeps back, where the peer has sent more meanwhile: the close
-    /// of a socket with unread bytes is a reset. One that was given up is told so by a reset: it must not take what it
+    /// of a socket with unread bytes is a reset. One who was given up is told so by a reset: it must not take what it
     /// has for all there is.
     fn end(&mut self) {
         // Whoever is gone already needs neither.

@@ -154,7 +154,12 @@ fn open_stage(
     let first_event =
         now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).saturating_mul(1_000);
     let server = Server::new(connections, argv0, first_event);
-    Ok(Stage::new(epoll, server, config.quiet))
+    let mut stage = Stage::new(epoll, server, config.quiet);
+    if connections < config.max_connections {
+        let record = Record::info("the limit of open files leaves room for fewer connections");
+        stage.log(now, &record.with("connections", connections));
+    }
+    Ok(stage)
 }
 
 /// What the options make kapo listen on.

@@ -87,7 +87,7 @@ pub struct Server {
     sampled: Option<(Instant, Snapshot)>,
     /// What is to be said in the log, and when it was last said that there is no room.
     notices: Vec<Record>,
-    told: Option<Instant>,
+    told: [Option<Instant>; 2],
 }
 
 struct Listening {
@@ -128,7 +128,7 @@ impl Server {
             arrivals: None,
             sampled: None,
             notices: Vec::new(),
-            told: None,
+            told: [None; 2],
         }
     }
 
@@ -170,7 +170,7 @@ impl Server {
         self.arrivals = Some(self.arrivals.unwrap_or(0) + came);
         // Room is made one by one: for whom else there is none is told again at once.
         if verdict == Accepted::Starved && came == 0 && !self.evict(now, "no descriptor left") {
-            self.tell_of_room(now, Record::warn("no descriptor left for a connection"));
+            self.tell_of_room(now, true, Record::warn("no descriptor left for a connection"));
             self.rest(now, epoll, place);
         }
     }
@@ -180,10 +180,12 @@ impl Server {
         std::mem::take(&mut self.notices)
     }
 
-    /// That there is no room, unless that was said a moment ago.
-    fn tell_of_room(&mut self, now: Now, record: Record) {
-        if self.told.is_none_or(|at| now.mono.saturating_duration_since(at) >= TOLD) {
-            self.told = Some(now.mono);
+    /// That there is little room, or (`none`) none at all, unless that was said a moment ago.
+    fn tell_of_room(&mut self, now: Now, none: bool, record: Record) {
+        let [little, nothing] = &mut self.told;
+        let told = if none { nothing } else { little };
+        if told.is_none_or(|at| now.mono.saturating_duration_since(at) >= TOLD) {
+            *told = Some(now.mono);
             self.notices.push(record);
         }
     }
@@ -206,7 +208,7 @@ impl Server {
     /// request is often there already, and whoever asks once and closes never costs a registration.
     pub fn admit(&mut self, now: Now, epoll: &Epoll, socket: OwnedFd, given: bool, subject: &dyn Subject) {
         if self.connections() >= self.limit {
-            self.evict(now, "--max-connections reached");
+            self.evict(now, "as many as may be are open");
         }
         self.tenants = self.tenants.wrapping_add(1) & TENANTS;
         let entry = Entry {
@@ -299,6 +301,14 @@ impl Server {
         }
     }
 
+    /// Drops it, whatever it is about.
+    fn give_up(&mut self, slot: u32) {
+        if let Some(entry) = entry_at(&mut self.slots, slot) {
+            entry.connection.give_up();
+        }
+        self.drop_slot(slot);
+    }
+
     fn drop_slot(&mut self, slot: u32) {
         let place = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place));
         let Some(entry) = place.and_then(Option::take) else { return };
@@ -323,10 +333,10 @@ impl Server {
     fn evict(&mut self, now: Now, why: &str) -> bool {
         let all = self.slots.iter().zip(0..).filter_map(|(entry, slot)| Some((entry.as_ref()?, slot)));
         let Some((_, slot)) = all.min_by_key(|(entry, _)| entry.connection.rank()) else { return false };
-        self.drop_slot(slot);
+        self.give_up(slot);
         self.counts.evicted();
         let record = Record::warn("closing connections to let new ones in").with("why", why);
-        self.tell_of_room(now, record.with("open", self.connections()));
+        self.tell_of_room(now, false, record.with("limit", self.limit));
         true
     }
 
@@ -468,7 +478,7 @@ impl Server {
                 () => now.mono,
             };
             if until <= now.mono {
-                self.drop_slot(slot);
+                self.give_up(slot);
             } else {
                 closing.next = closing.next.min(until);
             }

@@ -1,5 +1,5 @@
-//! The last bytes of captured output, both streams in the order of their arrival, in a fixed amount of memory; for
-//! /logs, its followers, LastOutput and the termination log.
+//! The last bytes of captured output, both streams in the order of their arrival, in a fixed amount of memory, and for a
+//! moment as much as comes in one turn of the loop; for /logs, its followers, LastOutput and the termination log.
 
 use std::collections::VecDeque;
 

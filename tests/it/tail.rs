@@ -162,6 +162,15 @@ fn a_follower_is_sent_all_of_it_also_where_the_tail_keeps_little() {
 }
 
 #[test]
+fn a_follower_that_makes_room_for_a_newcomer_does_not_take_it_for_the_end() {
+    let kapo = Kapo::start(["-S", "--tail", "4096", "--max-connections", "2", "run", "sleep", "60"]);
+    let mut streams = [follow(&kapo, ""), follow(&kapo, "")];
+    assert_eq!(kapo.get("/livez").status, 200);
+    let error = streams[0].read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn a_follower_who_does_not_read_is_dropped_and_delays_nobody() {
     let (reader, ours) = pipe();
     let came = read_all(reader);

@@ -14,6 +14,13 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("rnu x", "unknown mode 'rnu'; did you mean run?"),
         ("sup x", "unknown mode 'sup'; did you mean supervise?"),
         ("Watch x", "unknown mode 'Watch'; did you mean watch?"),
+        ("-p run", &format!("a mode is expected: {modes}; --port has taken 'run' for its value")),
+        (
+            "check http://[::1",
+            "URL: 'http://[::1' has a bracket that nothing closes (http://HOST[:PORT][/PATH], unix:/PATH or \
+             unix:@NAME)",
+        ),
+        ("--port tcp://a:1 run x", "--port: 'tcp://a:1' is not a port (0 to 65535)"),
         (
             "-p run true",
             &format!("unknown mode 'true'; expected {modes}; --port has taken 'run' for its value"),

@@ -1,14 +1,14 @@
 //! The life of one connection: bytes in, bytes out, no socket. Complete requests are answered in order straight from
 //! the bytes that were read, into the loop's one buffer; a connection owns memory only while a head is unfinished,
-//! requests wait behind another one, or an answer is not taken. When to read, to write, to half-close, to give up and whom to close
-//! for a newcomer is decided here and done by `driver::connection`.
+//! requests wait behind another one, or an answer is not taken. When to read, to write, to half-close, to give up and
+//! whom to close for a newcomer is decided here and done by `driver::connection`.
 //!
 //! ```text
 //! Idle -> Head (unfinished, 10 s) -> Idle (answered), or
 //!                                 -> Held (/wait, its own time) -> Idle, or
 //!                                 -> Crowded (answers enough for one turn; room for more within 10 s) -> Idle, or
 //!                                 -> Streaming (/events, /logs), or
-//!                                 -> Closing (answer under way) -> Lingering (discards, 10 s) -> Done
+//!                                 -> Closing (answer under way) -> Lingering (discards, 10 s since the last of it) -> Done
 //! ```
 //!
 //! In every phase an answer that the socket did not take has 10 s to go; so has a whole connection that is Crowded,
@@ -34,8 +34,9 @@ const LINGER_BYTES: usize = 256 * 1024 * 1024;
 const OUT_LIMIT: usize = 64 * 1024;
 /// or when so many were answered: an answer without a body may have cost as much as one with it.
 const TURN_LIMIT: usize = 32;
-/// What may be pushed to a stream while an earlier part of it is not taken: as much as a turn reads of a command's output.
-const BACKLOG_LIMIT: usize = 256 * 1024;
+/// What may be pushed to a stream while an earlier part of it is not taken: as much as a turn reads of a command's two
+/// outputs.
+const BACKLOG_LIMIT: usize = 512 * 1024;
 /// A read of this size may have left bytes in the socket; closing then would reset the connection.
 pub const READ_SIZE: usize = 16 * 1024;
 
@@ -257,6 +258,11 @@ impl Conn {
             self.unsent_since = now.mono;
         }
         self.unsent.extend_from_slice(unsent);
+    }
+
+    /// It is to be dropped, whatever it is about.
+    pub fn give_up(&mut self) {
+        self.finish(self.feed().is_some() || !self.unsent.is_empty());
     }
 
     /// What is to be sent before anything else.

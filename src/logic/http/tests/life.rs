@@ -345,11 +345,11 @@ fn a_reader_that_falls_behind_is_dropped_and_not_buffered_for() {
     talk.get(0.0, &["/events"]);
     talk.conn.keep(talk.clock.at(0.0), b"unsent");
     let chunk = [b'x'; 1024];
-    for _ in 0..256 {
+    for _ in 0..512 {
         talk.conn.push(&chunk, &mut talk.out);
         assert!(!talk.conn.is_done());
     }
-    assert_eq!((talk.take(), talk.conn.pending().len()), (String::new(), 6 + 256 * 1024));
+    assert_eq!((talk.take(), talk.conn.pending().len()), (String::new(), 6 + 512 * 1024));
     talk.conn.push(&chunk, &mut talk.out);
     assert!(talk.conn.is_done() && talk.conn.is_given_up());
     assert_eq!(talk.conn.pending(), b"");
