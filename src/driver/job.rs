@@ -283,7 +283,12 @@ impl Job {
                 }
                 sys::signal::send(-pid.get(), number)
             }
-            Target::Remnant(pid) if sys::wait::group_has_child(pid.get()) => {
+            // Members that are no children of ours have a parent that has left the group itself.
+            Target::Remnant(pid)
+                if sys::wait::group_has_child(pid.get())
+                    || (sys::signal::send(-pid.get(), 0).is_ok()
+                        && sample::group_has_descendant(pid.get())) =>
+            {
                 sys::signal::send(-pid.get(), number)
             }
             Target::Remnant(_) => Ok(()),

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use rustix::fs::{Dir, Mode, OFlags};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, getpid, getrlimit};
 
 use crate::logic::Pid;
 use crate::logic::metrics::{Own, Tree};
-use crate::sys::page;
+use crate::sys::{self, page};
 
 /// More processes than this are not looked at in one scrape: some 25 us each.
 const MOST: usize = 10_000;
@@ -27,15 +27,7 @@ pub struct Sampler {
 impl Sampler {
     /// The processes under this one, however deep; `None` where /proc is not mounted.
     pub fn tree(&mut self) -> Option<Tree> {
-        let mut text = Vec::new();
-        // Not getpid(2): the numbers are those of the PID namespace that /proc was mounted in.
-        let link = rustix::fs::readlink("/proc/self", Vec::new()).ok()?;
-        let own: i32 = link.to_str().ok()?.parse().ok()?;
-        let root = Stat::read(own, &mut text)?;
-        let below = match children(own, root.threads, &mut text) {
-            Some(first) => walk(first, &mut text),
-            None => scan(own, &mut text),
-        };
+        let (root, below) = below(numbered()?)?;
         let mut tree = Tree::default();
         let mut cpu = root.reaped;
         for (pid, stat) in &below {
@@ -45,6 +37,30 @@ impl Sampler {
         self.shown = self.shown.max(cpu);
         Some(Tree { cpu: Some(self.shown), ..tree })
     }
+}
+
+/// Whether a process under this one, however deep, is in process group `group`; false where that cannot be told.
+pub fn group_has_descendant(group: i32) -> bool {
+    let own = getpid().as_raw_nonzero().get();
+    // The numbers of another PID namespace would be those of strangers here.
+    let below = numbered().filter(|number| *number == own).and_then(below);
+    below.is_some_and(|(_, below)| below.iter().any(|(pid, _)| sys::group::of(*pid) == Some(group)))
+}
+
+/// Our number in the PID namespace that /proc was mounted in; `None` where it is not mounted.
+fn numbered() -> Option<i32> {
+    rustix::fs::readlink("/proc/self", Vec::new()).ok()?.to_str().ok()?.parse().ok()
+}
+
+/// The process of that number, and all under it.
+fn below(pid: i32) -> Option<(Stat, Vec<(i32, Stat)>)> {
+    let mut text = Vec::new();
+    let root = Stat::read(pid, &mut text)?;
+    let below = match children(pid, root.threads, &mut text) {
+        Some(first) => walk(first, &mut text),
+        None => scan(pid, &mut text),
+    };
+    Some((root, below))
 }
 
 /// These processes, as far as they are still there; `None` where /proc is not mounted.

@@ -214,6 +214,22 @@ fn the_whole_group_is_killed_at_the_end_of_a_ttl() {
 }
 
 #[test]
+fn what_is_left_of_the_group_is_killed_although_its_parent_has_left_it() {
+    // The subshell leaves its deaf child behind in the group and becomes another session.
+    let script = "(trap '' TERM; sleep 60 & echo $!; exec setsid sleep 60) & wait";
+    let mut kapo = Kapo::start(["run", "--ttl", "400ms", "bash", "-c", script]);
+    kapo.wait_for("the deaf one says its pid", |kapo| kapo.stdout().ends_with('\n'));
+    let deaf: i32 = kapo.stdout().trim().parse().unwrap();
+    let parent = proc_status(deaf, "PPid").unwrap().parse().unwrap();
+    wait_for("its parent has left", || command_name(parent) == "sleep");
+    assert_eq!(proc_status(parent, "NSsid"), Some(parent.to_string()));
+    kapo.expect_exit(124);
+    wait_for("the deaf one is gone", || !lives(deaf));
+    assert!(lives(parent), "who has left the group is left alone");
+    kapo::sys::signal::send(parent, KILL).unwrap();
+}
+
+#[test]
 fn after_a_signal_from_outside_only_an_explicit_kill_after_escalates() {
     // Without: it is left alone for as long as it wants.
     let mut patient = started(&shell("trap 'echo heard' TERM", FOREVER));

@@ -145,7 +145,7 @@ pub enum Target {
     Process(Pid),
     /// Its process group.
     Group(Pid),
-    /// What is left of the group of a command that is reaped: only while a child of ours is in it, as the number
+    /// What is left of the group of a command that is reaped: only while a descendant of ours is in it, as the number
     /// may belong to a stranger otherwise.
     Remnant(Pid),
 }
