@@ -194,7 +194,7 @@ step_real() {
         case $code in
             0)
                 note "real $each: $(tail -n 1 "$log") ($((SECONDS - began)) s)"
-                while read -r _ each; do skip "real: $each"; done < <(grep '^# .*left out$' "$log" || true)
+                while read -r _ each; do skip "real: $each"; done < <(grep '^# .*: left out' "$log" || true)
                 ;;
             77) skip "real $each: $(tail -n 1 "$log")" ;;
             *)

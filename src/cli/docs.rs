@@ -79,7 +79,7 @@ const SIGNALS: &[&str] = &[
      exit code 130 or 131, kapo is meant, too, and supervise starts nothing any more; where the signal has ended it, kapo \
      sends that to its own process group, too, and dies of it, as shells and make expect. A command that handles ^C \
      itself and ends with another code, 0 for instance, has ended like any other, so supervise starts it again; ^C once \
-     more during the pause ends kapo. In a pipeline, and for a command that a script starts with &, the terminal is shared: \
+     more during the pause ends kapo. In a pipeline of a script, and for a command that a script starts with &, the terminal is shared: \
      the command, or a pager beside kapo, gets it when it wants it. \
      When ^Z has stopped the command, kapo stops all of its own process group, as the shell waits for a script that \
      calls kapo, too; where no shell would wake them, as in a container, ^Z does nothing.",

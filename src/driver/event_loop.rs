@@ -200,6 +200,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
         // As with output: not while anybody else is to be served in this turn.
         stage.rest = stage.server.gather(now).filter(|_| ready.is_clients_alone()).or(stage.rest);
         if let Some(code) = stage.exit {
+            stage.server.abandon();
             return code;
         }
     }

@@ -111,7 +111,7 @@ impl Job {
             manager: manager.is_some(),
             survives: beginning.signals.survives,
             // Asked only where it matters.
-            piped: terminal.is_some() && sys::stdio::standard().into_iter().take(2).any(terminal::is_pipe),
+            piped: terminal.is_some() && terminal::are_piped_in_a_script(),
             is_init: beginning.signals.are_of_init(),
             seed: u64::from_ne_bytes(seed),
         };

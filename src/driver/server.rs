@@ -487,6 +487,13 @@ impl Server {
         self.connections() == 0
     }
 
+    /// Kapo ends at once: who has not all of an answer or a stream is told so.
+    pub fn abandon(&mut self) {
+        for slot in self.all_slots() {
+            self.give_up(slot);
+        }
+    }
+
     fn entry(&self, slot: u32) -> Option<&Entry> {
         usize::try_from(slot).ok().and_then(|place| self.slots.get(place)).and_then(Option::as_ref)
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::procfs;
+use super::{procfs, terminal};
 use crate::logic::lifecycle::Survives;
 use crate::logic::procstat::Stat;
 use crate::logic::{self, Sender};
@@ -73,8 +73,8 @@ impl Signals {
     }
 
     /// Whether another kapo of our group has sent it: it does so when ^C has ended its command, in place of the terminal
-    /// (see [`sys::signal::die_by`]), and dies. So one who is gone may have been it, which is what counts where ^C is to
-    /// end nothing.
+    /// (see [`sys::signal::die_by`]), and dies. So one who is gone may have been it, where there is a terminal that ^C is
+    /// typed at and ^C is to end nothing.
     fn is_of_the_terminal(&self, info: sys::signal::Info) -> bool {
         let typed = matches!(Signal::new(info.signal), Some(Signal::INT | Signal::QUIT));
         if !typed {
@@ -86,7 +86,7 @@ impl Signals {
                 group == sys::group::own() && name_of(self.own, &mut own) == Some(name)
             }
             // 0 is somebody outside our PID namespace.
-            (None, _) | (_, None) => info.pid > 0 && self.survives.interrupt,
+            (None, _) | (_, None) => info.pid > 0 && self.survives.interrupt && terminal::is_before_us(),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, test_kill_process_group};
 use rustix::termios::{isatty, tcgetattr, tcsetpgrp};
@@ -159,9 +159,20 @@ pub fn is_gone(controlling: Option<BorrowedFd<'_>>) -> bool {
     all.any(|fd| tcgetattr(fd).is_err_and(|errno| errno == Errno::IO))
 }
 
-/// Whether it is a pipe.
-pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
-    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+/// Whether kapo writes into a pipe in a script: who called it is in its group, which a shell with job control has one
+/// of for each pipeline. Where TTIN or TTOU is ignored, as in the command substitutions of bash, nobody can ask for the
+/// terminal, so nobody shares it.
+pub fn are_piped_in_a_script() -> bool {
+    let parent = getppid().and_then(|parent| sys::group::of(parent.as_raw_nonzero().get()));
+    let is_pipe = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+    parent == Some(sys::group::own())
+        && fstat(sys::stdio::stdout()).is_ok_and(is_pipe)
+        && ![Signal::TTIN, Signal::TTOU].iter().any(|signal| sys::signal::is_ignored(signal.as_raw()))
+}
+
+/// Whether we are in the foreground of the terminal that we have.
+pub fn is_before_us() -> bool {
+    Terminal::controlling().is_some_and(|terminal| terminal.is_ours())
 }
 
 /// Whether STOP does anything to us: PID 1 alone goes on as if nothing were.

@@ -369,6 +369,19 @@ fn a_stop_signal_that_waits_when_kapo_starts_prevents_the_start() {
 }
 
 #[test]
+fn an_interrupt_is_an_order_although_its_sender_is_gone_and_it_was_ignored_at_the_start() {
+    let mut kapo =
+        Kapo::launch(kapo_after("trap '' INT QUIT", ["run", "--kill-after", "50ms", "sleep", "60"]));
+    kapo.wait_for("kapo has started its command", |kapo| kapo.stderr().contains("msg=\"started\""));
+    while_kapo_is_stopped(&kapo, std::time::Duration::ZERO, || {
+        let mut sender = clean("sh");
+        sender.arg("-c").arg(format!("kill -INT {}", kapo.pid()));
+        assert!(sender.status().unwrap().success());
+    });
+    kapo.expect_exit(128 + KILL);
+}
+
+#[test]
 fn under_setsid_the_command_is_stopped_all_the_same() {
     let mut kapo = Kapo::start(["run", "--setsid", "sleep", "60"]);
     let command = kapo.command_pid();

@@ -641,9 +641,9 @@ fn a_pager_beside_kapo_in_a_pipeline_gets_the_terminal() {
         child_of(kapo).is_some()
     });
     let command = the_child_of(kapo);
-    // Nobody has asked for it yet.
-    assert_eq!(session.foreground(), kapo);
+    session.waits_for_foreground(command);
     first.open();
+    session.waits_for_foreground(kapo);
     session.types("one\n");
     session.shows("pager one");
     // The job as a whole goes on to be one for ^Z and fg, and the terminal stays where it was.
@@ -688,6 +688,33 @@ fn a_script_with_a_pager_beside_kapo_goes_on() {
         session.shows("output");
         session.shows("script 0");
         session.shows("outer> ");
+    }
+    session.types("exit 4\n");
+    session.kapo.expect_exit(4);
+}
+
+#[test]
+fn in_a_pipeline_who_asks_for_the_terminal_through_others_gets_it() {
+    let read = "sh -c 'read line </dev/tty; echo got $line'";
+    let nested = line(&format!("run -- {read}"));
+    let through = [
+        line(&format!("run -- timeout --foreground 60 {read}")),
+        line(&format!("run -- {}", nested.trim_end())),
+    ];
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    for words in &through {
+        for typed in [
+            words.replace('\n', " | cat\n"),
+            format!("echo | {words}"),
+            format!("x=$({}); echo $x\n", words.trim_end()),
+        ] {
+            session.types(&typed);
+            wait_for("the shell has given it away", || session.foreground() != session.kapo.pid());
+            session.types("hello\n");
+            session.shows("got hello");
+            session.shows("outer> ");
+        }
     }
     session.types("exit 4\n");
     session.kapo.expect_exit(4);

@@ -170,7 +170,8 @@ pub struct Setting {
     pub manager: bool,
     /// What of a terminal does not end kapo.
     pub survives: Survives,
-    /// kapo's stdin or stdout is a pipe, so it may share the terminal with the rest of a pipeline.
+    /// kapo writes into a pipe in a script, so it may share the terminal with the rest of a pipeline, and a stop of its
+    /// group is one of the script.
     pub piped: bool,
     /// kapo is PID 1, which no signal of its own ends.
     pub is_init: bool,
