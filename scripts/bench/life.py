@@ -100,6 +100,8 @@ def idle():
             with kapo(*words) as (process, port):
                 client = Client(port)
                 wait_for(lambda: b'"running"' in client.get(), what="the command")
+                # The last answer is here before kapo has gone to sleep after it.
+                wait_for(lambda: is_asleep(process.pid), what="the end of the turn")
                 before, spent = switches(process.pid), cpu_seconds(process.pid)
                 # The one sleep that is what is measured: nothing happens meanwhile.
                 time.sleep(5)
@@ -107,6 +109,11 @@ def idle():
                 line(f"CPU of kapo {name} meanwhile", f"{(cpu_seconds(process.pid) - spent) * 1e9:.0f}", "ns")
     finally:
         end(target)
+
+
+def is_asleep(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        return f.read().rpartition(")")[2].split()[0] == "S"
 
 
 def switches(pid):
