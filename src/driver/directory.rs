@@ -56,8 +56,8 @@ mod tests {
         let of = |directory: Option<&str>, path: &str| {
             Directory { path: directory.map(PathBuf::from), moved: true }.resolve(Path::new(path))
         };
-        assert_eq!(of(Some("/work"), "log"), Path::new("/work/log"));
-        assert_eq!(of(Some("/work"), "/log"), Path::new("/log"));
+        assert_eq!(of(Some("/srv"), "log"), Path::new("/srv/log"));
+        assert_eq!(of(Some("/srv"), "/log"), Path::new("/log"));
         assert_eq!(of(None, "log"), Path::new("log"));
     }
 

@@ -512,3 +512,53 @@ fn entry_at(slots: &mut [Option<Entry>], slot: u32) -> Option<&mut Entry> {
 fn listening_at(listeners: &mut [Listening], place: u32) -> Option<&mut Listening> {
     usize::try_from(place).ok().and_then(|place| listeners.get_mut(place))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::logic::tests::epoch;
+
+    /// Counts how often it is asked.
+    struct Asked(Cell<u32>);
+
+    impl Subject for Asked {
+        fn snapshot(&self, connections: usize) -> Snapshot {
+            self.0.set(self.0.get() + 1);
+            Snapshot { connections, ..Snapshot::blank() }
+        }
+
+        fn tail(&self) -> Option<&Tail> {
+            None
+        }
+    }
+
+    #[test]
+    fn one_look_at_proc_serves_all_who_scrape_in_a_turn() {
+        let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
+        let mut server = Server::new(10, "kapo".to_owned(), 1);
+        let mut peers = Vec::new();
+        for connections in 1..=3 {
+            let (mut peer, ours) = UnixStream::pair().unwrap();
+            peer.write_all("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5).as_bytes()).unwrap();
+            server.admit(epoch(), &epoll, ours.into(), false, &asked);
+            assert_eq!(asked.0.get(), 1);
+            peers.push((peer, connections));
+        }
+        server.abandon();
+        for (mut peer, connections) in peers {
+            let mut seen = String::new();
+            peer.read_to_string(&mut seen).unwrap();
+            // What the server itself knows is not that of the first.
+            assert_eq!(seen.matches(&format!("\nkapo_http_connections {connections}\n")).count(), 5);
+        }
+        let later = Now { mono: epoch().mono + Duration::from_millis(1), ..epoch() };
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        peer.write_all(b"GET /debug/vars HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        server.admit(later, &epoll, ours.into(), false, &asked);
+        assert_eq!(asked.0.get(), 2);
+    }
+}

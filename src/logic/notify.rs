@@ -39,7 +39,8 @@ const STATUS_LENGTH: usize = 1024;
 /// Reads one datagram: assignments, one a line. Bytes that make no sense are left out, never an error.
 ///
 /// Not passed on: `MAINPID=` (systemd watches kapo, not the command), descriptors and their `FDSTORE=`, `BARRIER=1` (which
-/// is answered by closing what came along, see `driver::told`), and kapo's own business: `WATCHDOG=`, `STATUS=` and `READY=1` of the command reach systemd in kapo's words.
+/// is answered by closing what came along, see `driver::told`), and kapo's own business: `WATCHDOG=`, `STATUS=` and
+/// `READY=1` of the command reach systemd in kapo's words.
 pub fn read(datagram: &[u8]) -> Told {
     let mut told = Told::default();
     for line in datagram.split(|b| *b == b'\n') {
