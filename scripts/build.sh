@@ -3,7 +3,7 @@
 #
 # musl where its target is installed or can be added: half the size and a third of the memory of static glibc.
 # With std's sources (rustup component rust-src) std is built anew without the code that prints backtraces, which
-# nobody sees in a stripped binary and which is 300 KB, nearly half of all: `make size` holds the result to 512 KiB.
+# nobody sees in a stripped binary and which is 300 KB, nearly half of all: `make size` holds the result to its budget.
 # Where musl or the sources cannot be had, the binary is larger and does the same work.
 set -eu
 cd "$(dirname "$0")/.."
