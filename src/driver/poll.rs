@@ -8,7 +8,6 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 use crate::logic::Stream;
-use crate::sys;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("mio hands tokens on as usize, and these need 64 bits");
@@ -180,7 +179,7 @@ impl Epoll {
 
 impl AsFd for Epoll {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        sys::stdio::borrowed(&self.0)
+        self.0.registry().as_fd()
     }
 }
 

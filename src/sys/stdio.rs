@@ -40,12 +40,6 @@ pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
     super::signal::take_away(&[libc::SIGHUP, libc::SIGCONT]);
 }
 
-/// The descriptor of what lends it by number only.
-pub fn borrowed(owner: &impl AsRawFd) -> BorrowedFd<'_> {
-    // SAFETY: the owner keeps it open for as long as the borrow lasts.
-    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
-}
-
 /// A descriptor that was handed over by number, if it is open. To be called once for each. What closes at exec cannot
 /// have come through one: it is ours, opened since, by a number that was free.
 pub fn inherited(number: i32) -> io::Result<OwnedFd> {
