@@ -46,7 +46,7 @@ pub struct Stage {
 impl Stage {
     /// Nobody is waited for yet.
     pub fn new(epoll: Epoll, server: Server, quiet: bool) -> Stage {
-        let sinks = Sinks::open(sys::stdio::stdout(), sys::stdio::stderr());
+        let sinks = Sinks::open(rustix::stdio::stdout(), rustix::stdio::stderr());
         Stage { epoll, server, sinks, quiet, deep: true, rest: None, exit: None, outlets: [None; 2] }
     }
 

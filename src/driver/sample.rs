@@ -8,7 +8,7 @@ use rustix::process::{Resource, getpid, getrlimit};
 
 use crate::logic::Pid;
 use crate::logic::metrics::{Own, Tree};
-use crate::sys::{self, page};
+use crate::sys;
 
 /// More processes than this are not looked at in one scrape: some 25 us each.
 const MOST: usize = 10_000;
@@ -83,7 +83,7 @@ pub fn own() -> Option<Own> {
     let (_, stat) = Stat::parse(&text)?;
     read("/proc/self/statm", &mut text)?;
     let [_, resident, shared, _, _, data, ..] = *numbers(&text).collect::<Vec<u64>>() else { return None };
-    let page = page::size();
+    let page = page_size();
     // Counted by its size, the folder needs no descriptor that would be counted with the others.
     let limit = |resource| getrlimit(resource).current.unwrap_or(u64::MAX);
     Some(Own {
@@ -102,9 +102,14 @@ fn add(tree: &mut Tree, pid: i32, stat: &Stat) {
     // A zombie holds nothing but its exit code.
     if !stat.dead {
         tree.processes += 1;
-        tree.resident_bytes += stat.resident_pages * page::size();
+        tree.resident_bytes += stat.resident_pages * page_size();
         tree.open_fds += descriptors(&format!("/proc/{pid}/fd"));
     }
+}
+
+/// Bytes in a page; /proc counts memory in pages.
+fn page_size() -> u64 {
+    u64::try_from(rustix::param::page_size()).unwrap_or(4_096)
 }
 
 /// What is of interest in /proc/PID/stat (proc_pid_stat(5)).

@@ -166,7 +166,7 @@ pub fn are_piped_in_a_script() -> bool {
     let parent = getppid().and_then(|parent| sys::group::of(parent.as_raw_nonzero().get()));
     let is_pipe = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
     parent == Some(sys::group::own())
-        && fstat(sys::stdio::stdout()).is_ok_and(is_pipe)
+        && fstat(rustix::stdio::stdout()).is_ok_and(is_pipe)
         && ![Signal::TTIN, Signal::TTOU].iter().any(|signal| sys::signal::is_ignored(signal.as_raw()))
 }
 

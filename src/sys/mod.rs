@@ -5,7 +5,6 @@ pub mod arena;
 pub mod clock;
 pub mod datagram;
 pub mod group;
-pub mod page;
 pub mod pidfd;
 pub mod signal;
 pub mod spawn;

@@ -4,23 +4,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// Descriptor 1.
-pub fn stdout() -> BorrowedFd<'static> {
-    // SAFETY: the program's entry sees to it that 1 is open, and nothing in kapo ever closes it.
-    unsafe { BorrowedFd::borrow_raw(1) }
-}
-
-/// Descriptor 2.
-pub fn stderr() -> BorrowedFd<'static> {
-    // SAFETY: the program's entry sees to it that 2 is open, and nothing in kapo ever closes it.
-    unsafe { BorrowedFd::borrow_raw(2) }
-}
-
-/// Descriptors 0, 1 and 2.
+/// Descriptors 0, 1 and 2, which the program's entry keeps open.
 pub fn standard() -> [BorrowedFd<'static>; 3] {
-    // SAFETY: the program's entry sees to it that 0 is open, and nothing in kapo ever closes it.
-    let stdin = unsafe { BorrowedFd::borrow_raw(0) };
-    [stdin, stdout(), stderr()]
+    [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
 
 /// Whether this is the master's side of a pseudo-terminal, which has a number (ioctl_tty(2)).
