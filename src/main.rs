@@ -1,7 +1,6 @@
 //! The program: words and environment in, exit code out. Everything else is in the library; begin reading there.
 #![no_main]
 
-#[path = "sys/entry.rs"]
 mod entry;
 
 use std::ffi::OsString;

@@ -2,6 +2,7 @@
 //! rustix offers is called directly by `driver`; here is what it lacks.
 
 pub mod arena;
+pub mod arguments;
 pub mod clock;
 pub mod datagram;
 pub mod group;

@@ -9,6 +9,25 @@ pub fn standard() -> [BorrowedFd<'static>; 3] {
     [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
 
+/// Opens a placeholder for each of the descriptors 0, 1 and 2 that is closed, so that no socket of kapo's gets the number
+/// and is written to as if it were stdout. The placeholder is the read end of a pipe without a writer: reading meets the
+/// end of file, writing fails. It is close-on-exec, so the command finds the number closed, as without kapo.
+pub fn fill_closed_standard_descriptors() {
+    for number in 0..3 {
+        // SAFETY: asks for the flags of a number, open or not.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0 {
+            continue;
+        }
+        let mut ends = [-1; 2];
+        // The read end gets `number`, which is the lowest free one because those below are open by now.
+        // SAFETY: the array has room for two descriptors.
+        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } == 0 {
+            // SAFETY: the write end was opened just now and nothing else knows of it.
+            unsafe { libc::close(ends[1]) };
+        }
+    }
+}
+
 /// Whether this is the master's side of a pseudo-terminal, which has a number (ioctl_tty(2)).
 pub fn is_pty_master(fd: BorrowedFd<'_>) -> bool {
     let mut number: libc::c_uint = 0;
