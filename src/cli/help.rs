@@ -1,6 +1,6 @@
 //! Help and version, out of the table: `-h` shows a line an option, `--help` all there is to say.
 
-use super::options::{Fallback, GROUPS, Id, MODES, OPTIONS, Opt, Verb};
+use super::options::{Fallback, GROUPS, MODES, OPTIONS, Opt, Verb};
 
 /// Terminals of 80 columns are still the rule where nobody resizes: serial consoles, CI logs.
 const WIDTH: usize = 79;
@@ -35,7 +35,7 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
             let note = if short { "" } else { " (their short forms only before the mode)" };
             out.push_str(&format!("\n{title}{note}:\n"));
             for opt in OPTIONS.iter().filter(|opt| opt.modes == modes) {
-                let letter = opt.short.filter(|_| short || opt.id == Id::Help);
+                let letter = opt.short.filter(|_| short || opt.is_help());
                 option(&mut out, opt, letter, long);
             }
         }

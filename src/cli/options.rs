@@ -93,50 +93,6 @@ impl Verb {
     }
 }
 
-/// What an option sets. Rows that mean the same in several modes, with different defaults, share one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "OPTIONS describes each")]
-pub enum Id {
-    Port,
-    Interface,
-    Sidebind,
-    SocketActivation,
-    Stdout,
-    Stderr,
-    Stdlog,
-    HideArgs,
-    MaxConnections,
-    Tail,
-    Quiet,
-    Help,
-    Version,
-    Ttl,
-    StopSignal,
-    KillAfter,
-    SingleChild,
-    Setsid,
-    RewriteSignal,
-    SuccessExit,
-    ParentDeathSignal,
-    OrphanSignal,
-    TerminationLog,
-    Notify,
-    Watchdog,
-    Wait,
-    IdleExit,
-    BackoffMax,
-    Stable,
-    MaxRestarts,
-    Within,
-    Restart,
-    Pid,
-    ProcessEvents,
-    Live,
-    Ready,
-    Health,
-    Timeout,
-}
-
 /// What holds where neither the command line nor the environment says a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
@@ -151,8 +107,6 @@ pub enum Fallback {
 /// One option.
 #[derive(Debug)]
 pub struct Opt {
-    /// What it sets.
-    pub id: Id,
     /// The modes it is for; empty: global.
     pub modes: &'static [Verb],
     /// Without the dashes.
@@ -175,6 +129,11 @@ impl Opt {
     /// It stands before the mode, too.
     pub fn is_global(&self) -> bool {
         self.modes.is_empty()
+    }
+
+    /// Whether it asks for help, which is understood everywhere by both of its names.
+    pub fn is_help(&self) -> bool {
+        self.long == "help"
     }
 
     /// It can be given to that mode.
@@ -221,13 +180,13 @@ impl Opt {
     }
 }
 
-const fn flag(modes: &'static [Verb], id: Id, long: &'static str) -> Opt {
+const fn flag(modes: &'static [Verb], long: &'static str) -> Opt {
     let (short, value, env, fallback) = (None, None, None, Fallback::Unset);
-    Opt { id, modes, long, short, value, env, fallback, brief: "", full: "" }
+    Opt { modes, long, short, value, env, fallback, brief: "", full: "" }
 }
 
-const fn value(modes: &'static [Verb], id: Id, long: &'static str, name: &'static str) -> Opt {
-    let mut opt = flag(modes, id, long);
+const fn value(modes: &'static [Verb], long: &'static str, name: &'static str) -> Opt {
+    let mut opt = flag(modes, long);
     opt.value = Some(name);
     opt
 }
@@ -253,11 +212,11 @@ pub static GROUPS: &[(&str, &[Verb])] = &[
 
 /// Every option, in the order of the help.
 pub static OPTIONS: &[Opt] = &[
-    value(GLOBAL, Id::Port, "port", "PORT").short('p').env("KAPO_PORT").otherwise("6666").says(
+    value(GLOBAL, "port", "PORT").short('p').env("KAPO_PORT").otherwise("6666").says(
         "TCP port; 0 lets the kernel choose",
         "The port that was chosen is logged. check and wait ask this port of the local host.",
     ),
-    value(GLOBAL, Id::Interface, "interface", "ADDR")
+    value(GLOBAL, "interface", "ADDR")
         .short('i')
         .env("KAPO_INTERFACE")
         .otherwise("0.0.0.0")
@@ -266,32 +225,32 @@ pub static OPTIONS: &[Opt] = &[
             "An absolute path is a socket in the file system, @name one in the abstract name space; --port does \
              not matter then. A host name is not taken: it could change between two starts.",
         ),
-    flag(GLOBAL, Id::Sidebind, "sidebind").short('b').env("KAPO_SIDEBIND").says(
+    flag(GLOBAL, "sidebind").short('b').env("KAPO_SIDEBIND").says(
         "also listen on the next free port above --port",
         "On the address of --interface. The document shows the port as SidebindPort.",
     ),
-    flag(GLOBAL, Id::SocketActivation, "socket-activation").short('s').env("KAPO_SOCKET_ACTIVATION").says(
+    flag(GLOBAL, "socket-activation").short('s').env("KAPO_SOCKET_ACTIVATION").says(
         "serve on inherited sockets (LISTEN_FDS)",
         "Instead of binding --port; --port and --interface then serve only --sidebind. LISTEN_PID must be \
          kapo's own pid. Where LISTEN_FDS is not set, a socket on stdin is served, as inetd hands it over.",
     ),
-    flag(GLOBAL, Id::Stdout, "stdout").short('S').env("KAPO_STDOUT").says(
+    flag(GLOBAL, "stdout").short('S').env("KAPO_STDOUT").says(
         "capture the command's stdout and echo it on ours",
         "Byte for byte. Without it the command inherits stdout and kapo never sees a byte.",
     ),
-    flag(GLOBAL, Id::Stderr, "stderr").short('E').env("KAPO_STDERR").says(
+    flag(GLOBAL, "stderr").short('E').env("KAPO_STDERR").says(
         "capture the command's stderr and echo it on ours",
         "Byte for byte. Without it the command inherits stderr and kapo never sees a byte.",
     ),
-    flag(GLOBAL, Id::Stdlog, "stdlog").short('L').env("KAPO_STDLOG").says(
+    flag(GLOBAL, "stdlog").short('L').env("KAPO_STDLOG").says(
         "emit captured lines as timestamped log lines",
         "Needs --stdout or --stderr. A line over 64 KiB comes in parts marked partial=true.",
     ),
-    flag(GLOBAL, Id::HideArgs, "hide-args").env("KAPO_HIDE_ARGS").says(
+    flag(GLOBAL, "hide-args").env("KAPO_HIDE_ARGS").says(
         "keep the command's arguments off every page and log",
         "For arguments that hold secrets. They still stand in the process list.",
     ),
-    value(GLOBAL, Id::MaxConnections, "max-connections", "N")
+    value(GLOBAL, "max-connections", "N")
         .env("KAPO_MAX_CONNECTIONS")
         .otherwise("512")
         .says(
@@ -299,122 +258,122 @@ pub static OPTIONS: &[Opt] = &[
             "At the limit the one that has waited longest is closed to let the new one in, so that a fresh \
              health check is always answered. At least 1.",
         ),
-    value(GLOBAL, Id::Tail, "tail", "BYTES").env("KAPO_TAIL").otherwise("0").says(
+    value(GLOBAL, "tail", "BYTES").env("KAPO_TAIL").otherwise("0").says(
         "keep the last bytes of captured output; 0: off",
         "For /logs and LastOutput. Needs --stdout or --stderr. At most 1048576; 64K and 1M are understood.",
     ),
-    flag(GLOBAL, Id::Quiet, "quiet").short('q').env("KAPO_QUIET").says("log only warnings and errors", ""),
-    flag(GLOBAL, Id::Help, "help").short('h').says(
+    flag(GLOBAL, "quiet").short('q').env("KAPO_QUIET").says("log only warnings and errors", ""),
+    flag(GLOBAL, "help").short('h').says(
         "show help; after a mode, the help of that mode",
         "-h shows one line an option, --help and `kapo help [MODE]` all there is to say.",
     ),
-    flag(GLOBAL, Id::Version, "version").short('v').says("show the version", ""),
-    value(JOB, Id::Ttl, "ttl", "SECONDS|MIN-MAX").short('t').env("KAPO_TTL").otherwise("0").says(
+    flag(GLOBAL, "version").short('v').says("show the version", ""),
+    value(JOB, "ttl", "SECONDS|MIN-MAX").short('t').env("KAPO_TTL").otherwise("0").says(
         "end each run after this long; 0: never",
         "A range draws at random, anew for each run, so that a fleet does not restart all at once. kapo then \
          exits with 124.",
     ),
-    value(JOB, Id::StopSignal, "stop-signal", "SIGNAL").env("KAPO_STOP_SIGNAL").otherwise("TERM").says(
+    value(JOB, "stop-signal", "SIGNAL").env("KAPO_STOP_SIGNAL").otherwise("TERM").says(
         "what ends the command when its TTL has passed",
         "A signal that kapo gets is passed on as it is; see --rewrite-signal.",
     ),
     Opt {
         fallback: Fallback::Shown("10"),
-        ..value(JOB, Id::KillAfter, "kill-after", "SECONDS").short('k').env("KAPO_KILL_AFTER").says(
+        ..value(JOB, "kill-after", "SECONDS").short('k').env("KAPO_KILL_AFTER").says(
             "SIGKILL this long after the stop signal",
             "After a TTL always. After a signal from outside only when this option was given: container \
              engines and systemd kill by themselves, and a long drain must not be cut short.",
         )
     },
-    flag(JOB, Id::SingleChild, "single-child").env("KAPO_SINGLE_CHILD").says(
+    flag(JOB, "single-child").env("KAPO_SINGLE_CHILD").says(
         "signal only the command, not its process group",
         "What is left of its group is then not killed at the end.",
     ),
-    flag(JOB, Id::Setsid, "setsid").env("KAPO_SETSID").says(
+    flag(JOB, "setsid").env("KAPO_SETSID").says(
         "give the command a session of its own",
         "And the terminal with it, where there is one.",
     ),
-    value(JOB, Id::RewriteSignal, "rewrite-signal", "FROM:TO").env("KAPO_REWRITE_SIGNAL").says(
+    value(JOB, "rewrite-signal", "FROM:TO").env("KAPO_REWRITE_SIGNAL").says(
         "pass FROM on as TO; TO 0: do not pass it on",
         "Can be given again and again, or as a comma list. TERM, INT and QUIT still ask kapo for an end, \
          whatever they are rewritten to.",
     ),
-    value(JOB, Id::SuccessExit, "success-exit", "CODES").env("KAPO_SUCCESS_EXIT").says(
+    value(JOB, "success-exit", "CODES").env("KAPO_SUCCESS_EXIT").says(
         "codes and signals that count as success: 143,TERM",
         "A comma list. Such an end has Reason success and kapo exits with 0.",
     ),
-    value(JOB, Id::ParentDeathSignal, "parent-death-signal", "SIGNAL")
+    value(JOB, "parent-death-signal", "SIGNAL")
         .env("KAPO_PARENT_DEATH_SIGNAL")
         .says("get this signal when kapo's own parent dies", "0: none."),
-    value(JOB, Id::OrphanSignal, "orphan-signal", "SIGNAL")
+    value(JOB, "orphan-signal", "SIGNAL")
         .env("KAPO_ORPHAN_SIGNAL")
         .otherwise("TERM")
         .says("what the command gets when kapo is killed; 0: nothing", "No port, no life."),
-    value(JOB, Id::TerminationLog, "termination-log", "PATH").env("KAPO_TERMINATION_LOG").says(
+    value(JOB, "termination-log", "PATH").env("KAPO_TERMINATION_LOG").says(
         "at the end write reason, code and last output there",
         "4096 bytes at most. This is the terminationMessagePath of Kubernetes.",
     ),
-    flag(JOB, Id::Notify, "notify").env("KAPO_NOTIFY").says(
+    flag(JOB, "notify").env("KAPO_NOTIFY").says(
         "the command tells by sd_notify when it is ready",
         "It gets a NOTIFY_SOCKET of kapo's own; /readyz is 503 until it says READY=1.",
     ),
-    value(JOB, Id::Watchdog, "watchdog", "SECONDS").env("KAPO_WATCHDOG").otherwise("0").says(
+    value(JOB, "watchdog", "SECONDS").env("KAPO_WATCHDOG").otherwise("0").says(
         "the command must ping this often; 0: off",
         "Needs --notify. A missed ping stops the command with Reason watchdog.",
     ),
-    value(RUN, Id::Wait, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("0").says(
+    value(RUN, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("0").says(
         "go on answering this long after the end",
         "So that whoever looks now and then still sees how the command ended.",
     ),
-    value(RUN, Id::IdleExit, "idle-exit", "SECONDS").env("KAPO_IDLE_EXIT").says(
+    value(RUN, "idle-exit", "SECONDS").env("KAPO_IDLE_EXIT").says(
         "go on answering until nobody has asked for this long",
         "Instead of --wait: giving both is an error. One on the command line beats the other's variable.",
     ),
-    value(SUPERVISE, Id::Wait, "wait", "SECONDS")
+    value(SUPERVISE, "wait", "SECONDS")
         .short('w')
         .env("KAPO_WAIT")
         .otherwise("5")
         .says("pause between an end and the next start", ""),
-    value(SUPERVISE, Id::BackoffMax, "backoff-max", "SECONDS").env("KAPO_BACKOFF_MAX").otherwise("0").says(
+    value(SUPERVISE, "backoff-max", "SECONDS").env("KAPO_BACKOFF_MAX").otherwise("0").says(
         "double the pause after short runs, up to this; 0: off",
         "A run is short when it lasted less than --stable. The pause is varied by 10 %.",
     ),
-    value(SUPERVISE, Id::Stable, "stable", "SECONDS")
+    value(SUPERVISE, "stable", "SECONDS")
         .env("KAPO_STABLE")
         .otherwise("60")
         .says("a run this long resets the back-off", ""),
-    value(SUPERVISE, Id::MaxRestarts, "max-restarts", "N").env("KAPO_MAX_RESTARTS").otherwise("0").says(
+    value(SUPERVISE, "max-restarts", "N").env("KAPO_MAX_RESTARTS").otherwise("0").says(
         "give up after N restarts within --within; 0: never",
         "kapo then exits with the command's code.",
     ),
-    value(SUPERVISE, Id::Within, "within", "SECONDS")
+    value(SUPERVISE, "within", "SECONDS")
         .env("KAPO_WITHIN")
         .otherwise("300")
         .says("the window for --max-restarts and for Flapping", ""),
-    value(SUPERVISE, Id::Restart, "restart", "WHEN").env("KAPO_RESTART").otherwise("always").says(
+    value(SUPERVISE, "restart", "WHEN").env("KAPO_RESTART").otherwise("always").says(
         "when to start again: always or on-failure",
         "With on-failure a successful run ends kapo with 0.",
     ),
-    value(WATCH, Id::Wait, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("5").says(
+    value(WATCH, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("5").says(
         "pause between scans of the process list",
         "Where scanning is needed at all: the end of a process is noticed without.",
     ),
-    value(WATCH, Id::Pid, "pid", "PID").short('p').env("KAPO_WATCHPID").says(
+    value(WATCH, "pid", "PID").short('p').env("KAPO_WATCHPID").says(
         "watch this one process",
         "NAME may then be left out and is only what is shown as Command. The process must be there at the start: \
          it is not waited for, and a recycled pid is never taken for the old process.",
     ),
-    flag(WATCH, Id::ProcessEvents, "process-events").env("KAPO_PROCESS_EVENTS").says(
+    flag(WATCH, "process-events").env("KAPO_PROCESS_EVENTS").says(
         "let the kernel tell of new processes",
         "Instead of scanning. For one watcher on a bare host: not in containers, not by the hundred.",
     ),
-    flag(CHECK, Id::Live, "live").says("ask /livez: does kapo answer", "One of --live, --ready and --health."),
-    flag(CHECK, Id::Ready, "ready")
+    flag(CHECK, "live").says("ask /livez: does kapo answer", "One of --live, --ready and --health."),
+    flag(CHECK, "ready")
         .says("ask /readyz: does the command run (this is the default)", "One of --live, --ready and --health."),
-    flag(CHECK, Id::Health, "health")
+    flag(CHECK, "health")
         .says("ask /healthz: is it well", "One of --live, --ready and --health."),
-    value(CHECK, Id::Timeout, "timeout", "SECONDS").otherwise("5").says("no answer by then counts as bad", ""),
-    value(WAIT, Id::Timeout, "timeout", "SECONDS")
+    value(CHECK, "timeout", "SECONDS").otherwise("5").says("no answer by then counts as bad", ""),
+    value(WAIT, "timeout", "SECONDS")
         .says("exit with 124 when the job has not ended by then", "0 asks once and does not wait."),
 ];
 

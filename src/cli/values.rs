@@ -133,6 +133,16 @@ pub fn rewrites(text: &OsStr) -> Result<Vec<(Signal, Option<Signal>)>, Wrong> {
     list(text).map(rewrite).collect()
 }
 
+/// For each signal the last rewrite that names it.
+pub fn last_of_each(all: Vec<(Signal, Option<Signal>)>) -> Vec<(Signal, Option<Signal>)> {
+    let mut last: Vec<(Signal, Option<Signal>)> = Vec::new();
+    for (from, to) in all {
+        last.retain(|(known, _)| *known != from);
+        last.push((from, to));
+    }
+    last
+}
+
 fn rewrite(pair: &OsStr) -> Result<(Signal, Option<Signal>), Wrong> {
     let whole = pair.to_str().and_then(|pair| pair.split_once(':'));
     let (from, to) = whole.ok_or_else(|| not(pair, "FROM:TO (such as TERM:INT, or HUP:0 for none)"))?;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::options::{Id, MODES, OPTIONS, Opt, Verb};
+use super::options::{MODES, OPTIONS, Opt, Verb};
 use super::values::shown;
 use crate::error::Error;
 
@@ -168,7 +168,7 @@ impl Scan {
             // The short forms of global options end at the mode: there -p may be a pid. -h is help everywhere.
             let here = |opt: &&Opt| match self.verb {
                 None => opt.is_global(),
-                Some(verb) => opt.modes.contains(&verb) || opt.id == Id::Help,
+                Some(verb) => opt.modes.contains(&verb) || opt.is_help(),
             };
             let Some(opt) = rows().find(here) else {
                 let hint = match (rows().next(), self.verb) {
@@ -210,13 +210,17 @@ impl Scan {
         value: Option<OsString>,
         long: bool,
     ) -> Result<Option<Asked>, Error> {
-        match opt.id {
-            Id::Help | Id::Version if value.is_some() => {
+        let page = match opt.long {
+            "help" => Some(Asked::Help { verb: self.verb, long }),
+            "version" => Some(Asked::Version),
+            _ => None,
+        };
+        match page {
+            Some(_) if value.is_some() => {
                 return Err(Error::Usage(format!("--{} takes no value", opt.long)));
             }
-            Id::Help => return Ok(Some(Asked::Help { verb: self.verb, long })),
-            Id::Version => return Ok(Some(Asked::Version)),
-            _ => {}
+            Some(page) => return Ok(Some(page)),
+            None => {}
         }
         let value = match (opt.value, value) {
             (Some(name), None) => match self.words.pop_front() {
