@@ -10,8 +10,6 @@ use crate::config::{
 };
 use crate::error::Error;
 
-pub mod completions;
-pub mod docs;
 pub mod help;
 pub mod options;
 mod settings;

@@ -104,6 +104,29 @@ pub enum Fallback {
     Shown(&'static str),
 }
 
+/// What a shell offers for a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// Nothing: it is a number, a time or the like.
+    None,
+    /// The names of signals.
+    Signal,
+    /// Paths.
+    Path,
+    /// These words.
+    Words(&'static [&'static str]),
+}
+
+impl Completion {
+    /// The words, if it is a choice of some.
+    pub fn words(self) -> Option<&'static [&'static str]> {
+        match self {
+            Completion::Words(words) => Some(words),
+            Completion::None | Completion::Signal | Completion::Path => None,
+        }
+    }
+}
+
 /// One option.
 #[derive(Debug)]
 pub struct Opt {
@@ -115,6 +138,8 @@ pub struct Opt {
     pub short: Option<char>,
     /// How its value is called; `None`: a flag.
     pub value: Option<&'static str>,
+    /// What a shell offers for it.
+    pub completion: Completion,
     /// Its variable.
     pub env: Option<&'static str>,
     /// Its default.
@@ -168,6 +193,11 @@ impl Opt {
         self
     }
 
+    const fn completes(mut self, completion: Completion) -> Opt {
+        self.completion = completion;
+        self
+    }
+
     const fn otherwise(mut self, text: &'static str) -> Opt {
         self.fallback = Fallback::Text(text);
         self
@@ -182,7 +212,8 @@ impl Opt {
 
 const fn flag(modes: &'static [Verb], long: &'static str) -> Opt {
     let (short, value, env, fallback) = (None, None, None, Fallback::Unset);
-    Opt { modes, long, short, value, env, fallback, brief: "", full: "" }
+    let completion = Completion::None;
+    Opt { modes, long, short, value, completion, env, fallback, brief: "", full: "" }
 }
 
 const fn value(modes: &'static [Verb], long: &'static str, name: &'static str) -> Opt {
@@ -216,7 +247,7 @@ pub static OPTIONS: &[Opt] = &[
         "TCP port; 0 lets the kernel choose",
         "The port that was chosen is logged. check and wait ask this port of the local host.",
     ),
-    value(GLOBAL, "interface", "ADDR")
+    value(GLOBAL, "interface", "ADDR").completes(Completion::Path)
         .short('i')
         .env("KAPO_INTERFACE")
         .otherwise("0.0.0.0")
@@ -273,7 +304,7 @@ pub static OPTIONS: &[Opt] = &[
         "A range draws at random, anew for each run, so that a fleet does not restart all at once. kapo then \
          exits with 124.",
     ),
-    value(JOB, "stop-signal", "SIGNAL").env("KAPO_STOP_SIGNAL").otherwise("TERM").says(
+    value(JOB, "stop-signal", "SIGNAL").completes(Completion::Signal).env("KAPO_STOP_SIGNAL").otherwise("TERM").says(
         "what ends the command when its TTL has passed",
         "A signal that kapo gets is passed on as it is; see --rewrite-signal.",
     ),
@@ -302,14 +333,14 @@ pub static OPTIONS: &[Opt] = &[
         "codes and signals that count as success: 143,TERM",
         "A comma list. Such an end has Reason success and kapo exits with 0.",
     ),
-    value(JOB, "parent-death-signal", "SIGNAL")
+    value(JOB, "parent-death-signal", "SIGNAL").completes(Completion::Signal)
         .env("KAPO_PARENT_DEATH_SIGNAL")
         .says("get this signal when kapo's own parent dies", "0: none."),
-    value(JOB, "orphan-signal", "SIGNAL")
+    value(JOB, "orphan-signal", "SIGNAL").completes(Completion::Signal)
         .env("KAPO_ORPHAN_SIGNAL")
         .otherwise("TERM")
         .says("what the command gets when kapo is killed; 0: nothing", "No port, no life."),
-    value(JOB, "termination-log", "PATH").env("KAPO_TERMINATION_LOG").says(
+    value(JOB, "termination-log", "PATH").completes(Completion::Path).env("KAPO_TERMINATION_LOG").says(
         "at the end write reason, code and last output there",
         "4096 bytes at most. This is the terminationMessagePath of Kubernetes.",
     ),
@@ -350,7 +381,7 @@ pub static OPTIONS: &[Opt] = &[
         .env("KAPO_WITHIN")
         .otherwise("300")
         .says("the window for --max-restarts and for Flapping", ""),
-    value(SUPERVISE, "restart", "WHEN").env("KAPO_RESTART").otherwise("always").says(
+    value(SUPERVISE, "restart", "WHEN").completes(Completion::Words(&["always", "on-failure"])).env("KAPO_RESTART").otherwise("always").says(
         "when to start again: always or on-failure",
         "With on-failure a successful run ends kapo with 0.",
     ),

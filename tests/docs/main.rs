@@ -5,9 +5,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
-use kapo::cli::{completions, docs};
 use kapo::logic::http::routes::{ROUTES, Route};
 use kapo::logic::metrics;
+
+mod completions;
+mod man;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -29,7 +31,7 @@ fn same(file: &str, expected: &str) {
 
 #[test]
 fn the_man_page_is_that_of_the_options() {
-    same("docs/kapo.1", &docs::man());
+    same("docs/kapo.1", &man::page());
 }
 
 #[test]
@@ -50,7 +52,7 @@ fn same_block(file: &str, name: &str, block: &str) {
 
 #[test]
 fn the_readme_shows_the_options() {
-    same_block("README.md", "options", &docs::readme());
+    same_block("README.md", "options", &man::readme_options());
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn accepted_by(tool: &str, arguments: &[&str], text: &str) {
 
 #[test]
 fn formatters_and_shells_accept_the_files_without_a_word() {
-    accepted_by("groff", &["-man", "-Tutf8", "-ww", "-z"], &docs::man());
+    accepted_by("groff", &["-man", "-Tutf8", "-ww", "-z"], &man::page());
     accepted_by("bash", &["-n"], &completions::bash());
     accepted_by("zsh", &["-f", "-n"], &completions::zsh());
     accepted_by("fish", &["--no-config", "--no-execute"], &completions::fish());

@@ -1,11 +1,10 @@
-//! The man page and the README block, out of the tables. Only tests/docs.rs calls this: the linker drops it from
-//! the program.
+//! The man page and the options of README.md, generated from the options table.
 
 use std::fmt::Write;
 
-use super::help::{ABOUT, REMARKS, paragraph, synopsis};
-use super::options::{GROUPS, MODES, OPTIONS, Opt};
-use crate::error::{
+use kapo::cli::help::{ABOUT, REMARKS, paragraph, synopsis};
+use kapo::cli::options::{GROUPS, MODES, OPTIONS, Opt};
+use kapo::error::{
     EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, EXIT_SETUP, EXIT_TIMEOUT, EXIT_UNHEALTHY, EXIT_USAGE,
 };
 
@@ -122,7 +121,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
 ];
 
 /// docs/kapo.1.
-pub fn man() -> String {
+pub fn page() -> String {
     let mut out = String::from(".\\\" Generated from src/cli by UPDATE_DOCS=1 cargo test --test docs.\n");
     line(
         &mut out,
@@ -193,7 +192,7 @@ fn environment(out: &mut String) {
 }
 
 /// Between the markers of README.md.
-pub fn readme() -> String {
+pub fn readme_options() -> String {
     let mut out = String::new();
     for (title, modes) in GROUPS {
         line(

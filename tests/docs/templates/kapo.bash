@@ -1,0 +1,75 @@
+# Completion of kapo for bash. Generated from src/cli by UPDATE_DOCS=1 cargo test --test docs.
+
+# Which options are understood after that mode, and which of them take a value.
+_kapo_options() {
+    case $1 in
+@LISTS@        *) options='' valued='' ;;
+    esac
+}
+
+_kapo() {
+    local cur=${COMP_WORDS[COMP_CWORD]} mode='' value_of='' word options valued i=1
+    COMPREPLY=()
+    _kapo_options ''
+    while ((i < COMP_CWORD)); do
+        word=${COMP_WORDS[i]}
+        if [[ $word == -- && $mode ]]; then
+            ((i++))
+            break
+        elif [[ $word == -- ]]; then
+            :
+        elif [[ $word == -?* ]]; then
+            # bash parts --opt=value into three words.
+            [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((i++))
+            if [[ $valued == *" $word "* || ${COMP_WORDS[i]} == '=' ]]; then
+                ((i++))
+                if ((i >= COMP_CWORD)); then
+                    value_of=$word
+                fi
+            fi
+        elif [[ $mode ]]; then
+            break
+        else
+            mode=$word
+            _kapo_options "$mode"
+        fi
+        ((i++))
+    done
+    if [[ $value_of ]]; then
+        [[ $cur == '=' ]] && cur=''
+        case $value_of in
+            @SIGNAL@)
+                # What compgen knows of signals is what trap takes: EXIT and the like, and SIGTERM but not TERM.
+                word=''
+                [[ $cur == SIG* ]] && word=SIG
+                mapfile -t COMPREPLY < <(compgen -P "$word" -W '@SIGNALS@' -- "${cur#SIG}")
+                ;;
+@CHOICES@            @PATH@) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+        esac
+        return
+    fi
+    if [[ ! $mode ]]; then
+        [[ $cur == -* ]] || options='@MODES@'
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+        return
+    fi
+    if ((i >= COMP_CWORD)) && [[ $cur == -* && ${COMP_WORDS[COMP_CWORD - 1]} != -- ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+        return
+    fi
+    case $mode in
+        run | r | supervise | s)
+            # bash-completion, where it is loaded, knows the command's own words.
+            if declare -F _command_offset > /dev/null; then
+                _command_offset "$i"
+            elif ((i >= COMP_CWORD)); then
+                mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+            else
+                mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            fi ;;
+        watch | w) mapfile -t COMPREPLY < <(compgen -W "$(ps -eo comm= 2> /dev/null)" -- "$cur") ;;
+        help) mapfile -t COMPREPLY < <(compgen -W '@MODES@' -- "$cur") ;;
+    esac
+}
+
+complete -F _kapo kapo
