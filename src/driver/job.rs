@@ -434,7 +434,11 @@ impl Job {
     fn publish(&mut self, now: Now, stage: &mut Stage) {
         if self.life.take_changed() {
             self.life.set_output(self.capture.document());
-            let facts = Facts { stopping: self.life.is_stopping(), ended: self.life.ended_with() };
+            let facts = Facts {
+                stopping: self.life.is_stopping(),
+                ended: self.life.ended_with(),
+                next_start: self.life.next_start(),
+            };
             let status = self.life.status();
             stage.server.publish(now, &stage.epoll, std::slice::from_ref(status), facts, self);
         }

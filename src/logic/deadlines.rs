@@ -47,6 +47,11 @@ impl Deadlines {
         }
     }
 
+    /// When it will be due.
+    pub fn at(&self, which: Deadline) -> Option<Instant> {
+        self.0.get(which as usize).copied().flatten()
+    }
+
     /// Whether it will be due some day.
     pub fn is_set(&self, which: Deadline) -> bool {
         self.0.get(which as usize).is_some_and(Option::is_some)

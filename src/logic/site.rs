@@ -26,7 +26,9 @@ pub struct Page {
     ready: Vec<Check>,
     health: Vec<Check>,
     ended: Option<u8>,
-    next_start: Option<SystemTime>,
+    /// StartTime of the document's first object.
+    start_time: Option<SystemTime>,
+    next_start: Option<Instant>,
 }
 
 /// What the document does not tell.
@@ -38,6 +40,8 @@ pub struct Facts {
     /// `supervise` it must hold for at least one round of resumed connections after each end, however short the
     /// pause, or those who wait miss that end.
     pub ended: Option<u8>,
+    /// When the pause between two runs is over, by the clock that nobody can set.
+    pub next_start: Option<Instant>,
 }
 
 /// One line of `?verbose`.
@@ -63,6 +67,7 @@ impl Page {
             ready: Vec::new(),
             health: Vec::new(),
             ended: None,
+            start_time: None,
             next_start: None,
         }
     }
@@ -78,7 +83,8 @@ impl Page {
         }
         (self.ready, self.health) = checks(objects, facts);
         self.ended = facts.ended;
-        self.next_start = objects.first().and_then(|object| object.next_start);
+        self.start_time = objects.first().and_then(|object| object.start_time);
+        self.next_start = facts.next_start;
         changed
     }
 
@@ -157,22 +163,13 @@ pub struct View<'a> {
 /// What [`View::decide`] decided.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer<'a> {
-    Whole {
-        code: u16,
-        content_type: &'static str,
-        extra: Option<(&'static str, String)>,
-        body: Cow<'a, [u8]>,
-    },
-    Stream {
-        next: Next,
-        content_type: &'static str,
-        first: Vec<u8>,
-    },
+    Whole { code: u16, content_type: &'static str, extra: Vec<(&'static str, String)>, body: Cow<'a, [u8]> },
+    Stream { next: Next, content_type: &'static str, first: Vec<u8> },
     Wait(Option<Instant>),
 }
 
 fn whole<'a>(code: u16, content_type: &'static str, body: impl Into<Cow<'a, [u8]>>) -> Answer<'a> {
-    Answer::Whole { code, content_type, extra: None, body: body.into() }
+    Answer::Whole { code, content_type, extra: Vec::new(), body: body.into() }
 }
 
 fn refuse(reason: &'static str) -> Answer<'static> {
@@ -205,10 +202,8 @@ fn tell(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
     match answer {
         Answer::Wait(until) => (None, Next::Wait(until)),
         Answer::Whole { code, content_type, extra, body } => {
-            match &extra {
-                Some((name, value)) => reply.send(code, content_type, &[(*name, value.as_str())], &body),
-                None => reply.send(code, content_type, &[], &body),
-            }
+            let extra: Vec<_> = extra.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            reply.send(code, content_type, &extra, &body);
             (Some(code), Next::Answered)
         }
         Answer::Stream { next, content_type, first } => {
@@ -231,7 +226,7 @@ impl View<'_> {
             return Answer::Whole {
                 code: 204,
                 content_type: "",
-                extra: Some(("Allow", ALLOW.to_owned())),
+                extra: vec![("Allow", ALLOW.to_owned())],
                 body: Cow::Borrowed(&[]),
             };
         }
@@ -301,22 +296,26 @@ fn probe(name: &str, checks: &[Check], retry: Option<String>, query: Option<&str
         }
     };
     let code = if failure.is_none() { 200 } else { 503 };
-    let extra = retry.filter(|_| code == 503).map(|seconds| ("Retry-After", seconds));
+    let retry = retry.filter(|_| code == 503).map(|seconds| ("Retry-After", seconds));
+    let extra = retry.into_iter().collect();
     Answer::Whole { code, content_type: TEXT, extra, body }
 }
 
 /// Whole seconds to the next start, at least one (RFC 9110, 10.2.3).
 fn retry_after(page: &Page, now: Now) -> Option<String> {
-    let left = page.next_start?.duration_since(now.wall).unwrap_or_default();
+    let left = page.next_start?.saturating_duration_since(now.mono);
     let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
     Some(seconds.max(1).to_string())
 }
 
-/// Once the run has ended, the document and the code; when the time is zero, the document alone.
+/// Once the run has ended, the document with its exit code and its start; when the time is zero, the document alone.
 fn wait(page: &Page, now: Now, timeout: Option<Duration>) -> Answer<'_> {
     let extra = match page.ended {
-        Some(code) => Some(("Kapo-Exit-Code", code.to_string())),
-        None if timeout == Some(Duration::ZERO) => None,
+        Some(code) => {
+            let start = page.start_time.map(|at| ("Kapo-Start-Time", calendar::rfc3339(at)));
+            [("Kapo-Exit-Code", code.to_string())].into_iter().chain(start).collect()
+        }
+        None if timeout == Some(Duration::ZERO) => Vec::new(),
         // A moment beyond the clock's range is never.
         None => return Answer::Wait(timeout.and_then(|timeout| now.mono.checked_add(timeout))),
     };

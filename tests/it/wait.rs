@@ -48,6 +48,7 @@ fn all_who_wait_get_the_end_and_its_code() {
         assert_eq!(answer.field("content-type"), Some("application/json"));
         let status = object(&answer);
         assert_eq!((&status["ExitCode"], &status["Status"]), (&json!(9), &json!("stopped")));
+        assert_eq!(answer.field("kapo-start-time"), status["StartTime"].as_str());
         match place {
             1 => assert_eq!(line.answer().body.trim(), "ok", "in order"),
             2 => assert_eq!(line.answer().field("kapo-exit-code"), Some("9")),

@@ -5,7 +5,7 @@
 
 use memchr::memchr;
 
-use super::request::{Refusal, bad};
+use super::request::{METHOD_LIMIT, Refusal, UNKNOWN_METHOD, bad};
 
 /// The longest request line, its CRLF not counted.
 pub const LINE_LIMIT: usize = 8 * 1024;
@@ -103,7 +103,8 @@ impl Search {
                     };
                 }
                 (Part::Method, b' ') if at > 0 => Part::TargetStart,
-                (Part::Method, byte) if is_token(byte) => Part::Method,
+                (Part::Method, byte) if is_token(byte) && at < METHOD_LIMIT => Part::Method,
+                (Part::Method, byte) if is_token(byte) => return Err(UNKNOWN_METHOD),
                 (Part::Method, 0x16) if at == 0 => return Err(bad("this port speaks plain HTTP, not TLS")),
                 (Part::Method, b'\r') => return Err(bad("the request line has no target")),
                 (Part::Method, _) => return Err(bad("the method is not a token")),

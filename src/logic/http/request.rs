@@ -73,6 +73,12 @@ const REGISTERED: [&str; 37] = [
     "VERSION-CONTROL",
 ];
 
+/// The length of the longest method of all: UPDATEREDIRECTREF.
+pub const METHOD_LIMIT: usize = 17;
+
+/// Answers a method that is in no registry.
+pub const UNKNOWN_METHOD: Refusal = Refusal { status: 501, why: "the method is unknown" };
+
 /// Malformed.
 pub const fn bad(why: &'static str) -> Refusal {
     Refusal { status: 400, why }
@@ -107,7 +113,7 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
         other if REGISTERED.contains(&other) => {
             return Err(Refusal { status: 405, why: "only GET, HEAD and OPTIONS are answered" });
         }
-        _ => return Err(Refusal { status: 501, why: "the method is unknown" }),
+        _ => return Err(UNKNOWN_METHOD),
     };
     let persist = match (minor, fields.body || fields.close) {
         (_, true) => Persist::Close,
@@ -288,7 +294,9 @@ impl<'a> Fields<'a> {
             if length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
                 return Err(bad("Content-Length is not a number"));
             }
-            fields.body = length.iter().any(|digit| *digit != b'0');
+            // RFC 9110, section 8.6: a length that overflows must not be taken for another one.
+            let length = text(length).parse::<u64>();
+            fields.body = length.map_err(|_| bad("Content-Length is out of range"))? > 0;
         }
         Ok(fields)
     }
@@ -436,6 +444,11 @@ fn is_port(port: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_registered_method_is_longer_than_the_limit() {
+        assert_eq!(REGISTERED.iter().map(|method| method.len()).max(), Some(METHOD_LIMIT));
+    }
 
     #[test]
     fn a_head_is_known_by_its_bytes_and_means_what_it_meant() {

@@ -277,6 +277,11 @@ impl Lifecycle {
         self.deadlines.next()
     }
 
+    /// When the pause between two runs is over.
+    pub fn next_start(&self) -> Option<Instant> {
+        self.deadlines.at(Deadline::Start)
+    }
+
     /// The object of the document.
     pub fn status(&self) -> &Status {
         &self.status

@@ -57,7 +57,7 @@ fn snapshot() -> Snapshot {
 fn told(answer: &Answer<'_>) -> String {
     match answer {
         Answer::Whole { code, extra, body, .. } => {
-            let extra = extra.as_ref().map(|(name, value)| format!("{name}: {value} ")).unwrap_or_default();
+            let extra: String = extra.iter().map(|(name, value)| format!("{name}: {value} ")).collect();
             format!("{code} {extra}{}", String::from_utf8_lossy(body))
         }
         Answer::Stream { next, first, .. } => format!("{next:?} {}", String::from_utf8_lossy(first)),
@@ -100,8 +100,8 @@ fn probes_tell_whether_and_why_not() {
         assert_eq!((ask(&page, "/readyz").as_str(), ask(&page, "/healthz").as_str()), (ready, health));
         assert_eq!(page.is_ready(), ready == "200 ok");
     };
-    let stopping = Facts { stopping: true, ended: None };
-    let over = Facts { stopping: false, ended: Some(3) };
+    let stopping = Facts { stopping: true, ..Facts::default() };
+    let over = Facts { ended: Some(3), ..Facts::default() };
     is("200 ok", "200 ok", running(), Facts::default());
     is("503 being stopped\n", "200 ok", Status { ready: false, ..running() }, stopping);
     is("503 has not said READY=1\n", "200 ok", Status { ready: false, ..running() }, Facts::default());
@@ -111,12 +111,27 @@ fn probes_tell_whether_and_why_not() {
     let why = "503 ended: exit-code, exit code 3\n";
     is(why, why, ended("exit-code", 3), over);
     let pausing = |next| Status { next_start: Some(next), ..ended("exit-code", 3) };
-    let why = "503 Retry-After: 5 pausing until 1970-01-01T00:16:45Z\n";
+    let why = "503 pausing until 1970-01-01T00:16:45Z\n";
     is(why, why, pausing(at(1_005)), over);
-    let why = "503 Retry-After: 5 pausing until 1970-01-01T00:16:44.1Z\n";
-    is(why, why, pausing(at(1_004) + Duration::from_millis(100)), over);
-    let why = "503 Retry-After: 1 pausing until 1970-01-01T00:15:00Z\n";
-    is(why, why, pausing(at(900)), over);
+}
+
+#[test]
+fn retry_after_counts_the_pause_whatever_the_wall_clock_says() {
+    let object = || Status { next_start: Some(at(1_005)), ..ended("exit-code", 3) };
+    let begin = now();
+    for (millis_left, seconds) in [(5_000, "5"), (4_100, "5"), (4_000, "4"), (1, "1"), (0, "1")] {
+        let next_start = Some(begin.mono + Duration::from_millis(millis_left));
+        let page = page(object(), Facts { ended: Some(3), next_start, ..Facts::default() });
+        // A clock that was set back, one that is right, and one that was set forward.
+        for wall in [at(0), at(1_000), at(90_000)] {
+            let why = format!("503 Retry-After: {seconds} pausing until 1970-01-01T00:16:45Z\n");
+            assert_eq!(ask_at(Now { wall, ..begin }, &page, &asked("/readyz")), why);
+        }
+    }
+    // Past its time it is still a second.
+    let page = page(object(), Facts { next_start: Some(begin.mono), ..Facts::default() });
+    let later = Now { mono: begin.mono + Duration::from_secs(9), ..begin };
+    assert!(ask_at(later, &page, &asked("/healthz")).starts_with("503 Retry-After: 1 "));
 }
 
 #[test]
@@ -131,7 +146,7 @@ fn verbose_probes_speak_as_kubernetes_does() {
         "503 [+]running ok\n[-]flapping failed: too many failed runs\nhealthz check failed\n"
     );
     assert_eq!(ask(&flapping, "/livez?verbose"), "200 [+]answering ok\nlivez check passed\n");
-    let done = page(ended("success", 0), Facts { stopping: false, ended: Some(0) });
+    let done = page(ended("success", 0), Facts { ended: Some(0), ..Facts::default() });
     assert_eq!(ask(&done, "/healthz?verbose"), "200 [+]success ok\n[+]flapping ok\nhealthz check passed\n");
 }
 
@@ -184,9 +199,10 @@ fn waiting_ends_with_the_run_or_with_its_time() {
     for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "%00", "%FF"] {
         assert_eq!(decide(&up, &asked(&format!("/wait?timeout={text}"))), bad, "{text}");
     }
-    let over = page(ended("timeout", 143), Facts { stopping: false, ended: Some(124) });
+    let over = page(ended("timeout", 143), Facts { ended: Some(124), ..Facts::default() });
     let document = String::from_utf8_lossy(over.document()).into_owned();
-    assert_eq!(decide(&over, &asked("/wait?timeout=5")), format!("200 Kapo-Exit-Code: 124 {document}"));
+    let fields = "Kapo-Exit-Code: 124 Kapo-Start-Time: 1970-01-01T00:15:00Z ";
+    assert_eq!(decide(&over, &asked("/wait?timeout=5")), format!("200 {fields}{document}"));
     assert_eq!(again(&over, false), (Next::Answered, Some(document), Some("124".to_owned()), 1));
 }
 

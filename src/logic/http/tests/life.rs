@@ -214,7 +214,7 @@ fn behind_a_held_request_no_more_than_a_head_is_kept() {
         assert!(talk.site.asked == 1);
     }
     talk.site.done = true;
-    assert_eq!(statuses(&talk.resume(1.0)), ["200", "414"]);
+    assert_eq!(statuses(&talk.resume(1.0)), ["200", "501"]);
 }
 
 #[test]
