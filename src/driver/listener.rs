@@ -28,9 +28,11 @@ pub enum Accepted {
     Drained,
     /// The batch is full; others may wait.
     More,
-    /// No descriptor or no memory for the next one, which goes on waiting: readiness will be told again and again
-    /// until one is closed, so rest the listener if none can be.
+    /// The process has no descriptor left for the next peer, which goes on waiting. Closing a connection makes room.
     Starved,
+    /// The system has no room for the next peer: no free file, no memory. Closing a connection of ours hardly helps;
+    /// rest the listener, because it stays ready.
+    Exhausted(Errno),
     /// It listens no more, for example because a process that shares it shut it down.
     Broken,
 }
@@ -100,14 +102,22 @@ impl Listener {
             match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(socket) => accepted.push(socket),
                 Err(Errno::AGAIN) => return Accepted::Drained,
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return Accepted::Starved,
+                Err(Errno::MFILE) => return Accepted::Starved,
+                Err(errno @ (Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    return Accepted::Exhausted(errno);
+                }
                 Err(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => return Accepted::Broken,
                 // accept(2): the errors of the connection, not of the listener; the next one may be fine.
-                Err(_) => skipped += 1,
+                Err(errno) => {
+                    skipped += 1;
+                    // A full batch of errors and nothing else would keep kapo busy for nothing.
+                    if skipped == BATCH {
+                        return Accepted::Exhausted(errno);
+                    }
+                }
             }
         }
-        // Errors alone that do not come to an end would keep us busy for nothing.
-        if skipped == BATCH { Accepted::Starved } else { Accepted::More }
+        Accepted::More
     }
 
     /// `0.0.0.0:6666`, `[::]:6666`, `/run/x.sock` or `@name`; with the port that was really bound.

@@ -10,6 +10,7 @@ use rustix::event::epoll::EventFlags;
 use super::connection::{Buffers, Connection, Fate};
 use super::listener::{Accepted, Listener};
 use super::poll::{Epoll, Key, Source, TENANTS};
+use crate::error::reason;
 use crate::logic::Now;
 use crate::logic::http::conn::Feed;
 use crate::logic::metrics::{Counts, Snapshot};
@@ -19,7 +20,7 @@ use crate::logic::site::{Facts, Page, View};
 use crate::logic::status::Status;
 use crate::logic::tail::{Position, Tail};
 
-/// How long a listener rests when there is no descriptor for the next peer and nobody to close for it.
+/// How long a listener rests when there is no room for the next peer and closing a connection would not make any.
 const REST: Duration = Duration::from_secs(1);
 
 /// Once it was told that connections are closed to let others in, or that there is no room at all, it is not told again
@@ -168,10 +169,18 @@ impl Server {
         }
         self.accepted = accepted;
         self.arrivals = Some(self.arrivals.unwrap_or(0) + came);
-        // Room is made one by one: for whom else there is none is told again at once.
-        if verdict == Accepted::Starved && came == 0 && !self.evict(now, "no descriptor left") {
-            self.tell_of_room(now, true, Record::warn("no descriptor left for a connection"));
-            self.rest(now, epoll, place);
+        match verdict {
+            // Room is made for one peer at a time; the listener stays ready for the others.
+            Accepted::Starved if came == 0 && !self.evict(now, "no descriptor left") => {
+                self.tell_of_room(now, true, Record::warn("no descriptor left for a connection"));
+                self.rest(now, epoll, place);
+            }
+            Accepted::Exhausted(errno) => {
+                let record = Record::warn("the system has no room for a connection");
+                self.tell_of_room(now, true, record.with("error", reason(&errno.into())));
+                self.rest(now, epoll, place);
+            }
+            Accepted::Starved | Accepted::Drained | Accepted::More | Accepted::Broken => {}
         }
     }
 

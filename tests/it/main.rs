@@ -10,6 +10,7 @@ mod exit_codes;
 mod harness;
 mod http;
 mod idle;
+mod limits;
 mod notify;
 mod outlets;
 mod output;
