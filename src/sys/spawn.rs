@@ -238,6 +238,7 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         // SAFETY: no handler function. Dispositions are not shared, only memory is.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
+    lose_stop_signals();
     let mask = &raw const program.mask;
     // SAFETY: the mask lives across the call and has the length given.
     unsafe {
@@ -262,6 +263,22 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         }
     }
     (Step::Execute, errno)
+}
+
+/// Has a pending TSTP, TTIN or TTOU run a handler that does nothing, instead of stopping the child when its mask is
+/// restored: a child that is stopped before its exec would keep the parent asleep in clone(2), where no signal but KILL
+/// reaches it. Such a signal was sent to kapo's process group before the child left it. execve(2) resets handlers to the
+/// default action, so the program notices nothing; a signal that kapo was started to ignore stays ignored.
+fn lose_stop_signals() {
+    extern "C" fn nothing(_: c_int) {}
+    for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+        // SAFETY: the handler touches nothing. Dispositions are not shared with the parent, only memory is.
+        let before = unsafe { libc::signal(signal, nothing as extern "C" fn(c_int) as libc::sighandler_t) };
+        if before == libc::SIG_IGN {
+            // SAFETY: no handler function.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+    }
 }
 
 /// dup2(2), also right where both are the same: then only close-on-exec must go.

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::{Signal, kill_process_group};
 use tempfile::TempDir;
 
 use crate::harness::{Kapo, kapo_after, kapo_on_a_free_port, run_to_the_end, wait_for};
@@ -138,4 +139,27 @@ fn a_termination_log_that_nobody_reads_does_not_keep_kapo() {
     let mut text = [0; 64];
     let length = reader.read(&mut text).unwrap();
     assert_eq!(&text[..length], b"reason=exit-code code=3\n");
+}
+
+/// A stop signal that is pending in the child when its mask is restored used to stop it before its exec, and kapo with it
+/// in an uninterruptible sleep. TSTP and the like that come from a process stop kapo itself, hence the CONT.
+#[test]
+fn stop_signals_during_the_start_never_leave_kapo_asleep() {
+    const ROUNDS: usize = 300;
+    for round in 0..ROUNDS {
+        let mut command = kapo_on_a_free_port(["-q", "run", "true"]);
+        command.process_group(0);
+        let mut kapo = Kapo::launch(command);
+        let group = rustix::process::Pid::from_raw(kapo.pid()).unwrap();
+        let mut ended = None;
+        wait_for(&format!("kapo has ended, in round {round}"), || {
+            for signal in [Signal::TTIN, Signal::TSTP, Signal::TTOU, Signal::CONT] {
+                // Gone once kapo is reaped.
+                let _ = kill_process_group(group, signal);
+            }
+            ended = kapo.try_wait();
+            ended.is_some()
+        });
+        assert_eq!(ended.and_then(|status| status.code()), Some(0), "round {round}");
+    }
 }
