@@ -55,8 +55,10 @@ pub static MODES: &[ModeRow] = &[
         alias: Some("w"),
         operands: "[--] NAME",
         brief: "report on processes that others started",
-        full: "Reports on every process with the name NAME, or on the one of --pid. The end of a process is \
-               noticed at once, a new one by the next scan.",
+        full: "Reports on every process that NAME means, or on the one of --pid. NAME is the name of the executable, \
+               of the first argument up to a space, or the one that the kernel keeps (comm); a NAME with a slash is \
+               the path of the executable or of the script. A process that changes its name is still the same. The \
+               end of a process is noticed at once, a new one by the next scan.",
     },
     ModeRow {
         verb: Verb::Check,

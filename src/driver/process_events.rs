@@ -11,6 +11,7 @@ use rustix::net::{
 };
 
 use crate::logic::Pid;
+use crate::logic::watch::Event;
 
 /// CN_IDX_PROC and CN_VAL_PROC of <linux/connector.h>; the multicast group has the same number.
 const PROC: u32 = 1;
@@ -30,15 +31,6 @@ const COMM: u32 = 0x200;
 /// PROC_PID_INIT_INO and PROC_USER_INIT_INO of the kernel: the first namespaces have fixed numbers.
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
-
-/// What the kernel told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// This process was forked, or changed its name.
-    Stirred(Pid),
-    /// Some events were lost.
-    Missed,
-}
 
 /// A subscription.
 #[derive(Debug)]
@@ -100,13 +92,13 @@ impl ProcessEvents {
     }
 
     /// Tells `each` what has come in, `budget` events at most; whether all has been told.
-    pub fn drain(&self, budget: usize, mut each: impl FnMut(Heard)) -> bool {
+    pub fn drain(&self, budget: usize, mut each: impl FnMut(Event<'static>)) -> bool {
         let mut buffer = [0; 256];
         for _ in 0..budget {
-            match self.receive(&mut buffer, stirred) {
-                Ok(Some(pid)) => each(Heard::Stirred(pid)),
+            match self.receive(&mut buffer, read) {
+                Ok(Some(event)) => each(event),
                 Ok(None) | Err(Errno::INTR) => {}
-                Err(Errno::NOBUFS) => each(Heard::Missed),
+                Err(Errno::NOBUFS) => each(Event::Missed),
                 Err(_) => return true,
             }
         }
@@ -140,15 +132,18 @@ fn word(bytes: &[u8], n: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes))
 }
 
-/// Which process to look at; threads are not looked at.
-fn stirred(kind: u32, body: &[u8]) -> Option<Pid> {
-    let (thread, process) = match kind {
-        // Behind the parent's two.
-        FORK => (word(body, 2)?, word(body, 3)?),
-        EXEC | COMM => (word(body, 0)?, word(body, 1)?),
-        _ => return None,
-    };
-    i32::try_from(process).ok().filter(|_| thread == process).and_then(Pid::new)
+/// What an event means; those of threads mean nothing.
+fn read(kind: u32, body: &[u8]) -> Option<Event<'static>> {
+    let pid = |n| word(body, n).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::new);
+    // The pids of the thread and of its process.
+    let process = |n| pid(n).filter(|thread| pid(n + 1) == Some(*thread));
+    match kind {
+        // A child of another thread than the first may have that thread's name.
+        FORK => Some(Event::Forked { parent: process(0), pid: process(2)? }),
+        EXEC => Some(Event::Executed { pid: process(0)? }),
+        COMM => Some(Event::Renamed { pid: process(0)? }),
+        _ => None,
+    }
 }
 
 /// A message to the process connector, with its two heads.
@@ -186,12 +181,14 @@ mod tests {
 
     #[test]
     fn forks_execs_and_names_are_of_processes_and_not_of_threads() {
-        let pid = Pid::new;
+        let pid = |n| Pid::new(n).unwrap();
         for (kind, words, expected) in [
-            (FORK, &[1, 1, 7, 7][..], pid(7)),
+            (FORK, &[1, 1, 7, 7][..], Some(Event::Forked { parent: Some(pid(1)), pid: pid(7) })),
+            (FORK, &[2, 1, 7, 7], Some(Event::Forked { parent: None, pid: pid(7) })),
+            (FORK, &[0, 0, 7, 7], Some(Event::Forked { parent: None, pid: pid(7) })),
             (FORK, &[1, 1, 8, 7], None),
-            (EXEC, &[7, 7], pid(7)),
-            (COMM, &[7, 7, 0, 0, 0, 0], pid(7)),
+            (EXEC, &[7, 7], Some(Event::Executed { pid: pid(7) })),
+            (COMM, &[7, 7, 0, 0, 0, 0], Some(Event::Renamed { pid: pid(7) })),
             (COMM, &[8, 7, 0, 0, 0, 0], None),
             (NONE, &[7, 7], None),
             (0x8000_0000, &[7, 7], None),
@@ -200,7 +197,7 @@ mod tests {
             (FORK, &[1, 1, 7], None),
             (EXEC, &[], None),
         ] {
-            assert_eq!(stirred(kind, &body(words)), expected, "{kind} {words:?}");
+            assert_eq!(read(kind, &body(words)), expected, "{kind} {words:?}");
         }
     }
 }

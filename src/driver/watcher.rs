@@ -2,21 +2,24 @@
 //! instance of its own, so that the loop knows one descriptor and one token, however many processes are watched.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Resource, getrlimit, pidfd_open};
 
-use super::process_events::{Heard, ProcessEvents};
+use super::process_events::ProcessEvents;
 use super::procfs::{self, Listing, View};
 use crate::config;
 use crate::error::{Error, reason};
+use crate::logic::matching::Rule;
 use crate::logic::procstat::{self, Stat};
 use crate::logic::status::Status;
-use crate::logic::watch::{Effect, Event, Note, Watch, Words};
+use crate::logic::watch::{Effect, Event, Image, Note, Watch, Words};
 use crate::logic::{Now, Pid};
 use crate::sys::pidfd;
 
@@ -90,7 +93,7 @@ impl Watcher {
             budget: 0,
             starved: false,
         };
-        let mut watch = Watch::new(config, view.own, now);
+        let mut watch = Watch::new(config, rule(&config.name), view.own, now);
         let mut effects = Vec::new();
         if config.process_events && config.pid.is_none() {
             match hands.subscribe() {
@@ -149,13 +152,7 @@ impl Watcher {
     fn listen(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
         let mut more = false;
         if let Some(events) = self.hands.events.take() {
-            more = !events.drain(64, |heard| {
-                let event = match heard {
-                    Heard::Stirred(pid) => Event::Stirred { pid },
-                    Heard::Missed => Event::Missed,
-                };
-                self.watch.handle(now, event, &mut self.effects);
-            });
+            more = !events.drain(64, |event| self.watch.handle(now, event, &mut self.effects));
             self.hands.events = Some(events);
             self.work(now, note);
         }
@@ -299,6 +296,7 @@ impl Hands {
         tell(Event::Opened {
             pid,
             ticks: stat.ticks,
+            image: Image::of(stat.start_stack, cmdline),
             start: procstat::start_time(boot, stat.ticks),
             guarded,
             words: Words { comm: stat.comm, cmdline, exe },
@@ -306,7 +304,8 @@ impl Hands {
     }
 
     fn pidfd(&self, pid: Pid) -> Result<Option<OwnedFd>, Errno> {
-        if !self.view.ours || self.guards.len() >= self.most {
+        // One that is held already is replaced: it may be that of an earlier process.
+        if !self.view.ours || (self.guards.len() >= self.most && !self.guards.contains_key(&pid)) {
             return Ok(None);
         }
         match rustix::process::Pid::from_raw(pid.get()) {
@@ -347,6 +346,13 @@ impl Hands {
             }
         }
     }
+}
+
+/// The rule for NAME. If it is a path, symbolic links in it are resolved, as in the exe link of a process.
+fn rule(name: &OsStr) -> Rule {
+    let path = std::path::Path::new(name);
+    let resolved = if name.as_bytes().contains(&b'/') { path.canonicalize().ok() } else { None };
+    Rule::new(name, resolved.as_deref().map(std::path::Path::as_os_str))
 }
 
 /// Dead, reaped or not.

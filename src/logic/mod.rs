@@ -42,6 +42,11 @@ pub struct Now {
 /// A process id; never 0, which means a group or nobody in most calls.
 pub type Pid = NonZeroI32;
 
+/// The 32-bit FNV-1a hash, for telling one text from another; no protection against texts made to collide.
+fn hash(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
 /// How a process ended (wait(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

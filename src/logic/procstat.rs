@@ -23,6 +23,9 @@ pub struct Stat<'a> {
     pub threads: u32,
     /// When it started, in ticks since boot: together with the pid its identity.
     pub ticks: u64,
+    /// Where its stack begins, chosen anew by each exec and by nothing else. 0 for a process without memory (a kernel
+    /// thread, a zombie) and for those who may not look.
+    pub start_stack: u64,
     /// The wait status of a zombie. The kernel shows 0 to those who may not look, so 0 tells nothing.
     pub wait_status: i32,
 }
@@ -44,8 +47,9 @@ impl<'a> Stat<'a> {
         let ppid = number(fields.next()?)?; // 4
         let threads = number(fields.nth(15)?)?; // 20
         let ticks = number(fields.nth(1)?)?; // 22
-        let wait_status = fields.nth(29).and_then(number).unwrap_or(0); // 52
-        Some(Stat { comm, state, ppid, threads, ticks, wait_status })
+        let start_stack = fields.nth(5).and_then(number).unwrap_or(0); // 28
+        let wait_status = fields.nth(23).and_then(number).unwrap_or(0); // 52
+        Some(Stat { comm, state, ppid, threads, ticks, start_stack, wait_status })
     }
 
     /// Whether anything of it still runs. A zombie with threads is a process whose first thread has ended.
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
 
     const TAIL: &str = "S 41 42 42 0 -1 4194560 92 0 0 0 0 0 0 0 20 0 3 0 16043 5652480 228 \
-        18446744073709551615 1 1 0 0 0 0 0 4096 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 9\n";
+        18446744073709551615 1 1 140728 0 0 0 0 4096 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 9\n";
 
     #[test]
     fn a_name_may_hold_anything() {
@@ -125,6 +129,7 @@ mod tests {
                 ppid: 41,
                 threads: 3,
                 ticks: 16043,
+                start_stack: 140728,
                 wait_status: 9,
             };
             assert_eq!(stat, expected);
@@ -153,8 +158,15 @@ mod tests {
 
     #[test]
     fn a_zombie_is_dead_unless_threads_of_it_are_left() {
-        let stat =
-            |state, threads, wait_status| Stat { comm: b"", state, ppid: 1, threads, ticks: 1, wait_status };
+        let stat = |state, threads, wait_status| Stat {
+            comm: b"",
+            state,
+            ppid: 1,
+            threads,
+            ticks: 1,
+            start_stack: 0,
+            wait_status,
+        };
         assert!(!stat(b'Z', 1, 0).lives() && !stat(b'X', 1, 0).lives() && stat(b'Z', 2, 0).lives());
         assert_eq!(stat(b'Z', 1, 7 << 8).exit(), Some(Exit::Code(7)));
         // 0 is also what the kernel shows to those who may not look.

@@ -1,5 +1,5 @@
 //! Remembers which processes a scan has looked at, so that the next one reads only what is new. /proc lists pids in
-//! ascending order, so memory and list are merged in one pass, in place: 12 bytes a process, no hash, no allocation
+//! ascending order, so memory and list are merged in one pass, in place: 16 bytes a process, no table, no allocation
 //! but for growth. Another order costs only reads.
 
 use super::Pid;
@@ -16,6 +16,8 @@ struct Entry {
     mark: u32,
     /// When it was first seen, in seconds of the watch.
     since: u32,
+    /// A hash of the `comm` that was read last; 0: none was read.
+    name: u32,
 }
 
 /// The memory of a scan, and the place where the running scan stands in it.
@@ -46,17 +48,30 @@ impl Seen {
             self.cursor += 1;
         }
         let Some(known) = self.entries.get(self.cursor).copied().filter(|e| e.pid == pid) else {
-            self.fresh.push(Entry { pid, mark, since: self.now });
+            self.fresh.push(Entry { pid, mark, since: self.now, name: 0 });
             return true;
         };
         self.cursor += 1;
         let same = mark != 0 && known.mark == mark;
         let since = if same { known.since } else { self.now };
+        let name = if same { known.name } else { 0 };
         if let Some(slot) = self.entries.get_mut(self.kept) {
-            *slot = Entry { pid, mark, since };
+            *slot = Entry { pid, mark, since, name };
         }
         self.kept += 1;
         self.all || !same || self.now.saturating_sub(since) < YOUNG
+    }
+
+    /// Whether the process that the scan met last had this `comm` when it was read before, so that it has executed nothing
+    /// since and the rest of it need not be read again. A scan that reads everything is never told so.
+    pub fn has_kept_its_name(&mut self, pid: Pid, comm: &[u8]) -> bool {
+        let met = self.kept.checked_sub(1).and_then(|at| self.entries.get_mut(at)).filter(|e| e.pid == pid);
+        let Some(entry) = met.or_else(|| self.fresh.last_mut().filter(|e| e.pid == pid)) else {
+            return false;
+        };
+        let name = super::hash(comm) | 1;
+        let before = std::mem::replace(&mut entry.name, name);
+        before == name && !self.all
     }
 
     /// The scan has met everything; what it did not meet is forgotten.
@@ -144,6 +159,33 @@ mod tests {
         assert!(seen.must_read(Pid::new(1).unwrap(), 5) && seen.must_read(Pid::new(7).unwrap(), 6));
         seen.finish();
         assert_eq!(scan(&mut seen, 61, &[(1, 5), (7, 6)]), [0; 0]);
+    }
+
+    #[test]
+    fn a_name_is_kept_until_it_changes_or_all_is_read() {
+        let mut seen = Seen::default();
+        let pid = Pid::new(7).unwrap();
+        for (now, all, mark, comm, kept) in [
+            (0, false, 6, "sh", false),
+            (1, false, 6, "sh", true),
+            (2, false, 6, "job", false),
+            (3, false, 6, "job", true),
+            (4, true, 6, "job", false),
+            (5, false, 6, "job", true),
+            // The pid of another process.
+            (6, false, 8, "job", false),
+            (7, false, 8, "job", true),
+        ] {
+            seen.begin(now, all);
+            assert!(seen.must_read(pid, mark));
+            assert_eq!(seen.has_kept_its_name(pid, comm.as_bytes()), kept, "{now}");
+            // Not the one that was met last.
+            assert!(!seen.has_kept_its_name(Pid::new(1).unwrap(), comm.as_bytes()));
+            seen.finish();
+        }
+        seen.forget(pid);
+        seen.begin(8, false);
+        assert!(seen.must_read(pid, 8) && !seen.has_kept_its_name(pid, b"job"));
     }
 
     #[test]

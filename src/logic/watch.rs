@@ -1,16 +1,17 @@
 //! The processes that `watch` reports on: what a scan of /proc showed and what pidfds told, in; which processes to
 //! look at next, and the document, out.
 //!
-//! A process is found in three steps. A scan lists it ([`Event::Listed`]); where [`Seen`] does not know it, its name
-//! is read ([`Event::Named`]), and where the name may be cut, its words too ([`Event::Words`]); a match is opened
+//! A process is found in three steps. A scan lists it ([`Event::Listed`]); if [`Seen`] does not know it, its name is read
+//! ([`Event::Named`]), and if that is new and not NAME, its words too ([`Event::Words`]); a match is opened
 //! ([`Event::Opened`]), and only what is read then, under the protection of a pidfd, counts. From there on pid and
-//! start time are its identity and the pidfd tells its end; without a pidfd every scan looks at it again.
+//! start time are its identity and the pidfd tells its end; without a pidfd every scan looks at it again. A change of
+//! name is no end; the execution of a program that does not match is one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use self::words::{Effect, Event, Note, Words};
-use super::matching::{ByComm, Rule};
+pub use self::words::{Effect, Event, Image, Note, Words};
+use super::matching::Rule;
 use super::seen::Seen;
 use super::status::{State, Status};
 use super::{Exit, Now, Pid};
@@ -28,6 +29,8 @@ const READ_ALL: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 struct Process {
     ticks: u64,
+    /// The program it executed when it matched last; `None`: not known.
+    image: Option<Image>,
     start: SystemTime,
     guarded: bool,
     /// The running scan met it.
@@ -79,10 +82,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `own` is kapo as /proc names it; it never matches.
-    pub fn new(config: &config::Watch, own: Option<Pid>, now: Now) -> Watch {
+    /// `own` is kapo as /proc names it; it never matches. `rule` is for NAME.
+    pub fn new(config: &config::Watch, rule: Rule, own: Option<Pid>, now: Now) -> Watch {
         Watch {
-            rule: Rule::new(&config.name),
+            rule,
             only: config.pid.and_then(Pid::new),
             own,
             command: config.name.to_string_lossy().into_owned(),
@@ -121,31 +124,49 @@ impl Watch {
                 self.phase = Phase::Resting;
                 self.schedule(now);
             }
-            Event::Named { pid, comm } => match self.rule.by_comm(comm) {
-                ByComm::Yes => self.candidate(pid, out),
-                ByComm::No => self.renamed(now, pid, out),
-                ByComm::Ask => out.push(Effect::ReadWords(pid)),
-            },
-            Event::Words { pid, words } => match self.rule.matches(&words) {
-                true => self.candidate(pid, out),
-                false => self.renamed(now, pid, out),
-            },
-            Event::Opened { pid, ticks, start, guarded, words } => {
-                let process = Process { ticks, start, guarded, listed: true };
+            Event::Named { pid, comm } => {
+                // Asked in any case, so that the name is remembered.
+                let kept = self.seen.has_kept_its_name(pid, comm);
+                if self.rule.matches_comm(comm) {
+                    self.candidate(pid, out);
+                } else if !kept {
+                    out.push(Effect::ReadWords(pid));
+                }
+            }
+            Event::Words { pid, words } => {
+                if self.rule.matches(&words) {
+                    self.candidate(pid, out);
+                } else if self.living.contains_key(&pid) {
+                    // What it executes now decides.
+                    out.push(Effect::Open(pid));
+                }
+            }
+            Event::Opened { pid, ticks, image, start, guarded, words } => {
+                let process = Process { ticks, image, start, guarded, listed: true };
                 self.opened(now, pid, process, &words, out);
             }
             Event::Vanished { pid } => {
-                if self.living.contains_key(&pid) {
-                    self.end(now, pid, None, true, out);
+                if let Some(process) = self.living.get(&pid) {
+                    // The pidfd tells the end, and how it ended.
+                    if !process.guarded {
+                        self.end(now, pid, None, true, out);
+                    }
                 } else if self.only == Some(pid) && self.found == 0 {
                     // Whoever gets this number later is somebody else.
                     out.push(Effect::Note(Note::Absent(pid)));
                 }
             }
             Event::Ended { pid, exit, reaped } => self.ended(now, pid, exit, reaped, out),
-            Event::Stirred { pid } => {
-                if self.only.is_none() && Some(pid) != self.own {
-                    out.push(Effect::ReadName(pid));
+            Event::Forked { parent, pid } => {
+                // A child is what its parent is until it executes something.
+                if parent.is_none_or(|parent| self.living.contains_key(&parent)) {
+                    self.look(pid, out);
+                }
+            }
+            Event::Executed { pid } => self.look(pid, out),
+            Event::Renamed { pid } => {
+                if !self.living.contains_key(&pid) {
+                    self.look(pid, out);
                 }
             }
             Event::Missed => {
@@ -314,9 +335,10 @@ impl Watch {
         }
     }
 
-    fn renamed(&mut self, now: Now, pid: Pid, out: &mut Vec<Effect>) {
-        if self.living.contains_key(&pid) {
-            self.end(now, pid, None, true, out);
+    /// A process event names it.
+    fn look(&self, pid: Pid, out: &mut Vec<Effect>) {
+        if self.only.is_none() && Some(pid) != self.own {
+            out.push(Effect::ReadWords(pid));
         }
     }
 
@@ -328,11 +350,15 @@ impl Watch {
         }
         match known.filter(|k| k.ticks == process.ticks) {
             Some(before) => {
+                // A pidfd that was taken before is still there.
+                let guarded = process.guarded || before.guarded;
                 self.unguarded -= usize::from(!before.guarded);
-                self.unguarded += usize::from(!process.guarded);
-                self.living.insert(pid, process);
-                if !matches {
-                    self.renamed(now, pid, out);
+                self.unguarded += usize::from(!guarded);
+                let image = if matches { process.image } else { before.image };
+                self.living.insert(pid, Process { image, guarded, ..process });
+                let executed = before.image.zip(process.image).is_some_and(|(old, new)| old != new);
+                if !matches && executed {
+                    self.end(now, pid, None, true, out);
                 }
             }
             // The pid of --pid now names another process: not the one that was asked for.
@@ -401,8 +427,8 @@ impl Watch {
     /// The pid may already be somebody else's, whom a scan or an event has told of while the table had the old one.
     fn look_again(&mut self, pid: Pid, out: &mut Vec<Effect>) {
         self.seen.forget(pid);
-        if self.events && self.only.is_none() {
-            out.push(Effect::ReadName(pid));
+        if self.events {
+            self.look(pid, out);
         }
     }
 }

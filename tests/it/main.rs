@@ -27,3 +27,4 @@ mod told;
 mod tools;
 mod wait;
 mod watch;
+mod watch_names;

@@ -529,7 +529,7 @@ fn lost_process_events_are_made_good_by_a_scan() {
     let job = Job::start(&sleep, &["100"]);
     let events = rig.watcher.hands.events.as_ref().unwrap();
     let mut missed = false;
-    while !events.drain(64, |heard| missed |= heard == Heard::Missed) {}
+    while !events.drain(64, |heard| missed |= heard == Event::Missed) {}
     assert!(missed);
     // They were heard outside of the watcher, so only the scan can find the job.
     rig.watcher.watch.handle(now(), Event::Missed, &mut rig.watcher.effects);

@@ -10,6 +10,10 @@ const KILLED: Exit = Exit::Signal { signal: Signal::KILL, core_dumped: false };
 
 struct Fake {
     name: &'static str,
+    /// Given out anew by each fork and each exec: a child of the same program counts as its own.
+    image: u64,
+    /// It has had the name that is watched since it executed this program.
+    matched: bool,
     mark: u32,
     ticks: u64,
     zombie: Option<Exit>,
@@ -48,7 +52,7 @@ impl World {
     fn new(config: &config::Watch) -> World {
         let now = epoch();
         World {
-            watch: Watch::new(config, Pid::new(99), now),
+            watch: Watch::new(config, Rule::new(&config.name, None), Pid::new(99), now),
             now,
             processes: BTreeMap::new(),
             guards: BTreeMap::new(),
@@ -71,8 +75,24 @@ impl World {
     /// A process comes; the same pid must be free.
     fn fork(&mut self, n: i32, name: &'static str) {
         self.counter += 1;
-        let fake = Fake { name, mark: self.counter, ticks: u64::from(self.counter), zombie: None };
+        let (mark, ticks) = (self.counter, u64::from(self.counter));
+        let fake = Fake { name, image: ticks, matched: name == "job", mark, ticks, zombie: None };
         assert!(self.processes.insert(pid(n), fake).is_none());
+    }
+
+    /// It changes its name by itself.
+    fn rename(&mut self, n: i32, name: &'static str) {
+        let fake = self.processes.get_mut(&pid(n)).unwrap();
+        fake.name = name;
+        fake.matched |= name == "job";
+    }
+
+    /// It executes a program of this name.
+    fn exec(&mut self, n: i32, name: &'static str) {
+        self.counter += 1;
+        let image = u64::from(self.counter);
+        let fake = self.processes.get_mut(&pid(n)).unwrap();
+        (fake.name, fake.image, fake.matched) = (name, image, name == "job");
     }
 
     fn end(&mut self, n: i32, exit: Exit) {
@@ -122,12 +142,13 @@ impl World {
                     return self.tell(Event::Vanished { pid });
                 };
                 let (ticks, comm) = (process.ticks, process.name.as_bytes());
+                let image = Image::of(process.image, b"");
                 let guarded = self.guards.len() < self.most;
                 if guarded {
                     self.guards.insert(pid, ticks);
                 }
                 let words = Words { comm, ..Words::default() };
-                self.tell(Event::Opened { pid, ticks, start: UNIX_EPOCH, guarded, words });
+                self.tell(Event::Opened { pid, ticks, image, start: UNIX_EPOCH, guarded, words });
             }
         }
     }
@@ -243,18 +264,61 @@ fn a_name_taken_by_exec_is_found_while_young_and_else_within_a_minute() {
     world.fork(7, "sh");
     world.fork(8, "sh");
     let mut world = world.start();
-    world.processes.get_mut(&pid(7)).unwrap().name = "job";
+    world.exec(7, "job");
     world.pass(WAIT);
     assert_eq!(world.pids(), [7]);
     (0..3).for_each(|_| world.pass(WAIT));
-    world.processes.get_mut(&pid(8)).unwrap().name = "job";
-    world.processes.get_mut(&pid(7)).unwrap().name = "else";
+    world.exec(8, "job");
+    world.exec(7, "else");
     let reads = world.reads;
     world.pass(WAIT);
     assert_eq!((world.pids(), world.reads), (vec![7], reads), "nothing is read that was seen");
     (0..8).for_each(|_| world.pass(WAIT));
     assert_eq!(world.pids(), [8]);
     assert_eq!(world.guards.len(), 1);
+}
+
+#[test]
+fn a_change_of_name_is_no_end() {
+    for (process_events, most) in [(false, usize::MAX), (true, usize::MAX), (false, 0)] {
+        let mut world = World::new(&config::Watch { process_events, ..config("job") });
+        world.most = most;
+        world.fork(7, "job");
+        let mut world = world.start();
+        world.rename(7, "else");
+        world.tell(Event::Renamed { pid: pid(7) });
+        // Read while it is young, and when everything is read.
+        (0..15).for_each(|_| world.pass(WAIT));
+        world.tell(Event::Missed);
+        world.pass(WAIT);
+        assert_eq!((world.pids(), world.notes.len()), (vec![7], 1));
+        world.end(7, Exit::Code(3));
+        world.reap(7);
+        world.pass(WAIT);
+        assert_eq!((world.pids(), world.guards.len()), (vec![], 0));
+        assert_eq!(world.shown().1, if most == 0 { 0 } else { 3 }, "the pidfd still tells how it ended");
+    }
+}
+
+#[test]
+fn an_exec_that_cannot_be_told_from_a_change_of_name_is_no_end() {
+    let mut world = World::new(&config("job"));
+    world.fork(7, "job");
+    let mut world = world.start();
+    let words = Words { comm: b"else", ..Words::default() };
+    let opened =
+        |image| Event::Opened { pid: pid(7), ticks: 1, image, start: UNIX_EPOCH, guarded: true, words };
+    world.tell(opened(None));
+    assert_eq!(world.pids(), [7]);
+    world.tell(opened(Image::of(1, b"")));
+    assert_eq!(world.pids(), [7]);
+    world.tell(opened(Image::of(2, b"")));
+    assert_eq!(world.pids(), [0; 0]);
+    // Those who may not look tell it by the arguments.
+    assert_eq!(Image::of(0, b""), None);
+    assert_eq!(Image::of(0, b"sh\0"), Image::of(0, b"sh\0"));
+    assert_ne!(Image::of(0, b"sh\0"), Image::of(0, b"sleep\0"));
+    assert_eq!(Image::of(5, b"sh\0"), Image::of(5, b"sleep\0"));
 }
 
 #[test]
@@ -326,16 +390,28 @@ fn with_process_events_nothing_is_scanned_while_nothing_starts() {
     let mut world = world.start();
     assert_eq!((world.pids(), world.watch.deadline()), (vec![7], None));
     world.fork(8, "sh");
-    world.tell(Event::Stirred { pid: pid(8) });
-    world.processes.get_mut(&pid(8)).unwrap().name = "job";
-    world.tell(Event::Stirred { pid: pid(8) });
-    world.tell(Event::Stirred { pid: pid(9) });
+    world.tell(Event::Forked { parent: Some(pid(1)), pid: pid(8) });
+    world.exec(8, "job");
+    world.tell(Event::Executed { pid: pid(8) });
+    world.tell(Event::Executed { pid: pid(9) });
     assert_eq!((world.pids(), world.scans), (vec![7, 8], 1));
-    world.processes.get_mut(&pid(7)).unwrap().name = "else";
-    world.tell(Event::Stirred { pid: pid(7) });
+    // A worker of a watched process, and one that takes the name by itself.
+    world.fork(10, "job");
+    world.tell(Event::Forked { parent: Some(pid(8)), pid: pid(10) });
+    world.fork(11, "sh");
+    world.rename(11, "job");
+    world.tell(Event::Renamed { pid: pid(11) });
+    assert_eq!((world.pids(), world.scans), (vec![7, 8, 10, 11], 1));
+    for n in [10, 11] {
+        world.end(n, Exit::Code(0));
+        world.reap(n);
+    }
+    world.exec(7, "else");
+    world.tell(Event::Executed { pid: pid(7) });
+    world.settle();
     assert_eq!(world.pids(), [8]);
     // What was lost is made good by one scan that reads everything.
-    world.processes.get_mut(&pid(7)).unwrap().name = "job";
+    world.exec(7, "job");
     world.pass(Duration::from_secs(40));
     world.tell(Event::Missed);
     world.tell(Event::Missed);
@@ -394,14 +470,22 @@ fn random_lives_end_in_the_truth() {
             // Six pids for all: each is given out again and again.
             let n = i32::try_from(random(6)).unwrap() + 1;
             let name = ["job", "else"][usize::try_from(random(2)).unwrap()];
-            match world.processes.get(&pid(n)).map(|p| p.zombie.is_some()) {
+            let (lives, executes) =
+                (world.processes.get(&pid(n)).map(|p| p.zombie.is_none()), random(2) == 0);
+            let event = match lives {
+                None => Event::Forked { parent: None, pid: pid(n) },
+                Some(true) if !executes => Event::Renamed { pid: pid(n) },
+                Some(_) => Event::Executed { pid: pid(n) },
+            };
+            match lives {
                 None => world.fork(n, name),
-                Some(true) => world.reap(n),
-                Some(false) if random(2) == 0 => world.end(n, Exit::Code(1)),
-                Some(false) => world.processes.get_mut(&pid(n)).unwrap().name = name,
+                Some(false) => world.reap(n),
+                Some(true) if random(2) == 0 => world.end(n, Exit::Code(1)),
+                Some(true) if executes => world.exec(n, name),
+                Some(true) => world.rename(n, name),
             }
             if process_events && random(20) > 0 {
-                world.tell(Event::Stirred { pid: pid(n) });
+                world.tell(event);
             } else if process_events {
                 world.tell(Event::Missed);
             }
@@ -410,15 +494,13 @@ fn random_lives_end_in_the_truth() {
             }
         }
         (0..30).for_each(|_| world.pass(Duration::from_secs(5)));
-        let truth: Vec<Pid> = world
-            .processes
-            .iter()
-            .filter(|(_, p)| p.zombie.is_none() && p.name == "job")
-            .map(|(pid, _)| *pid)
-            .collect();
-        let mut pids = world.pids();
-        pids.sort_unstable();
-        assert_eq!(pids, truth.iter().map(|p| p.get()).collect::<Vec<_>>(), "seed {seed}");
+        for (pid, process) in &world.processes {
+            let (lives, shown) = (process.zombie.is_none(), world.watch.living.contains_key(pid));
+            // One that has changed its name is shown if it was found before.
+            assert!(shown || !lives || process.name != "job", "seed {seed}: {pid} is missed");
+            assert!(!shown || lives && process.matched, "seed {seed}: {pid} is shown");
+        }
+        assert!(world.watch.living.keys().all(|pid| world.processes.contains_key(pid)), "seed {seed}");
         for (pid, process) in &world.watch.living {
             assert_eq!(process.ticks, world.processes[pid].ticks, "seed {seed}: not the old process");
             assert_eq!(process.guarded, world.guards.get(pid) == Some(&process.ticks), "seed {seed}");

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use crate::logic::{Exit, Pid};
+use crate::logic::{Exit, Pid, hash};
 
 /// What happened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// The loop turns for the first time.
     Start,
@@ -42,6 +42,8 @@ pub enum Event<'a> {
         pid: Pid,
         /// Its start in ticks since boot.
         ticks: u64,
+        /// Which program it executes.
+        image: Option<Image>,
         /// The same as a time of the calendar.
         start: SystemTime,
         /// A pidfd will tell its end.
@@ -63,8 +65,20 @@ pub enum Event<'a> {
         /// Nothing more will be told.
         reaped: bool,
     },
-    /// `--process-events`: this process was forked or changed its name.
-    Stirred {
+    /// `--process-events`: this process was forked.
+    Forked {
+        /// By which process; `None` if its name may differ from the child's.
+        parent: Option<Pid>,
+        /// Which.
+        pid: Pid,
+    },
+    /// `--process-events`: this process executed a program.
+    Executed {
+        /// Which.
+        pid: Pid,
+    },
+    /// `--process-events`: this process changed its name.
+    Renamed {
         /// Which.
         pid: Pid,
     },
@@ -72,6 +86,23 @@ pub enum Event<'a> {
     Missed,
     /// `--process-events` cannot be used.
     Deaf,
+}
+
+/// Tells a process that executed another program from one that only changed its name: equal as long as it executes
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image(u64);
+
+impl Image {
+    /// Of what /proc shows: the stack of [`Stat`](crate::logic::procstat::Stat) or, to those who may not look, the
+    /// arguments. `None` if it shows neither.
+    pub fn of(start_stack: u64, cmdline: &[u8]) -> Option<Image> {
+        match (start_stack, cmdline) {
+            (0, []) => None,
+            (0, cmdline) => Some(Image(hash(cmdline).into())),
+            (start_stack, _) => Some(Image(start_stack)),
+        }
+    }
 }
 
 /// All that the name of a process can be told from.
@@ -107,7 +138,7 @@ pub enum Effect {
 pub enum Note {
     /// A process matches.
     Found(Pid),
-    /// It ended, or does not match any more; how, as far as it was known at that moment.
+    /// It ended, or executed another program; how it ended, as far as it was known at that moment.
     Ended(Pid, Option<Exit>),
     /// There is no process of `--pid`, and none will be waited for.
     Absent(Pid),

@@ -1,0 +1,215 @@
+//! Which processes `kapo watch NAME` takes for NAME, and that a process that changes its name is still the same.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{Kapo, binary, clean, command_name, kapo_on_a_free_port, wait_for};
+use crate::tools::{Gate, Programs, Stranger, is_root, kernel_tells_of_strangers, sleeps, unique};
+
+/// Watches for starts ten times a second.
+fn watch(name: &str) -> Kapo {
+    Kapo::start(["watch", "--wait", "100ms", name])
+}
+
+fn pids(kapo: &Kapo) -> Vec<i32> {
+    let document: Vec<Value> = serde_json::from_str(&kapo.get("/").body).unwrap();
+    document.iter().map(|object| i32::try_from(object["Pid"].as_i64().unwrap()).unwrap()).collect()
+}
+
+#[track_caller]
+fn wait_for_pids(kapo: &mut Kapo, expected: &[i32]) {
+    let mut shown = Vec::new();
+    kapo.wait_for(&format!("{expected:?} are shown"), |kapo| {
+        shown = pids(kapo);
+        shown == expected
+    });
+}
+
+/// Waits until kapo has scanned a few times more.
+fn wait_for_scans(kapo: &Kapo) {
+    let scanned = sleeps(kapo.pid()) + 4;
+    wait_for("further scans", || sleeps(kapo.pid()) > scanned);
+}
+
+#[test]
+fn a_renamed_main_thread_does_not_hide_a_process() {
+    let (programs, name) = (Programs::new(), unique("w"));
+    let copy = programs.folder().join(&name);
+    std::fs::copy("/bin/bash", &copy).unwrap();
+    let script = "printf MainThread > /proc/$$/comm; echo; read x";
+    let mut command = clean(&copy);
+    command.args(["-c", script]);
+    let mut by_program = Stranger::start(command);
+    // The executable is another's, and the first argument alone is NAME.
+    let mut command = clean("bash");
+    command.arg0(&name).args(["-c", script]);
+    let mut by_argument = Stranger::start(command);
+    by_program.hear();
+    by_argument.hear();
+    assert_eq!(command_name(by_program.pid()), "MainThread");
+    let mut kapo = watch(&name);
+    let mut expected = [by_program.pid(), by_argument.pid()];
+    kapo.wait_for("both are found", |kapo| pids(kapo).len() == 2);
+    let mut shown = pids(&kapo);
+    shown.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(shown, expected);
+    // Its path means the one that executes it.
+    let mut kapo = watch(copy.to_str().unwrap());
+    wait_for_pids(&mut kapo, &[by_program.pid()]);
+    // By a symbolic link as well.
+    let link = programs.folder().join(unique("l"));
+    std::os::unix::fs::symlink(&copy, &link).unwrap();
+    let mut kapo = watch(link.to_str().unwrap());
+    wait_for_pids(&mut kapo, &[by_program.pid()]);
+    let kapo = watch(&format!("/nowhere/{name}"));
+    wait_for_scans(&kapo);
+    assert_eq!(pids(&kapo), [0]);
+}
+
+#[test]
+fn node_is_found_whatever_its_main_thread_is_called() {
+    if Command::new("node").arg("--version").output().is_err() {
+        return eprintln!("skipped: no node");
+    }
+    let id = unique("n");
+    let script = "require('fs').writeFileSync('/proc/self/comm', 'MainThread'); console.log(1); setTimeout(() => 0, 1e6)";
+    let mut command = clean("node");
+    command.args(["-e", script, &id]);
+    let mut node = Stranger::start(command);
+    node.hear();
+    assert_eq!(command_name(node.pid()), "MainThread");
+    let kapo = watch("node");
+    wait_for("it is found", || pids(&kapo).contains(&node.pid()));
+}
+
+#[test]
+fn arguments_and_beginnings_are_not_names() {
+    let (programs, name) = (Programs::new(), unique("w"));
+    let longer = programs.named("/bin/sleep", &format!("{name}x"));
+    let mut command = clean(longer);
+    command.arg("100");
+    let _longer = Stranger::start(command);
+    let mut argument = Stranger::shell("echo; read x", &[&name]);
+    argument.hear();
+    let kapo = watch(&name);
+    wait_for_scans(&kapo);
+    assert_eq!(pids(&kapo), [0]);
+}
+
+#[test]
+fn a_change_of_name_is_no_end_and_another_program_is() {
+    let (programs, name, mut gate) = (Programs::new(), unique("w"), Gate::new());
+    // A script: nothing but comm and its second argument is NAME, and its children share its executable.
+    let script = "#!/bin/bash\nread x < $1; printf other > /proc/$$/comm; read x < $1; exec bash -c 'read x < $0; exit 5' $1\n";
+    let path = programs.script(&name, script);
+    for options in [&["--wait", "100ms"][..], &["--wait", "1h", "--process-events"]] {
+        let mut command = clean(&path);
+        command.arg(gate.path());
+        let mut job = Stranger::start(command);
+        wait_for("it has its name", || command_name(job.pid()) == name);
+        let mut kapo = Kapo::start([&["watch"], options, &[&name]].concat());
+        if kapo.stderr().contains("process events cannot be used") {
+            return eprintln!("skipped: {}", kapo.stderr());
+        }
+        wait_for_pids(&mut kapo, &[job.pid()]);
+        gate.open();
+        wait_for("it has another name", || command_name(job.pid()) == "other");
+        if options.contains(&"1h") {
+            // Events come in order: when this one has been found, the change of name has been heard of.
+            let programs = Programs::new();
+            let mut command = clean(programs.named("/bin/sleep", &name));
+            command.arg("100");
+            let second = Stranger::start(command);
+            wait_for_pids(&mut kapo, &[job.pid(), second.pid()]);
+            drop(second);
+            wait_for_pids(&mut kapo, &[job.pid()]);
+        } else {
+            wait_for_scans(&kapo);
+        }
+        assert_eq!(pids(&kapo), [job.pid()], "{options:?}");
+        assert!(!kapo.stderr().contains(&format!("msg=\"ended\" name={name} pid={}", job.pid())));
+        gate.open();
+        wait_for_pids(&mut kapo, &[0]);
+        assert!(crate::harness::lives(job.pid()), "it executes another program, which is not NAME");
+        gate.open();
+        assert_eq!(job.reap().code(), Some(5));
+    }
+}
+
+#[test]
+fn a_renamed_process_still_tells_its_code() {
+    let (programs, name, mut gate) = (Programs::new(), unique("w"), Gate::new());
+    let script = "#!/bin/bash\nread x < $1; printf other > /proc/$$/comm; read x < $1; exit 5\n";
+    let mut command = clean(programs.script(&name, script));
+    command.arg(gate.path());
+    let mut job = Stranger::start(command);
+    wait_for("it has its name", || command_name(job.pid()) == name);
+    let mut kapo = watch(&name);
+    wait_for_pids(&mut kapo, &[job.pid()]);
+    gate.open();
+    wait_for("it has another name", || command_name(job.pid()) == "other");
+    wait_for_scans(&kapo);
+    gate.open();
+    job.reap();
+    wait_for_pids(&mut kapo, &[0]);
+    if kernel_tells_of_strangers() {
+        let status = kapo.wait_for_status("its code", |status| status["ExitCode"] != 0);
+        assert_eq!((&status["ExitCode"], &status["Reason"]), (&5.into(), &"exit-code".into()));
+    }
+}
+
+#[test]
+fn what_another_user_may_not_read_does_not_hide_a_process() {
+    if !is_root() {
+        return eprintln!("skipped: only root can become somebody else");
+    }
+    let (programs, name, mut gate) = (Programs::new(), unique("w"), Gate::new());
+    std::fs::set_permissions(programs.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = programs.folder().join("kapo");
+    assert!(Command::new("cp").arg(binary()).arg(&copy).status().unwrap().success());
+    let start = |arg0: &str| {
+        let mut command = clean("bash");
+        command.arg0(arg0).args(["-c", "printf other > /proc/$$/comm; echo; read x < $0; exec sleep 100"]);
+        command.arg(gate.path());
+        let mut job = Stranger::start(command);
+        job.hear();
+        job
+    };
+    let (by_name, by_path) = (start(&name), start(&format!("/srv/{name}")));
+    let watch = |name: &str| {
+        let mut command = clean(&copy);
+        command.args(["-p", "0", "-i", "127.0.0.1", "watch", "-w", "100ms", name]).uid(65_534).gid(65_534);
+        Kapo::launch(command).listening()
+    };
+    let mut kapo = watch(&name);
+    kapo.wait_for("both are found", |kapo| pids(kapo).len() == 2);
+    let mut kapo = watch(&format!("/srv/{name}"));
+    wait_for_pids(&mut kapo, &[by_path.pid()]);
+    // Another program is noticed by its arguments.
+    gate.open();
+    gate.open();
+    wait_for("both execute", || [&by_name, &by_path].iter().all(|job| command_name(job.pid()) == "sleep"));
+    wait_for_pids(&mut kapo, &[0]);
+}
+
+#[test]
+fn children_that_execute_something_else_are_not_taken_for_their_parent() {
+    let (programs, name, mut gate) = (Programs::new(), unique("w"), Gate::new());
+    // Each child has its parent's name, arguments and executable until it executes sleep.
+    let script = "#!/bin/bash\nread x < $1; for n in 1 2 3 4 5; do sleep 100 & done; echo; wait\n";
+    let mut command = clean(programs.script(&name, script));
+    command.arg(gate.path());
+    let mut job = Stranger::start(command);
+    let mut kapo =
+        Kapo::launch(kapo_on_a_free_port(["watch", "--process-events", "-w", "100ms", &name])).listening();
+    wait_for_pids(&mut kapo, &[job.pid()]);
+    gate.open();
+    job.hear();
+    wait_for_pids(&mut kapo, &[job.pid()]);
+    job.kill_all();
+    wait_for_pids(&mut kapo, &[0]);
+}
