@@ -393,8 +393,8 @@ pub static OPTIONS: &[Opt] = &[
     ),
     value(WATCH, "pid", "PID").short('p').env("KAPO_WATCHPID").says(
         "watch this one process",
-        "NAME may then be left out and is only what is shown as Command. The process must be there at the start: \
-         it is not waited for, and a recycled pid is never taken for the old process.",
+        "NAME may then be left out and is only what is shown as Command. If there is no such process, kapo \
+         exits with 125. A recycled pid is never taken for the old process.",
     ),
     flag(WATCH, "process-events").env("KAPO_PROCESS_EVENTS").says(
         "let the kernel tell of new processes",

@@ -105,7 +105,19 @@ impl Watcher {
             }
         }
         watch.handle(now, Event::Start, &mut effects);
-        Ok(Watcher { watch, hands, effects, listing: None })
+        let mut watcher = Watcher { watch, hands, effects, listing: None };
+        if let Some(pid) = config.pid {
+            // No start is waited for: a process that is not there now never will be.
+            let mut absent = false;
+            watcher.work(now, &mut |found| match found {
+                Note::Absent(_) => absent = true,
+                found => note(found),
+            });
+            if absent {
+                return Err(Error::setup("watch", format!("--pid {pid}"), "No such process"));
+            }
+        }
+        Ok(watcher)
     }
 
     /// Call this when [`Watcher::as_fd`] is readable, when [`Watcher::deadline`] has passed, and in the next turn, without

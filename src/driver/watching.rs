@@ -10,7 +10,7 @@ use super::server::Subject;
 use super::terminal;
 use super::watcher::Watcher;
 use crate::config;
-use crate::error::Error;
+use crate::error::{EXIT_SETUP, Error};
 use crate::logic::lifecycle::{Survives, asks_for_an_end, job_control};
 use crate::logic::metrics::Snapshot;
 use crate::logic::record::Record;
@@ -89,7 +89,9 @@ impl Watching {
                     }
                 }
                 Note::Absent(pid) => {
-                    Record::warn("no process has this pid, and none is waited for").with("pid", pid)
+                    // Only if it could not be looked at before the loop, for want of descriptors.
+                    stage.exit = Some(EXIT_SETUP);
+                    Record::error("no process has this pid").with("pid", pid)
                 }
                 Note::Scanning(why) => {
                     Record::warn("process events cannot be used, scanning instead").with("error", why)

@@ -285,17 +285,18 @@ fn one_process_by_its_pid_costs_no_wake_up_and_tells_its_end() {
 }
 
 #[test]
-fn a_pid_that_is_gone_is_told_so() {
+fn a_pid_that_is_gone_is_refused() {
     let mut job = Stranger::shell("exit 0", &[]);
     job.reap();
-    let mut kapo = Kapo::start(["watch", "--pid", &job.pid().to_string(), "shown"]);
-    let told =
-        format!("level=warn msg=\"no process has this pid, and none is waited for\" pid={}", job.pid());
-    kapo.wait_for("the log tells", |kapo| kapo.stderr().contains(&told));
-    let status = kapo.status();
-    assert_eq!((&status["Status"], &status["Pid"]), (&json!("stopped"), &json!(0)));
-    assert_eq!(kapo.get("/readyz").status, 503);
-    sees_no_wake_up(kapo.pid());
+    let pid = job.pid().to_string();
+    for words in [&["watch", "--pid", &pid][..], &["--quiet", "watch", "--pid", &pid, "shown"]] {
+        let (code, stdout, stderr) = run_to_the_end(kapo_on_a_free_port(words));
+        assert_eq!((code, stdout.as_str()), (Some(125), ""), "{stderr}");
+        assert_eq!(
+            stderr.lines().last().unwrap(),
+            format!("kapo: cannot watch --pid {pid}: No such process")
+        );
+    }
 }
 
 #[test]

@@ -377,8 +377,8 @@ fn one_process_by_its_pid_costs_no_wake_up() {
     if kernel_tells() {
         rig.until("its code", |w| w.status()[0].exit_code == 5);
     }
-    let gone = Rig::new(&only(job.pid()));
-    assert_eq!((gone.shown(), gone.watcher.deadline()), ((State::Stopped, 0, None, ""), None));
+    let gone = Watcher::open(&only(job.pid()), now(), &mut |_| ()).unwrap_err();
+    assert_eq!(gone, Error::Setup(format!("cannot watch --pid {}: No such process", job.pid())));
 }
 
 #[test]
@@ -472,9 +472,8 @@ fn what_a_hidepid_mount_hides_is_not_there() {
         );
     }
     // The shell in front of us is root's.
-    let mut roots = Rig::new(&only(1));
-    roots.finish_scan();
-    assert_eq!(roots.pids(), [1_u32; 0]);
+    let hidden = Watcher::open(&only(1), now(), &mut |_| ()).unwrap_err();
+    assert_eq!(hidden, Error::Setup("cannot watch --pid 1: No such process".to_owned()));
     let mut ours = Rig::new(&config("cat"));
     let job = Job::start(Path::new("/bin/cat"), &[]);
     ours.until("found", lives);
