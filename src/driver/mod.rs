@@ -77,13 +77,16 @@ fn run_job(
     let parent = getppid();
     let sockets = inherited(config, variable)?;
     let signals = take_over_signals()?;
-    // Orphans of the command become ours to reap, PID 1 or not.
-    set_child_subreaper(Some(getpid()))
-        .map_err(|e| Error::setup("become", "a subreaper", reason(&e.into())))?;
+    // Orphans of the command become ours to reap. PID 1 gets them without asking.
+    let subreaper = if signals.are_of_init() { Ok(()) } else { set_child_subreaper(Some(getpid())) };
     let Room { connections, open_files } = make_room(config.max_connections);
     let now = clock();
     let mut stage = open_stage(config, connections, argv0, &signals, now)?;
     let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
+    if let Err(errno) = subreaper {
+        let record = Record::warn("orphans of the command are not reaped: the kernel has no subreapers");
+        stage.log(now, &record.with("error", reason(&errno.into())));
+    }
     let beginning = Beginning { now, variable, signals: &signals, open_files, sidebind_port };
     let mut job = Job::new(config, options, &beginning, &mut stage)?;
     let orphaned = options.parent_death_signal.filter(|signal| !ask_for_parent_death(*signal, parent));

@@ -4,12 +4,20 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::fs::{Access, FileType, Mode, OFlags};
+
 use crate::config::Job;
 use crate::error::Error;
 use crate::sys::spawn;
 
 /// What execvp(3) searches when PATH is not set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
+
+/// What runs a script without a `#!` line.
+const SHELL: &CStr = c"/bin/sh";
+
+/// How a program begins, as opposed to a script (elf(5)).
+const ELF: [u8; 4] = *b"\x7fELF";
 
 /// What the service manager told kapo is not meant for the command.
 const UNSET: [&str; 7] = [
@@ -88,24 +96,61 @@ impl Program {
     /// Whether there is such a file, after the kernel has said that there is not: then what it misses is the interpreter
     /// that the first line of a script names, or the dynamic loader of a program.
     pub fn is_there(&self) -> bool {
-        self.paths.iter().any(|path| {
-            let path = match (&self.directory, path.to_bytes()) {
-                (Some(directory), relative) if !relative.starts_with(b"/") => {
-                    [directory.to_bytes(), b"/", relative].concat()
-                }
-                (_, path) => path.to_vec(),
-            };
-            rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
-        })
+        self.paths.iter().any(|path| rustix::fs::access(self.seen_from_here(path), Access::EXEC_OK).is_ok())
+    }
+
+    /// A path of the command as kapo must name it, which is in another directory by now.
+    fn seen_from_here(&self, path: &CStr) -> Vec<u8> {
+        match (&self.directory, path.to_bytes()) {
+            (Some(directory), relative) if !relative.starts_with(b"/") => {
+                [directory.to_bytes(), b"/", relative].concat()
+            }
+            (_, path) => path.to_vec(),
+        }
     }
 
     /// Starts it; its pid once it has been executed, else which step failed and with what errno. What a search through
     /// PATH has met is one errno in the end, as with execvp(3).
     pub fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::Failure> {
+        let started = self.execute(job, start, &self.paths, &self.arguments);
+        match &started {
+            Err(failure) if failure.is_exec_format_error() => {
+                let Some(script) = self.script() else { return started };
+                let mut words = vec![SHELL.to_owned(), script];
+                words.extend(self.arguments.iter().skip(1).cloned());
+                // Without a shell what the kernel said of the script is what is wrong.
+                self.execute(job, start, &[SHELL.to_owned()], &words).or(started)
+            }
+            _ => started,
+        }
+    }
+
+    /// The file that the kernel has refused to execute, if it may be a script without a `#!` line: execvp(3) has it run by
+    /// the shell. A program for another machine is no script, and the shell's complaint about it would only mislead.
+    fn script(&self) -> Option<CString> {
+        let refused = self.paths.iter().find(|path| {
+            let path = self.seen_from_here(path);
+            let is_file = || rustix::fs::stat(&path).map(|stat| FileType::from_raw_mode(stat.st_mode));
+            rustix::fs::access(&path, Access::EXEC_OK).is_ok() && is_file() == Ok(FileType::RegularFile)
+        })?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = rustix::fs::open(self.seen_from_here(refused), flags, Mode::empty()).ok()?;
+        let mut head = [0; ELF.len()];
+        let is_program = rustix::io::read(&file, &mut head) == Ok(ELF.len()) && head == ELF;
+        (!is_program).then(|| refused.clone())
+    }
+
+    fn execute(
+        &self,
+        job: &Job,
+        start: &Start<'_>,
+        paths: &[CString],
+        arguments: &[CString],
+    ) -> Result<i32, spawn::Failure> {
         spawn::spawn(&spawn::Program {
-            paths: &self.paths,
+            paths,
             searched: self.searched,
-            arguments: &self.arguments,
+            arguments,
             unset: &UNSET,
             set: start.set,
             stdout: start.stdout,

@@ -80,6 +80,13 @@ pub struct Failure {
     pub error: io::Error,
 }
 
+impl Failure {
+    /// The kernel knows no way to execute the file: it is no program, and has no `#!` line (ENOEXEC of execve(2)).
+    pub fn is_exec_format_error(&self) -> bool {
+        self.step == Step::Execute && self.error.raw_os_error() == Some(libc::ENOEXEC)
+    }
+}
+
 /// Where the child runs until it executes; its calls need a few hundred bytes.
 const STACK: usize = 12 * 1024;
 

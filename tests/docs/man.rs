@@ -37,7 +37,7 @@ const EXIT_CODES: &[(u8, &str, &str)] = &[
         EXIT_CANNOT_EXECUTE,
         "",
         "The command was found but could not be executed; or its interpreter or dynamic loader is missing. A script \
-         needs its #! line.",
+         without a #! line is executed by /bin/sh.",
     ),
     (EXIT_NOT_FOUND, "", "The command was not found."),
     (128, "+n", "Signal n ended the command: 137 is KILL, 143 is TERM."),

@@ -76,7 +76,6 @@ fn a_command_that_cannot_be_executed_gives_126() {
         (path(""), "Permission denied"),
         (write("without-x", b"#!/bin/sh\n", 0o644), "Permission denied"),
         (write("no-program", b"\x7fELF, but not really", 0o755), "Exec format error"),
-        (write("empty", b"", 0o755), "Exec format error"),
         // What is wrong with a path that was named is said, and it is not called missing.
         (format!("{}/below", write("file", b"", 0o644)), "Not a directory"),
         (link_to_itself(&path("loop")), "Symbolic link loop"),
@@ -88,6 +87,30 @@ fn a_command_that_cannot_be_executed_gives_126() {
         assert_eq!(code, Some(126), "{command}: {stderr}");
         assert_eq!(stderr, format!("kapo: cannot execute {command}: {reason}\n"));
     }
+}
+
+/// As execvp(3), sh, tini and dumb-init do.
+#[test]
+fn a_script_without_its_first_line_is_run_by_the_shell() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("script");
+    fs::write(&path, "echo \"$0 $# $1\"; exit 7\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let name = path.to_str().unwrap();
+    let (code, stdout, _) = run_to_the_end(kapo_on_a_free_port(["-q", "run", name, "a b", "c"]));
+    assert_eq!((code, stdout), (Some(7), format!("{name} 2 a b\n")));
+    // Found through PATH, after a folder that has no such file.
+    let mut command = kapo_on_a_free_port(["-q", "run", "script"]);
+    command.env("PATH", format!("/nowhere:{}:/bin", folder.path().display()));
+    assert_eq!(run_to_the_end(command).1, format!("{name} 0 \n"));
+    // At its second start kapo is in another directory than the command.
+    let words = ["-q", "supervise", "--max-restarts", "1", "--wait", "0", "./script"];
+    let mut command = kapo_on_a_free_port(words);
+    command.current_dir(folder.path());
+    let (code, stdout, _) = run_to_the_end(command);
+    assert_eq!((code, stdout.as_str()), (Some(7), "./script 0 \n./script 0 \n"));
+    fs::write(&path, "").unwrap();
+    assert_eq!(run_to_the_end(kapo_on_a_free_port(["-q", "run", name])).0, Some(0));
 }
 
 fn link_to_itself(path: &str) -> String {

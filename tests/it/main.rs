@@ -18,6 +18,7 @@ mod output_ends;
 mod output_lines;
 mod pid1;
 mod run;
+mod seccomp;
 mod signals;
 mod starts;
 mod supervise;

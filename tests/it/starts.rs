@@ -10,7 +10,8 @@ use std::process::Command;
 use rustix::process::{Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, kapo_after, kapo_on_a_free_port, run_to_the_end, wait_for};
+use crate::harness::{Kapo, before_exec, kapo_after, kapo_on_a_free_port, run_to_the_end, wait_for};
+use crate::seccomp::refuse;
 
 /// A user without rights, whom root becomes for the test.
 const NOBODY: u32 = 65_534;
@@ -162,4 +163,15 @@ fn stop_signals_during_the_start_never_leave_kapo_asleep() {
         });
         assert_eq!(ended.and_then(|status| status.code()), Some(0), "round {round}");
     }
+}
+
+#[test]
+fn a_kernel_without_subreapers_is_one_warning() {
+    let mut command = kapo_on_a_free_port(["run", "sh", "-c", "exit 4"]);
+    before_exec(&mut command, || refuse(libc::SYS_prctl, Some(libc::PR_SET_CHILD_SUBREAPER), libc::EINVAL));
+    let (code, _, stderr) = run_to_the_end(command);
+    assert_eq!(code, Some(4), "{stderr}");
+    let warning = "orphans of the command are not reaped: the kernel has no subreapers";
+    assert_eq!(stderr.matches(warning).count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("level=warn").count(), 2, "the end is the other one: {stderr}");
 }
