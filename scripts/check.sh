@@ -17,7 +17,7 @@ MIRI_ONLY=(logic::activation logic::calendar logic::deadlines logic::http::query
     logic::quote logic::random logic::record sys::arena)
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip our_own_line)
 # Against programs of other people; each is a file under tests/real.
-REAL=(activation clients container haproxy oom prometheus systemd)
+REAL=(activation clients container haproxy oom prometheus streams systemd)
 
 # Where Debian keeps haproxy and nginx; not everybody has it in the path.
 export PATH=$PATH:/usr/sbin

@@ -47,7 +47,7 @@ fn talk<'a>(start: Instant, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
         conn.expire(now, &mut Echo, &mut out);
     }
     conn.half_close(now);
-    conn.eof();
+    conn.eof(&mut out);
     assert!(conn.is_done());
     out.bytes
 }

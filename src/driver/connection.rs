@@ -95,7 +95,7 @@ impl Connection {
 
     /// The stream is complete: the connection ends once it was taken.
     pub fn end_of_stream(&mut self, now: Now, buffers: &mut Buffers) -> Fate {
-        self.conn.end_of_stream();
+        self.conn.end_of_stream(&mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
@@ -176,7 +176,7 @@ impl Connection {
             let read =
                 retry_on_intr(|| recv(&self.socket, spare_capacity(&mut buffers.input), RecvFlags::DONTWAIT));
             match read {
-                Ok((_, 0)) => self.eof()?,
+                Ok((_, 0)) => self.eof(&mut buffers.out)?,
                 Ok(_) => self.conn.receive(now, &buffers.input, site, &mut buffers.out),
                 Err(Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
@@ -185,8 +185,8 @@ impl Connection {
         Ok(())
     }
 
-    fn eof(&mut self) -> io::Result<()> {
-        self.conn.eof();
+    fn eof(&mut self, out: &mut Out) -> io::Result<()> {
+        self.conn.eof(out);
         if self.conn.is_held() && sockopt::socket_domain(&self.socket)? != AddressFamily::UNIX {
             // A peer that only half-closed and one that went away look the same until the kernel has asked.
             sockopt::set_tcp_keepidle(&self.socket, HALF_OPEN_PROBE)?;
@@ -584,7 +584,7 @@ mod tests {
         served.connection.push(served.now, b"second\n", &mut served.buffers);
         let mut seen = [0; 4096];
         let length = peer.read(&mut seen).unwrap();
-        assert!(seen[..length].ends_with(b"first\nsecond\n"));
+        assert!(seen[..length].ends_with(b"6\r\nfirst\n\r\n7\r\nsecond\n\r\n"));
         let chunk = [b'x'; 8192];
         let mut pushed = 0;
         while served.connection.push(served.now, &chunk, &mut served.buffers) == Fate::Wait {

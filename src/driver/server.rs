@@ -262,7 +262,6 @@ impl Server {
         let Some(entry) = entry_at(&mut self.slots, slot) else { return };
         let before = self.counts.total();
         let tail = subject.tail();
-        let contents = |stream| tail.map(|tail| tail.contents(stream)).unwrap_or_default();
         let sampled = &mut self.sampled;
         let mut sample = || match sampled {
             Some((at, snapshot)) if *at == now.mono => Snapshot { connections, ..snapshot.clone() },
@@ -272,7 +271,7 @@ impl Server {
             page: &self.page,
             counts: &mut self.counts,
             argv0: &self.argv0,
-            tail: tail.is_some().then_some(&contents),
+            tail,
             sample: &mut sample,
         };
         let fate = what(&mut entry.connection, now, &mut self.buffers, &mut view);

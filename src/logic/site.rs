@@ -11,6 +11,7 @@ use super::http::routes::Route;
 use super::http::{Method, Next, Request, Site};
 use super::metrics::{self, Counts, Format, Snapshot};
 use super::status::{self, State, Status};
+use super::tail::Tail;
 use super::{Now, Stream, calendar, vars};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -155,7 +156,7 @@ pub struct View<'a> {
     /// kapo's own name, `argv[0]`.
     pub argv0: &'a str,
     /// The last captured output, of one stream or of both; `None` without `--tail`.
-    pub tail: Option<&'a dyn Fn(Option<Stream>) -> Vec<u8>>,
+    pub tail: Option<&'a Tail>,
     /// Takes a snapshot; called for /metrics and /debug/vars only.
     pub sample: &'a mut dyn FnMut() -> Snapshot,
 }
@@ -163,8 +164,22 @@ pub struct View<'a> {
 /// What [`View::decide`] decided.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer<'a> {
-    Whole { code: u16, content_type: &'static str, extra: Vec<(&'static str, String)>, body: Cow<'a, [u8]> },
-    Stream { next: Next, content_type: &'static str, first: Vec<u8> },
+    Whole {
+        code: u16,
+        content_type: &'static str,
+        extra: Vec<(&'static str, String)>,
+        body: Cow<'a, [u8]>,
+    },
+    /// The answer to HEAD whose body is not made; its length, if that is known without it.
+    Head {
+        content_type: &'static str,
+        length: Option<usize>,
+    },
+    Stream {
+        next: Next,
+        content_type: &'static str,
+        first: Vec<u8>,
+    },
     Wait(Option<Instant>),
 }
 
@@ -206,8 +221,12 @@ fn tell(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
             reply.send(code, content_type, &extra, &body);
             (Some(code), Next::Answered)
         }
+        Answer::Head { content_type, length } => {
+            reply.send_head(200, content_type, length);
+            (Some(200), Next::Answered)
+        }
         Answer::Stream { next, content_type, first } => {
-            // With HEAD the reply leaves the content out, and the connection ends after the head.
+            // The answer to HEAD ends after the head.
             reply.stream(content_type, &[], &first);
             (Some(200), next)
         }
@@ -231,6 +250,7 @@ impl View<'_> {
             };
         }
         let page = self.page;
+        let head = request.method == Method::Head;
         match route {
             Route::Document | Route::Other => whole(200, JSON, &page.document),
             Route::Livez => probe("livez", &[Check::new("answering", None)], None, request.query),
@@ -238,9 +258,13 @@ impl View<'_> {
             Route::Healthz => probe("healthz", &page.health, retry_after(page, now), request.query),
             Route::Metrics => {
                 let format = Format::accepted(request.accept);
+                if head {
+                    return Answer::Head { content_type: format.content_type(), length: None };
+                }
                 let snapshot = (self.sample)();
                 whole(200, format.content_type(), metrics::render(format, &snapshot, self.counts))
             }
+            Route::Vars if head => Answer::Head { content_type: JSON, length: None },
             Route::Vars => {
                 let snapshot = (self.sample)();
                 whole(200, JSON, vars::render(self.argv0, now, &snapshot, self.counts))
@@ -250,12 +274,15 @@ impl View<'_> {
                 Some(Some(timeout)) => wait(page, now, Some(timeout)),
                 Some(None) => refuse("timeout is a number of seconds, such as 30, 0.5 or 500ms\n"),
             },
-            Route::Logs => self.logs(request.query),
+            Route::Logs => self.logs(head, request.query),
+            Route::Events if head => {
+                Answer::Stream { next: Next::Events, content_type: EVENT_STREAM, first: Vec::new() }
+            }
             Route::Events => events(page, request.last_event_id),
         }
     }
 
-    fn logs(&self, query: Option<&str>) -> Answer<'static> {
+    fn logs(&self, head: bool, query: Option<&str>) -> Answer<'static> {
         let value = |name| parameter(query, name).map(|text| decoded(text).collect::<Vec<u8>>());
         let stream = match value("stream").as_deref() {
             None | Some(b"") => None,
@@ -268,10 +295,18 @@ impl View<'_> {
             None | Some(b"0" | b"false") => false,
             Some(_) => return refuse("follow is 1 or 0\n"),
         };
-        let contents = self.tail.map(|tail| tail(stream)).unwrap_or_default();
-        match follow {
-            true => Answer::Stream { next: Next::Logs(stream), content_type: TEXT, first: contents },
-            false => whole(200, TEXT, contents),
+        let contents = || self.tail.map(|tail| tail.contents(stream)).unwrap_or_default();
+        match (follow, head) {
+            (true, true) => {
+                Answer::Stream { next: Next::Logs(stream), content_type: TEXT, first: Vec::new() }
+            }
+            (true, false) => {
+                Answer::Stream { next: Next::Logs(stream), content_type: TEXT, first: contents() }
+            }
+            (false, true) => {
+                Answer::Head { content_type: TEXT, length: self.tail.map(|tail| tail.length(stream)) }
+            }
+            (false, false) => whole(200, TEXT, contents()),
         }
     }
 }

@@ -92,6 +92,12 @@ impl Tail {
         self.since(0, stream).0
     }
 
+    /// How many bytes [`Tail::contents`] would give.
+    pub fn length(&self, stream: Option<Stream>) -> usize {
+        let wanted = |run: &&Run| stream.is_none_or(|wanted| wanted == run.stream);
+        self.runs.iter().filter(wanted).map(|run| run.length).sum()
+    }
+
     /// What came after `position` and is still kept, and the position behind it. Begin with 0 for all that is kept, or
     /// with [`Tail::end`] for what comes from now on.
     pub fn since(&self, position: Position, stream: Option<Stream>) -> (Vec<u8>, Position) {

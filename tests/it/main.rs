@@ -4,6 +4,7 @@
 
 mod activation;
 mod bad_input;
+mod chunked;
 mod connections;
 mod environment;
 mod exit_codes;
@@ -21,6 +22,7 @@ mod run;
 mod seccomp;
 mod signals;
 mod starts;
+mod streams;
 mod supervise;
 mod tail;
 mod terminal;

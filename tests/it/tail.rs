@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::chunked::Chunked;
 use crate::harness::{Answer, Kapo, kapo_on_a_free_port, wait_for};
 use crate::outlets::{captured, pipe, read_all, wait_until_stalled};
+use crate::streams::read_head;
 
 /// A command that says what is written to it, on stdout, or where a line begins with `!` on stderr.
 struct Speaker {
@@ -47,21 +49,15 @@ fn logs(kapo: &Kapo, query: &str) -> String {
 }
 
 /// Follows the output; the head of the answer is read.
-fn follow(kapo: &Kapo, query: &str) -> TcpStream {
+fn follow(kapo: &Kapo, query: &str) -> Chunked<TcpStream> {
     let mut stream = kapo.connect();
     write!(stream, "GET /logs?follow=1{query} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    let head = Answer::parse(&head);
+    let head = read_head(&mut stream);
     assert_eq!((head.status, head.field("content-length")), (200, None), "{head:?}");
-    stream
+    Chunked::body_of(stream)
 }
 
-fn read_until(stream: &mut TcpStream, end: &str) -> String {
+fn read_until(stream: &mut impl Read, end: &str) -> String {
     let mut bytes = Vec::new();
     while !bytes.ends_with(end.as_bytes()) {
         let mut byte = [0];

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::chunked::Chunked;
 use crate::harness::{Answer, Kapo, binary, clean, kapo, kapo_on_a_free_port, now, run_to_the_end, wait_for};
+use crate::streams::read_head;
 use crate::tools::{Events, Gate, Line, sees_no_wake_up, unique};
 
 /// A job that ends with this code once the gate opens, and is then shown for long.
@@ -178,18 +180,8 @@ fn who_comes_again_to_events_is_not_told_what_it_knows() {
         let mut stream = kapo.connect();
         let request = format!("GET /events HTTP/1.1\r\nHost: test\r\nLast-Event-ID: {id}\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
-        let mut text = String::new();
-        let mut byte = [0];
-        while text.matches("\n\n").count() < 1 {
-            assert_eq!(stream.read(&mut byte).unwrap(), 1, "{text}");
-            if byte != *b"\r" {
-                text.push(char::from(byte[0]));
-            }
-            if text.ends_with("\n\n") && text.starts_with("HTTP/") {
-                text.clear();
-            }
-        }
-        text
+        assert_eq!(read_head(&mut stream).status, 200);
+        Chunked::body_of(stream).chunk().unwrap().unwrap()
     };
     let first = follow("");
     let id = first.strip_prefix("id: ").unwrap().lines().next().unwrap().to_owned();

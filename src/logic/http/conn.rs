@@ -16,6 +16,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::framing::Framing;
 use super::head::{Found, HEAD_LIMIT, Search};
 use super::request::{self, ALLOW, Memory, Parsed, Refusal};
 use super::response::{Out, Persist, Reply};
@@ -60,7 +61,7 @@ enum Phase {
     /// `input` begins with requests that wait until there is room for their answers.
     Crowded,
     /// The rest of the connection is one answer.
-    Streaming(Feed),
+    Streaming { feed: Feed, framing: Framing },
     /// The last answer is written; what else comes in is discarded.
     Closing { linger: bool },
     /// Our side is closed, the other is read until it is closed too, or until then at the latest.
@@ -76,6 +77,8 @@ struct Asked {
     persist: Persist,
     /// A body follows it.
     body: bool,
+    /// For a stream.
+    framing: Framing,
 }
 
 /// What the driver is to wait for.
@@ -143,7 +146,7 @@ impl Conn {
     /// [`Conn::half_close`], [`Conn::is_done`] and [`Conn::wants`].
     pub fn receive(&mut self, now: Now, bytes: &[u8], site: &mut dyn Site, out: &mut Out) {
         match self.phase {
-            Phase::Streaming(_) | Phase::Closing { .. } | Phase::Done { .. } => {}
+            Phase::Streaming { .. } | Phase::Closing { .. } | Phase::Done { .. } => {}
             Phase::Lingering { left, most } => match left.checked_sub(bytes.len()) {
                 Some(left) => {
                     self.phase = Phase::Lingering { left, most };
@@ -169,13 +172,12 @@ impl Conn {
     }
 
     /// The peer will send no more: what it asked is still answered, half a request never.
-    pub fn eof(&mut self) {
+    pub fn eof(&mut self, out: &mut Out) {
         self.eof = true;
         match self.phase {
             Phase::Held { .. } | Phase::Crowded | Phase::Done { .. } => {}
-            Phase::Idle | Phase::Head | Phase::Streaming(_) | Phase::Closing { .. } => {
-                self.close(false);
-            }
+            Phase::Streaming { .. } => self.end_of_stream(out),
+            Phase::Idle | Phase::Head | Phase::Closing { .. } => self.close(false),
             Phase::Lingering { .. } => self.finish(false),
         }
     }
@@ -214,7 +216,7 @@ impl Conn {
     /// What is streamed to it, if anything is.
     pub fn feed(&self) -> Option<Feed> {
         match self.phase {
-            Phase::Streaming(feed) => Some(feed),
+            Phase::Streaming { feed, .. } => Some(feed),
             _ => None,
         }
     }
@@ -226,12 +228,9 @@ impl Conn {
 
     /// The next part of a stream. A reader that is too far behind is given up.
     pub fn push(&mut self, bytes: &[u8], out: &mut Out) {
-        if !matches!(self.phase, Phase::Streaming(_)) {
-            return;
-        }
+        let Phase::Streaming { framing, .. } = self.phase else { return };
         if self.unsent.is_empty() {
-            out.bytes.extend_from_slice(bytes);
-            return;
+            return framing.append(bytes, &mut out.bytes);
         }
         self.backlog = self.backlog.saturating_add(bytes.len());
         if self.backlog > BACKLOG_LIMIT {
@@ -239,12 +238,13 @@ impl Conn {
         }
         self.unsent.drain(..self.sent.min(self.unsent.len()));
         self.sent = 0;
-        self.unsent.extend_from_slice(bytes);
+        framing.append(bytes, &mut self.unsent);
     }
 
     /// The stream is complete: the connection ends once it was taken.
-    pub fn end_of_stream(&mut self) {
-        if matches!(self.phase, Phase::Streaming(_)) {
+    pub fn end_of_stream(&mut self, out: &mut Out) {
+        if let Phase::Streaming { framing, .. } = self.phase {
+            framing.finish(&mut out.bytes);
             self.close(!self.eof);
         }
     }
@@ -278,7 +278,7 @@ impl Conn {
             if matches!(self.phase, Phase::Idle | Phase::Head | Phase::Crowded) {
                 self.since = now.mono;
             }
-        } else if n > 0 && matches!(self.phase, Phase::Streaming(_)) {
+        } else if n > 0 && matches!(self.phase, Phase::Streaming { .. }) {
             // A stream has no end that could be taken within a time: there progress counts.
             self.unsent_since = now.mono;
         }
@@ -291,7 +291,7 @@ impl Conn {
             Phase::Idle | Phase::Head => self.unsent.is_empty() && !self.eof,
             Phase::Held { .. } => self.input.len() < HEAD_LIMIT && !self.eof,
             Phase::Crowded => false,
-            Phase::Streaming(_) => true,
+            Phase::Streaming { .. } => true,
             Phase::Closing { linger } => linger,
             Phase::Lingering { .. } => true,
             Phase::Done { .. } => false,
@@ -327,7 +327,7 @@ impl Conn {
     pub fn rank(&self) -> Rank {
         let class = match self.phase {
             Phase::Held { .. } if self.eof => Class::Doubtful,
-            Phase::Held { .. } | Phase::Streaming(_) => Class::Waiting,
+            Phase::Held { .. } | Phase::Streaming { .. } => Class::Waiting,
             Phase::Idle if self.unsent.is_empty() => Class::Idle,
             _ => Class::Unfinished,
         };
@@ -490,9 +490,11 @@ impl Conn {
 
     /// Asks the site for an answer to one request, `last` if nothing has come behind it.
     fn ask(&mut self, now: Now, parsed: &Parsed<'_>, last: bool, site: &mut dyn Site, out: &mut Out) {
-        let asked = Asked { method: parsed.request.method, persist: parsed.persist, body: parsed.body };
+        let Parsed { request, persist, body, framing } = *parsed;
+        let asked = Asked { method: request.method, persist, body, framing };
         let before = out.bytes.len();
-        let next = site.answer(now, &parsed.request, Reply::new(out, now, asked.method, asked.persist));
+        let reply = Reply::new(out, now, asked.method, persist).framed(framing);
+        let next = site.answer(now, &request, reply);
         let sent = out.bytes.len() > before;
         self.conclude(now, asked, next, sent, last, site, out);
     }
@@ -524,9 +526,9 @@ impl Conn {
                     self.close(linger);
                 }
             }
-            Next::Events | Next::Logs(_) if asked.method == Method::Head || self.eof => self.close(linger),
-            Next::Events => self.stream(now, Feed::Events),
-            Next::Logs(which) => self.stream(now, Feed::Logs(which)),
+            Next::Events | Next::Logs(_) if asked.method == Method::Head => self.close(linger),
+            Next::Events => self.stream(now, Feed::Events, asked.framing, out),
+            Next::Logs(which) => self.stream(now, Feed::Logs(which), asked.framing, out),
         }
     }
 
@@ -536,9 +538,12 @@ impl Conn {
         self.since = now.mono;
     }
 
-    fn stream(&mut self, now: Now, feed: Feed) {
-        self.phase = Phase::Streaming(feed);
+    fn stream(&mut self, now: Now, feed: Feed, framing: Framing, out: &mut Out) {
+        self.phase = Phase::Streaming { feed, framing };
         self.since = now.mono;
+        if self.eof {
+            self.end_of_stream(out);
+        }
     }
 
     /// Says why and closes; nothing that follows is read as a request.

@@ -1,6 +1,6 @@
 //! HTTP/1.0 and 1.1 by hand on httparse (RFC 9110, RFC 9112): bytes in, bytes out, no socket. `conn` is the life of
 //! one connection, `head` finds the end of a head, `request` reads a head or says with which status it is refused,
-//! `response` writes answers, `routes` knows the paths. What a request is answered with comes from a [`Site`].
+//! `response` writes answers, `framing` delimits streams, `routes` knows the paths. What a request is answered with comes from a [`Site`].
 
 use std::time::Instant;
 
@@ -62,6 +62,7 @@ pub enum Next {
 }
 
 pub mod conn;
+pub mod framing;
 pub mod head;
 pub mod query;
 pub mod request;

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use super::framing::Framing;
 use super::head::{FIELD_LIMIT, is_token};
 use super::response::Persist;
 use super::{Method, Request};
@@ -27,6 +28,8 @@ pub struct Parsed<'a> {
     pub persist: Persist,
     /// A body follows, which nobody reads.
     pub body: bool,
+    /// How a stream is to be framed for this peer.
+    pub framing: Framing,
 }
 
 /// The methods of [`Method`], as the Allow field lists them; all others are refused.
@@ -122,7 +125,8 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
         _ => Persist::Open,
     };
     let request = Request { method, path, query, accept: fields.accept, last_event_id: fields.last_event_id };
-    Ok(Parsed { request, persist, body: fields.body })
+    let framing = if minor == 0 { Framing::UntilClose } else { Framing::Chunked };
+    Ok(Parsed { request, persist, body: fields.body, framing })
 }
 
 /// A head that is longer is read anew each time: it is none of a health check.
@@ -167,6 +171,7 @@ struct Known {
     last_event_id: Place,
     persist: Persist,
     body: bool,
+    framing: Framing,
 }
 
 /// Where in a head.
@@ -184,7 +189,7 @@ impl Known {
             let to = from.checked_add(part.len()).filter(|to| *to <= head.len())?;
             Some((u16::try_from(from).ok()?, u16::try_from(to).ok()?))
         };
-        let Parsed { request, persist, body } = *parsed;
+        let Parsed { request, persist, body, framing } = *parsed;
         Some(Known {
             head: str::from_utf8(head).ok().filter(|head| head.len() <= KNOWN_LIMIT)?.to_owned(),
             method: request.method,
@@ -197,6 +202,7 @@ impl Known {
             last_event_id: place(request.last_event_id)?,
             persist,
             body,
+            framing,
         })
     }
 
@@ -214,7 +220,8 @@ impl Known {
             accept: self.part(self.accept)?,
             last_event_id: self.part(self.last_event_id)?,
         };
-        Some((Parsed { request, persist: self.persist, body: self.body }, self.head.len()))
+        let Known { persist, body, framing, .. } = *self;
+        Some((Parsed { request, persist, body, framing }, self.head.len()))
     }
 
     fn part(&self, (from, to): Place) -> Option<&str> {

@@ -3,6 +3,7 @@
 
 use std::time::UNIX_EPOCH;
 
+use super::framing::Framing;
 use super::request::Memory;
 use super::{Method, Now};
 use crate::logic::calendar::imf_fixdate;
@@ -31,8 +32,20 @@ struct Last {
     second: u64,
     status: u16,
     content_type: &'static str,
-    length: Option<usize>,
+    length: Length,
     persist: Option<Persist>,
+}
+
+/// What the head of an answer says about the length of its body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Length {
+    /// Nothing: there is no body.
+    #[default]
+    Unsaid,
+    /// Content-Length.
+    Known(usize),
+    /// The body is a stream.
+    Framed(Framing),
 }
 
 impl Out {
@@ -100,36 +113,51 @@ pub struct Reply<'a> {
     now: Now,
     head_only: bool,
     persist: Persist,
+    framing: Framing,
 }
 
 impl<'a> Reply<'a> {
     /// An answer to a request of this method, appended to `out`.
     pub fn new(out: &'a mut Out, now: Now, method: Method, persist: Persist) -> Reply<'a> {
-        Reply { out, now, head_only: method == Method::Head, persist }
+        Reply { out, now, head_only: method == Method::Head, persist, framing: Framing::UntilClose }
+    }
+
+    /// Streams are framed like this.
+    pub fn framed(mut self, framing: Framing) -> Reply<'a> {
+        self.framing = framing;
+        self
     }
 
     /// A whole answer: status line, Date, Server, Content-Type, Content-Length, Cache-Control, Connection where it is
     /// due, the `extra` fields, and `body`, which is left out for HEAD. An empty `content_type` leaves that field out;
     /// with status 204 there is neither Content-Type nor Content-Length nor body.
     pub fn send(self, status: u16, content_type: &'static str, extra: &[(&str, &str)], body: &[u8]) {
-        let length = if status == 204 { None } else { Some(body.len()) };
-        let body = if self.head_only || length.is_none() { &[] } else { body };
+        let length = if status == 204 { Length::Unsaid } else { Length::Known(body.len()) };
+        let body = if self.head_only || length == Length::Unsaid { &[] } else { body };
         self.write(status, content_type, length, extra, body);
     }
 
-    /// The head (200) and first bytes of an answer without Content-Length, which ends with the connection. For HEAD
-    /// the head is all.
+    /// The whole answer to HEAD, made without the body that GET would get. `length`: of that body; `None` if only making
+    /// it would tell (RFC 9110, section 9.3.2).
+    pub fn send_head(self, status: u16, content_type: &'static str, length: Option<usize>) {
+        let length = length.map_or(Length::Unsaid, Length::Known);
+        self.write(status, content_type, length, &[], &[]);
+    }
+
+    /// The head (200) and the first part of a stream, which ends with the connection at the latest. For HEAD the head is
+    /// all.
     pub fn stream(mut self, content_type: &'static str, extra: &[(&str, &str)], first: &[u8]) {
         self.persist = Persist::Close;
         let first = if self.head_only { &[] } else { first };
-        self.write(200, content_type, None, extra, first);
+        let length = Length::Framed(self.framing);
+        self.write(200, content_type, length, extra, first);
     }
 
     fn write(
         self,
         status: u16,
         content_type: &'static str,
-        length: Option<usize>,
+        length: Length,
         extra: &[(&str, &str)],
         body: &[u8],
     ) {
@@ -143,12 +171,11 @@ impl<'a> Reply<'a> {
         if alike {
             out.bytes.reserve(last.head.len() + body.len());
             out.bytes.extend_from_slice(&last.head);
-            out.bytes.extend_from_slice(body);
-            return;
+            return length.append(body, &mut out.bytes);
         }
         let begin = out.bytes.len();
         // One growth at most: what the fixed fields need is well below this.
-        out.bytes.reserve(320 + body.len());
+        out.bytes.reserve(384 + body.len());
         out.push(status_line(status));
         out.push("\r\nServer: kapo\r\nDate: ");
         out.push_date(self.now);
@@ -156,11 +183,22 @@ impl<'a> Reply<'a> {
             out.push("\r\nContent-Type: ");
             out.push(content_type);
         }
-        if let Some(length) = length {
-            out.push("\r\nContent-Length: ");
-            out.push_number(length);
+        match length {
+            Length::Unsaid => {}
+            Length::Known(length) => {
+                out.push("\r\nContent-Length: ");
+                out.push_number(length);
+            }
+            Length::Framed(framing) => {
+                if framing == Framing::Chunked {
+                    out.push("\r\nTransfer-Encoding: chunked");
+                }
+                // nginx, and proxies that follow it, would hold a stream back until their buffer is full.
+                out.push("\r\nX-Accel-Buffering: no");
+            }
         }
-        out.push("\r\nCache-Control: no-store");
+        // Captured output must never pass for a page or a script.
+        out.push("\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff");
         for (name, value) in extra {
             out.push("\r\n");
             out.push(name);
@@ -185,7 +223,17 @@ impl<'a> Reply<'a> {
                 persist,
             };
         }
-        out.bytes.extend_from_slice(body);
+        length.append(body, &mut out.bytes);
+    }
+}
+
+impl Length {
+    /// Appends the body, or its first part.
+    fn append(self, body: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Length::Unsaid | Length::Known(_) => out.extend_from_slice(body),
+            Length::Framed(framing) => framing.append(body, out),
+        }
     }
 }
 

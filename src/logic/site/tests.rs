@@ -61,13 +61,17 @@ fn told(answer: &Answer<'_>) -> String {
             format!("{code} {extra}{}", String::from_utf8_lossy(body))
         }
         Answer::Stream { next, first, .. } => format!("{next:?} {}", String::from_utf8_lossy(first)),
+        Answer::Head { length, .. } => format!("head {length:?}"),
         Answer::Wait(until) => format!("wait {}", until.is_some()),
     }
 }
 
-/// What is told to a request; the tail holds the name of the stream that is asked for, or `both`.
+/// What is told to a request; of each stream the tail holds its name.
 fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
-    let tail = |stream: Option<Stream>| stream.map_or("both", Stream::name).as_bytes().to_vec();
+    let mut tail = Tail::new(100);
+    for stream in Stream::BOTH {
+        tail.push(stream, stream.name().as_bytes());
+    }
     let mut view = View {
         page,
         counts: &mut Counts::default(),
@@ -226,16 +230,32 @@ fn events_begin_with_the_document_unless_it_is_known() {
 fn logs_come_whole_or_as_a_stream() {
     let page = page(running(), Facts::default());
     for (target, answer) in [
-        ("/logs", "200 both"),
+        ("/logs", "200 stdoutstderr"),
         ("/logs?stream=stderr", "200 stderr"),
         ("/logs?follow=1&stream=stdout", "Logs(Some(Stdout)) stdout"),
-        ("/logs?follow", "Logs(None) both"),
-        ("/logs?follow=0", "200 both"),
+        ("/logs?follow", "Logs(None) stdoutstderr"),
+        ("/logs?follow=0", "200 stdoutstderr"),
         ("/logs?stream=std%6fut&follow=%31", "Logs(Some(Stdout)) stdout"),
         ("/logs?stream=stdin", "400 stream is stdout or stderr\n"),
         ("/logs?follow=2", "400 follow is 1 or 0\n"),
     ] {
         assert_eq!(ask(&page, target), answer, "{target}");
+    }
+}
+
+#[test]
+fn the_answer_to_head_is_made_without_a_body() {
+    let page = page(running(), Facts::default());
+    for (target, answer) in [
+        ("/metrics", "head None"),
+        ("/debug/vars", "head None"),
+        ("/logs", "head Some(12)"),
+        ("/logs?stream=stdout", "head Some(6)"),
+        ("/logs?follow", "Logs(None) "),
+        ("/events", "Events "),
+    ] {
+        let request = Request { method: Method::Head, ..asked(target) };
+        assert_eq!(ask_at(now(), &page, &request), answer, "{target}");
     }
 }
 
@@ -300,6 +320,7 @@ fn the_head_of_events_alone_is_sent_to_head() {
     let (head, _) = over_a_connection(&page, b"HEAD /events HTTP/1.1\r\nHost: x\r\n\r\n");
     let (fields, event) = get.split_at(get.find("\r\n\r\n").unwrap() + 4);
     assert_eq!(head, fields);
-    assert_eq!(event.as_bytes(), page.event());
+    let chunk = String::from_utf8(page.event()).unwrap();
+    assert_eq!(event, format!("{:x}\r\n{chunk}\r\n", chunk.len()));
     assert!(fields.contains("Content-Type: text/event-stream\r\n") && !fields.contains("Content-Length"));
 }

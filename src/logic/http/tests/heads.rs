@@ -235,7 +235,7 @@ fn options_is_204_without_length_type_or_body() {
             (&*seen, open),
             (
                 "HTTP/1.1 204 No Content\r\nServer: kapo\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
-                 Cache-Control: no-store\r\nAllow: GET, HEAD, OPTIONS\r\n\r\n",
+                 Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nAllow: GET, HEAD, OPTIONS\r\n\r\n",
                 true
             )
         );

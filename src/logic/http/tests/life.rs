@@ -11,7 +11,8 @@ fn a_plain_request_gets_the_whole_answer_and_the_connection_owns_nothing() {
     assert_eq!(
         String::from_utf8_lossy(&out.bytes),
         "HTTP/1.1 200 OK\r\nServer: kapo\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\n\
-         Content-Length: 16\r\nCache-Control: no-store\r\n\r\nGet /a Some(\"b\")"
+         Content-Length: 16\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\n\r\nGet /a Some(\"b\")"
     );
     assert_eq!(conn.wants(), Wants { read: true, write: false });
     assert_eq!(conn.deadline(), None);
@@ -221,7 +222,7 @@ fn behind_a_held_request_no_more_than_a_head_is_kept() {
 fn half_closed_peers_get_their_answers_and_then_the_end() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/wait", "/2"]);
-    talk.conn.eof();
+    talk.conn.eof(&mut talk.out);
     assert_eq!(talk.conn.wants(), Wants { read: false, write: false });
     assert!(!talk.conn.is_done());
     talk.site.done = true;
@@ -230,7 +231,7 @@ fn half_closed_peers_get_their_answers_and_then_the_end() {
 
     let mut talk = Talk::new();
     talk.get(0.0, &["/big?50000", "/big?50000", "/3"]);
-    talk.conn.eof();
+    talk.conn.eof(&mut talk.out);
     assert!(!talk.conn.is_done());
     assert_eq!(statuses(&talk.resume(1.0)), ["200"]);
     assert!(talk.conn.is_done());
@@ -241,7 +242,7 @@ fn the_end_of_a_peer_that_asks_nothing_is_the_end() {
     for bytes in ["", "GET / HTTP/1.1\r\nHost", &format!("GET /{HOST}")] {
         let mut talk = Talk::new();
         talk.send(0.0, bytes);
-        talk.conn.eof();
+        talk.conn.eof(&mut talk.out);
         assert_eq!(talk.take(), "");
         assert!(talk.conn.is_done(), "{bytes:?}");
     }
@@ -252,7 +253,7 @@ fn the_end_of_a_peer_waits_for_what_is_unsent() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/"]);
     talk.conn.keep(talk.clock.at(0.0), b"rest");
-    talk.conn.eof();
+    talk.conn.eof(&mut talk.out);
     assert!(!talk.conn.is_done());
     talk.conn.sent(talk.clock.at(0.0), 4);
     assert!(talk.conn.is_done());
@@ -274,7 +275,7 @@ fn a_body_is_discarded_after_the_answer_until_the_peer_ends_it() {
         talk.send(seconds, [b'x'; 1_000]);
     }
     assert_eq!(talk.deadline(), Some(31.0));
-    talk.conn.eof();
+    talk.conn.eof(&mut talk.out);
     assert!(talk.conn.is_done());
 }
 
@@ -323,20 +324,50 @@ fn a_stream_is_fed_until_its_end() {
     let mut talk = Talk::new();
     let seen = talk.get(0.0, &["/logs", "/never"]);
     assert!(seen.contains("\r\nConnection: close\r\n") && !seen.contains("Content-Length"), "{seen}");
-    assert_eq!((bodies(&seen), talk.conn.feed()), (vec!["first\n"], Some(Feed::Logs(None))));
+    assert_eq!((bodies(&seen), talk.conn.feed()), (vec!["6\r\nfirst\n\r\n"], Some(Feed::Logs(None))));
     talk.conn.push(b"second\n", &mut talk.out);
-    assert_eq!((talk.take(), talk.deadline()), ("second\n".to_owned(), None));
+    assert_eq!((talk.take(), talk.deadline()), ("7\r\nsecond\n\r\n".to_owned(), None));
     assert_eq!(talk.get(0.0, &["/never"]), "");
-    talk.conn.end_of_stream();
+    talk.conn.end_of_stream(&mut talk.out);
+    assert_eq!(talk.take(), "0\r\n\r\n");
     assert_eq!((talk.conn.feed(), talk.conn.half_close(talk.clock.at(0.0))), (None, true));
+}
+
+#[test]
+fn a_stream_for_1_0_is_its_bytes_until_the_end() {
+    let mut talk = Talk::new();
+    let seen = talk.send(0.0, "GET /logs HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert!(seen.contains("\r\nConnection: close\r\n") && !seen.contains("Transfer-Encoding"), "{seen}");
+    assert_eq!(bodies(&seen), ["first\n"]);
+    talk.conn.push(b"second\n", &mut talk.out);
+    talk.conn.end_of_stream(&mut talk.out);
+    assert_eq!(talk.take(), "second\n");
+    assert!(talk.conn.half_close(talk.clock.at(0.0)));
 }
 
 #[test]
 fn a_stream_ends_when_its_reader_does() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/events"]);
-    talk.conn.eof();
+    talk.conn.eof(&mut talk.out);
+    assert_eq!(talk.take(), "0\r\n\r\n");
     assert!(talk.conn.is_done());
+    // Also when it had ended before the stream began.
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/wait", "/events"]);
+    talk.conn.eof(&mut talk.out);
+    talk.site.done = true;
+    assert!(talk.resume(1.0).ends_with("6\r\nfirst\n\r\n0\r\n\r\n"));
+    assert!(talk.conn.is_done());
+}
+
+#[test]
+fn a_stream_that_is_given_up_has_no_last_chunk() {
+    let mut talk = Talk::new();
+    talk.get(0.0, &["/events"]);
+    talk.conn.give_up();
+    assert!(talk.conn.is_done() && talk.conn.is_given_up());
+    assert_eq!((talk.take(), talk.conn.pending()), (String::new(), b"".as_slice()));
 }
 
 #[test]
@@ -349,7 +380,8 @@ fn a_reader_that_falls_behind_is_dropped_and_not_buffered_for() {
         talk.conn.push(&chunk, &mut talk.out);
         assert!(!talk.conn.is_done());
     }
-    assert_eq!((talk.take(), talk.conn.pending().len()), (String::new(), 6 + 512 * 1024));
+    // Each chunk has 7 bytes around it.
+    assert_eq!((talk.take(), talk.conn.pending().len()), (String::new(), 6 + 512 * (1024 + 7)));
     talk.conn.push(&chunk, &mut talk.out);
     assert!(talk.conn.is_done() && talk.conn.is_given_up());
     assert_eq!(talk.conn.pending(), b"");
@@ -377,8 +409,8 @@ fn a_reader_of_a_stream_must_go_on_reading() {
     talk.conn.sent(talk.clock.at(6.0), 1);
     assert_eq!(talk.deadline(), Some(16.0));
     talk.conn.push(b"more", &mut talk.out);
-    assert_eq!(talk.conn.pending(), b"nsentmore");
-    talk.conn.sent(talk.clock.at(7.0), 9);
+    assert_eq!(talk.conn.pending(), b"nsent4\r\nmore\r\n");
+    talk.conn.sent(talk.clock.at(7.0), 14);
     assert_eq!(talk.deadline(), None);
 }
 
@@ -403,7 +435,7 @@ fn room_is_made_by_unfinished_requests_first_and_by_waiting_ones_last() {
         }
         talk.conn.half_close(clock.at(second));
         if name.ends_with("half closed") {
-            talk.conn.eof();
+            talk.conn.eof(&mut talk.out);
         }
         talks.push((talk.conn.rank(), name));
     }
