@@ -314,13 +314,14 @@ pub static OPTIONS: &[Opt] = &[
         fallback: Fallback::Shown("10"),
         ..value(JOB, "kill-after", "SECONDS").short('k').env("KAPO_KILL_AFTER").says(
             "SIGKILL this long after the stop signal",
-            "After a TTL always. After a signal from outside only when this option was given: container \
-             engines and systemd kill by themselves, and a long drain must not be cut short.",
+            "0: never. The command itself is killed after a TTL, and after a signal from outside only when this \
+             option was given: container engines and systemd kill by themselves, and a long drain must not be cut \
+             short. What is left of its process group after that is always killed at this time.",
         )
     },
     flag(JOB, "single-child").env("KAPO_SINGLE_CHILD").says(
         "signal only the command, not its process group",
-        "What is left of its group is then not killed at the end.",
+        "What is left of its group is then neither waited for nor killed.",
     ),
     flag(JOB, "setsid").env("KAPO_SETSID").says(
         "give the command a session of its own",

@@ -12,6 +12,7 @@ use rustix::process::Pid as RawPid;
 use super::capture::Capture;
 use super::directory::Directory;
 use super::event_loop::{Machine, Stage};
+use super::leftover;
 use super::manager::Manager;
 use super::oom::OomCounter;
 use super::poll::{Ready, Source};
@@ -49,6 +50,8 @@ pub struct Job {
     program: Program,
     directory: Directory,
     capture: Capture,
+    /// The run whose output is read to its end, or was last.
+    draining: u64,
     terminal: Option<Terminal>,
     /// Who started kapo.
     parent: Option<RawPid>,
@@ -121,6 +124,7 @@ impl Job {
             program,
             directory: Directory::current(),
             capture: Capture::new(beginning.now, &config.capture, &mut stage.sinks),
+            draining: 0,
             terminal,
             parent: rustix::process::getppid(),
             manager,
@@ -181,10 +185,14 @@ impl Job {
                     terminal.wake_siblings(self.life.pid().map(group));
                 }
             }
-            Effect::Drain => {
+            Effect::Drain { run } => {
+                self.draining = run;
                 self.capture.end();
                 self.serve_capture(now, stage, &|_| false);
                 return self.drained();
+            }
+            Effect::CountGroup { group, exactly } => {
+                return Some(Event::GroupCounted { members: leftover::count(group, exactly) });
             }
             Effect::Notify(datagram) => {
                 if let Some(manager) = &mut self.manager {
@@ -283,12 +291,7 @@ impl Job {
                 }
                 sys::signal::send(-pid.get(), number)
             }
-            // Members that are no children of ours have a parent that has left the group itself.
-            Target::Remnant(pid)
-                if sys::wait::group_has_child(pid.get())
-                    || (sys::signal::send(-pid.get(), 0).is_ok()
-                        && sample::group_has_descendant(pid.get())) =>
-            {
+            Target::Remnant(pid) if leftover::count(pid, false) != Some(0) => {
                 sys::signal::send(-pid.get(), number)
             }
             Target::Remnant(_) => Ok(()),
@@ -297,6 +300,14 @@ impl Job {
 
     /// Reaps all that have ended, within bounds.
     fn reap(&mut self, now: Now, stage: &mut Stage) {
+        let orphans = self.orphans;
+        self.reap_each(now, stage);
+        if self.orphans != orphans && self.life.waits_for_group() {
+            self.handle(now, Event::OrphansReaped, stage);
+        }
+    }
+
+    fn reap_each(&mut self, now: Now, stage: &mut Stage) {
         self.reaping = true;
         let stops = self.terminal.is_some();
         let mut rounds = ROUNDS_OF_NOTIFICATIONS;
@@ -428,7 +439,7 @@ impl Job {
 
     fn drained(&mut self) -> Option<Event> {
         let drained = self.capture.take_drained();
-        drained.then(|| Event::Drained { last_output: self.capture.last_lines(10) })
+        drained.then(|| Event::Drained { run: self.draining, last_output: self.capture.last_lines(10) })
     }
 
     fn publish(&mut self, now: Now, stage: &mut Stage) {

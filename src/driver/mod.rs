@@ -11,6 +11,7 @@ pub mod directory;
 pub mod event_loop;
 pub mod inherit;
 pub mod job;
+pub mod leftover;
 pub mod listener;
 pub mod manager;
 pub mod oom;

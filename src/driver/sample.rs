@@ -39,12 +39,12 @@ impl Sampler {
     }
 }
 
-/// Whether a process under this one, however deep, is in process group `group`; false where that cannot be told.
-pub fn group_has_descendant(group: i32) -> bool {
+/// How many processes under this one, however deep, are alive in process group `group`; `None`: it cannot be told.
+pub fn descendants_in_group(group: i32) -> Option<usize> {
     let own = getpid().as_raw_nonzero().get();
     // The numbers of another PID namespace would be those of strangers here.
-    let below = numbered().filter(|number| *number == own).and_then(below);
-    below.is_some_and(|(_, below)| below.iter().any(|(pid, _)| sys::group::of(*pid) == Some(group)))
+    let (_, below) = numbered().filter(|number| *number == own).and_then(below)?;
+    Some(below.iter().filter(|(pid, stat)| !stat.dead && sys::group::of(*pid) == Some(group)).count())
 }
 
 /// Our number in the PID namespace that /proc was mounted in; `None` where it is not mounted.

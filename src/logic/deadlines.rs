@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 pub enum Deadline {
     /// The run has lasted as long as it may.
     Ttl,
-    /// The command has ignored the stop signal for long enough.
+    /// The command, or what it has left of its process group, has ignored the stop signal for long enough.
     Kill,
+    /// It is time to look whether the process group of the last run is empty.
+    CountGroup,
     /// The pause before the next start is over.
     Start,
     /// The time to answer on after the end is over.
@@ -19,9 +21,10 @@ pub enum Deadline {
     Watchdog,
 }
 
-const ALL: [Deadline; 6] = [
+const ALL: [Deadline; 7] = [
     Deadline::Ttl,
     Deadline::Kill,
+    Deadline::CountGroup,
     Deadline::Start,
     Deadline::Linger,
     Deadline::Flapping,

@@ -22,6 +22,8 @@ mod run;
 mod seccomp;
 mod signals;
 mod starts;
+
+mod stopping;
 mod streams;
 mod supervise;
 mod tail;

@@ -2,14 +2,18 @@
 //!
 //! | state     | there is a process | leaves it by                                                       |
 //! |-----------|--------------------|--------------------------------------------------------------------|
-//! | Starting  | not yet            | Spawned, SpawnFailed; Start after a stop signal: Closing           |
+//! | Starting  | not yet            | Spawned, SpawnFailed; Start after a stop signal: Finishing         |
 //! | Running   | yes                | Exited; a stop signal, the TTL or a missed watchdog ping: Stopping |
 //! | Stopping  | yes                | Exited (SIGKILL at the Kill deadline helps)                        |
-//! | Draining  | reaped             | Drained: all that it wrote has passed through                      |
-//! | Pausing   | no                 | the Start deadline: Starting; a stop signal: Closing               |
-//! | Lingering | no                 | the Linger deadline, a stop signal: Closing                        |
-//! | Closing   | no                 | Closed: who was connected has been answered                        |
+//! | Pausing   | no                 | the Start deadline: Clearing; a stop signal: Finishing             |
+//! | Clearing  | no                 | nothing is left of the last run: Starting; a stop signal: Finishing |
+//! | Lingering | no                 | the Linger deadline, a stop signal: Finishing                      |
+//! | Finishing | no                 | nothing is left of the last run: Closing                           |
+//! | Closing   | no                 | Closed: every client has been answered                             |
 //! | Done      | no                 | never                                                              |
+//!
+//! Where a run has ended is in [`ending`]: Exited leads from Running and Stopping to Pausing, Lingering or Finishing. What
+//! is left of it, its output and its process group, is kept beside the state, as it may outlast several of them.
 //!
 //! Two facts stand beside the state and are not multiplied into it: whether we were asked to leave, and whether the
 //! command has said that it is ready. Whoever starts a stop owns its deadline: after a TTL or a missed ping we send
@@ -28,9 +32,10 @@ use super::status::{Output, State as Shown, Status, StopSignalFrom};
 use super::{Exit, Now, Pid, Sender, Usage};
 use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
 use crate::duration::Seconds;
-use crate::error;
 use crate::signal::Signal;
 
+mod ending;
+mod leftover;
 mod meaning;
 mod report;
 #[cfg(test)]
@@ -39,6 +44,8 @@ mod words;
 #[cfg(any(test, fuzzing))]
 pub mod world;
 
+use ending::{EndedRun, Stop};
+use leftover::Leftover;
 pub use meaning::{asks_for_an_end, job_control};
 use meaning::{concerns_the_command, interruption, is_interrupted, is_worth_a_word};
 pub use words::{Effect, End, Event, Holder, Obstacle, Setting, Survives, Target};
@@ -68,20 +75,13 @@ enum Why {
 enum State {
     Starting,
     Running { pid: Pid, since: Instant },
-    Stopping { pid: Pid, since: Instant, why: Why },
-    Draining { run: EndedRun },
+    Stopping { pid: Pid, since: Instant, stop: Stop },
     Pausing,
+    Clearing,
     Lingering,
+    Finishing,
     Closing,
     Done,
-}
-
-/// What the policy must know of a run that is being drained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct EndedRun {
-    lasted: Duration,
-    success: bool,
-    expired: bool,
 }
 
 /// The machine.
@@ -107,8 +107,10 @@ pub struct Lifecycle {
     unready: &'static str,
     /// Under `--notify`, how often the command must ping.
     watchdog: Option<Duration>,
-    /// The group of a run that was stopped, whose rest is killed when kapo ends or starts anew.
-    remnant: Option<Pid>,
+    /// The output of the last run is still being read.
+    draining: Option<EndedRun>,
+    /// The process group of the last run may not be empty, and is waited for.
+    leftover: Option<Leftover>,
     /// What kapo exits with.
     code: u8,
     told_ready: bool,
@@ -153,7 +155,8 @@ impl Lifecycle {
             said_ready: false,
             unready: STARTING,
             watchdog: job.watchdog,
-            remnant: None,
+            draining: None,
+            leftover: None,
             code: 0,
             told_ready: false,
             told_stopping: false,
@@ -176,7 +179,7 @@ impl Lifecycle {
         match (self.state, event) {
             // What is over is over, whatever happens.
             (State::Done, _) => {}
-            (State::Starting, Event::Start) if self.leaving => self.close(out),
+            (State::Starting, Event::Start) if self.leaving => self.finish(out),
             (State::Starting, Event::Start) => out.push(Effect::Spawn),
             (State::Starting, Event::Spawned { pid }) => self.started(now, pid, out),
             (State::Starting, Event::SpawnFailed { reason, obstacle }) => {
@@ -187,17 +190,17 @@ impl Lifecycle {
                 self.leaving |= end.on_terminal && is_interrupted(end.exit);
                 let typed = interruption(end.exit).filter(|_| end.on_terminal);
                 self.interrupted = typed.map(|signal| (signal, true));
-                self.ended(now, pid, since, None, end, out);
+                self.ended(now, (pid, since), None, end, out);
             }
-            (State::Stopping { pid, since, why }, Event::Exited(end)) => {
+            (State::Stopping { pid, since, stop }, Event::Exited(end)) => {
                 self.hears_of_hang_up(end.hung_up, out);
-                let typed = why == Why::Asked && self.was_asked_by_the_terminal();
+                let typed = stop.why == Why::Asked && self.was_asked_by_the_terminal();
                 self.interrupted = interruption(end.exit).filter(|_| typed).map(|signal| (signal, false));
-                self.ended(now, pid, since, Some(why), end, out);
+                self.ended(now, (pid, since), Some(stop), end, out);
             }
-            (State::Draining { run }, Event::Drained { last_output }) => {
-                self.drained(now, run, last_output, out);
-            }
+            (_, Event::Drained { run, last_output }) => self.drained(run, last_output, out),
+            (_, Event::GroupCounted { members }) => self.group_counted(now, members, out),
+            (_, Event::OrphansReaped) => self.look_again(out),
             (_, Event::Signal { signal, sender }) => self.signal(now, signal, sender, out),
             (State::Running { .. } | State::Stopping { .. }, Event::Stopped) => {
                 out.push(Effect::Suspend { all: true });
@@ -216,18 +219,24 @@ impl Lifecycle {
                 }
             }
             (State::Closing, Event::Closed) => self.exit(out),
-            // A process that is not ours any more, or not yet, has nothing to tell; it starts, and is drained, only
-            // when we asked for it; whoever asks matters only at the end.
+            // A process that is not ours any more, or not yet, has nothing to say; it starts only when we asked for it;
+            // requests matter only while kapo answers on.
             (
-                State::Starting | State::Draining { .. } | State::Pausing | State::Lingering | State::Closing,
+                State::Starting
+                | State::Pausing
+                | State::Clearing
+                | State::Lingering
+                | State::Finishing
+                | State::Closing,
                 Event::Exited(_) | Event::Stopped | Event::Told(_),
             )
             | (
                 State::Running { .. }
                 | State::Stopping { .. }
-                | State::Draining { .. }
                 | State::Pausing
+                | State::Clearing
                 | State::Lingering
+                | State::Finishing
                 | State::Closing,
                 Event::Start | Event::Spawned { .. } | Event::SpawnFailed { .. },
             )
@@ -236,25 +245,18 @@ impl Lifecycle {
                 | State::Running { .. }
                 | State::Stopping { .. }
                 | State::Pausing
-                | State::Lingering
-                | State::Closing,
-                Event::Drained { .. },
-            )
-            | (
-                State::Starting
-                | State::Running { .. }
-                | State::Stopping { .. }
-                | State::Draining { .. }
-                | State::Pausing
+                | State::Clearing
+                | State::Finishing
                 | State::Closing,
                 Event::Asked,
             )
             | (
                 State::Starting
                 | State::Stopping { .. }
-                | State::Draining { .. }
                 | State::Pausing
+                | State::Clearing
                 | State::Lingering
+                | State::Finishing
                 | State::Closing,
                 Event::Resumed,
             )
@@ -262,9 +264,10 @@ impl Lifecycle {
                 State::Starting
                 | State::Running { .. }
                 | State::Stopping { .. }
-                | State::Draining { .. }
                 | State::Pausing
-                | State::Lingering,
+                | State::Clearing
+                | State::Lingering
+                | State::Finishing,
                 Event::Closed,
             ) => {}
         }
@@ -317,9 +320,10 @@ impl Lifecycle {
         match self.state {
             State::Running { pid, .. } | State::Stopping { pid, .. } => Some(pid),
             State::Starting
-            | State::Draining { .. }
             | State::Pausing
+            | State::Clearing
             | State::Lingering
+            | State::Finishing
             | State::Closing
             | State::Done => None,
         }
@@ -329,9 +333,12 @@ impl Lifecycle {
     /// from the next start on, it is `None` and `/wait` waits.
     pub fn ended_with(&self) -> Option<u8> {
         match self.state {
-            State::Draining { .. } | State::Pausing | State::Lingering | State::Closing | State::Done => {
-                Some(self.code)
-            }
+            State::Pausing
+            | State::Clearing
+            | State::Lingering
+            | State::Finishing
+            | State::Closing
+            | State::Done => Some(self.code),
             State::Starting | State::Running { .. } | State::Stopping { .. } => None,
         }
     }
@@ -411,153 +418,6 @@ impl Lifecycle {
         }
     }
 
-    fn not_started(&mut self, now: Now, reason: &str, obstacle: Obstacle, out: &mut Vec<Effect>) {
-        let (code, message) = match obstacle {
-            Obstacle::NotFound => (error::EXIT_NOT_FOUND, "cannot execute"),
-            Obstacle::NotExecutable => (error::EXIT_CANNOT_EXECUTE, "cannot execute"),
-            Obstacle::Before => (error::EXIT_SETUP, "cannot start"),
-        };
-        self.code = code;
-        self.count_start();
-        self.status.start_time = Some(now.wall);
-        self.status.end_time = Some(now.wall);
-        self.status.exit_code = self.code;
-        self.last_code = Some(self.code);
-        self.status.state = Shown::Stopped;
-        self.status.pid = None;
-        self.status.reason = "exec-failed";
-        self.status.signal = None;
-        self.status.next_start = None;
-        self.status.ttl = None;
-        self.status.expires_at = None;
-        self.status.usage = Usage::default();
-        self.status.status_text.clear();
-        self.status.last_output.clear();
-        self.exits.count(self.status.reason);
-        self.changed = true;
-        let command = if self.status.command.is_empty() { "''" } else { &self.status.command };
-        let text = format!("{message} {command}: {reason}");
-        self.write_certificate(out);
-        if self.policy.is_none() {
-            out.push(Effect::Complain(text));
-            return self.close(out);
-        }
-        out.push(Effect::Log(
-            Record::error(message).with("command", &self.status.command).with("error", reason),
-        ));
-        let run = Run { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
-        self.next(now, run, out);
-    }
-
-    fn ended(
-        &mut self,
-        now: Now,
-        pid: Pid,
-        since: Instant,
-        why: Option<Why>,
-        end: End,
-        out: &mut Vec<Effect>,
-    ) {
-        let End { exit, usage, .. } = end;
-        for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog] {
-            self.deadlines.stop(which);
-        }
-        let reason = reason(&self.job.success_exit, why, end);
-        let success = reason == "success";
-        self.code = match reason {
-            "success" => 0,
-            "timeout" => error::EXIT_TIMEOUT,
-            // Whoever restarts kapo on failure must not take a hung command for a success.
-            "watchdog" => exit.code().max(1),
-            _ => exit.code(),
-        };
-        let signal = match exit {
-            Exit::Code(_) => None,
-            Exit::Signal { signal, .. } => Some(signal),
-        };
-        self.last_code = Some(exit.code());
-        self.status.end_time = Some(now.wall);
-        self.status.exit_code = exit.code();
-        self.status.state = if signal.is_some() { Shown::Killed } else { Shown::Stopped };
-        self.status.pid = None;
-        self.status.reason = reason;
-        self.status.signal = signal;
-        self.status.expires_at = None;
-        self.status.usage = usage;
-        self.status.last_output.clear();
-        self.exits.count(reason);
-        self.changed = true;
-        // An end that somebody asked for is no news, however the command took it.
-        let expected = success || why == Some(Why::Asked);
-        let mut record = if expected { Record::info("ended") } else { Record::warn("ended") };
-        record = record.with("command", &self.status.command).with("pid", pid).with("reason", reason);
-        record = match signal {
-            Some(signal) => record.with("signal", signal),
-            None => record.with("code", exit.code()),
-        };
-        let lasted = now.mono.saturating_duration_since(since);
-        out.push(Effect::Log(record.with("lasted", Seconds(lasted))));
-        if self.job.single_child {
-            // The rest of the group is not ours to end.
-        } else if why.is_some() {
-            self.remnant = Some(pid);
-        } else if self.job.setsid {
-            out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(pid) });
-        }
-        let run = EndedRun { lasted, success, expired: why == Some(Why::Ttl) };
-        self.state = State::Draining { run };
-        out.push(Effect::Drain);
-    }
-
-    fn drained(&mut self, now: Now, run: EndedRun, last_output: Vec<String>, out: &mut Vec<Effect>) {
-        if !run.success && !last_output.is_empty() {
-            self.status.last_output = last_output;
-            self.changed = true;
-        }
-        self.write_certificate(out);
-        let EndedRun { lasted, success, expired } = run;
-        self.next(now, Run { lasted, success, expired, never_ran: false }, out);
-    }
-
-    /// After a run is over in every respect: leave, answer on, or start again.
-    fn next(&mut self, now: Now, run: Run, out: &mut Vec<Effect>) {
-        let verdict = self.policy.as_mut().map(|policy| policy.ended(now.mono, run, &mut self.random));
-        self.update_flapping(now, out);
-        if let Some(until) = self.policy.as_ref().and_then(Policy::flapping_until).filter(|at| *at > now.mono)
-        {
-            self.deadlines.set(Deadline::Flapping, now.mono, until.saturating_duration_since(now.mono));
-        }
-        if self.leaving {
-            return self.close(out);
-        }
-        match (verdict, &self.job.after) {
-            (Some(Verdict::Again(pause)), _) => {
-                // The usual pause is known from the options.
-                if self.policy.as_ref().is_some_and(|policy| pause > policy.wait()) {
-                    out.push(Effect::Log(Record::info("backing off").with("pause", Seconds(pause))));
-                }
-                self.state = State::Pausing;
-                self.status.next_start = now.wall.checked_add(pause);
-                self.changed = true;
-                self.deadlines.set(Deadline::Start, now.mono, pause);
-            }
-            (Some(Verdict::Finished), _) => self.close(out),
-            (Some(Verdict::GiveUp), _) => {
-                out.push(Effect::Log(
-                    Record::error("giving up: too many restarts").with("restarts", self.status.restarts),
-                ));
-                self.close(out);
-            }
-            (None, After::Once(Linger::Fixed(wait)) | After::Once(Linger::Idle(wait))) if !wait.is_zero() => {
-                out.push(Effect::Log(Record::info("answering on").with("wait", Seconds(*wait))));
-                self.deadlines.set(Deadline::Linger, now.mono, *wait);
-                self.state = State::Lingering;
-                self.changed = true;
-            }
-            (None, _) => self.close(out),
-        }
-    }
-
     fn signal(&mut self, now: Now, signal: Signal, sender: Sender, out: &mut Vec<Effect>) {
         if sender == Sender::Kernel && !concerns_the_command(signal) {
             return;
@@ -586,19 +446,16 @@ impl Lifecycle {
                 }
             }
             State::Stopping { pid, .. } => self.pass_on(signal, pid, out),
-            State::Pausing if stop => {
+            State::Pausing | State::Clearing if stop => {
                 if typed {
                     self.code = Exit::Signal { signal, core_dumped: false }.code();
                     self.interrupted = Some((signal, false));
                 }
-                self.close(out);
+                self.finish(out);
             }
-            State::Lingering if stop => self.close(out),
-            // Whoever insists does not want to wait for a reader of ours that has stalled, or a client.
-            State::Draining { .. } if stop && again => {
-                self.write_certificate(out);
-                self.close(out);
-            }
+            State::Lingering if stop => self.finish(out),
+            // A second stop signal waits neither for a reader that has stalled, nor for the group, nor for a client.
+            State::Finishing if stop && again => self.close_at_once(out),
             State::Closing if stop && again => self.exit(out),
             // Should the command never come to be, this is how it would have ended.
             State::Starting if stop => {
@@ -607,9 +464,10 @@ impl Lifecycle {
             }
             State::Starting if !job_control(signal) => self.early = Some(signal),
             State::Starting
-            | State::Draining { .. }
             | State::Pausing
+            | State::Clearing
             | State::Lingering
+            | State::Finishing
             | State::Closing
             | State::Done => {}
         }
@@ -687,7 +545,7 @@ impl Lifecycle {
 
     /// The end of this run begins; the signal for it is the caller's.
     fn stop(&mut self, now: Now, pid: Pid, since: Instant, why: Why, out: &mut Vec<Effect>) {
-        self.state = State::Stopping { pid, since, why };
+        self.state = State::Stopping { pid, since, stop: Stop { why, at: now.mono, killed: false } };
         self.changed = true;
         self.deadlines.stop(Deadline::Ttl);
         self.deadlines.stop(Deadline::Watchdog);
@@ -729,26 +587,26 @@ impl Lifecycle {
                 out.push(Effect::Log(Record::warn("missed a watchdog ping").with("pid", pid)));
                 self.stop_ourselves(now, pid, since, Why::Watchdog, out);
             }
-            (Deadline::Kill, State::Stopping { pid, .. }) => {
+            (Deadline::Kill, State::Stopping { pid, since, stop }) => {
+                self.state = State::Stopping { pid, since, stop: Stop { killed: true, ..stop } };
                 out.push(Effect::Log(Record::warn("did not end in time, killing it").with("pid", pid)));
                 self.kill(Signal::KILL, pid, out);
             }
-            (Deadline::Start, State::Pausing) => {
-                self.kill_remnant(out);
-                self.state = State::Starting;
-                out.push(Effect::Spawn);
-            }
-            (Deadline::Linger, State::Lingering) => self.close(out),
+            (Deadline::Kill, _) => self.group_is_due(now, out),
+            (Deadline::CountGroup, _) => self.look_again(out),
+            (Deadline::Start, State::Pausing) => self.clear(out),
+            (Deadline::Linger, State::Lingering) => self.finish(out),
             (Deadline::Flapping, _) => self.update_flapping(now, out),
             // Stopped with the state that they belong to; none of these can be due elsewhere.
             (
-                Deadline::Ttl | Deadline::Watchdog | Deadline::Kill | Deadline::Start | Deadline::Linger,
+                Deadline::Ttl | Deadline::Watchdog | Deadline::Start | Deadline::Linger,
                 State::Starting
                 | State::Running { .. }
                 | State::Stopping { .. }
-                | State::Draining { .. }
                 | State::Pausing
+                | State::Clearing
                 | State::Lingering
+                | State::Finishing
                 | State::Closing
                 | State::Done,
             ) => {}
@@ -834,45 +692,6 @@ impl Lifecycle {
         self.told_stopping = true;
     }
 
-    fn write_certificate(&self, out: &mut Vec<Effect>) {
-        if self.job.termination_log.is_some() {
-            out.push(Effect::TerminationLog(self.certificate()));
-        }
-    }
-
-    fn kill_remnant(&mut self, out: &mut Vec<Effect>) {
-        if let Some(group) = self.remnant.take() {
-            out.push(Effect::Kill { signal: Signal::KILL, to: Target::Remnant(group) });
-        }
-    }
-
-    fn close(&mut self, out: &mut Vec<Effect>) {
-        self.leaving = true;
-        self.deadlines = Deadlines::default();
-        self.state = State::Closing;
-        self.status.next_start = None;
-        self.changed = true;
-        self.tell_stopping(out);
-        out.push(Effect::Close);
-    }
-
-    fn exit(&mut self, out: &mut Vec<Effect>) {
-        self.kill_remnant(out);
-        self.state = State::Done;
-        // Where it is another than that of the command, which was told.
-        if self.last_code != Some(self.code) {
-            out.push(Effect::Log(Record::info("exiting").with("code", self.code)));
-        }
-        // Who takes that end for a success has no reason to stop.
-        if let Some((signal, all)) = self.interrupted
-            && self.code == (Exit::Signal { signal, core_dumped: false }).code()
-            && !self.setting.is_init
-        {
-            out.push(Effect::DieBy { signal, all });
-        }
-        out.push(Effect::Exit(self.code));
-    }
-
     /// Brings what follows from the state up to date, and tells the service manager in words.
     fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
         let ready = matches!(self.state, State::Running { .. }) && (!self.job.notify || self.said_ready);
@@ -881,24 +700,5 @@ impl Lifecycle {
         if self.changed && self.setting.manager && self.state != State::Done {
             out.push(Effect::Notify(notify::status(&self.headline(now.wall))));
         }
-    }
-}
-
-/// The document's `Reason` for an end.
-fn reason(success_exit: &[Success], why: Option<Why>, end: End) -> &'static str {
-    let End { exit, oom_killed, .. } = end;
-    let listed = success_exit.iter().any(|success| match (success, exit) {
-        (Success::Code(wanted), _) => exit.code() == *wanted,
-        (Success::Signal(wanted), Exit::Signal { signal, .. }) => *wanted == signal,
-        (Success::Signal(_), Exit::Code(_)) => false,
-    });
-    match (why, exit) {
-        (Some(Why::Ttl), _) => "timeout",
-        (Some(Why::Watchdog), _) => "watchdog",
-        (Some(Why::Asked) | None, _) if listed || exit == Exit::Code(0) => "success",
-        (Some(Why::Asked) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => "oom-kill",
-        (Some(Why::Asked) | None, Exit::Signal { core_dumped: true, .. }) => "core-dump",
-        (Some(Why::Asked) | None, Exit::Signal { core_dumped: false, .. }) => "signal",
-        (Some(Why::Asked) | None, Exit::Code(_)) => "exit-code",
     }
 }

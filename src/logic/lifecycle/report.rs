@@ -16,7 +16,8 @@ impl Lifecycle {
                 format!("{}, next start in {} s", self.last_end(), pause.unwrap_or_default().as_secs())
             }
             State::Starting => STARTING.to_owned(),
-            State::Draining { .. } | State::Lingering | State::Closing | State::Done => self.last_end(),
+            State::Clearing => format!("{}, waiting for what it left behind", self.last_end()),
+            State::Lingering | State::Finishing | State::Closing | State::Done => self.last_end(),
         };
         if self.status.restarts > 0 {
             text.push_str(&format!(", {} restarts", self.status.restarts));
@@ -39,18 +40,23 @@ impl Lifecycle {
         }
     }
 
-    /// What `--termination-log` gets: a line with reason and code, then as much of the last lines as fits.
-    pub(super) fn certificate(&self) -> Vec<u8> {
-        /// What the kubelet reads at most.
-        const LENGTH: usize = 4096;
+    /// The first line of what `--termination-log` gets, about the end that the document shows.
+    pub(super) fn certificate(&self) -> String {
         let mut text = format!("reason={} code={}", self.status.reason, self.status.exit_code);
         if let Some(signal) = self.status.signal {
             text.push_str(&format!(" signal={signal}"));
         }
         text.push('\n');
-        let output: String = self.status.last_output.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        let from = output.ceil_char_boundary((text.len() + output.len()).saturating_sub(LENGTH));
-        text.push_str(output.get(from..).unwrap_or_default());
-        text.into_bytes()
+        text
     }
+}
+
+/// Adds as many of the last lines to a certificate as fit.
+pub(super) fn with_output(mut certificate: String, last_output: &[String]) -> Vec<u8> {
+    /// What the kubelet reads at most.
+    const LENGTH: usize = 4096;
+    let output: String = last_output.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+    let from = output.ceil_char_boundary((certificate.len() + output.len()).saturating_sub(LENGTH));
+    certificate.push_str(output.get(from..).unwrap_or_default());
+    certificate.into_bytes()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{Behaviour, SOMEBODY, World, any_life};
+use super::world::{Behaviour, Leaves, SOMEBODY, World, any_life};
 use super::{Effect, Event, Holder, Obstacle, Setting, Survives, Target};
 use crate::config::tests::{job as run, restart as again};
 use crate::config::{After, Job, Linger, Restart, Success, Ttl};
@@ -111,7 +111,7 @@ fn a_run_ends_with_the_code_of_its_command() {
             Effect::Spawn,
             log(Record::info("started")),
             Effect::Log(ended.with("reason", "exit-code").with("code", 7).with("lasted", "1.000s")),
-            Effect::Drain,
+            Effect::Drain { run: 1 },
             Effect::Close,
             Effect::Exit(7),
         ]
@@ -157,10 +157,15 @@ fn a_deaf_child_is_killed_when_its_ttl_and_the_grace_have_passed() {
     world.run_for(10 * SECOND - Duration::from_millis(1));
     assert_eq!(done(&mut world), []);
     assert_eq!(world.run_to_the_end(), 124);
-    let remnant = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()) };
     assert_eq!(
         done(&mut world),
-        [kill(Signal::KILL), Effect::Drain, Effect::Close, remnant, Effect::Exit(124)]
+        [
+            kill(Signal::KILL),
+            Effect::CountGroup { group: child(), exactly: false },
+            Effect::Drain { run: 1 },
+            Effect::Close,
+            Effect::Exit(124)
+        ]
     );
     assert_eq!((world.life.status().reason, world.life.status().exit_code), ("timeout", 137));
 }
@@ -211,6 +216,128 @@ fn a_stop_from_outside_is_not_cut_short_unless_it_was_asked_for() {
     assert_eq!((from.signal, from.sender), (Signal::INT, SOMEBODY));
 }
 
+/// Ends at once when it is signalled, and leaves this behind.
+fn hasty(leaves: Leaves) -> Behaviour {
+    Behaviour { leaves: Some(leaves), ..Behaviour::patient() }
+}
+
+#[test]
+fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
+    let kill_rest = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()) };
+    let one_second = Leaves::obedient(SECOND);
+    for (kill_after, leaves, ends_at, killed) in [
+        (None, one_second.clone(), SECOND, false),
+        (None, Leaves { is_child: false, ..one_second.clone() }, Duration::from_millis(1_270), false),
+        (None, Leaves { members: None, ..one_second.clone() }, SECOND, false),
+        (None, Leaves::deaf(), 10 * SECOND, true),
+        (Some(30 * SECOND), Leaves::obedient(29 * SECOND), 29 * SECOND, false),
+        (Some(3 * SECOND), Leaves::deaf(), 3 * SECOND, true),
+        (Some(3 * SECOND), Leaves { stuck: true, ..Leaves::deaf() }, 4 * SECOND, true),
+        (Some(Duration::ZERO), Leaves::obedient(3_000 * SECOND), 3_000 * SECOND, false),
+    ] {
+        let context = format!("{kill_after:?} {leaves:?}");
+        let mut world = begun(Job { kill_after, ..run() }, hasty(leaves));
+        world.signal(Signal::TERM);
+        world.run_for(Duration::ZERO);
+        assert_eq!(world.life.status().reason, "signal", "the end is published at once");
+        assert_eq!((world.life.ended_with(), world.exited()), (Some(143), None), "{context}");
+        assert_eq!(world.run_to_the_end(), 143);
+        assert_eq!(world.now(), ends_at, "{context}");
+        assert_eq!(world.life.status().end_time, Some(epoch().wall), "{context}");
+        assert_eq!(done(&mut world).contains(&kill_rest), killed, "{context}");
+    }
+}
+
+#[test]
+fn a_second_stop_signal_kills_the_rest_of_the_group() {
+    for kill_after in [None, Some(Duration::ZERO), Some(60 * SECOND)] {
+        let mut world = begun(Job { kill_after, ..run() }, hasty(Leaves::deaf()));
+        world.signal(Signal::TERM);
+        world.run_for(2 * SECOND);
+        world.effects();
+        world.signal(Signal::TERM);
+        let kill_rest = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()) };
+        assert_eq!(done(&mut world), [kill_rest, Effect::Close]);
+        assert_eq!((world.run_to_the_end(), world.now()), (143, 2 * SECOND));
+    }
+}
+
+#[test]
+fn a_run_that_ends_by_itself_leaves_its_group_alone() {
+    for single_child in [false, true] {
+        let behaviour = Behaviour { leaves: Some(Leaves::deaf()), ..Behaviour::ends(SECOND, Exit::Code(0)) };
+        let mut world = begun(Job { single_child, ..run() }, behaviour);
+        assert_eq!((world.run_to_the_end(), world.now()), (0, SECOND));
+    }
+    let mut world = begun(Job { single_child: true, ..run() }, hasty(Leaves::deaf()));
+    world.signal(Signal::TERM);
+    assert_eq!((world.run_to_the_end(), world.now()), (143, Duration::ZERO));
+}
+
+#[test]
+fn supervise_clears_what_is_left_behind_before_the_next_start() {
+    let after = |kill_after, leaves| {
+        let behaviour = Behaviour { leaves: Some(leaves), ..Behaviour::ends(SECOND, Exit::Code(3)) };
+        let mut world = begun(Job { kill_after, ..supervise() }, behaviour);
+        world.run_for(SECOND);
+        world.behaviour = Behaviour::patient();
+        logged(&mut world);
+        world
+    };
+    // The pause is 5 s, and what ends within it delays nothing.
+    let mut world = after(None, Leaves::obedient(2 * SECOND));
+    world.run_for(5 * SECOND - Duration::from_millis(1));
+    assert_eq!(world.life.starts(), 1);
+    world.run_for(Duration::from_millis(1));
+    assert_eq!(world.life.starts(), 2);
+    let mut world = after(None, Leaves::deaf());
+    world.run_for(10 * SECOND - Duration::from_millis(1));
+    assert_eq!((world.life.starts(), world.life.ended_with()), (1, Some(3)));
+    assert_eq!(world.life.status().next_start, None, "the pause is over");
+    world.run_for(Duration::from_millis(1));
+    assert_eq!(world.life.starts(), 2);
+    let mut world = after(Some(Duration::ZERO), Leaves::deaf());
+    world.run_for(1_000 * SECOND);
+    assert_eq!(world.life.starts(), 1, "never killed, it is waited for");
+    world.signal(Signal::TERM);
+    assert_eq!(world.exited(), None);
+    world.signal(Signal::TERM);
+    assert_eq!((world.run_to_the_end(), world.now()), (3, 1_001 * SECOND));
+}
+
+#[test]
+fn the_log_tells_how_many_processes_were_left_behind() {
+    let behaviour = Behaviour { leaves: Some(Leaves::deaf()), ..Behaviour::ends(SECOND, Exit::Code(3)) };
+    let mut world = begun(supervise(), behaviour);
+    world.run_for(11 * SECOND);
+    let log = logged(&mut world);
+    assert_eq!(
+        log.get(2..4).unwrap_or_default(),
+        [
+            "level=warn msg=\"left behind, stopping them\" signal=SIGTERM group=101 processes=2",
+            "level=warn msg=\"what was left behind did not end in time, killing it\" group=101",
+        ],
+        "{log:#?}"
+    );
+}
+
+#[test]
+fn output_that_outlasts_its_run_delays_the_end_of_kapo_and_nothing_that_is_told() {
+    let behaviour = Behaviour {
+        drains_after: 2 * SECOND,
+        last_output: vec!["last words".to_owned()],
+        ..Behaviour::ends(SECOND, Exit::Code(3))
+    };
+    let mut world = begun(run(), behaviour.clone());
+    world.run_for(SECOND);
+    assert_eq!((world.life.ended_with(), world.life.status().reason), (Some(3), "exit-code"));
+    assert_eq!((world.run_to_the_end(), world.now()), (3, 3 * SECOND));
+    assert_eq!(world.life.status().last_output, ["last words"]);
+    let mut world = begun(supervise(), behaviour);
+    world.run_for(SECOND);
+    assert_eq!(world.life.status().next_start, Some(epoch().wall + 6 * SECOND));
+}
+
 #[test]
 fn a_stopped_run_does_not_linger() {
     let job = Job { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
@@ -240,7 +367,7 @@ fn a_second_stop_signal_waits_for_no_stalled_reader_and_a_third_for_no_client() 
     world.closes_after = 3_600 * SECOND;
     world.run_for(SECOND);
     world.signal(Signal::TERM);
-    assert_eq!(done(&mut world), [Effect::Spawn, Effect::Drain]);
+    assert_eq!(done(&mut world), [Effect::Spawn, Effect::Drain { run: 1 }]);
     world.signal(Signal::TERM);
     let certificate = Effect::TerminationLog(b"reason=exit-code code=3\n".to_vec());
     assert_eq!(done(&mut world), [certificate, Effect::Close]);
@@ -372,7 +499,10 @@ fn under_single_child_the_command_alone_is_signalled() {
     world.signal(Signal::TERM);
     world.run_to_the_end();
     let alone = Effect::Kill { signal: Signal::TERM, to: Target::Process(child()) };
-    assert_eq!(done(&mut world), [Effect::Spawn, alone, Effect::Drain, Effect::Close, Effect::Exit(143)]);
+    assert_eq!(
+        done(&mut world),
+        [Effect::Spawn, alone, Effect::Drain { run: 1 }, Effect::Close, Effect::Exit(143)]
+    );
 }
 
 #[test]
@@ -380,7 +510,10 @@ fn under_setsid_what_is_left_after_its_own_end_gets_term() {
     let mut world = begun(Job { setsid: true, ..run() }, Behaviour::ends(SECOND, Exit::Code(0)));
     world.run_to_the_end();
     let rest = Effect::Kill { signal: Signal::TERM, to: Target::Remnant(child()) };
-    assert_eq!(done(&mut world), [Effect::Spawn, rest, Effect::Drain, Effect::Close, Effect::Exit(0)]);
+    assert_eq!(
+        done(&mut world),
+        [Effect::Spawn, rest, Effect::Drain { run: 1 }, Effect::Close, Effect::Exit(0)]
+    );
 }
 
 #[test]

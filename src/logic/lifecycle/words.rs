@@ -33,11 +33,20 @@ pub enum Event {
         /// Who has it instead.
         holder: Holder,
     },
-    /// All that the ended command had written has passed through.
+    /// Reading the output of an ended run is over: it has passed through, or was given up.
     Drained {
+        /// Which run, as in [`Effect::Drain`].
+        run: u64,
         /// Its last lines, where they are kept.
         last_output: Vec<String>,
     },
+    /// The answer to [`Effect::CountGroup`].
+    GroupCounted {
+        /// How many processes are in the group; `None`: at least one, and how many cannot be found out.
+        members: Option<usize>,
+    },
+    /// Children other than the command have ended and are reaped.
+    OrphansReaped,
     /// A signal for us, other than CHLD.
     Signal {
         /// Which.
@@ -115,8 +124,18 @@ pub enum Effect {
     GiveTerminal(Pid),
     /// Take it back from the command for our own group, and wake that.
     WakeSiblings,
-    /// Read what is left in the command's pipes; answer with Drained.
-    Drain,
+    /// Read what is left in the command's pipes; answer with Drained, at once or later.
+    Drain {
+        /// The number of the run that has ended, counted from 1.
+        run: u64,
+    },
+    /// Count the processes in the group of a run that has ended; answer with GroupCounted.
+    CountGroup {
+        /// The process group.
+        group: Pid,
+        /// The number matters, not only whether there are any.
+        exactly: bool,
+    },
     /// Tell the service manager.
     Notify(Vec<u8>),
     /// A log line.

@@ -12,6 +12,9 @@ use super::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Survives, 
 use crate::config::{After, Job, KILL_AFTER, Linger, Restart, Success, Ttl};
 use crate::signal::Signal;
 
+/// The pause before the second look at what is left of a group.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
 /// A process of somebody who may signal us.
 pub const SOMEBODY: Sender = Sender::Process { pid: 7, uid: 1000 };
 
@@ -40,6 +43,33 @@ pub struct Behaviour {
     pub last_output: Vec<String>,
     /// The kernel counted an OOM kill while it ran.
     pub oom_killed: bool,
+    /// What it leaves behind in its process group.
+    pub leaves: Option<Leaves>,
+}
+
+/// How the rest of a process group behaves once the command has ended.
+#[derive(Clone, Debug)]
+pub struct Leaves {
+    /// How long it takes to end when it was asked to; `None`: it ends by KILL alone.
+    pub ends_after: Option<Duration>,
+    /// Not even KILL ends it, as the kernel holds it up.
+    pub stuck: bool,
+    /// kapo's SIGCHLD tells of its end.
+    pub is_child: bool,
+    /// How many processes there are; `None`: it cannot be told.
+    pub members: Option<usize>,
+}
+
+impl Leaves {
+    /// Ends this long after the stop signal.
+    pub fn obedient(ends_after: Duration) -> Leaves {
+        Leaves { ends_after: Some(ends_after), stuck: false, is_child: true, members: Some(2) }
+    }
+
+    /// Ends by KILL alone.
+    pub fn deaf() -> Leaves {
+        Leaves { ends_after: None, ..Leaves::obedient(Duration::ZERO) }
+    }
 }
 
 impl Behaviour {
@@ -57,6 +87,7 @@ impl Behaviour {
             drains_after: Duration::ZERO,
             last_output: Vec::new(),
             oom_killed: false,
+            leaves: None,
         }
     }
 
@@ -71,11 +102,40 @@ impl Behaviour {
     }
 }
 
+/// The rest of the last run's process group.
+#[derive(Clone, Debug)]
+struct Rest {
+    leaves: Leaves,
+    /// When it ends, as things stand; `None`: never.
+    ends: Option<Duration>,
+}
+
+impl Rest {
+    fn lives(&self, now: Duration) -> bool {
+        self.ends.is_none_or(|at| at > now)
+    }
+}
+
+/// What kapo does about the rest of a group, as the world works it out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    /// It has been asked to end, by the stop of the run or by TERM.
+    asked: bool,
+    /// It was asked by TERM.
+    termed: bool,
+    killed: bool,
+    /// When it is killed, or given up after that.
+    due: Option<Duration>,
+    /// When it is looked at next, and the pause after that.
+    look: Option<(Duration, Duration)>,
+}
+
 struct Child {
     pid: Pid,
     since: Duration,
     behaviour: Behaviour,
     ends: Option<(Duration, Exit)>,
+    group_killed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +156,7 @@ struct Stop {
 /// What comes next.
 enum Occurrence {
     End(Exit),
+    RestGone,
     Drained,
     Closed,
     Deadline,
@@ -121,7 +182,21 @@ pub struct World {
     begun: bool,
     /// A signal came before the first start.
     early: bool,
-    draining: Option<Duration>,
+    /// When the output of which run is read.
+    draining: Option<(Duration, u64)>,
+    rest: Option<Rest>,
+    /// Set while kapo waits for the group to be empty.
+    awaited: Option<Watch>,
+    /// The pause is over, and the start waits for what is left of the last run.
+    clearing: bool,
+    /// kapo waits for what is left of the last run, and then closes.
+    finishing: bool,
+    /// A second stop signal has come meanwhile.
+    insisted: bool,
+    /// Not even KILL has ended the rest of the group.
+    gave_up: bool,
+    /// Ends whose output was still being read when the next run ended.
+    superseded: u64,
     closing: Option<Duration>,
     exited: Option<u8>,
     starts: u64,
@@ -168,6 +243,13 @@ impl World {
             begun: false,
             early: false,
             draining: None,
+            rest: None,
+            awaited: None,
+            clearing: false,
+            finishing: false,
+            insisted: false,
+            gave_up: false,
+            superseded: 0,
             closing: None,
             exited: None,
             starts: 0,
@@ -263,6 +345,13 @@ impl World {
             self.signal(Signal::TERM);
         }
         self.murder();
+        // Without a limit kapo waits for the rest of the group until a second signal comes.
+        if self.job.kill_after == Some(Duration::ZERO) {
+            self.run_for(Duration::ZERO);
+            if self.exited.is_none() {
+                self.signal(Signal::TERM);
+            }
+        }
         self.run_to_the_end()
     }
 
@@ -274,6 +363,10 @@ impl World {
             let at = Now { mono: self.instant(self.now), wall: self.epoch.wall + self.now };
             let mut out = Vec::new();
             self.life.handle(at, event.clone(), &mut out);
+            if matches!(event, Event::Exited(_)) {
+                // The verdict of the policy is not worked out here.
+                self.finishing |= self.lingering.is_none() && self.life.status().next_start.is_none();
+            }
             for effect in out {
                 self.history.push((self.now, effect.clone()));
                 self.perform(&event, effect, &mut queue);
@@ -297,7 +390,8 @@ impl World {
         let deadline = self.life.deadline().map(|at| at.saturating_duration_since(self.epoch.mono));
         [
             self.child.as_ref().and_then(|child| child.ends).map(|(at, exit)| (at, Occurrence::End(exit))),
-            self.draining.map(|at| (at, Occurrence::Drained)),
+            self.rest.as_ref().and_then(|rest| rest.ends).map(|at| (at, Occurrence::RestGone)),
+            self.draining.map(|(at, _)| (at, Occurrence::Drained)),
             self.closing.map(|at| (at, Occurrence::Closed)),
             deadline.map(|at| (at, Occurrence::Deadline)),
         ]
@@ -322,9 +416,16 @@ impl World {
                     hung_up,
                 }));
             }
+            Occurrence::RestGone => {
+                let is_child = self.rest.take().is_some_and(|rest| rest.leaves.is_child);
+                if is_child && self.life.waits_for_group() {
+                    self.happen(Event::OrphansReaped);
+                }
+            }
             Occurrence::Drained => {
                 let last_output = self.behaviour.last_output.clone();
-                self.happen(Event::Drained { last_output });
+                let (_, run) = self.draining.unwrap_or_default();
+                self.happen(Event::Drained { run, last_output });
             }
             Occurrence::Closed => {
                 self.closing = None;
@@ -348,9 +449,10 @@ impl World {
                     Signal::HUP => *sender == Sender::Kernel && !self.setting.survives.hang_up,
                     _ => false,
                 };
+                let again = self.asked_by.is_some();
                 self.asked |= stop;
                 let typed = *sender == Sender::Kernel && matches!(*signal, Signal::INT | Signal::QUIT);
-                let pausing = self.life.status().next_start.is_some();
+                let pausing = self.life.status().next_start.is_some() || self.clearing;
                 if stop && (pausing || !self.begun) {
                     self.dies_by = (typed && !self.setting.is_init).then_some((*signal, false));
                     if typed && pausing {
@@ -362,6 +464,10 @@ impl World {
                 }
                 if stop && self.child.is_some() && self.stop.is_none() {
                     self.stop = Some(Stop { at: self.now, why: Why::Outside, killed: false });
+                }
+                if stop && self.child.is_none() && self.begun {
+                    self.insisted |= self.finishing && again;
+                    (self.finishing, self.clearing, self.lingering) = (true, false, None);
                 }
                 if *signal == Signal::CONT {
                     self.ping_again();
@@ -382,6 +488,8 @@ impl World {
                 self.last_end = Some((self.now, true));
                 self.stop = None;
                 self.failures.push(self.now);
+                self.finishing = self.asked || self.meant;
+                self.superseded += u64::from(self.draining.take().is_some());
             }
             Event::Exited(End { exit, on_terminal, hung_up, .. }) => {
                 self.early = false;
@@ -398,17 +506,19 @@ impl World {
                     Some(Why::Outside) | None => exit.code(),
                 };
                 self.dies_by = self.must_die_by(*exit, why, *on_terminal);
-                self.reaped = self.child.take().map(|child| child.pid);
                 self.last_end = Some((self.now, false));
-            }
-            Event::Drained { .. } => {
-                self.draining = None;
-                let why = self.stop.map(|stop| stop.why);
                 if why == Some(Why::Watchdog) || (why != Some(Why::Ttl) && self.expected_code != 0) {
                     self.failures.push(self.now);
                 }
-                self.lingering = matches!(self.job.after, After::Once(_)).then_some(self.now);
+                self.finishing = self.asked || self.meant;
+                let lingers = matches!(self.job.after,
+                    After::Once(Linger::Fixed(time) | Linger::Idle(time)) if !time.is_zero());
+                self.lingering = (lingers && !self.finishing).then_some(self.now);
+                self.leave_rest();
             }
+            Event::Drained { run, .. } => drop(self.draining.take_if(|(_, reading)| reading == run)),
+            Event::GroupCounted { members } => self.take_in_count(*members),
+            Event::OrphansReaped => {}
             Event::Asked => {
                 if matches!(self.job.after, After::Once(Linger::Idle(_))) && self.lingering.is_some() {
                     self.lingering = Some(self.now);
@@ -418,6 +528,7 @@ impl World {
             Event::Resumed => self.ping_again(),
             Event::SiblingStopped { holder, .. } => self.shared |= *holder != Holder::Other,
             Event::Deadline => {
+                self.take_in_dues();
                 // Who overslept does not judge others.
                 let late = self.watch.and_then(|due| self.now.checked_sub(due));
                 if let Some((late, interval)) = late.zip(self.interval)
@@ -427,6 +538,70 @@ impl World {
                 }
             }
             Event::Stopped | Event::Closed => {}
+        }
+    }
+
+    /// The command has ended; what it has left lives on, and has got the stop signal if the command has.
+    fn leave_rest(&mut self) {
+        self.gave_up = false;
+        let Some(Child { pid, behaviour, group_killed, .. }) = self.child.take() else { return };
+        self.reaped = Some(pid);
+        self.rest = behaviour.leaves.filter(|_| !group_killed).map(|leaves| {
+            let ends = leaves.ends_after.filter(|_| self.stop.is_some()).map(|after| self.now + after);
+            Rest { leaves, ends }
+        });
+        if let Some(stop) = self.stop.filter(|_| !self.job.single_child) {
+            let due = match group_killed {
+                true => Some(self.now + Duration::from_secs(1)),
+                false => self.patience().and_then(|patience| stop.at.checked_add(patience)),
+            };
+            self.awaited = Some(Watch { asked: true, killed: group_killed, due, ..Watch::default() });
+        }
+    }
+
+    /// For how long the rest of a group is waited for; `None`: without limit.
+    fn patience(&self) -> Option<Duration> {
+        Some(self.job.kill_after.unwrap_or(KILL_AFTER)).filter(|patience| !patience.is_zero())
+    }
+
+    fn take_in_count(&mut self, members: Option<usize>) {
+        let patience = self.patience();
+        let Some(watch) = &mut self.awaited else { return };
+        if members == Some(0) {
+            self.awaited = None;
+            return;
+        }
+        if !watch.asked {
+            watch.asked = true;
+            watch.due = patience.and_then(|patience| self.now.checked_add(patience));
+        }
+        let pause = watch.look.map_or(FIRST_PAUSE, |(_, next)| next);
+        watch.look = Some((self.now + pause, (2 * pause).min(Duration::from_secs(1))));
+    }
+
+    /// Deadlines that have come.
+    fn take_in_dues(&mut self) {
+        if let Some(watch) = &mut self.awaited
+            && watch.due.is_some_and(|due| due <= self.now)
+        {
+            if watch.killed {
+                self.awaited = None;
+                self.gave_up = true;
+            } else {
+                watch.killed = true;
+                watch.due = Some(self.now + Duration::from_secs(1));
+                watch.look = None;
+            }
+        }
+        let wall = self.epoch.wall + self.now;
+        self.clearing |= self.life.status().next_start.is_some_and(|at| at <= wall);
+        let (After::Once(Linger::Fixed(time) | Linger::Idle(time)), Some(since)) =
+            (&self.job.after, self.lingering)
+        else {
+            return;
+        };
+        if since.checked_add(*time).is_some_and(|due| due <= self.now) {
+            (self.lingering, self.finishing) = (None, true);
         }
     }
 
@@ -516,10 +691,12 @@ impl World {
                     matches!(event, Event::SiblingStopped { holder: Holder::Own | Holder::Command, .. });
                 self.promise(ours, "the terminal is taken from nobody else");
             }
-            Effect::Drain => {
-                self.promise(self.child.is_none() && self.draining.is_none(), "what is drained has ended");
-                self.draining = Some(self.now + self.behaviour.drains_after);
+            Effect::Drain { run } => {
+                self.promise(self.child.is_none() && run == self.starts, "what is drained has ended");
+                let reading = (self.now + self.behaviour.drains_after, run);
+                self.superseded += u64::from(self.draining.replace(reading).is_some());
             }
+            Effect::CountGroup { group, exactly } => self.count_group(group, exactly, queue),
             Effect::Notify(datagram) => {
                 self.promise(self.setting.manager, "nobody is told where nobody listens");
                 if datagram == b"READY=1" {
@@ -542,6 +719,12 @@ impl World {
             Effect::Close => {
                 self.promise(self.child.is_none(), "a port is not closed over a living child");
                 self.promise(self.closing.is_none(), "a port is closed once");
+                let at_once = self.insisted;
+                self.promise(self.draining.is_none() || at_once, "the last words are read before the end");
+                self.promise(self.awaited.is_none() || at_once, "the rest of the group is waited for");
+                let left = self.rest.as_ref().is_some_and(|rest| !rest.leaves.stuck && rest.lives(self.now));
+                let stopped = self.stop.is_some() && !self.job.single_child;
+                self.promise(!(left && stopped), "nothing is left of the group of a stopped command");
                 self.promise(
                     self.setting.manager == self.told_stopping,
                     "STOPPING is told before the port is closed",
@@ -561,7 +744,8 @@ impl World {
                     self.starts == 0 || code == self.expected_code,
                     "the code is that of the last run",
                 );
-                let written = if self.job.termination_log.is_some() { self.starts } else { 0 };
+                let starts = self.starts - self.superseded;
+                let written = if self.job.termination_log.is_some() { starts } else { 0 };
                 self.promise(self.certificates == written, "each end has its certificate");
                 self.exited = Some(code);
                 self.closing = None;
@@ -573,6 +757,11 @@ impl World {
         self.promise(self.child.is_none(), "there is one child at most");
         self.promise(!self.asked && !self.meant, "nothing is started after a stop signal");
         self.promise(self.draining.is_none() && self.closing.is_none(), "a start follows an end");
+        self.promise(self.awaited.is_none(), "a start waits for the end of the group");
+        let lives = self.rest.as_ref().is_some_and(|rest| rest.lives(self.now));
+        let alone = !lives || self.gave_up || self.job.single_child;
+        self.promise(alone, "nothing of the last run is left when the next one starts");
+        (self.rest, self.clearing) = (None, false);
         if let Some((end, never_ran)) = self.last_end {
             let Some(restart) = self.restart() else { self.broken("run starts once") };
             let least = if never_ran { restart.wait.max(Duration::from_secs(1)) } else { restart.wait };
@@ -585,7 +774,7 @@ impl World {
             Ok(()) => {
                 let behaviour = self.behaviour.clone();
                 let ends = behaviour.lasts.map(|lasts| (self.now + lasts, behaviour.exit));
-                self.child = Some(Child { pid, since: self.now, behaviour, ends });
+                self.child = Some(Child { pid, since: self.now, behaviour, ends, group_killed: false });
                 queue.push_back(Event::Spawned { pid });
             }
             Err(obstacle) => {
@@ -611,13 +800,8 @@ impl World {
                     "a remnant is what the last run left",
                 );
                 self.promise(!self.job.single_child, "under --single-child the group is left alone");
-                let after_a_stop = signal == Signal::KILL && self.stop.is_some();
-                let after_its_own_end = signal == Signal::TERM && self.stop.is_none() && self.job.setsid;
-                self.promise(
-                    after_a_stop || after_its_own_end,
-                    "a daemon left behind on purpose is left alone",
-                );
-                return;
+                self.judge_signal_to_rest(event, signal);
+                return self.rest_feels(signal);
             }
         }
         let stop_signal = self.job.stop_signal;
@@ -654,6 +838,8 @@ impl World {
             | Event::Exited(_)
             | Event::Stopped
             | Event::Drained { .. }
+            | Event::GroupCounted { .. }
+            | Event::OrphansReaped
             | Event::Resumed
             | Event::Asked
             | Event::Closed => self.broken("a signal for no reason"),
@@ -661,7 +847,54 @@ impl World {
         if let (Signal::KILL, Some(stop)) = (signal, &mut self.stop) {
             stop.killed |= stop.at < self.now || stop.why == Why::Outside;
         }
+        if let (Signal::KILL, Target::Group(_), Some(child)) = (signal, to, &mut self.child) {
+            child.group_killed = true;
+        }
         self.feel(signal);
+    }
+
+    fn count_group(&mut self, group: Pid, exactly: bool, queue: &mut VecDeque<Event>) {
+        self.promise(self.reaped == Some(group) && self.child.is_none(), "the last run's group is counted");
+        self.promise(!self.job.single_child, "under --single-child the group is left alone");
+        let first = self.awaited.is_none_or(|watch| watch.look.is_none() && !watch.killed);
+        self.promise(exactly == first, "only the first count is logged");
+        if self.awaited.is_none() {
+            self.promise(self.restart().is_some(), "what run leaves behind on purpose is left alone");
+            self.awaited = Some(Watch::default());
+        }
+        let members = match &self.rest {
+            Some(rest) if rest.lives(self.now) => rest.leaves.members,
+            _ => Some(0),
+        };
+        queue.push_back(Event::GroupCounted { members });
+    }
+
+    /// What the rest of a group gets, and when.
+    fn judge_signal_to_rest(&mut self, event: &Event, signal: Signal) {
+        let stopped = self.stop.is_some();
+        let allowed = match (event, signal) {
+            (Event::Deadline, Signal::KILL) => self.awaited.is_some_and(|watch| watch.killed),
+            (Event::Signal { .. }, Signal::KILL) => self.insisted,
+            (Event::GroupCounted { .. }, Signal::TERM | Signal::CONT) => !stopped && self.restart().is_some(),
+            (Event::Exited(_), Signal::TERM) => !stopped && self.job.setsid && self.restart().is_none(),
+            _ => false,
+        };
+        self.promise(allowed, "the rest of a group is signalled when it is due");
+        if let (Signal::TERM, Some(watch)) = (signal, &mut self.awaited) {
+            let first = !std::mem::replace(&mut watch.termed, true);
+            self.promise(first, "the rest of a group is asked to end once");
+        }
+    }
+
+    fn rest_feels(&mut self, signal: Signal) {
+        let Some(rest) = &mut self.rest else { return };
+        let after = match signal {
+            Signal::KILL if !rest.leaves.stuck => Some(Duration::ZERO),
+            Signal::TERM => rest.leaves.ends_after,
+            _ => None,
+        };
+        let end = after.map(|after| self.now + after);
+        rest.ends = [rest.ends, end].into_iter().flatten().min();
     }
 
     /// What the child does about a signal.
@@ -723,8 +956,9 @@ impl World {
     }
 
     fn is_pausing(&self) -> bool {
-        let busy = self.child.is_some() || self.draining.is_some() || self.closing.is_some();
-        self.restart().is_some() && self.starts > 0 && !busy && self.exited.is_none()
+        let busy = self.child.is_some() || self.closing.is_some();
+        let over = self.finishing || self.clearing || self.exited.is_some();
+        self.restart().is_some() && self.starts > 0 && !busy && !over
     }
 
     /// The next moment at which something is to be done.
@@ -744,7 +978,8 @@ impl World {
             }
             After::Again(_) => None,
         };
-        run.into_iter().chain([start, linger, self.flapping_until()]).flatten().min()
+        let group = self.awaited.map_or([None; 2], |watch| [watch.due, watch.look.map(|(at, _)| at)]);
+        run.into_iter().chain(group).chain([start, linger, self.flapping_until()]).flatten().min()
     }
 
     /// The promises that are about a state and not about an effect.
@@ -817,9 +1052,14 @@ impl World {
         );
         let asked = status.stop_signal_from.is_some();
         self.promise(asked == self.asked || self.exited.is_some(), "who asked us to stop is known");
-        let idle = self.begun && pid.is_none() && self.draining.is_none();
+        let waits = self.draining.is_some() || self.awaited.is_some();
+        let idle = self.begun && pid.is_none() && !waits;
         let leaves = self.closing.is_some() || self.exited.is_some();
         self.promise(!((self.asked || self.meant) && idle) || leaves, "asked to leave, it leaves");
+        self.promise(
+            !(self.clearing || self.finishing) || waits || leaves,
+            "nothing is waited for without need",
+        );
     }
 
     #[track_caller]
@@ -976,6 +1216,12 @@ fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
         drains_after: any_time(pick),
         last_output: vec!["x".repeat(usize::try_from(pick(600)).unwrap_or(0)); 10],
         oom_killed: pick(5) == 0,
+        leaves: (pick(3) == 0).then(|| Leaves {
+            ends_after: (pick(3) > 0).then(|| any_time(pick)),
+            stuck: pick(8) == 0,
+            is_child: pick(2) == 0,
+            members: (pick(3) > 0).then(|| 1 + usize::try_from(pick(3)).unwrap_or(0)),
+        }),
     }
 }
 

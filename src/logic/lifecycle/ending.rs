@@ -1,0 +1,305 @@
+//! What follows the end of a run: its place in the document and the log, the verdict of the policy, kapo's own end.
+//!
+//! The end is published when the command is reaped. Two things may outlast it, each for itself: output that is still
+//! being read, and the rest of the process group. The next start waits for both of them, and so does kapo's own end.
+
+use std::time::{Duration, Instant};
+
+use super::report::with_output;
+use super::{
+    Deadline, Deadlines, Effect, End, Exit, Lifecycle, Linger, Now, Obstacle, Pid, Policy, Record, Run,
+    Seconds, Shown, Signal, State, Success, Target, Usage, Verdict, Why,
+};
+use crate::config::After;
+use crate::error;
+
+/// A run that has ended and whose output is still being read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedRun {
+    /// Its number, counted from 1.
+    run: u64,
+    success: bool,
+    /// Its first line for `--termination-log`.
+    certificate: String,
+}
+
+/// The stop of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Its cause.
+    pub why: Why,
+    /// When the command was asked to end.
+    pub at: Instant,
+    /// The command and its group were killed, as they did not.
+    pub killed: bool,
+}
+
+impl Lifecycle {
+    /// The command could not be started.
+    pub(super) fn not_started(&mut self, now: Now, reason: &str, obstacle: Obstacle, out: &mut Vec<Effect>) {
+        let (code, message) = match obstacle {
+            Obstacle::NotFound => (error::EXIT_NOT_FOUND, "cannot execute"),
+            Obstacle::NotExecutable => (error::EXIT_CANNOT_EXECUTE, "cannot execute"),
+            Obstacle::Before => (error::EXIT_SETUP, "cannot start"),
+        };
+        self.code = code;
+        self.count_start();
+        self.status.start_time = Some(now.wall);
+        self.status.end_time = Some(now.wall);
+        self.status.exit_code = self.code;
+        self.last_code = Some(self.code);
+        self.status.state = Shown::Stopped;
+        self.status.pid = None;
+        self.status.reason = "exec-failed";
+        self.status.signal = None;
+        self.status.next_start = None;
+        self.status.ttl = None;
+        self.status.expires_at = None;
+        self.status.usage = Usage::default();
+        self.status.status_text.clear();
+        self.status.last_output.clear();
+        self.exits.count(self.status.reason);
+        self.changed = true;
+        let command = if self.status.command.is_empty() { "''" } else { &self.status.command };
+        let text = format!("{message} {command}: {reason}");
+        self.draining = None;
+        self.write_certificate(self.certificate(), &[], out);
+        if self.policy.is_none() {
+            out.push(Effect::Complain(text));
+            return self.close(out);
+        }
+        out.push(Effect::Log(
+            Record::error(message).with("command", &self.status.command).with("error", reason),
+        ));
+        let run = Run { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
+        self.next(now, run, out);
+    }
+
+    /// The command has ended and is reaped; `stop`: it was asked to.
+    pub(super) fn ended(
+        &mut self,
+        now: Now,
+        (pid, since): (Pid, Instant),
+        stop: Option<Stop>,
+        end: End,
+        out: &mut Vec<Effect>,
+    ) {
+        for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog] {
+            self.deadlines.stop(which);
+        }
+        let why = stop.map(|stop| stop.why);
+        let lasted = now.mono.saturating_duration_since(since);
+        self.publish_end(now, why, end);
+        out.push(Effect::Log(self.end_record(pid, why, lasted)));
+        let success = self.status.reason == "success";
+        let certificate = self.certificate();
+        self.draining = Some(EndedRun { run: self.starts, success, certificate });
+        if self.job.single_child {
+            // The rest of the group is not ours to end.
+        } else if let Some(stop) = stop {
+            self.wait_for_stopped_group(now, pid, stop, out);
+        } else if self.job.setsid && self.policy.is_none() {
+            out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(pid) });
+        }
+        out.push(Effect::Drain { run: self.starts });
+        self.next(now, Run { lasted, success, expired: why == Some(Why::Ttl), never_ran: false }, out);
+        if stop.is_none() && self.state == State::Pausing && !self.job.single_child {
+            self.clear_group(pid, out);
+        }
+    }
+
+    /// Shows the end in the document.
+    fn publish_end(&mut self, now: Now, why: Option<Why>, end: End) {
+        let End { exit, usage, .. } = end;
+        let reason = reason(&self.job.success_exit, why, end);
+        self.code = match reason {
+            "success" => 0,
+            "timeout" => error::EXIT_TIMEOUT,
+            // Whoever restarts kapo on failure must not take a hung command for a success.
+            "watchdog" => exit.code().max(1),
+            _ => exit.code(),
+        };
+        let signal = match exit {
+            Exit::Code(_) => None,
+            Exit::Signal { signal, .. } => Some(signal),
+        };
+        self.last_code = Some(exit.code());
+        self.status.end_time = Some(now.wall);
+        self.status.exit_code = exit.code();
+        self.status.state = if signal.is_some() { Shown::Killed } else { Shown::Stopped };
+        self.status.pid = None;
+        self.status.reason = reason;
+        self.status.signal = signal;
+        self.status.expires_at = None;
+        self.status.usage = usage;
+        self.status.last_output.clear();
+        self.exits.count(reason);
+        self.changed = true;
+    }
+
+    /// The log line of the end that the document shows.
+    fn end_record(&self, pid: Pid, why: Option<Why>, lasted: Duration) -> Record {
+        // An end that somebody asked for is no news, however the command took it.
+        let expected = self.status.reason == "success" || why == Some(Why::Asked);
+        let record = if expected { Record::info("ended") } else { Record::warn("ended") };
+        let record =
+            record.with("command", &self.status.command).with("pid", pid).with("reason", self.status.reason);
+        let record = match self.status.signal {
+            Some(signal) => record.with("signal", signal),
+            None => record.with("code", self.status.exit_code),
+        };
+        record.with("lasted", Seconds(lasted))
+    }
+
+    /// The output of a run has been read. One that was followed by another end is of no interest any more.
+    pub(super) fn drained(&mut self, run: u64, last_output: Vec<String>, out: &mut Vec<Effect>) {
+        let Some(ended) = self.draining.take_if(|ended| ended.run == run) else { return };
+        self.write_certificate(ended.certificate, &last_output, out);
+        if !ended.success && !last_output.is_empty() {
+            self.status.last_output = last_output;
+            self.changed = true;
+        }
+        self.go_on(out);
+    }
+
+    /// After a run: leave, answer on, or start again.
+    fn next(&mut self, now: Now, run: Run, out: &mut Vec<Effect>) {
+        let verdict = self.policy.as_mut().map(|policy| policy.ended(now.mono, run, &mut self.random));
+        self.update_flapping(now, out);
+        if let Some(until) = self.policy.as_ref().and_then(Policy::flapping_until).filter(|at| *at > now.mono)
+        {
+            self.deadlines.set(Deadline::Flapping, now.mono, until.saturating_duration_since(now.mono));
+        }
+        if self.leaving {
+            return self.finish(out);
+        }
+        match (verdict, &self.job.after) {
+            (Some(Verdict::Again(pause)), _) => {
+                // The usual pause is known from the options.
+                if self.policy.as_ref().is_some_and(|policy| pause > policy.wait()) {
+                    out.push(Effect::Log(Record::info("backing off").with("pause", Seconds(pause))));
+                }
+                self.state = State::Pausing;
+                self.status.next_start = now.wall.checked_add(pause);
+                self.changed = true;
+                self.deadlines.set(Deadline::Start, now.mono, pause);
+            }
+            (Some(Verdict::Finished), _) => self.finish(out),
+            (Some(Verdict::GiveUp), _) => {
+                out.push(Effect::Log(
+                    Record::error("giving up: too many restarts").with("restarts", self.status.restarts),
+                ));
+                self.finish(out);
+            }
+            (None, After::Once(Linger::Fixed(wait)) | After::Once(Linger::Idle(wait))) if !wait.is_zero() => {
+                out.push(Effect::Log(Record::info("answering on").with("wait", Seconds(*wait))));
+                self.deadlines.set(Deadline::Linger, now.mono, *wait);
+                self.state = State::Lingering;
+                self.changed = true;
+            }
+            (None, _) => self.finish(out),
+        }
+    }
+
+    /// The pause is over: starts the command as soon as nothing of the last run is in its way.
+    pub(super) fn clear(&mut self, out: &mut Vec<Effect>) {
+        self.state = State::Clearing;
+        self.status.next_start = None;
+        self.changed = true;
+        self.go_on(out);
+    }
+
+    /// Nothing runs any more: kapo ends as soon as nothing of the last run is left.
+    pub(super) fn finish(&mut self, out: &mut Vec<Effect>) {
+        self.leaving = true;
+        self.deadlines.stop(Deadline::Start);
+        self.deadlines.stop(Deadline::Linger);
+        self.state = State::Finishing;
+        self.status.next_start = None;
+        self.changed = true;
+        self.go_on(out);
+    }
+
+    /// What was waited for has come: the output, or the end of the group.
+    pub(super) fn go_on(&mut self, out: &mut Vec<Effect>) {
+        if self.draining.is_some() || self.leftover.is_some() {
+            return;
+        }
+        match self.state {
+            State::Clearing => {
+                self.state = State::Starting;
+                out.push(Effect::Spawn);
+            }
+            State::Finishing => self.close(out),
+            State::Starting
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Pausing
+            | State::Lingering
+            | State::Closing
+            | State::Done => {}
+        }
+    }
+
+    /// Closes without waiting for anything: neither for a reader that has stalled nor for the rest of the group.
+    pub(super) fn close_at_once(&mut self, out: &mut Vec<Effect>) {
+        self.kill_leftover(out);
+        if let Some(EndedRun { certificate, .. }) = self.draining.take() {
+            self.write_certificate(certificate, &[], out);
+        }
+        self.close(out);
+    }
+
+    /// Answers the clients that are left, and nobody else.
+    pub(super) fn close(&mut self, out: &mut Vec<Effect>) {
+        self.leaving = true;
+        self.deadlines = Deadlines::default();
+        self.state = State::Closing;
+        self.status.next_start = None;
+        self.changed = true;
+        self.tell_stopping(out);
+        out.push(Effect::Close);
+    }
+
+    /// Ends kapo.
+    pub(super) fn exit(&mut self, out: &mut Vec<Effect>) {
+        self.state = State::Done;
+        // Where it is another than that of the command, which was told.
+        if self.last_code != Some(self.code) {
+            out.push(Effect::Log(Record::info("exiting").with("code", self.code)));
+        }
+        // Who takes that end for a success has no reason to stop.
+        if let Some((signal, all)) = self.interrupted
+            && self.code == (Exit::Signal { signal, core_dumped: false }).code()
+            && !self.setting.is_init
+        {
+            out.push(Effect::DieBy { signal, all });
+        }
+        out.push(Effect::Exit(self.code));
+    }
+
+    fn write_certificate(&self, certificate: String, last_output: &[String], out: &mut Vec<Effect>) {
+        if self.job.termination_log.is_some() {
+            out.push(Effect::TerminationLog(with_output(certificate, last_output)));
+        }
+    }
+}
+
+/// The document's `Reason` for an end.
+fn reason(success_exit: &[Success], why: Option<Why>, end: End) -> &'static str {
+    let End { exit, oom_killed, .. } = end;
+    let listed = success_exit.iter().any(|success| match (success, exit) {
+        (Success::Code(wanted), _) => exit.code() == *wanted,
+        (Success::Signal(wanted), Exit::Signal { signal, .. }) => *wanted == signal,
+        (Success::Signal(_), Exit::Code(_)) => false,
+    });
+    match (why, exit) {
+        (Some(Why::Ttl), _) => "timeout",
+        (Some(Why::Watchdog), _) => "watchdog",
+        (Some(Why::Asked) | None, _) if listed || exit == Exit::Code(0) => "success",
+        (Some(Why::Asked) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => "oom-kill",
+        (Some(Why::Asked) | None, Exit::Signal { core_dumped: true, .. }) => "core-dump",
+        (Some(Why::Asked) | None, Exit::Signal { core_dumped: false, .. }) => "signal",
+        (Some(Why::Asked) | None, Exit::Code(_)) => "exit-code",
+    }
+}

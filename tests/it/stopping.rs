@@ -1,0 +1,125 @@
+//! Stopping: what becomes of the rest of the command's process group.
+
+use serde_json::json;
+
+use crate::harness::{Kapo, lives, now, wait_for};
+use crate::tools::Gate;
+
+const KILL: i32 = 9;
+const TERM: i32 = 15;
+
+/// A shell that ends at once by TERM, and a worker in its group that needs until the gate opens.
+const SLOW_WORKER: &str = "(trap 'read line <\"$0\"; echo worker done; exit' TERM; echo up $BASHPID;
+                            while :; do sleep 0.01; done) & wait";
+
+/// The same with a worker that does not care for TERM.
+const DEAF_WORKER: &str = "(trap '' TERM; echo up $BASHPID; while :; do sleep 0.01; done) & wait";
+
+/// kapo whose worker is up, and the worker.
+fn with_worker(words: &[&str]) -> (Kapo, i32) {
+    let mut kapo = Kapo::start(words);
+    kapo.wait_for("the worker is up", |kapo| kapo.stdout().ends_with('\n'));
+    let worker = kapo.stdout().trim().strip_prefix("up ").unwrap().parse().unwrap();
+    (kapo, worker)
+}
+
+#[test]
+fn a_worker_that_outlives_its_shell_finishes_its_work() {
+    for options in [&["--kill-after", "30"][..], &[], &["--ttl", "300ms"]] {
+        let mut gate = Gate::new();
+        let words = [&["run"], options, &["bash", "-c", SLOW_WORKER, gate.path()]].concat();
+        let (mut kapo, _) = with_worker(&words);
+        let code = if options.contains(&"--ttl") {
+            124
+        } else {
+            kapo.signal(TERM);
+            143
+        };
+        // The end of the command itself is published meanwhile.
+        let status = kapo.wait_for_status("the command's end", |status| status["Status"] == "killed");
+        assert_eq!((&status["ExitCode"], &status["Signal"]), (&json!(143), &json!("SIGTERM")));
+        let answer = kapo.get("/wait");
+        assert_eq!(answer.field("kapo-exit-code"), Some(code.to_string().as_str()), "{answer:?}");
+        gate.open();
+        kapo.expect_exit(code);
+        assert!(kapo.stdout().ends_with("\nworker done\n"), "{options:?}: {}", kapo.stdout());
+        let log = kapo.stderr();
+        assert!(log.contains("msg=\"waiting for the rest of the process group\""), "{log}");
+        assert!(!log.contains("killing"), "{log}");
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_end_is_killed_when_its_time_is_up() {
+    let begin = now();
+    let (mut kapo, worker) = with_worker(&["run", "--kill-after", "300ms", "bash", "-c", DEAF_WORKER]);
+    kapo.signal(TERM);
+    kapo.expect_exit(143);
+    assert!(begin.elapsed().as_millis() >= 300);
+    assert!(!lives(worker));
+}
+
+#[test]
+fn a_second_stop_signal_kills_the_worker() {
+    let words = ["run", "--kill-after", "1h", "bash", "-c", DEAF_WORKER];
+    let (mut kapo, worker) = with_worker(&words);
+    kapo.signal(TERM);
+    kapo.wait_for_status("the command's end", |status| status["Status"] == "killed");
+    kapo.signal(TERM);
+    kapo.expect_exit(143);
+    wait_for("the worker is gone", || !lives(worker));
+}
+
+#[test]
+fn with_single_child_no_worker_is_waited_for() {
+    let (mut kapo, worker) = with_worker(&["run", "--single-child", "bash", "-c", DEAF_WORKER]);
+    kapo.signal(TERM);
+    kapo.expect_exit(143);
+    assert!(lives(worker));
+    kapo::sys::signal::send(worker, KILL).unwrap();
+}
+
+#[test]
+fn a_worker_that_leaves_the_group_is_waited_for_no_longer() {
+    // Alive all the time, it brings no SIGCHLD.
+    let script = "(trap 'exec setsid sleep 60' TERM; echo up $BASHPID; while :; do sleep 0.01; done) & wait";
+    let (mut kapo, worker) = with_worker(&["run", "--kill-after", "1h", "bash", "-c", script]);
+    kapo.signal(TERM);
+    kapo.expect_exit(143);
+    assert!(lives(worker));
+    kapo::sys::signal::send(worker, KILL).unwrap();
+}
+
+#[test]
+fn what_a_killed_master_leaves_is_gone_before_its_next_start() {
+    // Each run needs what the worker holds for itself, as a port.
+    let folder = tempfile::tempdir().unwrap();
+    let lock = folder.path().join("lock");
+    let script =
+        "exec 9>\"$0\"; flock -n 9 || { echo address in use; exit 1; }; echo served; sleep 600 & wait";
+    let words = ["supervise", "--wait", "10ms", "bash", "-c", script, lock.to_str().unwrap()];
+    let mut kapo = Kapo::start(words);
+    kapo.wait_for_stdout("served\n");
+    kapo::sys::signal::send(kapo.command_pid(), KILL).unwrap();
+    kapo.wait_for("it is started again", |kapo| kapo.stdout().lines().count() == 2);
+    assert_eq!(kapo.stdout(), "served\nserved\n");
+    let log = kapo.stderr();
+    assert!(log.contains("level=warn msg=\"left behind, stopping them\" signal=SIGTERM group="), "{log}");
+    assert!(log.contains(" processes=1\n"), "{log}");
+}
+
+#[test]
+fn a_deaf_worker_delays_the_next_start_until_it_is_killed() {
+    let script = "[ -s \"$0\" ] && exec sleep 600; trap '' TERM; sleep 600 & echo $! | tee \"$0\"";
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("mark");
+    let begin = now();
+    let words = ["supervise", "--wait", "10ms", "--kill-after", "500ms", "bash", "-c", script];
+    let mut kapo = Kapo::start(words.iter().copied().chain([mark.to_str().unwrap()]));
+    kapo.wait_for_status("the second run", |status| status["Restarts"] == 1);
+    assert!(begin.elapsed().as_millis() >= 500, "{:?}", begin.elapsed());
+    let deaf: i32 = kapo.stdout().lines().next().unwrap().parse().unwrap();
+    assert!(!lives(deaf));
+    kapo.signal(TERM);
+    kapo.expect_exit(143);
+}
