@@ -1,4 +1,4 @@
-//! A time as people write it: `30`, `0.5`, `500ms`, `5m`, `1m30s`. One reader for options, variables and queries.
+//! A time as people write it: `30`, `0.5`, `500ms`, `5m`, `1m30s`, `2d`. One reader for options, variables and queries.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,7 +32,9 @@ pub fn parse(text: &str) -> Option<Duration> {
             _ if after.starts_with("ms") => (SECOND / 1000, after.get(2..)?),
             _ if after.starts_with('s') => (SECOND, after.get(1..)?),
             _ if after.starts_with('m') => (SECOND * 60, after.get(1..)?),
-            _ if after.starts_with('h') => (SECOND * 3600, after.get(1..)?),
+            _ if after.starts_with('h') => (SECOND * 3_600, after.get(1..)?),
+            _ if after.starts_with('d') => (SECOND * 86_400, after.get(1..)?),
+            _ if after.starts_with('w') => (SECOND * 604_800, after.get(1..)?),
             _ => return None,
         };
         let decimal = |t: &str| {
@@ -82,6 +84,9 @@ mod tests {
             ("500ms", 500),
             ("1m30s", 90_000),
             ("6h", 21_600_000),
+            ("1d", 86_400_000),
+            ("2w", 1_209_600_000),
+            ("1w2d3h4m5s6ms", 788_645_006),
             ("0.25m", 15_000),
             ("1.0000000009", 1_000),
         ] {
@@ -93,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "1 s", "30m5", "\0"] {
+        for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "1 s", "30m5", "1y", "\0"] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

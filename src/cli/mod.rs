@@ -161,14 +161,21 @@ fn linger(settings: &mut Settings<'_>) -> Result<Linger, Error> {
 }
 
 fn restart(settings: &mut Settings<'_>) -> Result<Restart, Error> {
-    Ok(Restart {
+    let restart = Restart {
         wait: settings.value("wait", values::seconds)?,
         backoff_max: settings.value("backoff-max", values::optional_seconds)?,
         stable: settings.value("stable", values::seconds)?,
         max_restarts: settings.value("max-restarts", values::restarts)?,
         within: settings.value("within", values::seconds)?,
         on_failure_only: settings.value("restart", values::on_failure_only)?,
-    })
+    };
+    if restart.max_restarts.is_some() && restart.within.is_zero() {
+        let within = settings.label("within");
+        return Err(Error::Usage(format!(
+            "{within}: '0' leaves no time in which --max-restarts could count"
+        )));
+    }
+    Ok(restart)
 }
 
 fn watch(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Watch, Error> {

@@ -233,7 +233,8 @@ fn variables_of_other_modes_are_not_looked_at() {
     assert_eq!(config_with("check", &env), config("check"));
     assert_eq!(
         message_with("run x", &env),
-        "KAPO_TTL: 'x' is not a time or a range of times (such as 30, 5m or 30-60)"
+        "KAPO_TTL: 'x' is not a time or a range of times such as 30-60 (a number of seconds, or numbers with \
+         the units ms, s, m, h, d, w: 30, 0.5, 500ms, 1h30m)"
     );
     assert_eq!(config_with("wait", &[("KAPO_WAIT", "x")]), config("wait"));
     for mode in ["run", "supervise", "watch"] {

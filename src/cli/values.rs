@@ -89,11 +89,12 @@ pub fn pid(text: &OsStr) -> Result<i32, Wrong> {
     number.ok_or_else(|| not(text, "a pid (1 or more)"))
 }
 
+/// What a time may look like.
+const TIMES: &str = "a number of seconds, or numbers with the units ms, s, m, h, d, w: 30, 0.5, 500ms, 1h30m";
+
 /// `30`, `0.5`, `500ms`, `1m30s`. What no Duration can hold is the longest one: practically never.
 pub fn seconds(text: &OsStr) -> Result<Duration, Wrong> {
-    text.to_str()
-        .and_then(duration::parse)
-        .ok_or_else(|| not(text, "a time (such as 30, 0.5, 500ms, 5m or 1m30s)"))
+    text.to_str().and_then(duration::parse).ok_or_else(|| not(text, &format!("a time ({TIMES})")))
 }
 
 /// A time, where zero means none.
@@ -103,14 +104,25 @@ pub fn optional_seconds(text: &OsStr) -> Result<Option<Duration>, Wrong> {
 
 /// `30`, `30-60`; zero means none.
 pub fn ttl(text: &OsStr) -> Result<Option<Ttl>, Wrong> {
-    let wrong = || not(text, "a time or a range of times (such as 30, 5m or 30-60)");
+    let wrong = || not(text, &format!("a time or a range of times such as 30-60 ({TIMES})"));
     let whole = text.to_str().ok_or_else(wrong)?;
-    let (min, max) = whole.split_once('-').unwrap_or((whole, whole));
-    let (min, max) = duration::parse(min).zip(duration::parse(max)).ok_or_else(wrong)?;
+    let texts = whole.split_once('-').unwrap_or((whole, whole));
+    let (min, max) = duration::parse(texts.0).zip(duration::parse(texts.1)).ok_or_else(wrong)?;
     if min > max {
-        return Err(format!("{} is an empty range (MIN is above MAX)", shown(text)));
+        return Err(empty_range(texts.0, texts.1));
     }
     Ok(Some(Ttl { min, max }).filter(|ttl| !ttl.max.is_zero()))
+}
+
+/// `minimum 50m is above maximum 70s; did you mean 50m-70m?`: most such ranges have lost the second unit.
+fn empty_range(min: &str, max: &str) -> Wrong {
+    let unit = |text: &str| text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').to_owned();
+    let with_unit = |text: &str| if unit(text).is_empty() { format!("{text}s") } else { text.to_owned() };
+    let meant = format!("{max}{}", unit(min));
+    let one_unit = unit(min).bytes().all(|b| b.is_ascii_alphabetic());
+    let fits = one_unit && unit(max).is_empty() && duration::parse(&meant) >= duration::parse(min);
+    let hint = if fits { format!("; did you mean {min}-{meant}?") } else { String::new() };
+    format!("minimum {} is above maximum {}{hint}", with_unit(min), with_unit(max))
 }
 
 const SIGNAL: &str = "a signal (such as TERM, SIGTERM, 15 or RTMIN+3)";

@@ -15,7 +15,7 @@ const DESCRIPTION: &str = "kapo starts the command, or watches one that runs alr
          when, and how it ended. It is read-only: no request can change anything; control is by signals. The command \
          begins at the first word that is not an option, or after --; nothing after it is taken by kapo.";
 
-const VALUES: &str = "SECONDS is a number such as 30 or 0.5, or one with units: 500ms, 30s, 5m, 6h, 1m30s. SIGNAL is a name or a \
+const VALUES: &str = "SECONDS is a number such as 30 or 0.5, or one with units: 500ms, 30s, 5m, 6h, 2d, 1w, 1m30s. SIGNAL is a name or a \
          number: TERM, SIGTERM, 15, RTMIN+3. When an option is repeated the last one counts.";
 
 const FILES: &str = "kapo reads no configuration file, and writes none but that of --termination-log. A Unix socket in the file system \

@@ -79,7 +79,7 @@ fn seconds_that_are_none_are_refused() {
             misused(&["run", option, seconds], option);
         }
     }
-    misused(&["run", "--ttl", "30-1"], "empty range");
+    misused(&["run", "--ttl", "30-1"], "minimum 30s is above maximum 1s");
     for range in ["-", "1-", "-1", "1-2-3", "a-b"] {
         misused(&["run", "--ttl", range], "--ttl");
     }

@@ -119,6 +119,10 @@ fn wrong_words_are_named_with_what_was_expected() {
         ),
         ("supervise --restart never x", "--restart: 'never' is not always or on-failure"),
         (
+            "supervise --max-restarts 3 --within 0 x",
+            "--within: '0' leaves no time in which --max-restarts could count",
+        ),
+        (
             "supervise --max-restarts 4294967296 x",
             "--max-restarts: '4294967296' is not a number of restarts (up to 4294967295; 0: no limit)",
         ),
