@@ -124,7 +124,7 @@ impl Capture {
             if fate == Fate::Closed {
                 lane.listening = false;
             }
-            if let Some(record) = lane.output.trouble() {
+            for record in lane.output.troubles() {
                 sinks.log(now.wall, &record);
             }
             lane.listen(epoll);

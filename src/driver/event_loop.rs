@@ -62,7 +62,7 @@ impl Stage {
         let line = format!("kapo: {}\n", one_line(text));
         match self.sinks.of(Stream::Stderr).write(Stream::Stderr, line.as_bytes()) {
             // Whoever does not read what we say does not hear it.
-            Written::All | Written::Part(_) | Written::Full | Written::Broken(_) => {}
+            Written::All | Written::Part(_) | Written::Full | Written::Failed(_) => {}
         }
     }
 
@@ -168,6 +168,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
         }
         let waited = stage.epoll.wait(&mut events, timeout);
         now = clock();
+        stage.sinks.turn(now.mono);
         if !waited {
             machine.on_resumed(now, stage);
             // Else this turn would see the deadlines that have passed, and not what came before them.

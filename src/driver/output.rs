@@ -18,6 +18,7 @@ use super::sink::{Sink, Sinks, Written};
 use crate::error::reason;
 use crate::logic::lines::Lines;
 use crate::logic::pace::{self, Pace};
+use crate::logic::pieces;
 use crate::logic::record::Record;
 use crate::logic::status::Counters;
 use crate::logic::tail::Tail;
@@ -25,16 +26,19 @@ use crate::logic::{Now, Stream};
 
 /// The first buffer; a command that says little never makes us touch more.
 const SMALL: usize = 4 * 1024;
-/// The buffer once a read has filled the small one; what a pipe holds.
-const LARGE: usize = 64 * 1024;
+/// The buffer once a read has filled the small one: more than a pipe holds, so that a read empties it and ends where a
+/// write of the command's ended.
+const LARGE: usize = 68 * 1024;
 /// After this many bytes the loop gets its turn.
 const BUDGET: usize = 256 * 1024;
 
 /// A read of this size is large.
 const BULKY: usize = 32 * 1024;
-/// So many large reads in a row, and pages are moved; so many turns in a row that moved less than [`SMALL_MOVE`], and
+/// So many large reads in a row, and pages are moved, if the last one has ended between two writes of the command's;
+/// after so many they are moved in any case: the command has a pipe that holds more than our buffer. So many turns in a row that moved less than [`SMALL_MOVE`], and
 /// bytes are copied again.
 const IN_A_ROW: u8 = 4;
+const IN_ANY_CASE: u8 = 64;
 const SMALL_MOVE: u64 = 16 * 1024;
 /// What one move asks for, and what the command's pipe is made to hold.
 const MOVE: usize = 1024 * 1024;
@@ -89,8 +93,9 @@ pub struct Output {
     bulk: Bulk,
     pace: Pace,
     counters: Counters,
-    told: bool,
-    trouble: Option<Record>,
+    /// Set while the sink fails: how many bytes were discarded since.
+    lost: Option<u64>,
+    troubles: Vec<Record>,
 }
 
 /// Whether pages are moved.
@@ -131,8 +136,8 @@ impl Output {
             bulk: Bulk::Copying(0),
             pace: Pace::new(&pace::OUTPUT),
             counters: Counters::default(),
-            told: false,
-            trouble: None,
+            lost: None,
+            troubles: Vec::new(),
         }
     }
 
@@ -236,40 +241,53 @@ impl Output {
         self.counters
     }
 
-    /// Once, when our own output has turned out to be closed or full: what to say about it.
-    pub fn trouble(&mut self) -> Option<Record> {
-        self.trouble.take()
+    /// Takes what is to be logged about our own output: that it has failed, or that it works again.
+    pub fn troubles(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.troubles)
     }
 
-    /// Writes all that was read; false when the sink is full.
+    /// Writes all that was read, except for the beginning of a line of which more is to come at once; false when the
+    /// sink is full.
     fn write_out(&mut self, sink: &mut Sink<'_>) -> bool {
+        let goes_on = self.goes_on();
         loop {
             let (bytes, done) = match self.lines {
                 Some(_) => (&self.rendered, &mut self.sent),
                 None => (&self.input, &mut self.start),
             };
-            let all = bytes.get(*done..).unwrap_or_default();
+            let mut all = bytes.get(*done..).unwrap_or_default();
+            // What was offered before is offered again, whatever has changed meanwhile.
+            let free = !sink.is_cut_short(self.stream);
+            if goes_on && free {
+                all = all.get(..pieces::complete(all)).unwrap_or(all);
+            }
             // Records that wait get their place at the end of a line.
-            let line_end = sink.has_records().then(|| all.iter().rposition(|&b| b == b'\n')).flatten();
+            let records = free && sink.has_records();
+            let line_end = records.then(|| all.iter().rposition(|&b| b == b'\n')).flatten();
             let piece = line_end.and_then(|at| all.get(..=at)).unwrap_or(all);
             if piece.is_empty() {
                 break;
             }
-            match sink.write(self.stream, piece) {
-                Written::All => {
-                    *done += piece.len();
-                    self.mid_line = piece.last() != Some(&b'\n');
-                    if line_end.is_some() {
+            let written = sink.write(self.stream, piece);
+            match written {
+                Written::All | Written::Part(_) => {
+                    let taken = if let Written::Part(taken) = written { taken } else { piece.len() };
+                    *done += taken;
+                    self.mid_line = taken.checked_sub(1).and_then(|last| piece.get(last)) != Some(&b'\n');
+                    if line_end.is_some() && written == Written::All {
                         sink.hold(self.stream, false);
                     }
+                    if let Some(lost) = self.lost.take() {
+                        self.troubles.push(recovered(self.stream, lost));
+                    }
                 }
-                Written::Part(taken) => *done += taken,
                 Written::Full => return false,
-                Written::Broken(errno) => {
-                    let lost = if self.lines.is_some() { self.batch } else { all.len() };
+                Written::Failed(errno) => {
+                    let lost = if self.lines.is_some() { self.batch } else { bytes.len() - *done };
                     *done = bytes.len();
-                    self.counters.discarded_bytes += lost as u64;
-                    self.tell(errno);
+                    // What was already written of a batch of lines is not lost, and a batch is lost once.
+                    self.batch = 0;
+                    self.lose(lost as u64, errno);
                 }
             }
         }
@@ -278,23 +296,33 @@ impl Output {
                 self.rendered.clear();
                 (self.sent, self.batch) = (0, 0);
             }
-            None => {
+            None if self.start == self.input.len() => {
                 self.input.clear();
                 self.start = 0;
             }
+            None => {}
         }
         true
     }
 
-    fn tell(&mut self, errno: Errno) {
-        if !self.told {
-            self.told = true;
-            self.trouble = Some(
+    /// Whether raw input ends in the middle of what the command wrote: there is more in the pipe, so the last line is
+    /// completed first. A line that is written in two pieces could be torn by another writer of the same pipe.
+    fn goes_on(&self) -> bool {
+        let copies = matches!(self.bulk, Bulk::Copying(_));
+        self.lines.is_none() && !self.dry && copies && self.pipe.is_some() && self.left != Some(0)
+    }
+
+    /// So many bytes cannot be written.
+    fn lose(&mut self, bytes: u64, errno: Errno) {
+        self.counters.discarded_bytes += bytes;
+        if self.lost.is_none() {
+            self.troubles.push(
                 Record::error("output cannot be written and is discarded")
                     .with("stream", self.stream.name())
                     .with("error", reason(&errno.into())),
             );
         }
+        *self.lost.get_or_insert(0) += bytes;
     }
 
     /// Gets something to write, from what was read or else from the pipe.
@@ -308,11 +336,12 @@ impl Output {
                 self.left = None;
                 continue;
             }
+            let waits = self.lines.is_none() && self.start < self.input.len();
             if self.pipe.is_none() {
-                return Got::End;
+                return if waits { Got::Something } else { Got::End };
             }
             if self.dry && self.left.is_none() {
-                return Got::Nothing;
+                return if waits { Got::Something } else { Got::Nothing };
             }
             let before = self.counters.bytes;
             if let Some(got) = self.move_pages(sink, tail).or_else(|| self.read(sink, tail)) {
@@ -342,7 +371,12 @@ impl Output {
         let asked = self.input.capacity() - filled;
         let read = match retry_on_intr(|| read(pipe, spare_capacity(&mut self.input))) {
             Ok(read) => read,
-            Err(Errno::AGAIN) if self.left.is_none() => return Some(Got::Nothing),
+            Err(Errno::AGAIN) if self.left.is_none() => {
+                self.dry = true;
+                // The beginning of a line that waited for its end.
+                let waits = self.lines.is_none() && self.start < self.input.len();
+                return Some(if waits { Got::Something } else { Got::Nothing });
+            }
             // Less came than the pipe said, which cannot be; that is the end, too.
             Err(_) => 0,
         };
@@ -360,9 +394,12 @@ impl Output {
             _ => Bulk::Copying(0),
         };
         let Bulk::Copying(large) = self.bulk else { return None };
-        if large == IN_A_ROW && sink.can_splice() {
+        let moves = self.lines.is_none() && !tail.is_on();
+        let begins =
+            if moves { large >= IN_A_ROW && self.dry || large >= IN_ANY_CASE } else { large == IN_A_ROW };
+        if begins && sink.can_splice() {
             let grown = self.grow_pipes(sink);
-            if self.lines.is_none() && !tail.is_on() {
+            if moves {
                 self.bulk = Bulk::Moving(0);
                 // Pipes that hold little would be full before a rest is over.
                 self.pace = Pace::new(if grown { &pace::PAGES } else { &pace::OUTPUT });
@@ -406,8 +443,10 @@ impl Output {
                 Some(Got::Something)
             }
             Err(errno) => {
-                sink.break_off(errno);
-                self.tell(errno);
+                // All other errors are about the call: the bytes are still in the pipe and are copied.
+                if errno == Errno::PIPE {
+                    sink.break_off(errno);
+                }
                 self.copy();
                 None
             }
@@ -450,6 +489,11 @@ impl Output {
             self.rendered = Vec::new();
         }
     }
+}
+
+/// What the log says when an output that has failed can be written again.
+fn recovered(stream: Stream, lost: u64) -> Record {
+    Record::warn("output can be written again").with("stream", stream.name()).with("discarded_bytes", lost)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 //! |---|---|---|
 //! | regular file, /dev/null, block device | write | never waits for a reader; uses the shared offset and O_APPEND |
 //! | pipe | pwritev2(RWF_NOWAIT) | a poll before a plain write can be overtaken by another writer |
-//! | FIFO; pipe that somebody spliced on | a pipe of our own and splice(SPLICE_F_NONBLOCK) | RWF_NOWAIT is not supported there |
+//! | FIFO; pipe that somebody spliced on; large writes to a pipe | a pipe of our own and splice(SPLICE_F_NONBLOCK) | RWF_NOWAIT is not supported there, or forbidden |
+//! | pipe, if splice is not available either | write of at most PIPE_BUF after poll | blocks only if another writer takes the room in between |
 //! | socket | send(MSG_DONTWAIT) | splice blocks on a full socket, whatever its flags say |
 //! | terminal | a description of our own, opened O_NONBLOCK | splice and poll-then-write both block |
 //! | terminal that cannot be opened again | one byte after each poll | for our log only; nothing is captured to it |
@@ -15,22 +16,24 @@
 //!
 //! Up to three writers share a sink: the captured streams ([`Sink::write`]; both, where stdout and stderr are one pipe
 //! or terminal) and kapo's own records ([`Sink::log`]). None begins while another is cut short in the middle of a
-//! write, so lines are not torn.
+//! line, so lines are not torn. Writers in other processes are kept from tearing them by writes that a pipe takes whole,
+//! see [`crate::logic::pieces`].
+//!
+//! A write that fails for another reason than a closed pipe or descriptor is tried again, see [`crate::logic::outage`].
 
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::SystemTime;
+mod kind;
+mod relay;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{FileType, Mode, OFlags, Timespec, fstat, open};
-use rustix::io::{Errno, ReadWriteFlags, pwritev2, retry_on_intr, write};
-use rustix::net::{SendFlags, send};
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
-use rustix::termios::{isatty, tcgetsid};
+use std::os::fd::BorrowedFd;
+use std::time::{Instant, SystemTime};
 
+use rustix::fs::{FileType, fstat};
+use rustix::io::{Errno, retry_on_intr};
+
+use self::kind::{Kind, is_final};
 use crate::logic::Stream;
+use crate::logic::outage::Outage;
 use crate::logic::record::Record;
-use crate::sys;
 
 /// What became of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +44,8 @@ pub enum Written {
     Part(usize),
     /// None were taken; try again when [`Sink::source`] is writable, with the same bytes.
     Full,
-    /// Nothing can be written, now or later.
-    Broken(Errno),
+    /// Nothing can be written now, and there is nothing to wait for: these bytes are to be discarded.
+    Failed(Errno),
 }
 
 /// Records that wait for room, in bytes; what comes beyond is counted and dropped: log trouble never stops the work.
@@ -58,7 +61,14 @@ pub struct Sink<'fd> {
     unfinished: Option<Writer>,
     /// Records not yet written.
     queue: Vec<u8>,
+    /// Records that are lost, of which a later record is to tell.
     dropped: u64,
+    /// Lost records of which a record in the queue tells.
+    noted: u64,
+    /// The last write has failed.
+    outage: Option<(Outage, Errno)>,
+    /// The time of this turn of the loop; `None` before the first.
+    now: Option<Instant>,
     /// Captured output of stdout and stderr stands in the middle of a line and goes on.
     held: [bool; 2],
 }
@@ -69,21 +79,20 @@ enum Writer {
     Records,
 }
 
-#[derive(Debug)]
-enum Kind {
-    Plain,
-    Pipe,
-    Relay(Relay),
-    Socket,
-    Terminal(OwnedFd),
-    ForeignTerminal,
-    Broken(Errno),
-}
-
 impl<'fd> Sink<'fd> {
     /// Makes no system call. A descriptor that is closed or not open for writing shows as broken at the first write.
     pub fn open(fd: BorrowedFd<'fd>) -> Sink<'fd> {
-        Sink { fd, kind: None, unfinished: None, queue: Vec::new(), dropped: 0, held: [false; 2] }
+        Sink {
+            fd,
+            kind: None,
+            unfinished: None,
+            queue: Vec::new(),
+            dropped: 0,
+            noted: 0,
+            outage: None,
+            now: None,
+            held: [false; 2],
+        }
     }
 
     /// Whether captured output can be passed on here without ever blocking. Where not (a terminal of another user that
@@ -103,14 +112,23 @@ impl<'fd> Sink<'fd> {
             return Written::Full;
         }
         let written = self.put(bytes);
-        self.settle(writer, written);
+        self.settle(writer, bytes, written);
         written
+    }
+
+    /// Whether the last write for `stream` was cut short, so that its rest must be offered next, and all of it.
+    pub fn is_cut_short(&self, stream: Stream) -> bool {
+        self.unfinished == Some(Writer::Captured(stream))
     }
 
     /// Writes a record of kapo's own, at once if possible, else as soon as there is room and no captured line is cut
     /// in two by it. Never fails: what cannot be written is dropped, and a later record tells how many were.
     pub fn log(&mut self, wall: SystemTime, record: &Record) {
         if matches!(self.kind, Some(Kind::Broken(_))) {
+            return;
+        }
+        if self.rests() {
+            self.dropped += 1;
             return;
         }
         let before = self.queue.len();
@@ -122,6 +140,7 @@ impl<'fd> Sink<'fd> {
             self.queue.truncate(before);
             self.dropped += 1;
         } else {
+            self.noted += self.dropped;
             self.dropped = 0;
         }
         self.flush();
@@ -135,14 +154,20 @@ impl<'fd> Sink<'fd> {
             }
             let queue = std::mem::take(&mut self.queue);
             let written = self.put(&queue);
+            self.settle(Writer::Records, &queue, written);
             self.queue = queue;
-            self.settle(Writer::Records, written);
             match written {
                 // Not kept for later: an instance that logs once an hour need not hold the memory meanwhile.
-                Written::All | Written::Broken(_) => self.queue = Vec::new(),
+                Written::All => self.queue = Vec::new(),
                 Written::Part(taken) => drop(self.queue.drain(..taken)),
                 Written::Full => return false,
+                Written::Failed(_) => {
+                    let lines = memchr::memchr_iter(b'\n', &self.queue).count() as u64;
+                    self.dropped += lines + self.noted - u64::from(self.noted > 0);
+                    self.queue = Vec::new();
+                }
             }
+            self.noted = 0;
         }
         true
     }
@@ -181,15 +206,7 @@ impl<'fd> Sink<'fd> {
     /// What to poll for writability after [`Written::Full`] or while [`Sink::wants_room`]; `None` before the first
     /// write. A broken one polls as writable, so that whoever waited for room learns of it.
     pub fn source(&self) -> Option<BorrowedFd<'_>> {
-        match self.kind.as_ref()? {
-            Kind::Terminal(own) => Some(own.as_fd()),
-            Kind::Plain
-            | Kind::Pipe
-            | Kind::Relay(_)
-            | Kind::Socket
-            | Kind::ForeignTerminal
-            | Kind::Broken(_) => Some(self.fd),
-        }
+        Some(self.kind.as_ref()?.source(self.fd))
     }
 
     /// Whether this is a pipe or FIFO, to which pages can be moved.
@@ -206,9 +223,9 @@ impl<'fd> Sink<'fd> {
         self.can_splice().then_some(fd)
     }
 
-    /// Marks the sink as broken, for who moved pages to it himself.
+    /// Notes that the reader has gone, for a caller that moved pages itself.
     pub fn break_off(&mut self, errno: Errno) {
-        self.settle(Writer::Records, Written::Broken(errno));
+        self.fail(errno);
     }
 
     fn kind(&mut self) -> &mut Kind {
@@ -216,55 +233,57 @@ impl<'fd> Sink<'fd> {
         self.kind.get_or_insert_with(|| Kind::of(fd))
     }
 
-    /// Remembers whether `writer` was cut short, or that all is over.
-    fn settle(&mut self, writer: Writer, written: Written) {
+    /// The last write has failed, and the next attempt is not due.
+    fn rests(&self) -> bool {
+        self.outage.is_some_and(|(outage, _)| !outage.is_due(self.now))
+    }
+
+    fn fail(&mut self, errno: Errno) {
+        if is_final(errno) {
+            self.kind = Some(Kind::Broken(errno));
+        } else {
+            self.kind().unload();
+            self.outage = Some((Outage::new(self.now), errno));
+        }
+        self.unfinished = None;
+    }
+
+    /// Remembers whether `writer` was cut short in the middle of a line. What was handed over to a relay cannot be called
+    /// back: no other writer may begin until it has gone.
+    fn settle(&mut self, writer: Writer, bytes: &[u8], written: Written) {
+        let loaded = self.kind().is_loaded();
         match written {
             Written::All => self.unfinished = None,
-            Written::Part(_) => self.unfinished = Some(writer),
-            // What lies in the relay cannot be called back: nobody else may write until it has gone.
-            Written::Full if matches!(&self.kind, Some(Kind::Relay(relay)) if relay.inside > 0) => {
-                self.unfinished = Some(writer);
+            Written::Part(taken) => {
+                let at_line_end = taken.checked_sub(1).and_then(|last| bytes.get(last)) == Some(&b'\n');
+                self.unfinished = (loaded || !at_line_end).then_some(writer);
             }
-            Written::Full => {}
-            Written::Broken(errno) => {
-                self.kind = Some(Kind::Broken(errno));
-                self.unfinished = None;
-                self.queue = Vec::new();
-            }
+            Written::Full if loaded => self.unfinished = Some(writer),
+            Written::Full | Written::Failed(_) => {}
         }
     }
 
-    /// One attempt, and another where the first call turned out not to be supported.
+    /// One attempt, unless the last one has failed a moment ago.
     fn put(&mut self, bytes: &[u8]) -> Written {
         if bytes.is_empty() {
             return Written::All;
         }
+        if let Some((_, errno)) = self.outage.filter(|_| self.rests()) {
+            return Written::Failed(errno);
+        }
         let fd = self.fd;
-        let result = retry_on_intr(|| match self.kind() {
-            Kind::Plain => write(fd, bytes),
-            Kind::Pipe => match pwritev2(fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT) {
-                Err(Errno::OPNOTSUPP) => match Relay::new() {
-                    Ok(mut relay) => {
-                        let result = relay.write(fd, bytes);
-                        self.kind = Some(Kind::Relay(relay));
-                        result
-                    }
-                    // Out of descriptors: a page fits where poll says so, unless another writer is faster.
-                    Err(_) => write_polled(fd, bytes, PAGE),
-                },
-                result => result,
-            },
-            Kind::Relay(relay) => relay.write(fd, bytes),
-            Kind::Socket => send_some(fd, bytes),
-            Kind::Terminal(own) => write(own, bytes),
-            Kind::ForeignTerminal => write_polled(fd, bytes, 1),
-            Kind::Broken(errno) => Err(*errno),
-        });
+        let result = retry_on_intr(|| self.kind().write(fd, bytes));
+        if let Err(errno) = result
+            && errno != Errno::AGAIN
+        {
+            self.fail(errno);
+            return Written::Failed(errno);
+        }
+        self.outage = None;
         match result {
             Ok(taken) if taken >= bytes.len() => Written::All,
-            Ok(0) | Err(Errno::AGAIN) => Written::Full,
+            Ok(0) | Err(_) => Written::Full,
             Ok(taken) => Written::Part(taken),
-            Err(errno) => Written::Broken(errno),
         }
     }
 }
@@ -281,6 +300,12 @@ impl<'fd> Sinks<'fd> {
     /// Makes no system call.
     pub fn open(stdout: BorrowedFd<'fd>, stderr: BorrowedFd<'fd>) -> Sinks<'fd> {
         Sinks { stdout: Sink::open(stdout), stderr: Sink::open(stderr), shared: false }
+    }
+
+    /// Begins a turn of the loop: outputs that have failed may be due for another attempt.
+    pub fn turn(&mut self, now: Instant) {
+        self.stdout.now = Some(now);
+        self.stderr.now = Some(now);
     }
 
     /// To be called where a stream is captured: if both go to one pipe, socket or terminal (`2>&1`), they share one sink
@@ -309,112 +334,6 @@ impl<'fd> Sinks<'fd> {
     /// Writes a record of kapo's own, see [`Sink::log`].
     pub fn log(&mut self, wall: SystemTime, record: &Record) {
         self.stderr.log(wall, record);
-    }
-}
-
-impl Kind {
-    fn of(fd: BorrowedFd<'_>) -> Kind {
-        let stat = match fstat(fd) {
-            Ok(stat) => stat,
-            Err(errno) => return Kind::Broken(errno),
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Fifo => Kind::Pipe,
-            FileType::Socket => Kind::Socket,
-            FileType::CharacterDevice if isatty(fd) => match own_terminal(fd) {
-                Ok(own) => Kind::Terminal(own),
-                Err(_) => Kind::ForeignTerminal,
-            },
-            _ => Kind::Plain,
-        }
-    }
-}
-
-/// Opens the terminal again, for a description whose flags are ours. /proc refuses where another user owns the
-/// terminal (su, sudo); /dev/tty asks for no permission, but is the same terminal only if it is the controlling one.
-fn own_terminal(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    // Its name, and that it is a terminal, it shares with all masters; a new one has nobody who reads.
-    if sys::stdio::is_pty_master(fd) {
-        return Err(Errno::NXIO);
-    }
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    open(link, flags, Mode::empty()).or_else(|_| {
-        // Fails with ENOTTY for every terminal but the controlling one.
-        tcgetsid(fd)?;
-        open("/dev/tty", flags, Mode::empty())
-    })
-}
-
-/// A datagram socket refuses what is too long for one datagram: shorter ones are tried.
-fn send_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
-    let mut piece = bytes;
-    loop {
-        match send(fd, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Err(Errno::MSGSIZE) if piece.len() > 1 => piece = piece.get(..piece.len() / 2).unwrap_or(piece),
-            result => return result,
-        }
-    }
-}
-
-/// What a pipe takes without waiting when it polls as writable.
-const PAGE: usize = 4096;
-
-/// Polls before each piece. A terminal that polls as writable has room for one byte, and no more is promised.
-fn write_polled(fd: BorrowedFd<'_>, bytes: &[u8], piece: usize) -> Result<usize, Errno> {
-    let mut taken = 0;
-    for piece in bytes.chunks(piece) {
-        let mut ask = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if poll(&mut ask, Some(&at_once))? == 0 {
-            break;
-        }
-        match write(fd, piece) {
-            Ok(n) => taken += n,
-            Err(errno) if taken == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    Ok(taken)
-}
-
-/// A pipe of our own in front of one that supports no write without waiting: bytes are written into ours, which is
-/// empty enough, and moved from there. What lies in it is always the beginning of what is offered next, so nothing is
-/// lost or repeated, and no byte counts as taken before it has gone.
-#[derive(Debug)]
-struct Relay {
-    read: OwnedFd,
-    write: OwnedFd,
-    inside: usize,
-}
-
-impl Relay {
-    fn new() -> Result<Relay, Errno> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Relay { read, write, inside: 0 })
-    }
-
-    fn write(&mut self, target: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
-        let mut taken = 0;
-        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
-            let fresh = rest.get(self.inside..).unwrap_or_default();
-            if !fresh.is_empty() {
-                match write(&self.write, fresh) {
-                    Ok(n) => self.inside += n,
-                    Err(Errno::AGAIN) if self.inside > 0 => {}
-                    Err(errno) => return Err(errno),
-                }
-            }
-            match splice(&self.read, None, target, None, self.inside, SpliceFlags::NONBLOCK) {
-                Ok(0) | Err(Errno::AGAIN) => break,
-                Ok(moved) => {
-                    self.inside -= moved;
-                    taken += moved;
-                }
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(taken)
     }
 }
 

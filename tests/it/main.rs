@@ -17,6 +17,8 @@ mod outlets;
 mod output;
 mod output_ends;
 mod output_lines;
+mod output_outage;
+mod output_shared;
 mod pid1;
 mod run;
 mod seccomp;

@@ -1,15 +1,17 @@
 //! Real pipes, FIFOs, sockets, terminals and files.
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::fs::{CWD, fcntl_getfl, fcntl_setfl, mkfifoat};
+use rustix::fs::{CWD, Mode, OFlags, fcntl_getfl, fcntl_setfl, mkfifoat, open};
 use rustix::io::ioctl_fionread;
-use rustix::pipe::pipe;
+use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
+use super::relay::Relay;
 use super::*;
 
 /// A terminal in raw mode: the side of the person, and ours.
@@ -83,7 +85,7 @@ fn pass(sink: &mut Sink<'_>, reader: &mut File, bytes: &[u8]) -> Vec<u8> {
             Written::All => taken = bytes.len(),
             Written::Part(n) => taken += n,
             Written::Full => {}
-            Written::Broken(errno) => panic!("{errno}"),
+            Written::Failed(errno) => panic!("{errno}"),
         }
         if matches!(written, Written::Full | Written::All) {
             let n = reader.read(&mut buffer).unwrap();
@@ -137,7 +139,7 @@ fn the_masters_side_of_a_terminal_takes_all_in_order_and_never_blocks() {
             Written::Part(n) => taken += n,
             Written::All => taken = bytes.len(),
             Written::Full => full = true,
-            Written::Broken(errno) => panic!("{errno}"),
+            Written::Failed(errno) => panic!("{errno}"),
         }
         if full && let Ok(n) = person.read(&mut buffer) {
             arrived.extend_from_slice(&buffer[..n]);
@@ -164,14 +166,14 @@ fn a_file_is_written_at_the_offset_that_others_share() {
 #[test]
 fn a_sink_that_cannot_be_written_says_why() {
     let (reader, writer) = plain_pipe();
-    assert_eq!(Sink::open(reader.as_fd()).write(Stream::Stdout, b"x"), Written::Broken(Errno::BADF));
+    assert_eq!(Sink::open(reader.as_fd()).write(Stream::Stdout, b"x"), Written::Failed(Errno::BADF));
     let mut sink = Sink::open(writer.as_fd());
     assert_eq!(sink.write(Stream::Stdout, b"x"), Written::All);
     drop(reader);
-    assert_eq!(sink.write(Stream::Stdout, b"x"), Written::Broken(Errno::PIPE));
+    assert_eq!(sink.write(Stream::Stdout, b"x"), Written::Failed(Errno::PIPE));
     assert!(sink.source().is_some(), "whoever waits for room must learn of it");
     let full = File::options().write(true).open("/dev/full").unwrap();
-    assert_eq!(Sink::open(full.as_fd()).write(Stream::Stdout, b"x"), Written::Broken(Errno::NOSPC));
+    assert_eq!(Sink::open(full.as_fd()).write(Stream::Stdout, b"x"), Written::Failed(Errno::NOSPC));
 }
 
 #[test]
@@ -261,5 +263,52 @@ fn streams_share_a_sink_only_where_both_go_to_one_place_that_can_stall() {
         let mut sinks = Sinks::open(stdout.as_fd(), stderr.as_fd());
         sinks.share();
         assert_eq!(sinks.shared, shared);
+    }
+}
+
+#[test]
+fn a_file_that_failed_is_tried_again_a_second_later_and_counts_lost_records() {
+    // This file takes numbers and refuses all else with EINVAL.
+    let score = File::options().write(true).open("/proc/self/oom_score_adj").unwrap();
+    let mut sink = Sink::open(score.as_fd());
+    #[expect(clippy::disallowed_methods, reason = "a test has to begin somewhere")]
+    let start = Instant::now();
+    let turn =
+        |sink: &mut Sink<'_>, milliseconds| sink.now = Some(start + Duration::from_millis(milliseconds));
+    turn(&mut sink, 0);
+    assert_eq!(sink.write(Stream::Stdout, b"word\n"), Written::Failed(Errno::INVAL));
+    turn(&mut sink, 999);
+    assert_eq!(sink.write(Stream::Stdout, b"0\n"), Written::Failed(Errno::INVAL), "it rests");
+    turn(&mut sink, 1_000);
+    assert_eq!(sink.write(Stream::Stdout, b"0\n"), Written::All);
+    for (time, dropped) in [(1_000, 1), (1_500, 2), (2_000, 3), (2_500, 4), (3_500, 5)] {
+        turn(&mut sink, time);
+        sink.log(UNIX_EPOCH, &Record::info("event"));
+        assert_eq!((sink.dropped, sink.queue.len()), (dropped, 0));
+    }
+    turn(&mut sink, 5_000);
+    assert_eq!(sink.write(Stream::Stdout, b"0\n"), Written::All);
+}
+
+#[test]
+fn whole_lines_are_taken_or_none_of_a_piece() {
+    for (name, pair) in &STALLING[..3] {
+        let (mut reader, writer) = pair();
+        let mut sink = Sink::open(writer.as_fd());
+        let line = [&[b'x'; 299][..], b"\n"].concat();
+        let lines = line.repeat(1_000);
+        let mut taken = 0;
+        loop {
+            match sink.write(Stream::Stdout, &lines[taken..]) {
+                Written::Part(length) => taken += length,
+                Written::Full => break,
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        let came = usize::try_from(ioctl_fionread(&reader).unwrap()).unwrap();
+        assert_eq!((came % 300, taken), (0, came), "{name}");
+        let mut buffer = vec![0; came];
+        reader.read_exact(&mut buffer).unwrap();
+        assert!(buffer == lines[..came], "{name}");
     }
 }
