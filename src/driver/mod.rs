@@ -83,7 +83,7 @@ fn run_job(
     let Room { connections, open_files } = make_room(config.max_connections);
     let now = clock();
     let mut stage = open_stage(config, connections, argv0, &signals, now)?;
-    let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
+    let Listening { sidebind_port, mut given } = listen(config, sockets, &mut stage, now)?;
     if let Err(errno) = subreaper {
         let record = Record::warn("orphans of the command are not reaped: the kernel has no subreapers");
         stage.log(now, &record.with("error", reason(&errno.into())));
@@ -98,8 +98,9 @@ fn run_job(
     }
     // A stop signal that has come by now must prevent the start.
     event_loop::take_signals(now, &mut job, &signals, &mut stage);
+    stage.server.accept_queued(&mut given);
     job.handle(now, Event::Start, &mut stage);
-    // After the start, so that whoever made us start finds the command running.
+    // After the start, so that the first answers tell how that went.
     stage.admit(now, given, &job);
     let code = match stage.exit {
         Some(code) => code,

@@ -38,7 +38,7 @@ const FEW: usize = 32;
 const GRACE_SILENT: Duration = Duration::from_millis(250);
 /// Once kapo closes: for an answer that is on its way.
 const GRACE_BUSY: Duration = Duration::from_secs(2);
-/// Once kapo closes: for the connection that kapo was started for (Accept=yes), which has not asked yet.
+/// Once kapo closes: for a connection that kapo was started for and that has sent no request yet.
 const GRACE_GIVEN: Duration = Duration::from_secs(10);
 
 /// What only the rest of kapo knows.
@@ -58,7 +58,7 @@ struct Entry {
     concerned: bool,
     /// It has been answered at least once.
     served: bool,
-    /// It was handed to kapo, not accepted.
+    /// It was there before the command was started: handed to kapo, or in the queue of an inherited listener.
     given: bool,
     /// How far it was sent the captured output that it follows.
     followed: Option<Position>,
@@ -142,6 +142,16 @@ impl Server {
         Ok(())
     }
 
+    /// Accepts the connections that wait on inherited listeners into `accepted`, as far as there is room for them. One of
+    /// them is why a service manager has started kapo: it must be answered even if the command ends at once or cannot be
+    /// executed, because a connection that stays in the queue starts kapo again.
+    pub fn accept_queued(&self, accepted: &mut Vec<OwnedFd>) {
+        for listening in self.listeners.iter().filter(|listening| !listening.ours) {
+            // The loop meets and reports the other verdicts, because the listener stays ready.
+            while accepted.len() < self.limit && listening.listener.accept(accepted) == Accepted::More {}
+        }
+    }
+
     /// Open connections.
     pub fn connections(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -213,7 +223,7 @@ impl Server {
         }
     }
 
-    /// Takes a connection in, a stranger's or, `given`, the one that kapo was started for, and serves it at once: the
+    /// Takes a connection in, a stranger's or, `given`, one that kapo was started for, and serves it at once: the
     /// request is often there already, and whoever asks once and closes never costs a registration.
     pub fn admit(&mut self, now: Now, epoll: &Epoll, socket: OwnedFd, given: bool, subject: &dyn Subject) {
         if self.connections() >= self.limit {

@@ -123,6 +123,77 @@ fn who_connected_before_kapo_was_there_is_answered() {
     assert_eq!((&status["Status"], &status["Ready"]), (&json!("running"), &json!(true)), "{status}");
 }
 
+/// The job may have ended before the loop looks at the listener, and one that cannot be executed always has: the
+/// connection then stayed in the queue and started the next instance.
+#[test]
+fn the_connection_that_starts_kapo_is_answered_by_that_instance() {
+    for (job, code, reason) in [
+        (&["true"][..], 0, "success"),
+        (&["sh", "-c", "exit 3"], 3, "exit-code"),
+        (&["/nonexistent"], 127, "exec-failed"),
+        (&["/etc/passwd"], 126, "exec-failed"),
+    ] {
+        for round in 0..20 {
+            let (tcp, address) = listener();
+            let mut early = TcpStream::connect(&address).unwrap();
+            early.set_read_timeout(Some(LIMIT)).unwrap();
+            early.write_all(CLOSING).unwrap();
+            let words = ["-q", "-s", "run"];
+            let mut kapo = Kapo::launch(handed([&tcp as &dyn AsFd], &[&words[..], job].concat()));
+            kapo.expect_exit(code);
+            tcp.set_nonblocking(true).unwrap();
+            let left = tcp.accept().map_err(|e| e.kind());
+            assert_eq!(left.err(), Some(std::io::ErrorKind::WouldBlock), "{job:?}, round {round}");
+            let status = object(&read_answer(early));
+            // An answer that is given before the end says that the job runs.
+            if status["Status"] == "running" {
+                assert_ne!(reason, "exec-failed");
+            } else {
+                assert_eq!(
+                    (&status["ExitCode"], &status["Reason"]),
+                    (&json!(code), &json!(reason)),
+                    "{job:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Every one of them had started kapo if it had been alone; a readiness probe among them hears of the failed start.
+#[test]
+fn all_connections_that_wait_at_the_start_are_answered() {
+    let (tcp, address) = listener();
+    let early: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let mut kapo = Kapo::launch(handed([&tcp as &dyn AsFd], &["-q", "-s", "run", "/nonexistent"]));
+    for stream in early {
+        let answer = read_answer(stream);
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.body.contains("exec-failed"), "{answer:?}");
+    }
+    kapo.expect_exit(127);
+}
+
+/// A request that is slower than the job, as from a client that the machine has no time for.
+#[test]
+fn a_request_that_comes_after_the_end_of_the_job_is_answered() {
+    let (tcp, address) = listener();
+    let early = TcpStream::connect(&address).unwrap();
+    early.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut kapo = Kapo::launch(handed([&tcp as &dyn AsFd], &["-s", "run", "sh", "-c", "exit 4"]));
+    kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"ended\""));
+    let ended = now();
+    wait_for("a while has passed", || ended.elapsed() > Duration::from_millis(400));
+    assert_eq!(object(&ask(early))["ExitCode"], 4);
+    kapo.expect_exit(4);
+}
+
 #[test]
 fn a_blocking_listener_that_others_share_does_not_hold_kapo_up() {
     let (tcp, address) = listener();

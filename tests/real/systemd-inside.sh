@@ -264,6 +264,45 @@ check "which is another" [ "$first" != "$second" ]
 touch "$HERE/end"
 check "it ends as well" wait_until 10 gone
 
+# --- Accept=no with jobs that are over at once: one connection, one start ---
+unit brief.socket <<'U'
+[Socket]
+ListenStream=127.0.0.1:6682
+U
+over() { case $(show brief.service ActiveState) in inactive | failed) true ;; *) false ;; esac; }
+brief() {
+    local what=$1 code=$2 wanted=$3 answered=0 told=0
+    shift 3
+    unit brief.service <<U
+[Unit]
+StartLimitIntervalSec=0
+[Service]
+Type=notify
+ExecStartPre=/bin/sh -c 'echo x >>$HERE/starts'
+ExecStart=/usr/local/bin/kapo --socket-activation run -- $*
+U
+    systemctl daemon-reload
+    rm -f "$HERE/starts"
+    systemctl start brief.socket
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        if curl -sS --max-time 10 -D "$HERE/head" -o "$HERE/body" http://127.0.0.1:6682/wait; then
+            answered=$((answered + 1))
+            if [ "$(field Reason <"$HERE/body")" = "$wanted" ]; then told=$((told + 1)); fi
+        fi
+        wait_until 10 over || not_ok "brief.service is over ($what)"
+        [ "$(show brief.service ExecMainStatus)" = "$code" ] || not_ok "brief.service ends with $code ($what)"
+    done
+    same "a job that $what: 20 connections are answered" 20 "$answered"
+    same "with how it ended" 20 "$told"
+    same "by 20 starts" 20 "$(grep -c . "$HERE/starts" || true)"
+    same "and the socket still listens" active "$(systemctl is-active brief.socket || true)"
+    systemctl stop brief.socket brief.service 2>/dev/null || true
+    systemctl reset-failed brief.service 2>/dev/null || true
+}
+brief "ends at once" 0 success /bin/true
+brief "exits with 3" 3 exit-code /bin/sh -c "'exit 3'"
+brief "does not exist" 127 exec-failed /usr/local/bin/there-is-none
+
 # --- job@.service, Accept=yes ---
 rm -f "$HERE/end"
 systemctl stop job.socket || true
