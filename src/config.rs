@@ -130,6 +130,8 @@ pub enum Success {
     Code(u8),
     /// Ended by this signal.
     Signal(Signal),
+    /// Ended by its TTL.
+    Ttl,
 }
 
 /// What follows the end of a run.

@@ -109,7 +109,7 @@ complete -c kapo -n '__kapo_at run r' -s w -l wait -x -d 'go on answering this l
 complete -c kapo -n '__kapo_at run r' -l idle-exit -x -d 'go on answering until nobody has asked for this long'
 complete -c kapo -n '__kapo_at supervise s' -s w -l wait -x -d 'pause between an end and the next start'
 complete -c kapo -n '__kapo_at supervise s' -l backoff-max -x -d 'double the pause after short runs, up to this; 0: off'
-complete -c kapo -n '__kapo_at supervise s' -l stable -x -d 'a run this long resets the back-off'
+complete -c kapo -n '__kapo_at supervise s' -l stable -x -d 'a run this long ends back-off and Flapping'
 complete -c kapo -n '__kapo_at supervise s' -l max-restarts -x -d 'give up after N restarts within --within; 0: never'
 complete -c kapo -n '__kapo_at supervise s' -l within -x -d 'the window for --max-restarts and for Flapping'
 complete -c kapo -n '__kapo_at supervise s' -l restart -x -a 'always on-failure' -d 'when to start again: always or on-failure'

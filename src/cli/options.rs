@@ -334,7 +334,8 @@ pub static OPTIONS: &[Opt] = &[
     ),
     value(JOB, "success-exit", "CODES").env("KAPO_SUCCESS_EXIT").says(
         "codes and signals that count as success: 143,TERM",
-        "A comma list. Such an end has Reason success and kapo exits with 0.",
+        "A comma list. Such an end has Reason success and kapo exits with 0. TTL stands for an end by --ttl, for \
+         jobs that are meant to be recycled.",
     ),
     value(JOB, "parent-death-signal", "SIGNAL").completes(Completion::Signal)
         .env("KAPO_PARENT_DEATH_SIGNAL")
@@ -375,10 +376,10 @@ pub static OPTIONS: &[Opt] = &[
     value(SUPERVISE, "stable", "SECONDS")
         .env("KAPO_STABLE")
         .otherwise("60")
-        .says("a run this long resets the back-off", ""),
+        .says("a run this long ends back-off and Flapping", ""),
     value(SUPERVISE, "max-restarts", "N").env("KAPO_MAX_RESTARTS").otherwise("0").says(
         "give up after N restarts within --within; 0: never",
-        "kapo then exits with the command's code.",
+        "kapo then exits with the command's code. Ends by --ttl do not count.",
     ),
     value(SUPERVISE, "within", "SECONDS")
         .env("KAPO_WITHIN")

@@ -168,7 +168,7 @@ fn rewrite(pair: &OsStr) -> Result<(Signal, Option<Signal>), Wrong> {
     Ok((from, optional_signal(OsStr::new(to))?))
 }
 
-/// `143,TERM`.
+/// `143,TERM,TTL`.
 pub fn successes(text: &OsStr) -> Result<Vec<Success>, Wrong> {
     list(text).map(success).collect()
 }
@@ -176,9 +176,10 @@ pub fn successes(text: &OsStr) -> Result<Vec<Success>, Wrong> {
 fn success(word: &OsStr) -> Result<Success, Wrong> {
     let meant = match digits(word) {
         Some(code) => code.parse().ok().map(Success::Code),
+        None if word.eq_ignore_ascii_case("TTL") => Some(Success::Ttl),
         None => signal(word).ok().map(Success::Signal),
     };
-    meant.ok_or_else(|| not(word, "an exit code (0 to 255) or the name of a signal"))
+    meant.ok_or_else(|| not(word, "an exit code (0 to 255), the name of a signal or TTL"))
 }
 
 fn list(text: &OsStr) -> impl Iterator<Item = &OsStr> {

@@ -17,17 +17,20 @@ pub enum Deadline {
     Linger,
     /// The oldest of the failed runs that make it flapping leaves the window.
     Flapping,
+    /// The run has lasted long enough to end flapping.
+    Stable,
     /// The command has not pinged.
     Watchdog,
 }
 
-const ALL: [Deadline; 7] = [
+const ALL: [Deadline; 8] = [
     Deadline::Ttl,
     Deadline::Kill,
     Deadline::CountGroup,
     Deadline::Start,
     Deadline::Linger,
     Deadline::Flapping,
+    Deadline::Stable,
     Deadline::Watchdog,
 ];
 

@@ -23,7 +23,7 @@ pub struct Run {
     pub lasted: Duration,
     /// It ended with success.
     pub success: bool,
-    /// Its TTL ended it, which is as it was ordered and no failure.
+    /// Its TTL ended it: a planned end, which is neither a failure nor a restart that counts.
     pub expired: bool,
     /// It could not be executed.
     pub never_ran: bool,
@@ -65,6 +65,9 @@ impl Policy {
 
     /// Judges a run that ended at `now`.
     pub fn ended(&mut self, now: Instant, run: Run, random: &mut Random) -> Verdict {
+        if run.lasted >= self.options.stable {
+            self.was_stable();
+        }
         if !run.success && !run.expired {
             self.failures.push_back(now);
             if self.failures.len() > self.tolerated() + 1 {
@@ -73,6 +76,10 @@ impl Policy {
         }
         if run.success && self.options.on_failure_only {
             return Verdict::Finished;
+        }
+        if run.expired {
+            self.short_runs = 0;
+            return Verdict::Again(self.options.wait);
         }
         if let Some(limit) = self.options.max_restarts {
             let within = self.options.within;
@@ -101,6 +108,18 @@ impl Policy {
         let factor = u32::try_from(1_u64 << doublings.min(31)).unwrap_or(u32::MAX);
         let pause = wait.max(SMALLEST_BACKOFF).saturating_mul(factor).min(cap);
         random.between(pause, pause.saturating_add(pause / 10)).min(cap)
+    }
+
+    /// `--stable`, where it is a time at all.
+    pub fn stable(&self) -> Option<Duration> {
+        Some(self.options.stable).filter(|stable| !stable.is_zero())
+    }
+
+    /// A run has lasted for `--stable`: the failures before it do not make it flapping any more.
+    pub fn was_stable(&mut self) {
+        if self.stable().is_some() {
+            self.failures.clear();
+        }
     }
 
     /// How many failed runs within the window are not yet flapping.
@@ -224,6 +243,32 @@ mod tests {
         pauses(&mut policy, &[failed(SECOND); 4]);
         assert!(policy.is_flapping(epoch().mono));
         assert_eq!(policy.flapping_until(), None);
+    }
+
+    #[test]
+    fn an_end_by_ttl_resets_the_back_off_and_does_not_count() {
+        let options = Restart { backoff_max: Some(60 * SECOND), max_restarts: Some(2), ..options() };
+        let mut policy = Policy::new(options);
+        let expired = Run { expired: true, ..failed(SECOND) };
+        assert_eq!(pauses(&mut policy, &[expired; 10]), [Verdict::Again(SECOND); 10]);
+        let short = failed(SECOND);
+        pauses(&mut policy, &[short]);
+        let again = Verdict::Again(SECOND);
+        assert_eq!(pauses(&mut policy, &[expired, short, expired]), [again; 3], "no back-off, no limit");
+        assert_eq!(pauses(&mut policy, &[short]), [Verdict::GiveUp]);
+    }
+
+    #[test]
+    fn a_stable_run_ends_flapping() {
+        let mut policy = Policy::new(options());
+        pauses(&mut policy, &[failed(SECOND); 4]);
+        assert!(policy.is_flapping(epoch().mono));
+        policy.was_stable();
+        assert!(!policy.is_flapping(epoch().mono));
+        pauses(&mut policy, &[failed(SECOND); 4]);
+        assert!(policy.is_flapping(epoch().mono));
+        pauses(&mut policy, &[failed(60 * SECOND)]);
+        assert!(!policy.is_flapping(epoch().mono), "it has failed, but was stable before");
     }
 
     #[test]

@@ -123,3 +123,33 @@ fn a_deaf_worker_delays_the_next_start_until_it_is_killed() {
     kapo.signal(TERM);
     kapo.expect_exit(143);
 }
+
+#[test]
+fn an_end_by_ttl_is_no_restart_that_counts() {
+    let words = ["supervise", "--ttl", "50ms", "--wait", "0", "--max-restarts", "2", "--backoff-max", "1h"];
+    let kapo = Kapo::start(words.iter().copied().chain(["sleep", "600"]));
+    let status = kapo.wait_for_status("many restarts", |status| status["Restarts"].as_u64() >= Some(5));
+    assert_eq!(status["Flapping"], false);
+}
+
+#[test]
+fn an_end_by_ttl_can_be_a_success() {
+    let mut kapo = Kapo::start(["run", "--ttl", "50ms", "--success-exit", "TTL", "sleep", "600"]);
+    kapo.expect_exit(0);
+    let log = kapo.stderr();
+    assert!(log.contains("level=info msg=\"ended\" command=sleep"), "{log}");
+}
+
+#[test]
+fn a_run_that_stays_up_ends_flapping_before_the_window_has_passed() {
+    let mut gate = Gate::new();
+    let words = ["supervise", "--wait", "0", "--stable", "300ms", "--within", "1h", "sh", "-c"];
+    let script = "read x < \"$0\"; exit 3";
+    let kapo = Kapo::start(words.iter().copied().chain([script, gate.path()]));
+    for _ in 0..4 {
+        gate.open();
+    }
+    kapo.wait_for_status("it is flapping", |status| status["Flapping"] == true);
+    kapo.wait_for_status("it is not any more", |status| status["Flapping"] == false);
+    assert_eq!(kapo.get("/healthz").status, 200);
+}

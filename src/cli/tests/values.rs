@@ -88,8 +88,8 @@ fn signals_are_rewritten_dropped_and_counted_as_success() {
     );
     assert_eq!(rewritten("run --rewrite-signal TERM:INT --rewrite-signal TERM:0 x"), [(Signal::TERM, None)]);
     assert_eq!(
-        job("run --success-exit 143,TERM,0 x").success_exit,
-        [Success::Code(143), Success::Signal(Signal::TERM), Success::Code(0)]
+        job("run --success-exit 143,TERM,0,ttl x").success_exit,
+        [Success::Code(143), Success::Signal(Signal::TERM), Success::Code(0), Success::Ttl]
     );
     assert_eq!(job("run --orphan-signal 0 x").orphan_signal, None);
     assert_eq!(job("run --orphan-signal KILL x").orphan_signal, Some(Signal::KILL));

@@ -111,11 +111,11 @@ fn wrong_words_are_named_with_what_was_expected() {
         ),
         (
             "run --success-exit 256 x",
-            "--success-exit: '256' is not an exit code (0 to 255) or the name of a signal",
+            "--success-exit: '256' is not an exit code (0 to 255), the name of a signal or TTL",
         ),
         (
             "run --success-exit 1, x",
-            "--success-exit: '' is not an exit code (0 to 255) or the name of a signal",
+            "--success-exit: '' is not an exit code (0 to 255), the name of a signal or TTL",
         ),
         ("supervise --restart never x", "--restart: 'never' is not always or on-failure"),
         (

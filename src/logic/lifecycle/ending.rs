@@ -84,7 +84,7 @@ impl Lifecycle {
         end: End,
         out: &mut Vec<Effect>,
     ) {
-        for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog] {
+        for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog, Deadline::Stable] {
             self.deadlines.stop(which);
         }
         let why = stop.map(|stop| stop.why);
@@ -291,9 +291,10 @@ fn reason(success_exit: &[Success], why: Option<Why>, end: End) -> &'static str 
     let listed = success_exit.iter().any(|success| match (success, exit) {
         (Success::Code(wanted), _) => exit.code() == *wanted,
         (Success::Signal(wanted), Exit::Signal { signal, .. }) => *wanted == signal,
-        (Success::Signal(_), Exit::Code(_)) => false,
+        (Success::Signal(_), Exit::Code(_)) | (Success::Ttl, _) => false,
     });
     match (why, exit) {
+        (Some(Why::Ttl), _) if success_exit.contains(&Success::Ttl) => "success",
         (Some(Why::Ttl), _) => "timeout",
         (Some(Why::Watchdog), _) => "watchdog",
         (Some(Why::Asked) | None, _) if listed || exit == Exit::Code(0) => "success",

@@ -400,6 +400,10 @@ impl Lifecycle {
         if let Some(ttl) = ttl {
             self.deadlines.set(Deadline::Ttl, now.mono, ttl);
         }
+        let stable = self.policy.as_ref().and_then(Policy::stable);
+        if let Some(stable) = stable.filter(|_| self.status.flapping) {
+            self.deadlines.set(Deadline::Stable, now.mono, stable);
+        }
         let record = Record::info("started").with("command", &self.status.command).with("pid", pid);
         out.push(Effect::Log(match self.status.restarts {
             0 => record,
@@ -549,6 +553,7 @@ impl Lifecycle {
         self.changed = true;
         self.deadlines.stop(Deadline::Ttl);
         self.deadlines.stop(Deadline::Watchdog);
+        self.deadlines.stop(Deadline::Stable);
         let patience = match why {
             Why::Asked => self.job.kill_after,
             Why::Ttl | Why::Watchdog => Some(self.job.kill_after.unwrap_or(KILL_AFTER)),
@@ -597,6 +602,12 @@ impl Lifecycle {
             (Deadline::Start, State::Pausing) => self.clear(out),
             (Deadline::Linger, State::Lingering) => self.finish(out),
             (Deadline::Flapping, _) => self.update_flapping(now, out),
+            (Deadline::Stable, _) => {
+                if let Some(policy) = &mut self.policy {
+                    policy.was_stable();
+                }
+                self.update_flapping(now, out);
+            }
             // Stopped with the state that they belong to; none of these can be due elsewhere.
             (
                 Deadline::Ttl | Deadline::Watchdog | Deadline::Start | Deadline::Linger,
@@ -621,6 +632,10 @@ impl Lifecycle {
                 true => Record::warn("flapping").with("restarts", self.status.restarts),
                 false => Record::info("not flapping any more"),
             }));
+            if !flapping {
+                self.deadlines.stop(Deadline::Flapping);
+                self.deadlines.stop(Deadline::Stable);
+            }
         }
     }
 

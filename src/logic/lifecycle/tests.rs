@@ -179,6 +179,33 @@ fn who_obeys_when_the_ttl_has_passed_still_ran_out_of_time() {
 }
 
 #[test]
+fn an_end_by_ttl_can_count_as_success() {
+    let job = Job { ttl: ttl(60), success_exit: vec![Success::Ttl], ..run() };
+    let mut world = begun(job.clone(), Behaviour::patient());
+    assert_eq!(world.run_to_the_end(), 0);
+    assert_eq!((world.life.status().reason, world.life.status().exit_code), ("success", 143));
+    let log = logged(&mut world);
+    assert!(log.iter().all(|line| line.starts_with("level=info ")), "{log:#?}");
+    let mut world = begun(job.clone(), Behaviour::ends(SECOND, killed_by(Signal::TERM)));
+    assert_eq!(world.run_to_the_end(), 143, "only the TTL makes it a success");
+    let restart = Restart { on_failure_only: true, ..again() };
+    let mut world = begun(Job { after: After::Again(restart), ..job }, Behaviour::patient());
+    assert_eq!((world.run_to_the_end(), world.life.starts()), (0, 1));
+}
+
+#[test]
+fn a_run_of_stable_ends_flapping_while_it_lasts() {
+    let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
+    world.run_for(20 * SECOND);
+    world.behaviour = Behaviour::patient();
+    world.run_for(4 * SECOND + 60 * SECOND - Duration::from_millis(1));
+    assert!(world.life.status().flapping);
+    world.run_for(Duration::from_millis(1));
+    assert!(!world.life.status().flapping, "the run has lasted for a minute");
+    assert_eq!(world.life.deadline(), None);
+}
+
+#[test]
 fn a_kill_after_of_zero_never_kills() {
     let job = Job { ttl: ttl(60), kill_after: Some(Duration::ZERO), ..run() };
     let mut world = begun(job, Behaviour::deaf());
@@ -691,7 +718,9 @@ fn supervise_gives_up_or_is_content_as_it_was_told() {
 
 #[test]
 fn flapping_comes_with_the_fourth_failure_and_goes_by_itself() {
-    let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
+    let restart = Restart { stable: 1_000 * SECOND, ..again() };
+    let job = Job { after: After::Again(restart), ..run() };
+    let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(18 * SECOND);
     assert!(!world.life.status().flapping);
     world.behaviour = Behaviour::patient();

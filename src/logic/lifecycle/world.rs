@@ -500,6 +500,7 @@ impl World {
                 let why = self.stop.map(|stop| stop.why);
                 self.meant |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
                 self.expected_code = match why {
+                    Some(Why::Ttl) if self.job.success_exit.contains(&Success::Ttl) => 0,
                     Some(Why::Ttl) => 124,
                     Some(Why::Watchdog) => exit.code().max(1),
                     Some(Why::Outside) | None if self.is_success(*exit) => 0,
@@ -507,6 +508,9 @@ impl World {
                 };
                 self.dies_by = self.must_die_by(*exit, why, *on_terminal);
                 self.last_end = Some((self.now, false));
+                if self.stable_at().is_some_and(|at| at <= self.now) {
+                    self.failures.clear();
+                }
                 if why == Some(Why::Watchdog) || (why != Some(Why::Ttl) && self.expected_code != 0) {
                     self.failures.push(self.now);
                 }
@@ -579,8 +583,20 @@ impl World {
         watch.look = Some((self.now + pause, (2 * pause).min(Duration::from_secs(1))));
     }
 
+    /// When the run has lasted for `--stable`.
+    fn stable_at(&self) -> Option<Duration> {
+        let stable = self.restart()?.stable;
+        self.child.as_ref()?.since.checked_add(stable).filter(|_| !stable.is_zero())
+    }
+
     /// Deadlines that have come.
     fn take_in_dues(&mut self) {
+        // A TTL that passes at the same moment comes first; the length of the run counts at its end then.
+        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= self.now);
+        let runs = self.stop.is_none() && !is_due(self.ttl_due());
+        if runs && self.life.status().flapping && is_due(self.stable_at()) {
+            self.failures.clear();
+        }
         if let Some(watch) = &mut self.awaited
             && watch.due.is_some_and(|due| due <= self.now)
         {
@@ -660,7 +676,7 @@ impl World {
             || self.job.success_exit.iter().any(|success| match (success, exit) {
                 (Success::Code(code), exit) => exit.code() == *code,
                 (Success::Signal(wanted), Exit::Signal { signal, .. }) => signal == *wanted,
-                (Success::Signal(_), Exit::Code(_)) => false,
+                (Success::Signal(_), Exit::Code(_)) | (Success::Ttl, _) => false,
             })
     }
 
@@ -967,9 +983,12 @@ impl World {
             return None;
         }
         let run = match (&self.child, self.stop) {
-            (Some(_), None) => [self.ttl_due(), self.watch],
-            (Some(_), Some(_)) => [self.kill_due(), None],
-            (None, _) => [None, None],
+            (Some(_), None) => {
+                let stable = self.stable_at().filter(|_| self.life.status().flapping);
+                [self.ttl_due(), self.watch, stable]
+            }
+            (Some(_), Some(_)) => [self.kill_due(), None, None],
+            (None, _) => [None; 3],
         };
         let start = self.life.status().next_start.and_then(|at| at.duration_since(self.epoch.wall).ok());
         let linger = match self.job.after {
@@ -1248,7 +1267,12 @@ fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> Job {
         single_child: pick(4) == 0,
         setsid: pick(3) == 0,
         rewrite_signal: (0..pick(3)).filter_map(|_| Some((any_signal(pick)?, any_signal(pick)))).collect(),
-        success_exit: (0..pick(2)).filter_map(|_| any_signal(pick).map(Success::Signal)).collect(),
+        success_exit: (0..pick(3))
+            .filter_map(|_| match pick(3) {
+                0 => Some(Success::Ttl),
+                _ => any_signal(pick).map(Success::Signal),
+            })
+            .collect(),
         parent_death_signal: None,
         orphan_signal: None,
         termination_log: (pick(2) == 0).then(|| "/dev/termination-log".into()),
