@@ -31,8 +31,8 @@ pub struct Status {
     /// See [`State`].
     #[serde(rename = "Status")]
     pub state: State,
-    /// The TTL of this run, nanoseconds; `None`: 0.
-    #[serde(rename = "TTL", serialize_with = "nanos")]
+    /// The TTL of this run, shown in whole seconds, rounded up, as the original kapo shows it; `None`: 0.
+    #[serde(rename = "TTL", serialize_with = "whole_seconds")]
     pub ttl: Option<Duration>,
     /// `--wait`, nanoseconds.
     #[serde(serialize_with = "nanos")]
@@ -181,6 +181,13 @@ fn nanos<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S:
     serializer.serialize_i64(i64::try_from(nanos).unwrap_or(i64::MAX))
 }
 
+/// Rounded up, so that a TTL below one second is not shown as 0, which means that there is none.
+fn whole_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    let duration = duration.unwrap_or_default();
+    let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
+    serializer.serialize_i64(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
 fn pid<S: Serializer>(pid: &Option<Pid>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_i32(pid.map_or(0, Pid::get))
 }
@@ -235,8 +242,18 @@ mod tests {
     }
 
     #[test]
-    fn a_time_to_live_beyond_go_s_range_is_shown_as_the_longest() {
-        let text = render(&[Status { ttl: Some(Duration::MAX), ..blank() }]);
-        assert!(String::from_utf8(text).unwrap().contains(r#""TTL":9223372036854775807,"#));
+    fn ttl_is_in_whole_seconds_rounded_up_and_wait_in_nanoseconds() {
+        for (duration, ttl, wait) in [
+            (Duration::ZERO, "0", "0"),
+            (Duration::from_nanos(1), "1", "1"),
+            (Duration::from_secs(30), "30", "30000000000"),
+            (Duration::from_millis(30_001), "31", "30001000000"),
+            (Duration::MAX, "9223372036854775807", "9223372036854775807"),
+        ] {
+            let text = render(&[Status { ttl: Some(duration), wait: Some(duration), ..blank() }]);
+            let expected = format!(r#""TTL":{ttl},"Wait":{wait},"#);
+            let text = String::from_utf8(text).unwrap();
+            assert!(text.contains(&expected), "{duration:?}: {text}");
+        }
     }
 }

@@ -57,7 +57,7 @@ fn the_document_of_a_running_command_is_whole_and_in_order() {
         ("Mode", json!("run")),
         ("SidebindPort", json!(0)),
         ("Status", json!("running")),
-        ("TTL", json!(300_000_000_000_u64)),
+        ("TTL", json!(300)),
         ("Wait", json!(90_000_000_000_u64)),
         ("Reason", json!("")),
         ("Signal", json!("")),
