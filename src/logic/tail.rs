@@ -32,6 +32,28 @@ const fn most_runs(capacity: usize) -> usize {
     capacity / 32 + 2
 }
 
+/// The longest line of [`Tail::last_lines`], in bytes, with the mark of a cut.
+pub const LONGEST_LAST_LINE: usize = 512;
+
+/// What shows that a line was cut.
+const CUT: &str = "…";
+
+/// Appends `bytes` to a line of which no more is kept than shows that it is too long.
+fn extend_within(line: &mut Vec<u8>, bytes: &[u8]) {
+    let room = (LONGEST_LAST_LINE + 4).saturating_sub(line.len());
+    line.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+}
+
+/// The line as text, cut between two characters if it is too long.
+fn shortened(line: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(line).into_owned();
+    if text.len() > LONGEST_LAST_LINE {
+        text.truncate(text.floor_char_boundary(LONGEST_LAST_LINE - CUT.len()));
+        text.push_str(CUT);
+    }
+    text
+}
+
 impl Tail {
     /// Keeps the last `capacity` bytes; with 0 nothing is ever kept.
     pub fn new(capacity: usize) -> Tail {
@@ -119,7 +141,8 @@ impl Tail {
     }
 
     /// The last `count` lines of both streams that begin at `position` or later, without their newlines; what is not
-    /// UTF-8 becomes U+FFFD. A stream's line that the other one interrupted stays whole and stands where it ended.
+    /// UTF-8 becomes U+FFFD. A stream's line that the other one interrupted stays whole and stands where it ended. Of a
+    /// line over [`LONGEST_LAST_LINE`] bytes only the beginning is kept, with `…` behind it.
     pub fn last_lines(&self, position: Position, count: usize) -> Vec<String> {
         let mut lines: VecDeque<Vec<u8>> = VecDeque::new();
         let mut unfinished = [const { Vec::new() }; 2];
@@ -134,19 +157,19 @@ impl Tail {
             for piece in bytes.split_inclusive(|&b| b == b'\n') {
                 match piece.split_last() {
                     Some((b'\n', end)) => {
-                        line.extend_from_slice(end);
+                        extend_within(line, end);
                         lines.push_back(std::mem::take(line));
+                        if lines.len() > count {
+                            lines.pop_front();
+                        }
                     }
-                    _ => line.extend_from_slice(piece),
+                    _ => extend_within(line, piece),
                 }
-            }
-            while lines.len() > count {
-                lines.pop_front();
             }
         }
         lines.extend(unfinished.into_iter().filter(|line| !line.is_empty()));
         let surplus = lines.len().saturating_sub(count);
-        lines.iter().skip(surplus).map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+        lines.iter().skip(surplus).map(|line| shortened(line)).collect()
     }
 
     /// Appends what lies between two positions, both within what is kept.
@@ -289,6 +312,35 @@ mod tests {
         let mut odd = Tail::new(10);
         odd.push(Stdout, b"a\xffb\n");
         assert_eq!(odd.last_lines(0, 10), ["a\u{fffd}b"]);
+    }
+
+    #[test]
+    fn last_lines_are_cut_between_characters_and_marked() {
+        for (line, wanted) in [
+            ("x".repeat(512), "x".repeat(512)),
+            ("x".repeat(513), "x".repeat(509) + "…"),
+            ("x".repeat(1_000_000), "x".repeat(509) + "…"),
+            ("\0".repeat(1_000_000), "\0".repeat(509) + "…"),
+            ("é".repeat(256), "é".repeat(256)),
+            ("é".repeat(257), "é".repeat(254) + "…"),
+            ("🦀".repeat(300_000), "🦀".repeat(127) + "…"),
+        ] {
+            for newline in ["", "\n"] {
+                let mut tail = Tail::new(1 << 20);
+                for piece in (line.clone() + newline).as_bytes().chunks(10_007) {
+                    tail.push(Stdout, piece);
+                }
+                let from = tail.end() - (line.len() + newline.len()).min(1 << 20) as u64;
+                assert!(wanted.len() <= LONGEST_LAST_LINE && from <= tail.end());
+                if line.len() <= 1 << 20 {
+                    assert_eq!(tail.last_lines(from, 10), [wanted.as_str()]);
+                }
+            }
+        }
+        // Each byte becomes U+FFFD, which has three.
+        let mut tail = Tail::new(1 << 20);
+        tail.push(Stdout, &[0xff; 300]);
+        assert_eq!(tail.last_lines(0, 10), ["\u{fffd}".repeat(169) + "…"]);
     }
 
     #[test]
