@@ -277,7 +277,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     flag(GLOBAL, "stdlog").short('L').env("KAPO_STDLOG").says(
         "emit captured lines as timestamped log lines",
-        "Needs --stdout or --stderr. A line over 64 KiB comes in parts marked partial=true.",
+        "Needs --stdout or --stderr. A record over 32 KiB comes in parts marked partial=true.",
     ),
     flag(GLOBAL, "hide-args").env("KAPO_HIDE_ARGS").says(
         "keep the command's arguments off every page and log",

@@ -2,9 +2,9 @@
 //! `time=2026-11-22T06:45:30.123456Z level=info stream=stdout msg="..."`; knows nothing of where they come from or go.
 //!
 //! The text between the quotes is reversible (see `quote`): undoing the escapes gives the line byte for byte. A carriage
-//! return before the newline is part of the line and written `\r`. A line longer than [`LONGEST`] comes in parts, all
-//! but the last marked `partial=true` behind the text; joined they are the line. What was read at one instant bears
-//! one time stamp: that of the read that completed the line.
+//! return before the newline is part of the line and written `\r`. A line whose text is longer than [`LONGEST`] comes in
+//! parts, all but the last marked `partial=true` behind the text; joined they are the line. What was read at one instant
+//! bears one time stamp: that of the read that completed the line.
 
 use std::time::SystemTime;
 
@@ -12,9 +12,15 @@ use memchr::memchr;
 
 use super::{Stream, calendar, quote};
 
-/// The longest line, in bytes of the command's, that is not cut into parts. A part ends before a letter of UTF-8
-/// rather than within it.
-pub const LONGEST: usize = 64 * 1024;
+/// The longest record as it is written, with time stamp, escapes and newline: journald cuts lines at 48 KiB.
+pub const RECORD: usize = 32 * 1024;
+
+/// The longest text of a record, with its escapes: a line whose text is longer is cut into parts. A part ends before
+/// an escape or a letter of UTF-8 rather than within it.
+pub const LONGEST: usize = RECORD - PREFIX - PARTIAL.len();
+
+/// What follows the text of a part.
+const PARTIAL: &[u8; 15] = b"\" partial=true\n";
 
 /// [`Lines::render`] begins no further line when this much is written. A pipe holds 64 KiB: with the last line a batch
 /// should still fit, as what little is left over would cost a write of its own.
@@ -56,28 +62,25 @@ impl Lines {
         while out.len() < BATCH {
             let window = rest.get(..=LONGEST).unwrap_or(rest);
             let found = memchr(b'\n', window.get(self.searched..).unwrap_or_default());
-            let (line, partial, after) = if let Some(at) = found {
-                let (line, newline) = rest.split_at(self.searched + at);
-                (line, false, newline.get(1..).unwrap_or_default())
-            } else if rest.len() > LONGEST {
-                let (part, after) = rest.split_at(before_letter(rest));
-                (part, true, after)
-            } else if ended && !rest.is_empty() {
-                (rest, false, &[][..])
+            let line = if let Some(at) = found {
+                rest.get(..self.searched + at).unwrap_or(rest)
+            } else if rest.len() > LONGEST || ended && !rest.is_empty() {
+                rest
             } else {
                 self.searched = rest.len();
                 break;
             };
             self.searched = 0;
             out.extend_from_slice(&prefix);
-            quote::escape(line, out);
-            out.push(b'"');
-            if partial {
-                out.extend_from_slice(b" partial=true");
+            let part = quote::escape_within(line, LONGEST, out);
+            if part < line.len() {
+                out.extend_from_slice(PARTIAL);
+                rest = rest.get(part..).unwrap_or_default();
+            } else {
+                out.extend_from_slice(b"\"\n");
+                rendered.lines += 1;
+                rest = rest.get(part + usize::from(found.is_some())..).unwrap_or_default();
             }
-            out.push(b'\n');
-            rendered.lines += u64::from(!partial);
-            rest = after;
         }
         rendered.consumed = input.len() - rest.len();
         rendered
@@ -95,12 +98,6 @@ impl Lines {
         out.truncate(before);
         prefix.expect("times and the names of streams are always of one length")
     }
-}
-
-/// Where to cut a line that is longer than [`LONGEST`].
-fn before_letter(line: &[u8]) -> usize {
-    let goes_on = |at: usize| matches!(line.get(at), Some(0x80..=0xbf));
-    (LONGEST - 3..=LONGEST).rev().find(|&at| !goes_on(at)).unwrap_or(LONGEST)
 }
 
 #[cfg(test)]
@@ -192,7 +189,10 @@ mod tests {
         let (log, count) = rendered(input.chunks(10_007));
         let (back, parts) = undone(&log);
         assert!(back == input);
-        assert_eq!((count, parts), (input.iter().filter(|&&b| b == b'\n').count() as u64, 2));
+        assert_eq!(count, input.iter().filter(|&&b| b == b'\n').count() as u64);
+        let longest = log.split_inclusive(|&b| b == b'\n').map(<[u8]>::len).max();
+        assert!((RECORD - 6..=RECORD).contains(&longest.unwrap()), "{longest:?}");
+        assert!(parts >= 11, "{parts} parts of escapes");
     }
 
     #[test]
@@ -216,11 +216,30 @@ mod tests {
     }
 
     #[test]
+    fn escapes_count_towards_the_longest_record() {
+        for (letter, escaped) in [("\0", 6), ("\"", 2), ("\u{85}", 6), ("é", 2)] {
+            let fits = LONGEST / escaped;
+            for (count, wanted) in [(fits, 0), (fits + 1, 1), (2 * fits + 1, 2)] {
+                for end in ["\n", ""] {
+                    let input = letter.repeat(count) + end;
+                    let (log, lines) = rendered(input.as_bytes().chunks(7_001));
+                    assert!(log.split_inclusive(|&b| b == b'\n').all(|line| line.len() <= RECORD));
+                    let (back, parts) = undone(&log);
+                    assert_eq!((parts, lines), (wanted, 1), "{count} of {letter:?}");
+                    assert_eq!(back, (letter.repeat(count) + "\n").as_bytes());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_long_line_is_not_cut_within_a_letter() {
         for shift in 0..4 {
             let input = ["x".repeat(shift), "🦀".repeat(LONGEST)].concat();
             let (log, _) = rendered([input.as_bytes()]);
             assert!(!log.contains(&b'\\'), "shifted by {shift}");
+            let longest = log.split_inclusive(|&b| b == b'\n').map(<[u8]>::len).max();
+            assert!((RECORD - 3..=RECORD).contains(&longest.unwrap()), "{longest:?}");
             assert!(undone(&log).0.strip_suffix(b"\n") == Some(input.as_bytes()), "shifted by {shift}");
         }
     }

@@ -28,6 +28,41 @@ pub fn escape(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// The most bytes that one byte becomes: `\u0000`.
+const LONGEST_ESCAPE: usize = 6;
+
+/// Writes as much of `text` as fits into `limit` bytes with its escapes, and ends between two letters. Returns how much
+/// of `text` that was.
+pub fn escape_within(text: &[u8], limit: usize, out: &mut Vec<u8>) -> usize {
+    if text.len() <= limit / LONGEST_ESCAPE {
+        escape(text, out);
+        return text.len();
+    }
+    let end = out.len() + limit;
+    let mut rest = text;
+    loop {
+        let room = end - out.len();
+        let clean = clean_span(rest.get(..room).unwrap_or(rest));
+        let (clean, dirty) = rest.split_at(clean);
+        out.extend_from_slice(clean);
+        rest = dirty;
+        let Some((&first, after)) = dirty.split_first() else { return text.len() };
+        let written = out.len();
+        let after = match first {
+            0x80.. => letter(dirty, out),
+            _ => {
+                ascii(first, out);
+                after
+            }
+        };
+        if out.len() > end {
+            out.truncate(written);
+            return text.len() - rest.len();
+        }
+        rest = after;
+    }
+}
+
 /// Writes `text` bare where every logfmt reader takes it so, else quoted; the empty text as `""`.
 pub fn value(text: &[u8], out: &mut Vec<u8>) {
     if !text.is_empty() && text.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'=' | b'\\')) {
@@ -96,33 +131,39 @@ fn unicode(high: [u8; 2], low: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', b'u', high[0], high[1], digit(low >> 4), digit(low & 15)]);
 }
 
-/// Takes the run of non-ASCII bytes at the start of `text`, gives back what follows it.
+/// Writes the run of non-ASCII bytes at the start of `text`, and returns what follows it.
 fn non_ascii<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     let mut rest = text;
-    while let Some(&first @ 0x80..) = rest.first() {
-        let length = match first {
-            0xc2..=0xdf => 2,
-            0xe0..=0xef => 3,
-            0xf0..=0xf4 => 4,
-            _ => 1,
-        };
-        match rest.split_at_checked(length) {
-            Some((&[0xc2, c1 @ 0x80..=0x9f], after)) => {
-                unicode(*b"00", c1, out);
-                rest = after;
-            }
-            Some((letter, after)) if length > 1 && std::str::from_utf8(letter).is_ok() => {
-                out.extend_from_slice(letter);
-                rest = after;
-            }
-            // Only the first byte is taken: what follows may begin a letter.
-            _ => {
-                unicode(SURROGATE, first, out);
-                rest = rest.split_first().map_or(&[], |(_, after)| after);
-            }
-        }
+    while let Some(0x80..) = rest.first() {
+        rest = letter(rest, out);
     }
     rest
+}
+
+/// Writes the letter, or the byte that is no UTF-8, at the start of `text`, and returns what follows it.
+fn letter<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    let Some((&first, rest)) = text.split_first() else { return text };
+    let length = match first {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => 1,
+    };
+    match text.split_at_checked(length) {
+        Some((&[0xc2, c1 @ 0x80..=0x9f], after)) => {
+            unicode(*b"00", c1, out);
+            after
+        }
+        Some((letter, after)) if length > 1 && std::str::from_utf8(letter).is_ok() => {
+            out.extend_from_slice(letter);
+            after
+        }
+        // Only the first byte is taken: what follows may begin a letter.
+        _ => {
+            unicode(SURROGATE, first, out);
+            rest
+        }
+    }
 }
 
 #[cfg(test)]
@@ -195,6 +236,27 @@ pub(crate) mod tests {
                 let mut text = [b'~'; 20];
                 text[place] = byte;
                 assert_eq!(escaped(&text).len() == 20, is_clean(byte), "{byte:#x} at {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_fits_and_joins() {
+        let text = "plain \"q\" \0\u{85} é世🦀 \n".repeat(5);
+        for text in [text.as_bytes(), &[0xff; 100], &[0; 100], "🦀".repeat(50).as_bytes()] {
+            let whole = escaped(text);
+            for limit in 6..whole.len() + 10 {
+                let (mut rest, mut joined) = (text, String::new());
+                while !rest.is_empty() {
+                    let mut out = Vec::new();
+                    let part = escape_within(rest, limit, &mut out);
+                    assert!(part > 0 && out.len() <= limit, "{limit}");
+                    // Nothing more would have fitted.
+                    assert!(part == rest.len() || out.len() + LONGEST_ESCAPE > limit, "{limit}");
+                    joined.push_str(std::str::from_utf8(&out).unwrap());
+                    rest = &rest[part..];
+                }
+                assert_eq!(joined, whole, "{limit}");
             }
         }
     }

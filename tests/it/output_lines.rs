@@ -149,11 +149,14 @@ fn each_kind_of_line_is_written_as_documented() {
 
 #[test]
 fn a_long_line_comes_in_parts_that_join() {
-    for (length, parts) in [(65_536, 0), (65_537, 1), (131_073, 2), (1_000_000, 15)] {
+    for (length, parts) in [(32_690, 0), (32_691, 1), (65_380, 1), (65_381, 2), (1_000_000, 30)] {
         let line = vec![b'x'; length];
         let (lines, back) = logged(&[&line, &b"\nnext\n"[..]].concat());
         assert_eq!(lines.len(), parts + 2);
         assert!(lines[..parts].iter().all(|line| line.ends_with("\" partial=true")));
+        assert!(lines.iter().all(|line| {
+            "time=2026-11-22T06:45:30.123456Z level=info stream=stdout msg=\n".len() + line.len() <= 32_768
+        }));
         assert!(!lines[parts].contains("partial") && lines[parts + 1] == "\"next\"");
         assert!(back == [&line, &b"\nnext\n"[..]].concat());
     }

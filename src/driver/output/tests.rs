@@ -327,7 +327,7 @@ fn a_line_without_end_costs_bounded_memory() {
     }
     command.join().unwrap();
     drop(writer);
-    assert_eq!(reader.join().unwrap(), 3_000_000 / 65_536);
+    assert_eq!(reader.join().unwrap(), 3_000_000 / (crate::logic::lines::LONGEST / 6));
     assert_eq!(output.counters().lines, 1);
 }
 
