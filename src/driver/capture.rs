@@ -1,10 +1,11 @@
 //! The command's captured outputs and where they go: registration of pipes and outlets, and whose turn it is.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
+use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 
 use super::output::{Fate, Output, Wants};
 use super::poll::{Epoll, Source};
@@ -60,12 +61,14 @@ impl Capture {
     }
 
     /// Begins a run: the ends of the pipes that become the command's.
-    pub fn begin(&mut self, epoll: &Epoll) -> io::Result<[Option<OwnedFd>; 2]> {
+    pub fn begin(&mut self, epoll: &Epoll, sinks: &Sinks<'_>) -> io::Result<[Option<OwnedFd>; 2]> {
         let mut ends = [None, None];
         self.begun = self.tail.end();
         for (lane, end) in self.lanes.iter_mut().zip(&mut ends) {
             if let Some(lane) = lane {
-                *end = Some(lane.output.begin()?);
+                let pipe = lane.output.begin()?;
+                resemble(&pipe, sinks.descriptor(lane.stream));
+                *end = Some(pipe);
                 lane.listen(epoll);
             }
         }
@@ -162,6 +165,14 @@ impl Capture {
         let [stdout, stderr] = self.counters();
         (stdout.is_some() || stderr.is_some()).then_some(status::Output { stdout, stderr })
     }
+}
+
+/// Gives a pipe the mode and the owner of the descriptor it stands for, so that a command that has dropped its
+/// privileges can open /dev/stdout as it could without kapo. A refusal leaves it to kapo's user alone.
+fn resemble(pipe: &OwnedFd, original: BorrowedFd<'_>) {
+    let Ok(stat) = fstat(original) else { return };
+    let _ = fchown(pipe, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+    let _ = fchmod(pipe, Mode::from_raw_mode(stat.st_mode & 0o777));
 }
 
 impl Lane {

@@ -254,7 +254,7 @@ impl Job {
 
     fn try_spawn(&mut self, stage: &mut Stage) -> Result<Pid, Failure> {
         let before = |error| Failure { step: Step::Prepare, error };
-        let [stdout, stderr] = self.capture.begin(&stage.epoll).map_err(before)?;
+        let [stdout, stderr] = self.capture.begin(&stage.epoll, &stage.sinks).map_err(before)?;
         let terminal = if self.options.setsid {
             Terminal::for_new_session()
         } else {

@@ -323,6 +323,14 @@ impl<'fd> Sinks<'fd> {
         self.shared
     }
 
+    /// The descriptor that kapo was started with.
+    pub fn descriptor(&self, stream: Stream) -> BorrowedFd<'fd> {
+        match stream {
+            Stream::Stdout => self.stdout.fd,
+            Stream::Stderr => self.stderr.fd,
+        }
+    }
+
     /// Where `stream` goes.
     pub fn of(&mut self, stream: Stream) -> &mut Sink<'fd> {
         match stream {

@@ -135,6 +135,33 @@ fn both_streams_keep_their_order_on_one_pipe() {
 }
 
 #[test]
+fn the_commands_pipe_has_the_mode_and_the_owner_of_what_it_stands_for() {
+    for mode in [0o600, 0o622, 0o666] {
+        let (reader, ours) = pipe();
+        rustix::fs::fchmod(&ours, rustix::fs::Mode::from_raw_mode(mode)).unwrap();
+        let owner = if crate::tools::is_root() { 65_534 } else { rustix::process::geteuid().as_raw() };
+        rustix::fs::fchown(&ours, Some(rustix::fs::Uid::from_raw(owner)), None).unwrap();
+        let came = read_all(reader);
+        let words = ["--quiet", "--stdout", "run", "stat", "-L", "-c", "%a %u", "/dev/stdout"];
+        launch_to(ours, kapo_on_a_free_port(words)).expect_exit(0);
+        assert_eq!(String::from_utf8(came.join().unwrap()).unwrap(), format!("{mode:o} {owner}\n"));
+    }
+}
+
+#[test]
+fn a_command_without_privileges_can_open_dev_stdout() {
+    if !crate::tools::is_root() {
+        return;
+    }
+    let (reader, ours) = pipe();
+    rustix::fs::fchmod(&ours, rustix::fs::Mode::from_raw_mode(0o622)).unwrap();
+    let came = read_all(reader);
+    let drop = ["setpriv", "--reuid", "65534", "--clear-groups", "sh", "-c", "echo hello >/dev/stdout"];
+    launch_to(ours, kapo_on_a_free_port([&["-q", "-S", "run"][..], &drop].concat())).expect_exit(0);
+    assert_eq!(came.join().unwrap(), b"hello\n");
+}
+
+#[test]
 fn a_stream_that_is_not_captured_is_the_commands_own() {
     for (flag, captured, own) in [("--stdout", 1, 2), ("--stderr", 2, 1)] {
         let kapo = Kapo::start([flag, "run", "sleep", "60"]);
