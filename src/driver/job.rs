@@ -396,9 +396,8 @@ impl Job {
         if let Some(terminal) = &self.terminal {
             terminal.take_back(Some(group(pid)));
         }
-        if exit != Exit::Code(0) {
-            self.oom.look(now, stage);
-        }
+        // Also if the command has succeeded: a descendant may have been killed.
+        self.oom.look(now, stage);
         let oom_killed = self.oom.is_cause(now, exit, self.killed);
         let usage = Usage { user: change.user, system: change.system, max_rss_bytes: change.max_rss_bytes };
         let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });

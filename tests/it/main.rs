@@ -13,6 +13,7 @@ mod http;
 mod idle;
 mod limits;
 mod notify;
+mod oom;
 mod outlets;
 mod output;
 mod output_ends;
