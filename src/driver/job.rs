@@ -21,7 +21,7 @@ use super::sample::{self, Sampler};
 use super::server::Subject;
 use super::signals::Signals;
 use super::terminal::{self, Terminal};
-use super::termination_log;
+use super::termination_log::TerminationLog;
 use super::told::NotifySocket;
 use crate::config::{Config, Job as Options};
 use crate::error::{Error, reason};
@@ -59,6 +59,7 @@ pub struct Job {
     /// Under `--notify`, where the command speaks to us.
     notify: Option<NotifySocket>,
     oom: OomCounter,
+    termination_log: Option<TerminationLog>,
     /// We sent SIGKILL in this run.
     killed: bool,
     mask: sys::signal::Mask,
@@ -105,6 +106,8 @@ impl Job {
         let terminal = if options.setsid { None } else { Terminal::controlling() };
         let notify =
             options.notify.then(|| NotifySocket::open(&stage.epoll, options.watchdog)).transpose()?;
+        let path = options.termination_log.as_deref();
+        let termination_log = path.and_then(|path| TerminationLog::open(beginning.now, path, stage));
         let mut seed = [0; 8];
         // Without entropy (early boot) all draws are alike, which harms nobody.
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
@@ -130,6 +133,7 @@ impl Job {
             manager,
             notify,
             oom: OomCounter::default(),
+            termination_log,
             killed: false,
             mask: beginning.signals.inherited_mask,
             ignore_chld: beginning.signals.chld_was_ignored,
@@ -202,8 +206,8 @@ impl Job {
             Effect::Log(record) => stage.log(now, &record),
             Effect::Complain(text) => stage.complain(&text),
             Effect::TerminationLog(text) => {
-                if let Some(path) = &self.options.termination_log {
-                    termination_log::write(now, &self.directory.resolve(path), &text, stage);
+                if let Some(log) = &mut self.termination_log {
+                    log.write(now, &text, stage);
                 }
             }
             Effect::Close => {

@@ -124,6 +124,66 @@ fn want_of_processes_is_not_taken_for_a_command_that_cannot_be_executed() {
     wait_for("nothing is left", || !Path::new(&format!("/proc/{}", kapo.pid())).exists());
 }
 
+/// The termination log after a run of kapo, and kapo's exit code.
+fn termination_log(folder: &TempDir, words: &[&str]) -> (String, Option<i32>) {
+    let path = folder.path().join("log");
+    let words = [&["run", "--termination-log", path.to_str().unwrap()][..], words].concat();
+    let (code, _, _) = crate::harness::run_to_the_end(crate::harness::kapo_on_a_free_port(words));
+    (fs::read_to_string(&path).unwrap(), code)
+}
+
+#[test]
+fn a_link_that_the_command_puts_there_is_not_followed() {
+    let folder = TempDir::new().unwrap();
+    let (log, precious) = (folder.path().join("log"), folder.path().join("precious"));
+    fs::write(&precious, "precious").unwrap();
+    let script = format!("ln -sf precious {}; exit 3", log.display());
+    let (text, code) = termination_log(&folder, &["sh", "-c", &script]);
+    assert_eq!((text.as_str(), code), ("precious", Some(3)));
+    // A link of root's or of kapo's own user is meant.
+    assert_eq!(termination_log(&folder, &["false"]).0, "reason=exit-code code=1\n");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "reason=exit-code code=1\n");
+    if crate::tools::is_root() {
+        fs::write(&precious, "precious").unwrap();
+        rustix::fs::chownat(
+            rustix::fs::CWD,
+            &log,
+            Some(rustix::fs::Uid::from_raw(65_534)),
+            None,
+            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .unwrap();
+        assert_eq!(termination_log(&folder, &["false"]), ("precious".to_owned(), Some(1)));
+    }
+}
+
+#[test]
+fn a_message_of_the_command_stays_and_one_of_an_earlier_kapo_goes() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("log");
+    let script = format!("echo out of beer >{}; exit 3", path.display());
+    assert_eq!(termination_log(&folder, &["sh", "-c", &script]).0, "out of beer\n");
+    assert_eq!(termination_log(&folder, &["sh", "-c", "exit 4"]).0, "reason=exit-code code=4\n");
+    // Under supervise each run may write, and one that does not gets kapo's words.
+    let path = path.to_str().unwrap();
+    let script = format!("mkdir {path}.dir && echo mine >{path}; exit 5");
+    let words =
+        ["supervise", "--wait", "1ms", "--max-restarts", "1", "--termination-log", path, "sh", "-c", &script];
+    let mut kapo = Kapo::start(words);
+    kapo.expect_exit(5);
+    assert_eq!(fs::read_to_string(path).unwrap(), "reason=exit-code code=5\n");
+}
+
+#[test]
+fn the_termination_log_says_why_the_command_cannot_be_executed() {
+    let folder = TempDir::new().unwrap();
+    let (text, code) = termination_log(&folder, &["no-such-command"]);
+    assert_eq!(code, Some(127));
+    let (first, rest) = text.split_once('\n').unwrap();
+    assert_eq!(first, "reason=exec-failed code=127");
+    assert!(rest.contains("no-such-command: No such file or directory"), "{text}");
+}
+
 #[test]
 fn a_termination_log_that_nobody_reads_does_not_keep_kapo() {
     let folder = TempDir::new().unwrap();

@@ -269,7 +269,7 @@ fn the_termination_log_tells_why_and_what_was_said_last() {
 #[test]
 fn the_termination_log_is_cut_to_what_kubernetes_reads() {
     let line =
-        "seq -s, 1 2000 | head -c 3000; echo; seq -s, 1 2000 | head -c 3000; echo; echo the end; exit 1";
+        "for i in 1 2 3 4 5 6 7 8 9; do seq -s, 1 2000 | head -c 500; echo; done; echo the end; exit 1";
     let text = certificate(&["-S", "--tail", "1048576"], line);
     assert!(text.ends_with("the end\n") || text.ends_with("the end"), "{text}");
     assert!(text.contains("exit-code"), "{text}");

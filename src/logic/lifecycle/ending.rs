@@ -63,7 +63,7 @@ impl Lifecycle {
         let command = if self.status.command.is_empty() { "''" } else { &self.status.command };
         let text = format!("{message} {command}: {reason}");
         self.draining = None;
-        self.write_certificate(self.certificate(), &[], out);
+        self.write_certificate(self.certificate(), std::slice::from_ref(&text), out);
         if self.policy.is_none() {
             out.push(Effect::Complain(text));
             return self.close(out);

@@ -825,7 +825,9 @@ fn a_failed_start_shows_nothing_of_the_run_before() {
     world.behaviour.start = Err(Obstacle::NotFound);
     world.effects();
     world.run_for(5 * SECOND);
-    let certificate = Effect::TerminationLog(b"reason=exec-failed code=127\n".to_vec());
+    let certificate = Effect::TerminationLog(
+        b"reason=exec-failed code=127\ncannot execute command: for a reason\n".to_vec(),
+    );
     assert_eq!(done(&mut world), [Effect::Spawn, certificate]);
     assert_eq!((world.life.status().last_output.len(), &*world.life.status().status_text), (0, ""));
 }
