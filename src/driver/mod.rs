@@ -155,9 +155,9 @@ fn open_stage(
     let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
     let epoll = Epoll::new().map_err(failed)?;
     epoll.add(signals, Source::Signals, EventFlags::IN).map_err(|e| failed(e.into()))?;
-    // Event ids go on from one kapo to the next, so that a client that reconnects never takes a new one for known.
-    let first_event =
-        now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).saturating_mul(1_000);
+    // Event ids begin with the start time in milliseconds, so that two instances of kapo do not share them.
+    let since_epoch = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let first_event = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     let server = Server::new(connections, argv0, first_event);
     let mut stage = Stage::new(epoll, server, config.quiet);
     if connections < config.max_connections {

@@ -1,6 +1,6 @@
 //! The one-shot job: /wait and /events while it runs, --idle-exit after it, and `kapo check` and `kapo wait` beside it.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
@@ -170,6 +170,26 @@ fn events_tell_each_change_and_count_them() {
     assert!(ids.len() >= 2 && ids.windows(2).all(|two| two[1] == two[0] + 1), "{ids:?}");
     drop(all);
     wait_for("kapo ends", || kapo.try_wait().is_some());
+}
+
+#[test]
+fn event_ids_of_kapos_started_in_one_second_differ() {
+    let first_id = || {
+        let kapo = Kapo::start(["run", "sleep", "60"]);
+        let mut stream = BufReader::new(kapo.connect());
+        stream.get_mut().write_all(b"GET /events HTTP/1.0\r\n\r\n").unwrap();
+        let mut line = String::new();
+        while !line.starts_with("id: ") {
+            line.clear();
+            assert_ne!(stream.read_line(&mut line).unwrap(), 0, "the stream ended before the first id");
+        }
+        line
+    };
+    let ids: Vec<String> = (0..8).map(|_| first_id()).collect();
+    let mut distinct = ids.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), ids.len(), "{ids:?}");
 }
 
 #[test]
