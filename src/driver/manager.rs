@@ -10,15 +10,14 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
 
 use crate::error::reason;
+use crate::logic::notify_queue::NotifyQueue;
 use crate::logic::record::Record;
 use crate::logic::{Now, notify};
 
 /// After a datagram was refused, as nobody has read for a while, the next try is made this much later.
 const RETRY: Duration = Duration::from_secs(1);
-/// So many tries; then nobody reads there.
+/// The number of tries; after them only state messages wait, without a timer, for the next datagram.
 const TRIES: u32 = 30;
-/// So many datagrams wait at most.
-const WAITING: usize = 16;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub struct Manager {
     /// Half of WATCHDOG_USEC.
     interval: Option<Duration>,
     next_ping: Option<Instant>,
-    waiting: Vec<Vec<u8>>,
+    waiting: NotifyQueue,
     tries: u32,
     retry: Option<Instant>,
     /// Why nobody hears us; said once.
@@ -59,7 +58,7 @@ impl Manager {
             address,
             interval,
             next_ping,
-            waiting: Vec::new(),
+            waiting: NotifyQueue::default(),
             tries: 0,
             retry: None,
             deaf: None,
@@ -67,13 +66,10 @@ impl Manager {
         })
     }
 
-    /// Tells it; what it does not take now is tried again every second for a while. A state that has changed meanwhile
-    /// is told as it is then: a new STATUS takes the place of one that waits.
+    /// Sends a datagram. If the manager's queue is full, kapo tries again every second for a while; what waits then is
+    /// the decision of [`NotifyQueue`].
     pub fn tell(&mut self, now: Now, datagram: Vec<u8>) {
-        self.waiting.retain(|older| !notify::replaces(&datagram, older));
-        if self.waiting.len() < WAITING {
-            self.waiting.push(datagram);
-        }
+        self.waiting.push(datagram);
         self.flush(now);
     }
 
@@ -89,10 +85,15 @@ impl Manager {
                     }
                     return;
                 }
-                // Whoever is gone will not hear it later either.
+                Err(Errno::AGAIN) => {
+                    self.waiting.keep_states();
+                    self.retry = None;
+                    return;
+                }
+                // Any other error is final for this datagram: the socket is gone or not ours to use.
                 sent => {
                     self.deaf = self.deaf.or(sent.err());
-                    self.waiting.remove(0);
+                    self.waiting.remove_first();
                 }
             }
         }

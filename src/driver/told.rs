@@ -82,13 +82,15 @@ impl NotifySocket {
 }
 
 /// Whether `pid` belongs to this run of the command: it is the command, or kapo is among its ancestors (orphans of the
-/// command become kapo's own children) and it is no older than the command, as what an earlier run left behind is.
-/// Without /proc only the command itself counts.
+/// command become kapo's own children) and it is not older than the command, because older processes are left over from
+/// an earlier run. kapo's own pid counts, too: systemd-notify(1) sends its parent's pid if it is root, and the parent of
+/// an orphan is kapo. Only a privileged process can send a pid that is not its own. Without /proc only the command
+/// itself and kapo count.
 fn descends(pid: Pid, command: Pid) -> bool {
-    if pid == command {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    if pid == command || pid.get() == own {
         return true;
     }
-    let own = rustix::process::getpid().as_raw_nonzero().get();
     let (Some((_, born)), Some((mut parent, ticks))) = (parent_and_birth(command), parent_and_birth(pid))
     else {
         return false;

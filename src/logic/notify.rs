@@ -79,10 +79,12 @@ pub fn read(datagram: &[u8]) -> Told {
     told
 }
 
-/// Text of a stranger as one line: what is no UTF-8 becomes U+FFFD, control characters become spaces, and what is
-/// over the length is cut.
+/// Returns the text as one line: invalid UTF-8 becomes U+FFFD and control characters become spaces. Text over
+/// [`STATUS_LENGTH`] is cut at a character boundary.
 fn printable(value: &[u8]) -> String {
-    let text = String::from_utf8_lossy(value.get(..STATUS_LENGTH).unwrap_or(value));
+    let text = String::from_utf8_lossy(value);
+    let end = (0..=STATUS_LENGTH.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    let text = text.get(..end.unwrap_or(0)).unwrap_or_default();
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
@@ -91,13 +93,6 @@ pub fn status(text: &str) -> Vec<u8> {
     let mut datagram = b"STATUS=".to_vec();
     datagram.extend(text.bytes().map(|b| if b == b'\n' { b' ' } else { b }));
     datagram
-}
-
-/// Whether a datagram makes an older one, that could not be sent yet, needless: of states only the last counts. A
-/// command with many words must not crowd out that it is ready.
-pub fn replaces(newer: &[u8], older: &[u8]) -> bool {
-    let is_status = |datagram: &[u8]| datagram.starts_with(b"STATUS=");
-    newer == older || is_status(newer) && is_status(older)
 }
 
 /// How often systemd wants to hear from us, out of WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)).
@@ -143,13 +138,11 @@ mod tests {
     }
 
     #[test]
-    fn of_what_waits_only_the_last_state_counts() {
-        assert!(replaces(b"STATUS=b", b"STATUS=a"));
-        assert!(replaces(b"WATCHDOG=1", b"WATCHDOG=1"));
-        for (newer, older) in [("STATUS=a", "READY=1"), ("STOPPING=1", "STATUS=a"), ("READY=1", "STOPPING=1")]
-        {
-            assert!(!replaces(newer.as_bytes(), older.as_bytes()), "{newer} {older}");
-        }
+    fn a_long_status_is_cut_between_two_characters() {
+        let long = format!("STATUS={}", "é€😀".repeat(200));
+        let shown = read(long.as_bytes()).status.unwrap();
+        assert_eq!(shown, format!("{}é€", "é€😀".repeat(113)));
+        assert_eq!(shown.len(), 1022);
     }
 
     #[test]

@@ -545,3 +545,52 @@ fn each_run_begins_unready_and_without_words() {
         gate.open();
     }
 }
+
+#[test]
+fn ready_is_not_crowded_out_by_other_messages() {
+    let gate = Gate::new();
+    let manager = Manager::with_a_path();
+    let stuffing = UnixDatagram::unbound().unwrap();
+    stuffing.set_nonblocking(true).unwrap();
+    while stuffing.send_to(b"X=1", &manager.address).is_ok() {}
+    let script = "
+for n in range(40): say('ERRNO=%d' % n)
+say('READY=1\\nSTATUS=up'); wait()
+";
+    let mut command = notifying(&[], speaks(&gate, script));
+    command.env("NOTIFY_SOCKET", &manager.address);
+    let kapo = Kapo::launch(command).listening();
+    kapo.wait_for_status("it is ready", |status| status["Ready"] == true);
+    let pid = kapo.command_pid();
+    let heard = manager.hears_until(&format!("STATUS=running, pid {pid}: up"));
+    assert!(heard.contains(&"READY=1".to_owned()), "{heard:?}");
+}
+
+#[test]
+fn a_message_with_kapo_s_own_pid_is_accepted() {
+    if !is_root() {
+        eprintln!("skipped: only root can send the pid of another process");
+        return;
+    }
+    // What systemd-notify does if it is root and its parent is kapo.
+    let script = "
+import struct
+ready = struct.pack('3i', int(sys.argv[2]), os.getuid(), os.getgid())
+sock.sendmsg([b'READY=1'], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ready)], 0, address)
+wait()
+";
+    let gate = Gate::new();
+    let mut words = ["--", "sh", "-c", "exec \"$@\" $PPID", "sh"].map(str::to_owned).to_vec();
+    words.extend(speaks(&gate, script));
+    let kapo = Kapo::launch(notifying(&[], words)).listening();
+    kapo.wait_for_status("it is ready", |status| status["Ready"] == true);
+}
+
+#[test]
+fn a_long_status_is_cut_between_two_characters() {
+    let gate = Gate::new();
+    let script = "say('STATUS=x' + 'é' * 1000); wait()";
+    let kapo = Kapo::launch(notifying(&[], speaks(&gate, script))).listening();
+    let status = kapo.wait_for_status("its text", |status| status["StatusText"] != "");
+    assert_eq!(status["StatusText"], format!("x{}", "é".repeat(511)));
+}
