@@ -66,19 +66,25 @@ impl Stage {
         }
     }
 
-    /// Serves on a listener from now on. `ours`: see [`Server::listen`].
+    /// Serves on a listener from now on. `ours`: see [`Server::listen`]. `chosen`: the kernel chose the port, so the log line
+    /// is the only place that tells it and is written even with `--quiet`.
     pub fn listen(
         &mut self,
         now: Now,
         listener: Listener,
         name: Option<&str>,
         ours: bool,
+        chosen: bool,
     ) -> Result<(), Error> {
         let mut record = Record::info("listening").with("address", listener.address());
         if let Some(name) = name {
             record = record.with("name", name);
         }
-        self.log(now, &record);
+        if chosen {
+            self.sinks.log(now.wall, &record);
+        } else {
+            self.log(now, &record);
+        }
         let address = listener.address().to_owned();
         self.server
             .listen(&self.epoll, listener, ours)

@@ -205,7 +205,8 @@ fn listen(config: &Config, sockets: Sockets, stage: &mut Stage, now: Now) -> Res
     }
     // Nothing is logged before all is bound: a start that fails says one line.
     for (listener, name, ours) in listeners {
-        stage.listen(now, listener, name.as_deref(), ours)?;
+        let chosen = ours && config.listen.port == 0 && listener.port().is_some();
+        stage.listen(now, listener, name.as_deref(), ours, chosen)?;
     }
     for (socket, name) in given {
         stage.log(now, &Record::info("serving a connection").with("name", name));

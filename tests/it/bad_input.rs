@@ -6,7 +6,9 @@ use std::os::unix::net::UnixListener;
 
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, clean, kapo, kapo_after, kapo_on_a_free_port, run_to_the_end, wait_for};
+use crate::harness::{
+    Kapo, clean, kapo, kapo_after, kapo_on_a_free_port, run_to_the_end, unused_name, wait_for,
+};
 
 /// Runs kapo with `words` and a command that would leave a marker; its complaint, which is all that it may say.
 fn refused(words: &[&str], variables: &[(&str, &str)], code: i32) -> String {
@@ -244,8 +246,10 @@ fn with_16_descriptors_kapo_answers() {
 fn with_no_descriptor_left_kapo_says_so() {
     // epoll, signalfd and socket need three beyond the standard ones; the loader of a dynamic build needs one.
     for limit in 4..8 {
-        let (code, _, stderr) =
-            run_to_the_end(kapo_after(&format!("ulimit -n {limit}"), ["-q", "run", "true"]));
+        let (code, _, stderr) = run_to_the_end(kapo_after(
+            &format!("ulimit -n {limit}"),
+            ["-q", "-i", &unused_name(), "run", "true"],
+        ));
         let expected = if limit < 6 { Some(125) } else { Some(0) };
         assert_eq!(code, expected, "{limit}: {stderr}");
         assert_eq!(stderr.starts_with("kapo: "), limit < 6, "{limit}: {stderr}");

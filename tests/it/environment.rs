@@ -246,3 +246,16 @@ fn the_tests_see_a_process_that_ends() {
     child.wait().unwrap();
     assert_eq!(crate::harness::process_state(pid), None);
 }
+
+/// The line is the only place that tells the port.
+#[test]
+fn a_port_that_the_kernel_chose_is_told_with_quiet_too() {
+    let mut kapo = Kapo::start(["--quiet", "run", "--", "sleep", "60"]);
+    let port = kapo.address().port();
+    assert_eq!(kapo.status()["Status"], "running");
+    kapo.signal(15);
+    kapo.expect_exit(143);
+    let lines: Vec<String> = kapo.stderr().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].ends_with(&format!("msg=\"listening\" address=127.0.0.1:{port}")), "{lines:?}");
+}

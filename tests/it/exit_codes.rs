@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, command_name, kapo, kapo_on_a_free_port, run_to_the_end, signal_mask, wait_for};
+use crate::harness::{
+    Kapo, command_name, kapo, kapo_on_a_free_port, quiet_kapo, run_to_the_end, signal_mask, wait_for,
+};
 
 #[test]
 fn all_256_codes_are_passed_on() {
@@ -54,7 +56,7 @@ fn a_command_that_is_missing_gives_127() {
         (dangling.to_str().unwrap(), "No such file or directory"),
     ] {
         let word = if command == "''" { "" } else { command };
-        let mut kapo = kapo_on_a_free_port(["-q", "run", word]);
+        let mut kapo = quiet_kapo(["run", word]);
         // A folder of PATH that may not be searched would make it 126, as it does with env(1) and timeout(1).
         kapo.env("PATH", "/usr/bin:/bin");
         let (code, stdout, stderr) = run_to_the_end(kapo);
@@ -83,7 +85,7 @@ fn a_command_that_cannot_be_executed_gives_126() {
         // The kernel says the same as of a file that is missing.
         (write("script", b"#!/nowhere/sh\n", 0o755), "its interpreter or dynamic loader is missing"),
     ] {
-        let (code, _, stderr) = run_to_the_end(kapo_on_a_free_port(["-q", "run", &command]));
+        let (code, _, stderr) = run_to_the_end(quiet_kapo(["run", &command]));
         assert_eq!(code, Some(126), "{command}: {stderr}");
         assert_eq!(stderr, format!("kapo: cannot execute {command}: {reason}\n"));
     }
@@ -97,20 +99,20 @@ fn a_script_without_its_first_line_is_run_by_the_shell() {
     fs::write(&path, "echo \"$0 $# $1\"; exit 7\n").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let name = path.to_str().unwrap();
-    let (code, stdout, _) = run_to_the_end(kapo_on_a_free_port(["-q", "run", name, "a b", "c"]));
+    let (code, stdout, _) = run_to_the_end(quiet_kapo(["run", name, "a b", "c"]));
     assert_eq!((code, stdout), (Some(7), format!("{name} 2 a b\n")));
     // Found through PATH, after a folder that has no such file.
-    let mut command = kapo_on_a_free_port(["-q", "run", "script"]);
+    let mut command = quiet_kapo(["run", "script"]);
     command.env("PATH", format!("/nowhere:{}:/bin", folder.path().display()));
     assert_eq!(run_to_the_end(command).1, format!("{name} 0 \n"));
     // At its second start kapo is in another directory than the command.
-    let words = ["-q", "supervise", "--max-restarts", "1", "--wait", "0", "./script"];
-    let mut command = kapo_on_a_free_port(words);
+    let words = ["supervise", "--max-restarts", "1", "--wait", "0", "./script"];
+    let mut command = quiet_kapo(words);
     command.current_dir(folder.path());
     let (code, stdout, _) = run_to_the_end(command);
     assert_eq!((code, stdout.as_str()), (Some(7), "./script 0 \n./script 0 \n"));
     fs::write(&path, "").unwrap();
-    assert_eq!(run_to_the_end(kapo_on_a_free_port(["-q", "run", name])).0, Some(0));
+    assert_eq!(run_to_the_end(quiet_kapo(["run", name])).0, Some(0));
 }
 
 fn link_to_itself(path: &str) -> String {
@@ -120,7 +122,7 @@ fn link_to_itself(path: &str) -> String {
 
 #[test]
 fn a_folder_of_path_that_is_none_is_passed_by() {
-    let mut kapo = kapo_on_a_free_port(["-q", "run", "true"]);
+    let mut kapo = quiet_kapo(["run", "true"]);
     kapo.env("PATH", "/etc/passwd");
     let (code, _, stderr) = run_to_the_end(kapo);
     assert_eq!(code, Some(127), "{stderr}");

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -46,6 +47,19 @@ pub fn kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
 /// kapo on a port of 127.0.0.1 that the kernel chooses.
 pub fn kapo_on_a_free_port<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = kapo(["--port", "0", "--interface", "127.0.0.1"]);
+    command.args(words);
+    command
+}
+
+/// An abstract Unix socket that no other test uses.
+pub fn unused_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("@kapo-it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// kapo that logs only warnings, on a Unix socket: with a port that the kernel chooses it would tell that port.
+pub fn quiet_kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+    let mut command = kapo(["--quiet", "--interface", &unused_name()]);
     command.args(words);
     command
 }

@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, kapo, kapo_on_a_free_port, now, run_to_the_end, wait_for};
+use crate::harness::{Kapo, kapo, kapo_on_a_free_port, now, quiet_kapo, run_to_the_end, wait_for};
 use crate::outlets::{
     STALLING, captured, compare, kapo_to, launch_to, pipe, random_file, read_all, terminal, volume,
     wait_until_stalled,
@@ -105,7 +105,7 @@ fn both_streams_at_once_go_each_to_its_own() {
     let ((out_reader, out), (err_reader, err)) = (pipe(), pipe());
     let (out_came, err_came) = (compare(out_reader, &one), compare(err_reader, &two));
     let script = format!("cat {} & cat {} >&2; wait", one.display(), two.display());
-    let mut command = kapo_on_a_free_port(["--quiet", "--stdout", "--stderr", "run", "sh", "-c", &script]);
+    let mut command = quiet_kapo(["--stdout", "--stderr", "run", "sh", "-c", &script]);
     command.stdout(out).stderr(err);
     Kapo::launch_with_its_outputs(command, TempDir::new().unwrap()).expect_exit(0);
     assert_eq!(out_came.join().unwrap(), volume() as u64);
@@ -118,7 +118,7 @@ fn both_streams_keep_their_order_on_one_pipe() {
     let came = read_all(reader);
     // Digits on one, letters on the other, so that each can be picked out again.
     let script = "seq 1 60000 & seq 1 60000 | tr 0-9 a-j >&2; wait";
-    let mut command = kapo_on_a_free_port(["--quiet", "-SE", "run", "sh", "-c", script]);
+    let mut command = quiet_kapo(["-SE", "run", "sh", "-c", script]);
     command.stderr(ours.try_clone().unwrap()).stdout(ours);
     Kapo::launch_with_its_outputs(command, TempDir::new().unwrap()).expect_exit(0);
     let came = came.join().unwrap();

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, kapo_on_a_free_port, run_to_the_end};
+use crate::harness::{Kapo, kapo_on_a_free_port, quiet_kapo, run_to_the_end};
 use crate::outlets::{STALLING, kapo_to, launch_to, pipe, random_file, read_all, volume, wait_until_stalled};
 
 /// One line of the log, taken apart.
@@ -185,7 +185,7 @@ fn lines_of_both_streams_stay_whole_on_one_pipe() {
     let (reader, ours) = pipe();
     let came = read_all(reader);
     let script = "seq -f 'out %.0f' 1 30000 & seq -f 'err %.0f' 1 30000 >&2; wait";
-    let mut command = kapo_on_a_free_port(["-q", "-SEL", "run", "sh", "-c", script]);
+    let mut command = quiet_kapo(["-SEL", "run", "sh", "-c", script]);
     command.stderr(ours.try_clone().unwrap()).stdout(ours);
     Kapo::launch_with_its_outputs(command, TempDir::new().unwrap()).expect_exit(0);
     let came = came.join().unwrap();

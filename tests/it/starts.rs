@@ -10,7 +10,9 @@ use std::process::Command;
 use rustix::process::{Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, before_exec, kapo_after, kapo_on_a_free_port, run_to_the_end, wait_for};
+use crate::harness::{
+    Kapo, before_exec, kapo_after, kapo_on_a_free_port, run_to_the_end, unused_name, wait_for,
+};
 use crate::seccomp::refuse;
 
 /// A user without rights, whom root becomes for the test.
@@ -113,7 +115,7 @@ fn want_of_processes_is_not_taken_for_a_command_that_cannot_be_executed() {
         without_rights(&mut command);
         command
     };
-    let (code, _, stderr) = run_to_the_end(with_one_process(&["-q", "run", "true"]));
+    let (code, _, stderr) = run_to_the_end(with_one_process(&["-q", "-i", &unused_name(), "run", "true"]));
     assert_eq!(stderr, "kapo: cannot start true: Resource temporarily unavailable\n");
     assert_eq!(code, Some(125));
     let mut kapo = Kapo::launch(with_one_process(&["supervise", "--wait", "10ms", "true"])).listening();

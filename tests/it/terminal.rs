@@ -8,7 +8,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Kapo, before_exec, binary, clean, command_name, lives, process_state, signal_mask, wait_for,
+    Kapo, before_exec, binary, clean, command_name, lives, process_state, signal_mask, unused_name, wait_for,
 };
 
 /// A session on a pseudo-terminal; what is typed and what is shown.
@@ -97,13 +97,13 @@ fn shell() -> Command {
 
 /// kapo and its words as a line of a shell.
 fn line(words: &str) -> String {
-    format!("{} -q -i 127.0.0.1 -p 0 {words}\n", binary().display())
+    format!("{} -q -i {} {words}\n", binary().display(), unused_name())
 }
 
 /// `kapo run WORDS` as the leader of its session.
 fn leader(words: &[&str]) -> Session {
     let mut command = clean(binary());
-    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "run"]).args(words);
+    command.args(["-q", "-i", &unused_name(), "run"]).args(words);
     Session::start(command)
 }
 
@@ -371,7 +371,7 @@ fn put_into_the_background_kapo_does_not_take_the_terminal_for_the_next_run() {
 fn a_terminal_that_hangs_up_ends_command_and_kapo() {
     // No new run after it, as the terminal will not come back.
     let mut command = clean(binary());
-    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "supervise", "--wait", "0", "sleep", "60"]);
+    command.args(["-q", "-i", &unused_name(), "supervise", "--wait", "0", "sleep", "60"]);
     let session = Session::start(command);
     the_child_of(session.kapo.pid());
     let mut kapo = session.hangs_up();
@@ -416,7 +416,7 @@ fn a_terminal_that_hangs_up_ends_kapo_in_a_script_as_well() {
 #[test]
 fn a_terminal_that_hangs_up_ends_kapo_that_has_left_it_to_the_command() {
     let mut command = clean(binary());
-    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "supervise", "--setsid", "--wait", "0", "sleep", "60"]);
+    command.args(["-q", "-i", &unused_name(), "supervise", "--setsid", "--wait", "0", "sleep", "60"]);
     let session = Session::start(command);
     let child = the_child_of(session.kapo.pid());
     session.waits_for_foreground(child);
@@ -584,7 +584,7 @@ fn a_script_that_calls_kapo_is_stopped_and_resumed_with_it() {
 fn a_command_that_makes_a_success_of_the_interrupt_is_started_again_and_one_more_in_the_pause_ends_kapo() {
     let mut command = clean(binary());
     let script = "trap 'exit 0' INT; echo ready; while :; do sleep 0.01; done";
-    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "supervise", "--wait", "2", "bash", "-c", script]);
+    command.args(["-q", "-i", &unused_name(), "supervise", "--wait", "2", "bash", "-c", script]);
     let mut session = Session::start(command);
     for _ in 0..2 {
         session.shows("ready");
@@ -767,7 +767,7 @@ fn in_the_background_a_sibling_that_wants_the_terminal_stops_the_whole_job() {
 fn interrupting_a_command_that_handles_it_ends_supervise() {
     let mut command = clean(binary());
     let script = "trap 'exit 130' INT; echo ready; while :; do sleep 0.01; done";
-    command.args(["-q", "-i", "127.0.0.1", "-p", "0", "supervise", "--wait", "0", "bash", "-c", script]);
+    command.args(["-q", "-i", &unused_name(), "supervise", "--wait", "0", "bash", "-c", script]);
     let mut session = Session::start(command);
     session.shows("ready");
     session.types("\x03");
