@@ -11,7 +11,7 @@ use rustix::process::Pid as RawPid;
 
 use super::capture::Capture;
 use super::directory::Directory;
-use super::event_loop::{Machine, Stage};
+use super::event_loop::{Machine, Stage, clock};
 use super::leftover;
 use super::manager::Manager;
 use super::oom::OomCounter;
@@ -70,6 +70,8 @@ pub struct Job {
     orphans: u64,
     sampler: RefCell<Sampler>,
     started: SystemTime,
+    /// When the latest start had succeeded or failed.
+    last_start: Option<Now>,
     closing: bool,
     dies_by: Option<(Signal, bool)>,
     /// We have stopped ourselves, and the CONT that has woken us was not passed on yet: the command is stopped as well,
@@ -143,6 +145,7 @@ impl Job {
             orphans: 0,
             sampler: RefCell::default(),
             started: beginning.now.wall,
+            last_start: None,
             closing: false,
             dies_by: None,
             suspended: false,
@@ -151,11 +154,20 @@ impl Job {
 
     /// Tells the lifecycle what happened and does what it says.
     pub fn handle(&mut self, now: Now, event: Event, stage: &mut Stage) {
+        // What happens later in a turn that has started the command does not happen before its start.
+        let mut now = self.last_start.filter(|start| start.mono > now.mono).unwrap_or(now);
         let mut effects = Vec::new();
         self.life.handle(now, event, &mut effects);
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
+            let spawns = effect == Effect::Spawn;
             if let Some(event) = self.perform(now, effect, stage) {
+                if spawns {
+                    // kapo stands still until the exec has succeeded or failed, which can take long (a network file
+                    // system, a virus scanner): the time of the turn is from before that.
+                    now = clock();
+                    self.last_start = Some(now);
+                }
                 let mut more = Vec::new();
                 self.life.handle(now, event, &mut more);
                 effects.extend(more);

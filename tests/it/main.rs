@@ -24,6 +24,7 @@ mod pid1;
 mod run;
 mod seccomp;
 mod signals;
+mod slow_exec;
 mod starts;
 
 mod stopping;
