@@ -60,6 +60,11 @@ impl Capture {
         Capture { lanes, tail: Tail::new(options.tail), begun: 0, draining: false }
     }
 
+    /// Whether `stream` passes through kapo.
+    pub fn captures(&self, stream: Stream) -> bool {
+        self.lanes.iter().flatten().any(|lane| lane.stream == stream)
+    }
+
     /// Begins a run: the ends of the pipes that become the command's.
     pub fn begin(&mut self, epoll: &Epoll, sinks: &Sinks<'_>) -> io::Result<[Option<OwnedFd>; 2]> {
         let mut ends = [None, None];

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Pid as RawPid;
+use rustix::termios::isatty;
 
 use super::capture::Capture;
 use super::directory::Directory;
@@ -23,7 +24,7 @@ use super::signals::Signals;
 use super::terminal::{self, Terminal};
 use super::termination_log::TerminationLog;
 use super::told::NotifySocket;
-use crate::config::{Config, Job as Options};
+use crate::config::{After, Config, Job as Options};
 use crate::error::{Error, reason};
 use crate::logic::lifecycle::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Target};
 use crate::logic::metrics::Snapshot;
@@ -223,6 +224,7 @@ impl Job {
                 }
             }
             Effect::Close => {
+                self.close_unused_standard(stage);
                 self.publish(now, stage);
                 stage.server.close(now, &stage.epoll, self);
                 self.closing = true;
@@ -238,6 +240,9 @@ impl Job {
             Ok(pid) => {
                 self.killed = false;
                 self.oom.run_started(now, stage);
+                if matches!(self.options.after, After::Once(_)) {
+                    self.close_unused_standard(stage);
+                }
                 Event::Spawned { pid }
             }
             Err(failure) => {
@@ -247,6 +252,18 @@ impl Job {
                 }
                 self.failed(&failure)
             }
+        }
+    }
+
+    /// Closes stdin, and stdout unless it is captured, once no further start needs them: the reader of the command's
+    /// output meets its end when the command and its descendants have closed it, not when kapo ends. Terminals stay,
+    /// because they tell whether they have hung up, and stderr, because the log goes there.
+    fn close_unused_standard(&self, stage: &Stage) {
+        let [stdin, stdout, _] = sys::stdio::standard();
+        let unused = [Some(stdin), Some(stdout).filter(|_| !self.capture.captures(Stream::Stdout))];
+        for fd in unused.into_iter().flatten().filter(|fd| !isatty(fd)) {
+            // The epoll instance can be neither read nor written. Without a descriptor to spare things stay as they are.
+            let _ = sys::stdio::close_but_keep_number(fd, stage.epoll.as_fd());
         }
     }
 

@@ -60,6 +60,17 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes one of the standard descriptors and keeps its number taken by a copy of `placeholder` that closes at exec, so
+/// that no socket of kapo's gets the number and is taken for stdin or stdout.
+pub fn close_but_keep_number(standard: BorrowedFd<'_>, placeholder: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are open and different; the number stays open, so nobody's borrow of it ends.
+    if unsafe { libc::dup3(placeholder.as_raw_fd(), standard.as_raw_fd(), libc::O_CLOEXEC) } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// Puts a copy of `other` in the place of one of the standard descriptors; without one, a placeholder that the
 /// command finds closed.
 pub fn replace(standard: BorrowedFd<'_>, other: Option<BorrowedFd<'_>>) -> io::Result<()> {

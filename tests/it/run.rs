@@ -170,3 +170,70 @@ fn supervise_starts_again_where_kapo_was_started() {
     let line = format!("{}\n", folder.path().canonicalize().unwrap().display());
     assert_eq!(kapo.stdout(), line.repeat(3));
 }
+
+/// A pipe of the test's whose write end is kapo's stdout.
+fn stdout_of(words: &[&str]) -> (Kapo, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut command = crate::harness::kapo_on_a_free_port(words);
+    command.stdout(writer).stderr(std::fs::File::create(folder.path().join("stderr")).unwrap());
+    let kapo = Kapo::launch_with_its_outputs(command, folder).listening();
+    (kapo, reader)
+}
+
+fn at_its_end(reader: &std::io::PipeReader) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(reader, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+    fds[0].revents().contains(PollFlags::HUP)
+}
+
+#[test]
+fn the_reader_of_stdout_meets_its_end_while_kapo_lives() {
+    for script in ["echo x", "echo x; exec >&-; sleep 60"] {
+        let (kapo, mut reader) = stdout_of(&["run", "--wait", "1m", "sh", "-c", script]);
+        let mut text = String::new();
+        wait_for("the end of the file", || at_its_end(&reader));
+        std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        assert_eq!(text, "x\n");
+        assert_eq!(kapo.get("/livez").status, 200);
+        // The numbers stay taken by something that is no connection.
+        for number in [0, 1] {
+            let link = std::fs::read_link(format!("/proc/{}/fd/{number}", kapo.pid())).unwrap();
+            assert_eq!(link.to_str(), Some("anon_inode:[eventpoll]"));
+        }
+    }
+}
+
+#[test]
+fn the_writer_of_stdin_meets_a_closed_pipe_while_kapo_lives() {
+    use std::io::Write;
+
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut command = crate::harness::kapo_on_a_free_port(["run", "--wait", "1m", "true"]);
+    command.stdin(reader);
+    let kapo = Kapo::launch(command).listening();
+    // The command lived of the reading end of kapo, and the Command of the test holds none.
+    wait_for("the pipe is broken", || writer.write_all(b"x").is_err());
+    assert_eq!(kapo.get("/livez").status, 200);
+}
+
+#[test]
+fn stdout_stays_open_for_what_needs_it() {
+    // Captured output passes through kapo.
+    let (_kapo, reader) = stdout_of(&["--stdout", "run", "--wait", "1m", "sh", "-c", "echo x"]);
+    let mut line = String::new();
+    let mut reader = std::io::BufReader::new(reader);
+    std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+    assert_eq!((line.as_str(), at_its_end(reader.get_ref())), ("x\n", false));
+    // The next run writes to it, too.
+    let (mut kapo, reader) = stdout_of(&["supervise", "--wait", "0", "sh", "-c", "echo $$; sleep 0.1"]);
+    let mut reader = std::io::BufReader::new(reader);
+    for _ in 0..3 {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut reader, &mut line).unwrap() > 1);
+    }
+    kapo.signal(15);
+    while std::io::BufRead::read_line(&mut reader, &mut line).unwrap() > 0 {}
+    kapo.expect_exit(143);
+}
