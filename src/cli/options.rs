@@ -339,7 +339,11 @@ pub static OPTIONS: &[Opt] = &[
     ),
     value(JOB, "parent-death-signal", "SIGNAL").completes(Completion::Signal)
         .env("KAPO_PARENT_DEATH_SIGNAL")
-        .says("get this signal when kapo's own parent dies", "0: none."),
+        .says(
+            "get this signal when kapo's own parent dies",
+            "0: none. The parent is the process that started kapo, whichever of its threads did; where the kernel gives \
+             no pidfd of it (before Linux 5.3, a parent outside the PID namespace), it is the thread.",
+        ),
     value(JOB, "orphan-signal", "SIGNAL").completes(Completion::Signal)
         .env("KAPO_ORPHAN_SIGNAL")
         .otherwise("TERM")

@@ -193,7 +193,12 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
                 Source::Listener(place) => stage.server.on_listener(now, &stage.epoll, place, &*machine),
                 Source::Connection(key) => stage.server.on_connection(now, &stage.epoll, key, &*machine),
                 Source::Outlet(stream) => drop(stage.sinks.of(stream).flush()),
-                Source::Signals | Source::Pipe(_) | Source::Notify | Source::Oom | Source::Watch => {}
+                Source::Signals
+                | Source::Pipe(_)
+                | Source::Notify
+                | Source::Oom
+                | Source::Watch
+                | Source::Parent => {}
             }
         }
         stage.server.expire(now, &stage.epoll, &*machine);

@@ -16,6 +16,7 @@ use super::event_loop::{Machine, Stage, clock};
 use super::leftover;
 use super::manager::Manager;
 use super::oom::OomCounter;
+use super::parent::ParentWatch;
 use super::poll::{Ready, Source};
 use super::program::{Program, Start};
 use super::sample::{self, Sampler};
@@ -56,6 +57,8 @@ pub struct Job {
     terminal: Option<Terminal>,
     /// Who started kapo.
     parent: Option<RawPid>,
+    /// Under `--parent-death-signal`.
+    parent_watch: Option<ParentWatch>,
     manager: Option<Manager>,
     /// Under `--notify`, where the command speaks to us.
     notify: Option<NotifySocket>,
@@ -133,6 +136,7 @@ impl Job {
             draining: 0,
             terminal,
             parent: rustix::process::getppid(),
+            parent_watch: None,
             manager,
             notify,
             oom: OomCounter::default(),
@@ -506,9 +510,18 @@ impl Job {
         terminal::is_gone(self.terminal.as_ref().map(AsFd::as_fd))
     }
 
-    /// The parent died before we could ask to be told. To be called before the start: what asks for an end prevents it,
-    /// all else is passed on right after it.
-    pub fn orphaned(&mut self, now: Now, signal: Signal, stage: &mut Stage) {
+    /// Has `signal` stand for the end of `parent`, which started kapo. To be called before the start: if the parent has
+    /// ended already, a signal that asks for an end prevents the start, and any other is passed on right after it.
+    pub fn watch_parent(&mut self, now: Now, signal: Signal, parent: Option<RawPid>, stage: &mut Stage) {
+        let watch = ParentWatch::begin(signal, parent, &stage.epoll);
+        if ParentWatch::came_too_late(parent) {
+            self.orphaned(now, signal, stage);
+        } else {
+            self.parent_watch = Some(watch);
+        }
+    }
+
+    fn orphaned(&mut self, now: Now, signal: Signal, stage: &mut Stage) {
         self.handle(now, Event::Signal { signal, sender: Sender::Process { pid: 0, uid: 0 } }, stage);
     }
 }
@@ -554,6 +567,12 @@ impl Machine for Job {
         }
         if ready.has(Source::Oom) {
             self.oom.look(now, stage);
+        }
+        // Closes the pidfd, which would stay readable.
+        if ready.has(Source::Parent)
+            && let Some(signal) = self.parent_watch.take().and_then(ParentWatch::ended)
+        {
+            self.orphaned(now, signal, stage);
         }
     }
 

@@ -16,6 +16,7 @@ pub mod listener;
 pub mod manager;
 pub mod oom;
 pub mod output;
+pub mod parent;
 pub mod poll;
 pub mod process_events;
 pub mod procfs;
@@ -42,7 +43,6 @@ use crate::error::{Error, reason};
 use crate::logic::Now;
 use crate::logic::lifecycle::Event;
 use crate::logic::record::Record;
-use crate::sys;
 use event_loop::{Stage, clock};
 use inherit::Sockets;
 use job::{Beginning, Job};
@@ -90,11 +90,10 @@ fn run_job(
     }
     let beginning = Beginning { now, variable, signals: &signals, open_files, sidebind_port };
     let mut job = Job::new(config, options, &beginning, &mut stage)?;
-    let orphaned = options.parent_death_signal.filter(|signal| !ask_for_parent_death(*signal, parent));
 
     // The point of no return: from here on nothing fails upwards.
-    if let Some(signal) = orphaned {
-        job.orphaned(now, signal, &mut stage);
+    if let Some(signal) = options.parent_death_signal {
+        job.watch_parent(now, signal, parent, &mut stage);
     }
     // A stop signal that has come by now must prevent the start.
     event_loop::take_signals(now, &mut job, &signals, &mut stage);
@@ -238,10 +237,4 @@ fn make_room(connections: usize) -> Room {
     let own = OWN_DESCRIPTORS.min(now / 4 * 3);
     let room = usize::try_from(now - own).unwrap_or(usize::MAX).max(1);
     Room { connections: connections.min(room), open_files }
-}
-
-/// Asks for a signal at the death of our parent; false, when that has happened already.
-fn ask_for_parent_death(signal: crate::signal::Signal, parent: Option<rustix::process::Pid>) -> bool {
-    sys::signal::on_parent_death(i32::from(signal.number()));
-    getppid() == parent
 }

@@ -31,6 +31,8 @@ pub enum Source {
     Oom,
     /// The watcher's own epoll, with all the processes that it watches.
     Watch,
+    /// The pidfd of kapo's parent.
+    Parent,
 }
 
 /// A place in the table of connections and the number of its tenant: an event may outlive its connection within one
@@ -57,6 +59,7 @@ impl Source {
             Source::Notify => 1 << 5,
             Source::Oom => 1 << 6,
             Source::Watch => 1 << 7,
+            Source::Parent => 1 << 8,
             Source::Listener(_) | Source::Connection(_) => return None,
         })
     }
@@ -72,6 +75,7 @@ impl Source {
             Source::Notify => (5, 0, 0),
             Source::Oom => (6, 0, 0),
             Source::Watch => (7, 0, 0),
+            Source::Parent => (8, 0, 0),
         };
         kind << 56 | u64::from(tenant & TENANTS) << 32 | u64::from(slot)
     }
@@ -94,6 +98,7 @@ impl Source {
             5 => Source::Notify,
             6 => Source::Oom,
             7 => Source::Watch,
+            8 => Source::Parent,
             _ => return None,
         })
     }
@@ -214,6 +219,7 @@ mod tests {
             Source::Notify,
             Source::Oom,
             Source::Watch,
+            Source::Parent,
         ] {
             assert_eq!(Source::of(source.token()), Some(source));
         }

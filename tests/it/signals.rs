@@ -451,6 +451,66 @@ fn when_kapos_parent_dies_kapo_gets_the_signal_that_was_asked_for() {
     assert!(parent.stderr().contains("asked to stop"), "{}", parent.stderr());
 }
 
+/// PR_SET_PDEATHSIG speaks of the thread that started kapo, in programs that start one from a pool of threads.
+#[test]
+fn the_end_of_the_thread_that_started_kapo_is_not_that_of_its_parent() {
+    let script = "import os, signal, subprocess, sys, threading
+def start():
+    print(subprocess.Popen(sys.argv[1:]).pid, flush=True)
+    sys.stdin.readline()
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+while len(os.listdir('/proc/self/task')) > 1: pass
+print('alone', flush=True)
+signal.pause()";
+    let (reader, mut go) = std::io::pipe().unwrap();
+    let mut command = clean("python3");
+    command.arg("-c").arg(script).arg(binary()).args(["-p", "0", "-i", "127.0.0.1"]);
+    command.args(["run", "--parent-death-signal", "TERM", "sleep", "60"]).stdin(reader);
+    let mut parent = Kapo::launch(command).listening();
+    parent.wait_for("the command is started", |kapo| kapo.stderr().contains("msg=\"started\""));
+    let kapo: i32 = parent.stdout().trim().parse().unwrap();
+    std::io::Write::write_all(&mut go, b"\n").unwrap();
+    parent.wait_for_stdout("alone\n");
+    // A signal that had come would be handled before this request.
+    assert_eq!(parent.get("/readyz").status, 200, "{}", parent.stderr());
+    parent.signal(KILL);
+    wait_for("kapo is gone", || !lives(kapo));
+    assert!(parent.stderr().contains("asked to stop"), "{}", parent.stderr());
+}
+
+#[test]
+fn the_parent_is_watched_without_pidfds_too() {
+    let mut command = kapo_after(
+        "\"$@\" & echo $!; wait; exit; true",
+        ["run", "--parent-death-signal", "TERM", "sleep", "60"],
+    );
+    before_exec(&mut command, || crate::seccomp::refuse(libc::SYS_pidfd_open, None, libc::ENOSYS));
+    let mut parent = Kapo::launch(command).listening();
+    parent.wait_for("the command is started", |kapo| kapo.stderr().contains("msg=\"started\""));
+    let kapo: i32 = parent.stdout().trim().parse().unwrap();
+    parent.signal(KILL);
+    wait_for("kapo is gone", || !lives(kapo));
+    assert!(parent.stderr().contains("asked to stop"), "{}", parent.stderr());
+}
+
+#[test]
+fn a_parent_death_signal_that_cannot_be_caught_ends_kapo() {
+    let command = kapo_after(
+        "\"$@\" & echo $!; wait; exit; true",
+        ["run", "--parent-death-signal", "KILL", "sleep", "60"],
+    );
+    let mut parent = Kapo::launch(command).listening();
+    parent.wait_for("the command is started", |kapo| kapo.stderr().contains("msg=\"started\""));
+    let kapo: i32 = parent.stdout().trim().parse().unwrap();
+    let command = parent.command_pid();
+    parent.signal(KILL);
+    // The command by --orphan-signal.
+    wait_for("kapo and command are gone", || !lives(kapo) && !lives(command));
+    assert!(!parent.stderr().contains("asked to stop"), "{}", parent.stderr());
+}
+
 #[test]
 fn a_child_that_ended_before_kapo_was_executed_is_reaped() {
     // A shell would reap it by itself.
