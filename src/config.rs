@@ -86,6 +86,8 @@ pub struct Job {
     pub ttl: Option<Ttl>,
     /// `--stop-signal`: what ends the command when its TTL has passed.
     pub stop_signal: Signal,
+    /// `--stop-on`: the signals that ask kapo to stop.
+    pub stop_on: Vec<Signal>,
     /// `--kill-after`; `None`: not given, which means 10 s after a TTL or missed watchdog and never after a
     /// stop from outside.
     pub kill_after: Option<Duration>,
@@ -110,6 +112,9 @@ pub struct Job {
     /// What follows the end of a run: here `run` and `supervise` differ.
     pub after: After,
 }
+
+/// What asks kapo to stop where there is no `--stop-on`.
+pub const STOP_ON: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
 
 /// `--kill-after` where it was not given.
 pub const KILL_AFTER: Duration = Duration::from_secs(10);
@@ -224,6 +229,7 @@ pub(crate) mod tests {
             arguments: Vec::new(),
             ttl: None,
             stop_signal: Signal::TERM,
+            stop_on: STOP_ON.to_vec(),
             kill_after: None,
             single_child: false,
             setsid: false,

@@ -118,6 +118,7 @@ fn job(
         arguments: operands.collect(),
         ttl: settings.value("ttl", values::ttl)?,
         stop_signal: settings.value("stop-signal", values::signal)?,
+        stop_on: settings.all("stop-on", values::stop_signals)?,
         kill_after: settings.optional("kill-after", values::seconds)?,
         single_child: settings.flag("single-child")?,
         setsid: settings.flag("setsid")?,

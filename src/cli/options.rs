@@ -310,6 +310,12 @@ pub static OPTIONS: &[Opt] = &[
         "what ends the command when its TTL has passed",
         "A signal that kapo gets is passed on as it is; see --rewrite-signal.",
     ),
+    value(JOB, "stop-on", "SIGNALS").env("KAPO_STOP_ON").otherwise("TERM,INT,QUIT").says(
+        "which signals ask kapo to stop: a comma list",
+        "All others are passed on and end nothing. For images whose STOPSIGNAL is another one (WINCH, PWR, RTMIN+3), \
+         and without QUIT for a JVM, which prints its threads and lives on. That the terminal is gone always asks \
+         kapo to stop.",
+    ),
     Opt {
         fallback: Fallback::Shown("10"),
         ..value(JOB, "kill-after", "SECONDS").short('k').env("KAPO_KILL_AFTER").says(
@@ -329,8 +335,8 @@ pub static OPTIONS: &[Opt] = &[
     ),
     value(JOB, "rewrite-signal", "FROM:TO").env("KAPO_REWRITE_SIGNAL").says(
         "pass FROM on as TO; TO 0: do not pass it on",
-        "Can be given again and again, or as a comma list. TERM, INT and QUIT still ask kapo for an end, \
-         whatever they are rewritten to.",
+        "Can be given again and again, or as a comma list. What --stop-on lists still asks kapo to stop, \
+         whatever it is rewritten to.",
     ),
     value(JOB, "success-exit", "CODES").env("KAPO_SUCCESS_EXIT").says(
         "codes and signals that count as success: 143,TERM",

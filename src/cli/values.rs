@@ -140,6 +140,22 @@ pub fn optional_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
     }
 }
 
+/// `TERM,RTMIN+3`: what can ask for a stop.
+pub fn stop_signals(text: &OsStr) -> Result<Vec<Signal>, Wrong> {
+    list(text).map(stop_signal).collect()
+}
+
+fn stop_signal(word: &OsStr) -> Result<Signal, Wrong> {
+    let signal = signal(word)?;
+    match signal {
+        Signal::KILL | Signal::STOP => Err(format!("{signal} asks for nothing: no process can catch it")),
+        Signal::CHLD | Signal::CONT | Signal::TSTP | Signal::TTIN | Signal::TTOU => {
+            Err(format!("{signal} cannot ask kapo to stop: it has a use of its own"))
+        }
+        signal => Ok(signal),
+    }
+}
+
 /// `TERM:INT,HUP:0`.
 pub fn rewrites(text: &OsStr) -> Result<Vec<(Signal, Option<Signal>)>, Wrong> {
     list(text).map(rewrite).collect()

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::io::Errno;
 use rustix::process::Pid as RawPid;
 use rustix::termios::isatty;
 
@@ -66,6 +67,8 @@ pub struct Job {
     termination_log: Option<TerminationLog>,
     /// We sent SIGKILL in this run.
     killed: bool,
+    /// The command was stopped in this run, and may have been continued.
+    was_stopped: bool,
     mask: sys::signal::Mask,
     ignore_chld: bool,
     open_files: Option<(u64, u64)>,
@@ -142,6 +145,7 @@ impl Job {
             oom: OomCounter::default(),
             termination_log,
             killed: false,
+            was_stopped: false,
             mask: beginning.signals.inherited_mask,
             ignore_chld: beginning.signals.chld_was_ignored,
             open_files: beginning.open_files,
@@ -184,7 +188,11 @@ impl Job {
     fn perform(&mut self, now: Now, effect: Effect, stage: &mut Stage) -> Option<Event> {
         match effect {
             Effect::Spawn => return Some(self.spawn(now, stage)),
-            Effect::Kill { signal, to } => self.kill(signal, to),
+            Effect::Kill { signal, to, log } => match self.kill(signal, to) {
+                Ok(()) => log.iter().for_each(|record| stage.log(now, record)),
+                Err(error) => return Some(Event::KillFailed { signal, reason: reason(&error) }),
+            },
+            Effect::CheckStopped(pid) => return self.is_stopped(pid).then_some(Event::FoundStopped),
             Effect::Suspend { all } => {
                 if let (Some(terminal), Some(pid)) = (&self.terminal, self.life.pid()) {
                     terminal.take_back(Some(group(pid)));
@@ -243,6 +251,7 @@ impl Job {
         match self.try_spawn(stage) {
             Ok(pid) => {
                 self.killed = false;
+                self.was_stopped = false;
                 self.oom.run_started(now, stage);
                 if matches!(self.options.after, After::Once(_)) {
                     self.close_unused_standard(stage);
@@ -315,24 +324,36 @@ impl Job {
         Pid::new(pid?).ok_or_else(|| before(io::ErrorKind::Other.into()))
     }
 
-    fn kill(&mut self, signal: Signal, to: Target) {
-        self.killed |= signal == Signal::KILL;
+    /// Sends a signal. A process that is gone needs none any more.
+    fn kill(&mut self, signal: Signal, to: Target) -> io::Result<()> {
         let number = i32::from(signal.number());
-        // Whoever is gone needs no signal any more.
-        let _ = match to {
+        let sent = match to {
             Target::Process(pid) => sys::signal::send(pid.get(), number),
             Target::Group(pid) => {
                 // A command that has moved to another group would miss it.
-                if sys::group::of(pid.get()).is_some_and(|now| now != pid.get()) {
-                    let _ = sys::signal::send(pid.get(), number);
-                }
-                sys::signal::send(-pid.get(), number)
+                let moved = sys::group::of(pid.get()).is_some_and(|now| now != pid.get());
+                let direct = moved.then(|| sys::signal::send(pid.get(), number));
+                let group = sys::signal::send(-pid.get(), number);
+                direct.unwrap_or(group)
             }
             Target::Remnant(pid) if leftover::count(pid, false) != Some(0) => {
                 sys::signal::send(-pid.get(), number)
             }
             Target::Remnant(_) => Ok(()),
         };
+        match sent {
+            Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => Err(error),
+            Ok(()) | Err(_) => {
+                self.killed |= signal == Signal::KILL;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the command is stopped now. Where kapo waits for stops it has taken the news of the last one.
+    fn is_stopped(&self, pid: Pid) -> bool {
+        let pid = pid.get();
+        sys::wait::is_stopped(pid) || (self.was_stopped && !sys::wait::is_continued(pid))
     }
 
     /// Reaps all that have ended, within bounds.
@@ -381,6 +402,7 @@ impl Job {
             let exit = match change.status {
                 Status::Stopped(signal) => {
                     if let Some(pid) = command {
+                        self.was_stopped = true;
                         self.stopped(now, pid, signal, stage);
                     }
                     continue;

@@ -9,7 +9,7 @@ use super::sample;
 use super::server::Subject;
 use super::terminal;
 use super::watcher::Watcher;
-use crate::config;
+use crate::config::{self, STOP_ON};
 use crate::error::{EXIT_SETUP, Error};
 use crate::logic::lifecycle::{Survives, asks_for_an_end, job_control};
 use crate::logic::metrics::Snapshot;
@@ -139,7 +139,7 @@ impl Watching {
 impl Machine for Watching {
     /// Nothing is passed on: the processes belong to somebody else.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage) {
-        if asks_for_an_end(signal, sender, self.survives) {
+        if asks_for_an_end(signal, sender, self.survives, &STOP_ON) {
             stage.log(now, &sender.told(Record::info("asked to stop").with("signal", signal)));
             self.close(now, stage);
         } else if job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {

@@ -94,6 +94,30 @@ pub fn who_has_changed(stops: bool) -> Option<i32> {
     Some(unsafe { info.si_pid() }).filter(|pid| *pid > 0)
 }
 
+/// Whether this child is stopped and nobody has taken the news of it.
+pub fn is_stopped(child: i32) -> bool {
+    has_news(child, libc::WSTOPPED)
+}
+
+/// Whether this child has been continued since it was stopped last.
+pub fn is_continued(child: i32) -> bool {
+    has_news(child, libc::WCONTINUED)
+}
+
+fn has_news(child: i32, of: i32) -> bool {
+    let Ok(child) = libc::id_t::try_from(child) else { return false };
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = of | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the pointer is to memory of ours that lives across the call; WNOWAIT leaves every child as it is.
+    if unsafe { libc::waitid(libc::P_PID, child, info.as_mut_ptr(), flags) } < 0 {
+        return false;
+    }
+    // SAFETY: all zeros is a valid siginfo, and the kernel has filled it or left it.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills this member of the union; left as it was, it is zero.
+    unsafe { info.si_pid() != 0 }
+}
+
 /// Whether a child of ours, alive or not yet reaped, is in process group `group`. As long as one is, the kernel
 /// gives that number to nobody else.
 pub fn group_has_child(group: i32) -> bool {

@@ -1,12 +1,14 @@
-//! Stopping: what becomes of the rest of the command's process group.
+//! Stopping: what asks for it, what the command gets, and what becomes of the rest of its process group.
 
 use serde_json::json;
 
-use crate::harness::{Kapo, lives, now, wait_for};
+use crate::harness::{Kapo, binary, clean, lives, now, process_state, run_to_the_end, wait_for};
 use crate::tools::Gate;
 
 const KILL: i32 = 9;
 const TERM: i32 = 15;
+const CONT: i32 = 18;
+const STOP: i32 = 19;
 
 /// A shell that ends at once by TERM, and a worker in its group that needs until the gate opens.
 const SLOW_WORKER: &str = "(trap 'read line <\"$0\"; echo worker done; exit' TERM; echo up $BASHPID;
@@ -152,4 +154,67 @@ fn a_run_that_stays_up_ends_flapping_before_the_window_has_passed() {
     kapo.wait_for_status("it is flapping", |status| status["Flapping"] == true);
     kapo.wait_for_status("it is not any more", |status| status["Flapping"] == false);
     assert_eq!(kapo.get("/healthz").status, 200);
+}
+
+#[test]
+fn what_stop_on_lists_stops_kapo_and_all_else_is_only_passed_on() {
+    let script = "trap 'echo term' TERM; trap 'echo int' INT; trap 'echo quit' QUIT; echo up;
+                  while :; do sleep 0.01; done";
+    let mut kapo = Kapo::start(["supervise", "--stop-on", "WINCH,RTMIN+3", "bash", "-c", script]);
+    kapo.wait_for_stdout("up\n");
+    for (signal, heard) in [(TERM, "term\n"), (2, "int\n"), (3, "quit\n")] {
+        kapo.signal(signal);
+        kapo.wait_for_stdout(heard);
+    }
+    assert_eq!(kapo.get("/readyz").status, 200, "a JVM would have printed its threads");
+    assert_eq!(kapo.status()["StopSignalFrom"], json!(null));
+    kapo.signal(37);
+    kapo.expect_exit(128 + 37);
+    let log = kapo.stderr();
+    assert!(log.contains("msg=\"asked to stop\" signal=SIGRTMIN+3 sender_pid="), "{log}");
+}
+
+#[test]
+fn a_command_that_was_stopped_ends_by_the_stop_signal() {
+    let mut kapo = Kapo::start(["run", "sleep", "600"]);
+    let command = kapo.command_pid();
+    kapo::sys::signal::send(command, STOP).unwrap();
+    wait_for("it is stopped", || process_state(command) == Some('T'));
+    kapo.signal(TERM);
+    kapo.expect_exit(143);
+}
+
+#[test]
+fn a_command_that_was_stopped_and_goes_on_gets_no_cont() {
+    let script =
+        "trap 'echo continued' CONT; trap 'echo term; exit 5' TERM; echo up; while :; do sleep 0.01; done";
+    let mut kapo = Kapo::start(["run", "bash", "-c", script]);
+    kapo.wait_for_stdout("up\n");
+    let command = kapo.command_pid();
+    kapo::sys::signal::send(command, STOP).unwrap();
+    wait_for("it is stopped", || process_state(command) == Some('T'));
+    kapo::sys::signal::send(command, CONT).unwrap();
+    kapo.wait_for_stdout("continued\n");
+    kapo.signal(TERM);
+    kapo.expect_exit(5);
+    assert_eq!(kapo.stdout(), "up\ncontinued\nterm\n");
+}
+
+#[test]
+fn a_signal_that_kapo_may_not_send_is_a_warning_and_no_claim() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("skipped: only root can start a command of another user");
+        return;
+    }
+    let mut command = clean("setpriv");
+    command.args(["--bounding-set", "-kill", "--inh-caps", "-kill"]).arg(binary());
+    command.args(["-i", "127.0.0.1", "-p", "0", "run", "--ttl", "100ms", "--kill-after", "100ms", "--"]);
+    command.args(["setpriv", "--reuid", "12345", "--clear-groups", "sleep", "1"]);
+    let (code, _, log) = run_to_the_end(command);
+    assert_eq!(code, Some(124), "{log}");
+    let warning =
+        "level=warn msg=\"cannot signal the command\" signal=SIGTERM error=\"Operation not permitted\"\n";
+    assert_eq!(log.matches("cannot signal").count(), 1, "{log}");
+    assert!(log.contains(warning), "{log}");
+    assert!(!log.contains("killing it"), "{log}");
 }

@@ -496,6 +496,27 @@ fn a_command_that_somebody_stopped_stays_so_where_nobody_minds_kapo() {
 }
 
 #[test]
+fn a_command_that_somebody_stopped_on_a_terminal_ends_by_the_stop_signal() {
+    // A session leader is not stopped with its command, and has taken the news of its stop.
+    for continued in [false, true] {
+        let script = "trap 'echo continued' CONT; trap 'echo term; exit 5' TERM; echo up;
+                      while :; do sleep 0.01; done";
+        let mut session = leader(&["bash", "-c", script]);
+        session.shows("up");
+        let command = the_child_of(session.kapo.pid());
+        kapo::sys::signal::send(command, 19).unwrap();
+        wait_for("it is stopped", || process_state(command) == Some('T'));
+        if continued {
+            kapo::sys::signal::send(command, 18).unwrap();
+            session.shows("continued");
+        }
+        session.kapo.signal(15);
+        session.shows("term");
+        session.kapo.expect_exit(5);
+    }
+}
+
+#[test]
 fn started_in_the_background_kapo_gets_the_terminal_with_fg() {
     let folder = TempDir::new().unwrap();
     let mut session = Session::start(shell());

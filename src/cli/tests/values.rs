@@ -91,6 +91,11 @@ fn signals_are_rewritten_dropped_and_counted_as_success() {
         job("run --success-exit 143,TERM,0,ttl x").success_exit,
         [Success::Code(143), Success::Signal(Signal::TERM), Success::Code(0), Success::Ttl]
     );
+    assert_eq!(job("run x").stop_on, [Signal::TERM, Signal::INT, Signal::QUIT]);
+    assert_eq!(
+        job("run --stop-on WINCH,SIGRTMIN+3 --stop-on 15 x").stop_on,
+        [Signal::WINCH, Signal::new(37).unwrap(), Signal::TERM]
+    );
     assert_eq!(job("run --orphan-signal 0 x").orphan_signal, None);
     assert_eq!(job("run --orphan-signal KILL x").orphan_signal, Some(Signal::KILL));
     assert_eq!(job("run --parent-death-signal INT x").parent_death_signal, Some(Signal::INT));

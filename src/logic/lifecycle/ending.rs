@@ -99,7 +99,7 @@ impl Lifecycle {
         } else if let Some(stop) = stop {
             self.wait_for_stopped_group(now, pid, stop, out);
         } else if self.job.setsid && self.policy.is_none() {
-            out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(pid) });
+            out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(pid), log: None });
         }
         out.push(Effect::Drain { run: self.starts });
         self.next(now, Run { lasted, success, expired: why == Some(Why::Ttl), never_ran: false }, out);

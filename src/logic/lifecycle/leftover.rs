@@ -91,17 +91,19 @@ impl Lifecycle {
                 false => Record::warn("left behind, stopping them").with("signal", Signal::TERM),
             };
             let record = record.with("group", leftover.group);
-            if !stopped {
-                let to = Target::Remnant(leftover.group);
-                out.push(Effect::Kill { signal: Signal::TERM, to });
-                // A stopped process would not act on it.
-                out.push(Effect::Kill { signal: Signal::CONT, to });
-                self.set_kill_deadline(now.mono);
-            }
-            out.push(Effect::Log(match members {
+            let record = match members {
                 Some(members) => record.with("processes", members),
                 None => record,
-            }));
+            };
+            if stopped {
+                out.push(Effect::Log(record));
+            } else {
+                let to = Target::Remnant(leftover.group);
+                out.push(Effect::Kill { signal: Signal::TERM, to, log: Some(record) });
+                // A stopped process would not act on it.
+                out.push(Effect::Kill { signal: Signal::CONT, to, log: None });
+                self.set_kill_deadline(now.mono);
+            }
             leftover.stage = Stage::Asked;
         }
         self.deadlines.set(Deadline::CountGroup, now.mono, leftover.pause);
@@ -118,11 +120,12 @@ impl Lifecycle {
             ));
             return self.leave_group(out);
         }
-        out.push(Effect::Kill { signal: Signal::KILL, to: Target::Remnant(leftover.group) });
-        out.push(Effect::Log(
-            Record::warn("what was left behind did not end in time, killing it")
-                .with("group", leftover.group),
-        ));
+        let record = Record::warn("what was left behind did not end in time, killing it");
+        out.push(Effect::Kill {
+            signal: Signal::KILL,
+            to: Target::Remnant(leftover.group),
+            log: Some(record.with("group", leftover.group)),
+        });
         self.leftover = Some(Leftover { stage: Stage::Killed, pause: FIRST_PAUSE, ..leftover });
         self.deadlines.set(Deadline::Kill, now.mono, DYING);
         self.look_again(out);
@@ -131,7 +134,7 @@ impl Lifecycle {
     /// Somebody insists: the group is killed and not waited for.
     pub(super) fn kill_leftover(&mut self, out: &mut Vec<Effect>) {
         if let Some(Leftover { group, .. }) = self.leftover.take() {
-            out.push(Effect::Kill { signal: Signal::KILL, to: Target::Remnant(group) });
+            out.push(Effect::Kill { signal: Signal::KILL, to: Target::Remnant(group), log: None });
         }
     }
 

@@ -4,15 +4,17 @@ use super::super::{Exit, Sender};
 use super::words::Survives;
 use crate::signal::Signal;
 
-/// Whether kapo is to leave. HUP asks for it when the kernel sends it, as the terminal is gone; daemons reload when a
-/// process sends it.
-pub fn asks_for_an_end(signal: Signal, sender: Sender, survives: Survives) -> bool {
-    match signal {
-        // KILL reaches nobody; it is told when it should have come at the death of a parent that is dead already.
-        Signal::TERM | Signal::KILL => true,
-        Signal::INT | Signal::QUIT => sender != Sender::Kernel || !survives.interrupt,
-        Signal::HUP => sender == Sender::Kernel && !survives.hang_up,
-        _ => false,
+/// Whether kapo is asked to stop: by a signal of `--stop-on`. Of those that the kernel raises only the terminal's
+/// interrupts and TERM (SysRq) count, as WINCH comes with every new size of a window. HUP counts when the terminal is gone,
+/// listed or not; daemons reload when a process sends it.
+pub fn asks_for_an_end(signal: Signal, sender: Sender, survives: Survives, stop_on: &[Signal]) -> bool {
+    match (signal, sender) {
+        // No process can catch KILL; it stands for the death of a parent that was dead before kapo could ask.
+        (Signal::KILL, _) => true,
+        (Signal::HUP, Sender::Kernel) => !survives.hang_up,
+        (Signal::INT | Signal::QUIT, Sender::Kernel) => !survives.interrupt && stop_on.contains(&signal),
+        (Signal::TERM, Sender::Kernel) | (_, Sender::Process { .. }) => stop_on.contains(&signal),
+        (_, Sender::Kernel) => false,
     }
 }
 

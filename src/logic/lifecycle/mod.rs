@@ -105,6 +105,8 @@ pub struct Lifecycle {
     said_ready: bool,
     /// What it is doing where it is not ready.
     unready: &'static str,
+    /// The log says that this command cannot be signalled.
+    unreachable: bool,
     /// Under `--notify`, how often the command must ping.
     watchdog: Option<Duration>,
     /// The output of the last run is still being read.
@@ -154,6 +156,7 @@ impl Lifecycle {
             claims: 0,
             said_ready: false,
             unready: STARTING,
+            unreachable: false,
             watchdog: job.watchdog,
             draining: None,
             leftover: None,
@@ -201,6 +204,8 @@ impl Lifecycle {
             (_, Event::Drained { run, last_output }) => self.drained(run, last_output, out),
             (_, Event::GroupCounted { members }) => self.group_counted(now, members, out),
             (_, Event::OrphansReaped) => self.look_again(out),
+            (_, Event::KillFailed { signal, reason }) => self.kill_failed(signal, &reason, out),
+            (_, Event::FoundStopped) => self.found_stopped(out),
             (_, Event::Signal { signal, sender }) => self.signal(now, signal, sender, out),
             (State::Running { .. } | State::Stopping { .. }, Event::Stopped) => {
                 out.push(Effect::Suspend { all: true });
@@ -381,6 +386,7 @@ impl Lifecycle {
         self.state = State::Running { pid, since: now.mono };
         self.said_ready = false;
         self.unready = STARTING;
+        self.unreachable = false;
         self.claims = 0;
         self.watchdog = self.job.watchdog;
         self.status = Status {
@@ -414,11 +420,11 @@ impl Lifecycle {
         }
         // The stop signal came before there was anybody to pass it to.
         if let Some(StopSignalFrom { signal, .. }) = self.status.stop_signal_from {
-            self.pass_on(signal, pid, out);
+            self.pass_on(signal, pid, None, out);
             self.stop(now, pid, now.mono, Why::Asked, out);
         }
         if let Some(signal) = self.early.take() {
-            self.pass_on(signal, pid, out);
+            self.pass_on(signal, pid, None, out);
         }
     }
 
@@ -426,10 +432,15 @@ impl Lifecycle {
         if sender == Sender::Kernel && !concerns_the_command(signal) {
             return;
         }
-        let stop = asks_for_an_end(signal, sender, self.setting.survives);
+        let stop = self.is_asked_to_stop_by(signal, sender);
         let again = self.status.stop_signal_from.is_some();
-        if stop {
-            self.asked(signal, sender, out);
+        let mut request = stop.then(|| self.stop_request(signal, sender));
+        if stop && self.pid().is_none() {
+            if self.state == State::Finishing && again {
+                self.kill_leftover(out);
+            }
+            out.extend(request.take().map(Effect::Log));
+            self.tell_stopping(out);
         }
         if signal == Signal::CONT {
             self.claims = 0;
@@ -437,11 +448,9 @@ impl Lifecycle {
         let typed = sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT);
         match self.state {
             State::Running { pid, since } => {
-                if !stop && is_worth_a_word(signal) {
-                    let record = Record::info("passed on").with("signal", signal);
-                    out.push(Effect::Log(self.with_rewrite(signal, sender.told(record))));
-                }
-                self.pass_on(signal, pid, out);
+                let told = !stop && is_worth_a_word(signal);
+                let log = told.then(|| sender.told(Record::info("passed on").with("signal", signal)));
+                self.pass_on(signal, pid, log.map(|record| self.with_rewrite(signal, record)), out);
                 if signal == Signal::CONT {
                     self.has_been_suspended(now);
                 }
@@ -449,7 +458,7 @@ impl Lifecycle {
                     self.stop(now, pid, since, Why::Asked, out);
                 }
             }
-            State::Stopping { pid, .. } => self.pass_on(signal, pid, out),
+            State::Stopping { pid, .. } => self.pass_on(signal, pid, None, out),
             State::Pausing | State::Clearing if stop => {
                 if typed {
                     self.code = Exit::Signal { signal, core_dumped: false }.code();
@@ -475,27 +484,59 @@ impl Lifecycle {
             | State::Closing
             | State::Done => {}
         }
+        // The command has got the signal by now, however long the log takes.
+        if let Some(request) = request {
+            if let Some(pid) =
+                self.pid().filter(|_| self.rewritten(signal).is_some_and(|to| !job_control(to)))
+            {
+                out.push(Effect::CheckStopped(pid));
+            }
+            out.push(Effect::Log(request));
+            self.tell_stopping(out);
+        }
         if job_control(signal) {
             out.push(Effect::Suspend { all: false });
         }
     }
 
-    fn asked(&mut self, signal: Signal, sender: Sender, out: &mut Vec<Effect>) {
+    fn is_asked_to_stop_by(&self, signal: Signal, sender: Sender) -> bool {
+        asks_for_an_end(signal, sender, self.setting.survives, &self.job.stop_on)
+    }
+
+    /// Notes that kapo was asked to stop; the line for the log.
+    fn stop_request(&mut self, signal: Signal, sender: Sender) -> Record {
         self.leaving = true;
         if self.status.stop_signal_from.is_none() {
             self.status.stop_signal_from = Some(StopSignalFrom { signal, sender });
             self.changed = true;
         }
         let record = Record::info("asked to stop").with("signal", signal);
-        out.push(Effect::Log(self.with_rewrite(signal, sender.told(record))));
-        self.tell_stopping(out);
+        self.with_rewrite(signal, sender.told(record))
+    }
+
+    /// The command is stopped, and would not act on the stop signal that it has got. A running command gets exactly the
+    /// signals that were sent.
+    fn found_stopped(&self, out: &mut Vec<Effect>) {
+        if let State::Stopping { pid, .. } = self.state {
+            self.kill(Signal::CONT, pid, None, out);
+        }
+    }
+
+    fn kill_failed(&mut self, signal: Signal, reason: &str, out: &mut Vec<Effect>) {
+        // Once a run: signals that are passed on may come by the thousand.
+        if !std::mem::replace(&mut self.unreachable, true) {
+            let record = Record::warn("cannot signal the command").with("signal", signal);
+            out.push(Effect::Log(record.with("error", reason)));
+        }
     }
 
     /// The kernel tells of a lost terminal only who leads its session or is in its foreground. Where that is the
     /// command, kapo learns of it by its end: the next one would run on a terminal that nobody sees.
     fn hears_of_hang_up(&mut self, hung_up: bool, out: &mut Vec<Effect>) {
-        if hung_up && asks_for_an_end(Signal::HUP, Sender::Kernel, self.setting.survives) {
-            self.asked(Signal::HUP, Sender::Kernel, out);
+        if hung_up && self.is_asked_to_stop_by(Signal::HUP, Sender::Kernel) {
+            let request = self.stop_request(Signal::HUP, Sender::Kernel);
+            out.push(Effect::Log(request));
+            self.tell_stopping(out);
         }
     }
 
@@ -508,10 +549,10 @@ impl Lifecycle {
             }
             // All of the job is stopped then, and the shell resumes it with the terminal.
             Holder::Other => {
-                out.push(Effect::Log(Record::info("stopped with its job").with("signal", signal)));
                 if let Some(pid) = self.pid() {
-                    self.pass_on(signal, pid, out);
+                    self.pass_on(signal, pid, None, out);
                 }
+                out.push(Effect::Log(Record::info("stopped with its job").with("signal", signal)));
                 out.push(Effect::Suspend { all: false });
             }
         }
@@ -532,19 +573,22 @@ impl Lifecycle {
         }
     }
 
-    /// To the command, as `--rewrite-signal` says.
-    fn pass_on(&self, signal: Signal, pid: Pid, out: &mut Vec<Effect>) {
-        let Some(signal) = self.rewritten(signal) else { return };
+    /// Forwards a signal to the command, as `--rewrite-signal` says, and logs `log` after that.
+    fn pass_on(&self, signal: Signal, pid: Pid, log: Option<Record>, out: &mut Vec<Effect>) {
+        let Some(signal) = self.rewritten(signal) else {
+            out.extend(log.map(Effect::Log));
+            return;
+        };
         if signal == Signal::CONT && !self.shared {
             out.push(Effect::GiveTerminal(pid));
         }
         // A group without a parent outside its session is orphaned, and the kernel ignores TSTP for it.
         let signal = if self.job.setsid && job_control(signal) { Signal::STOP } else { signal };
-        self.kill(signal, pid, out);
+        self.kill(signal, pid, log, out);
     }
 
-    fn kill(&self, signal: Signal, pid: Pid, out: &mut Vec<Effect>) {
-        out.push(Effect::Kill { signal, to: self.target(pid) });
+    fn kill(&self, signal: Signal, pid: Pid, log: Option<Record>, out: &mut Vec<Effect>) {
+        out.push(Effect::Kill { signal, to: self.target(pid), log });
     }
 
     /// The end of this run begins; the signal for it is the caller's.
@@ -569,33 +613,41 @@ impl Lifecycle {
         }
     }
 
-    /// Stops the command of our own accord.
-    fn stop_ourselves(&mut self, now: Now, pid: Pid, since: Instant, why: Why, out: &mut Vec<Effect>) {
+    /// Stops the command of our own accord, and logs `log` after that.
+    fn stop_ourselves(
+        &mut self,
+        now: Now,
+        (pid, since): (Pid, Instant),
+        why: Why,
+        log: Record,
+        out: &mut Vec<Effect>,
+    ) {
         self.stop(now, pid, since, why, out);
-        self.kill(self.job.stop_signal, pid, out);
+        self.kill(self.job.stop_signal, pid, None, out);
         // A stopped process would not act on it.
-        self.kill(Signal::CONT, pid, out);
+        self.kill(Signal::CONT, pid, None, out);
+        out.push(Effect::Log(log));
     }
 
     fn due(&mut self, now: Now, which: Deadline, late: Duration, out: &mut Vec<Effect>) {
         match (which, self.state) {
             (Deadline::Ttl, State::Running { pid, since }) => {
                 let record = Record::info("TTL has passed").with("pid", pid);
-                out.push(Effect::Log(record.with("signal", self.job.stop_signal)));
-                self.stop_ourselves(now, pid, since, Why::Ttl, out);
+                let record = record.with("signal", self.job.stop_signal);
+                self.stop_ourselves(now, (pid, since), Why::Ttl, record, out);
             }
             (Deadline::Watchdog, State::Running { pid, since }) => {
                 // Where we did not run ourselves, as in a frozen cgroup (docker pause), the command did not either.
                 if let Some(interval) = self.watchdog.filter(|interval| late > LATE.max(*interval / 4)) {
                     return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
                 }
-                out.push(Effect::Log(Record::warn("missed a watchdog ping").with("pid", pid)));
-                self.stop_ourselves(now, pid, since, Why::Watchdog, out);
+                let record = Record::warn("missed a watchdog ping").with("pid", pid);
+                self.stop_ourselves(now, (pid, since), Why::Watchdog, record, out);
             }
             (Deadline::Kill, State::Stopping { pid, since, stop }) => {
                 self.state = State::Stopping { pid, since, stop: Stop { killed: true, ..stop } };
-                out.push(Effect::Log(Record::warn("did not end in time, killing it").with("pid", pid)));
-                self.kill(Signal::KILL, pid, out);
+                let record = Record::warn("did not end in time, killing it").with("pid", pid);
+                self.kill(Signal::KILL, pid, Some(record), out);
             }
             (Deadline::Kill, _) => self.group_is_due(now, out),
             (Deadline::CountGroup, _) => self.look_again(out),
@@ -667,8 +719,8 @@ impl Lifecycle {
             self.tell_ready(out);
         }
         if told.trigger {
-            out.push(Effect::Log(Record::warn("asks to be stopped, by WATCHDOG=trigger").with("pid", pid)));
-            self.stop_ourselves(now, pid, since, Why::Watchdog, out);
+            let record = Record::warn("asks to be stopped, by WATCHDOG=trigger").with("pid", pid);
+            self.stop_ourselves(now, (pid, since), Why::Watchdog, record, out);
         } else if told.ready || told.ping || told.interval.is_some() {
             self.wait_for_ping(now);
         }

@@ -57,13 +57,18 @@ fn child() -> Pid {
 }
 
 fn kill(signal: Signal) -> Effect {
-    Effect::Kill { signal, to: Target::Group(child()) }
+    Effect::Kill { signal, to: Target::Group(child()), log: None }
 }
 
-/// What was done since it was asked last, log lines left out.
+/// What was done since it was asked last, log lines and questions left out.
 fn done(world: &mut World) -> Vec<Effect> {
     let mut effects = world.effects();
-    effects.retain(|effect| !matches!(effect, Effect::Log(_)));
+    effects.retain(|effect| !matches!(effect, Effect::Log(_) | Effect::CheckStopped(_)));
+    for effect in &mut effects {
+        if let Effect::Kill { log, .. } = effect {
+            *log = None;
+        }
+    }
     effects
 }
 
@@ -250,7 +255,7 @@ fn hasty(leaves: Leaves) -> Behaviour {
 
 #[test]
 fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
-    let kill_rest = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()) };
+    let kill_rest = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()), log: None };
     let one_second = Leaves::obedient(SECOND);
     for (kill_after, leaves, ends_at, killed) in [
         (None, one_second.clone(), SECOND, false),
@@ -283,7 +288,7 @@ fn a_second_stop_signal_kills_the_rest_of_the_group() {
         world.run_for(2 * SECOND);
         world.effects();
         world.signal(Signal::TERM);
-        let kill_rest = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()) };
+        let kill_rest = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()), log: None };
         assert_eq!(done(&mut world), [kill_rest, Effect::Close]);
         assert_eq!((world.run_to_the_end(), world.now()), (143, 2 * SECOND));
     }
@@ -363,6 +368,80 @@ fn output_that_outlasts_its_run_delays_the_end_of_kapo_and_nothing_that_is_told(
     let mut world = begun(supervise(), behaviour);
     world.run_for(SECOND);
     assert_eq!(world.life.status().next_start, Some(epoch().wall + 6 * SECOND));
+}
+
+#[test]
+fn a_stopped_command_is_continued_after_a_stop_signal_and_no_other_is() {
+    let stopped = Behaviour { stopped: true, ..Behaviour::patient() };
+    let mut world = begun(run(), stopped.clone());
+    world.signal(Signal::USR1);
+    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::USR1)]);
+    world.signal(Signal::TERM);
+    assert_eq!(done(&mut world), [kill(Signal::TERM), kill(Signal::CONT)]);
+    assert_eq!(world.run_to_the_end(), 138, "what it has got first");
+    let mut world = begun(run(), Behaviour::patient());
+    world.signal(Signal::TERM);
+    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM)], "it runs");
+    let rewrite_signal = vec![(Signal::TERM, None)];
+    let mut world = begun(Job { rewrite_signal, ..run() }, stopped);
+    world.signal(Signal::TERM);
+    assert_eq!(done(&mut world), [Effect::Spawn], "nothing waits to be acted on");
+}
+
+#[test]
+fn what_asks_kapo_to_stop_is_what_stop_on_lists() {
+    let [rtmin_3, pwr] = [37, 30].map(|number| Signal::new(number).unwrap());
+    let stop_on = vec![Signal::WINCH, pwr, rtmin_3];
+    for signal in [Signal::WINCH, pwr, rtmin_3] {
+        let mut world = begun(Job { stop_on: stop_on.clone(), ..supervise() }, Behaviour::deaf());
+        for other in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP] {
+            world.signal(other);
+            assert_eq!(world.life.status().stop_signal_from, None, "{other}");
+        }
+        assert!(world.life.status().ready);
+        world.effects();
+        world.signal(signal);
+        assert_eq!(done(&mut world), [kill(signal)]);
+        assert_eq!(world.life.status().stop_signal_from.map(|from| from.signal), Some(signal));
+    }
+    // A window that gets another size asks for nothing, and a terminal that is gone for an end.
+    let mut world = begun(Job { stop_on, ..supervise() }, Behaviour::deaf());
+    world.kernel(Signal::WINCH);
+    assert!(!world.life.is_stopping());
+    world.kernel(Signal::HUP);
+    assert!(world.life.is_stopping());
+    let jvm = Job { stop_on: vec![Signal::TERM, Signal::INT], ..supervise() };
+    let mut world = begun(jvm, Behaviour::deaf());
+    world.kernel(Signal::QUIT);
+    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::QUIT)]);
+    assert!(world.life.status().ready, "it has printed its threads");
+}
+
+#[test]
+fn a_signal_is_forwarded_before_it_is_logged() {
+    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::deaf());
+    world.effects();
+    world.signal(Signal::TERM);
+    let effects = world.effects();
+    let place = |wanted: fn(&Effect) -> bool| effects.iter().position(wanted);
+    let killed = place(|effect| matches!(effect, Effect::Kill { signal: Signal::TERM, .. }));
+    let logged = place(|effect| matches!(effect, Effect::Log(_)));
+    assert!(killed.is_some() && killed < logged, "{effects:?}");
+    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::deaf());
+    world.effects();
+    world.run_for(60 * SECOND);
+    let effects = world.effects();
+    assert!(matches!(effects.first(), Some(Effect::Kill { signal: Signal::TERM, .. })), "{effects:?}");
+}
+
+#[test]
+fn a_command_that_cannot_be_signalled_is_told_of_once_a_run() {
+    let unreachable = Behaviour { unreachable: true, ..Behaviour::ends(8 * SECOND, Exit::Code(0)) };
+    let mut world = begun(Job { ttl: ttl(1), kill_after: Some(SECOND), ..supervise() }, unreachable);
+    world.run_for(20 * SECOND);
+    let told = "level=warn msg=\"cannot signal the command\" signal=SIGTERM error=\"for a reason\"";
+    let log = logged(&mut world);
+    assert_eq!(log.iter().filter(|line| *line == told).count(), 2, "{log:#?}");
 }
 
 #[test]
@@ -525,7 +604,7 @@ fn under_single_child_the_command_alone_is_signalled() {
     let mut world = begun(Job { single_child: true, setsid: true, ..run() }, Behaviour::patient());
     world.signal(Signal::TERM);
     world.run_to_the_end();
-    let alone = Effect::Kill { signal: Signal::TERM, to: Target::Process(child()) };
+    let alone = Effect::Kill { signal: Signal::TERM, to: Target::Process(child()), log: None };
     assert_eq!(
         done(&mut world),
         [Effect::Spawn, alone, Effect::Drain { run: 1 }, Effect::Close, Effect::Exit(143)]
@@ -536,7 +615,7 @@ fn under_single_child_the_command_alone_is_signalled() {
 fn under_setsid_what_is_left_after_its_own_end_gets_term() {
     let mut world = begun(Job { setsid: true, ..run() }, Behaviour::ends(SECOND, Exit::Code(0)));
     world.run_to_the_end();
-    let rest = Effect::Kill { signal: Signal::TERM, to: Target::Remnant(child()) };
+    let rest = Effect::Kill { signal: Signal::TERM, to: Target::Remnant(child()), log: None };
     assert_eq!(
         done(&mut world),
         [Effect::Spawn, rest, Effect::Drain { run: 1 }, Effect::Close, Effect::Exit(0)]
@@ -860,7 +939,7 @@ fn a_parent_that_is_dead_already_is_heard_of_with_every_signal() {
     assert_eq!(done(&mut world), [Effect::Close, Effect::Exit(137)]);
     for signal in [Signal::HUP, Signal::USR1] {
         let mut world = before(signal);
-        let passed_on = Effect::Kill { signal, to: Target::Group(child()) };
+        let passed_on = Effect::Kill { signal, to: Target::Group(child()), log: None };
         assert_eq!(done(&mut world), [Effect::Spawn, passed_on]);
     }
 }
@@ -868,7 +947,7 @@ fn a_parent_that_is_dead_already_is_heard_of_with_every_signal() {
 /// What was logged since it was asked last, without the time.
 fn logged(world: &mut World) -> Vec<String> {
     let records = world.effects().into_iter().filter_map(|effect| match effect {
-        Effect::Log(record) => {
+        Effect::Log(record) | Effect::Kill { log: Some(record), .. } => {
             let mut line = Vec::new();
             record.render(epoch().wall, &mut line);
             let line = String::from_utf8(line).unwrap();

@@ -24,6 +24,15 @@ pub enum Event {
     },
     /// The command has ended and is reaped.
     Exited(End),
+    /// A signal could not be sent.
+    KillFailed {
+        /// Which.
+        signal: Signal,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The command is stopped, see [`Effect::CheckStopped`].
+    FoundStopped,
     /// The command was stopped while it held the terminal that we were given.
     Stopped,
     /// The kernel has stopped kapo's own group, which we alone do not feel: another process in it wants the terminal.
@@ -108,13 +117,17 @@ pub enum Obstacle {
 pub enum Effect {
     /// Start the command; answer with Spawned or SpawnFailed.
     Spawn,
-    /// Send a signal.
+    /// Send a signal; answer with KillFailed if that is not possible. A process that is gone needs none.
     Kill {
         /// Which.
         signal: Signal,
         /// To whom.
         to: Target,
+        /// What to log once it is sent.
+        log: Option<Record>,
     },
+    /// Find out whether the command is stopped, by job control or by STOP; answer with FoundStopped if it is.
+    CheckStopped(Pid),
     /// Take the terminal back where we gave it away, and stop ourselves until CONT.
     Suspend {
         /// And the rest of our process group, which knows nothing of it.

@@ -9,7 +9,7 @@ use super::super::notify::Told;
 use super::super::status::State as Shown;
 use super::super::{Exit, Now, Pid, Sender, Usage};
 use super::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Survives, Target};
-use crate::config::{After, Job, KILL_AFTER, Linger, Restart, Success, Ttl};
+use crate::config::{After, Job, KILL_AFTER, Linger, Restart, STOP_ON, Success, Ttl};
 use crate::signal::Signal;
 
 /// The pause before the second look at what is left of a group.
@@ -33,6 +33,10 @@ pub struct Behaviour {
     pub exit: Exit,
     /// It ends by no signal but KILL.
     pub deaf: bool,
+    /// It is stopped, and feels nothing but KILL and CONT.
+    pub stopped: bool,
+    /// kapo may not signal it.
+    pub unreachable: bool,
     /// How it ends when it is signalled; `None`: by that signal.
     pub answer: Option<Exit>,
     /// How long it takes to end when it is signalled.
@@ -82,6 +86,8 @@ impl Behaviour {
             lasts: None,
             exit: Exit::Code(0),
             deaf: false,
+            stopped: false,
+            unreachable: false,
             answer: None,
             dies_after: Duration::ZERO,
             drains_after: Duration::ZERO,
@@ -136,6 +142,8 @@ struct Child {
     behaviour: Behaviour,
     ends: Option<(Duration, Exit)>,
     group_killed: bool,
+    /// What it has got while it was stopped.
+    pending: Vec<Signal>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -441,13 +449,15 @@ impl World {
             Event::Start => self.begun = true,
             Event::Signal { signal, sender } => {
                 self.early |= !self.begun;
+                let listed = self.job.stop_on.contains(signal);
                 let stop = match *signal {
-                    Signal::TERM | Signal::KILL => true,
+                    Signal::KILL => true,
+                    Signal::TERM => listed,
                     Signal::INT | Signal::QUIT => {
-                        !(*sender == Sender::Kernel && self.setting.survives.interrupt)
+                        listed && !(*sender == Sender::Kernel && self.setting.survives.interrupt)
                     }
-                    Signal::HUP => *sender == Sender::Kernel && !self.setting.survives.hang_up,
-                    _ => false,
+                    Signal::HUP if *sender == Sender::Kernel => !self.setting.survives.hang_up,
+                    _ => listed && *sender != Sender::Kernel,
                 };
                 let again = self.asked_by.is_some();
                 self.asked |= stop;
@@ -522,7 +532,7 @@ impl World {
             }
             Event::Drained { run, .. } => drop(self.draining.take_if(|(_, reading)| reading == run)),
             Event::GroupCounted { members } => self.take_in_count(*members),
-            Event::OrphansReaped => {}
+            Event::OrphansReaped | Event::KillFailed { .. } | Event::FoundStopped => {}
             Event::Asked => {
                 if matches!(self.job.after, After::Once(Linger::Idle(_))) && self.lingering.is_some() {
                     self.lingering = Some(self.now);
@@ -693,7 +703,19 @@ impl World {
         }
         match effect {
             Effect::Spawn => self.spawn(queue),
-            Effect::Kill { signal, to } => self.kill(event, signal, to),
+            Effect::Kill { signal, to, log: _ } => self.kill(event, signal, to, queue),
+            Effect::CheckStopped(pid) => {
+                let asked = self.stop.is_some_and(|stop| stop.why == Why::Outside || self.asked);
+                self.promise(
+                    asked && matches!(event, Event::Signal { .. }),
+                    "a stop is looked for at a stop signal",
+                );
+                let child = self.child.as_ref().filter(|child| child.pid == pid);
+                self.promise(child.is_some(), "only the living are looked at");
+                if child.is_some_and(|child| child.behaviour.stopped) {
+                    queue.push_back(Event::FoundStopped);
+                }
+            }
             Effect::Suspend { .. } => {}
             Effect::GiveTerminal(pid) => {
                 self.promise(
@@ -790,7 +812,14 @@ impl World {
             Ok(()) => {
                 let behaviour = self.behaviour.clone();
                 let ends = behaviour.lasts.map(|lasts| (self.now + lasts, behaviour.exit));
-                self.child = Some(Child { pid, since: self.now, behaviour, ends, group_killed: false });
+                self.child = Some(Child {
+                    pid,
+                    since: self.now,
+                    behaviour,
+                    ends,
+                    group_killed: false,
+                    pending: Vec::new(),
+                });
                 queue.push_back(Event::Spawned { pid });
             }
             Err(obstacle) => {
@@ -799,7 +828,7 @@ impl World {
         }
     }
 
-    fn kill(&mut self, event: &Event, signal: Signal, to: Target) {
+    fn kill(&mut self, event: &Event, signal: Signal, to: Target, queue: &mut VecDeque<Event>) {
         let living = self.child.as_ref().map(|child| child.pid);
         match to {
             Target::Process(pid) => {
@@ -840,6 +869,10 @@ impl World {
             Event::Spawned { .. } => {
                 self.promise(self.asked || self.early, "nobody is signalled at birth for nothing")
             }
+            Event::FoundStopped => self.promise(
+                signal == Signal::CONT && self.child.as_ref().is_some_and(|child| child.behaviour.stopped),
+                "who is stopped is continued, nobody else",
+            ),
             Event::Told(told) => self.promise(told.trigger, "words kill only where they ask for it"),
             Event::Deadline if self.stop.is_none() => self.judge_our_own_stop(),
             Event::Deadline if signal == Signal::KILL => {
@@ -856,6 +889,7 @@ impl World {
             | Event::Drained { .. }
             | Event::GroupCounted { .. }
             | Event::OrphansReaped
+            | Event::KillFailed { .. }
             | Event::Resumed
             | Event::Asked
             | Event::Closed => self.broken("a signal for no reason"),
@@ -866,7 +900,11 @@ impl World {
         if let (Signal::KILL, Target::Group(_), Some(child)) = (signal, to, &mut self.child) {
             child.group_killed = true;
         }
-        self.feel(signal);
+        if self.child.as_ref().is_some_and(|child| child.behaviour.unreachable) {
+            queue.push_back(Event::KillFailed { signal, reason: "for a reason".to_owned() });
+        } else {
+            self.feel(signal);
+        }
     }
 
     fn count_group(&mut self, group: Pid, exactly: bool, queue: &mut VecDeque<Event>) {
@@ -917,6 +955,14 @@ impl World {
     fn feel(&mut self, signal: Signal) {
         let harmless = [Signal::CHLD, Signal::CONT, Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU];
         let Some(child) = &mut self.child else { return };
+        if child.behaviour.stopped && signal != Signal::KILL {
+            if signal != Signal::CONT {
+                return child.pending.push(signal);
+            }
+            child.behaviour.stopped = false;
+            let pending = std::mem::take(&mut child.pending);
+            return pending.into_iter().for_each(|signal| self.feel(signal));
+        }
         let (after, exit) = if signal == Signal::KILL {
             (Duration::ZERO, None)
         } else if child.behaviour.deaf || harmless.contains(&signal) || signal == Signal::WINCH {
@@ -1188,6 +1234,16 @@ fn any_signal(pick: &mut dyn FnMut(u64) -> u64) -> Option<Signal> {
     telling.get(which).copied().or_else(|| Signal::new(number).filter(|signal| !unseen.contains(signal)))
 }
 
+/// Signals that `--stop-on` takes.
+fn any_stop_signals(pick: &mut dyn FnMut(u64) -> u64) -> Vec<Signal> {
+    let uses = [Signal::CONT, Signal::TSTP, Signal::TTIN, Signal::TTOU];
+    (0..3)
+        .filter_map(|_| any_signal(pick))
+        .filter(|signal| !uses.contains(signal))
+        .chain([Signal::TERM])
+        .collect()
+}
+
 fn any_words(pick: &mut dyn FnMut(u64) -> u64) -> &'static [u8] {
     let words: [&[u8]; 10] = [
         b"READY=1",
@@ -1230,6 +1286,8 @@ fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
         lasts: (pick(3) > 0).then(|| any_lasting_time(pick)),
         exit: any_exit(pick),
         deaf: pick(4) == 0,
+        stopped: pick(6) == 0,
+        unreachable: pick(8) == 0,
         answer: (pick(3) == 0).then(|| any_exit(pick)),
         dies_after: any_time(pick),
         drains_after: any_time(pick),
@@ -1263,6 +1321,10 @@ fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> Job {
         arguments: Vec::new(),
         ttl: (pick(2) == 0).then(|| Ttl { min, max: min + any_time(pick) }),
         stop_signal: any_signal(pick).unwrap_or(Signal::TERM),
+        stop_on: match pick(2) {
+            0 => STOP_ON.to_vec(),
+            _ => any_stop_signals(pick),
+        },
         kill_after: (pick(2) == 0).then(|| any_time(pick)),
         single_child: pick(4) == 0,
         setsid: pick(3) == 0,
