@@ -10,19 +10,13 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
 use crate::logic::Now;
 use crate::logic::http::Site;
 use crate::logic::http::conn::{Conn, Feed, READ_SIZE, Rank};
+use crate::logic::http::quota::Share;
 use crate::logic::http::response::Out;
-
-/// A peer that has closed its sending side while it is kept waiting: after this the kernel asks whether it is there.
-const HALF_OPEN_PROBE: Duration = Duration::from_secs(60);
-/// From one such question to the next, and how many stay without an answer until it is gone: half a minute, where the
-/// kernel's own measure is eleven.
-const HALF_OPEN_INTERVAL: Duration = Duration::from_secs(10);
-const HALF_OPEN_PROBES: u32 = 3;
 
 /// What becomes of a source after it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +120,16 @@ impl Connection {
         self.conn.feed()
     }
 
+    /// Requests that are here already wait for a turn of their own.
+    pub fn is_crowded(&self) -> bool {
+        self.conn.is_crowded()
+    }
+
+    /// What it takes of what all connections share; `network`: it is not a Unix socket.
+    pub fn share(&self, network: bool) -> Share {
+        self.conn.share(network)
+    }
+
     /// It holds a request that is asked again when the state changes.
     pub fn is_held(&self) -> bool {
         self.conn.is_held()
@@ -176,23 +180,11 @@ impl Connection {
             let read =
                 retry_on_intr(|| recv(&self.socket, spare_capacity(&mut buffers.input), RecvFlags::DONTWAIT));
             match read {
-                Ok((_, 0)) => self.eof(&mut buffers.out)?,
+                Ok((_, 0)) => self.conn.eof(&mut buffers.out),
                 Ok(_) => self.conn.receive(now, &buffers.input, site, &mut buffers.out),
                 Err(Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
-        }
-        Ok(())
-    }
-
-    fn eof(&mut self, out: &mut Out) -> io::Result<()> {
-        self.conn.eof(out);
-        if self.conn.is_held() && sockopt::socket_domain(&self.socket)? != AddressFamily::UNIX {
-            // A peer that only half-closed and one that went away look the same until the kernel has asked.
-            sockopt::set_tcp_keepidle(&self.socket, HALF_OPEN_PROBE)?;
-            sockopt::set_tcp_keepintvl(&self.socket, HALF_OPEN_INTERVAL)?;
-            sockopt::set_tcp_keepcnt(&self.socket, HALF_OPEN_PROBES)?;
-            sockopt::set_socket_keepalive(&self.socket, true)?;
         }
         Ok(())
     }
@@ -529,11 +521,6 @@ mod tests {
         while !served.connection.interest().is_empty() {
             assert_eq!(served.wait_turn(), Fate::Wait);
         }
-        assert!(sockopt::socket_keepalive(&served.connection).unwrap());
-        let seconds = |time: Duration| time.as_secs();
-        assert_eq!(sockopt::tcp_keepidle(&served.connection).map(seconds), Ok(60));
-        assert_eq!(sockopt::tcp_keepintvl(&served.connection).map(seconds), Ok(10));
-        assert_eq!(sockopt::tcp_keepcnt(&served.connection), Ok(3));
         // An event from before the interest changed.
         assert_eq!(served.turn(), Fate::Wait);
         served.page.done = true;

@@ -94,7 +94,7 @@ impl Stage {
     /// Serves the connections that kapo was started for.
     pub fn admit(&mut self, now: Now, given: Vec<OwnedFd>, subject: &dyn Subject) {
         for socket in given {
-            self.server.admit(now, &self.epoll, socket, true, subject);
+            self.server.admit_given(now, &self.epoll, socket, subject);
         }
     }
 
@@ -184,6 +184,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
         let mut ready = Ready::default();
         sources().for_each(|source| ready.add(source));
         let requests = stage.server.requests();
+        stage.server.begin_turn(now);
         if ready.has(Source::Signals) {
             take_signals(now, machine, signals, stage);
         }
@@ -201,6 +202,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
                 | Source::Parent => {}
             }
         }
+        stage.server.serve_queued(now, &stage.epoll, &*machine);
         stage.server.expire(now, &stage.epoll, &*machine);
         if stage.server.requests() != requests {
             machine.on_request(now, stage);
@@ -218,7 +220,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
     }
 }
 
-/// Hands all signals that are pending to the machine.
+/// Hands the signals that are pending to the machine, as many as one turn takes.
 pub fn take_signals(now: Now, machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) {
     let mut taken = Vec::new();
     let child = signals.read(|signal, sender| taken.push((signal, sender)));

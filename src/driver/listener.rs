@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FileType, lstat, unlink};
 use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
@@ -18,6 +19,16 @@ use crate::error::{Error, reason};
 
 /// The kernel takes the smaller of this and net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+/// A silent TCP connection is probed after this time,
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// then again and again at this interval,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and has ended after so many probes without an answer,
+const KEEPALIVE_PROBES: u32 = 3;
+/// as one has on which data stays unacknowledged for so long.
+const UNACKNOWLEDGED_MILLIS: u32 = 60_000;
+/// The kernel doubles it for its own overhead.
+const SEND_BUFFER: usize = 128 * 1024;
 /// Accepted at once; signals and open connections get their turn in between.
 const BATCH: usize = 64;
 
@@ -135,11 +146,26 @@ impl Listener {
         let name = getsockname(&socket)?;
         let (address, port) = describe(&name);
         if port.is_some() {
-            // Accepted sockets inherit it; without it two answers in a row wait for a delayed acknowledgement.
+            // Accepted sockets inherit all of this. Without NODELAY two answers in a row wait for a delayed
+            // acknowledgement.
             sockopt::set_tcp_nodelay(&socket, true)?;
+            prepare_tcp(&socket)?;
         }
         Ok(Listener { socket, address, port, file: None })
     }
+}
+
+/// Has the kernel find out when the peer of a TCP connection has vanished: kapo is woken only then. Silent connections
+/// are probed, which keeps the mapping of a NAT as well; the limit of unacknowledged data is for streams, because no probe
+/// is due while data is under way. The send buffer is limited, because the kernel would let it grow to 4 MiB for each
+/// peer that takes nothing.
+pub fn prepare_tcp(socket: &OwnedFd) -> Result<(), Errno> {
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
+    sockopt::set_tcp_user_timeout(socket, UNACKNOWLEDGED_MILLIS)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)
 }
 
 impl AsFd for Listener {
@@ -283,6 +309,12 @@ mod tests {
             let _peer = TcpStream::connect((ip, port)).unwrap();
             let socket = accept_one(&listener);
             assert!(sockopt::tcp_nodelay(&socket).unwrap());
+            assert!(sockopt::socket_keepalive(&socket).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(&socket), Ok(KEEPALIVE_IDLE));
+            assert_eq!(sockopt::tcp_keepintvl(&socket), Ok(KEEPALIVE_INTERVAL));
+            assert_eq!(sockopt::tcp_keepcnt(&socket), Ok(KEEPALIVE_PROBES));
+            assert_eq!(sockopt::tcp_user_timeout(&socket), Ok(UNACKNOWLEDGED_MILLIS));
+            assert_eq!(sockopt::socket_send_buffer_size(&socket), Ok(2 * SEND_BUFFER));
         }
     }
 

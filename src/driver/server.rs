@@ -8,17 +8,21 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 
 use super::connection::{Buffers, Connection, Fate};
-use super::listener::{Accepted, Listener};
+use super::listener::{Accepted, Listener, prepare_tcp};
 use super::poll::{Epoll, Key, Source, TENANTS};
 use crate::error::reason;
 use crate::logic::Now;
 use crate::logic::http::conn::Feed;
+use crate::logic::http::heartbeat::{self, Heartbeat};
+use crate::logic::http::quota::{Quota, Share};
+use crate::logic::http::turn::{Budget, Queue};
 use crate::logic::metrics::{Counts, Snapshot};
 use crate::logic::pace::{self, Pace};
 use crate::logic::record::Record;
 use crate::logic::site::{Facts, Page, View};
 use crate::logic::status::Status;
 use crate::logic::tail::{Position, Tail};
+use crate::sys;
 
 /// How long a listener rests when there is no room for the next peer and closing a connection would not make any.
 const REST: Duration = Duration::from_secs(1);
@@ -54,8 +58,12 @@ struct Entry {
     tenant: u32,
     /// Its place in `timers`.
     timer: Option<Instant>,
-    /// It holds a request or is streamed to: a change of state concerns it.
-    concerned: bool,
+    /// What it takes of what all share. If it is held, a change of state concerns it.
+    share: Share,
+    /// It is not a Unix socket.
+    network: bool,
+    /// It is in the queue of those that wait for a turn.
+    queued: bool,
     /// It has been answered at least once.
     served: bool,
     /// It was there before the command was started: handed to kapo, or in the queue of an inherited listener.
@@ -72,7 +80,13 @@ pub struct Server {
     tenants: u32,
     limit: usize,
     timers: BTreeSet<(Instant, u32)>,
-    concerned: usize,
+    quota: Quota,
+    heartbeat: Heartbeat,
+    /// What is left of the time of this turn; `None` outside of the loop.
+    budget: Option<Budget>,
+    /// When this turn began.
+    turn: Option<Instant>,
+    queue: Queue<Key>,
     /// Moves when nobody is let in any more.
     closing: Option<Closing>,
     buffers: Buffers,
@@ -89,6 +103,15 @@ pub struct Server {
     /// What is to be said in the log, and when it was last said that there is no room.
     notices: Vec<Record>,
     told: [Option<Instant>; 2],
+}
+
+/// A connection that is to be taken in.
+struct Admission {
+    socket: OwnedFd,
+    /// It is not a Unix socket.
+    network: bool,
+    /// kapo was started for it.
+    given: bool,
 }
 
 struct Listening {
@@ -118,7 +141,11 @@ impl Server {
             tenants: 0,
             limit,
             timers: BTreeSet::new(),
-            concerned: 0,
+            quota: Quota::new(limit),
+            heartbeat: Heartbeat::default(),
+            budget: None,
+            turn: None,
+            queue: Queue::default(),
             closing: None,
             buffers: Buffers::new(),
             page: Page::new(first_event),
@@ -174,14 +201,15 @@ impl Server {
             self.notices.push(record.with("address", listening.listener.address()));
         }
         let came = accepted.len();
+        let network = listening.listener.port().is_some();
         for socket in accepted.drain(..) {
-            self.admit(now, epoll, socket, false, subject);
+            self.admit(now, epoll, Admission { socket, network, given: false }, subject);
         }
         self.accepted = accepted;
         self.arrivals = Some(self.arrivals.unwrap_or(0) + came);
         match verdict {
             // Room is made for one peer at a time; the listener stays ready for the others.
-            Accepted::Starved if came == 0 && !self.evict(now, "no descriptor left") => {
+            Accepted::Starved if came == 0 && !self.make_room(now, "no descriptor left") => {
                 self.tell_of_room(now, true, Record::warn("no descriptor left for a connection"));
                 self.rest(now, epoll, place);
             }
@@ -223,18 +251,28 @@ impl Server {
         }
     }
 
-    /// Takes a connection in, a stranger's or, `given`, one that kapo was started for, and serves it at once: the
-    /// request is often there already, and whoever asks once and closes never costs a registration.
-    pub fn admit(&mut self, now: Now, epoll: &Epoll, socket: OwnedFd, given: bool, subject: &dyn Subject) {
+    /// Takes in a connection that was there before the command was started.
+    pub fn admit_given(&mut self, now: Now, epoll: &Epoll, socket: OwnedFd, subject: &dyn Subject) {
+        // A Unix socket refuses the options of TCP.
+        let network = prepare_tcp(&socket).is_ok();
+        self.admit(now, epoll, Admission { socket, network, given: true }, subject);
+    }
+
+    /// Takes a connection in and serves it at once, if the turn has time for it: the request is often there already, and
+    /// a client that asks once and closes never costs a registration.
+    fn admit(&mut self, now: Now, epoll: &Epoll, admission: Admission, subject: &dyn Subject) {
+        let Admission { socket, network, given } = admission;
         if self.connections() >= self.limit {
-            self.evict(now, "as many as may be are open");
+            self.make_room(now, "as many as may be are open");
         }
         self.tenants = self.tenants.wrapping_add(1) & TENANTS;
         let entry = Entry {
             connection: Connection::new(now, socket),
             tenant: self.tenants,
             timer: None,
-            concerned: false,
+            share: Share::default(),
+            network,
+            queued: false,
             served: false,
             given,
             followed: None,
@@ -249,13 +287,45 @@ impl Server {
         if let Some(place) = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place)) {
             *place = Some(entry);
         }
-        self.attend(now, epoll, slot, subject, Connection::on_ready);
+        self.on_connection(now, epoll, Key { slot, tenant: self.tenants }, subject);
     }
 
-    /// A connection is ready for what it waits for.
+    /// A turn of the loop begins: connections have some time again.
+    pub fn begin_turn(&mut self, now: Now) {
+        self.turn = Some(now.mono);
+        self.budget = Some(Budget::default());
+    }
+
+    /// A connection is ready for what it waits for. It is served now if none waits before it and the turn has time left,
+    /// else by [`Server::serve_queued`].
     pub fn on_connection(&mut self, now: Now, epoll: &Epoll, key: Key, subject: &dyn Subject) {
-        if self.entry(key.slot).is_some_and(|entry| entry.tenant == key.tenant) {
-            self.attend(now, epoll, key.slot, subject, Connection::on_ready);
+        let Some(entry) = entry_at(&mut self.slots, key.slot).filter(|entry| entry.tenant == key.tenant)
+        else {
+            return;
+        };
+        if entry.queued {
+            return;
+        }
+        let left_over = entry.connection.is_crowded();
+        if !left_over && self.queue.has_no_fresh() && may_go_on(&mut self.budget) {
+            return self.attend(now, epoll, key.slot, subject, Connection::on_ready);
+        }
+        entry.queued = true;
+        self.queue.push(key, left_over);
+    }
+
+    /// Serves those that wait for a turn, as long as this one has time.
+    pub fn serve_queued(&mut self, now: Now, epoll: &Epoll, subject: &dyn Subject) {
+        let mut left_over_served = false;
+        loop {
+            let budget = &mut self.budget;
+            let Some(key) = self.queue.next(&mut left_over_served, || may_go_on(budget)) else { return };
+            if let Some(entry) =
+                entry_at(&mut self.slots, key.slot).filter(|entry| entry.tenant == key.tenant)
+            {
+                entry.queued = false;
+                self.attend(now, epoll, key.slot, subject, Connection::on_ready);
+            }
         }
     }
 
@@ -291,12 +361,11 @@ impl Server {
         {
             entry.followed = tail.map(Tail::end);
         }
-        self.settle(epoll, slot, fate);
+        self.settle(now, epoll, slot, fate);
     }
 
-    /// After anything was done with a connection: registration, timer, and whether a change of state concerns it; or
-    /// its end.
-    fn settle(&mut self, epoll: &Epoll, slot: u32, fate: Fate) {
+    /// After anything was done with a connection: registration, timer, and its share of what all have; or its end.
+    fn settle(&mut self, now: Now, epoll: &Epoll, slot: u32, fate: Fate) {
         let Some(entry) = entry_at(&mut self.slots, slot) else { return };
         let key = Key { slot, tenant: entry.tenant };
         let token = Source::Connection(key).token();
@@ -312,10 +381,34 @@ impl Server {
                 self.timers.insert((timer, slot));
             }
         }
-        let concerned = entry.connection.is_held() || entry.connection.feed().is_some();
-        if concerned != entry.concerned {
-            entry.concerned = concerned;
-            self.concerned = if concerned { self.concerned + 1 } else { self.concerned - 1 };
+        let share = entry.connection.share(entry.network);
+        if share != entry.share {
+            let before = std::mem::replace(&mut entry.share, share);
+            self.quota.change(before, share);
+            self.enforce_quota(now, slot, before, share);
+        }
+    }
+
+    /// The connection in `slot` takes more or less than before: others must make room, or the one that owes most.
+    fn enforce_quota(&mut self, now: Now, slot: u32, before: Share, after: Share) {
+        if after.heartbeat && !before.heartbeat && self.quota.heartbeats() == 1 {
+            self.heartbeat.begin(now.mono);
+        }
+        if after.held && !before.held && self.quota.holds_too_many() {
+            let others = self.entries().filter(|(entry, other)| entry.share.held && *other != slot);
+            let oldest = others.min_by_key(|(entry, _)| entry.connection.rank()).map(|(_, other)| other);
+            if let Some(oldest) = oldest {
+                self.evict(now, oldest, "three quarters of all wait or follow");
+            }
+        }
+        while self.quota.may_owe_too_much() {
+            let most = self.entries().map(|(entry, slot)| (entry.share.owed, slot)).max();
+            match most {
+                Some((owed, slot)) if self.quota.owes_too_much(owed) => {
+                    self.evict(now, slot, "too much output is not taken");
+                }
+                _ => return,
+            }
         }
     }
 
@@ -333,9 +426,7 @@ impl Server {
         if let Some(timer) = entry.timer {
             self.timers.remove(&(timer, slot));
         }
-        if entry.concerned {
-            self.concerned -= 1;
-        }
+        self.quota.change(entry.share, Share::default());
         self.free.push(slot);
         // After a storm the table's memory goes back, as far as nobody sits at its end; numbers of tenants go on.
         if self.slots.len() >= 2 * FEW && self.free.len() >= self.slots.len() / 4 * 3 {
@@ -347,15 +438,22 @@ impl Server {
         }
     }
 
-    /// Closes the one that has the least to lose. False: there is none.
-    fn evict(&mut self, now: Now, why: &str) -> bool {
-        let all = self.slots.iter().zip(0..).filter_map(|(entry, slot)| Some((entry.as_ref()?, slot)));
-        let Some((_, slot)) = all.min_by_key(|(entry, _)| entry.connection.rank()) else { return false };
+    /// Closes the one that has the least to lose, for a newcomer. False: there is none.
+    fn make_room(&mut self, now: Now, why: &str) -> bool {
+        let least = self.entries().min_by_key(|(entry, _)| entry.connection.rank()).map(|(_, slot)| slot);
+        least.inspect(|slot| self.evict(now, *slot, why)).is_some()
+    }
+
+    /// Closes a connection for the sake of others.
+    fn evict(&mut self, now: Now, slot: u32, why: &str) {
         self.give_up(slot);
         self.counts.evicted();
         let record = Record::warn("closing connections to let new ones in").with("why", why);
         self.tell_of_room(now, false, record.with("limit", self.limit));
-        true
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&Entry, u32)> {
+        self.slots.iter().zip(0..).filter_map(|(entry, slot)| Some((entry.as_ref()?, slot)))
     }
 
     /// Takes in a new state and tells those whom it concerns.
@@ -368,12 +466,12 @@ impl Server {
         subject: &dyn Subject,
     ) {
         let changed = self.page.update(objects, facts);
-        if self.concerned == 0 {
+        if self.quota.held() == 0 {
             return;
         }
         let event = if changed { self.page.event() } else { Vec::new() };
         for slot in self.all_slots() {
-            let Some(entry) = self.entry(slot).filter(|entry| entry.concerned) else { continue };
+            let Some(entry) = self.entry(slot).filter(|entry| entry.share.held) else { continue };
             match entry.connection.feed() {
                 None => self.attend(now, epoll, slot, subject, Connection::resume),
                 Some(Feed::Events) if changed => self.push(now, epoll, slot, &event),
@@ -384,20 +482,28 @@ impl Server {
 
     /// Whether anybody follows the captured output.
     pub fn is_followed(&self) -> bool {
-        self.concerned > 0 && self.slots.iter().flatten().any(|entry| entry.followed.is_some())
+        self.quota.held() > 0 && self.slots.iter().flatten().any(|entry| entry.followed.is_some())
     }
 
     /// Sends on what was captured since the last time to those who follow it.
     pub fn publish_output(&mut self, now: Now, epoll: &Epoll, tail: &Tail) {
+        // All that follow the same stream are at the same place, except those that have just come.
+        let mut same = None;
         for slot in self.all_slots() {
             let Some(entry) = entry_at(&mut self.slots, slot) else { continue };
             let (Some(Feed::Logs(stream)), Some(position)) = (entry.connection.feed(), entry.followed) else {
                 continue;
             };
-            let (bytes, end) = tail.since(position, stream);
-            entry.followed = Some(end);
+            let (_, bytes, end) = match same.take() {
+                Some(known @ (from, _, _)) if from == (position, stream) => same.insert(known),
+                _ => {
+                    let (bytes, end) = tail.since(position, stream);
+                    same.insert(((position, stream), bytes, end))
+                }
+            };
+            entry.followed = Some(*end);
             if !bytes.is_empty() {
-                self.push(now, epoll, slot, &bytes);
+                self.push(now, epoll, slot, bytes);
             }
         }
     }
@@ -405,15 +511,17 @@ impl Server {
     fn push(&mut self, now: Now, epoll: &Epoll, slot: u32, bytes: &[u8]) {
         let Some(entry) = entry_at(&mut self.slots, slot) else { return };
         let fate = entry.connection.push(now, bytes, &mut self.buffers);
-        self.settle(epoll, slot, fate);
+        self.settle(now, epoll, slot, fate);
     }
 
-    /// When [`Server::expire`] has something to do; `None`: not as things stand.
+    /// When [`Server::serve_queued`] or [`Server::expire`] has something to do; `None`: not as things stand.
     pub fn deadline(&self) -> Option<Instant> {
         let connections = self.timers.first().map(|(at, _)| *at);
         let resting = self.listeners.iter().filter_map(|listening| listening.resting).min();
         let closing = self.closing.map(|closing| closing.next);
-        [connections, resting, closing].into_iter().flatten().min()
+        let heartbeat = self.heartbeat.deadline(self.quota.heartbeats());
+        let queued = self.turn.filter(|_| !self.queue.is_empty());
+        [connections, resting, closing, heartbeat, queued].into_iter().flatten().min()
     }
 
     /// Sees to what is due.
@@ -425,6 +533,15 @@ impl Server {
             // A connection that names the same moment again would keep us here for ever.
             if self.timers.contains(&(at, slot)) {
                 self.drop_slot(slot);
+            }
+        }
+        if self.heartbeat.is_due(now.mono, self.quota.heartbeats()) {
+            for slot in self.all_slots() {
+                // One that still has something to take is not silent.
+                let silent = |entry: &Entry| entry.share.heartbeat && !entry.connection.is_busy();
+                if self.entry(slot).is_some_and(silent) {
+                    self.push(now, epoll, slot, heartbeat::LINE);
+                }
             }
         }
         for place in 0..u32::try_from(self.listeners.len()).unwrap_or(u32::MAX) {
@@ -450,8 +567,9 @@ impl Server {
                 };
                 let mut accepted = std::mem::take(&mut self.accepted);
                 let verdict = listening.listener.accept(&mut accepted);
+                let network = listening.listener.port().is_some();
                 for socket in accepted.drain(..) {
-                    self.admit(now, epoll, socket, false, subject);
+                    self.admit(now, epoll, Admission { socket, network, given: false }, subject);
                 }
                 self.accepted = accepted;
                 if verdict != Accepted::More {
@@ -527,6 +645,10 @@ fn entry_at(slots: &mut [Option<Entry>], slot: u32) -> Option<&mut Entry> {
     usize::try_from(slot).ok().and_then(|place| slots.get_mut(place)).and_then(Option::as_mut)
 }
 
+fn may_go_on(budget: &mut Option<Budget>) -> bool {
+    budget.as_mut().is_none_or(|budget| budget.allows(sys::clock::monotonic))
+}
+
 fn listening_at(listeners: &mut [Listening], place: u32) -> Option<&mut Listening> {
     usize::try_from(place).ok().and_then(|place| listeners.get_mut(place))
 }
@@ -539,6 +661,100 @@ mod tests {
 
     use super::*;
     use crate::logic::tests::epoch;
+
+    const EVENTS: &[u8] = b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// What has come so far, without waiting.
+    fn read_now(peer: &mut (impl Read + AsFd)) -> String {
+        rustix::io::ioctl_fionbio(&*peer, true).unwrap();
+        let mut seen = Vec::new();
+        let error = peer.read_to_end(&mut seen).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+        String::from_utf8(seen).unwrap()
+    }
+
+    fn later(seconds: u64) -> Now {
+        let passed = Duration::from_secs(seconds);
+        Now { mono: epoch().mono + passed, wall: epoch().wall + passed }
+    }
+
+    #[test]
+    fn a_silent_stream_over_tcp_has_a_sign_of_life_each_half_minute() {
+        let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
+        let mut server = Server::new(10, "kapo".to_owned(), 1);
+        let (mut unix, ours) = UnixStream::pair().unwrap();
+        unix.write_all(EVENTS).unwrap();
+        server.admit_given(epoch(), &epoll, ours.into(), &asked);
+        assert_eq!(server.deadline(), None, "none is due on a Unix socket");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        tcp.write_all(EVENTS).unwrap();
+        server.admit_given(epoch(), &epoll, listener.accept().unwrap().0.into(), &asked);
+        assert_eq!(server.deadline(), Some(later(30).mono));
+        assert!(
+            read_now(&mut unix).starts_with("HTTP/1.1 200 ")
+                && read_now(&mut tcp).starts_with("HTTP/1.1 200 ")
+        );
+        for half_minute in 1..4 {
+            server.expire(later(30 * half_minute - 1), &epoll, &asked);
+            assert_eq!(read_now(&mut tcp), "");
+            server.expire(later(30 * half_minute), &epoll, &asked);
+            assert_eq!(
+                (read_now(&mut tcp), read_now(&mut unix)),
+                ("3\r\n:\n\n\r\n".to_owned(), String::new())
+            );
+        }
+        server.give_up(1);
+        assert_eq!(server.deadline(), None, "nothing wakes kapo once the stream has gone");
+    }
+
+    /// Each service of a connection takes longer than half of a turn's budget.
+    struct Slow;
+
+    impl Subject for Slow {
+        fn snapshot(&self, _: usize) -> Snapshot {
+            Snapshot::blank()
+        }
+
+        fn tail(&self) -> Option<&Tail> {
+            let until = sys::clock::monotonic() + crate::logic::http::turn::BUDGET * 3 / 4;
+            while sys::clock::monotonic() < until {}
+            None
+        }
+    }
+
+    #[test]
+    fn a_turn_serves_what_its_time_allows_and_the_next_ones_the_rest() {
+        let epoll = Epoll::new().unwrap();
+        let mut server = Server::new(100, "kapo".to_owned(), 1);
+        server.begin_turn(epoch());
+        let mut peers: Vec<_> = (0..20)
+            .map(|_| {
+                let (mut peer, ours) = UnixStream::pair().unwrap();
+                peer.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                server.admit_given(epoch(), &epoll, ours.into(), &Slow);
+                peer
+            })
+            .collect();
+        server.serve_queued(epoch(), &epoll, &Slow);
+        let mut turns = 1;
+        let mut before = 0;
+        loop {
+            let served = usize::try_from(server.requests()).unwrap();
+            // The first, one that begins the measured time, and those that begin within it.
+            assert!((1..=4).contains(&(served - before)), "turn {turns} served {}", served - before);
+            before = served;
+            if served == peers.len() {
+                break;
+            }
+            assert_eq!(server.deadline(), Some(epoch().mono), "the next turn begins at once");
+            turns += 1;
+            server.begin_turn(epoch());
+            server.serve_queued(epoch(), &epoll, &Slow);
+        }
+        assert_eq!(server.deadline(), None);
+        assert!(peers.iter_mut().all(|peer| read_now(peer).ends_with("\r\n\r\nok")));
+    }
 
     /// Counts how often it is asked.
     struct Asked(Cell<u32>);
@@ -562,7 +778,7 @@ mod tests {
         for connections in 1..=3 {
             let (mut peer, ours) = UnixStream::pair().unwrap();
             peer.write_all("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5).as_bytes()).unwrap();
-            server.admit(epoch(), &epoll, ours.into(), false, &asked);
+            server.admit_given(epoch(), &epoll, ours.into(), &asked);
             assert_eq!(asked.0.get(), 1);
             peers.push((peer, connections));
         }
@@ -576,7 +792,7 @@ mod tests {
         let later = Now { mono: epoch().mono + Duration::from_millis(1), ..epoch() };
         let (mut peer, ours) = UnixStream::pair().unwrap();
         peer.write_all(b"GET /debug/vars HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        server.admit(later, &epoll, ours.into(), false, &asked);
+        server.admit_given(later, &epoll, ours.into(), &asked);
         assert_eq!(asked.0.get(), 2);
     }
 }

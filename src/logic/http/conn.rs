@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::framing::Framing;
 use super::head::{Found, HEAD_LIMIT, Search};
+use super::quota::Share;
 use super::request::{self, ALLOW, Memory, Parsed, Refusal};
 use super::response::{Out, Persist, Reply};
 use super::{Method, Next, Site};
@@ -224,6 +225,21 @@ impl Conn {
     /// A request is held until the state changes.
     pub fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Held { .. })
+    }
+
+    /// Requests that are here already wait for a turn of their own.
+    pub fn is_crowded(&self) -> bool {
+        self.phase == Phase::Crowded
+    }
+
+    /// What it takes of what all connections share; `network`: it is not a Unix socket.
+    pub fn share(&self, network: bool) -> Share {
+        let feed = self.feed();
+        Share {
+            held: feed.is_some() || self.is_held(),
+            heartbeat: network && feed == Some(Feed::Events),
+            owed: self.unsent.capacity(),
+        }
     }
 
     /// The next part of a stream. A reader that is too far behind is given up.

@@ -1,6 +1,7 @@
 //! HTTP/1.0 and 1.1 by hand on httparse (RFC 9110, RFC 9112): bytes in, bytes out, no socket. `conn` is the life of
 //! one connection, `head` finds the end of a head, `request` reads a head or says with which status it is refused,
-//! `response` writes answers, `framing` delimits streams, `routes` knows the paths. What a request is answered with comes from a [`Site`].
+//! `response` writes answers, `framing` delimits streams, `routes` knows the paths. `quota`, `turn` and `heartbeat` are about all connections: what they
+//! may take together, when each is served, and what silent streams are sent. What a request is answered with comes from a [`Site`].
 
 use std::time::Instant;
 
@@ -64,10 +65,13 @@ pub enum Next {
 pub mod conn;
 pub mod framing;
 pub mod head;
+pub mod heartbeat;
 pub mod query;
+pub mod quota;
 pub mod request;
 pub mod response;
 pub mod routes;
+pub mod turn;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,110 @@
+//! What connections may take together: places for those that are held, and memory for output that is not taken.
+
+/// The most memory for output of all connections but the one that owes most: a single answer may be larger.
+pub const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
+
+/// What one connection takes of what all share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// It is held for long: `/wait`, `/events`, or a follower of `/logs`.
+    pub held: bool,
+    /// It wants a sign of life when nothing happens for long.
+    pub heartbeat: bool,
+    /// Memory for output that its socket has not taken.
+    pub owed: usize,
+}
+
+/// The sums over all connections.
+#[derive(Debug)]
+pub struct Quota {
+    most_held: usize,
+    held: usize,
+    heartbeats: usize,
+    owed: usize,
+}
+
+impl Quota {
+    /// For at most so many connections: three quarters of them may be held, so that a fresh check finds room.
+    pub fn new(connections: usize) -> Quota {
+        Quota {
+            most_held: (connections / 4 * 3 + connections % 4 * 3 / 4).max(1),
+            held: 0,
+            heartbeats: 0,
+            owed: 0,
+        }
+    }
+
+    /// A connection took `before` and takes `after` now.
+    pub fn change(&mut self, before: Share, after: Share) {
+        self.held = self.held + usize::from(after.held) - usize::from(before.held);
+        self.heartbeats = self.heartbeats + usize::from(after.heartbeat) - usize::from(before.heartbeat);
+        self.owed = self.owed + after.owed - before.owed;
+    }
+
+    /// Connections that are held.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Connections that want a sign of life.
+    pub fn heartbeats(&self) -> usize {
+        self.heartbeats
+    }
+
+    /// One of those that are held must make room.
+    pub fn holds_too_many(&self) -> bool {
+        self.held > self.most_held
+    }
+
+    /// The output that is not taken may be too much; [`Quota::owes_too_much`] tells, for the price of a search.
+    pub fn may_owe_too_much(&self) -> bool {
+        self.owed > OUTPUT_LIMIT
+    }
+
+    /// The connection that owes most, and owes this much, must go.
+    pub fn owes_too_much(&self, most: usize) -> bool {
+        self.owed.saturating_sub(most) > OUTPUT_LIMIT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_quarters_of_the_connections_may_be_held_and_at_least_one() {
+        for (connections, held) in
+            [(1, 1), (2, 1), (3, 2), (4, 3), (7, 5), (512, 384), (usize::MAX, usize::MAX / 4 * 3 + 2)]
+        {
+            assert_eq!(Quota::new(connections).most_held, held, "{connections}");
+        }
+    }
+
+    #[test]
+    fn one_more_than_may_be_held_is_too_many() {
+        let mut quota = Quota::new(4);
+        let (none, held) = (Share::default(), Share { held: true, ..Share::default() });
+        for _ in 0..3 {
+            quota.change(none, held);
+            assert!(!quota.holds_too_many());
+        }
+        quota.change(none, held);
+        assert!(quota.holds_too_many());
+        quota.change(held, none);
+        assert_eq!((quota.holds_too_many(), quota.held()), (false, 3));
+    }
+
+    #[test]
+    fn a_single_answer_may_be_larger_than_the_limit_but_not_many() {
+        let mut quota = Quota::new(4);
+        let owes = |owed| Share { owed, ..Share::default() };
+        quota.change(owes(0), owes(100 << 20));
+        assert!(quota.may_owe_too_much() && !quota.owes_too_much(100 << 20));
+        quota.change(owes(0), owes(OUTPUT_LIMIT));
+        assert!(!quota.owes_too_much(100 << 20));
+        quota.change(owes(0), owes(1));
+        assert!(quota.owes_too_much(100 << 20));
+        quota.change(owes(100 << 20), owes(0));
+        assert!(!quota.owes_too_much(OUTPUT_LIMIT));
+    }
+}
