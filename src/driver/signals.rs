@@ -10,6 +10,9 @@ use crate::logic::{self, Sender};
 use crate::signal::Signal;
 use crate::sys;
 
+/// Enough for one of each standard signal.
+const BATCHES_AT_ONCE: usize = 4;
+
 /// Blocks every signal for the life of the process and reads them.
 #[derive(Debug)]
 pub struct Signals {
@@ -46,14 +49,21 @@ impl Signals {
         })
     }
 
-    /// Hands all that is pending to `each`, but for CHLD: whether one was among them is the answer.
+    /// Hands what is pending to `each`, except CHLD: whether one was among them is the answer. At most
+    /// [`BATCHES_AT_ONCE`] batches are read; the signalfd stays ready for the rest. The kernel gives the lowest numbers
+    /// first, so a flood of real-time signals never delays TERM.
     pub fn read(&self, mut each: impl FnMut(Signal, Sender)) -> bool {
         let mut child = false;
-        while sys::signal::read(self.fd.as_fd(), |info| match Signal::new(info.signal) {
-            Some(Signal::CHLD) => child = true,
-            Some(signal) => each(signal, self.sender(info)),
-            None => {}
-        }) {}
+        for _ in 0..BATCHES_AT_ONCE {
+            let more = sys::signal::read(self.fd.as_fd(), |info| match Signal::new(info.signal) {
+                Some(Signal::CHLD) => child = true,
+                Some(signal) => each(signal, self.sender(info)),
+                None => {}
+            });
+            if !more {
+                break;
+            }
+        }
         child
     }
 
