@@ -98,11 +98,11 @@ impl Exits {
 }
 
 /// The status codes of answers by route.
-const ANSWERS: [u16; 4] = [200, 204, 400, 503];
+const ANSWERS: [u16; 5] = [200, 204, 400, 404, 503];
 /// The status codes of requests that were refused before a route was known.
 const REFUSALS: [u16; 7] = [400, 405, 414, 431, 500, 501, 505];
 
-/// How many requests were answered, by route and status code. 400 bytes, no allocation.
+/// How many requests were answered, by route and status code. 500 bytes, no allocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     answered: [[u64; ANSWERS.len()]; ROUTES.len()],
@@ -117,6 +117,7 @@ impl Counts {
     pub fn answered(&mut self, route: Route, code: u16) {
         let row = self.answered.get_mut(route as usize);
         let column = ANSWERS.iter().position(|known| *known == code);
+        debug_assert!(column.is_some(), "no counter for {code}");
         if let Some(n) = row.zip(column).and_then(|(row, column)| row.get_mut(column)) {
             *n += 1;
             self.total += 1;

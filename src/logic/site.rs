@@ -30,7 +30,15 @@ pub struct Page {
     /// StartTime of the document's first object.
     start_time: Option<SystemTime>,
     next_start: Option<Instant>,
+    /// What /logs says without `--tail`.
+    no_output: &'static str,
 }
+
+/// What /logs says without `--tail`, where there is a command.
+const NO_OUTPUT: &str = "no output is kept: start kapo with --stderr --tail 64K\n";
+
+/// The same in watch mode, where nothing can be captured.
+const NO_OUTPUT_OF_OTHERS: &str = "no output is kept: kapo watch cannot capture output\n";
 
 /// What the document does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +78,7 @@ impl Page {
             ended: None,
             start_time: None,
             next_start: None,
+            no_output: NO_OUTPUT,
         }
     }
 
@@ -86,6 +95,8 @@ impl Page {
         self.ended = facts.ended;
         self.start_time = objects.first().and_then(|object| object.start_time);
         self.next_start = facts.next_start;
+        let watches = objects.first().is_some_and(|object| object.mode == "watch");
+        self.no_output = if watches { NO_OUTPUT_OF_OTHERS } else { NO_OUTPUT };
         changed
     }
 
@@ -193,7 +204,7 @@ fn refuse(reason: &'static str) -> Answer<'static> {
 
 impl Site for View<'_> {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
-        let route = Route::of(request.path, self.tail.is_some());
+        let route = Route::of(request.path);
         let (code, next) = tell(self.decide(now, route, request), reply);
         self.count(route, code);
         next
@@ -283,6 +294,7 @@ impl View<'_> {
     }
 
     fn logs(&self, head: bool, query: Option<&str>) -> Answer<'static> {
+        let Some(tail) = self.tail else { return whole(404, TEXT, self.page.no_output.as_bytes()) };
         let value = |name| parameter(query, name).map(|text| decoded(text).collect::<Vec<u8>>());
         let stream = match value("stream").as_deref() {
             None | Some(b"") => None,
@@ -295,7 +307,7 @@ impl View<'_> {
             None | Some(b"0" | b"false") => false,
             Some(_) => return refuse("follow is 1 or 0\n"),
         };
-        let contents = || self.tail.map(|tail| tail.contents(stream)).unwrap_or_default();
+        let contents = || tail.contents(stream);
         match (follow, head) {
             (true, true) => {
                 Answer::Stream { next: Next::Logs(stream), content_type: TEXT, first: Vec::new() }
@@ -303,9 +315,7 @@ impl View<'_> {
             (true, false) => {
                 Answer::Stream { next: Next::Logs(stream), content_type: TEXT, first: contents() }
             }
-            (false, true) => {
-                Answer::Head { content_type: TEXT, length: self.tail.map(|tail| tail.length(stream)) }
-            }
+            (false, true) => Answer::Head { content_type: TEXT, length: Some(tail.length(stream)) },
             (false, false) => whole(200, TEXT, contents()),
         }
     }

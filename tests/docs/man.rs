@@ -58,7 +58,10 @@ const PATHS: &[(&str, &str)] = &[
         "/wait",
         "Does not answer until the run has ended or ?timeout=SECONDS has passed; then the status document.",
     ),
-    ("/logs", "With --tail: the last captured output. ?stream=stdout or stderr for one, ?follow=1 to go on."),
+    (
+        "/logs",
+        "With --tail: the last captured output, else 404. ?stream=stdout or stderr for one, ?follow=1 to go on.",
+    ),
     ("/events", "The document now and at each change, as text/event-stream."),
 ];
 

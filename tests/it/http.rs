@@ -87,24 +87,31 @@ fn methods_are_answered_refused_or_unknown() {
 fn every_path_is_answered() {
     let kapo = sleeping();
     let document = kapo.get("/").body;
-    for path in [
-        "/status",
-        "/index.html",
-        "/a/b/c?d=e",
-        "//",
-        "/%20",
-        "/logs",
-        "/livez/",
-        "/LIVEZ",
-        "/.",
-        "/../etc/passwd",
-    ] {
+    for path in
+        ["/status", "/index.html", "/a/b/c?d=e", "//", "/%20", "/metrics/", "/LIVEZ", "/.", "/../etc/passwd"]
+    {
         let answer = kapo.get(path);
         assert_eq!((answer.status, &answer.body), (200, &document), "{path}");
     }
+    let logs = kapo.get("/logs");
+    let says = "no output is kept: start kapo with --stderr --tail 64K\n";
+    assert_eq!((logs.status, logs.body.as_str()), (404, says));
     let verbose = kapo.get("/readyz?verbose");
     assert_eq!(verbose.status, 200);
     assert!(verbose.body.starts_with("[+]"), "{verbose:?}");
+}
+
+#[test]
+fn a_mistyped_probe_is_not_always_healthy() {
+    let kapo = Kapo::start(["run", "--wait", "60", "sh", "-c", "exit 1"]);
+    kapo.wait_for_status("its end", |status| status["Status"] == "stopped");
+    for probe in ["/health", "/healthz/", "/health/", "/ready", "/readyz/", "/ready?verbose"] {
+        assert_eq!(kapo.get(probe).status, 503, "{probe}");
+    }
+    for probe in ["/live", "/livez/", "/live/"] {
+        let answer = kapo.get(probe);
+        assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{probe}");
+    }
 }
 
 #[test]

@@ -244,6 +244,7 @@ fn status_line(status: u16) -> &'static str {
         200 => "HTTP/1.1 200 OK",
         204 => "HTTP/1.1 204 No Content",
         400 => "HTTP/1.1 400 Bad Request",
+        404 => "HTTP/1.1 404 Not Found",
         405 => "HTTP/1.1 405 Method Not Allowed",
         414 => "HTTP/1.1 414 URI Too Long",
         431 => "HTTP/1.1 431 Request Header Fields Too Large",

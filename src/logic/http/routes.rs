@@ -52,7 +52,7 @@ pub const ROUTES: [Row; 10] = [
     },
     Row { route: Route::Vars, path: "/debug/vars", brief: "numbers for expvar clients" },
     Row { route: Route::Wait, path: "/wait", brief: "the status document, once the run has ended" },
-    Row { route: Route::Logs, path: "/logs", brief: "the last captured output, with --tail" },
+    Row { route: Route::Logs, path: "/logs", brief: "the last captured output; 404 without --tail" },
     Row {
         route: Route::Events,
         path: "/events",
@@ -61,18 +61,31 @@ pub const ROUTES: [Row; 10] = [
     Row { route: Route::Other, path: "other", brief: "any other path: the status document" },
 ];
 
+/// The probes, and another path for each.
+const PROBES: [(Route, &str); 3] =
+    [(Route::Livez, "/live"), (Route::Readyz, "/ready"), (Route::Healthz, "/health")];
+
 impl Route {
-    /// What a path asks for. Percent-encoded bytes stand for themselves: no path has a `/` that is none, so there is
-    /// nothing that `%2F` could mean instead (RFC 3986, section 6.2.2.2, asks for it with letters alone). Without a
-    /// tail /logs is a path like any other.
-    pub fn of(path: &str, tail: bool) -> Route {
+    /// What a path asks for. Percent-encoded bytes stand for themselves: no path contains a `/` that is not a
+    /// separator, so `%2F` can mean nothing else (RFC 3986, section 6.2.2.2, asks for it with letters alone).
+    pub fn of(path: &str) -> Route {
         let plain = !path.as_bytes().contains(&b'%');
-        ROUTES
+        let exact = ROUTES
             .iter()
             .find(|row| if plain { row.path == path } else { decoded(path).eq(row.path.bytes()) })
-            .map(|row| row.route)
-            .filter(|route| tail || *route != Route::Logs)
-            .unwrap_or(Route::Other)
+            .map(|row| row.route);
+        exact.unwrap_or_else(|| Route::of_mistyped_probe(path).unwrap_or(Route::Other))
+    }
+
+    /// The probe that a path nearly names. The document would answer 200 there, and the probe would never fail.
+    fn of_mistyped_probe(path: &str) -> Option<Route> {
+        let with_slash = |name: &str| decoded(path).eq(name.bytes().chain([b'/']));
+        PROBES
+            .iter()
+            .find(|(probe, alias)| {
+                decoded(path).eq(alias.bytes()) || with_slash(alias) || with_slash(probe.name())
+            })
+            .map(|(probe, _)| *probe)
     }
 
     /// The path as the table has it.
@@ -94,29 +107,37 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_known_as_it_stands_or_percent_encoded_and_in_no_other_form() {
+    fn a_path_is_known_as_it_stands_or_percent_encoded() {
         for (path, route) in [
             ("/", Route::Document),
             ("/livez", Route::Livez),
             ("/%6civez", Route::Livez),
             ("/debug/vars", Route::Vars),
             ("/debug%2Fvars", Route::Vars),
-            ("/livez/", Route::Other),
+            ("/logs", Route::Logs),
             ("/Livez", Route::Other),
-            ("/live", Route::Other),
+            ("/metrics/", Route::Other),
             ("/%6", Route::Other),
             ("/%zz", Route::Other),
             ("", Route::Other),
             ("*", Route::Other),
             ("other", Route::Other),
         ] {
-            assert_eq!(Route::of(path, true), route, "{path}");
+            assert_eq!(Route::of(path), route, "{path}");
         }
     }
 
     #[test]
-    fn logs_are_a_path_like_any_other_without_a_tail() {
-        assert_eq!(Route::of("/logs", true), Route::Logs);
-        assert_eq!(Route::of("/logs", false), Route::Other);
+    fn a_mistyped_probe_is_the_probe() {
+        for (names, route) in [
+            (["/live", "/live/", "/livez/", "/%6cive", "/livez%2F"], Route::Livez),
+            (["/ready", "/ready/", "/readyz/", "/re%61dy/", "/ready%2f"], Route::Readyz),
+            (["/health", "/health/", "/healthz/", "/healt%68", "/healthz%2f"], Route::Healthz),
+            (["/healthy", "/health//", "//health", "/livez/x", "/HEALTH"], Route::Other),
+        ] {
+            for name in names {
+                assert_eq!(Route::of(name), route, "{name}");
+            }
+        }
     }
 }

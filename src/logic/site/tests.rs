@@ -79,7 +79,7 @@ fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
         tail: Some(&tail),
         sample: &mut snapshot,
     };
-    told(&view.decide(now, Route::of(request.path, true), request))
+    told(&view.decide(now, Route::of(request.path), request))
 }
 
 fn ask(page: &Page, target: &str) -> String {
@@ -91,7 +91,7 @@ fn any_path_gives_the_document() {
     let page = page(running(), Facts::default());
     let document = format!("200 {}", String::from_utf8_lossy(page.document()));
     assert!(document.contains(r#""Command":"sleep""#));
-    for path in ["/", "/any/other?x=y", "/livez/", ""] {
+    for path in ["/", "/any/other?x=y", "/Livez", ""] {
         assert_eq!(ask(&page, path), document, "{path}");
     }
 }
@@ -244,6 +244,21 @@ fn logs_come_whole_or_as_a_stream() {
 }
 
 #[test]
+fn logs_without_a_tail_are_not_found() {
+    for (mode, says) in [
+        ("run", "404 no output is kept: start kapo with --stderr --tail 64K\n"),
+        ("watch", "404 no output is kept: kapo watch cannot capture output\n"),
+    ] {
+        let page = page(Status { mode, ..running() }, Facts::default());
+        let counts = &mut Counts::default();
+        let mut view = View { page: &page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+        for target in ["/logs", "/logs?follow=1", "/logs?stream=stdout"] {
+            assert_eq!(told(&view.decide(now(), Route::Logs, &asked(target))), says, "{target}");
+        }
+    }
+}
+
+#[test]
 fn the_answer_to_head_is_made_without_a_body() {
     let page = page(running(), Facts::default());
     for (target, answer) in [
@@ -303,7 +318,7 @@ fn each_answer_is_counted_under_its_route_and_code_once_it_is_sent() {
     let page = page(Status { ready: false, ..running() }, Facts::default());
     let mut expected = Counts::default();
     expected.answered(Route::Readyz, 503);
-    expected.answered(Route::Other, 200);
+    expected.answered(Route::Logs, 404);
     expected.answered(Route::Other, 204);
     let requests = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\nHEAD /logs HTTP/1.1\r\nHost: x\r\n\r\n\
         OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\nGET /wait HTTP/1.1\r\nHost: x\r\n\r\n";
