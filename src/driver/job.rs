@@ -507,6 +507,7 @@ impl Job {
                 stopping: self.life.is_stopping(),
                 ended: self.life.ended_with(),
                 next_start: self.life.next_start(),
+                failures: self.life.failures(now.mono),
             };
             let status = self.life.status();
             stage.server.publish(now, &stage.epoll, std::slice::from_ref(status), facts, self);

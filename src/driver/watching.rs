@@ -109,7 +109,7 @@ impl Watching {
         }
         let last = self.objects.first().filter(|object| object.end_time.is_some());
         let ended = if self.watcher.lives() { None } else { last.map(|object| object.exit_code) };
-        let facts = Facts { stopping: self.closing, ended, next_start: None };
+        let facts = Facts { stopping: self.closing, ended, ..Facts::default() };
         stage.server.publish(now, &stage.epoll, &self.objects, facts, self);
         if let Some(manager) = &mut self.manager {
             let name = self.watcher.command();

@@ -1,10 +1,12 @@
 //! Start again, and when? Back-off, giving up, flapping: the policy of `supervise`, over nothing but times.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::random::Random;
 use crate::config::Restart;
+use crate::duration::Seconds;
 
 /// The pause before another start of what could not even be executed, whatever `--wait` says: a mistyped name
 /// must not cost a CPU.
@@ -15,6 +17,32 @@ const SMALLEST_BACKOFF: Duration = Duration::from_millis(100);
 
 /// So many failed runs within the window are not yet flapping.
 const TOLERATED_FAILURES: u32 = 3;
+
+/// How many failed runs are remembered. More than make it flapping, because the probes say how many there were.
+const FAILURES_KEPT: usize = 100;
+
+/// The failed runs within `--within`: `6 failed runs in 5 min`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// How many; more than 100 are not counted.
+    pub runs: usize,
+    /// `--within`.
+    pub within: Duration,
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_more = if self.runs >= FAILURES_KEPT { " or more" } else { "" };
+        let plural = if self.runs == 1 { "" } else { "s" };
+        write!(f, "{}{or_more} failed run{plural} in ", self.runs)?;
+        match (self.within.as_secs(), self.within.subsec_nanos()) {
+            (seconds, 0) if seconds % 3_600 == 0 => write!(f, "{} h", seconds / 3_600),
+            (seconds, 0) if seconds % 60 == 0 => write!(f, "{} min", seconds / 60),
+            (seconds, 0) => write!(f, "{seconds} s"),
+            _ => write!(f, "{}", Seconds(self.within)),
+        }
+    }
+}
 
 /// An ended run, as far as the policy cares.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +76,7 @@ pub struct Policy {
     short_runs: u32,
     /// When restarts were ordered, the latest last, no more than `max_restarts` of them.
     restarts: VecDeque<Instant>,
-    /// When runs failed, the latest last, no more than make it flapping.
+    /// When runs failed, the latest last, at most [`FAILURES_KEPT`] of them.
     failures: VecDeque<Instant>,
 }
 
@@ -70,7 +98,7 @@ impl Policy {
         }
         if !run.success && !run.expired {
             self.failures.push_back(now);
-            if self.failures.len() > self.tolerated() + 1 {
+            if self.failures.len() > FAILURES_KEPT {
                 self.failures.pop_front();
             }
         }
@@ -126,6 +154,13 @@ impl Policy {
     fn tolerated(&self) -> usize {
         let limit = self.options.max_restarts.unwrap_or(TOLERATED_FAILURES).min(TOLERATED_FAILURES);
         usize::try_from(limit).unwrap_or(usize::MAX)
+    }
+
+    /// The failed runs within the window that ends now.
+    pub fn failures(&self, now: Instant) -> Failures {
+        let within = self.options.within;
+        let recent = |at: &&Instant| now.saturating_duration_since(**at) < within;
+        Failures { runs: self.failures.iter().filter(recent).count(), within }
     }
 
     /// Whether too many runs failed within the window that ends now.
@@ -235,6 +270,29 @@ mod tests {
         assert!(policy.is_flapping(epoch().mono + 299 * SECOND));
         assert_eq!(policy.flapping_until(), Some(epoch().mono + 300 * SECOND));
         assert!(!policy.is_flapping(epoch().mono + 300 * SECOND));
+    }
+
+    #[test]
+    fn failed_runs_are_counted_within_the_window() {
+        let mut policy = Policy::new(options());
+        let mut random = Random::new(1);
+        for second in 0..6_u32 {
+            policy.ended(epoch().mono + second * SECOND, failed(SECOND), &mut random);
+        }
+        let at = |policy: &Policy, second: u32| policy.failures(epoch().mono + second * SECOND).to_string();
+        assert_eq!(at(&policy, 6), "6 failed runs in 5 min");
+        assert_eq!(at(&policy, 304), "1 failed run in 5 min");
+        pauses(&mut policy, &[failed(SECOND); 200]);
+        assert_eq!(policy.failures.len(), FAILURES_KEPT);
+        assert_eq!(at(&policy, 0), "100 or more failed runs in 5 min");
+    }
+
+    #[test]
+    fn the_window_is_shown_in_the_largest_whole_unit() {
+        for (within, shown) in [("1h", "1 h"), ("90m", "90 min"), ("90", "90 s"), ("0.5", "0.500s")] {
+            let within = crate::duration::parse(within).unwrap();
+            assert_eq!(Failures { runs: 4, within }.to_string(), format!("4 failed runs in {shown}"));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::http::response::Reply;
 use super::http::routes::Route;
 use super::http::{Method, Next, Request, Site};
 use super::metrics::{self, Counts, Format, Snapshot};
+use super::restart::Failures;
 use super::status::{self, State, Status};
 use super::tail::Tail;
 use super::{Now, Stream, calendar, vars};
@@ -51,6 +52,8 @@ pub struct Facts {
     pub ended: Option<u8>,
     /// When the pause between two runs is over, by the clock that nobody can set.
     pub next_start: Option<Instant>,
+    /// The failed runs within `--within`.
+    pub failures: Failures,
 }
 
 /// One line of `?verbose`.
@@ -134,9 +137,9 @@ fn checks(objects: &[Status], facts: Facts) -> (Vec<Check>, Vec<Check>) {
             return (checks.clone(), checks);
         }
     };
-    let down = if running(&one) { None } else { Some(why_down(one)) };
+    let down = if running(&one) { None } else { Some(why_down(one, facts.failures)) };
     let success = down.is_some() && one.reason == "success";
-    let flapping = one.flapping.then(|| "too many failed runs".to_owned());
+    let flapping = one.flapping.then(|| facts.failures.to_string());
     let health = vec![
         if success { Check::new("success", None) } else { Check::new("running", down.clone()) },
         Check::new("flapping", flapping),
@@ -150,12 +153,26 @@ fn checks(objects: &[Status], facts: Facts) -> (Vec<Check>, Vec<Check>) {
     (ready, health)
 }
 
-fn why_down(object: &Status) -> String {
-    match object {
-        Status { next_start: Some(next), .. } => format!("pausing until {}", calendar::rfc3339(*next)),
-        Status { reason: "", .. } => "not started yet".to_owned(),
-        Status { reason, exit_code, .. } => format!("ended: {reason}, exit code {exit_code}"),
+/// The cause: how the last run ended, and whether it is one failure of several.
+fn why_down(object: &Status, failures: Failures) -> String {
+    let Status { reason, exit_code, .. } = object;
+    let signal = object.signal.map(|signal| signal.to_string()).unwrap_or_default();
+    let mut text = match *reason {
+        "" => "not started yet".to_owned(),
+        "success" => "ended with success".to_owned(),
+        "exit-code" => format!("exited with code {exit_code}"),
+        "signal" => format!("killed by {signal}"),
+        "core-dump" => format!("killed by {signal}, core dumped"),
+        "timeout" => "ended by its TTL".to_owned(),
+        "oom-kill" => "killed by the kernel: out of memory".to_owned(),
+        "exec-failed" => format!("could not be executed, code {exit_code}"),
+        "watchdog" => "ended by its watchdog".to_owned(),
+        other => format!("ended: {other}, code {exit_code}"),
+    };
+    if failures.runs > 1 {
+        text.extend(["; ", &failures.to_string()]);
     }
+    text
 }
 
 /// All that an answer may need. The driver makes one for a batch of requests and lends it to the connections.
@@ -321,21 +338,28 @@ impl View<'_> {
     }
 }
 
-/// 200 `ok` when no check fails, else 503 and why; with `?verbose` a line a check, in the words of Kubernetes.
+/// 200 `ok` when no check fails, else 503 and why; with `?verbose` a line a check, in the words of Kubernetes. `retry`:
+/// in how many seconds the command will be started again.
 fn probe(name: &str, checks: &[Check], retry: Option<String>, query: Option<&str>) -> Answer<'static> {
-    let failure = checks.iter().find_map(|check| check.failure.as_ref());
+    let shown = |check: &Check| match (&check.failure, &retry) {
+        (Some(failure), Some(seconds)) if check.name == "running" => {
+            Some(format!("restarting in {seconds} s: {failure}"))
+        }
+        (failure, _) => failure.clone(),
+    };
+    let failure = checks.iter().find_map(shown);
     let body: Cow<'_, [u8]> = if parameter(query, "verbose").is_some() {
         let mut text = String::new();
         for check in checks {
-            match &check.failure {
+            match shown(check) {
                 None => text.extend(["[+]", check.name, " ok\n"]),
-                Some(failure) => text.extend(["[-]", check.name, " failed: ", failure, "\n"]),
+                Some(failure) => text.extend(["[-]", check.name, " failed: ", &failure, "\n"]),
             }
         }
         text.extend([name, if failure.is_none() { " check passed\n" } else { " check failed\n" }]);
         text.into_bytes().into()
     } else {
-        match failure {
+        match &failure {
             None => Cow::Borrowed(b"ok"),
             Some(failure) => format!("{failure}\n").into_bytes().into(),
         }

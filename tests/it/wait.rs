@@ -277,7 +277,7 @@ fn check_is_good_or_bad_and_says_why() {
     gate.open();
     kapo.wait_for_status("its end", |status| status["Status"] == "stopped");
     let (code, stdout, _) = client(&["check", &url]);
-    assert_eq!((code, stdout.as_str()), (1, "not ready: HTTP 503: ended: exit-code, exit code 3\n"));
+    assert_eq!((code, stdout.as_str()), (1, "not ready: HTTP 503: exited with code 3\n"));
     assert_eq!(client(&["check", "--health", &url]).0, 1);
     assert_eq!(client(&["check", "--live", &url]).0, 0);
 }

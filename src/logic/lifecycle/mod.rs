@@ -27,7 +27,7 @@ use super::metrics::Exits;
 use super::notify::{self, Told};
 use super::random::Random;
 use super::record::Record;
-use super::restart::{Policy, Run, Verdict};
+use super::restart::{Failures, Policy, Run, Verdict};
 use super::status::{Output, State as Shown, Status, StopSignalFrom};
 use super::{Exit, Now, Pid, Sender, Usage};
 use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
@@ -288,6 +288,11 @@ impl Lifecycle {
     /// When the pause between two runs is over.
     pub fn next_start(&self) -> Option<Instant> {
         self.deadlines.at(Deadline::Start)
+    }
+
+    /// The failed runs within `--within`; none under `run`.
+    pub fn failures(&self, now: Instant) -> Failures {
+        self.policy.as_ref().map(|policy| policy.failures(now)).unwrap_or_default()
     }
 
     /// The object of the document.

@@ -5,6 +5,7 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::logic::Pid;
 use crate::logic::http::response::{Out, Persist};
+use crate::signal::Signal;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -109,14 +110,33 @@ fn probes_tell_whether_and_why_not() {
     is("200 ok", "200 ok", running(), Facts::default());
     is("503 being stopped\n", "200 ok", Status { ready: false, ..running() }, stopping);
     is("503 has not said READY=1\n", "200 ok", Status { ready: false, ..running() }, Facts::default());
-    is("200 ok", "503 too many failed runs\n", Status { flapping: true, ..running() }, Facts::default());
+    let failures = Failures { runs: 6, within: Duration::from_secs(300) };
+    let failing = Facts { failures, ..over };
+    let why = "503 6 failed runs in 5 min\n";
+    is("200 ok", why, Status { flapping: true, ..running() }, Facts { failures, ..Facts::default() });
     is("503 not started yet\n", "503 not started yet\n", ended("", 0), Facts::default());
-    is("503 ended: success, exit code 0\n", "200 ok", ended("success", 0), over);
-    let why = "503 ended: exit-code, exit code 3\n";
-    is(why, why, ended("exit-code", 3), over);
-    let pausing = |next| Status { next_start: Some(next), ..ended("exit-code", 3) };
-    let why = "503 pausing until 1970-01-01T00:16:45Z\n";
-    is(why, why, pausing(at(1_005)), over);
+    is("503 ended with success\n", "200 ok", ended("success", 0), over);
+    let why = "503 exited with code 3; 6 failed runs in 5 min\n";
+    is(why, why, Status { flapping: true, ..ended("exit-code", 3) }, failing);
+}
+
+#[test]
+fn probes_name_the_cause_of_the_end() {
+    let once =
+        Facts { ended: Some(1), failures: Failures { runs: 1, ..Failures::default() }, ..Facts::default() };
+    for (reason, exit_code, signal, why) in [
+        ("exit-code", 3, None, "exited with code 3"),
+        ("signal", 137, Some(Signal::KILL), "killed by SIGKILL"),
+        ("core-dump", 134, Some(Signal::ABRT), "killed by SIGABRT, core dumped"),
+        ("timeout", 143, Some(Signal::TERM), "ended by its TTL"),
+        ("oom-kill", 137, Some(Signal::KILL), "killed by the kernel: out of memory"),
+        ("exec-failed", 127, None, "could not be executed, code 127"),
+        ("watchdog", 1, None, "ended by its watchdog"),
+    ] {
+        let page = page(Status { signal, ..ended(reason, exit_code) }, once);
+        assert_eq!(ask(&page, "/readyz"), format!("503 {why}\n"));
+        assert_eq!(ask(&page, "/healthz"), format!("503 {why}\n"));
+    }
 }
 
 #[test]
@@ -128,7 +148,7 @@ fn retry_after_counts_the_pause_whatever_the_wall_clock_says() {
         let page = page(object(), Facts { ended: Some(3), next_start, ..Facts::default() });
         // A clock that was set back, one that is right, and one that was set forward.
         for wall in [at(0), at(1_000), at(90_000)] {
-            let why = format!("503 Retry-After: {seconds} pausing until 1970-01-01T00:16:45Z\n");
+            let why = format!("503 Retry-After: {seconds} restarting in {seconds} s: exited with code 3\n");
             assert_eq!(ask_at(Now { wall, ..begin }, &page, &asked("/readyz")), why);
         }
     }
@@ -140,14 +160,15 @@ fn retry_after_counts_the_pause_whatever_the_wall_clock_says() {
 
 #[test]
 fn verbose_probes_speak_as_kubernetes_does() {
-    let flapping = page(Status { flapping: true, ..running() }, Facts::default());
+    let failures = Failures { runs: 4, within: Duration::from_secs(90) };
+    let flapping = page(Status { flapping: true, ..running() }, Facts { failures, ..Facts::default() });
     assert_eq!(
         ask(&flapping, "/readyz?verbose"),
         "200 [+]running ok\n[+]stopping ok\n[+]ready ok\nreadyz check passed\n"
     );
     assert_eq!(
         ask(&flapping, "/healthz?x&verbose=1"),
-        "503 [+]running ok\n[-]flapping failed: too many failed runs\nhealthz check failed\n"
+        "503 [+]running ok\n[-]flapping failed: 4 failed runs in 90 s\nhealthz check failed\n"
     );
     assert_eq!(ask(&flapping, "/livez?verbose"), "200 [+]answering ok\nlivez check passed\n");
     let done = page(ended("success", 0), Facts { ended: Some(0), ..Facts::default() });
