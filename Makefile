@@ -14,7 +14,9 @@ build:
 	@scripts/build.sh
 
 # Wraps a command, asks for its status by curl, ends it.
-demo: build
+demo:
+	@scripts/needs.sh curl
+	@scripts/build.sh
 	@scripts/demo.sh
 
 test: build
@@ -51,7 +53,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/kapo
 	@scripts/install-docs.sh uninstall "$(DESTDIR)$(PREFIX)/share"
 
-dist: build
+dist:
 	@scripts/dist.sh
 
 clean:

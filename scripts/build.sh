@@ -1,43 +1,54 @@
 #!/usr/bin/env bash
-# Builds the static release binary and puts it at target/kapo.
+# Builds the static release binary: target/kapo, or target/kapo-MACHINE when MACHINE (x86_64, aarch64) is not this one.
 #
-# musl where its target is installed or can be added: half the size and a third of the memory of static glibc.
-# With std's sources (rustup component rust-src) std is built anew without the code that prints backtraces, which
-# nobody sees in a stripped binary and which is 300 KB, nearly half of all: `make size` holds the result to its budget.
-# Where musl or the sources cannot be had, the binary is larger and does the same work.
+# musl: half the size and a third of the memory of static glibc. std is built from its sources (rustup component
+# rust-src) without the code that prints backtraces, which a stripped binary cannot use and which is 300 KB.
+# FALLBACK=1 builds with what the toolchain has when musl or these sources are missing; the binary then is larger and
+# does the same work.
+#
+# The same commit gives the same bytes whatever the folder, CARGO_HOME, TARGET_DIR and umask are, and no path of the
+# build machine is in the binary.
 set -eu
 cd "$(dirname "$0")/.."
+scripts/needs.sh
 
-machine=$(rustc -vV | sed -n 's/^host: \([^-]*\)-.*/\1/p')
+host=$(rustc -vV | sed -n 's/^host: //p')
+machine=${MACHINE:-${host%%-*}}
 sysroot=$(rustc --print sysroot)
-musl=$machine-unknown-linux-musl
-gnu=$machine-unknown-linux-gnu
+target=$machine-unknown-linux-musl
+out=target/kapo
+[ "$machine" = "${host%%-*}" ] || out=target/kapo-$machine
 
 has_target() { [ -d "$sysroot/lib/rustlib/$1/lib" ]; }
 has_sources() { [ -f "$sysroot/lib/rustlib/src/rust/library/Cargo.lock" ]; }
+has_lld() { [ -x "$sysroot/lib/rustlib/$host/bin/rust-lld" ]; }
 
-if command -v rustup >/dev/null; then
-    has_target "$musl" || rustup -q target add "$musl" || true
-    has_sources || rustup -q component add rust-src || true
-fi
+# What `kapo --version` shows behind the version. Empty outside of a checkout of kapo's own; a packager may set it.
+commit() {
+    [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$PWD" ] || return 0
+    git describe --always --abbrev=12 --exclude='*' --dirty=-modified 2>/dev/null || true
+}
+export KAPO_COMMIT=${KAPO_COMMIT-$(commit)}
 
-# A program that stands at a fixed address needs no relocations at start, and one that aborts on panic no tables for
-# unwinding.
+# A program at a fixed address needs no relocations at start, and one that aborts on panic no tables for unwinding.
 flags="-C relocation-model=static -C force-unwind-tables=no"
 options=(build --release --locked --bin kapo)
-if has_target "$musl"; then
-    target=$musl
-else
-    echo "build: no $musl here; linking glibc statically instead (larger, and more memory for each instance)"
-    target=$gnu
+if ! has_target "$target"; then
+    target=$host
     flags="$flags -C target-feature=+crt-static"
+    echo "build: linking libc of $host statically"
+elif has_lld; then
+    # The linker that comes with Rust links every machine's musl, and the same release of it gives the same bytes.
+    linker=CARGO_TARGET_$(printf %s "$target" | tr 'a-z-' 'A-Z_')_LINKER
+    export "$linker=rust-lld"
 fi
-if has_sources && [ "$target" = "$musl" ]; then
-    # Building std is not a stable feature of cargo; it is the same compiler and the same sources.
+if has_sources && has_target "$target"; then
+    # Building std and trimming paths are not stable features of cargo; it is the same compiler and the same sources.
     export RUSTC_BOOTSTRAP=1
     options+=(-Z "build-std=std,panic_abort" -Z build-std-features=)
+    options+=(-Z trim-paths --config 'profile.release.trim-paths="all"')
 else
-    echo "build: std's sources or musl are missing: the binary will be over its size budget (make size)"
+    echo "build: std is not built from its sources: the binary will be over its size budget (make size)"
 fi
 # A folder of its own: other flags than those of a plain cargo build would make each rebuild all of the other's.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/static
@@ -45,6 +56,7 @@ RUSTFLAGS="$flags" cargo "${options[@]}" --target "$target"
 
 mkdir -p target
 # A copy under another name first: the old one may be running, and a reader never sees half a file.
-cp "$CARGO_TARGET_DIR/$target/release/kapo" target/.kapo.new
-mv target/.kapo.new target/kapo
-echo "build: target/kapo, $target, $(stat -c %s target/kapo) bytes"
+cp "$CARGO_TARGET_DIR/$target/release/kapo" "$out.new"
+chmod 755 "$out.new"
+mv "$out.new" "$out"
+echo "build: $out, $target, $(stat -c %s "$out") bytes"

@@ -8,9 +8,20 @@ const WIDTH: usize = 79;
 /// What kapo is, in one line.
 pub const ABOUT: &str = "Wraps any command in a status socket: the open port says alive, the JSON says more.";
 
-/// `kapo 0.1.0`.
+/// The commit the program was built from; scripts/build.sh sets it. None for `cargo install` and source archives.
+const COMMIT: Option<&str> = option_env!("KAPO_COMMIT");
+
+/// `kapo 0.1.0`, and the commit in brackets if it is known.
 pub fn version() -> String {
-    concat!("kapo ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
+    describe_version(COMMIT)
+}
+
+fn describe_version(commit: Option<&str>) -> String {
+    let version = concat!("kapo ", env!("CARGO_PKG_VERSION"));
+    match commit {
+        Some(commit) if !commit.is_empty() => format!("{version} ({commit})\n"),
+        _ => format!("{version}\n"),
+    }
 }
 
 /// The help of a mode, or of kapo as a whole.
@@ -142,6 +153,14 @@ fn wrap(out: &mut String, indent: usize, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_names_the_commit_if_it_is_known() {
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(describe_version(Some("0123456789ab")), format!("kapo {version} (0123456789ab)\n"));
+        assert_eq!(describe_version(Some("")), format!("kapo {version}\n"));
+        assert_eq!(describe_version(None), format!("kapo {version}\n"));
+    }
 
     #[test]
     fn every_option_is_in_the_help_of_its_modes_and_in_no_other() {

@@ -300,7 +300,7 @@ fn help_and_version_are_printed_wherever_options_may_stand() {
         Ok(Order::Print(text)) => text,
         other => panic!("{other:?}"),
     };
-    let version = concat!("kapo ", env!("CARGO_PKG_VERSION"), "\n");
+    let version = super::help::version();
     for words in [&[&b"-v"[..]][..], &[b"--version"], &[b"-Sv"], &[b"run", b"--version"]] {
         assert_eq!(printed(words), version);
     }

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Checks before a build what the build will need: scripts/needs.sh [PROGRAM...]. One line for each missing thing.
+#
+# MACHINE=aarch64 asks for what a build for that machine needs. FALLBACK=1 accepts a toolchain without musl or without
+# the sources of std.
+set -eu
+cd "$(dirname "$0")/.."
+
+missing=0
+lacks() {
+    echo "kapo: $1" >&2
+    missing=1
+}
+
+for program in "$@"; do
+    command -v "$program" >/dev/null || lacks "no $program (Debian: apt-get install $program)"
+done
+
+if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
+    lacks "no Rust toolchain: cargo and rustc 1.95 or newer, see https://rustup.rs"
+    exit 1
+fi
+host=$(rustc -vV | sed -n 's/^host: //p')
+target=${MACHINE:-${host%%-*}}-unknown-linux-musl
+sysroot=$(rustc --print sysroot)
+object=${CARGO_TARGET_DIR:-target}/static/$target/release/kapo
+
+has_target() { [ -d "$sysroot/lib/rustlib/$target/lib" ]; }
+has_sources() { [ -f "$sysroot/lib/rustlib/src/rust/library/Cargo.lock" ]; }
+
+# Where cargo, rustup and their TLS library look for certificates.
+has_certificates() {
+    local each
+    for each in "${SSL_CERT_FILE:-}" "${CARGO_HTTP_CAINFO:-}" /etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem \
+        /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem; do
+        [ -z "$each" ] || [ ! -s "$each" ] || return 0
+    done
+    return 1
+}
+
+# A complete build was made here before: the linker is there, and a link would only cost time.
+if [ ! -e "$object" ]; then
+    trial=$(mktemp -d)
+    trap 'rm -rf "$trial"' EXIT
+    linker=CARGO_TARGET_$(printf %s "$host" | tr 'a-z-' 'A-Z_')_LINKER
+    linker=${!linker:-cc}
+    if ! command -v "$linker" >/dev/null; then
+        lacks "no C compiler: cargo links build scripts with $linker (Debian: apt-get install gcc libc6-dev)"
+    elif ! echo 'fn main() {}' | rustc -C "linker=$linker" --crate-name trial -o "$trial/trial" - >"$trial/log" 2>&1; then
+        lacks "$linker cannot link a program, are libc's headers and objects installed? (Debian: apt-get install libc6-dev)"
+        grep -aE 'ld|error' "$trial/log" | tail -n 3 >&2 || true
+    fi
+fi
+
+# rustup downloads as well, so certificates come before it.
+fetch=(fetch -q --locked --target "$target")
+if ! has_target || ! has_sources || ! cargo "${fetch[@]}" --offline >/dev/null 2>&1; then
+    has_certificates || lacks "no CA certificates: cargo and rustup cannot download (Debian: apt-get install ca-certificates)"
+fi
+[ "$missing" = 0 ] || exit 1
+
+if command -v rustup >/dev/null; then
+    has_target || rustup -q target add "$target" >/dev/null 2>&1 || true
+    has_sources || rustup -q component add rust-src >/dev/null 2>&1 || true
+fi
+if [ "${FALLBACK:-0}" != 1 ]; then
+    larger="or make FALLBACK=1 for a binary of 1.6 MB"
+    has_target || lacks "no Rust target $target: rustup target add $target, $larger"
+    has_sources || lacks "no sources of std: rustup component add rust-src, $larger"
+fi
+[ "$missing" = 0 ]
