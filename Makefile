@@ -41,9 +41,10 @@ size: build
 fuzz:
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} scripts/check.sh fuzz
 
-# Against the real systemd, podman, Prometheus, HAProxy and HTTP clients. One alone: tests/real/haproxy.sh
+# Against the real systemd, podman, Prometheus, HAProxy and HTTP clients; what people install; other kernels and
+# machines. One alone: tests/real/haproxy.sh
 real: build
-	@scripts/check.sh real
+	@scripts/check.sh real dist long
 
 install: build
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/kapo
@@ -53,6 +54,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/kapo
 	@scripts/install-docs.sh uninstall "$(DESTDIR)$(PREFIX)/share"
 
+# Everything that people install, for x86_64 and aarch64, into dist/.
 dist:
 	@scripts/dist.sh
 

@@ -10,7 +10,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz miri deny real)
+STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz miri deny dist real)
+# Not part of the whole: what takes many minutes. `make real` runs it.
+LONG_STEPS=(long)
 # Readers of what strangers write, which miri gets through in a minute; the rest of logic would take it many. Skipped
 # are walks over centuries and over every byte, and what asks the kernel about itself.
 MIRI_ONLY=(logic::activation logic::calendar logic::deadlines logic::http::query logic::notify logic::procstat
@@ -18,6 +20,9 @@ MIRI_ONLY=(logic::activation logic::calendar logic::deadlines logic::http::query
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip our_own_line)
 # Against programs of other people; each is a file under tests/real.
 REAL=(activation clients container haproxy oom prometheus streams systemd)
+# What people install: made, compared, installed, run. In this order: the first one makes dist/ for the others.
+DIST=(dist image arm64)
+LONG=(packages reproducible)
 
 # Where Debian keeps haproxy and nginx; not everybody has it in the path.
 export PATH=$PATH:/usr/sbin
@@ -36,6 +41,8 @@ has_nightly() { rustc +nightly --version >/dev/null 2>&1; }
 declare -A PACKAGE=(
     [curl]=curl [wget]=wget [shellcheck]=shellcheck [strace]=strace [python3]=python3 [node]=nodejs [c++]=g++
     [busybox]=busybox-static [tini]=tini [setpriv]=util-linux [pgrep]=procps [socat]=socat
+    [skopeo]=skopeo [pip3]=python3-pip [lintian]=lintian [rpm]=rpm [debootstrap]=debootstrap [cpio]=cpio [file]=file [strings]=binutils
+    [qemu-system-aarch64]=qemu-system-arm [qemu-system-x86_64]=qemu-system-x86
     [systemd-socket-activate]=systemd [systemd-nspawn]=systemd-container [podman]=podman [runc]=runc
     [dockerd]=docker.io [docker-compose]=docker-compose [haproxy]=haproxy [prometheus]=prometheus [promtool]=prometheus [nginx]=nginx-light [yamllint]=yamllint
 )
@@ -183,14 +190,22 @@ step_deny() {
     fi
 }
 
-step_real() {
+step_real() { run_real 180 "${REAL[@]}"; }
+
+step_dist() { run_real 400 "${DIST[@]}"; }
+
+step_long() { MACHINES="x86_64 aarch64" run_real 3600 "${LONG[@]}"; }
+
+# run_real SECONDS SCRIPT...: of tests/real, each within that time; the last line of each is shown.
+run_real() {
     need_binary
-    local each failed=() log
-    for each in "${REAL[@]}"; do
+    local limit=$1 each failed=() log
+    shift
+    for each in "$@"; do
         log=$LOGS/real-$each.log
         local began=$SECONDS code=0
         mkdir -p "$LOGS"
-        timeout -k 20 180 "tests/real/$each.sh" >"$log" 2>&1 </dev/null || code=$?
+        timeout -k 20 "$limit" "tests/real/$each.sh" >"$log" 2>&1 </dev/null || code=$?
         case $code in
             0)
                 note "real $each: $(tail -n 1 "$log") ($((SECONDS - began)) s)"
@@ -216,20 +231,21 @@ closing_lines() {
 limit() {
     case $1 in
         tools | build | test | fuzz) echo 600 ;;
-        real) echo 900 ;;
+        real | dist) echo 900 ;;
+        long) echo 9000 ;;
         *) echo 420 ;;
     esac
 }
 
 known() {
     local each
-    for each in "${STEPS[@]}"; do [ "$each" != "$1" ] || return 0; done
-    echo "check: no step is called $1; there are: ${STEPS[*]}" >&2
+    for each in "${STEPS[@]}" "${LONG_STEPS[@]}"; do [ "$each" != "$1" ] || return 0; done
+    echo "check: no step is called $1; there are: ${STEPS[*]} ${LONG_STEPS[*]}" >&2
     return 2
 }
 
 if [ "${1:-}" = --list ]; then
-    printf '%s\n' "${STEPS[@]}"
+    printf '%s\n' "${STEPS[@]}" "${LONG_STEPS[@]}"
     exit 0
 elif [ "$#" -gt 0 ]; then
     for step in "$@"; do known "$step"; done
