@@ -1,6 +1,8 @@
 //! The HTTP side of kapo: listeners, connections, and the page that they show. Who is answered what is decided in
 //! `logic::site`, the life of a connection in `logic::http::conn`; here is the table of them all.
 
+mod room;
+
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -26,10 +28,6 @@ use crate::sys;
 
 /// How long a listener rests when there is no room for the next peer and closing a connection would not make any.
 const REST: Duration = Duration::from_secs(1);
-
-/// Once it was told that connections are closed to let others in, or that there is no room at all, it is not told again
-/// for so long: who floods us shall not flood the log.
-const TOLD: Duration = Duration::from_secs(60);
 
 /// So many batches are accepted from each queue when kapo closes: what a queue holds.
 const LAST_BATCHES: usize = 64;
@@ -227,16 +225,6 @@ impl Server {
         std::mem::take(&mut self.notices)
     }
 
-    /// That there is little room, or (`none`) none at all, unless that was said a moment ago.
-    fn tell_of_room(&mut self, now: Now, none: bool, record: Record) {
-        let [little, nothing] = &mut self.told;
-        let told = if none { nothing } else { little };
-        if told.is_none_or(|at| now.mono.saturating_duration_since(at) >= TOLD) {
-            *told = Some(now.mono);
-            self.notices.push(record);
-        }
-    }
-
     /// At the end of a turn: for how long clients that connect should gather, see [`crate::logic::pace`].
     pub fn gather(&mut self, now: Now) -> Option<Duration> {
         let arrivals = self.arrivals.take()?;
@@ -389,29 +377,6 @@ impl Server {
         }
     }
 
-    /// The connection in `slot` takes more or less than before: others must make room, or the one that owes most.
-    fn enforce_quota(&mut self, now: Now, slot: u32, before: Share, after: Share) {
-        if after.heartbeat && !before.heartbeat && self.quota.heartbeats() == 1 {
-            self.heartbeat.begin(now.mono);
-        }
-        if after.held && !before.held && self.quota.holds_too_many() {
-            let others = self.entries().filter(|(entry, other)| entry.share.held && *other != slot);
-            let oldest = others.min_by_key(|(entry, _)| entry.connection.rank()).map(|(_, other)| other);
-            if let Some(oldest) = oldest {
-                self.evict(now, oldest, "three quarters of all wait or follow");
-            }
-        }
-        while self.quota.may_owe_too_much() {
-            let most = self.entries().map(|(entry, slot)| (entry.share.owed, slot)).max();
-            match most {
-                Some((owed, slot)) if self.quota.owes_too_much(owed) => {
-                    self.evict(now, slot, "too much output is not taken");
-                }
-                _ => return,
-            }
-        }
-    }
-
     /// Drops it, whatever it is about.
     fn give_up(&mut self, slot: u32) {
         if let Some(entry) = entry_at(&mut self.slots, slot) {
@@ -436,24 +401,6 @@ impl Server {
             self.free.retain(|slot| usize::try_from(*slot).is_ok_and(|slot| slot < used));
             self.free.shrink_to(FEW);
         }
-    }
-
-    /// Closes the one that has the least to lose, for a newcomer. False: there is none.
-    fn make_room(&mut self, now: Now, why: &str) -> bool {
-        let least = self.entries().min_by_key(|(entry, _)| entry.connection.rank()).map(|(_, slot)| slot);
-        least.inspect(|slot| self.evict(now, *slot, why)).is_some()
-    }
-
-    /// Closes a connection for the sake of others.
-    fn evict(&mut self, now: Now, slot: u32, why: &str) {
-        self.give_up(slot);
-        self.counts.evicted();
-        let record = Record::warn("closing connections to let new ones in").with("why", why);
-        self.tell_of_room(now, false, record.with("limit", self.limit));
-    }
-
-    fn entries(&self) -> impl Iterator<Item = (&Entry, u32)> {
-        self.slots.iter().zip(0..).filter_map(|(entry, slot)| Some((entry.as_ref()?, slot)))
     }
 
     /// Takes in a new state and tells those whom it concerns.
@@ -654,145 +601,4 @@ fn listening_at(listeners: &mut [Listening], place: u32) -> Option<&mut Listenin
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-    use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-    use crate::logic::tests::epoch;
-
-    const EVENTS: &[u8] = b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
-
-    /// What has come so far, without waiting.
-    fn read_now(peer: &mut (impl Read + AsFd)) -> String {
-        rustix::io::ioctl_fionbio(&*peer, true).unwrap();
-        let mut seen = Vec::new();
-        let error = peer.read_to_end(&mut seen).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-        String::from_utf8(seen).unwrap()
-    }
-
-    fn later(seconds: u64) -> Now {
-        let passed = Duration::from_secs(seconds);
-        Now { mono: epoch().mono + passed, wall: epoch().wall + passed }
-    }
-
-    #[test]
-    fn a_silent_stream_over_tcp_has_a_sign_of_life_each_half_minute() {
-        let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
-        let mut server = Server::new(10, "kapo".to_owned(), 1);
-        let (mut unix, ours) = UnixStream::pair().unwrap();
-        unix.write_all(EVENTS).unwrap();
-        server.admit_given(epoch(), &epoll, ours.into(), &asked);
-        assert_eq!(server.deadline(), None, "none is due on a Unix socket");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        tcp.write_all(EVENTS).unwrap();
-        server.admit_given(epoch(), &epoll, listener.accept().unwrap().0.into(), &asked);
-        assert_eq!(server.deadline(), Some(later(30).mono));
-        assert!(
-            read_now(&mut unix).starts_with("HTTP/1.1 200 ")
-                && read_now(&mut tcp).starts_with("HTTP/1.1 200 ")
-        );
-        for half_minute in 1..4 {
-            server.expire(later(30 * half_minute - 1), &epoll, &asked);
-            assert_eq!(read_now(&mut tcp), "");
-            server.expire(later(30 * half_minute), &epoll, &asked);
-            assert_eq!(
-                (read_now(&mut tcp), read_now(&mut unix)),
-                ("3\r\n:\n\n\r\n".to_owned(), String::new())
-            );
-        }
-        server.give_up(1);
-        assert_eq!(server.deadline(), None, "nothing wakes kapo once the stream has gone");
-    }
-
-    /// Each service of a connection takes longer than half of a turn's budget.
-    struct Slow;
-
-    impl Subject for Slow {
-        fn snapshot(&self, _: usize) -> Snapshot {
-            Snapshot::blank()
-        }
-
-        fn tail(&self) -> Option<&Tail> {
-            let until = sys::clock::monotonic() + crate::logic::http::turn::BUDGET * 3 / 4;
-            while sys::clock::monotonic() < until {}
-            None
-        }
-    }
-
-    #[test]
-    fn a_turn_serves_what_its_time_allows_and_the_next_ones_the_rest() {
-        let epoll = Epoll::new().unwrap();
-        let mut server = Server::new(100, "kapo".to_owned(), 1);
-        server.begin_turn(epoch());
-        let mut peers: Vec<_> = (0..20)
-            .map(|_| {
-                let (mut peer, ours) = UnixStream::pair().unwrap();
-                peer.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-                server.admit_given(epoch(), &epoll, ours.into(), &Slow);
-                peer
-            })
-            .collect();
-        server.serve_queued(epoch(), &epoll, &Slow);
-        let mut turns = 1;
-        let mut before = 0;
-        loop {
-            let served = usize::try_from(server.requests()).unwrap();
-            // The first, one that begins the measured time, and those that begin within it.
-            assert!((1..=4).contains(&(served - before)), "turn {turns} served {}", served - before);
-            before = served;
-            if served == peers.len() {
-                break;
-            }
-            assert_eq!(server.deadline(), Some(epoch().mono), "the next turn begins at once");
-            turns += 1;
-            server.begin_turn(epoch());
-            server.serve_queued(epoch(), &epoll, &Slow);
-        }
-        assert_eq!(server.deadline(), None);
-        assert!(peers.iter_mut().all(|peer| read_now(peer).ends_with("\r\n\r\nok")));
-    }
-
-    /// Counts how often it is asked.
-    struct Asked(Cell<u32>);
-
-    impl Subject for Asked {
-        fn snapshot(&self, connections: usize) -> Snapshot {
-            self.0.set(self.0.get() + 1);
-            Snapshot { connections, ..Snapshot::blank() }
-        }
-
-        fn tail(&self) -> Option<&Tail> {
-            None
-        }
-    }
-
-    #[test]
-    fn one_look_at_proc_serves_all_who_scrape_in_a_turn() {
-        let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
-        let mut server = Server::new(10, "kapo".to_owned(), 1);
-        let mut peers = Vec::new();
-        for connections in 1..=3 {
-            let (mut peer, ours) = UnixStream::pair().unwrap();
-            peer.write_all("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5).as_bytes()).unwrap();
-            server.admit_given(epoch(), &epoll, ours.into(), &asked);
-            assert_eq!(asked.0.get(), 1);
-            peers.push((peer, connections));
-        }
-        server.abandon();
-        for (mut peer, connections) in peers {
-            let mut seen = String::new();
-            peer.read_to_string(&mut seen).unwrap();
-            // What the server itself knows is not that of the first.
-            assert_eq!(seen.matches(&format!("\nkapo_http_connections {connections}\n")).count(), 5);
-        }
-        let later = Now { mono: epoch().mono + Duration::from_millis(1), ..epoch() };
-        let (mut peer, ours) = UnixStream::pair().unwrap();
-        peer.write_all(b"GET /debug/vars HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        server.admit_given(later, &epoll, ours.into(), &asked);
-        assert_eq!(asked.0.get(), 2);
-    }
-}
+mod tests;

@@ -1,0 +1,138 @@
+//! What a server does in a turn: whom it serves, what it samples, what it sends unasked.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use super::*;
+use crate::logic::tests::epoch;
+
+const EVENTS: &[u8] = b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// What has come so far, without waiting.
+fn read_now(peer: &mut (impl Read + AsFd)) -> String {
+    rustix::io::ioctl_fionbio(&*peer, true).unwrap();
+    let mut seen = Vec::new();
+    let error = peer.read_to_end(&mut seen).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    String::from_utf8(seen).unwrap()
+}
+
+fn later(seconds: u64) -> Now {
+    let passed = Duration::from_secs(seconds);
+    Now { mono: epoch().mono + passed, wall: epoch().wall + passed }
+}
+
+#[test]
+fn a_silent_stream_over_tcp_has_a_sign_of_life_each_half_minute() {
+    let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
+    let mut server = Server::new(10, "kapo".to_owned(), 1);
+    let (mut unix, ours) = UnixStream::pair().unwrap();
+    unix.write_all(EVENTS).unwrap();
+    server.admit_given(epoch(), &epoll, ours.into(), &asked);
+    assert_eq!(server.deadline(), None, "none is due on a Unix socket");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    tcp.write_all(EVENTS).unwrap();
+    server.admit_given(epoch(), &epoll, listener.accept().unwrap().0.into(), &asked);
+    assert_eq!(server.deadline(), Some(later(30).mono));
+    assert!(
+        read_now(&mut unix).starts_with("HTTP/1.1 200 ") && read_now(&mut tcp).starts_with("HTTP/1.1 200 ")
+    );
+    for half_minute in 1..4 {
+        server.expire(later(30 * half_minute - 1), &epoll, &asked);
+        assert_eq!(read_now(&mut tcp), "");
+        server.expire(later(30 * half_minute), &epoll, &asked);
+        assert_eq!((read_now(&mut tcp), read_now(&mut unix)), ("3\r\n:\n\n\r\n".to_owned(), String::new()));
+    }
+    server.give_up(1);
+    assert_eq!(server.deadline(), None, "nothing wakes kapo once the stream has gone");
+}
+
+/// Each service of a connection takes longer than half of a turn's budget.
+struct Slow;
+
+impl Subject for Slow {
+    fn snapshot(&self, _: usize) -> Snapshot {
+        Snapshot::blank()
+    }
+
+    fn tail(&self) -> Option<&Tail> {
+        let until = sys::clock::monotonic() + crate::logic::http::turn::BUDGET * 3 / 4;
+        while sys::clock::monotonic() < until {}
+        None
+    }
+}
+
+#[test]
+fn a_turn_serves_what_its_time_allows_and_the_next_ones_the_rest() {
+    let epoll = Epoll::new().unwrap();
+    let mut server = Server::new(100, "kapo".to_owned(), 1);
+    server.begin_turn(epoch());
+    let mut peers: Vec<_> = (0..20)
+        .map(|_| {
+            let (mut peer, ours) = UnixStream::pair().unwrap();
+            peer.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            server.admit_given(epoch(), &epoll, ours.into(), &Slow);
+            peer
+        })
+        .collect();
+    server.serve_queued(epoch(), &epoll, &Slow);
+    let mut turns = 1;
+    let mut before = 0;
+    loop {
+        let served = usize::try_from(server.requests()).unwrap();
+        // The first, one that begins the measured time, and those that begin within it.
+        assert!((1..=4).contains(&(served - before)), "turn {turns} served {}", served - before);
+        before = served;
+        if served == peers.len() {
+            break;
+        }
+        assert_eq!(server.deadline(), Some(epoch().mono), "the next turn begins at once");
+        turns += 1;
+        server.begin_turn(epoch());
+        server.serve_queued(epoch(), &epoll, &Slow);
+    }
+    assert_eq!(server.deadline(), None);
+    assert!(peers.iter_mut().all(|peer| read_now(peer).ends_with("\r\n\r\nok")));
+}
+
+/// Counts how often it is asked.
+struct Asked(Cell<u32>);
+
+impl Subject for Asked {
+    fn snapshot(&self, connections: usize) -> Snapshot {
+        self.0.set(self.0.get() + 1);
+        Snapshot { connections, ..Snapshot::blank() }
+    }
+
+    fn tail(&self) -> Option<&Tail> {
+        None
+    }
+}
+
+#[test]
+fn one_look_at_proc_serves_all_who_scrape_in_a_turn() {
+    let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
+    let mut server = Server::new(10, "kapo".to_owned(), 1);
+    let mut peers = Vec::new();
+    for connections in 1..=3 {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        peer.write_all("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5).as_bytes()).unwrap();
+        server.admit_given(epoch(), &epoll, ours.into(), &asked);
+        assert_eq!(asked.0.get(), 1);
+        peers.push((peer, connections));
+    }
+    server.abandon();
+    for (mut peer, connections) in peers {
+        let mut seen = String::new();
+        peer.read_to_string(&mut seen).unwrap();
+        // What the server itself knows is not that of the first.
+        assert_eq!(seen.matches(&format!("\nkapo_http_connections {connections}\n")).count(), 5);
+    }
+    let later = Now { mono: epoch().mono + Duration::from_millis(1), ..epoch() };
+    let (mut peer, ours) = UnixStream::pair().unwrap();
+    peer.write_all(b"GET /debug/vars HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    server.admit_given(later, &epoll, ours.into(), &asked);
+    assert_eq!(asked.0.get(), 2);
+}
