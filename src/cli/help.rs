@@ -45,7 +45,8 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
             let short = verb.is_none() || !modes.is_empty();
             let note = if short { "" } else { " (their short forms only before the mode)" };
             out.push_str(&format!("\n{title}{note}:\n"));
-            for opt in OPTIONS.iter().filter(|opt| opt.modes == modes) {
+            let shown = |opt: &&Opt| opt.modes == modes && verb.is_none_or(|verb| opt.matters_to(verb));
+            for opt in OPTIONS.iter().filter(shown) {
                 let letter = opt.short.filter(|_| short || opt.is_help());
                 option(&mut out, opt, letter, long);
             }
@@ -176,10 +177,20 @@ mod tests {
                         line.strip_prefix(&needle)
                             .is_some_and(|rest| rest.is_empty() || rest.starts_with("  "))
                     });
-                    let named_alike = OPTIONS.iter().any(|o| o.usage() == opt.usage() && o.serves(row.verb));
+                    let named_alike =
+                        OPTIONS.iter().any(|o| o.usage() == opt.usage() && o.matters_to(row.verb));
                     assert_eq!(there, named_alike, "{} in {}:\n{page}", opt.usage(), row.name);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_help_of_check_shows_what_check_uses() {
+        for verb in [Verb::Check, Verb::Wait] {
+            let page = page(Some(verb), false);
+            assert!(page.contains("--timeout SECONDS") && page.contains("--interface ADDR"), "{page}");
+            assert!(!page.contains("--stdout") && !page.contains("--max-connections N"), "{page}");
         }
     }
 

@@ -177,6 +177,16 @@ impl Opt {
         }
     }
 
+    /// Whether that mode does something with it. `check` and `wait` take every global option, as they may share the
+    /// variables of the process they ask, and need few.
+    pub fn matters_to(&self, verb: Verb) -> bool {
+        let client = matches!(verb, Verb::Check | Verb::Wait);
+        self.serves(verb)
+            && !(client
+                && self.is_global()
+                && !matches!(self.long, "port" | "interface" | "help" | "version"))
+    }
+
     /// `--port PORT`.
     pub fn usage(&self) -> String {
         match self.value {
