@@ -198,10 +198,21 @@ pub enum Probe {
     Health,
 }
 
+impl Probe {
+    /// The path at which it is served.
+    pub fn path(self) -> &'static str {
+        match self {
+            Probe::Live => "/livez",
+            Probe::Ready => "/readyz",
+            Probe::Health => "/healthz",
+        }
+    }
+}
+
 /// The options of `check`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {
-    /// Which probe, where the URL names no path.
+    /// Which probe: that of the URL's path, if it names one.
     pub probe: Probe,
     /// As [`crate::target::Target::parse`] reads it; `None`: the address that `listen` names.
     pub url: Option<String>,

@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::config::{Interface, Listen};
+use crate::config::{Interface, Listen, Probe};
 
 /// Where to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A name or an address, and a port.
     Tcp(String, u16),
+    /// This machine, by IPv6 or else by IPv4.
+    Loopback(u16),
     /// A Unix socket in the file system.
     Path(Vec<u8>),
     /// One in the abstract name space.
@@ -34,13 +36,11 @@ impl Target {
             Interface::Path(path) => Peer::Path(path.as_os_str().as_bytes().to_vec()),
             Interface::Abstract(name) => Peer::Abstract(name.clone()),
             Interface::Ip(_) if listen.port == 0 => return Err("port 0 names no port to ask".to_owned()),
-            // Nobody can be reached at the address that means all of them.
+            // A connection cannot be made to the address that means all of them.
             Interface::Ip(IpAddr::V4(ip)) if ip.is_unspecified() => {
                 Peer::Tcp(Ipv4Addr::LOCALHOST.to_string(), listen.port)
             }
-            Interface::Ip(IpAddr::V6(ip)) if ip.is_unspecified() => {
-                Peer::Tcp(Ipv6Addr::LOCALHOST.to_string(), listen.port)
-            }
+            Interface::Ip(IpAddr::V6(ip)) if ip.is_unspecified() => Peer::Loopback(listen.port),
             Interface::Ip(ip) => Peer::Tcp(ip.to_string(), listen.port),
         };
         Ok(Target { authority: authority(&peer), peer, path: path.to_owned() })
@@ -96,6 +96,24 @@ impl Target {
         Ok(Target { peer: Peer::Tcp(name.to_owned(), port), authority: host.to_owned(), path })
     }
 
+    /// The probe that the path names, also by the aliases that kapo serves; `None`: another page.
+    pub fn probe(&self) -> Option<Probe> {
+        let path = self.path.split('?').next().unwrap_or_default();
+        match path.strip_suffix('/').unwrap_or(path) {
+            "/livez" | "/live" => Some(Probe::Live),
+            "/readyz" | "/ready" => Some(Probe::Ready),
+            "/healthz" | "/health" => Some(Probe::Health),
+            _ => None,
+        }
+    }
+
+    /// The same at another path; the query stays.
+    pub fn at(mut self, path: &str) -> Target {
+        let query = self.path.find('?').and_then(|at| self.path.get(at..)).unwrap_or_default();
+        self.path = format!("{path}{query}");
+        self
+    }
+
     /// The same with a parameter in front of what the query holds: of several of one name the first counts.
     pub fn with(mut self, parameter: &str) -> Target {
         self.path = match self.path.split_once('?') {
@@ -110,6 +128,7 @@ fn authority(peer: &Peer) -> String {
     match peer {
         Peer::Tcp(name, port) if name.contains(':') => format!("[{name}]:{port}"),
         Peer::Tcp(name, port) => format!("{name}:{port}"),
+        Peer::Loopback(port) => format!("[{}]:{port}", Ipv6Addr::LOCALHOST),
         Peer::Path(_) | Peer::Abstract(_) => "localhost".to_owned(),
     }
 }
@@ -118,7 +137,7 @@ fn authority(peer: &Peer) -> String {
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Peer::Tcp(..) => f.write_str(&authority(self)),
+            Peer::Tcp(..) | Peer::Loopback(_) => f.write_str(&authority(self)),
             Peer::Path(path) => f.write_str(&String::from_utf8_lossy(path)),
             Peer::Abstract(name) => write!(f, "@{}", String::from_utf8_lossy(name)),
         }
@@ -183,6 +202,28 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_is_named_by_its_path_or_an_alias() {
+        for (path, probe) in [
+            ("/livez", Some(Probe::Live)),
+            ("/live/", Some(Probe::Live)),
+            ("/readyz?verbose", Some(Probe::Ready)),
+            ("/ready", Some(Probe::Ready)),
+            ("/healthz/?verbose&exclude=flapping", Some(Probe::Health)),
+            ("/health", Some(Probe::Health)),
+            ("/healthy", None),
+            ("/healthz//", None),
+            ("/x/healthz", None),
+            ("/HEALTHZ", None),
+            ("/metrics", None),
+        ] {
+            let target = Target::parse(&format!("http://a{path}"), "/").unwrap();
+            assert_eq!(target.probe(), probe, "{path}");
+        }
+        let at = |url| Target::parse(url, "/").unwrap().at("/livez").path;
+        assert_eq!((at("http://a/live/?x").as_str(), at("http://a/live").as_str()), ("/livez?x", "/livez"));
+    }
+
+    #[test]
     fn without_a_url_the_address_is_the_one_kapo_listens_on() {
         let of = |interface, port| {
             let listen = Listen { port, interface, sidebind: false, socket_activation: false };
@@ -191,7 +232,7 @@ mod tests {
         let ip = |text: &str| Interface::Ip(text.parse().unwrap());
         let local = |name: &str, authority: &str| Ok((tcp(name, 6666), authority.to_owned()));
         assert_eq!(of(ip("0.0.0.0"), 6666), local("127.0.0.1", "127.0.0.1:6666"));
-        assert_eq!(of(ip("::"), 6666), local("::1", "[::1]:6666"));
+        assert_eq!(of(ip("::"), 6666), Ok((Peer::Loopback(6666), "[::1]:6666".to_owned())));
         assert_eq!(of(ip("10.1.2.3"), 6666), local("10.1.2.3", "10.1.2.3:6666"));
         assert_eq!(of(ip("0.0.0.0"), 0), Err("port 0 names no port to ask".to_owned()));
         let path = Interface::Path(PathBuf::from("/run/k"));

@@ -9,6 +9,7 @@ use crate::config::{
     After, Capture, Check, Config, Interface, Job, Linger, Listen, Mode, Probe, Restart, Wait, Watch,
 };
 use crate::error::Error;
+use crate::target::Target;
 
 pub mod help;
 pub mod options;
@@ -203,7 +204,22 @@ fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Check, 
     if timeout.is_zero() {
         return Err(Error::Usage("--timeout: '0' leaves no time for an answer".to_owned()));
     }
-    Ok(Check { probe: probe.unwrap_or(Probe::Ready), url: url(Verb::Check, operands)?, timeout })
+    let url = url(Verb::Check, operands)?;
+    let probe = match &url {
+        Some(url) => named(url, probe.unwrap_or(Probe::Ready))?,
+        None => probe.unwrap_or(Probe::Ready),
+    };
+    Ok(Check { probe, url, timeout })
+}
+
+/// The probe that the path of the URL names. Any other page would be healthy whatever the state is.
+fn named(url: &str, otherwise: Probe) -> Result<Probe, Error> {
+    let target =
+        Target::parse(url, otherwise.path()).map_err(|why| Error::Usage(format!("URL: {url} {why}")))?;
+    target.probe().ok_or_else(|| {
+        let path = target.path.split('?').next().unwrap_or_default();
+        Error::Usage(format!("URL: {path} is not a probe; use /livez, /readyz or /healthz"))
+    })
 }
 
 fn wait(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Wait, Error> {

@@ -1,6 +1,7 @@
 //! `kapo check` and `kapo wait`: one blocking request to a kapo, for HEALTHCHECK in images that hold nothing else,
 //! and for scripts. Names are resolved by the C library; everything has one deadline.
 
+mod connect;
 mod exchange;
 
 use std::io::Write;
@@ -9,28 +10,36 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use exchange::{Answer, Failure, exchange};
+use exchange::{Answer, Body, Failure, exchange};
 
 use crate::config::{Check, Config, Probe, Wait};
 use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line};
 use crate::target::Target;
 
-/// Asks for a probe and says why on stdout, in one line: 0 for an answer of 2xx, 1 for anything else.
+/// Asks for a probe and says why on stdout: 0 for an answer of 2xx, 1 for anything else. One line is enough, unless the
+/// URL has a query: then the whole body follows.
 pub fn check(config: &Config, options: &Check) -> u8 {
-    let (path, what) = match options.probe {
-        Probe::Live => ("/livez", "live"),
-        Probe::Ready => ("/readyz", "ready"),
-        Probe::Health => ("/healthz", "healthy"),
+    let what = match options.probe {
+        Probe::Live => "live",
+        Probe::Ready => "ready",
+        Probe::Health => "healthy",
     };
-    let (code, line) = match ask(config, options.url.as_deref(), path, Some(options.timeout), true) {
-        Ok(Answer { status: 200..=299, .. }) => (0, format!("{what}: ok")),
+    let path = options.probe.path();
+    let target = target(config, options.url.as_deref(), path).map(|target| target.at(path));
+    let verbose = target.as_ref().is_ok_and(|target| target.path.contains('?'));
+    let body = if verbose { Body::Whole } else { Body::OfFailure };
+    let (code, line, body) = match target.and_then(|target| exchange(&target, Some(options.timeout), body)) {
+        Ok(Answer { status: 200..=299, body, .. }) => (0, format!("{what}: ok"), body),
         Ok(Answer { status, body, .. }) => match first_line(&body) {
-            reason if reason.is_empty() => (1, format!("not {what}: HTTP {status}")),
-            reason => (1, format!("not {what}: HTTP {status}: {reason}")),
+            reason if verbose || reason.is_empty() => (1, format!("not {what}: HTTP {status}"), body),
+            reason => (1, format!("not {what}: HTTP {status}: {reason}"), body),
         },
-        Err(failure) => (1, failure.to_string()),
+        Err(failure) => (1, failure.to_string(), Vec::new()),
     };
     say(std::io::stdout(), &line);
+    if verbose {
+        String::from_utf8_lossy(&body).lines().for_each(|line| say(std::io::stdout(), line));
+    }
     code
 }
 
@@ -44,7 +53,7 @@ pub fn wait(config: &Config, options: &Wait) -> u8 {
     let limit = if once { Some(ONCE) } else { options.timeout };
     let target = target(config, options.url.as_deref(), "/wait");
     let target = target.map(|target| if once { target.with("timeout=0") } else { target });
-    let (code, line) = verdict(target.and_then(|target| exchange(&target, limit, false)), once);
+    let (code, line) = verdict(target.and_then(|target| exchange(&target, limit, Body::Ignored)), once);
     if let Some(line) = line {
         say(std::io::stderr(), &format!("kapo: {line}"));
     }
@@ -78,17 +87,6 @@ fn say(mut out: impl Write + AsFd, line: &str) {
     if polled.is_ok() && takes {
         let _ = writeln!(out, "{}", one_line(line));
     }
-}
-
-#[inline(never)]
-fn ask(
-    config: &Config,
-    url: Option<&str>,
-    path: &str,
-    timeout: Option<Duration>,
-    body: bool,
-) -> Result<Answer, Failure> {
-    exchange(&target(config, url, path)?, timeout, body)
 }
 
 fn target(config: &Config, url: Option<&str>, path: &str) -> Result<Target, Failure> {

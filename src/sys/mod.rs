@@ -7,6 +7,7 @@ pub mod clock;
 pub mod datagram;
 pub mod group;
 pub mod pidfd;
+pub mod resolve;
 pub mod signal;
 pub mod spawn;
 pub mod stdio;

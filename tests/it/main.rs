@@ -12,6 +12,7 @@ mod harness;
 mod http;
 mod idle;
 mod limits;
+mod names;
 mod notify;
 mod oom;
 mod outlets;

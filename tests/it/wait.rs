@@ -283,6 +283,37 @@ fn check_is_good_or_bad_and_says_why() {
 }
 
 #[test]
+fn check_of_a_url_says_what_the_url_names() {
+    let mut gate = Gate::new();
+    let kapo = job(&gate, 3);
+    let url = format!("http://{}", kapo.address());
+    for (path, says) in [
+        ("/livez", "live: ok\n"),
+        ("/health", "healthy: ok\n"),
+        ("/healthz/", "healthy: ok\n"),
+        ("/ready?x", "ready: ok\nok\n"),
+    ] {
+        assert_eq!(
+            client(&["check", &format!("{url}{path}")]),
+            (0, says.to_owned(), String::new()),
+            "{path}"
+        );
+    }
+    gate.open();
+    kapo.wait_for_status("its end", |status| status["Status"] == "stopped");
+    // The body as it is served, behind the label.
+    let body = kapo.get("/healthz?verbose").body;
+    assert!(body.lines().count() > 1, "{body}");
+    let says = format!("not healthy: HTTP 503\n{body}");
+    assert_eq!(client(&["check", "--live", &format!("{url}/healthz?verbose")]), (1, says, String::new()));
+    let says = format!("live: ok\n{}", kapo.get("/livez?verbose").body);
+    assert_eq!(client(&["check", &format!("{url}/livez?verbose")]), (0, says, String::new()));
+    // Any other page would be healthy for ever.
+    let says = "kapo: URL: /foo is not a probe; use /livez, /readyz or /healthz\n".to_owned();
+    assert_eq!(client(&["check", &format!("{url}/foo")]), (1, String::new(), says));
+}
+
+#[test]
 fn check_and_wait_understand_unix_sockets() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("socket").to_str().unwrap().to_owned();

@@ -153,7 +153,20 @@ fn check_and_wait_take_an_address_and_a_time_limit() {
             config(&format!("wait --timeout 0 {text}")).mode,
             Mode::Wait(Wait { url: url(text), timeout: Some(Duration::ZERO) })
         );
-        assert_eq!(check(&format!("check -- {text}")).1, url(text));
+    }
+    for (text, probe) in [
+        ("http://a.b:1/livez?y=z", Probe::Live),
+        ("http://127.0.0.1", Probe::Ready),
+        ("http://[::1]:6666/", Probe::Ready),
+        ("http://a?x", Probe::Ready),
+        ("http://a/health/", Probe::Health),
+    ] {
+        let (named, asked, _) = check(&format!("check -- {text}"));
+        assert_eq!((named, asked), (probe, url(text)));
+    }
+    for path in ["/foo", "/healthy", "/readyz/x"] {
+        let said = try_config(&["check", &format!("http://a{path}?verbose")], &[]).unwrap_err();
+        assert_eq!(said, format!("URL: {path} is not a probe; use /livez, /readyz or /healthz"));
     }
     for text in [
         "",

@@ -1,32 +1,40 @@
-//! One request and its answer, with one deadline for the whole: resolving, connecting, sending, reading.
+//! One request and its answer, with one deadline for the whole: connecting, sending, reading.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
-
+use super::connect::connect;
 use crate::error::reason;
 use crate::sys::clock;
-use crate::target::{Peer, Target};
+use crate::target::Target;
 
-/// A head longer than this is no answer of a kapo, nor is a body worth reading further.
-const MOST: usize = 64 << 10;
+/// A longer head is no answer of a kapo.
+const LONGEST_HEAD: usize = 64 << 10;
+/// A longer body is not read to its end. The arguments of a command may fill 2 MiB, and more when they are escaped.
+const LONGEST_BODY: usize = 8 << 20;
 /// The most fields in a head, as many as kapo itself takes.
 const FIELDS: usize = 128;
 
-/// What of an answer is of interest.
+/// Which part of the body is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// None: the head is enough.
+    Ignored,
+    /// That of a failure, which is its reason.
+    OfFailure,
+    /// All of it.
+    Whole,
+}
+
+/// The answer, as far as it is of interest.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// 200 to 599, or what somebody made up above.
+    /// 200 to 599, or an invented one above.
     pub status: u16,
     /// The field Kapo-Exit-Code.
     pub kapo_exit_code: Option<u8>,
-    /// As much as came, where it was asked for.
+    /// As much as came, if it was asked for.
     pub body: Vec<u8>,
 }
 
@@ -35,6 +43,10 @@ pub struct Answer {
 pub enum Failure {
     /// The deadline has passed.
     TimedOut,
+    /// No connection was made, for the reason in this line.
+    Unreachable(String),
+    /// The connection ended before an answer, as this line says.
+    Cut(String),
     /// Anything else, in one line.
     Other(String),
 }
@@ -43,18 +55,23 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::TimedOut => f.write_str("no answer in time"),
-            Failure::Other(line) => f.write_str(line),
+            Failure::Unreachable(line) | Failure::Cut(line) | Failure::Other(line) => f.write_str(line),
         }
     }
 }
 
 /// The moment when the whole must be over; `None`: never.
 #[derive(Clone, Copy)]
-struct Deadline(Option<Instant>);
+pub struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// What is left, never zero, which as a time-out would mean for ever.
-    fn left(self) -> Result<Option<Duration>, Failure> {
+    /// So long from now. A moment beyond the clock's range is never.
+    pub fn after(timeout: Option<Duration>) -> Deadline {
+        Deadline(timeout.and_then(|timeout| clock::now().0.checked_add(timeout)))
+    }
+
+    /// The time that is left, never zero, which would mean no limit to a socket.
+    pub fn left(self) -> Result<Option<Duration>, Failure> {
         let Some(end) = self.0 else { return Ok(None) };
         let (now, _) = clock::now();
         match end.checked_duration_since(now) {
@@ -64,11 +81,9 @@ impl Deadline {
     }
 }
 
-/// Sends `GET` and reads the answer; the body only when `body` is set and the answer is a failure, whose reason it is, and
-/// no longer than there is time.
-pub fn exchange(target: &Target, timeout: Option<Duration>, body: bool) -> Result<Answer, Failure> {
-    // A moment beyond the clock's range is never.
-    let deadline = Deadline(timeout.and_then(|timeout| clock::now().0.checked_add(timeout)));
+/// Sends `GET` and reads the answer. A body is waited for no longer than there is time: the part that came counts.
+pub fn exchange(target: &Target, timeout: Option<Duration>, body: Body) -> Result<Answer, Failure> {
+    let deadline = Deadline::after(timeout);
     let mut stream = connect(&target.peer, deadline)?;
     let Target { authority, path, peer } = target;
     let request = format!(
@@ -77,22 +92,26 @@ pub fn exchange(target: &Target, timeout: Option<Duration>, body: bool) -> Resul
     );
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::TimedOut,
-        _ => Failure::Other(format!("cannot talk to {peer}: {}", reason(&error))),
+        _ => Failure::Cut(format!("cannot talk to {peer}: {}", reason(&error))),
     };
     stream.limit(deadline)?;
-    // The answer may have come already where the request is not taken to its end.
+    // The answer may have come already if the request is not taken to its end.
     let sent = stream.write_all(request.as_bytes());
     let mut text = Vec::new();
     let late = loop {
         match parse(&text) {
             Err(Malformed) => return Err(Failure::Other(format!("no HTTP answer from {peer}"))),
-            Ok(Some((answer, length))) => {
-                let whole = length.is_some_and(|length| answer.body.len() >= length) || text.len() > MOST;
-                if !body || whole || (200..300).contains(&answer.status) {
+            Ok(Some((answer, whole))) => {
+                let wanted = match body {
+                    Body::Ignored => false,
+                    Body::OfFailure => !(200..300).contains(&answer.status),
+                    Body::Whole => true,
+                };
+                if !wanted || whole || text.len() > LONGEST_BODY {
                     return Ok(answer);
                 }
             }
-            Ok(None) if text.len() > MOST => {
+            Ok(None) if text.len() > LONGEST_HEAD => {
                 return Err(Failure::Other(format!("the head of {peer}'s answer has no end")));
             }
             Ok(None) => {}
@@ -102,14 +121,14 @@ pub fn exchange(target: &Target, timeout: Option<Duration>, body: bool) -> Resul
         }
         let mut buffer = [0; 2_048];
         match stream.read(&mut buffer) {
-            Ok(0) => break Failure::Other(format!("{peer} closed the connection without an answer")),
+            Ok(0) => break Failure::Cut(format!("{peer} closed the connection without an answer")),
             Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => break failed(error),
         }
     };
     match (parse(&text), sent) {
-        // What came of a failure's reason is better than none.
+        // The beginning of a failure's reason is better than none.
         (Ok(Some((answer, _))), _) => Ok(answer),
         (_, Err(error)) => Err(failed(error)),
         _ => Err(late),
@@ -118,8 +137,8 @@ pub fn exchange(target: &Target, timeout: Option<Duration>, body: bool) -> Resul
 
 struct Malformed;
 
-/// The answer and the length of its body where that is said; `None` while the head is not complete.
-fn parse(text: &[u8]) -> Result<Option<(Answer, Option<usize>)>, Malformed> {
+/// The answer, and whether its body is complete; `None` while the head is not.
+fn parse(text: &[u8]) -> Result<Option<(Answer, bool)>, Malformed> {
     let mut rest = text;
     loop {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];
@@ -140,134 +159,39 @@ fn parse(text: &[u8]) -> Result<Option<(Answer, Option<usize>)>, Malformed> {
             let field = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
             std::str::from_utf8(field.value).ok()
         };
-        let answer = Answer {
-            status,
-            kapo_exit_code: field("Kapo-Exit-Code").and_then(|code| code.trim().parse().ok()),
-            body: match field("Transfer-Encoding") {
-                // Not worth a decoder: a kapo sends none, and for others the status is enough.
-                Some(_) => Vec::new(),
-                None => body.to_vec(),
-            },
+        let length = || field("Content-Length").and_then(|length| length.trim().parse::<usize>().ok());
+        let (body, whole) = match field("Transfer-Encoding") {
+            _ if matches!(status, 204 | 304) => (Vec::new(), true),
+            // kapo sends none, but a proxy may.
+            Some(_) => unchunk(body),
+            None => (body.to_vec(), length().is_some_and(|length| body.len() >= length)),
         };
-        let length = match (status, field("Transfer-Encoding")) {
-            (204 | 304, _) | (_, Some(_)) => Some(0),
-            _ => field("Content-Length").and_then(|length| length.trim().parse().ok()),
-        };
-        return Ok(Some((answer, length)));
+        let kapo_exit_code = field("Kapo-Exit-Code").and_then(|code| code.trim().parse().ok());
+        return Ok(Some((Answer { status, kapo_exit_code, body }, whole)));
     }
 }
 
-/// A connection of either kind.
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Stream {
-    /// The next read or write ends with the deadline.
-    fn limit(&self, deadline: Deadline) -> Result<(), Failure> {
-        let left = deadline.left()?;
-        let set = match self {
-            Stream::Tcp(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
-            Stream::Unix(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
-        };
-        set.map_err(|error| Failure::Other(format!("cannot set a time-out: {}", reason(&error))))
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
-        }
-    }
-}
-
-fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, Failure> {
-    let cannot = |why: &str| Failure::Other(format!("cannot connect to {peer}: {why}"));
-    let address = match peer {
-        Peer::Tcp(name, port) => return connect_tcp(name, *port, deadline, cannot),
-        Peer::Path(path) => SocketAddrUnix::new(path.as_slice()),
-        Peer::Abstract(name) => SocketAddrUnix::new_abstract_name(name),
-    };
-    let errno = |error: rustix::io::Errno| match error {
-        // A listener's queue that stays full.
-        rustix::io::Errno::AGAIN => Failure::TimedOut,
-        error => cannot(&reason(&error.into())),
-    };
-    let address = address.map_err(errno)?;
-    let socket: OwnedFd =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(errno)?;
-    // For Unix sockets the time to send also limits the time to connect (unix(7)).
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, deadline.left()?).map_err(errno)?;
-    rustix::net::connect(&socket, &address).map_err(errno)?;
-    Ok(Stream::Unix(socket.into()))
-}
-
-fn connect_tcp(
-    name: &str,
-    port: u16,
-    deadline: Deadline,
-    cannot: impl Fn(&str) -> Failure,
-) -> Result<Stream, Failure> {
-    let addresses = resolve(name, port, deadline)?;
-    let mut last = cannot("the name has no address");
-    for address in addresses {
-        let connected = match deadline.left()? {
-            Some(left) => TcpStream::connect_timeout(&address, left),
-            None => TcpStream::connect(address),
-        };
-        match connected {
-            Ok(stream) => {
-                keep_alive(&stream);
-                return Ok(Stream::Tcp(stream));
+/// The content of the chunks that came, and whether the last one is among them (RFC 9112, 7.1). What is no chunk ends
+/// it.
+fn unchunk(mut text: &[u8]) -> (Vec<u8>, bool) {
+    let mut content = Vec::new();
+    loop {
+        let chunk = match httparse::parse_chunk_size(text) {
+            Ok(httparse::Status::Complete((start, size))) => {
+                (start, usize::try_from(size).unwrap_or(usize::MAX))
             }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut && deadline.left().is_err() => {
-                return Err(Failure::TimedOut);
-            }
-            Err(error) => last = cannot(&reason(&error)),
+            Ok(httparse::Status::Partial) => return (content, false),
+            Err(_) => return (content, true),
+        };
+        let (start, size) = chunk;
+        let rest = text.get(start..).unwrap_or_default();
+        if size == 0 {
+            return (content, true);
+        }
+        content.extend_from_slice(rest.get(..size).unwrap_or(rest));
+        match size.checked_add(2).and_then(|behind| rest.get(behind..)) {
+            Some(behind) => text = behind,
+            None => return (content, false),
         }
     }
-    Err(last)
-}
-
-/// A wait may last for days: a peer that vanished without a word is noticed, and what stands between does not forget
-/// the connection. Where it cannot be set, nothing is lost but that.
-fn keep_alive(stream: &TcpStream) {
-    let socket = stream.as_fd();
-    let _ = sockopt::set_socket_keepalive(socket, true);
-    let _ = sockopt::set_tcp_keepidle(socket, Duration::from_secs(60));
-    let _ = sockopt::set_tcp_keepintvl(socket, Duration::from_secs(20));
-}
-
-fn resolve(name: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>, Failure> {
-    if let Ok(ip) = name.parse::<IpAddr>() {
-        return Ok(vec![(ip, port).into()]);
-    }
-    // In an image without /etc/hosts nobody else knows this name (RFC 6761, 6.3).
-    if name.eq_ignore_ascii_case("localhost") {
-        return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
-    }
-    let cannot = |why: &str| Failure::Other(format!("cannot resolve {name}: {why}"));
-    // The resolver knows no deadline of ours; when it is late, it is left behind and ends with the process.
-    let (answer, answered) = mpsc::channel();
-    let host = name.to_owned();
-    let resolver = std::thread::Builder::new().spawn(move || {
-        let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        // Nobody listens any more when it was late.
-        let _ = answer.send(addresses);
-    });
-    resolver.map_err(|error| cannot(&reason(&error)))?;
-    let resolved = match deadline.left()? {
-        Some(left) => answered.recv_timeout(left).map_err(|_| Failure::TimedOut)?,
-        None => answered.recv().map_err(|_| cannot("the resolver ended without an answer"))?,
-    };
-    resolved.map_err(|error| cannot(&reason(&error)))
 }

@@ -48,6 +48,18 @@ fn server(answer: &'static str, held: bool) -> (u16, JoinHandle<String>) {
     (port, thread)
 }
 
+/// Asks for the whole answer if it is a failure, or for its head.
+fn ask(
+    config: &Config,
+    url: Option<&str>,
+    path: &str,
+    timeout: Option<Duration>,
+    body: bool,
+) -> Result<Answer, Failure> {
+    let body = if body { Body::OfFailure } else { Body::Ignored };
+    exchange(&target(config, url, path)?, timeout, body)
+}
+
 /// What [`ask`] makes of an answer.
 fn asked(answer: &'static str, held: bool, body: bool) -> Result<Answer, Failure> {
     let (port, server) = server(answer, held);
@@ -74,10 +86,12 @@ fn an_answer_is_read_to_the_end_of_its_body() {
             answer(200, None, ""),
         ),
         (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nwh\r\n1\r\ny\r\n0\r\n\r\n",
             true,
-            answer(200, None, ""),
+            answer(503, None, "why"),
         ),
+        ("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhy", false, answer(503, None, "why")),
+        ("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\nwhy", true, answer(503, None, "")),
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", false, answer(200, None, "ok")),
         (
             "HTTP/1.1 200 OK\r\nKAPO-EXIT-CODE: 143\r\nContent-Length: 0\r\n\r\n",
@@ -106,7 +120,7 @@ fn a_success_needs_no_body_and_a_reason_that_stays_out_is_not_waited_for() {
 #[test]
 fn what_is_no_answer_is_told_apart() {
     let closed = |result: Result<Answer, Failure>| match result {
-        Err(Failure::Other(line)) => line.split_once(' ').unwrap().1.to_owned(),
+        Err(Failure::Other(line) | Failure::Cut(line)) => line.split_once(' ').unwrap().1.to_owned(),
         other => format!("{other:?}"),
     };
     assert_eq!(closed(asked("", false, true)), "closed the connection without an answer");
@@ -128,7 +142,8 @@ fn the_probe_that_is_asked_for_goes_over_the_wire() {
         (Probe::Live, "", "GET /livez HTTP/1.1"),
         (Probe::Ready, "/", "GET /readyz HTTP/1.1"),
         (Probe::Health, "", "GET /healthz HTTP/1.1"),
-        (Probe::Health, "/other?x", "GET /other?x HTTP/1.1"),
+        // As it is served by every kapo, whatever alias the URL has.
+        (Probe::Health, "/health/?verbose", "GET /healthz?verbose HTTP/1.1"),
     ] {
         let (port, server) = server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false);
         let url = Some(format!("http://localhost:{port}{url_path}"));
@@ -245,7 +260,7 @@ fn unix_sockets_are_asked_by_path_and_by_name() {
     }
     let gone = ask(&config(Interface::Path(path.clone()), 1), None, "/livez", Some(LONG), true);
     let line = format!("cannot connect to {}: Connection refused", path.display());
-    assert_eq!(gone, Err(Failure::Other(line)));
+    assert_eq!(gone, Err(Failure::Unreachable(line)));
 }
 
 #[test]
@@ -261,12 +276,14 @@ fn a_full_queue_of_a_unix_socket_does_not_outlast_the_deadline() {
 }
 
 #[test]
-fn a_name_that_nobody_knows_is_said_to_be_the_reason() {
+fn a_name_that_is_not_known_is_said_to_be_the_reason() {
     // Longer than a label of the DNS may be: refused without asking any server.
     let name = "x".repeat(64);
     let url = format!("http://{name}:1/");
     match ask(&config(Interface::Path("/nowhere".into()), 1), Some(&url), "/livez", Some(LONG), true) {
-        Err(Failure::Other(line)) => assert!(line.starts_with(&format!("cannot resolve {name}: ")), "{line}"),
+        Err(Failure::Unreachable(line)) => {
+            assert!(line.starts_with(&format!("cannot resolve {name}: ")), "{line}");
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -1,0 +1,235 @@
+//! Connects to a peer: a Unix socket, or the first address of a name that takes the connection. All share one deadline.
+
+use std::ffi::CString;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+
+use super::exchange::{Deadline, Failure};
+use crate::error::reason;
+use crate::sys::resolve::{self, Family};
+use crate::target::Peer;
+
+/// How long the other family's addresses are waited for once one has answered (RFC 8305, 3).
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+/// The limit for an address that is not the last one, if there is no deadline.
+const ONE_OF_SEVERAL: Duration = Duration::from_secs(10);
+
+/// A connection of either kind.
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// The next read or write ends with the deadline.
+    pub fn limit(&self, deadline: Deadline) -> Result<(), Failure> {
+        let left = deadline.left()?;
+        let set = match self {
+            Stream::Tcp(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
+            Stream::Unix(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
+        };
+        set.map_err(|error| Failure::Other(format!("cannot set a time-out: {}", reason(&error))))
+    }
+
+    /// See [`Write::write_all`].
+    pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+
+    /// See [`Read::read`].
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+/// Connects; a failure is [`Failure::TimedOut`] or [`Failure::Unreachable`].
+pub fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, Failure> {
+    let cannot = |why: &str| Failure::Unreachable(format!("cannot connect to {peer}: {why}"));
+    let address = match peer {
+        Peer::Tcp(name, port) => return Candidates::of(name, *port)?.connect(deadline, cannot),
+        Peer::Loopback(port) => {
+            // `::` serves both, and IPv6 may be switched off.
+            let both = [(Ipv6Addr::LOCALHOST, *port).into(), (Ipv4Addr::LOCALHOST, *port).into()];
+            return Candidates::known(both.to_vec()).connect(deadline, cannot);
+        }
+        Peer::Path(path) => SocketAddrUnix::new(path.as_slice()),
+        Peer::Abstract(name) => SocketAddrUnix::new_abstract_name(name),
+    };
+    let errno = |error: rustix::io::Errno| match error {
+        // A listener's queue that stays full.
+        rustix::io::Errno::AGAIN => Failure::TimedOut,
+        error => cannot(&reason(&error.into())),
+    };
+    let address = address.map_err(errno)?;
+    let socket: OwnedFd =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(errno)?;
+    // For Unix sockets the time to send also limits the time to connect (unix(7)).
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, deadline.left()?).map_err(errno)?;
+    rustix::net::connect(&socket, &address).map_err(errno)?;
+    Ok(Stream::Unix(socket.into()))
+}
+
+/// The answer of a resolver: the addresses of one family, or why there are none.
+type Resolved = Result<Vec<IpAddr>, String>;
+
+/// The addresses of a name, some of which the resolvers may still owe.
+struct Candidates {
+    name: String,
+    port: u16,
+    known: Vec<SocketAddr>,
+    resolvers: Option<Receiver<Resolved>>,
+    /// How many resolvers have not answered.
+    pending: usize,
+    /// Why one of them gave no address.
+    refusal: Option<String>,
+}
+
+impl Candidates {
+    fn known(known: Vec<SocketAddr>) -> Candidates {
+        Candidates { name: String::new(), port: 0, known, resolvers: None, pending: 0, refusal: None }
+    }
+
+    /// Resolves the name, both families at once and in threads of their own: a resolver knows no deadline. One that is
+    /// late is left behind and ends with the process.
+    fn of(name: &str, port: u16) -> Result<Candidates, Failure> {
+        if let Ok(ip) = name.parse::<IpAddr>() {
+            return Ok(Candidates::known(vec![(ip, port).into()]));
+        }
+        // In an image without /etc/hosts nothing else knows this name (RFC 6761, 6.3).
+        if name.eq_ignore_ascii_case("localhost") {
+            let both = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+            return Ok(Candidates::known(both.to_vec()));
+        }
+        let cannot = |why: &str| Failure::Other(format!("cannot resolve {name}: {why}"));
+        let text = CString::new(name).map_err(|_| cannot("it holds a NUL byte"))?;
+        let (answer, resolvers) = channel();
+        for family in [Family::V4, Family::V6] {
+            let (answer, text) = (answer.clone(), text.clone());
+            let resolver = std::thread::Builder::new().spawn(move || {
+                // Ignore an error: the answer came too late.
+                let _ = answer.send(resolve::addresses(&text, family));
+            });
+            resolver.map_err(|error| cannot(&reason(&error)))?;
+        }
+        let (name, known) = (name.to_owned(), Vec::new());
+        Ok(Candidates { name, port, known, resolvers: Some(resolvers), pending: 2, refusal: None })
+    }
+
+    /// The addresses that are known and were not returned yet; waits for a resolver if there are none. Empty at the end.
+    fn next(&mut self, deadline: Deadline) -> Result<Vec<SocketAddr>, Failure> {
+        while self.known.is_empty() && self.pending > 0 {
+            self.wait(deadline.left()?, deadline)?;
+        }
+        if self.pending > 0 {
+            let left = deadline.left()?.unwrap_or(RESOLUTION_DELAY);
+            self.wait(Some(left.min(RESOLUTION_DELAY)), deadline)?;
+        }
+        Ok(std::mem::take(&mut self.known))
+    }
+
+    /// Waits for one resolver; that it takes longer is an error only if the deadline has passed.
+    fn wait(&mut self, limit: Option<Duration>, deadline: Deadline) -> Result<(), Failure> {
+        let Some(resolvers) = &self.resolvers else { return Ok(()) };
+        let answer = match limit {
+            Some(limit) => resolvers.recv_timeout(limit),
+            None => resolvers.recv().map_err(RecvTimeoutError::from),
+        };
+        match answer {
+            Ok(Ok(mut addresses)) => {
+                // IPv4 first: kapo listens on all IPv4 addresses unless it is told otherwise.
+                let at = if addresses.first().is_some_and(IpAddr::is_ipv4) { 0 } else { self.known.len() };
+                addresses.reverse();
+                addresses.iter().for_each(|ip| self.known.insert(at, SocketAddr::from((*ip, self.port))));
+            }
+            Ok(Err(why)) => self.refusal = self.refusal.take().or(Some(why)),
+            Err(RecvTimeoutError::Disconnected) => self.pending = 1,
+            Err(RecvTimeoutError::Timeout) => return deadline.left().map(|_| ()),
+        }
+        self.pending -= 1;
+        Ok(())
+    }
+
+    /// Takes the first address that can be connected to. The time that is left is shared by those not tried yet.
+    fn connect(mut self, deadline: Deadline, cannot: impl Fn(&str) -> Failure) -> Result<Stream, Failure> {
+        let mut last = None;
+        loop {
+            let batch = self.next(deadline)?;
+            if batch.is_empty() {
+                let why = self.refusal.as_deref().unwrap_or("the resolver ended without an answer");
+                let unknown = Failure::Unreachable(format!("cannot resolve {}: {why}", self.name));
+                return Err(last.unwrap_or(unknown));
+            }
+            for (tried, address) in batch.iter().enumerate() {
+                let others = batch.len() - tried - 1 + self.pending;
+                let connected = match share(deadline.left()?, others) {
+                    Some(limit) => TcpStream::connect_timeout(address, limit),
+                    None => TcpStream::connect(address),
+                };
+                match connected {
+                    Ok(stream) => {
+                        keep_alive(&stream);
+                        return Ok(Stream::Tcp(stream));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                        deadline.left()?;
+                        last = last.or(Some(cannot("Connection timed out")));
+                    }
+                    Err(error) => last = Some(cannot(&reason(&error))),
+                }
+            }
+        }
+    }
+}
+
+/// The part of the time that is left for an address with so many others behind it.
+fn share(left: Option<Duration>, others: usize) -> Option<Duration> {
+    match (left, u32::try_from(others).unwrap_or(u32::MAX)) {
+        (None, 0) => None,
+        (None, _) => Some(ONE_OF_SEVERAL),
+        (Some(left), others) => Some((left / others.saturating_add(1)).max(Duration::from_millis(1))),
+    }
+}
+
+/// A wait may last for days: a peer that vanished without a word is noticed, and what stands between does not forget
+/// the connection. Ignore errors: nothing is lost but that.
+fn keep_alive(stream: &TcpStream) {
+    let socket = stream.as_fd();
+    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, Duration::from_secs(60));
+    let _ = sockopt::set_tcp_keepintvl(socket, Duration::from_secs(20));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_that_is_left_is_shared() {
+        let seconds = Duration::from_secs;
+        for (left, others, expected) in [
+            (None, 0, None),
+            (None, 1, Some(ONE_OF_SEVERAL)),
+            (Some(seconds(6)), 0, Some(seconds(6))),
+            (Some(seconds(6)), 1, Some(seconds(3))),
+            (Some(seconds(6)), 2, Some(seconds(2))),
+            (Some(Duration::from_nanos(1)), 5, Some(Duration::from_millis(1))),
+        ] {
+            assert_eq!(share(left, others), expected, "{left:?} {others}");
+        }
+    }
+}
