@@ -221,12 +221,16 @@ pub struct Check {
 }
 
 /// The options of `wait`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wait {
     /// As [`crate::target::Target::parse`] reads it; `None`: the address that `listen` names.
     pub url: Option<String>,
     /// `--timeout`; `None`: for ever.
     pub timeout: Option<Duration>,
+    /// `--retry`: how long to try to connect.
+    pub retry: Duration,
+    /// `--verbose`.
+    pub verbose: bool,
 }
 
 #[cfg(test)]

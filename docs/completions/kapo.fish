@@ -6,15 +6,15 @@ function __kapo_valued
         case start
             string join \n -- --port -p --interface -i --max-connections --tail
         case run r
-            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
+            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
+            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
         case watch w
             string join \n -- --port --interface --max-connections --tail --wait -w --pid -p
         case check
             string join \n -- --port --interface --max-connections --tail --timeout
         case wait
-            string join \n -- --port --interface --max-connections --tail --timeout
+            string join \n -- --port --interface --max-connections --tail --timeout --retry
     end
 end
 
@@ -95,7 +95,6 @@ complete -c kapo -n '__kapo_at start' -s v -l version -d 'show the version'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l version -d 'show the version'
 complete -c kapo -n '__kapo_at run r supervise s' -s t -l ttl -x -d 'end each run after this long; 0: never'
 complete -c kapo -n '__kapo_at run r supervise s' -l stop-signal -x -a '(__kapo_signals)' -d 'what ends the command when its TTL has passed'
-complete -c kapo -n '__kapo_at run r supervise s' -l stop-on -x -d 'which signals ask kapo to stop: a comma list'
 complete -c kapo -n '__kapo_at run r supervise s' -s k -l kill-after -x -d 'SIGKILL this long after the stop signal'
 complete -c kapo -n '__kapo_at run r supervise s' -l single-child -d 'signal only the command, not its process group'
 complete -c kapo -n '__kapo_at run r supervise s' -l setsid -d 'give the command a session of its own'
@@ -122,3 +121,5 @@ complete -c kapo -n '__kapo_at check' -l ready -d 'ask /readyz: does the command
 complete -c kapo -n '__kapo_at check' -l health -d 'ask /healthz: is it well'
 complete -c kapo -n '__kapo_at check' -l timeout -x -d 'no answer by then counts as bad'
 complete -c kapo -n '__kapo_at wait' -l timeout -x -d 'exit with 124 when the job has not ended by then'
+complete -c kapo -n '__kapo_at wait' -l retry -x -d 'keep trying this long while nothing listens'
+complete -c kapo -n '__kapo_at wait' -s v -l verbose -d 'print reason, code, start and last lines'

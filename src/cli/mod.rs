@@ -224,7 +224,9 @@ fn named(url: &str, otherwise: Probe) -> Result<Probe, Error> {
 
 fn wait(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Wait, Error> {
     let timeout = settings.optional("timeout", values::seconds)?;
-    Ok(Wait { url: url(Verb::Wait, operands)?, timeout })
+    let retry = settings.value("retry", values::seconds)?;
+    let verbose = settings.flag("verbose")?;
+    Ok(Wait { url: url(Verb::Wait, operands)?, timeout, retry, verbose })
 }
 
 fn url(verb: Verb, operands: Vec<OsString>) -> Result<Option<String>, Error> {

@@ -76,7 +76,7 @@ pub static MODES: &[ModeRow] = &[
         operands: "[URL]",
         brief: "wait for the end of a job: exits with its code",
         full: "Waits until the run of the kapo at URL, or where --port and --interface say, has ended, and exits \
-               with the code of that job; 124 when --timeout passed first, 125 when nobody answers.",
+               with the code of that job; 124 when --timeout passed first, 125 when nothing answers.",
     },
 ];
 
@@ -430,6 +430,15 @@ pub static OPTIONS: &[Opt] = &[
     value(CHECK, "timeout", "SECONDS").otherwise("5").says("no answer by then counts as bad", ""),
     value(WAIT, "timeout", "SECONDS")
         .says("exit with 124 when the job has not ended by then", "0 asks once and does not wait."),
+    value(WAIT, "retry", "SECONDS").otherwise("0").says(
+        "keep trying this long while nothing listens",
+        "For a job that starts at the same time, as in a compose file. A proxy that answers 502, 503 or 504, or \
+         cuts the connection, is asked again in any case: until --timeout, or for 60 s in a row without one.",
+    ),
+    flag(WAIT, "verbose").short('v').says(
+        "print reason, code, start and last lines",
+        "On stdout, when the job has ended: one line as in a log, and below it the LastOutput of the document.",
+    ),
 ];
 
 #[cfg(test)]

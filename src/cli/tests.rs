@@ -92,7 +92,7 @@ fn each_mode_has_the_defaults_of_the_contract() {
     let supervise = plain_job("sleep", &["60"], After::Again(crate::config::tests::restart()));
     let watch = Watch { name: "nginx".into(), pid: None, wait: 5 * SECOND, process_events: false };
     let check = Check { probe: Probe::Ready, url: None, timeout: 5 * SECOND };
-    let wait = Wait { url: None, timeout: None };
+    let wait = Wait::default();
     for (words, mode) in [
         ("run sleep 60", Mode::Job(Box::new(run.clone()))),
         ("r -- sleep 60", Mode::Job(Box::new(run))),

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use exchange::{Answer, Body, Failure, exchange};
+use exchange::{Answer, Body, Deadline, Failure, exchange};
 
 use crate::config::{Check, Config, Probe, Wait};
 use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line};
+use crate::logic::ended;
+use crate::logic::waiting::{Outcome, Waiting};
+use crate::sys::clock;
 use crate::target::Target;
 
 /// Asks for a probe and says why on stdout: 0 for an answer of 2xx, 1 for anything else. One line is enough, unless the
@@ -43,21 +46,76 @@ pub fn check(config: &Config, options: &Check) -> u8 {
     code
 }
 
-/// How long the way to a kapo may take that is asked once, and not waited for: as for `check`.
-const ONCE: Duration = Duration::from_secs(5);
+/// How much longer than asked for an answer may take: the way to a kapo and back.
+const WAY: Duration = Duration::from_secs(5);
 
-/// Waits for the end of the job and gives its code; 124 when `--timeout` has passed before, 125 when nobody answers
-/// or nobody knows the code, with the reason on stderr.
+/// Waits for the end of the job and returns its code; 124 when `--timeout` has passed before, 125 when nothing answers or
+/// the code is not known, with the reason on stderr. With `-v` how the job ended is printed on stdout.
 pub fn wait(config: &Config, options: &Wait) -> u8 {
     let once = options.timeout == Some(Duration::ZERO);
-    let limit = if once { Some(ONCE) } else { options.timeout };
-    let target = target(config, options.url.as_deref(), "/wait");
-    let target = target.map(|target| if once { target.with("timeout=0") } else { target });
-    let (code, line) = verdict(target.and_then(|target| exchange(&target, limit, Body::Ignored)), once);
-    if let Some(line) = line {
+    let mut failed = None;
+    let answer = target(config, options.url.as_deref(), "/wait")
+        .and_then(|target| ask_until_the_end(&target, options, &mut failed));
+    if let (true, Ok(Answer { kapo_exit_code: Some(code), body, .. })) = (options.verbose, &answer) {
+        let lines = ended::summary(body).unwrap_or_else(|| vec![format!("code={code}")]);
+        lines.iter().for_each(|line| say(std::io::stdout(), line));
+    }
+    let (code, line) = verdict(answer, once);
+    if let Some(line) = line.or(failed) {
         say(std::io::stderr(), &format!("kapo: {line}"));
     }
     code
+}
+
+/// Asks as often as [`Waiting`] says. If the time is over before there is an answer, `failed` is why the last request
+/// had none.
+fn ask_until_the_end(
+    target: &Target,
+    options: &Wait,
+    failed: &mut Option<String>,
+) -> Result<Answer, Failure> {
+    let body = if options.verbose { Body::Whole } else { Body::Ignored };
+    let deadline = Deadline::after(options.timeout.filter(|timeout| !timeout.is_zero()));
+    let mut waiting = Waiting::new(options.timeout, options.retry);
+    loop {
+        let left = deadline.left()?;
+        let slice = waiting.slice();
+        let target = match slice {
+            Some(Duration::ZERO) => target.clone().with("timeout=0"),
+            Some(slice) => target.clone().with(&format!("timeout={}ms", slice.as_millis())),
+            None => target.clone(),
+        };
+        let limit = [left, slice.map(|slice| slice.saturating_add(WAY))].into_iter().flatten().min();
+        let (asked, _) = clock::now();
+        let answer = exchange(&target, limit, body);
+        let (now, _) = clock::now();
+        let Some(pause) = waiting.next(asked, now, outcome(&answer)) else {
+            *failed = None;
+            return answer;
+        };
+        match answer {
+            Ok(Answer { status: 200..=299, .. }) => *failed = None,
+            Ok(Answer { status, .. }) => *failed = Some(format!("no kapo answers: HTTP {status}")),
+            Err(Failure::TimedOut) => {}
+            Err(failure) => *failed = Some(failure.to_string()),
+        }
+        let pause = deadline.left()?.map_or(pause, |left| left.min(pause));
+        if let Ok(pause) = Timespec::try_from(pause) {
+            let _ = poll(&mut [], Some(&pause));
+        }
+    }
+}
+
+/// What an answer means to [`Waiting`].
+fn outcome(answer: &Result<Answer, Failure>) -> Outcome {
+    match answer {
+        Ok(Answer { kapo_exit_code: Some(_), .. }) | Err(Failure::Other(_)) => Outcome::Final,
+        Ok(Answer { status: 200..=299, .. }) => Outcome::NoCode,
+        // A slice that is not answered in time: what stands between has lost the connection.
+        Ok(Answer { status: 502..=504, .. }) | Err(Failure::Cut(_) | Failure::TimedOut) => Outcome::Cut,
+        Ok(_) => Outcome::Final,
+        Err(Failure::Unreachable(_)) => Outcome::Unreachable,
+    }
 }
 
 /// The exit code, and why it is not the job's where that is worth a word. Asked `once`, a kapo whose job still runs

@@ -10,6 +10,7 @@ use crate::signal::Signal;
 pub mod activation;
 pub mod calendar;
 pub mod deadlines;
+pub mod ended;
 pub mod http;
 pub mod lifecycle;
 pub mod lines;
@@ -31,6 +32,7 @@ pub mod site;
 pub mod status;
 pub mod tail;
 pub mod vars;
+pub mod waiting;
 pub mod watch;
 
 /// The time of one turn of the loop: read once, passed down.

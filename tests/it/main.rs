@@ -22,6 +22,7 @@ mod output_lines;
 mod output_outage;
 mod output_shared;
 mod pid1;
+mod proxies;
 mod run;
 mod seccomp;
 mod signals;

@@ -151,8 +151,12 @@ fn check_and_wait_take_an_address_and_a_time_limit() {
     for text in ["http://a.b:1/x?y=z", "http://127.0.0.1", "http://[::1]:6666/", "http://a?x"] {
         assert_eq!(
             config(&format!("wait --timeout 0 {text}")).mode,
-            Mode::Wait(Wait { url: url(text), timeout: Some(Duration::ZERO) })
+            Mode::Wait(Wait { url: url(text), timeout: Some(Duration::ZERO), ..Wait::default() })
         );
+    }
+    for words in ["wait -v --retry 1m", "wait --verbose --retry=60"] {
+        let expected = Wait { retry: 60 * SECOND, verbose: true, ..Wait::default() };
+        assert_eq!(config(words).mode, Mode::Wait(expected));
     }
     for (text, probe) in [
         ("http://a.b:1/livez?y=z", Probe::Live),

@@ -21,7 +21,7 @@ fn config(interface: Interface, port: u16) -> Config {
         hide_args: false,
         max_connections: 512,
         quiet: false,
-        mode: Mode::Wait(Wait { url: None, timeout: None }),
+        mode: Mode::Wait(Wait::default()),
     }
 }
 
@@ -186,7 +186,7 @@ fn check_exits_with_0_or_1_whatever_happens() {
 fn wait_exits_with_the_code_of_the_job() {
     let wait = |port: u16, timeout| {
         let url = Some(format!("http://127.0.0.1:{port}"));
-        wait(&config(Interface::Path("/nowhere".into()), 1), &Wait { url, timeout })
+        wait(&config(Interface::Path("/nowhere".into()), 1), &Wait { url, timeout, ..Wait::default() })
     };
     for (text, held, timeout, code) in [
         ("HTTP/1.1 200 OK\r\nKapo-Exit-Code: 7\r\nContent-Length: 99\r\n\r\n[", true, None, 7),
@@ -205,7 +205,10 @@ fn wait_exits_with_the_code_of_the_job() {
 fn a_wait_of_zero_asks_once_and_does_not_wait() {
     let wait = |port: u16, path: &str| {
         let url = Some(format!("http://127.0.0.1:{port}{path}"));
-        wait(&config(Interface::Path("/nowhere".into()), 1), &Wait { url, timeout: Some(Duration::ZERO) })
+        wait(
+            &config(Interface::Path("/nowhere".into()), 1),
+            &Wait { url, timeout: Some(Duration::ZERO), ..Wait::default() },
+        )
     };
     for (text, path, asked, code) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "", "/wait?timeout=0", 124),
