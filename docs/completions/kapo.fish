@@ -6,9 +6,9 @@ function __kapo_valued
         case start
             string join \n -- --port -p --interface -i --max-connections --tail
         case run r
-            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
+            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
+            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
         case watch w
             string join \n -- --port --interface --max-connections --tail --wait -w --pid -p
         case check
@@ -95,6 +95,7 @@ complete -c kapo -n '__kapo_at start' -s v -l version -d 'show the version'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l version -d 'show the version'
 complete -c kapo -n '__kapo_at run r supervise s' -s t -l ttl -x -d 'end each run after this long; 0: never'
 complete -c kapo -n '__kapo_at run r supervise s' -l stop-signal -x -a '(__kapo_signals)' -d 'what ends the command when its TTL has passed'
+complete -c kapo -n '__kapo_at run r supervise s' -l stop-on -x -d 'which signals ask kapo to stop: a comma list'
 complete -c kapo -n '__kapo_at run r supervise s' -s k -l kill-after -x -d 'SIGKILL this long after the stop signal'
 complete -c kapo -n '__kapo_at run r supervise s' -l single-child -d 'signal only the command, not its process group'
 complete -c kapo -n '__kapo_at run r supervise s' -l setsid -d 'give the command a session of its own'

@@ -57,7 +57,7 @@ pub static MODES: &[ModeRow] = &[
         brief: "report on processes that others started",
         full: "Reports on every process that NAME means, or on the one of --pid. NAME is the name of the executable, \
                of the first argument up to a space, or the one that the kernel keeps (comm); a NAME with a slash is \
-               the path of the executable or of the script. A process that changes its name is still the same. The \
+               the path of the executable, or of the script as it was started. A process that changes its name is still the same. The \
                end of a process is noticed at once, a new one by the next scan.",
     },
     ModeRow {

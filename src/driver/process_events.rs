@@ -138,8 +138,8 @@ fn read(kind: u32, body: &[u8]) -> Option<Event<'static>> {
     // The pids of the thread and of its process.
     let process = |n| pid(n).filter(|thread| pid(n + 1) == Some(*thread));
     match kind {
-        // A child of another thread than the first may have that thread's name.
-        FORK => Some(Event::Forked { parent: process(0), pid: process(2)? }),
+        // Behind the parent's two.
+        FORK => Some(Event::Forked { pid: process(2)? }),
         EXEC => Some(Event::Executed { pid: process(0)? }),
         COMM => Some(Event::Renamed { pid: process(0)? }),
         _ => None,
@@ -183,9 +183,8 @@ mod tests {
     fn forks_execs_and_names_are_of_processes_and_not_of_threads() {
         let pid = |n| Pid::new(n).unwrap();
         for (kind, words, expected) in [
-            (FORK, &[1, 1, 7, 7][..], Some(Event::Forked { parent: Some(pid(1)), pid: pid(7) })),
-            (FORK, &[2, 1, 7, 7], Some(Event::Forked { parent: None, pid: pid(7) })),
-            (FORK, &[0, 0, 7, 7], Some(Event::Forked { parent: None, pid: pid(7) })),
+            (FORK, &[1, 1, 7, 7][..], Some(Event::Forked { pid: pid(7) })),
+            (FORK, &[2, 1, 7, 7], Some(Event::Forked { pid: pid(7) })),
             (FORK, &[1, 1, 8, 7], None),
             (EXEC, &[7, 7], Some(Event::Executed { pid: pid(7) })),
             (COMM, &[7, 7, 0, 0, 0, 0], Some(Event::Renamed { pid: pid(7) })),

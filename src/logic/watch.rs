@@ -157,13 +157,9 @@ impl Watch {
                 }
             }
             Event::Ended { pid, exit, reaped } => self.ended(now, pid, exit, reaped, out),
-            Event::Forked { parent, pid } => {
-                // A child is what its parent is until it executes something.
-                if parent.is_none_or(|parent| self.living.contains_key(&parent)) {
-                    self.look(pid, out);
-                }
-            }
-            Event::Executed { pid } => self.look(pid, out),
+            // A child is read although it is what its parent is: the parent may have ended before it could be read, as
+            // a program does that becomes a daemon.
+            Event::Forked { pid } | Event::Executed { pid } => self.look(pid, out),
             Event::Renamed { pid } => {
                 if !self.living.contains_key(&pid) {
                     self.look(pid, out);

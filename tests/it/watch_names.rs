@@ -213,3 +213,20 @@ fn children_that_execute_something_else_are_not_taken_for_their_parent() {
     job.kill_all();
     wait_for_pids(&mut kapo, &[0]);
 }
+
+#[test]
+fn a_program_that_becomes_a_daemon_is_found_by_its_child() {
+    let (programs, name, gate) = (Programs::new(), unique("w"), Gate::new());
+    let path = programs.script(&name, "#!/bin/bash\nread x < $1 &\n");
+    let mut kapo = Kapo::start(["watch", "--process-events", "--wait", "1h", &name]);
+    if kapo.stderr().contains("process events cannot be used") {
+        return eprintln!("skipped: {}", kapo.stderr());
+    }
+    // Its first process ends at once, often before kapo can read it.
+    let script = "for n in 1 2 3 4 5 6 7 8 9 10; do \"$0\" \"$1\"; done; echo; read x";
+    let mut shell = Stranger::shell(script, &[path.to_str().unwrap(), gate.path()]);
+    shell.hear();
+    kapo.wait_for("all are found", |kapo| pids(kapo).iter().filter(|pid| **pid > 0).count() == 10);
+    shell.kill_all();
+    wait_for_pids(&mut kapo, &[0]);
+}

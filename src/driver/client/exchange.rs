@@ -119,7 +119,7 @@ pub fn exchange(target: &Target, timeout: Option<Duration>, body: Body) -> Resul
         if let Err(late) = stream.limit(deadline) {
             break late;
         }
-        let mut buffer = [0; 2_048];
+        let mut buffer = [0; 16_384];
         match stream.read(&mut buffer) {
             Ok(0) => break Failure::Cut(format!("{peer} closed the connection without an answer")),
             Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or_default()),

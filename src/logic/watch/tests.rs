@@ -390,14 +390,14 @@ fn with_process_events_nothing_is_scanned_while_nothing_starts() {
     let mut world = world.start();
     assert_eq!((world.pids(), world.watch.deadline()), (vec![7], None));
     world.fork(8, "sh");
-    world.tell(Event::Forked { parent: Some(pid(1)), pid: pid(8) });
+    world.tell(Event::Forked { pid: pid(8) });
     world.exec(8, "job");
     world.tell(Event::Executed { pid: pid(8) });
     world.tell(Event::Executed { pid: pid(9) });
     assert_eq!((world.pids(), world.scans), (vec![7, 8], 1));
-    // A worker of a watched process, and one that takes the name by itself.
+    // The child of a process that is gone, and one that takes the name by itself.
     world.fork(10, "job");
-    world.tell(Event::Forked { parent: Some(pid(8)), pid: pid(10) });
+    world.tell(Event::Forked { pid: pid(10) });
     world.fork(11, "sh");
     world.rename(11, "job");
     world.tell(Event::Renamed { pid: pid(11) });
@@ -473,7 +473,7 @@ fn random_lives_end_in_the_truth() {
             let (lives, executes) =
                 (world.processes.get(&pid(n)).map(|p| p.zombie.is_none()), random(2) == 0);
             let event = match lives {
-                None => Event::Forked { parent: None, pid: pid(n) },
+                None => Event::Forked { pid: pid(n) },
                 Some(true) if !executes => Event::Renamed { pid: pid(n) },
                 Some(_) => Event::Executed { pid: pid(n) },
             };

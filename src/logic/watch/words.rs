@@ -67,8 +67,6 @@ pub enum Event<'a> {
     },
     /// `--process-events`: this process was forked.
     Forked {
-        /// By which process; `None` if its name may differ from the child's.
-        parent: Option<Pid>,
         /// Which.
         pid: Pid,
     },
