@@ -216,9 +216,9 @@ impl Job {
             }
             Effect::Drain { run } => {
                 self.draining = run;
-                self.capture.end();
+                self.capture.end(now);
                 self.serve_capture(now, stage, &|_| false);
-                return self.drained();
+                return self.drained(now);
             }
             Effect::CountGroup { group, exactly } => {
                 return Some(Event::GroupCounted { members: leftover::count(group, exactly) });
@@ -495,8 +495,8 @@ impl Job {
         gather
     }
 
-    fn drained(&mut self) -> Option<Event> {
-        let drained = self.capture.take_drained();
+    fn drained(&mut self, now: Now) -> Option<Event> {
+        let drained = self.capture.take_drained(now);
         drained.then(|| Event::Drained { run: self.draining, last_output: self.capture.last_lines(10) })
     }
 
@@ -608,7 +608,7 @@ impl Machine for Job {
             self.reap(now, stage);
         }
         self.oom.finish_turn(now, stage);
-        if let Some(event) = self.drained() {
+        if let Some(event) = self.drained(now) {
             self.handle(now, event, stage);
         }
         if let Some(record) = self.manager.as_mut().and_then(|manager| manager.turn(now)) {
@@ -625,7 +625,7 @@ impl Machine for Job {
     fn deadline(&self, now: Now) -> Option<Instant> {
         let at_once = (self.reaping || self.capture.has_more()).then_some(now.mono);
         let manager = self.manager.as_ref().and_then(Manager::deadline);
-        [at_once, self.life.deadline(), manager].into_iter().flatten().min()
+        [at_once, self.life.deadline(), manager, self.capture.deadline()].into_iter().flatten().min()
     }
 
     fn wants_room(&self, stream: Stream) -> bool {

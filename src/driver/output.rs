@@ -5,20 +5,21 @@
 //! pipe, pages are moved instead (splice), and the command's pipe is enlarged; not before, as the kernel limits the
 //! pages of a user's pipes and there may be thousands of us.
 
+mod writing;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
-use super::sink::{Sink, Sinks, Written};
-use crate::error::reason;
+use super::sink::{Sink, Sinks};
+use crate::logic::drain::Drain;
 use crate::logic::lines::Lines;
 use crate::logic::pace::{self, Pace};
-use crate::logic::pieces;
 use crate::logic::record::Record;
 use crate::logic::status::Counters;
 use crate::logic::tail::Tail;
@@ -73,8 +74,14 @@ pub struct Output {
     lines: Option<Lines>,
     /// The read end, while the run's output has not ended.
     pipe: Option<OwnedFd>,
-    /// Set when the command has ended: how much of what it wrote is still in the pipe.
-    left: Option<u64>,
+    /// Set while the output of a run is read after its end.
+    drain: Option<Drain>,
+    /// The limits of the drain have passed: the last line is to be written, even without a newline.
+    completing: bool,
+    /// The run's output is written; what comes now belongs to descendants.
+    complete: bool,
+    /// The pipe has ended.
+    ended: bool,
     /// What was read; dealt with up to `start`.
     input: Vec<u8>,
     start: usize,
@@ -123,7 +130,10 @@ impl Output {
             stream,
             lines: in_lines.then(|| Lines::new(stream)),
             pipe: None,
-            left: None,
+            drain: None,
+            completing: false,
+            complete: false,
+            ended: false,
             input: Vec::new(),
             start: 0,
             room: SMALL,
@@ -147,20 +157,42 @@ impl Output {
         // Not by the flag of pipe2, which would make the command's end non-blocking too.
         fcntl_setfl(&ours, OFlags::NONBLOCK)?;
         self.pipe = Some(ours);
-        self.left = None;
+        self.drain = None;
+        (self.completing, self.complete, self.ended) = (false, false, false);
         self.copy();
         (self.stalled, self.mid_line) = (false, false);
         self.lines = self.lines.as_ref().map(|_| Lines::new(self.stream));
         Ok(theirs)
     }
 
-    /// The command has ended: all that it wrote is in the pipe now, and no more than that will be read, although a
-    /// process that it left behind may hold the pipe and go on writing. Call [`Output::on_ready`] until it is closed.
-    pub fn end(&mut self) {
+    /// Returns an output of the same stream for the next run, while this one goes on with what descendants of the last
+    /// command write.
+    pub fn successor(&self) -> Output {
+        Output { lost: self.lost, ..Output::new(self.stream, self.lines.is_some()) }
+    }
+
+    /// The command has ended: all that it wrote is in the pipe now. Call [`Output::on_ready`] until
+    /// [`Output::is_drained`].
+    pub fn end(&mut self, now: Now) {
         if let Some(pipe) = &self.pipe {
             // A pipe that cannot tell is read until it is empty.
-            self.left = Some(ioctl_fionread(pipe).unwrap_or(u64::MAX));
+            self.drain = Some(Drain::new(now.mono, ioctl_fionread(pipe).unwrap_or(u64::MAX)));
         }
+    }
+
+    /// When the run's output counts as complete although the pipe is open, see [`Drain`].
+    pub fn deadline(&self) -> Option<Instant> {
+        self.drain.as_ref()?.deadline()
+    }
+
+    /// Looks at the limits of the drain. If they have passed, the last line is complete and is to be written at once.
+    pub fn complete(&mut self, now: Now) -> bool {
+        let over = self.drain.is_some_and(|drain| drain.is_over(now.mono));
+        self.completing |= over;
+        if over {
+            self.drain = None;
+        }
+        over
     }
 
     /// Passes on what there is, within a budget. To be called whenever what it wants has come, and again at once after
@@ -231,9 +263,10 @@ impl Output {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// All of the run's output is written or discarded.
+    /// All of the run's output is written or discarded. The pipe may still be open, for descendants of the command.
     pub fn is_drained(&self) -> bool {
-        self.pipe.is_none() && self.input.len() == self.start && self.rendered.len() == self.sent
+        let written = self.input.len() == self.start && self.rendered.len() == self.sent;
+        self.complete || self.drain.is_none() && self.pipe.is_none() && written
     }
 
     /// What passed through since kapo's start.
@@ -241,88 +274,14 @@ impl Output {
         self.counters
     }
 
+    /// Adds what another output of the stream has counted.
+    pub fn count_in(&mut self, others: Counters) {
+        self.counters = self.counters.and(others);
+    }
+
     /// Takes what is to be logged about our own output: that it has failed, or that it works again.
     pub fn troubles(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.troubles)
-    }
-
-    /// Writes all that was read, except for the beginning of a line of which more is to come at once; false when the
-    /// sink is full.
-    fn write_out(&mut self, sink: &mut Sink<'_>) -> bool {
-        let goes_on = self.goes_on();
-        loop {
-            let (bytes, done) = match self.lines {
-                Some(_) => (&self.rendered, &mut self.sent),
-                None => (&self.input, &mut self.start),
-            };
-            let mut all = bytes.get(*done..).unwrap_or_default();
-            // What was offered before is offered again, whatever has changed meanwhile.
-            let free = !sink.is_cut_short(self.stream);
-            if goes_on && free {
-                all = all.get(..pieces::complete(all)).unwrap_or(all);
-            }
-            // Records that wait get their place at the end of a line.
-            let records = free && sink.has_records();
-            let line_end = records.then(|| all.iter().rposition(|&b| b == b'\n')).flatten();
-            let piece = line_end.and_then(|at| all.get(..=at)).unwrap_or(all);
-            if piece.is_empty() {
-                break;
-            }
-            let written = sink.write(self.stream, piece);
-            match written {
-                Written::All | Written::Part(_) => {
-                    let taken = if let Written::Part(taken) = written { taken } else { piece.len() };
-                    *done += taken;
-                    self.mid_line = taken.checked_sub(1).and_then(|last| piece.get(last)) != Some(&b'\n');
-                    if line_end.is_some() && written == Written::All {
-                        sink.hold(self.stream, false);
-                    }
-                    if let Some(lost) = self.lost.take() {
-                        self.troubles.push(recovered(self.stream, lost));
-                    }
-                }
-                Written::Full => return false,
-                Written::Failed(errno) => {
-                    let lost = if self.lines.is_some() { self.batch } else { bytes.len() - *done };
-                    *done = bytes.len();
-                    // What was already written of a batch of lines is not lost, and a batch is lost once.
-                    self.batch = 0;
-                    self.lose(lost as u64, errno);
-                }
-            }
-        }
-        match self.lines {
-            Some(_) => {
-                self.rendered.clear();
-                (self.sent, self.batch) = (0, 0);
-            }
-            None if self.start == self.input.len() => {
-                self.input.clear();
-                self.start = 0;
-            }
-            None => {}
-        }
-        true
-    }
-
-    /// Whether raw input ends in the middle of what the command wrote: there is more in the pipe, so the last line is
-    /// completed first. A line that is written in two pieces could be torn by another writer of the same pipe.
-    fn goes_on(&self) -> bool {
-        let copies = matches!(self.bulk, Bulk::Copying(_));
-        self.lines.is_none() && !self.dry && copies && self.pipe.is_some() && self.left != Some(0)
-    }
-
-    /// So many bytes cannot be written.
-    fn lose(&mut self, bytes: u64, errno: Errno) {
-        self.counters.discarded_bytes += bytes;
-        if self.lost.is_none() {
-            self.troubles.push(
-                Record::error("output cannot be written and is discarded")
-                    .with("stream", self.stream.name())
-                    .with("error", reason(&errno.into())),
-            );
-        }
-        *self.lost.get_or_insert(0) += bytes;
     }
 
     /// Gets something to write, from what was read or else from the pipe.
@@ -331,20 +290,22 @@ impl Output {
             if self.render(now) {
                 return Got::Something;
             }
-            if self.left == Some(0) {
+            self.complete |= std::mem::take(&mut self.completing);
+            if self.ended && self.pipe.is_some() {
                 self.pipe = None;
-                self.left = None;
+                self.drain = None;
                 continue;
             }
             let waits = self.lines.is_none() && self.start < self.input.len();
             if self.pipe.is_none() {
                 return if waits { Got::Something } else { Got::End };
             }
-            if self.dry && self.left.is_none() {
+            // While the run is drained, the read after the last one tells whether the pipe has ended.
+            if self.dry && self.drain.is_none() {
                 return if waits { Got::Something } else { Got::Nothing };
             }
             let before = self.counters.bytes;
-            if let Some(got) = self.move_pages(sink, tail).or_else(|| self.read(sink, tail)) {
+            if let Some(got) = self.move_pages(now, sink, tail).or_else(|| self.read(now, sink, tail)) {
                 return got;
             }
             if self.lines.is_none() && self.counters.bytes > before {
@@ -357,7 +318,8 @@ impl Output {
     fn render(&mut self, now: Now) -> bool {
         let Some(lines) = &mut self.lines else { return false };
         let input = self.input.get(self.start..).unwrap_or_default();
-        let done = lines.render(now.wall, input, self.pipe.is_none(), &mut self.rendered);
+        let ended = self.pipe.is_none() || self.completing;
+        let done = lines.render(now.wall, input, ended, &mut self.rendered);
         self.start += done.consumed;
         self.batch = done.consumed;
         self.counters.lines += done.lines;
@@ -365,23 +327,24 @@ impl Output {
     }
 
     /// `None`: something was read, or the pipe has ended, which [`Output::count`] has noted.
-    fn read(&mut self, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<Got> {
+    fn read(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<Got> {
         self.make_room();
         let (pipe, filled) = (self.pipe.as_ref()?, self.input.len());
         let asked = self.input.capacity() - filled;
         let read = match retry_on_intr(|| read(pipe, spare_capacity(&mut self.input))) {
             Ok(read) => read,
-            Err(Errno::AGAIN) if self.left.is_none() => {
+            Err(Errno::AGAIN) => {
                 self.dry = true;
+                self.drain.as_mut().map(Drain::emptied);
                 // The beginning of a line that waited for its end.
                 let waits = self.lines.is_none() && self.start < self.input.len();
                 return Some(if waits { Got::Something } else { Got::Nothing });
             }
-            // Less came than the pipe said, which cannot be; that is the end, too.
+            // Cannot be; that is the end, too.
             Err(_) => 0,
         };
         tail.push(self.stream, self.input.get(filled..).unwrap_or_default());
-        self.count(read);
+        self.count(now, read);
         // A read that leaves room has emptied the pipe; asking again would cost a call to learn it.
         self.dry = read < asked;
         if !self.dry {
@@ -420,7 +383,7 @@ impl Output {
     }
 
     /// `None`: it is not the time for that; bytes are to be copied.
-    fn move_pages(&mut self, sink: &mut Sink<'_>, tail: &Tail) -> Option<Got> {
+    fn move_pages(&mut self, now: Now, sink: &mut Sink<'_>, tail: &Tail) -> Option<Got> {
         let (Bulk::Moving(_), Some(pipe)) = (&self.bulk, &self.pipe) else { return None };
         let Some(target) = sink.splice_target().filter(|_| !tail.is_on()) else {
             self.copy();
@@ -429,15 +392,18 @@ impl Output {
         match retry_on_intr(|| splice(pipe, None, target, None, MOVE, SpliceFlags::NONBLOCK)) {
             // The kernel does not say which end is meant.
             Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => Some(Got::Stalled),
-            Err(Errno::AGAIN) if self.left.is_none() => Some(Got::Nothing),
-            Err(Errno::AGAIN) | Ok(0) => {
-                self.count(0);
+            Err(Errno::AGAIN) => {
+                self.drain.as_mut().map(Drain::emptied);
+                Some(Got::Nothing)
+            }
+            Ok(0) => {
+                self.ended = true;
                 Some(Got::Something)
             }
             Ok(moved) => {
                 // The rest, if there is any, has gathered by the next turn.
                 self.dry = true;
-                self.count(moved);
+                self.count(now, moved);
                 // Whether a line ends here is not known: nobody has seen the bytes.
                 self.mid_line = false;
                 Some(Got::Something)
@@ -460,12 +426,12 @@ impl Output {
     }
 
     /// So many bytes came out of the pipe; none: it has ended.
-    fn count(&mut self, read: usize) {
+    fn count(&mut self, now: Now, read: usize) {
         self.counters.bytes += read as u64;
         if read == 0 {
-            self.left = Some(0);
-        } else if let Some(left) = &mut self.left {
-            *left = left.saturating_sub(read as u64);
+            self.ended = true;
+        } else if let Some(drain) = &mut self.drain {
+            drain.read(now.mono, read as u64);
         }
     }
 
@@ -489,11 +455,6 @@ impl Output {
             self.rendered = Vec::new();
         }
     }
-}
-
-/// What the log says when an output that has failed can be written again.
-fn recovered(stream: Stream, lost: u64) -> Record {
-    Record::warn("output can be written again").with("stream", stream.name()).with("discarded_bytes", lost)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::signal::Signal;
 pub mod activation;
 pub mod calendar;
 pub mod deadlines;
+pub mod drain;
 pub mod ended;
 pub mod http;
 pub mod lifecycle;

@@ -161,6 +161,17 @@ pub struct Counters {
     pub discarded_bytes: u64,
 }
 
+impl Counters {
+    /// The sum of both.
+    pub fn and(self, other: Counters) -> Counters {
+        Counters {
+            bytes: self.bytes + other.bytes,
+            lines: self.lines + other.lines,
+            discarded_bytes: self.discarded_bytes + other.discarded_bytes,
+        }
+    }
+}
+
 /// The document: a JSON array and a newline.
 pub fn render(objects: &[Status]) -> Vec<u8> {
     let mut document = serde_json::to_vec(objects).expect("strings, numbers and arrays always serialize");

@@ -119,6 +119,81 @@ fn both_streams_go_on_when_the_reader_they_share_goes_away() {
 }
 
 #[test]
+fn what_a_process_of_the_command_writes_soon_after_the_end_is_not_lost() {
+    // The shell ends before tee has written, and without kapo a terminal or a file would get it all the same.
+    let folder = TempDir::new().unwrap();
+    let log = folder.path().join("log");
+    let script = format!("exec > >(tee {}); echo last words", log.display());
+    for _ in 0..20 {
+        let mut kapo = Kapo::launch(kapo_on_a_free_port(["-S", "run", "--", "bash", "-c", &script]));
+        kapo.expect_exit(0);
+        assert_eq!(kapo.stdout(), "last words\n");
+    }
+}
+
+#[test]
+fn a_command_whose_pipe_stays_open_has_ended_for_the_document_at_once() {
+    let mut kapo =
+        Kapo::start(["-S", "run", "--wait", "1m", "sh", "-c", "setsid sleep 60 & echo $!; exit 4"]);
+    let asked = crate::harness::now();
+    let answer = kapo.get("/wait");
+    assert_eq!(answer.field("kapo-exit-code"), Some("4"));
+    assert!(asked.elapsed() < std::time::Duration::from_millis(400), "{:?}", asked.elapsed());
+    kapo.wait_for_stdout("\n");
+    kapo::sys::signal::send(kapo.stdout().trim().parse().unwrap(), 9).unwrap();
+    kapo.signal(15);
+    kapo.expect_exit(4);
+}
+
+#[test]
+fn a_daemon_that_the_command_leaves_behind_is_heard_while_kapo_lives() {
+    for mode in [&["run", "--wait", "1m"][..], &["supervise", "--wait", "1m", "--single-child"]] {
+        for lines in ["-S", "-SL"] {
+            let folder = TempDir::new().unwrap();
+            let gate = folder.path().join("gate");
+            rustix::fs::mkfifoat(rustix::fs::CWD, &gate, rustix::fs::Mode::RWXU).unwrap();
+            let script = format!(
+                "setsid sh -c 'read x <{}; echo heard; echo still alive >&2' & echo first",
+                gate.display()
+            );
+            let words = [&[lines][..], mode, &["sh", "-c", &script]].concat();
+            let mut kapo = Kapo::start(words);
+            kapo.wait_for_status("it has ended", |status| status["Status"] == "stopped");
+            // Longer than the output of a run is waited for.
+            let ended = crate::harness::now();
+            wait_for("the run is over in every respect", || {
+                ended.elapsed() > std::time::Duration::from_millis(700)
+            });
+            std::fs::write(&gate, "go\n").unwrap();
+            kapo.wait_for_stdout("heard");
+            kapo.wait_for("the daemon lives on", |kapo| kapo.stderr().contains("still alive"));
+            assert_eq!(captured(&kapo, "stdout"), 12);
+            kapo.signal(15);
+            kapo.expect_exit(0);
+        }
+    }
+}
+
+#[test]
+fn daemons_of_earlier_runs_are_heard_and_their_pipes_are_bounded() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().display();
+    // Each run leaves a daemon behind that waits; the last one opens the gate to all.
+    let script = format!(
+        "n=$(ls {path} | grep -c run); mkdir {path}/run$n; [ $n = 12 ] && mkdir {path}/gate
+         setsid sh -c 'until [ -e {path}/gate ]; do sleep 0.05; done; echo daemon '$n &
+         [ $n = 12 ] && sleep 60; exit 1"
+    );
+    let mut kapo = Kapo::start(["-S", "supervise", "--wait", "1ms", "--single-child", "sh", "-c", &script]);
+    kapo.wait_for("the youngest are heard", |kapo| {
+        (4..=12).all(|n| kapo.stdout().contains(&format!("daemon {n}\n")))
+    });
+    let heard = kapo.stdout();
+    assert!((0..=3).all(|n| !heard.contains(&format!("daemon {n}\n"))), "{heard}");
+    assert_eq!(captured(&kapo, "stdout"), heard.len() as u64);
+}
+
+#[test]
 fn a_grandchild_that_goes_on_writing_delays_nothing() {
     let script = "(echo $$ >&2; while :; do echo more; done) & echo first; exit 4";
     let mut kapo = Kapo::start(["-S", "run", "sh", "-c", script]);

@@ -255,29 +255,39 @@ fn a_reader_who_leaves_in_the_middle_of_bulk_does_not_stop_the_command() {
 }
 
 #[test]
-fn after_the_end_only_what_was_written_before_it_is_read() {
+fn a_pipe_that_stays_open_after_the_end_belongs_to_the_run_until_it_falls_silent() {
     for in_lines in [false, true] {
         let (mut reader, writer) = plain_pipe();
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
         let (mut output, mut tail) = (Output::new(Stream::Stdout, in_lines), Tail::new(0));
         // The test is the process left behind: it holds the pipe to the last.
         let mut theirs = File::from(output.begin().unwrap());
-        for run in 0..3 {
-            theirs.write_all(&b"before\n".repeat(run)).unwrap();
-            theirs.write_all(b"unfinished").unwrap();
-            output.end();
-            pump(&mut output, &mut sinks, &mut tail);
-            assert_eq!(theirs.write_all(b"after").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-            theirs = File::from(output.begin().unwrap());
-        }
-        let wanted = if in_lines {
-            let line = |text| format!("{PREFIX}{text}\"\n");
-            let (before, last) = (line("before"), line("unfinished"));
-            [&last, &before, &last, &before, &before, &last].map(String::as_str).concat()
-        } else {
-            "unfinishedbefore\nunfinishedbefore\nbefore\nunfinished".to_owned()
-        };
+        theirs.write_all(b"before\nunfinished").unwrap();
+        let end = now();
+        let at = |milliseconds| Now { mono: end.mono + Duration::from_millis(milliseconds), ..end };
+        output.end(end);
+        assert_eq!(output.on_ready(end, &mut sinks, &mut tail), Fate::Wait);
+        assert!(!output.complete(at(499)) && !output.is_drained());
+        theirs.write_all(b" end\nlast").unwrap();
+        assert_eq!(output.on_ready(at(499), &mut sinks, &mut tail), Fate::Wait);
+        assert_eq!(output.deadline(), Some(at(999).mono));
+        assert!(!output.complete(at(998)) && !output.is_drained());
+        assert!(output.complete(at(999)));
+        assert_eq!(output.on_ready(at(999), &mut sinks, &mut tail), Fate::Wait);
+        assert!(output.is_drained() && output.deadline().is_none());
+        // What comes now is passed on like any other output, and the last line is not torn open again.
+        theirs.write_all(b"much later\n").unwrap();
+        assert_eq!(output.on_ready(at(5_000), &mut sinks, &mut tail), Fate::Wait);
+        drop(theirs);
+        assert_eq!(output.on_ready(at(5_000), &mut sinks, &mut tail), Fate::Closed);
         drop(writer);
+        let wanted = if in_lines {
+            ["before", "unfinished end", "last", "much later"]
+                .map(|text| format!("{PREFIX}{text}\"\n"))
+                .concat()
+        } else {
+            "before\nunfinished end\nlastmuch later\n".to_owned()
+        };
         let mut arrived = String::new();
         reader.read_to_string(&mut arrived).unwrap();
         assert_eq!(arrived, wanted);
@@ -300,8 +310,15 @@ fn a_process_left_behind_that_never_stops_writing_does_not_keep_the_drain_from_e
         assert!(ready(&output, &mut sinks));
         output.on_ready(now(), &mut sinks, &mut tail);
     }
-    output.end();
-    pump(&mut output, &mut sinks, &mut tail);
+    let end = now();
+    output.end(end);
+    let limit = Now { mono: end.mono + Duration::from_secs(2), ..end };
+    while !output.is_drained() {
+        // The clock stands at the limit; what was in the pipe at the end is read before it counts.
+        output.on_ready(limit, &mut sinks, &mut tail);
+        output.complete(limit);
+    }
+    drop(output);
     never_stops.join().unwrap();
     drop(writer);
     sip.join().unwrap();
