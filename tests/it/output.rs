@@ -164,7 +164,8 @@ fn a_command_without_privileges_can_open_dev_stdout() {
 #[test]
 fn a_stream_that_is_not_captured_is_the_commands_own() {
     for (flag, captured, own) in [("--stdout", 1, 2), ("--stderr", 2, 1)] {
-        let kapo = Kapo::start([flag, "run", "sleep", "60"]);
+        // Under run kapo closes what it does not need after the start.
+        let kapo = Kapo::start([flag, "supervise", "sleep", "60"]);
         let command = kapo.command_pid();
         let file = |pid: i32, number: i32| {
             let meta = std::fs::metadata(format!("/proc/{pid}/fd/{number}")).unwrap();
