@@ -193,16 +193,12 @@ impl Job {
                 Err(error) => return Some(Event::KillFailed { signal, reason: reason(&error) }),
             },
             Effect::CheckStopped(pid) => return self.is_stopped(pid).then_some(Event::FoundStopped),
-            Effect::Suspend { all } => {
+            Effect::Suspend { signal, all } => {
                 if let (Some(terminal), Some(pid)) = (&self.terminal, self.life.pid()) {
                     terminal.take_back(Some(group(pid)));
                 }
                 self.suspended = terminal::can_be_stopped();
-                if all {
-                    terminal::stop_our_group();
-                } else {
-                    terminal::stop_ourselves();
-                }
+                terminal::suspend(self.terminal.as_ref(), signal, all);
             }
             Effect::GiveTerminal(pid) => {
                 if let Some(terminal) = &self.terminal {
@@ -440,7 +436,9 @@ impl Job {
             Some(Signal::TTIN | Signal::TTOU) if terminal.give(group(pid)) => true,
             // Somebody's STOP is none of the shell's business while that has the terminal.
             Some(Signal::STOP) if !terminal.is_with(group(pid)) => false,
-            _ if terminal.somebody_minds_us() => return self.handle(now, Event::Stopped, stage),
+            Some(signal) if terminal.somebody_minds_us() => {
+                return self.handle(now, Event::Stopped { signal }, stage);
+            }
             signal => signal == Some(Signal::TSTP),
         };
         if goes_on {

@@ -180,13 +180,32 @@ pub fn can_be_stopped() -> bool {
     getpid() != Pid::INIT
 }
 
+/// Stops kapo until CONT, `all`: and the rest of its process group, because a shell waits for all of a job, the script
+/// included that kapo may be called by.
+///
+/// ^Z, and a read or write in the background, go on as the terminal would have sent them to the whole job without kapo:
+/// another kapo of the group passes the signal on to its command, which STOP, being uncatchable, would leave running. And
+/// a kapo that has this one as its command sees it stopped by TSTP, and continues it where no shell would.
+pub fn suspend(terminal: Option<&Terminal>, signal: crate::signal::Signal, all: bool) {
+    let number = i32::from(signal.number());
+    let typed = number == Signal::TSTP.as_raw();
+    if all && (typed || [Signal::TTIN, Signal::TTOU].iter().any(|other| other.as_raw() == number)) {
+        let _ = sys::signal::send(0, number);
+        // Our own is not meant for the command, which is stopped already.
+        sys::signal::take_away(&[number]);
+    } else if all {
+        let _ = sys::signal::send(0, Signal::STOP.as_raw());
+        return;
+    }
+    // In an orphaned group the kernel ignores TSTP.
+    if typed && !sys::signal::is_ignored(number) && terminal.is_some_and(Terminal::somebody_minds_us) {
+        sys::signal::stop_by(number);
+    } else {
+        stop_ourselves();
+    }
+}
+
 /// Stops kapo itself until CONT. STOP cannot be blocked, but see [`can_be_stopped`].
 pub fn stop_ourselves() {
     let _ = kill_process(getpid(), Signal::STOP);
-}
-
-/// The same for the whole of kapo's process group, as a shell waits for all of a job: for the script that kapo may be
-/// called by as well.
-pub fn stop_our_group() {
-    let _ = sys::signal::send(0, Signal::STOP.as_raw());
 }

@@ -124,6 +124,21 @@ pub fn die_by(signal: i32, all: bool) {
     };
 }
 
+/// Stops us by `signal`, which must be blocked and not ignored, until CONT: by TSTP, so that the parent sees this signal. A
+/// CONT that comes first takes it back.
+pub fn stop_by(signal: i32) {
+    // SAFETY: getpid has no preconditions.
+    let own = unsafe { libc::getpid() };
+    let _ = send(own, signal);
+    let set: Mask = 1 << (signal - 1);
+    let nowhere = std::ptr::null_mut::<Mask>();
+    for how in [libc::SIG_UNBLOCK, libc::SIG_BLOCK] {
+        // SAFETY: the pointer is to a mask of the length given, which lives across the call. Its default action runs no
+        // code of ours.
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const set, nowhere, MASK_BYTES) };
+    }
+}
+
 /// Takes away those of `signals` that are pending. They must be blocked.
 pub fn take_away(signals: &[i32]) {
     let set = signals.iter().fold(0, |set: Mask, signal| set | 1 << (signal - 1));

@@ -151,6 +151,52 @@ fn a_shell_under_kapo_does_job_control() {
 }
 
 #[test]
+fn a_stop_of_a_pipeline_of_kapos_stops_every_command() {
+    let mut session = Session::start(shell());
+    session.shows("outer> ");
+    let one = line("run -- sleep 1000").replace('\n', "");
+    session.types(&format!("{one} | {}", line("run -- sleep 1001")));
+    let mut kapos = Vec::new();
+    wait_for("two kapos", || {
+        kapos = children_of(session.kapo.pid());
+        kapos.len() == 2
+    });
+    let commands: Vec<i32> = kapos.iter().map(|kapo| the_child_of(*kapo)).collect();
+    wait_for("a command has the terminal", || commands.contains(&session.foreground()));
+    wait_for("both run", || commands.iter().all(|pid| command_name(*pid) == "sleep"));
+    for _ in 0..3 {
+        session.types("\x1a");
+        session.shows("Stopped");
+        session.shows("outer> ");
+        let all = || kapos.iter().chain(&commands);
+        wait_for("all are stopped", || all().all(|pid| process_state(*pid) == Some('T')));
+        session.types("fg\n");
+        wait_for("all go on", || all().all(|pid| process_state(*pid) == Some('S')));
+        wait_for("a command has the terminal", || commands.contains(&session.foreground()));
+    }
+    session.types("\x03");
+    session.shows("outer> ");
+}
+
+/// As without kapo: nobody would continue a session leader, and the kernel ignores ^Z for it.
+#[test]
+fn a_stop_of_a_kapo_within_a_session_leader_does_nothing() {
+    let (inner, name) = (binary(), unused_name());
+    let words = ["-q", "-i", &name, "run", "--", "cat"];
+    let mut session = leader(&[&["--", inner.to_str().unwrap()], &words[..]].concat());
+    session.types("typed\n");
+    session.shows("typed\r\ntyped\r\n");
+    for _ in 0..3 {
+        session.types("\x1a");
+        session.shows("^Z");
+        session.types("again\n");
+        session.shows("again\r\nagain\r\n");
+    }
+    session.types("\x04");
+    session.kapo.expect_exit(0);
+}
+
+#[test]
 fn interrupting_ends_command_and_kapo() {
     let mut session = leader(&["--", "cat"]);
     session.types("typed\n");

@@ -207,8 +207,8 @@ impl Lifecycle {
             (_, Event::KillFailed { signal, reason }) => self.kill_failed(signal, &reason, out),
             (_, Event::FoundStopped) => self.found_stopped(out),
             (_, Event::Signal { signal, sender }) => self.signal(now, signal, sender, out),
-            (State::Running { .. } | State::Stopping { .. }, Event::Stopped) => {
-                out.push(Effect::Suspend { all: true });
+            (State::Running { .. } | State::Stopping { .. }, Event::Stopped { signal }) => {
+                out.push(Effect::Suspend { signal, all: true });
             }
             (_, Event::SiblingStopped { signal, holder }) => self.sibling_stopped(signal, holder, out),
             (State::Running { .. } | State::Stopping { .. }, Event::Told(told)) => self.told(now, told, out),
@@ -233,7 +233,7 @@ impl Lifecycle {
                 | State::Lingering
                 | State::Finishing
                 | State::Closing,
-                Event::Exited(_) | Event::Stopped | Event::Told(_),
+                Event::Exited(_) | Event::Stopped { .. } | Event::Told(_),
             )
             | (
                 State::Running { .. }
@@ -500,7 +500,7 @@ impl Lifecycle {
             self.tell_stopping(out);
         }
         if job_control(signal) {
-            out.push(Effect::Suspend { all: false });
+            out.push(Effect::Suspend { signal, all: false });
         }
     }
 
@@ -558,7 +558,7 @@ impl Lifecycle {
                     self.pass_on(signal, pid, None, out);
                 }
                 out.push(Effect::Log(Record::info("stopped with its job").with("signal", signal)));
-                out.push(Effect::Suspend { all: false });
+                out.push(Effect::Suspend { signal, all: false });
             }
         }
     }

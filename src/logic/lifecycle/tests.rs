@@ -572,13 +572,22 @@ fn a_job_is_suspended_with_its_command_and_woken_once() {
     let give = Effect::GiveTerminal(child());
     assert_eq!(
         done(&mut world),
-        [Effect::Spawn, kill(Signal::TSTP), Effect::Suspend { all: false }, give, kill(Signal::CONT)]
+        [
+            Effect::Spawn,
+            kill(Signal::TSTP),
+            Effect::Suspend { signal: Signal::TSTP, all: false },
+            give,
+            kill(Signal::CONT)
+        ]
     );
-    world.happen(Event::Stopped);
-    assert_eq!(done(&mut world), [Effect::Suspend { all: true }]);
+    world.happen(Event::Stopped { signal: Signal::TSTP });
+    assert_eq!(done(&mut world), [Effect::Suspend { signal: Signal::TSTP, all: true }]);
     let mut world = begun(Job { setsid: true, ..run() }, Behaviour::patient());
     world.signal(Signal::TTIN);
-    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::STOP), Effect::Suspend { all: false }]);
+    assert_eq!(
+        done(&mut world),
+        [Effect::Spawn, kill(Signal::STOP), Effect::Suspend { signal: Signal::TTIN, all: false }]
+    );
 }
 
 #[test]
@@ -736,13 +745,19 @@ fn siblings_that_want_a_terminal_which_the_shell_has_stop_with_the_whole_job() {
     let give = Effect::GiveTerminal(child());
     assert_eq!(
         done(&mut world),
-        [Effect::Spawn, kill(Signal::TTOU), Effect::Suspend { all: false }, give, kill(Signal::CONT)]
+        [
+            Effect::Spawn,
+            kill(Signal::TTOU),
+            Effect::Suspend { signal: Signal::TTOU, all: false },
+            give,
+            kill(Signal::CONT)
+        ]
     );
     let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(2 * SECOND);
     done(&mut world);
     world.happen(wanted);
-    assert_eq!(done(&mut world), [Effect::Suspend { all: false }]);
+    assert_eq!(done(&mut world), [Effect::Suspend { signal: Signal::TTOU, all: false }]);
 }
 
 #[test]

@@ -34,7 +34,10 @@ pub enum Event {
     /// The command is stopped, see [`Effect::CheckStopped`].
     FoundStopped,
     /// The command was stopped while it held the terminal that we were given.
-    Stopped,
+    Stopped {
+        /// By which signal.
+        signal: Signal,
+    },
     /// The kernel has stopped kapo's own group, which we alone do not feel: another process in it wants the terminal.
     SiblingStopped {
         /// TTIN or TTOU.
@@ -130,6 +133,9 @@ pub enum Effect {
     CheckStopped(Pid),
     /// Take the terminal back where we gave it away, and stop ourselves until CONT.
     Suspend {
+        /// The signal that has stopped the command, or is meant for it: kapo stops by it where it can, so that its parent
+        /// sees what it would see without kapo.
+        signal: Signal,
         /// And the rest of our process group, which knows nothing of it.
         all: bool,
     },

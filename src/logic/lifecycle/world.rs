@@ -551,7 +551,7 @@ impl World {
                     self.watch = self.now.checked_add(interval);
                 }
             }
-            Event::Stopped | Event::Closed => {}
+            Event::Stopped { .. } | Event::Closed => {}
         }
     }
 
@@ -885,7 +885,7 @@ impl World {
             Event::Start
             | Event::SpawnFailed { .. }
             | Event::Exited(_)
-            | Event::Stopped
+            | Event::Stopped { .. }
             | Event::Drained { .. }
             | Event::GroupCounted { .. }
             | Event::OrphansReaped
@@ -1202,7 +1202,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
             }
             10..=12 => world.told(any_words(pick)),
             13 => world.happen(Event::Asked),
-            14 => world.happen(Event::Stopped),
+            14 => world.happen(Event::Stopped { signal: Signal::TSTP }),
             16 => world.happen(Event::Resumed),
             15 => {
                 let signal = if pick(2) == 0 { Signal::TTIN } else { Signal::TTOU };
