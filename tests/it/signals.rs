@@ -280,6 +280,8 @@ fn a_stop_signal_rewritten_to_nothing_still_prevents_the_next_run() {
         "-c",
         "read x < /dev/null; sleep 0.3",
     ]);
+    // Before the first start TERM prevents that one.
+    kapo.wait_for("it is started", |kapo| kapo.stderr().contains("msg=\"started\""));
     kapo.signal(TERM);
     kapo.expect_exit(0);
     assert_eq!(
