@@ -175,7 +175,7 @@ fn all_connections_that_wait_at_the_start_are_answered() {
     for stream in early {
         let answer = read_answer(stream);
         assert_eq!(answer.status, 503, "{answer:?}");
-        assert!(answer.body.contains("exec-failed"), "{answer:?}");
+        assert!(answer.body.contains("could not be executed"), "{answer:?}");
     }
     kapo.expect_exit(127);
 }
