@@ -16,6 +16,7 @@ use rustix::net::{
 
 use crate::config::{Interface, Listen};
 use crate::error::{Error, reason};
+use crate::sys;
 
 /// The kernel takes the smaller of this and net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -150,6 +151,9 @@ impl Listener {
             // acknowledgement.
             sockopt::set_tcp_nodelay(&socket, true)?;
             prepare_tcp(&socket)?;
+        } else {
+            // Accepted sockets inherit it.
+            sys::passrights::refuse(socket.as_fd());
         }
         Ok(Listener { socket, address, port, file: None })
     }

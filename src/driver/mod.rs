@@ -32,7 +32,7 @@ pub mod watcher;
 pub mod watching;
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::UNIX_EPOCH;
 
 use rustix::event::epoll::EventFlags;
@@ -43,6 +43,7 @@ use crate::error::{Error, reason};
 use crate::logic::Now;
 use crate::logic::lifecycle::Event;
 use crate::logic::record::Record;
+use crate::sys;
 use event_loop::{Stage, clock};
 use inherit::Sockets;
 use job::{Beginning, Job};
@@ -80,7 +81,8 @@ fn run_job(
     let signals = take_over_signals()?;
     // Orphans of the command become ours to reap. PID 1 gets them without asking.
     let subreaper = if signals.are_of_init() { Ok(()) } else { set_child_subreaper(Some(getpid())) };
-    let Room { connections, open_files } = make_room(config.max_connections);
+    let extra = if options.notify { sys::datagram::DESCRIPTORS } else { 0 };
+    let Room { connections, open_files } = make_room(config.max_connections, extra);
     let now = clock();
     let mut stage = open_stage(config, connections, argv0, &signals, now)?;
     let Listening { sidebind_port, mut given } = listen(config, sockets, &mut stage, now)?;
@@ -121,7 +123,7 @@ fn run_watch(
 ) -> Result<u8, Error> {
     let sockets = inherited(config, variable)?;
     let signals = take_over_signals()?;
-    let Room { connections, .. } = make_room(config.max_connections);
+    let Room { connections, .. } = make_room(config.max_connections, 0);
     let now = clock();
     let mut stage = open_stage(config, connections, argv0, &signals, now)?;
     let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
@@ -209,6 +211,7 @@ fn listen(config: &Config, sockets: Sockets, stage: &mut Stage, now: Now) -> Res
     }
     for (socket, name) in given {
         stage.log(now, &Record::info("serving a connection").with("name", name));
+        sys::passrights::refuse(socket.as_fd());
         listening.given.push(socket);
     }
     Ok(listening)
@@ -222,10 +225,12 @@ struct Room {
     open_files: Option<(u64, u64)>,
 }
 
-/// Makes room for `connections` where the limit allows it.
-fn make_room(connections: usize) -> Room {
+/// Makes room for `connections` if the limit allows it. `extra`: descriptors that one message to the NOTIFY_SOCKET can
+/// bring. The kernel drops those without room, and sleeps if one is a socket that lingers.
+fn make_room(connections: usize, extra: usize) -> Room {
     let before = getrlimit(Resource::Nofile);
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OWN_DESCRIPTORS);
+    let own = OWN_DESCRIPTORS.saturating_add(u64::try_from(extra).unwrap_or(u64::MAX));
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(own);
     let (soft, hard) = (before.current.unwrap_or(u64::MAX), before.maximum.unwrap_or(u64::MAX));
     let raised = wanted.min(hard);
     let limits = Rlimit { current: Some(raised), maximum: before.maximum };
@@ -234,7 +239,7 @@ fn make_room(connections: usize) -> Room {
         false => (soft, None),
     };
     // Where there are very few, most are kapo's own.
-    let own = OWN_DESCRIPTORS.min(now / 4 * 3);
+    let own = own.min(now / 4 * 3);
     let room = usize::try_from(now - own).unwrap_or(usize::MAX).max(1);
     Room { connections: connections.min(room), open_files }
 }

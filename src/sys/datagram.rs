@@ -4,11 +4,13 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use super::passrights;
+
 /// Descriptors that may come along; the kernel itself allows no more in one datagram (SCM_MAX_FD).
-const DESCRIPTORS: usize = 253;
+pub const DESCRIPTORS: usize = 253;
 /// Room for them and for the credentials, each with its head, in words that are aligned as heads must be.
 const CONTROL: usize = (DESCRIPTORS * size_of::<RawFd>() + size_of::<libc::ucred>()) / 8 + 8;
 
@@ -23,7 +25,8 @@ pub struct Datagram {
     pub sender: Option<i32>,
 }
 
-/// Takes the next datagram, without waiting. Descriptors that come along are closed.
+/// Takes the next datagram, without waiting. Descriptors that come along are closed, sockets without lingering. They are
+/// taken because the kernel would close those that are not, and sleep in kapo's context if one lingers.
 pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Datagram> {
     let mut control = [const { MaybeUninit::<u64>::uninit() }; CONTROL];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -77,7 +80,8 @@ fn close(descriptors: *const RawFd, place: usize) {
     // SAFETY: within what the kernel has written; CMSG_DATA need not be aligned for it.
     let fd = unsafe { ptr::read_unaligned(at) };
     // SAFETY: the kernel has made this descriptor for us just now, and nothing else owns it.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    let descriptor = unsafe { OwnedFd::from_raw_fd(fd) };
+    passrights::switch_linger_off(descriptor.as_fd());
 }
 
 /// `cmsg_len`, which is a size_t in glibc and a socklen_t in musl.
@@ -88,7 +92,6 @@ fn size(length: impl TryInto<usize>) -> usize {
 #[cfg(test)]
 mod tests {
     use std::io::IoSlice;
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
 
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};

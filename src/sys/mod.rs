@@ -6,6 +6,7 @@ pub mod arguments;
 pub mod clock;
 pub mod datagram;
 pub mod group;
+pub mod passrights;
 pub mod pidfd;
 pub mod resolve;
 pub mod signal;

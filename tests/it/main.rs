@@ -21,6 +21,7 @@ mod output_ends;
 mod output_lines;
 mod output_outage;
 mod output_shared;
+mod passrights;
 mod pid1;
 mod proxies;
 mod run;

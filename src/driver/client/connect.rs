@@ -78,6 +78,7 @@ pub fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, Failure> {
     let socket: OwnedFd =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(errno)?;
+    crate::sys::passrights::refuse(socket.as_fd());
     // For Unix sockets the time to send also limits the time to connect (unix(7)).
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, deadline.left()?).map_err(errno)?;
     rustix::net::connect(&socket, &address).map_err(errno)?;
