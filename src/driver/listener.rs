@@ -3,17 +3,17 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{FileType, lstat, unlink};
-use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
-    getsockname, listen, socket_with, sockopt,
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, getsockname,
+    listen, socket_with, sockopt,
 };
 
+use super::socket_file::SocketFile;
 use crate::config::{Interface, Listen};
 use crate::error::{Error, reason};
 use crate::sys;
@@ -52,18 +52,11 @@ pub enum Accepted {
 /// A socket that listens.
 #[derive(Debug)]
 pub struct Listener {
+    /// Dropped first: the file of a closed socket looks dead to others.
+    file: Option<SocketFile>,
     socket: OwnedFd,
     address: String,
     port: Option<u16>,
-    file: Option<SocketFile>,
-}
-
-/// The file of a Unix socket that we made; it is removed in the end if it is still that one.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
 }
 
 impl Listener {
@@ -178,28 +171,6 @@ impl AsFd for Listener {
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Some(file) = &self.file
-            && SocketFile::of(&file.path).is_ok_and(|now| now.is(file))
-        {
-            // A file that cannot be removed is replaced by the next start.
-            let _ = unlink(&file.path);
-        }
-    }
-}
-
-impl SocketFile {
-    fn of(path: &Path) -> Result<SocketFile, Errno> {
-        let stat = lstat(path)?;
-        Ok(SocketFile { path: path.to_owned(), device: stat.st_dev, inode: stat.st_ino })
-    }
-
-    fn is(&self, other: &SocketFile) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
-    }
-}
-
 fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
     socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
@@ -226,41 +197,18 @@ fn unix(address: &impl SocketAddrArg) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// A socket file that nobody listens on is what an earlier run left behind: it is replaced.
+/// The address is the path that was asked for: the kernel goes on naming the temporary one.
 fn unix_path(path: &Path) -> Result<Listener, String> {
-    let text = |errno: Errno| reason(&errno.into());
-    let address = SocketAddrUnix::new(path).map_err(text)?;
-    let socket = match unix(&address) {
-        Err(Errno::ADDRINUSE) => {
-            remove_dead(path, &address)?;
-            unix(&address).map_err(text)?
-        }
-        other => other.map_err(text)?,
+    let text = |errno| match errno {
+        Errno::NOTSOCK => "a file that is not a socket is in the way".to_owned(),
+        errno => reason(&errno.into()),
     };
+    let socket = new_socket(AddressFamily::UNIX).map_err(text)?;
+    let file = SocketFile::create(path, &socket, |socket| listen(socket, BACKLOG)).map_err(text)?;
     let mut listener = Listener::adopt_socket(socket).map_err(text)?;
-    listener.file = Some(SocketFile::of(path).map_err(text)?);
+    listener.address = path.to_string_lossy().into_owned();
+    listener.file = Some(file);
     Ok(listener)
-}
-
-fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), String> {
-    let text = |errno: Errno| reason(&errno.into());
-    let found = lstat(path).map_err(text)?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
-        return Err("a file that is not a socket is in the way".to_owned());
-    }
-    let probe = new_socket(AddressFamily::UNIX).map_err(text)?;
-    match retry_on_intr(|| connect(&probe, address)) {
-        Err(Errno::CONNREFUSED) => {}
-        // Accepted, a full backlog, a datagram socket: somebody lives there.
-        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => return Err(text(Errno::ADDRINUSE)),
-        Err(errno) => return Err(text(errno)),
-    }
-    // Another start may have replaced it meanwhile.
-    let now = lstat(path).map_err(text)?;
-    if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino) {
-        return Err(text(Errno::ADDRINUSE));
-    }
-    unlink(path).map_err(text)
 }
 
 fn describe(name: &SocketAddrAny) -> (String, Option<u16>) {

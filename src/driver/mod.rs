@@ -25,6 +25,7 @@ pub mod sample;
 pub mod server;
 pub mod signals;
 pub mod sink;
+pub mod socket_file;
 pub mod terminal;
 pub mod termination_log;
 pub mod told;

@@ -28,6 +28,7 @@ mod run;
 mod seccomp;
 mod signals;
 mod slow_exec;
+mod socket_path;
 mod starts;
 
 mod stopping;

@@ -1,0 +1,74 @@
+//! The path of a Unix socket: who serves there when several instances of kapo start at once, and when it can be used.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+
+use crate::harness::{LIMIT, kapo, wait_for};
+
+fn livez(path: &Path) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn of_six_kapos_on_one_path_exactly_one_serves() {
+    for round in 0..100 {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("s");
+        if round % 2 == 0 {
+            // What a kapo that was killed leaves behind.
+            drop(UnixListener::bind(&path).unwrap());
+        }
+        let starts = (0..6).map(|_| {
+            let mut command = kapo(["--quiet", "--interface", path.to_str().unwrap(), "run", "cat"]);
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        });
+        let mut kapos: Vec<_> = starts.collect();
+        let mut refused = Vec::new();
+        wait_for("five are refused", || {
+            kapos.retain_mut(|kapo| match kapo.try_wait().unwrap() {
+                Some(ended) => {
+                    refused.push(ended.code());
+                    false
+                }
+                None => true,
+            });
+            refused.len() >= 5
+        });
+        assert_eq!((kapos.len(), refused), (1, vec![Some(125); 5]), "round {round}");
+        assert!(livez(&path).starts_with("HTTP/1.1 200"));
+        let mut server = kapos.pop().unwrap();
+        drop(server.stdin.take());
+        assert!(server.wait().unwrap().success());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "round {round}");
+    }
+}
+
+#[test]
+fn a_path_that_exists_accepts_connections() {
+    for round in 0..100 {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("s");
+        let mut command = kapo(["--quiet", "--interface", path.to_str().unwrap(), "run", "cat"]);
+        let mut server = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        wait_for("a connection", || match UnixStream::connect(&path) {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound, "round {round}");
+                // Asks as often as it can: the time between bind and listen is short.
+                while !path.exists() && server.try_wait().unwrap().is_none() {}
+                false
+            }
+        });
+        drop(server.stdin.take());
+        assert!(server.wait().unwrap().success());
+    }
+}
