@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use kapo::logic::metrics::REASONS;
-use kapo::logic::status::{Status, render};
+use kapo::logic::reason::Reason;
+use kapo::logic::status::{ModeName, Status, render};
 use serde_json::Value;
 
 fn read(file: &str) -> String {
@@ -51,7 +51,7 @@ fn members(document: &str) -> Vec<&str> {
 
 #[test]
 fn the_schema_requires_what_the_program_shows_in_its_order() {
-    let document = String::from_utf8(render(&[Status::blank("run")])).unwrap();
+    let document = String::from_utf8(render(&[Status::blank(ModeName::Run)])).unwrap();
     let schema = schema();
     let shown = members(&document);
     assert_eq!(shown.len(), 23);
@@ -64,7 +64,7 @@ fn the_schema_requires_what_the_program_shows_in_its_order() {
 fn the_schema_knows_every_reason() {
     let schema = schema();
     let known = strings(&schema["items"]["properties"]["Reason"]["enum"]);
-    assert_eq!(known[1..], REASONS);
+    assert_eq!(known[1..], Reason::ALL.map(Reason::name));
     assert_eq!(known[0], "");
 }
 
@@ -78,7 +78,7 @@ fn the_page_has_a_row_for_each_member_and_each_reason() {
         .collect();
     let schema = schema();
     let mut wanted = strings(&schema["items"]["required"]);
-    wanted.extend(REASONS);
+    wanted.extend(Reason::ALL.map(Reason::name));
     assert_eq!(rows, wanted);
 }
 

@@ -10,11 +10,8 @@ use families::{FAMILIES, Family, Kind, Value, unix};
 pub use format::Format;
 
 use super::http::routes::{ROUTES, Route};
+use super::reason::Reason;
 use super::status::Counters;
-
-/// The reasons of an end, as the document's `Reason` has them.
-pub const REASONS: [&str; 8] =
-    ["success", "exit-code", "signal", "core-dump", "timeout", "oom-kill", "exec-failed", "watchdog"];
 
 /// What kapo knows of itself and its command at the time of a scrape. Each `None` leaves its metrics out.
 #[derive(Clone, Debug)]
@@ -86,14 +83,19 @@ pub struct Own {
 
 /// How often runs ended, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Exits([u64; REASONS.len()]);
+pub struct Exits([u64; Reason::ALL.len()]);
 
 impl Exits {
-    /// Counts an end; a reason that is not in [`REASONS`] is not counted.
-    pub fn count(&mut self, reason: &str) {
-        if let Some((_, n)) = REASONS.iter().zip(&mut self.0).find(|(known, _)| **known == reason) {
+    /// Counts an end.
+    pub fn count(&mut self, reason: Reason) {
+        if let Some(n) = self.0.get_mut(reason as usize) {
             *n += 1;
         }
+    }
+
+    /// Each reason and how often it has been counted.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        Reason::ALL.into_iter().zip(self.0)
     }
 }
 

@@ -26,6 +26,7 @@ pub mod pieces;
 pub mod procstat;
 pub mod quote;
 pub mod random;
+pub mod reason;
 pub mod record;
 pub mod restart;
 pub mod seen;

@@ -10,8 +10,9 @@ use super::http::response::Reply;
 use super::http::routes::Route;
 use super::http::{Method, Next, Request, Site};
 use super::metrics::{self, Counts, Format, Snapshot};
+use super::reason::Reason;
 use super::restart::Failures;
-use super::status::{self, State, Status};
+use super::status::{self, ModeName, State, Status};
 use super::tail::Tail;
 use super::{Now, Stream, calendar, vars};
 
@@ -98,7 +99,7 @@ impl Page {
         self.ended = facts.ended;
         self.start_time = objects.first().and_then(|object| object.start_time);
         self.next_start = facts.next_start;
-        let watches = objects.first().is_some_and(|object| object.mode == "watch");
+        let watches = objects.first().is_some_and(|object| object.mode == ModeName::Watch);
         self.no_output = if watches { NO_OUTPUT_OF_OTHERS } else { NO_OUTPUT };
         changed
     }
@@ -127,7 +128,7 @@ impl Page {
 fn checks(objects: &[Status], facts: Facts) -> (Vec<Check>, Vec<Check>) {
     let running = |object: &&Status| object.state == State::Running;
     let one = match objects {
-        [one] if one.mode != "watch" => one,
+        [one] if one.mode != ModeName::Watch => one,
         _ => {
             let failure = match objects.iter().find(running) {
                 Some(_) => None,
@@ -138,7 +139,7 @@ fn checks(objects: &[Status], facts: Facts) -> (Vec<Check>, Vec<Check>) {
         }
     };
     let down = if running(&one) { None } else { Some(why_down(one, facts.failures)) };
-    let success = down.is_some() && one.reason == "success";
+    let success = down.is_some() && one.reason == Some(Reason::Success);
     let flapping = one.flapping.then(|| facts.failures.to_string());
     let health = vec![
         if success { Check::new("success", None) } else { Check::new("running", down.clone()) },
@@ -158,16 +159,15 @@ fn why_down(object: &Status, failures: Failures) -> String {
     let Status { reason, exit_code, .. } = object;
     let signal = object.signal.map(|signal| signal.to_string()).unwrap_or_default();
     let mut text = match *reason {
-        "" => "not started yet".to_owned(),
-        "success" => "ended with success".to_owned(),
-        "exit-code" => format!("exited with code {exit_code}"),
-        "signal" => format!("killed by {signal}"),
-        "core-dump" => format!("killed by {signal}, core dumped"),
-        "timeout" => "ended by its TTL".to_owned(),
-        "oom-kill" => "killed by the kernel: out of memory".to_owned(),
-        "exec-failed" => format!("could not be executed, code {exit_code}"),
-        "watchdog" => "ended by its watchdog".to_owned(),
-        other => format!("ended: {other}, code {exit_code}"),
+        None => "not started yet".to_owned(),
+        Some(Reason::Success) => "ended with success".to_owned(),
+        Some(Reason::ExitCode) => format!("exited with code {exit_code}"),
+        Some(Reason::Signal) => format!("killed by {signal}"),
+        Some(Reason::CoreDump) => format!("killed by {signal}, core dumped"),
+        Some(Reason::Timeout) => "ended by its TTL".to_owned(),
+        Some(Reason::OomKill) => "killed by the kernel: out of memory".to_owned(),
+        Some(Reason::ExecFailed) => format!("could not be executed, code {exit_code}"),
+        Some(Reason::Watchdog) => "ended by its watchdog".to_owned(),
     };
     if failures.runs > 1 {
         text.extend(["; ", &failures.to_string()]);

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use super::reason::Reason;
 use super::{Pid, Sender, Usage, calendar};
 use crate::signal::Signal;
 
@@ -21,8 +22,8 @@ pub struct Status {
     pub end_time: Option<SystemTime>,
     /// Of the last run; 0 while running.
     pub exit_code: u8,
-    /// `run`, `supervise`, `watch`.
-    pub mode: &'static str,
+    /// See [`ModeName`].
+    pub mode: ModeName,
     /// 0 without `--sidebind`.
     pub sidebind_port: u16,
     /// Start of the current or last run.
@@ -40,8 +41,9 @@ pub struct Status {
     /// `None`: 0.
     #[serde(serialize_with = "pid")]
     pub pid: Option<Pid>,
-    /// Why the last run ended; empty while running.
-    pub reason: &'static str,
+    /// Why the last run ended; `None`: it is running, or there was none. Shown as an empty string.
+    #[serde(serialize_with = "reason")]
+    pub reason: Option<Reason>,
     /// `SIGKILL`, or empty.
     #[serde(serialize_with = "signal")]
     pub signal: Option<Signal>,
@@ -70,9 +72,21 @@ pub struct Status {
     pub output: Option<Output>,
 }
 
+/// The member `Mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModeName {
+    /// A command that is started once.
+    Run,
+    /// A command that is started again when it has ended.
+    Supervise,
+    /// Processes that others have started.
+    Watch,
+}
+
 impl Status {
     /// Nothing has run yet.
-    pub fn blank(mode: &'static str) -> Status {
+    pub fn blank(mode: ModeName) -> Status {
         Status {
             arguments: None,
             command: String::new(),
@@ -85,7 +99,7 @@ impl Status {
             ttl: None,
             wait: None,
             pid: None,
-            reason: "",
+            reason: None,
             signal: None,
             restarts: 0,
             ready: false,
@@ -172,6 +186,11 @@ impl Counters {
     }
 }
 
+/// The text of the member `Reason`.
+pub fn reason_name(reason: Option<Reason>) -> &'static str {
+    reason.map_or("", Reason::name)
+}
+
 /// The document: a JSON array and a newline.
 pub fn render(objects: &[Status]) -> Vec<u8> {
     let mut document = serde_json::to_vec(objects).expect("strings, numbers and arrays always serialize");
@@ -203,6 +222,10 @@ fn pid<S: Serializer>(pid: &Option<Pid>, serializer: S) -> Result<S::Ok, S::Erro
     serializer.serialize_i32(pid.map_or(0, Pid::get))
 }
 
+fn reason<S: Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(reason_name(*reason))
+}
+
 fn signal<S: Serializer>(signal: &Option<Signal>, serializer: S) -> Result<S::Ok, S::Error> {
     match signal {
         Some(signal) => serializer.collect_str(signal),
@@ -232,7 +255,11 @@ mod tests {
 
     /// A command that has not started; tests change what they are about.
     fn blank() -> Status {
-        Status { arguments: Some(vec!["60".to_owned()]), command: "sleep".to_owned(), ..Status::blank("run") }
+        Status {
+            arguments: Some(vec!["60".to_owned()]),
+            command: "sleep".to_owned(),
+            ..Status::blank(ModeName::Run)
+        }
     }
 
     #[test]

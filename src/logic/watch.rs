@@ -12,8 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use self::words::{Effect, Event, Image, Note, Words};
 use super::matching::Rule;
+use super::reason::Reason;
 use super::seen::Seen;
-use super::status::{State, Status};
+use super::status::{ModeName, State, Status};
 use super::{Exit, Now, Pid};
 use crate::config;
 
@@ -231,11 +232,15 @@ impl Watch {
         let Some(last) = self.last else { return self.blank() };
         let (state, reason, signal) = match last.exit {
             // Not known: only the parent was told, or nobody yet.
-            None => (State::Stopped, "", None),
-            Some(Exit::Code(0)) => (State::Stopped, "success", None),
-            Some(Exit::Code(_)) => (State::Stopped, "exit-code", None),
-            Some(Exit::Signal { signal, core_dumped: false }) => (State::Killed, "signal", Some(signal)),
-            Some(Exit::Signal { signal, core_dumped: true }) => (State::Killed, "core-dump", Some(signal)),
+            None => (State::Stopped, None, None),
+            Some(Exit::Code(0)) => (State::Stopped, Some(Reason::Success), None),
+            Some(Exit::Code(_)) => (State::Stopped, Some(Reason::ExitCode), None),
+            Some(Exit::Signal { signal, core_dumped: false }) => {
+                (State::Killed, Some(Reason::Signal), Some(signal))
+            }
+            Some(Exit::Signal { signal, core_dumped: true }) => {
+                (State::Killed, Some(Reason::CoreDump), Some(signal))
+            }
         };
         Status {
             start_time: Some(last.start),
@@ -253,7 +258,7 @@ impl Watch {
             command: self.command.clone(),
             wait: Some(self.wait),
             restarts: self.found.saturating_sub(1),
-            ..Status::blank("watch")
+            ..Status::blank(ModeName::Watch)
         }
     }
 

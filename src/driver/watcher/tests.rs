@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::*;
+use crate::logic::reason::Reason;
 use crate::logic::status::State;
 use crate::signal::Signal;
 
@@ -73,7 +74,7 @@ impl Rig {
         self.watcher.status().iter().filter_map(|s| s.pid).map(|pid| pid.get().unsigned_abs()).collect()
     }
 
-    fn shown(&self) -> (State, u8, Option<Signal>, &'static str) {
+    fn shown(&self) -> (State, u8, Option<Signal>, Option<Reason>) {
         let status = self.watcher.status();
         assert_eq!(status.len(), 1);
         (status[0].state, status[0].exit_code, status[0].signal, status[0].reason)
@@ -192,7 +193,7 @@ fn a_stranger_killed_is_told_of_at_once_with_its_signal() {
     let mut rig = Rig::new(&config::Watch { wait: Duration::from_secs(3_600), ..config(&name) });
     rig.until("found", lives);
     rig.finish_scan();
-    assert_eq!((rig.pids(), rig.shown()), (vec![pid], (State::Running, 0, None, "")));
+    assert_eq!((rig.pids(), rig.shown()), (vec![pid], (State::Running, 0, None, None)));
     kill(pid, rustix::process::Signal::KILL);
     // The next scan is an hour away: it is the descriptor that tells.
     let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
@@ -201,7 +202,7 @@ fn a_stranger_killed_is_told_of_at_once_with_its_signal() {
     assert!(rig.watcher.deadline().is_some_and(|at| at > now().mono + Duration::from_secs(3_000)));
     if kernel_tells() {
         rig.until("its signal", |w| w.status()[0].signal.is_some());
-        assert_eq!(rig.shown(), (State::Killed, 137, Some(Signal::KILL), "signal"));
+        assert_eq!(rig.shown(), (State::Killed, 137, Some(Signal::KILL), Some(Reason::Signal)));
         // A zombie shows its signal before it is reaped; after that nothing more will be told.
         rig.until("the pidfd is given up", |w| w.hands.guards.is_empty());
     }
@@ -211,7 +212,7 @@ fn a_stranger_killed_is_told_of_at_once_with_its_signal() {
 fn a_zombie_has_ended_and_tells_its_code_once_it_is_reaped() {
     let (folder, name) = (Folder::new(), unique("zomb"));
     let shell = folder.copy("/bin/sh", &name);
-    for (code, at_once) in [(7, "exit-code"), (0, "")] {
+    for (code, at_once) in [(7, Some(Reason::ExitCode)), (0, None)] {
         let mut job = Job::start(&shell, &["-c", &format!("read x; exit {code}")]);
         let mut rig = Rig::new(&config::Watch { wait: Duration::from_secs(3_600), ..config(&name) });
         rig.until("found", lives);
@@ -229,7 +230,7 @@ fn a_zombie_has_ended_and_tells_its_code_once_it_is_reaped() {
         job.0.wait().unwrap();
         if kernel_tells() {
             rig.until("the last word", |w| w.hands.guards.is_empty());
-            assert_eq!(rig.shown().3, if code == 0 { "success" } else { "exit-code" });
+            assert_eq!(rig.shown().3, Some(if code == 0 { Reason::Success } else { Reason::ExitCode }));
         }
     }
 }

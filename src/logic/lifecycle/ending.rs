@@ -12,6 +12,8 @@ use super::{
 };
 use crate::config::After;
 use crate::error;
+use crate::logic::reason::Reason;
+use crate::logic::status::reason_name;
 
 /// A run that has ended and whose output is still being read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl Lifecycle {
         self.last_code = Some(self.code);
         self.status.state = Shown::Stopped;
         self.status.pid = None;
-        self.status.reason = "exec-failed";
+        self.status.reason = Some(Reason::ExecFailed);
         self.status.signal = None;
         self.status.next_start = None;
         self.status.ttl = None;
@@ -58,7 +60,7 @@ impl Lifecycle {
         self.status.usage = Usage::default();
         self.status.status_text.clear();
         self.status.last_output.clear();
-        self.exits.count(self.status.reason);
+        self.exits.count(Reason::ExecFailed);
         self.changed = true;
         let command = if self.status.command.is_empty() { "''" } else { &self.status.command };
         let text = format!("{message} {command}: {reason}");
@@ -91,7 +93,7 @@ impl Lifecycle {
         let lasted = now.mono.saturating_duration_since(since);
         self.publish_end(now, why, end);
         out.push(Effect::Log(self.end_record(pid, why, lasted)));
-        let success = self.status.reason == "success";
+        let success = self.status.reason == Some(Reason::Success);
         let certificate = self.certificate();
         self.draining = Some(EndedRun { run: self.starts, success, certificate });
         if self.job.single_child {
@@ -113,10 +115,10 @@ impl Lifecycle {
         let End { exit, usage, .. } = end;
         let reason = reason(&self.job.success_exit, why, end);
         self.code = match reason {
-            "success" => 0,
-            "timeout" => error::EXIT_TIMEOUT,
+            Reason::Success => 0,
+            Reason::Timeout => error::EXIT_TIMEOUT,
             // Whoever restarts kapo on failure must not take a hung command for a success.
-            "watchdog" => exit.code().max(1),
+            Reason::Watchdog => exit.code().max(1),
             _ => exit.code(),
         };
         let signal = match exit {
@@ -128,7 +130,7 @@ impl Lifecycle {
         self.status.exit_code = exit.code();
         self.status.state = if signal.is_some() { Shown::Killed } else { Shown::Stopped };
         self.status.pid = None;
-        self.status.reason = reason;
+        self.status.reason = Some(reason);
         self.status.signal = signal;
         self.status.expires_at = None;
         self.status.usage = usage;
@@ -140,10 +142,12 @@ impl Lifecycle {
     /// The log line of the end that the document shows.
     fn end_record(&self, pid: Pid, why: Option<Why>, lasted: Duration) -> Record {
         // An end that somebody asked for is no news, however the command took it.
-        let expected = self.status.reason == "success" || why == Some(Why::Asked);
+        let expected = self.status.reason == Some(Reason::Success) || why == Some(Why::Asked);
         let record = if expected { Record::info("ended") } else { Record::warn("ended") };
-        let record =
-            record.with("command", &self.status.command).with("pid", pid).with("reason", self.status.reason);
+        let record = record
+            .with("command", &self.status.command)
+            .with("pid", pid)
+            .with("reason", reason_name(self.status.reason));
         let record = match self.status.signal {
             Some(signal) => record.with("signal", signal),
             None => record.with("code", self.status.exit_code),
@@ -286,7 +290,7 @@ impl Lifecycle {
 }
 
 /// The document's `Reason` for an end.
-fn reason(success_exit: &[Success], why: Option<Why>, end: End) -> &'static str {
+fn reason(success_exit: &[Success], why: Option<Why>, end: End) -> Reason {
     let End { exit, oom_killed, .. } = end;
     let listed = success_exit.iter().any(|success| match (success, exit) {
         (Success::Code(wanted), _) => exit.code() == *wanted,
@@ -294,13 +298,13 @@ fn reason(success_exit: &[Success], why: Option<Why>, end: End) -> &'static str 
         (Success::Signal(_), Exit::Code(_)) | (Success::Ttl, _) => false,
     });
     match (why, exit) {
-        (Some(Why::Ttl), _) if success_exit.contains(&Success::Ttl) => "success",
-        (Some(Why::Ttl), _) => "timeout",
-        (Some(Why::Watchdog), _) => "watchdog",
-        (Some(Why::Asked) | None, _) if listed || exit == Exit::Code(0) => "success",
-        (Some(Why::Asked) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => "oom-kill",
-        (Some(Why::Asked) | None, Exit::Signal { core_dumped: true, .. }) => "core-dump",
-        (Some(Why::Asked) | None, Exit::Signal { core_dumped: false, .. }) => "signal",
-        (Some(Why::Asked) | None, Exit::Code(_)) => "exit-code",
+        (Some(Why::Ttl), _) if success_exit.contains(&Success::Ttl) => Reason::Success,
+        (Some(Why::Ttl), _) => Reason::Timeout,
+        (Some(Why::Watchdog), _) => Reason::Watchdog,
+        (Some(Why::Asked) | None, _) if listed || exit == Exit::Code(0) => Reason::Success,
+        (Some(Why::Asked) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => Reason::OomKill,
+        (Some(Why::Asked) | None, Exit::Signal { core_dumped: true, .. }) => Reason::CoreDump,
+        (Some(Why::Asked) | None, Exit::Signal { core_dumped: false, .. }) => Reason::Signal,
+        (Some(Why::Asked) | None, Exit::Code(_)) => Reason::ExitCode,
     }
 }

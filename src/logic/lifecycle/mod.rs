@@ -32,6 +32,7 @@ use super::status::{Output, State as Shown, Status, StopSignalFrom};
 use super::{Exit, Now, Pid, Sender, Usage};
 use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
 use crate::duration::Seconds;
+use crate::logic::status::ModeName;
 use crate::signal::Signal;
 
 mod ending;
@@ -131,9 +132,11 @@ impl Lifecycle {
     /// Nothing has happened yet; the first event is [`Event::Start`].
     pub fn new(job: Box<Job>, setting: Setting) -> Lifecycle {
         let (mode, wait, policy) = match &job.after {
-            After::Once(Linger::Fixed(wait)) => ("run", Some(*wait), None),
-            After::Once(Linger::Idle(_)) => ("run", None, None),
-            After::Again(restart) => ("supervise", Some(restart.wait), Some(Policy::new(restart.clone()))),
+            After::Once(Linger::Fixed(wait)) => (ModeName::Run, Some(*wait), None),
+            After::Once(Linger::Idle(_)) => (ModeName::Run, None, None),
+            After::Again(restart) => {
+                (ModeName::Supervise, Some(restart.wait), Some(Policy::new(restart.clone())))
+            }
         };
         let shown = !setting.hide_args && !job.arguments.is_empty();
         let status = Status {
@@ -394,18 +397,19 @@ impl Lifecycle {
         self.unreachable = false;
         self.claims = 0;
         self.watchdog = self.job.watchdog;
+        let mode = self.status.mode;
         self.status = Status {
             exit_code: 0,
             start_time: Some(now.wall),
             state: Shown::Running,
             ttl,
             pid: Some(pid),
-            reason: "",
+            reason: None,
             signal: None,
             next_start: None,
             expires_at: ttl.and_then(|ttl| now.wall.checked_add(ttl)),
             status_text: String::new(),
-            ..std::mem::replace(&mut self.status, Status::blank(""))
+            ..std::mem::replace(&mut self.status, Status::blank(mode))
         };
         self.changed = true;
         if let Some(ttl) = ttl {

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::{Lifecycle, STARTING, State};
+use crate::logic::status::reason_name;
 
 impl Lifecycle {
     /// What `systemctl status` shows.
@@ -35,14 +36,14 @@ impl Lifecycle {
     /// `ended: exit-code 3`
     pub(super) fn last_end(&self) -> String {
         match self.status.signal {
-            Some(signal) => format!("ended: {} {signal}", self.status.reason),
-            None => format!("ended: {} {}", self.status.reason, self.status.exit_code),
+            Some(signal) => format!("ended: {} {signal}", reason_name(self.status.reason)),
+            None => format!("ended: {} {}", reason_name(self.status.reason), self.status.exit_code),
         }
     }
 
     /// The first line of what `--termination-log` gets, about the end that the document shows.
     pub(super) fn certificate(&self) -> String {
-        let mut text = format!("reason={} code={}", self.status.reason, self.status.exit_code);
+        let mut text = format!("reason={} code={}", reason_name(self.status.reason), self.status.exit_code);
         if let Some(signal) = self.status.signal {
             text.push_str(&format!(" signal={signal}"));
         }

@@ -7,6 +7,7 @@ use super::{Effect, Event, Holder, Obstacle, Setting, Survives, Target};
 use crate::config::tests::{job as run, restart as again};
 use crate::config::{After, Job, Linger, Restart, Success, Ttl};
 use crate::logic::random::Random;
+use crate::logic::reason::Reason;
 use crate::logic::record::Record;
 use crate::logic::status::State as Shown;
 use crate::logic::tests::epoch;
@@ -122,7 +123,7 @@ fn a_run_ends_with_the_code_of_its_command() {
         ]
     );
     let status = world.life.status();
-    assert_eq!((status.exit_code, status.reason, status.state), (7, "exit-code", Shown::Stopped));
+    assert_eq!((status.exit_code, status.reason, status.state), (7, Some(Reason::ExitCode), Shown::Stopped));
     assert_eq!(status.start_time, Some(epoch().wall));
     assert_eq!(status.end_time, Some(epoch().wall + SECOND));
 }
@@ -132,22 +133,22 @@ fn each_way_to_end_has_its_reason_and_its_code() {
     let dumped = Exit::Signal { signal: Signal::SEGV, core_dumped: true };
     let codes = vec![Success::Code(143), Success::Code(9), Success::Signal(Signal::USR1)];
     for (exit, oom_killed, success_exit, reason, code) in [
-        (Exit::Code(0), false, vec![], "success", 0),
-        (Exit::Code(3), true, vec![], "exit-code", 3),
-        (killed_by(Signal::TERM), true, vec![], "signal", 143),
-        (killed_by(Signal::KILL), true, vec![], "oom-kill", 137),
-        (killed_by(Signal::KILL), false, vec![], "signal", 137),
-        (dumped, false, vec![], "core-dump", 139),
-        (killed_by(Signal::TERM), false, codes.clone(), "success", 0),
-        (Exit::Code(9), false, codes.clone(), "success", 0),
-        (killed_by(Signal::USR1), false, codes.clone(), "success", 0),
-        (Exit::Code(138), false, codes, "exit-code", 138),
+        (Exit::Code(0), false, vec![], Reason::Success, 0),
+        (Exit::Code(3), true, vec![], Reason::ExitCode, 3),
+        (killed_by(Signal::TERM), true, vec![], Reason::Signal, 143),
+        (killed_by(Signal::KILL), true, vec![], Reason::OomKill, 137),
+        (killed_by(Signal::KILL), false, vec![], Reason::Signal, 137),
+        (dumped, false, vec![], Reason::CoreDump, 139),
+        (killed_by(Signal::TERM), false, codes.clone(), Reason::Success, 0),
+        (Exit::Code(9), false, codes.clone(), Reason::Success, 0),
+        (killed_by(Signal::USR1), false, codes.clone(), Reason::Success, 0),
+        (Exit::Code(138), false, codes, Reason::ExitCode, 138),
     ] {
         let behaviour = Behaviour { oom_killed, ..Behaviour::ends(SECOND, exit) };
         let mut world = begun(Job { success_exit, ..run() }, behaviour);
         assert_eq!(world.run_to_the_end(), code, "{exit:?}");
         let status = world.life.status();
-        assert_eq!((status.reason, status.exit_code), (reason, exit.code()), "{exit:?}");
+        assert_eq!((status.reason, status.exit_code), (Some(reason), exit.code()), "{exit:?}");
         assert_eq!(status.state == Shown::Killed, matches!(exit, Exit::Signal { .. }));
     }
 }
@@ -172,7 +173,7 @@ fn a_deaf_child_is_killed_when_its_ttl_and_the_grace_have_passed() {
             Effect::Exit(124)
         ]
     );
-    assert_eq!((world.life.status().reason, world.life.status().exit_code), ("timeout", 137));
+    assert_eq!((world.life.status().reason, world.life.status().exit_code), (Some(Reason::Timeout), 137));
 }
 
 #[test]
@@ -180,7 +181,7 @@ fn who_obeys_when_the_ttl_has_passed_still_ran_out_of_time() {
     let obedient = Behaviour { answer: Some(Exit::Code(0)), ..Behaviour::patient() };
     let mut world = begun(Job { ttl: ttl(60), stop_signal: Signal::USR1, ..run() }, obedient);
     assert_eq!(world.run_to_the_end(), 124);
-    assert_eq!((world.life.status().reason, world.life.status().exit_code), ("timeout", 0));
+    assert_eq!((world.life.status().reason, world.life.status().exit_code), (Some(Reason::Timeout), 0));
 }
 
 #[test]
@@ -188,7 +189,7 @@ fn an_end_by_ttl_can_count_as_success() {
     let job = Job { ttl: ttl(60), success_exit: vec![Success::Ttl], ..run() };
     let mut world = begun(job.clone(), Behaviour::patient());
     assert_eq!(world.run_to_the_end(), 0);
-    assert_eq!((world.life.status().reason, world.life.status().exit_code), ("success", 143));
+    assert_eq!((world.life.status().reason, world.life.status().exit_code), (Some(Reason::Success), 143));
     let log = logged(&mut world);
     assert!(log.iter().all(|line| line.starts_with("level=info ")), "{log:#?}");
     let mut world = begun(job.clone(), Behaviour::ends(SECOND, killed_by(Signal::TERM)));
@@ -271,7 +272,7 @@ fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
         let mut world = begun(Job { kill_after, ..run() }, hasty(leaves));
         world.signal(Signal::TERM);
         world.run_for(Duration::ZERO);
-        assert_eq!(world.life.status().reason, "signal", "the end is published at once");
+        assert_eq!(world.life.status().reason, Some(Reason::Signal), "the end is published at once");
         assert_eq!((world.life.ended_with(), world.exited()), (Some(143), None), "{context}");
         assert_eq!(world.run_to_the_end(), 143);
         assert_eq!(world.now(), ends_at, "{context}");
@@ -362,7 +363,7 @@ fn output_that_outlasts_its_run_delays_the_end_of_kapo_and_nothing_that_is_told(
     };
     let mut world = begun(run(), behaviour.clone());
     world.run_for(SECOND);
-    assert_eq!((world.life.ended_with(), world.life.status().reason), (Some(3), "exit-code"));
+    assert_eq!((world.life.ended_with(), world.life.status().reason), (Some(3), Some(Reason::ExitCode)));
     assert_eq!((world.run_to_the_end(), world.now()), (3, 3 * SECOND));
     assert_eq!(world.life.status().last_output, ["last words"]);
     let mut world = begun(supervise(), behaviour);
@@ -644,7 +645,7 @@ fn what_cannot_be_executed_ends_a_run_at_once() {
         assert_eq!(world.now(), Duration::ZERO);
         let complaint = Effect::Complain(format!("cannot {verb} command: for a reason"));
         assert_eq!(done(&mut world), [Effect::Spawn, complaint, Effect::Close, Effect::Exit(code)]);
-        assert_eq!(world.life.status().reason, "exec-failed");
+        assert_eq!(world.life.status().reason, Some(Reason::ExecFailed));
     }
 }
 
@@ -865,11 +866,11 @@ fn a_missed_ping_is_a_stop_with_a_reason() {
     world.run_for(2 * SECOND);
     assert_eq!(done(&mut world), [Effect::Spawn]);
     assert_eq!(world.run_to_the_end(), 143);
-    assert_eq!((world.now(), world.life.status().reason), (105 * SECOND, "watchdog"));
+    assert_eq!((world.now(), world.life.status().reason), (105 * SECOND, Some(Reason::Watchdog)));
     let mut world = begun(job.clone(), Behaviour::patient());
     world.told(b"WATCHDOG=trigger");
     assert_eq!(world.run_to_the_end(), 143);
-    assert_eq!(world.life.status().reason, "watchdog");
+    assert_eq!(world.life.status().reason, Some(Reason::Watchdog));
     let mut world = begun(job.clone(), Behaviour { answer: Some(Exit::Code(0)), ..Behaviour::patient() });
     world.told(b"WATCHDOG=trigger");
     assert_eq!(world.run_to_the_end(), 1, "a hung command is no success, however it ends");

@@ -10,6 +10,7 @@ use super::super::status::State as Shown;
 use super::super::{Exit, Now, Pid, Sender, Usage};
 use super::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Survives, Target};
 use crate::config::{After, Job, KILL_AFTER, Linger, Restart, STOP_ON, Success, Ttl};
+use crate::logic::reason::Reason;
 use crate::signal::Signal;
 
 /// The pause before the second look at what is left of a group.
@@ -1082,7 +1083,7 @@ impl World {
             "it is ready while it runs, has said so and is not being stopped",
         );
         if pid.is_some() {
-            let quiet = status.exit_code == 0 && status.reason.is_empty() && status.signal.is_none();
+            let quiet = status.exit_code == 0 && status.reason.is_none() && status.signal.is_none();
             self.promise(quiet, "a running command has not ended in any way");
             let (due, expires) = (self.ttl_due().map(|at| self.epoch.wall + at), status.expires_at);
             self.promise(expires == due, "ExpiresAt is when the TTL passes");
@@ -1101,12 +1102,12 @@ impl World {
                 == (pid.is_none() && (ended || self.closing.is_some() || self.exited.is_some())),
             "an end is told while it lasts",
         );
-        self.promise(status.reason.is_empty() != (pid.is_none() && ended), "an end has its reason");
+        self.promise(status.reason.is_none() != (pid.is_none() && ended), "an end has its reason");
         self.promise(status.next_start.is_some() == self.is_pausing(), "NextStart is shown while pausing");
         if let (Some(restart), Some(at)) = (self.restart(), status.next_start) {
             let pause = at.duration_since(self.epoch.wall + self.now).unwrap_or_default();
             let cap = restart.backoff_max.unwrap_or_default().max(restart.wait);
-            let failed_start = status.reason == "exec-failed";
+            let failed_start = status.reason == Some(Reason::ExecFailed);
             let cap = if failed_start { cap.max(Duration::from_secs(1)) } else { cap };
             self.promise(pause <= cap, "no pause is longer than the cap");
         }

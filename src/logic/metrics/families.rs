@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Counts, REASONS, Snapshot};
+use super::{Counts, Exits, Snapshot};
 use crate::logic::Stream;
 use crate::logic::status::Counters;
 
@@ -116,8 +116,8 @@ pub const FAMILIES: [Family; 28] = [
     ),
     counter("kapo_child_starts", &[], "Starts of the command.", |s, _, out| one(out, s.starts)),
     counter("kapo_child_exits", &["reason"], "Ends of the command.", |s, _, out| {
-        for (reason, n) in s.exits.iter().flat_map(|exits| REASONS.iter().zip(&exits.0)) {
-            out(&[reason], (*n).into());
+        for (reason, n) in s.exits.iter().flat_map(Exits::iter) {
+            out(&[reason.name()], n.into());
         }
     }),
     gauge(

@@ -3,6 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::logic::reason::Reason;
 
 impl Snapshot {
     /// Nothing is known; tests change what they are about.
@@ -29,8 +30,7 @@ impl Snapshot {
 /// A snapshot in which everything is known.
 fn full() -> Snapshot {
     let mut exits = Exits::default();
-    exits.count("oom-kill");
-    exits.count("no reason of ours");
+    exits.count(Reason::OomKill);
     let wall = UNIX_EPOCH + Duration::from_millis(1_763_793_930_250);
     Snapshot {
         started: wall,

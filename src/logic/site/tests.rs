@@ -5,6 +5,8 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::logic::Pid;
 use crate::logic::http::response::{Out, Persist};
+use crate::logic::reason::Reason;
+use crate::logic::status::ModeName;
 use crate::signal::Signal;
 
 fn at(seconds: u64) -> SystemTime {
@@ -24,12 +26,12 @@ fn running() -> Status {
         state: State::Running,
         pid: Pid::new(7),
         ready: true,
-        ..Status::blank("supervise")
+        ..Status::blank(ModeName::Supervise)
     }
 }
 
-fn ended(reason: &'static str, exit_code: u8) -> Status {
-    Status { state: State::Stopped, ready: false, pid: None, reason, exit_code, ..running() }
+fn ended(reason: impl Into<Option<Reason>>, exit_code: u8) -> Status {
+    Status { state: State::Stopped, ready: false, pid: None, reason: reason.into(), exit_code, ..running() }
 }
 
 fn page(object: Status, facts: Facts) -> Page {
@@ -114,10 +116,10 @@ fn probes_tell_whether_and_why_not() {
     let failing = Facts { failures, ..over };
     let why = "503 6 failed runs in 5 min\n";
     is("200 ok", why, Status { flapping: true, ..running() }, Facts { failures, ..Facts::default() });
-    is("503 not started yet\n", "503 not started yet\n", ended("", 0), Facts::default());
-    is("503 ended with success\n", "200 ok", ended("success", 0), over);
+    is("503 not started yet\n", "503 not started yet\n", ended(None, 0), Facts::default());
+    is("503 ended with success\n", "200 ok", ended(Reason::Success, 0), over);
     let why = "503 exited with code 3; 6 failed runs in 5 min\n";
-    is(why, why, Status { flapping: true, ..ended("exit-code", 3) }, failing);
+    is(why, why, Status { flapping: true, ..ended(Reason::ExitCode, 3) }, failing);
 }
 
 #[test]
@@ -125,13 +127,13 @@ fn probes_name_the_cause_of_the_end() {
     let once =
         Facts { ended: Some(1), failures: Failures { runs: 1, ..Failures::default() }, ..Facts::default() };
     for (reason, exit_code, signal, why) in [
-        ("exit-code", 3, None, "exited with code 3"),
-        ("signal", 137, Some(Signal::KILL), "killed by SIGKILL"),
-        ("core-dump", 134, Some(Signal::ABRT), "killed by SIGABRT, core dumped"),
-        ("timeout", 143, Some(Signal::TERM), "ended by its TTL"),
-        ("oom-kill", 137, Some(Signal::KILL), "killed by the kernel: out of memory"),
-        ("exec-failed", 127, None, "could not be executed, code 127"),
-        ("watchdog", 1, None, "ended by its watchdog"),
+        (Reason::ExitCode, 3, None, "exited with code 3"),
+        (Reason::Signal, 137, Some(Signal::KILL), "killed by SIGKILL"),
+        (Reason::CoreDump, 134, Some(Signal::ABRT), "killed by SIGABRT, core dumped"),
+        (Reason::Timeout, 143, Some(Signal::TERM), "ended by its TTL"),
+        (Reason::OomKill, 137, Some(Signal::KILL), "killed by the kernel: out of memory"),
+        (Reason::ExecFailed, 127, None, "could not be executed, code 127"),
+        (Reason::Watchdog, 1, None, "ended by its watchdog"),
     ] {
         let page = page(Status { signal, ..ended(reason, exit_code) }, once);
         assert_eq!(ask(&page, "/readyz"), format!("503 {why}\n"));
@@ -141,7 +143,7 @@ fn probes_name_the_cause_of_the_end() {
 
 #[test]
 fn retry_after_counts_the_pause_whatever_the_wall_clock_says() {
-    let object = || Status { next_start: Some(at(1_005)), ..ended("exit-code", 3) };
+    let object = || Status { next_start: Some(at(1_005)), ..ended(Reason::ExitCode, 3) };
     let begin = now();
     for (millis_left, seconds) in [(5_000, "5"), (4_100, "5"), (4_000, "4"), (1, "1"), (0, "1")] {
         let next_start = Some(begin.mono + Duration::from_millis(millis_left));
@@ -171,14 +173,14 @@ fn verbose_probes_speak_as_kubernetes_does() {
         "503 [+]running ok\n[-]flapping failed: 4 failed runs in 90 s\nhealthz check failed\n"
     );
     assert_eq!(ask(&flapping, "/livez?verbose"), "200 [+]answering ok\nlivez check passed\n");
-    let done = page(ended("success", 0), Facts { ended: Some(0), ..Facts::default() });
+    let done = page(ended(Reason::Success, 0), Facts { ended: Some(0), ..Facts::default() });
     assert_eq!(ask(&done, "/healthz?verbose"), "200 [+]success ok\n[+]flapping ok\nhealthz check passed\n");
 }
 
 #[test]
 fn a_watcher_is_ready_and_healthy_while_anything_matches() {
-    let watched = || Status { mode: "watch", ready: false, ..running() };
-    let none = || Status { mode: "watch", ..ended("", 0) };
+    let watched = || Status { mode: ModeName::Watch, ready: false, ..running() };
+    let none = || Status { mode: ModeName::Watch, ..ended(None, 0) };
     for (objects, expected) in [
         (vec![none()], "503 no process matches\n"),
         (vec![watched()], "200 ok"),
@@ -224,7 +226,7 @@ fn waiting_ends_with_the_run_or_with_its_time() {
     for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "%00", "%FF"] {
         assert_eq!(decide(&up, &asked(&format!("/wait?timeout={text}"))), bad, "{text}");
     }
-    let over = page(ended("timeout", 143), Facts { ended: Some(124), ..Facts::default() });
+    let over = page(ended(Reason::Timeout, 143), Facts { ended: Some(124), ..Facts::default() });
     let document = String::from_utf8_lossy(over.document()).into_owned();
     let fields = "Kapo-Exit-Code: 124 Kapo-Start-Time: 1970-01-01T00:15:00Z ";
     assert_eq!(decide(&over, &asked("/wait?timeout=5")), format!("200 {fields}{document}"));
@@ -267,8 +269,8 @@ fn logs_come_whole_or_as_a_stream() {
 #[test]
 fn logs_without_a_tail_are_not_found() {
     for (mode, says) in [
-        ("run", "404 no output is kept: start kapo with --stderr --tail 64K\n"),
-        ("watch", "404 no output is kept: kapo watch cannot capture output\n"),
+        (ModeName::Run, "404 no output is kept: start kapo with --stderr --tail 64K\n"),
+        (ModeName::Watch, "404 no output is kept: kapo watch cannot capture output\n"),
     ] {
         let page = page(Status { mode, ..running() }, Facts::default());
         let counts = &mut Counts::default();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::*;
+use crate::logic::reason::Reason;
 use crate::signal::Signal;
 
 const KILLED: Exit = Exit::Signal { signal: Signal::KILL, core_dumped: false };
@@ -180,7 +181,7 @@ impl World {
         self.watch.status().iter().filter_map(|s| s.pid.map(Pid::get)).collect()
     }
 
-    fn shown(&self) -> (State, u8, Option<Signal>, &'static str, Option<Pid>) {
+    fn shown(&self) -> (State, u8, Option<Signal>, Option<Reason>, Option<Pid>) {
         let status = self.watch.status();
         assert_eq!(status.len(), 1);
         (status[0].state, status[0].exit_code, status[0].signal, status[0].reason, status[0].pid)
@@ -192,28 +193,28 @@ const WAIT: Duration = Duration::from_secs(5);
 #[test]
 fn a_process_is_found_by_the_next_scan_and_its_end_is_told_at_once() {
     let mut world = World::new(&config("job")).start();
-    assert_eq!(world.shown(), (State::Stopped, 0, None, "", None));
+    assert_eq!(world.shown(), (State::Stopped, 0, None, None, None));
     assert_eq!(world.watch.status()[0].start_time, None);
     world.fork(7, "job");
     world.fork(8, "other");
     world.fork(99, "job"); // kapo itself
     world.pass(WAIT);
-    assert_eq!(world.shown(), (State::Running, 0, None, "", Some(pid(7))));
+    assert_eq!(world.shown(), (State::Running, 0, None, None, Some(pid(7))));
     assert!(world.watch.status()[0].ready && world.watch.lives() && world.watch.take_changed());
     assert!(!world.watch.take_changed());
     world.end(7, KILLED);
     world.settle();
     // Dead, and nobody but its parent may know how.
-    assert_eq!(world.shown(), (State::Stopped, 0, None, "", None));
+    assert_eq!(world.shown(), (State::Stopped, 0, None, None, None));
     assert!(!world.watch.lives() && world.watch.take_changed());
     assert_eq!(world.watch.status()[0].end_time, Some(world.now.wall));
     world.reap(7);
     world.settle();
-    assert_eq!(world.shown(), (State::Killed, 137, Some(Signal::KILL), "signal", None));
+    assert_eq!(world.shown(), (State::Killed, 137, Some(Signal::KILL), Some(Reason::Signal), None));
     assert!(world.watch.take_changed() && world.guards.is_empty());
     world.fork(9, "job");
     world.pass(WAIT);
-    assert_eq!(world.shown(), (State::Running, 0, None, "", Some(pid(9))));
+    assert_eq!(world.shown(), (State::Running, 0, None, None, Some(pid(9))));
     assert_eq!(world.watch.status()[0].restarts, 1);
     assert_eq!(world.notes, [Note::Found(pid(7)), Note::Ended(pid(7), None), Note::Found(pid(9))]);
 }
@@ -222,10 +223,10 @@ fn a_process_is_found_by_the_next_scan_and_its_end_is_told_at_once() {
 fn every_end_has_its_words() {
     let signal = |n, core_dumped| Exit::Signal { signal: Signal::new(n).unwrap(), core_dumped };
     for (exit, expected) in [
-        (Exit::Code(0), (State::Stopped, 0, None, "success", None)),
-        (Exit::Code(3), (State::Stopped, 3, None, "exit-code", None)),
-        (signal(15, false), (State::Killed, 143, Some(Signal::TERM), "signal", None)),
-        (signal(11, true), (State::Killed, 139, Some(Signal::SEGV), "core-dump", None)),
+        (Exit::Code(0), (State::Stopped, 0, None, Some(Reason::Success), None)),
+        (Exit::Code(3), (State::Stopped, 3, None, Some(Reason::ExitCode), None)),
+        (signal(15, false), (State::Killed, 143, Some(Signal::TERM), Some(Reason::Signal), None)),
+        (signal(11, true), (State::Killed, 139, Some(Signal::SEGV), Some(Reason::CoreDump), None)),
     ] {
         let mut world = World::new(&config("job"));
         world.fork(7, "job");
@@ -341,7 +342,7 @@ fn a_thousand_matches_come_and_go_and_leave_nothing_behind() {
         (1_001..=2_000).for_each(|n| world.reap(n));
         world.pass(WAIT);
         assert!(world.guards.is_empty() && world.watch.living.is_empty() && world.watch.unguarded == 0);
-        assert_eq!(world.shown().3, if most == 100 { "" } else { "exit-code" });
+        assert_eq!(world.shown().3, if most == 100 { None } else { Some(Reason::ExitCode) });
     }
 }
 
