@@ -79,6 +79,8 @@ pub struct Job {
     started: SystemTime,
     /// When the latest start had succeeded or failed.
     last_start: Option<Now>,
+    /// What is not needed of stdin and stdout is closed already.
+    standard_closed: bool,
     closing: bool,
     dies_by: Option<(Signal, bool)>,
     /// We have stopped ourselves, and the CONT that has woken us was not passed on yet: the command is stopped as well,
@@ -155,6 +157,7 @@ impl Job {
             sampler: RefCell::default(),
             started: beginning.now.wall,
             last_start: None,
+            standard_closed: false,
             closing: false,
             dies_by: None,
             suspended: false,
@@ -267,7 +270,10 @@ impl Job {
     /// Closes stdin, and stdout unless it is captured, once no further start needs them: the reader of the command's
     /// output meets its end when the command and its descendants have closed it, not when kapo ends. Terminals stay,
     /// because they tell whether they have hung up, and stderr, because the log goes there.
-    fn close_unused_standard(&self, stage: &Stage) {
+    fn close_unused_standard(&mut self, stage: &Stage) {
+        if std::mem::replace(&mut self.standard_closed, true) {
+            return;
+        }
         let [stdin, stdout, _] = sys::stdio::standard();
         let unused = [Some(stdin), Some(stdout).filter(|_| !self.capture.captures(Stream::Stdout))];
         for fd in unused.into_iter().flatten().filter(|fd| !isatty(fd)) {
