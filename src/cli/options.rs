@@ -370,7 +370,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     flag(JOB, "notify").env("KAPO_NOTIFY").says(
         "the command tells by sd_notify when it is ready",
-        "It gets a NOTIFY_SOCKET of kapo's own; /readyz is 503 until it says READY=1.",
+        "It gets a NOTIFY_SOCKET of kapo's own, by path if a folder is writable ($RUNTIME_DIRECTORY, /run, $XDG_RUNTIME_DIR, /tmp), and otherwise abstract. /readyz is 503 until it says READY=1.",
     ),
     value(JOB, "watchdog", "SECONDS").env("KAPO_WATCHDOG").otherwise("0").says(
         "the command must ping this often; 0: off",

@@ -115,8 +115,10 @@ impl Job {
         let program = Program::new(options, path.as_deref())?;
         let manager = Manager::of(beginning.now, beginning.variable);
         let terminal = if options.setsid { None } else { Terminal::controlling() };
-        let notify =
-            options.notify.then(|| NotifySocket::open(&stage.epoll, options.watchdog)).transpose()?;
+        let notify = options
+            .notify
+            .then(|| NotifySocket::open(&stage.epoll, options.watchdog, beginning.variable))
+            .transpose()?;
         let path = options.termination_log.as_deref();
         let termination_log = path.and_then(|path| TerminationLog::open(beginning.now, path, stage));
         let mut seed = [0; 8];
@@ -518,8 +520,10 @@ impl Job {
         }
     }
 
-    /// To be called when all is done: dies by a signal if that is how kapo is to end; else returns.
-    pub fn end(&self, signals: &Signals) {
+    /// To be called when all is done: removes the file of the NOTIFY_SOCKET, and dies by a signal if that is how kapo is
+    /// to end; else returns.
+    pub fn end(&mut self, signals: &Signals) {
+        self.notify = None;
         // Who has wanted the terminal right before it came back would stay stopped.
         if let Some(terminal) = &self.terminal {
             let mut wanted = false;

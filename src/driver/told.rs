@@ -1,22 +1,28 @@
 //! The NOTIFY_SOCKET that the command gets under `--notify`: datagrams come in, and count when their sender is a
 //! descendant of ours (the kernel tells its pid, SCM_CREDENTIALS). The words are those of `logic::notify`.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
+use rustix::fs::{Mode, lstat, stat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
 };
+use rustix::process::{geteuid, umask};
 
 use super::poll::{Epoll, Source};
 use super::procfs::{GENERATIONS, parent_and_birth};
+use super::socket_file::SocketFile;
 use crate::error::{Error, reason};
 use crate::logic::Pid;
 use crate::logic::notify::{self, Told};
+use crate::logic::notify_address;
 use crate::sys;
 
 /// What systemd reads at most of one datagram; longer ones are dropped whole.
@@ -27,33 +33,41 @@ const AT_ONCE: usize = 16;
 /// See the head of the file.
 #[derive(Debug)]
 pub struct NotifySocket {
+    /// Removed when the socket is dropped; `None`: the address is abstract.
+    _file: Option<SocketFile>,
     socket: OwnedFd,
     variables: Vec<CString>,
 }
 
 impl NotifySocket {
-    /// Bound to an abstract address that the kernel chooses: it needs no folder to write to and leaves nothing behind.
-    /// Registered as [`Source::Notify`]. `watchdog`: how often the command must ping.
-    pub fn open(epoll: &Epoll, watchdog: Option<Duration>) -> Result<NotifySocket, Error> {
+    /// Bound to a path in the first folder of [`notify_address::folders`] that kapo may write to and the command can
+    /// reach: clients in another network namespace, and libraries that know paths only, cannot use an abstract address.
+    /// That is for systems without such a folder. Registered as [`Source::Notify`]. `watchdog`: how often the command
+    /// must ping.
+    pub fn open(
+        epoll: &Epoll,
+        watchdog: Option<Duration>,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<NotifySocket, Error> {
         let failed = |e: Errno| Error::setup("open", "a NOTIFY_SOCKET for the command", reason(&e.into()));
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).map_err(failed)?;
-        // Before anybody can send: else the first datagrams would come without credentials.
-        sockopt::set_socket_passcred(&socket, true).map_err(failed)?;
-        bind(&socket, &SocketAddrUnix::new_unnamed()).map_err(failed)?;
-        let address = getsockname(&socket).and_then(SocketAddrUnix::try_from).map_err(failed)?;
-        let name = address.abstract_name().unwrap_or_default();
-        let variable = CString::new([b"NOTIFY_SOCKET=@", name].concat()).map_err(|_| failed(Errno::INVAL))?;
+        let (socket, file) = match bind_to_a_path(variable).map_err(failed)? {
+            Some((socket, file)) => (socket, Some(file)),
+            None => (new_socket().map_err(failed)?, None),
+        };
+        let address = match &file {
+            Some(file) => file.path().as_os_str().as_bytes().to_vec(),
+            None => bind_to_an_abstract_address(&socket).map_err(failed)?,
+        };
+        let assignment = |name: &[u8], value: &[u8]| CString::new([name, b"=", value].concat());
+        let mut variables = vec![assignment(b"NOTIFY_SOCKET", &address).map_err(|_| failed(Errno::INVAL))?];
         epoll
             .add(&socket, Source::Notify, EventFlags::IN)
             .map_err(|e| Error::setup("wait for", "the command's notifications", reason(&e.into())))?;
-        let mut variables = vec![variable];
         if let Some(interval) = watchdog {
             let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
-            // WATCHDOG_PID is left out: whichever process of the command pings, it is meant (sd_watchdog_enabled(3)).
-            variables.extend(CString::new(format!("WATCHDOG_USEC={micros}")));
+            variables.extend(assignment(b"WATCHDOG_USEC", micros.to_string().as_bytes()));
         }
-        Ok(NotifySocket { socket, variables })
+        Ok(NotifySocket { _file: file, socket, variables })
     }
 
     /// `NAME=value` that tell the command of it.
@@ -79,6 +93,56 @@ impl NotifySocket {
         }
         true
     }
+}
+
+/// A socket that gets the credentials of each sender, set before anybody can send.
+fn new_socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    sockopt::set_socket_passcred(&socket, true)?;
+    Ok(socket)
+}
+
+/// `None`: there is no folder for it.
+fn bind_to_a_path(
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<(OwnedFd, SocketFile)>, Errno> {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    for folder in notify_address::folders(variable) {
+        if !is_reachable(&folder) {
+            continue;
+        }
+        for path in notify_address::paths(&folder, pid) {
+            let socket = new_socket()?;
+            // Any user may send, because the command may have changed its own; whose word counts is seen by the pid.
+            let before = umask(Mode::from_raw_mode(0o111));
+            let created = SocketFile::create(&path, &socket, |_| Ok(()));
+            umask(before);
+            match created {
+                Ok(file) => return Ok(Some((socket, file))),
+                // Another kapo's, or a file in the way that may not be removed.
+                Err(Errno::ADDRINUSE | Errno::NOTSOCK | Errno::PERM | Errno::ACCESS)
+                    if lstat(&path).is_ok() => {}
+                Err(_) => break,
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a command can get to the folder after a change of its user. Only root's can change it.
+fn is_reachable(folder: &Path) -> bool {
+    !geteuid().is_root()
+        || folder.ancestors().all(|folder| {
+            stat(folder).is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode).contains(Mode::XOTH))
+        })
+}
+
+/// Binds to an address that the kernel chooses; returns it as NOTIFY_SOCKET names it.
+fn bind_to_an_abstract_address(socket: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    bind(socket, &SocketAddrUnix::new_unnamed())?;
+    let address = getsockname(socket).and_then(SocketAddrUnix::try_from)?;
+    Ok([b"@", address.abstract_name().unwrap_or_default()].concat())
 }
 
 /// Whether `pid` belongs to this run of the command: it is the command, or kapo is among its ancestors (orphans of the

@@ -18,6 +18,7 @@ pub mod lines;
 pub mod matching;
 pub mod metrics;
 pub mod notify;
+pub mod notify_address;
 pub mod notify_queue;
 pub mod oom;
 pub mod outage;

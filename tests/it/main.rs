@@ -14,6 +14,7 @@ mod idle;
 mod limits;
 mod names;
 mod notify;
+mod notify_socket;
 mod oom;
 mod outlets;
 mod output;
