@@ -374,7 +374,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     value(JOB, "watchdog", "SECONDS").env("KAPO_WATCHDOG").otherwise("0").says(
         "the command must ping this often; 0: off",
-        "Needs --notify. A missed ping stops the command with Reason watchdog.",
+        "Needs --notify. The command gets WATCHDOG_USEC and WATCHDOG_PID. A missed ping stops the command with Reason watchdog.",
     ),
     value(RUN, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("0").says(
         "go on answering this long after the end",

@@ -319,6 +319,7 @@ impl Job {
             ignore_chld: self.ignore_chld,
             open_files: self.open_files,
             set: self.notify.as_ref().map_or(&[], NotifySocket::variables),
+            pid_variable: self.options.watchdog.map(|_| "WATCHDOG_PID"),
         };
         let pid = self.program.start(&self.options, &start);
         stage.deep = true;

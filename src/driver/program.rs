@@ -58,6 +58,8 @@ pub struct Start<'a> {
     pub open_files: Option<(u64, u64)>,
     /// `NAME=value` in addition.
     pub set: &'a [CString],
+    /// The variable whose value is the command's pid.
+    pub pid_variable: Option<&'a str>,
 }
 
 impl Program {
@@ -153,6 +155,7 @@ impl Program {
             arguments,
             unset: &UNSET,
             set: start.set,
+            pid_variable: start.pid_variable,
             stdout: start.stdout,
             stderr: start.stderr,
             directory: self.directory.as_deref(),

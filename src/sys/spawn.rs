@@ -27,6 +27,8 @@ pub struct Program<'a> {
     pub unset: &'a [&'a str],
     /// `NAME=value` that it gets in addition.
     pub set: &'a [CString],
+    /// A variable that it gets in addition; its value is the program's pid.
+    pub pid_variable: Option<&'a str>,
     /// Becomes descriptor 1; `None`: inherited.
     pub stdout: Option<BorrowedFd<'a>>,
     /// Becomes descriptor 2; `None`: inherited.
@@ -54,6 +56,8 @@ struct Plan<'a> {
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     parent: libc::pid_t,
+    /// Where the child writes its pid, with [`PID_DIGITS`] zero bytes of room; null: nowhere.
+    pid_digits: *mut u8,
     /// Written by the child; 0: it executed.
     errno: c_int,
     /// What it was about when that happened.
@@ -87,6 +91,9 @@ impl Failure {
     }
 }
 
+/// The digits of the greatest pid.
+const PID_DIGITS: usize = 10;
+
 /// Where the child runs until it executes; its calls need a few hundred bytes.
 const STACK: usize = 12 * 1024;
 
@@ -100,6 +107,16 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, Failure> {
     };
     let mut envp = inherited_environment(program.unset);
     envp.extend(program.set.iter().map(|s| s.as_ptr()));
+    let mut pid_assignment = Vec::new();
+    let mut pid_digits = ptr::null_mut();
+    if let Some(name) = program.pid_variable {
+        let length = name.len() + 1;
+        pid_assignment = [name.as_bytes(), b"=", &[0; PID_DIGITS + 1]].concat();
+        let start = pid_assignment.as_mut_ptr();
+        envp.push(start.cast::<c_char>().cast_const());
+        // SAFETY: the name and its `=` are followed by the room for the digits.
+        pid_digits = unsafe { start.add(length) };
+    }
     let mut plan = Plan {
         program,
         paths: pointers(program.paths),
@@ -107,6 +124,7 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, Failure> {
         envp: ended(envp),
         // SAFETY: getpid has no preconditions.
         parent: unsafe { libc::getpid() },
+        pid_digits,
         errno: 0,
         step: Step::Prepare,
     };
@@ -120,6 +138,7 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, Failure> {
     // SAFETY: stack and plan outlive the child's use of them, as CLONE_VFORK keeps us here until it has executed or
     // ended; all signals are blocked, so nothing else runs on our memory meanwhile.
     let pid = unsafe { libc::clone(child, top, flags, plan_pointer) };
+    drop(pid_assignment);
     if pid < 0 {
         return Err(Failure { step: Step::Prepare, error: io::Error::last_os_error() });
     }
@@ -189,9 +208,30 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     unsafe { libc::_exit(127) }
 }
 
+/// Writes the child's own pid to where its variable has room for it.
+fn write_pid(digits: *mut u8) {
+    // SAFETY: getpid has no preconditions.
+    let mut rest = unsafe { libc::getpid() }.unsigned_abs();
+    let mut text = [0; PID_DIGITS];
+    let mut at = text.len();
+    while rest > 0 && at > 0 {
+        at -= 1;
+        if let (Some(place), Ok(digit)) = (text.get_mut(at), u8::try_from(rest % 10)) {
+            *place = b'0' + digit;
+        }
+        rest /= 10;
+    }
+    let text = text.get(at..).unwrap_or_default();
+    // SAFETY: the parent, which waits, has made room for PID_DIGITS bytes there, and `text` is no longer than that.
+    unsafe { ptr::copy_nonoverlapping(text.as_ptr(), digits, text.len()) };
+}
+
 /// Returns only on failure, with what failed and the errno.
 fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
     let program = plan.program;
+    if !plan.pid_digits.is_null() {
+        write_pid(plan.pid_digits);
+    }
     if program.death_signal != 0 {
         // SAFETY: plain integers.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, program.death_signal) };
