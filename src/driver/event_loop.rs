@@ -170,7 +170,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
             _ => at.saturating_duration_since(clock().mono),
         });
         if std::mem::take(&mut stage.deep) {
-            sys::spawn::release_stack();
+            sys::stack::release_unused();
         }
         let waited = stage.epoll.wait(&mut events, timeout);
         now = clock();

@@ -69,7 +69,7 @@ pub struct Job {
     killed: bool,
     /// The command was stopped in this run, and may have been continued.
     was_stopped: bool,
-    mask: sys::signal::Mask,
+    blocked: sys::signal::AllBlocked,
     ignore_chld: bool,
     open_files: Option<(u64, u64)>,
     /// Children may be left to reap.
@@ -150,7 +150,7 @@ impl Job {
             termination_log,
             killed: false,
             was_stopped: false,
-            mask: beginning.signals.inherited_mask,
+            blocked: beginning.signals.blocked,
             ignore_chld: beginning.signals.chld_was_ignored,
             open_files: beginning.open_files,
             // Whoever was executed as kapo may have left children that had ended before.
@@ -315,7 +315,7 @@ impl Job {
             stdout: stdout.as_ref().map(AsFd::as_fd),
             stderr: stderr.as_ref().map(AsFd::as_fd),
             terminal,
-            mask: self.mask,
+            blocked: self.blocked,
             ignore_chld: self.ignore_chld,
             open_files: self.open_files,
             set: self.notify.as_ref().map_or(&[], NotifySocket::variables),

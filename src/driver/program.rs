@@ -50,8 +50,8 @@ pub struct Start<'a> {
     pub stderr: Option<BorrowedFd<'a>>,
     /// The terminal that becomes the command's.
     pub terminal: Option<BorrowedFd<'a>>,
-    /// The signal mask that kapo was started with.
-    pub mask: crate::sys::signal::Mask,
+    /// All signals are blocked; the command gets the mask of before.
+    pub blocked: crate::sys::signal::AllBlocked,
     /// CHLD was ignored when kapo was started.
     pub ignore_chld: bool,
     /// RLIMIT_NOFILE that kapo was started with, where kapo has changed its own.
@@ -162,7 +162,7 @@ impl Program {
             new_session: job.setsid,
             terminal: start.terminal,
             death_signal: job.orphan_signal.map_or(0, |signal| i32::from(signal.number())),
-            mask: start.mask,
+            blocked: start.blocked,
             ignore_chld: start.ignore_chld,
             open_files: start.open_files,
         })

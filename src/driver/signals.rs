@@ -19,8 +19,8 @@ pub struct Signals {
     fd: OwnedFd,
     /// Our own pid.
     own: i32,
-    /// The mask that kapo was started with, which is for the command.
-    pub inherited_mask: sys::signal::Mask,
+    /// That all signals are blocked, and the mask that kapo was started with, which is for the command.
+    pub blocked: sys::signal::AllBlocked,
     /// CHLD was ignored when kapo was started; also for the command.
     pub chld_was_ignored: bool,
     /// What of a terminal kapo was started to survive.
@@ -31,7 +31,7 @@ impl Signals {
     /// Takes over all signals. To be called before anything that others can see, such as binding a port: from here on
     /// a stop signal is heard and nothing is lost.
     pub fn take_over() -> io::Result<Signals> {
-        let inherited_mask = sys::signal::block_all()?;
+        let blocked = sys::signal::block_all()?;
         let chld_was_ignored = sys::signal::is_ignored(i32::from(Signal::CHLD.number()));
         if chld_was_ignored {
             sys::signal::set_default(i32::from(Signal::CHLD.number()));
@@ -40,7 +40,7 @@ impl Signals {
         Ok(Signals {
             fd: sys::signal::signalfd()?,
             own: rustix::process::getpid().as_raw_nonzero().get(),
-            inherited_mask,
+            blocked,
             chld_was_ignored,
             survives: Survives {
                 hang_up: was_ignored(Signal::HUP),

@@ -11,5 +11,6 @@ pub mod pidfd;
 pub mod resolve;
 pub mod signal;
 pub mod spawn;
+pub mod stack;
 pub mod stdio;
 pub mod wait;

@@ -14,11 +14,25 @@ pub type Mask = u64;
 /// What sigprocmask and signalfd4 want to know of a [`Mask`].
 const MASK_BYTES: usize = size_of::<Mask>();
 
-/// Blocks every signal that can be blocked and returns the mask that was in force before.
+/// Proof that every signal is blocked in this thread, which nothing in kapo ever undoes; with it the mask that was in force
+/// before, which is the command's.
+#[derive(Clone, Copy, Debug)]
+pub struct AllBlocked {
+    before: Mask,
+}
+
+impl AllBlocked {
+    /// The signal mask that kapo was started with.
+    pub fn before(self) -> Mask {
+        self.before
+    }
+}
+
+/// Blocks every signal that can be blocked.
 ///
 /// From here on nothing interrupts us and nothing is lost: what arrives waits for the signalfd. A true fault still
 /// ends the process, as the kernel then overrides the mask.
-pub fn block_all() -> io::Result<Mask> {
+pub fn block_all() -> io::Result<AllBlocked> {
     let (all, mut before): (Mask, Mask) = (!0, 0);
     // SAFETY: both pointers are to masks of the length given, which live across the call.
     let result = unsafe {
@@ -30,7 +44,7 @@ pub fn block_all() -> io::Result<Mask> {
             MASK_BYTES,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(before) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(AllBlocked { before }) }
 }
 
 /// A signalfd for every signal; non-blocking, close-on-exec.
@@ -170,7 +184,7 @@ mod tests {
     /// Signals are a matter of the whole process, so what needs them is seen in one test, in a process of its own.
     #[test]
     fn blocked_signals_of_every_number_wait_for_the_signalfd() {
-        let before = block_all().unwrap();
+        let before = block_all().unwrap().before();
         let fd = signalfd().unwrap();
         // SAFETY: gettid has no preconditions.
         let thread = unsafe { libc::gettid() };

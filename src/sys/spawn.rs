@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 
-use super::signal::Mask;
+use super::signal::{AllBlocked, Mask};
 
 /// What to start, and as what.
 #[derive(Debug)]
@@ -41,8 +41,9 @@ pub struct Program<'a> {
     pub terminal: Option<BorrowedFd<'a>>,
     /// What the kernel sends it when we die; 0: nothing.
     pub death_signal: i32,
-    /// The signal mask it gets.
-    pub mask: Mask,
+    /// All signals are blocked, so nothing else runs on our memory while the child uses it. The program gets the mask of
+    /// before.
+    pub blocked: AllBlocked,
     /// CHLD was ignored when we were started, so it is for the program, too.
     pub ignore_chld: bool,
     /// RLIMIT_NOFILE, soft and hard; `None`: ours.
@@ -135,8 +136,8 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, Failure> {
     let top = end.map_addr(|address| address & !15).cast::<c_void>();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     let plan_pointer = (&raw mut plan).cast::<c_void>();
-    // SAFETY: stack and plan outlive the child's use of them, as CLONE_VFORK keeps us here until it has executed or
-    // ended; all signals are blocked, so nothing else runs on our memory meanwhile.
+    // SAFETY: stack and plan outlive the child's use of them, because CLONE_VFORK keeps us here until it has executed or
+    // ended. `program.blocked` says that no signal handler runs on our memory meanwhile, and kapo has one thread.
     let pid = unsafe { libc::clone(child, top, flags, plan_pointer) };
     drop(pid_assignment);
     if pid < 0 {
@@ -153,20 +154,6 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, Failure> {
     // SAFETY: as for errno; the child writes nothing but values of this type.
     let step = unsafe { ptr::read_volatile(&raw const plan.step) };
     Err(Failure { step, error: io::Error::from_raw_os_error(errno) })
-}
-
-/// Gives back the pages of our stack below the caller's frame, which a start has used and nothing will for long.
-#[inline(never)] // `here` must be in a frame of its own: in the caller's it may lie far above live variables.
-pub fn release_stack() {
-    const PAGE: usize = 4096;
-    const REACH: usize = 15 * PAGE;
-    // More than this very frame and what the call below need, which is some ten words.
-    const DISTANCE: usize = 1024;
-    let here = std::hint::black_box(0_u8);
-    let end = (&raw const here).map_addr(|address| (address - DISTANCE) & !(PAGE - 1));
-    let start = end.map_addr(|address| address - REACH);
-    // SAFETY: stacks grow downwards: below the current frame there is nothing that anybody will read.
-    unsafe { libc::madvise(start.cast_mut().cast(), REACH, libc::MADV_DONTNEED) };
 }
 
 /// Our own environment but for `unset`, by pointer: nothing is copied.
@@ -286,13 +273,13 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
     lose_stop_signals();
-    let mask = &raw const program.mask;
+    let mask = program.blocked.before();
     // SAFETY: the mask lives across the call and has the length given.
     unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
             libc::SIG_SETMASK,
-            mask,
+            &raw const mask,
             ptr::null_mut::<Mask>(),
             size_of::<Mask>(),
         )
