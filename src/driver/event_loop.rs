@@ -199,7 +199,8 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
                 | Source::Notify
                 | Source::Oom
                 | Source::Watch
-                | Source::Parent => {}
+                | Source::Parent
+                | Source::MainPid => {}
             }
         }
         stage.server.serve_queued(now, &stage.epoll, &*machine);

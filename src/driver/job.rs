@@ -15,6 +15,7 @@ use super::capture::Capture;
 use super::directory::Directory;
 use super::event_loop::{Machine, Stage, clock};
 use super::leftover;
+use super::main_pid::{MainPid, Outcome};
 use super::manager::Manager;
 use super::oom::OomCounter;
 use super::parent::ParentWatch;
@@ -25,7 +26,7 @@ use super::server::Subject;
 use super::signals::Signals;
 use super::terminal::{self, Terminal};
 use super::termination_log::TerminationLog;
-use super::told::NotifySocket;
+use super::told::{NotifySocket, Run};
 use crate::config::{After, Config, Job as Options};
 use crate::error::{Error, reason};
 use crate::logic::lifecycle::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Target};
@@ -63,6 +64,10 @@ pub struct Job {
     manager: Option<Manager>,
     /// Under `--notify`, where the command speaks to us.
     notify: Option<NotifySocket>,
+    /// The process that the command has named by MAINPID.
+    main_pid: Option<MainPid>,
+    /// When the run's first process was born, while another one is followed.
+    run_since: Option<u64>,
     oom: OomCounter,
     termination_log: Option<TerminationLog>,
     /// We sent SIGKILL in this run.
@@ -146,6 +151,8 @@ impl Job {
             parent_watch: None,
             manager,
             notify,
+            main_pid: None,
+            run_since: None,
             oom: OomCounter::default(),
             termination_log,
             killed: false,
@@ -199,7 +206,7 @@ impl Job {
             },
             Effect::CheckStopped(pid) => return self.is_stopped(pid).then_some(Event::FoundStopped),
             Effect::Suspend { signal, all } => {
-                if let (Some(terminal), Some(pid)) = (&self.terminal, self.life.pid()) {
+                if let (Some(terminal), Some(pid)) = (&self.terminal, self.life.group()) {
                     terminal.take_back(Some(group(pid)));
                 }
                 self.suspended = terminal::can_be_stopped();
@@ -212,7 +219,7 @@ impl Job {
             }
             Effect::WakeSiblings => {
                 if let Some(terminal) = &self.terminal {
-                    terminal.wake_siblings(self.life.pid().map(group));
+                    terminal.wake_siblings(self.life.group().map(group));
                 }
             }
             Effect::Drain { run } => {
@@ -341,6 +348,16 @@ impl Job {
                 let group = sys::signal::send(-pid.get(), number);
                 direct.unwrap_or(group)
             }
+            Target::Followed { pid, group } if sys::group::of(pid.get()) == Some(group.get()) => {
+                sys::signal::send(-group.get(), number)
+            }
+            Target::Followed { pid, group } => {
+                if leftover::count(group, false) != Some(0) {
+                    // The answer for the command itself is the one that counts.
+                    let _ = sys::signal::send(-group.get(), number);
+                }
+                sys::signal::send(pid.get(), number)
+            }
             Target::Remnant(pid) if leftover::count(pid, false) != Some(0) => {
                 sys::signal::send(-pid.get(), number)
             }
@@ -418,7 +435,8 @@ impl Job {
                 }
             };
             if let Some(pid) = command {
-                self.ended(now, pid, exit, &change, stage);
+                let Change { user, system, max_rss_bytes, .. } = change;
+                self.ended(now, pid, exit, Usage { user, system, max_rss_bytes }, stage);
             } else {
                 self.orphans += 1;
                 if matches!(exit, Exit::Signal { signal: Signal::KILL, .. }) {
@@ -432,40 +450,42 @@ impl Job {
     /// the shell waits for kapo. Where nobody would wake us ^Z does nothing, as in an orphaned group without kapo; but
     /// who was stopped with STOP, or wants a terminal that others have, stays so: it would only come back here.
     fn stopped(&mut self, now: Now, pid: Pid, signal: i32, stage: &mut Stage) {
+        let leader = self.life.group().unwrap_or(pid);
         let Some(terminal) = self.terminal.as_ref().filter(|_| !self.suspended) else { return };
         let signal = Signal::new(signal);
         let goes_on = match signal {
             Some(Signal::TTIN | Signal::TTOU) if !self.life.lends_terminal() && terminal.is_ours() => false,
             // It has come to and fro meanwhile.
             Some(Signal::TTIN | Signal::TTOU)
-                if !self.life.gives_terminal() && terminal.is_with(group(pid)) =>
+                if !self.life.gives_terminal() && terminal.is_with(group(leader)) =>
             {
                 true
             }
-            Some(Signal::TTIN | Signal::TTOU) if terminal.give(group(pid)) => true,
+            Some(Signal::TTIN | Signal::TTOU) if terminal.give(group(leader)) => true,
             // Somebody's STOP is none of the shell's business while that has the terminal.
-            Some(Signal::STOP) if !terminal.is_with(group(pid)) => false,
+            Some(Signal::STOP) if !terminal.is_with(group(leader)) => false,
             Some(signal) if terminal.somebody_minds_us() => {
                 return self.handle(now, Event::Stopped { signal }, stage);
             }
             signal => signal == Some(Signal::TSTP),
         };
         if goes_on {
-            let _ = sys::signal::send(-pid.get(), i32::from(Signal::CONT.number()));
+            let _ = sys::signal::send(-leader.get(), i32::from(Signal::CONT.number()));
         }
     }
 
-    fn ended(&mut self, now: Now, pid: Pid, exit: Exit, change: &Change, stage: &mut Stage) {
+    fn ended(&mut self, now: Now, pid: Pid, exit: Exit, usage: Usage, stage: &mut Stage) {
+        let leader = self.life.group().unwrap_or(pid);
+        (self.main_pid, self.run_since) = (None, None);
         // The rest of a line, which the record of its end must not cut in two where both go one way.
         self.serve_capture(now, stage, &|source| matches!(source, Source::Pipe(_)));
-        let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_with(group(pid)));
+        let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_with(group(leader)));
         if let Some(terminal) = &self.terminal {
-            terminal.take_back(Some(group(pid)));
+            terminal.take_back(Some(group(leader)));
         }
         // Also if the command has succeeded: a descendant may have been killed.
         self.oom.look(now, stage);
         let oom_killed = self.oom.is_cause(now, exit, self.killed);
-        let usage = Usage { user: change.user, system: change.system, max_rss_bytes: change.max_rss_bytes };
         let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
         let hung_up = by_hup && self.terminal_is_gone();
         self.handle(now, Event::Exited(End { exit, usage, oom_killed, on_terminal, hung_up }), stage);
@@ -477,11 +497,40 @@ impl Job {
         let mut all = Vec::new();
         // Without a command nobody's word counts, but what is unread would be told again and again.
         let nobody = Pid::MAX;
-        let more = socket.read(self.life.pid().unwrap_or(nobody), |told| all.push(told));
-        for told in all {
+        let run = Run { command: self.life.pid().unwrap_or(nobody), since: self.run_since };
+        let more = socket.read(run, |told| all.push(told));
+        for mut told in all {
+            told.main_pid = told.main_pid.filter(|pid| self.follow(*pid, stage));
             self.handle(now, Event::Told(told), stage);
         }
         more
+    }
+
+    /// Follows this process from now on, if it belongs to the run.
+    fn follow(&mut self, pid: Pid, stage: &Stage) -> bool {
+        let Some(command) = self.life.pid().filter(|command| *command != pid) else { return false };
+        // The pidfd first: afterwards the number cannot come to mean another process unnoticed.
+        let Some(main_pid) = MainPid::open(&stage.epoll, pid) else { return false };
+        let run = Run { command, since: self.run_since };
+        if !run.has(pid) {
+            return false;
+        }
+        self.run_since = self.run_since.or_else(|| run.birth());
+        self.main_pid = Some(main_pid);
+        true
+    }
+
+    /// The followed process has ended. If it is kapo's child it is reaped like any other, which tells more.
+    fn look_at_main_pid(&mut self, now: Now, stage: &mut Stage) {
+        self.reap(now, stage);
+        let Some(main_pid) = &self.main_pid else { return };
+        let pid = main_pid.pid();
+        if let Outcome::Reaped(exit) = main_pid.outcome(&stage.epoll) {
+            self.main_pid = None;
+            if self.life.pid() == Some(pid) {
+                self.ended(now, pid, exit, Usage::default(), stage);
+            }
+        }
     }
 
     /// Passes captured output on; for how long more should gather.
@@ -572,7 +621,7 @@ impl Machine for Job {
             sender
         };
         if is_want_of_terminal(signal, sender) {
-            let command = self.life.pid().map(group);
+            let command = self.life.group().map(group);
             let holder = self.terminal.as_ref().map_or(Holder::Other, |terminal| terminal.holder(command));
             return self.handle(now, Event::SiblingStopped { signal, holder }, stage);
         }
@@ -596,6 +645,9 @@ impl Machine for Job {
         }
         if ready.has(Source::Notify) {
             self.listen_to_command(now, stage);
+        }
+        if ready.has(Source::MainPid) {
+            self.look_at_main_pid(now, stage);
         }
         if ready.has(Source::Oom) {
             self.oom.look(now, stage);

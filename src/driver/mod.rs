@@ -13,6 +13,7 @@ pub mod inherit;
 pub mod job;
 pub mod leftover;
 pub mod listener;
+pub mod main_pid;
 pub mod manager;
 pub mod oom;
 pub mod output;

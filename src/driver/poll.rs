@@ -33,6 +33,8 @@ pub enum Source {
     Watch,
     /// The pidfd of kapo's parent.
     Parent,
+    /// The pidfd of the process that the command has named by MAINPID.
+    MainPid,
 }
 
 /// A place in the table of connections and the number of its tenant: an event may outlive its connection within one
@@ -60,6 +62,7 @@ impl Source {
             Source::Oom => 1 << 6,
             Source::Watch => 1 << 7,
             Source::Parent => 1 << 8,
+            Source::MainPid => 1 << 9,
             Source::Listener(_) | Source::Connection(_) => return None,
         })
     }
@@ -76,6 +79,7 @@ impl Source {
             Source::Oom => (6, 0, 0),
             Source::Watch => (7, 0, 0),
             Source::Parent => (8, 0, 0),
+            Source::MainPid => (9, 0, 0),
         };
         kind << 56 | u64::from(tenant & TENANTS) << 32 | u64::from(slot)
     }
@@ -99,6 +103,7 @@ impl Source {
             6 => Source::Oom,
             7 => Source::Watch,
             8 => Source::Parent,
+            9 => Source::MainPid,
             _ => return None,
         })
     }
@@ -220,6 +225,7 @@ mod tests {
             Source::Oom,
             Source::Watch,
             Source::Parent,
+            Source::MainPid,
         ] {
             assert_eq!(Source::of(source.token()), Some(source));
         }

@@ -77,7 +77,7 @@ impl NotifySocket {
 
     /// Reads what has come, hands over what counts, and says whether there may be more. Descriptors that come along are
     /// closed, which is the answer to `BARRIER=1`: all datagrams before it have been taken in by then.
-    pub fn read(&self, command: Pid, mut each: impl FnMut(Told)) -> bool {
+    pub fn read(&self, run: Run, mut each: impl FnMut(Told)) -> bool {
         for _ in 0..AT_ONCE {
             let mut bytes = [0; LONGEST];
             let datagram = match sys::datagram::receive(self.socket.as_fd(), &mut bytes) {
@@ -87,7 +87,7 @@ impl NotifySocket {
             };
             // Who is outside our PID namespace is no descendant.
             let sender = datagram.sender.and_then(Pid::new);
-            if sender.is_some_and(|sender| datagram.whole && descends(sender, command)) {
+            if sender.is_some_and(|sender| datagram.whole && run.may_speak(sender)) {
                 each(notify::read(bytes.get(..datagram.length).unwrap_or_default()));
             }
         }
@@ -145,31 +145,52 @@ fn bind_to_an_abstract_address(socket: &OwnedFd) -> Result<Vec<u8>, Errno> {
     Ok([b"@", address.abstract_name().unwrap_or_default()].concat())
 }
 
-/// Whether `pid` belongs to this run of the command: it is the command, or kapo is among its ancestors (orphans of the
-/// command become kapo's own children) and it is not older than the command, because older processes are left over from
-/// an earlier run. kapo's own pid counts, too: systemd-notify(1) sends its parent's pid if it is root, and the parent of
-/// an orphan is kapo. Only a privileged process can send a pid that is not its own. Without /proc only the command
-/// itself and kapo count.
-fn descends(pid: Pid, command: Pid) -> bool {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    if pid == command || pid.get() == own {
-        return true;
+/// A run of the command, as far as its processes can be told from others.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// The process that counts as the command.
+    pub command: Pid,
+    /// When the process that kapo started was born, in clock ticks; `None`: it is `command`.
+    pub since: Option<u64>,
+}
+
+impl Run {
+    /// Whether messages of this process count. They do if it belongs to the run, and if it is kapo: systemd-notify(1) sends
+    /// its parent's pid if it is root, and the parent of an orphan is kapo. Only a privileged process can send a pid that
+    /// is not its own.
+    fn may_speak(self, sender: Pid) -> bool {
+        sender.get() == rustix::process::getpid().as_raw_nonzero().get() || self.has(sender)
     }
-    let (Some((_, born)), Some((mut parent, ticks))) = (parent_and_birth(command), parent_and_birth(pid))
-    else {
-        return false;
-    };
-    if ticks < born {
-        return false;
-    }
-    for _ in 0..GENERATIONS {
-        if parent == command.get() || parent == own {
+
+    /// Whether `pid` belongs to the run: it is the command, or kapo is among its ancestors (orphans of the command become
+    /// kapo's own children) and it is not older than the run, because older processes are left over from an earlier one.
+    /// Without /proc only the command itself counts.
+    pub fn has(self, pid: Pid) -> bool {
+        if pid == self.command {
             return true;
         }
-        match Pid::new(parent).filter(|parent| parent.get() > 1).and_then(parent_and_birth) {
-            Some((next, _)) => parent = next,
-            None => return false,
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let since = self.since.or_else(|| self.birth());
+        let (Some(since), Some((mut parent, ticks))) = (since, parent_and_birth(pid)) else {
+            return false;
+        };
+        if ticks < since {
+            return false;
         }
+        for _ in 0..GENERATIONS {
+            if parent == self.command.get() || parent == own {
+                return true;
+            }
+            match Pid::new(parent).filter(|parent| parent.get() > 1).and_then(parent_and_birth) {
+                Some((next, _)) => parent = next,
+                None => return false,
+            }
+        }
+        false
     }
-    false
+
+    /// When the command was born.
+    pub fn birth(self) -> Option<u64> {
+        parent_and_birth(self.command).map(|(_, ticks)| ticks)
+    }
 }

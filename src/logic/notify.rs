@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::Pid;
+
 /// What a datagram of the command says, as far as kapo cares. Unknown assignments are passed on untouched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
@@ -20,6 +22,8 @@ pub struct Told {
     pub trigger: bool,
     /// `WATCHDOG_USEC=`: a new interval; zero switches the watchdog off.
     pub interval: Option<Duration>,
+    /// `MAINPID=`: this process is the command from now on. The driver leaves it out if the process is not one of the run.
+    pub main_pid: Option<Pid>,
     /// What the service manager shall hear of it; empty: nothing.
     pub forward: Vec<u8>,
 }
@@ -38,7 +42,7 @@ const STATUS_LENGTH: usize = 1024;
 
 /// Reads one datagram: assignments, one a line. Bytes that make no sense are left out, never an error.
 ///
-/// Not passed on: `MAINPID=` (systemd watches kapo, not the command), descriptors and their `FDSTORE=`, `BARRIER=1` (which
+/// Not passed on: `MAINPID=` (kapo follows that process, systemd watches kapo), descriptors and their `FDSTORE=`, `BARRIER=1` (which
 /// is answered by closing what came along, see `driver::told`), and kapo's own business: `WATCHDOG=`, `STATUS=` and
 /// `READY=1` of the command reach systemd in kapo's words.
 pub fn read(datagram: &[u8]) -> Told {
@@ -58,6 +62,10 @@ pub fn read(datagram: &[u8]) -> Told {
                 let (name, value) = line.split_at(at);
                 let value = value.get(1..).unwrap_or_default();
                 match name {
+                    b"MAINPID" => {
+                        let pid = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                        told.main_pid = pid.and_then(Pid::new).filter(|pid| pid.get() > 0);
+                    }
                     b"STATUS" => told.status = Some(printable(value)),
                     b"WATCHDOG_USEC" => {
                         let micros = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
@@ -121,6 +129,16 @@ mod tests {
     fn what_is_not_ours_to_say_is_not_passed_on() {
         let told = read(b"MAINPID=1\nFDSTORE=1\nERRNO=5\nNOTIFYACCESS=all\nEXTEND_TIMEOUT_USEC=7\nREADY=1");
         assert_eq!(told.forward, b"ERRNO=5\nEXTEND_TIMEOUT_USEC=7");
+    }
+
+    #[test]
+    fn a_main_pid_is_a_positive_number() {
+        for (value, pid) in
+            [("7", Some(7)), ("0", None), ("-7", None), ("", None), ("7x", None), ("99999999999", None)]
+        {
+            let told = read(format!("READY=1\nMAINPID={value}").as_bytes());
+            assert_eq!((told.main_pid.map(Pid::get), told.ready), (pid, true), "{value}");
+        }
     }
 
     #[test]

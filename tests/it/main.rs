@@ -12,6 +12,7 @@ mod harness;
 mod http;
 mod idle;
 mod limits;
+mod main_pid;
 mod names;
 mod notify;
 mod notify_socket;

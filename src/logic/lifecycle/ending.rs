@@ -90,6 +90,8 @@ impl Lifecycle {
             self.deadlines.stop(which);
         }
         let why = stop.map(|stop| stop.why);
+        // Another process may be followed than the one that leads the group.
+        let group = self.group.unwrap_or(pid);
         let lasted = now.mono.saturating_duration_since(since);
         self.publish_end(now, why, end);
         out.push(Effect::Log(self.end_record(pid, why, lasted)));
@@ -99,14 +101,14 @@ impl Lifecycle {
         if self.job.single_child {
             // The rest of the group is not ours to end.
         } else if let Some(stop) = stop {
-            self.wait_for_stopped_group(now, pid, stop, out);
+            self.wait_for_stopped_group(now, group, stop, out);
         } else if self.job.setsid && self.policy.is_none() {
-            out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(pid), log: None });
+            out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(group), log: None });
         }
         out.push(Effect::Drain { run: self.starts });
         self.next(now, Run { lasted, success, expired: why == Some(Why::Ttl), never_ran: false }, out);
         if stop.is_none() && self.state == State::Pausing && !self.job.single_child {
-            self.clear_group(pid, out);
+            self.clear_group(group, out);
         }
     }
 

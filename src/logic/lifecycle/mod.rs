@@ -36,6 +36,7 @@ use crate::logic::status::ModeName;
 use crate::signal::Signal;
 
 mod ending;
+mod following;
 mod leftover;
 mod meaning;
 mod report;
@@ -91,6 +92,8 @@ pub struct Lifecycle {
     job: Box<Job>,
     setting: Setting,
     state: State,
+    /// The process group of the last run.
+    group: Option<Pid>,
     /// No new run after this one.
     leaving: bool,
     /// What was typed at the terminal and has ended the command; `true`: its group alone has got it.
@@ -150,6 +153,7 @@ impl Lifecycle {
         let random = Random::new(setting.seed);
         Lifecycle {
             state: State::Starting,
+            group: None,
             leaving: false,
             interrupted: None,
             early: None,
@@ -384,14 +388,11 @@ impl Lifecycle {
         self.starts += 1;
     }
 
-    fn target(&self, pid: Pid) -> Target {
-        if self.job.single_child { Target::Process(pid) } else { Target::Group(pid) }
-    }
-
     fn started(&mut self, now: Now, pid: Pid, out: &mut Vec<Effect>) {
         self.count_start();
         let ttl = self.job.ttl.map(|Ttl { min, max }| self.random.between(min, max));
         self.state = State::Running { pid, since: now.mono };
+        self.group = Some(pid);
         self.said_ready = false;
         self.unready = STARTING;
         self.unreachable = false;
@@ -589,7 +590,7 @@ impl Lifecycle {
             return;
         };
         if signal == Signal::CONT && !self.shared {
-            out.push(Effect::GiveTerminal(pid));
+            out.push(Effect::GiveTerminal(self.group.unwrap_or(pid)));
         }
         // A group without a parent outside its session is orphaned, and the kernel ignores TSTP for it.
         let signal = if self.job.setsid && job_control(signal) { Signal::STOP } else { signal };
@@ -701,6 +702,9 @@ impl Lifecycle {
     }
 
     fn told(&mut self, now: Now, told: Told, out: &mut Vec<Effect>) {
+        if let Some(main) = told.main_pid {
+            self.follow(main, out);
+        }
         if let Some(interval) = told.interval {
             self.watchdog = Some(interval).filter(|interval| !interval.is_zero());
         }

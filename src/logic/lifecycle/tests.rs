@@ -829,6 +829,20 @@ fn flapping_comes_with_the_fourth_failure_and_goes_by_itself() {
 }
 
 #[test]
+fn a_main_pid_is_the_command_from_then_on() {
+    let mut world = begun(Job { notify: true, ..run() }, Behaviour::patient());
+    world.effects();
+    world.told(b"MAINPID=500\nREADY=1");
+    let main = Pid::new(500).unwrap();
+    assert_eq!((world.life.status().pid, world.life.status().ready), (Some(main), true));
+    world.effects();
+    world.signal(Signal::HUP);
+    let passed_on =
+        Effect::Kill { signal: Signal::HUP, to: Target::Followed { pid: main, group: child() }, log: None };
+    assert!(done(&mut world).contains(&passed_on));
+}
+
+#[test]
 fn under_notify_ready_is_what_the_command_says_and_the_manager_hears_it_once() {
     let manager = Setting { manager: true, ..setting() };
     let mut world = begun_in(manager.clone(), Job { notify: true, ..run() }, Behaviour::deaf());

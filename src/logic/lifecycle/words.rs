@@ -183,6 +183,13 @@ pub enum Target {
     Process(Pid),
     /// Its process group.
     Group(Pid),
+    /// The process that the command has named by MAINPID, and the group of the run.
+    Followed {
+        /// The process.
+        pid: Pid,
+        /// The group, which the process may have left. Its number may belong to strangers by now.
+        group: Pid,
+    },
     /// What is left of the group of a command that is reaped: only while a descendant of ours is in it, as the number
     /// may belong to a stranger otherwise.
     Remnant(Pid),

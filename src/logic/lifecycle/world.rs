@@ -640,6 +640,9 @@ impl World {
     }
 
     fn take_in_told(&mut self, told: &Told) {
+        if let (Some(main), Some(child)) = (told.main_pid, &mut self.child) {
+            child.pid = main;
+        }
         if self.child.is_none() {
             return;
         }
@@ -836,7 +839,7 @@ impl World {
                 self.promise(self.job.single_child, "the group is signalled");
                 self.promise(living == Some(pid), "only the living are signalled");
             }
-            Target::Group(pid) => {
+            Target::Followed { pid, .. } | Target::Group(pid) => {
                 self.promise(!self.job.single_child, "under --single-child the group is left alone");
                 self.promise(living == Some(pid), "only the living are signalled");
             }

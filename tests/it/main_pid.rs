@@ -1,0 +1,111 @@
+//! MAINPID=: a process that the command names takes its place, as after the re-exec of a server.
+
+use serde_json::json;
+
+use crate::harness::{Kapo, kapo_on_a_free_port, lives, wait_for};
+use crate::tools::Gate;
+
+/// A command in Python that starts a second process and names it by MAINPID. `main` and `old` are what the two do then;
+/// `wait()` waits until the test opens the gate.
+fn hands_over(options: &[&str], gate: &Gate, main: &str, old: &str) -> Kapo {
+    let script = format!(
+        "
+import os, signal, socket, sys, time
+def say(text):
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(text.encode(), os.environ['NOTIFY_SOCKET'])
+def wait():
+    with open(sys.argv[1], 'rb', buffering=0) as gate: gate.read(1)
+pid = os.fork()
+if pid == 0:
+    {main}
+    os._exit(0)
+say('READY=1\\nMAINPID=%d' % pid)
+{old}
+"
+    );
+    let words = [options, &["python3", "-c", &script, gate.path()]].concat();
+    Kapo::launch(kapo_on_a_free_port(words)).listening()
+}
+
+/// The pid of the process that is followed, once it is another one than that which kapo started.
+fn followed(kapo: &mut Kapo) -> i32 {
+    kapo.wait_for("it follows", |kapo| kapo.stderr().contains("following MAINPID"));
+    kapo.command_pid()
+}
+
+#[test]
+fn the_end_of_the_main_process_is_that_of_the_command() {
+    let mut gate = Gate::new();
+    let (main, old) = ("wait(); os._exit(7)", "os._exit(1)");
+    let mut kapo = hands_over(&["run", "--notify"], &gate, main, old);
+    let pid = followed(&mut kapo);
+    // Its parent has ended and is reaped: the end of that one is not the command's.
+    wait_for("it is kapo's child", || {
+        crate::harness::proc_status(pid, "PPid") == Some(kapo.pid().to_string())
+    });
+    let status = kapo.status();
+    assert_eq!(
+        (&status["Status"], &status["Ready"], &status["Pid"]),
+        (&json!("running"), &json!(true), &json!(pid))
+    );
+    gate.open();
+    kapo.expect_exit(7);
+}
+
+#[test]
+fn a_main_process_whose_parent_reaps_it_ends_the_run_with_its_code() {
+    let mut gate = Gate::new();
+    // The parent waits before it reaps; until then the process has not ended for kapo.
+    let old = "
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+print('zombie', flush=True)
+wait(); os.waitpid(pid, 0); time.sleep(60)";
+    let mut kapo = hands_over(&["run", "--notify", "--wait", "1h"], &gate, "wait(); os._exit(7)", old);
+    followed(&mut kapo);
+    gate.open();
+    kapo.wait_for_stdout("zombie");
+    assert_eq!(kapo.status()["Status"], "running");
+    crate::tools::sees_no_wake_up(kapo.pid());
+    gate.open();
+    let status = kapo.wait_for_status("its end", |status| status["Status"] != "running");
+    if status["ExitCode"] != 7 {
+        // Only a kernel without PIDFD_GET_INFO may say 0.
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+        assert!((numbers.next(), numbers.next()) < (Some(6), Some(15)), "{release}: {status}");
+    }
+}
+
+#[test]
+fn signals_reach_a_main_process_in_a_session_of_its_own() {
+    let gate = Gate::new();
+    let main = "
+    os.setsid()
+    signal.signal(signal.SIGHUP, lambda *_: say('STATUS=hung up'))
+    say('STATUS=handler set')
+    while True: signal.pause()";
+    let mut kapo = hands_over(&["run", "--notify"], &gate, main, "os._exit(0)");
+    let pid = followed(&mut kapo);
+    kapo.wait_for_status("its handler", |status| status["StatusText"] == "handler set");
+    kapo.signal(1);
+    kapo.wait_for_status("its word", |status| status["StatusText"] == "hung up");
+    kapo.signal(15);
+    kapo.expect_exit(143);
+    assert!(!lives(pid));
+}
+
+#[test]
+fn a_process_that_is_no_descendant_is_not_followed() {
+    let gate = Gate::new();
+    let old = "
+say('MAINPID=%d' % os.getppid())
+say('MAINPID=1')
+say('MAINPID=99999999')
+say('STATUS=said'); time.sleep(60)";
+    let kapo =
+        hands_over(&["run", "--notify"], &gate, "time.sleep(60)", &format!("first = os.getpid(){old}"));
+    kapo.wait_for_status("its words", |status| status["StatusText"] == "said");
+    let pid = kapo.command_pid();
+    assert!(pid > 1 && pid != kapo.pid());
+    assert_eq!(kapo.stderr().matches("following").count(), 1, "{}", kapo.stderr());
+}
