@@ -158,7 +158,8 @@ impl Kapo {
     /// The same where stdout and stderr are the test's affair.
     pub fn launch_with_its_outputs(mut command: Command, folder: TempDir) -> Kapo {
         // The NOTIFY_SOCKET of a kapo that is killed must not stay in /run.
-        if !command.get_envs().any(|(name, _)| name == "RUNTIME_DIRECTORY") {
+        let notified = command.get_args().any(|word| word == "--notify");
+        if notified && !command.get_envs().any(|(name, _)| name == "RUNTIME_DIRECTORY") {
             command.env("RUNTIME_DIRECTORY", folder.path());
         }
         let child = command.spawn().unwrap();

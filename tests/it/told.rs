@@ -13,8 +13,11 @@ const WORDS: &str = "TEST_WORDS";
 
 /// A socket to speak on, and the address that `NOTIFY_SOCKET` names.
 fn socket_to(name: &str) -> (UnixDatagram, SocketAddr) {
-    let name = name.trim().strip_prefix('@').unwrap();
-    (UnixDatagram::unbound().unwrap(), SocketAddr::from_abstract_name(name).unwrap())
+    let address = match name.trim().strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(name.trim()),
+    };
+    (UnixDatagram::unbound().unwrap(), address.unwrap())
 }
 
 /// No test, but a program that others run: it speaks and is gone.
