@@ -22,7 +22,7 @@ MIRI_SKIP=(--skip four_centuries --skip every_byte --skip our_own_line)
 REAL=(activation clients container haproxy oom prometheus streams systemd)
 # What people install: made, compared, installed, run. In this order: the first one makes dist/ for the others.
 DIST=(dist image arm64)
-LONG=(packages reproducible)
+LONG=(packages reproducible source kernels)
 
 # Where Debian keeps haproxy and nginx; not everybody has it in the path.
 export PATH=$PATH:/usr/sbin

@@ -53,8 +53,11 @@ if [ ! -e "$object" ]; then
 fi
 
 # rustup downloads as well, so certificates come before it.
-fetch=(fetch -q --locked --target "$target")
-if ! has_target || ! has_sources || ! cargo "${fetch[@]}" --offline >/dev/null 2>&1; then
+downloads() {
+    if command -v rustup >/dev/null && ! { has_target && has_sources; }; then return 0; fi
+    ! cargo fetch -q --locked --offline --target "$target" >/dev/null 2>&1
+}
+if downloads; then
     has_certificates || lacks "no CA certificates: cargo and rustup cannot download (Debian: apt-get install ca-certificates)"
 fi
 [ "$missing" = 0 ] || exit 1

@@ -61,7 +61,7 @@ vm_boot() {
         amd64) qemu=(qemu-system-x86_64 -M pc -cpu max -accel tcg) line="console=ttyS0 $line" ;;
     esac
     timeout -k 5 "$limit" "${qemu[@]}" -m 512 -smp 2 -display none -monitor none -serial stdio -nic none -no-reboot "$@" \
-        -kernel "$kernel" -initrd "$initramfs" -append "quiet panic=-1 $line" </dev/null 2>&1 | tr -d '\r' >"$log" || true
+        -kernel "$kernel" -initrd "$initramfs" -append "quiet panic=-1 $line" </dev/null 2>&1 | sed -u 's/\r//g' >"$log" || true
 }
 
 # vm_code LOG: the exit code with which the machine's PID 1 ended, from the kernel's last words.

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# The unit and integration tests on other kernels: Debian 12's 6.1 and Debian 13's 6.12, under qemu.
+#
+# The machine sees this one's root, read-only, below an overlay in its memory. KERNELS="bookworm" takes one of them,
+# FILTER='test(/notify/)' runs the tests that nextest picks by it.
+# shellcheck source=tests/real/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/real/vm.sh
+. "$(dirname "$0")/vm.sh"
+need qemu-system-x86_64 cpio dpkg-deb apt-get busybox cargo-nextest
+[ "$(uname -m)" = x86_64 ] || skip_all "knows machines of x86-64 alone"
+cd "$ROOT"
+
+mkdir -p "$VM"
+cargo nextest archive --locked --lib --test it --test schema --archive-file "$VM/tests.tar.zst" >"$WORK/archive.log" 2>&1 ||
+    { tail -n 20 "$WORK/archive.log"; exit 1; }
+cat >"$VM/nextest.toml" <<'P'
+[profile.default]
+# The emulated processor is slow, and shared by two tests at a time: those that fail get another try.
+retries = 1
+slow-timeout = { period = "60s", terminate-after = 3 }
+test-threads = 2
+P
+
+# machine SUITE: an initramfs that mounts this machine's root and runs the tests there.
+machine() {
+    local suite=$1 root=$VM/$1-amd64/root each modules
+    rm -rf "$WORK/machine"
+    mkdir -p "$WORK/machine/modules"
+    cp "$(readlink -f "$(command -v busybox)")" "$WORK/machine/busybox"
+    modules=$(find "$root" -path '*/modules/*/kernel' -type d | head -n 1)
+    for each in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci netfs fscache 9pnet 9pnet_virtio 9p overlay; do
+        find "$modules" -name "$each.ko" -exec cp {} "$WORK/machine/modules/" \;
+        find "$modules" -name "$each.ko.xz" -exec cp {} "$WORK/machine/modules/" \;
+    done
+    for each in "$WORK"/machine/modules/*.xz; do [ ! -e "$each" ] || xz -d "$each"; done
+    cat >"$WORK/machine/init" <<'P'
+#!/busybox sh
+/busybox mkdir -p /bin /proc /sys /dev /lower /upper /root
+/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+# In the order of their dependencies, which a few rounds find.
+for round in 1 2 3 4 5; do for each in /modules/*; do insmod $each 2>/dev/null; done; done
+mount -t 9p -o trans=virtio,version=9p2000.L,cache=loose,msize=512000,ro host /lower || poweroff -f
+mount -t tmpfs tmpfs /upper
+mkdir /upper/upper /upper/work
+mount -t overlay -o lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work overlay /root || poweroff -f
+mount -t proc proc /root/proc
+mount -t sysfs sys /root/sys
+mount -t devtmpfs dev /root/dev
+mkdir -p /root/dev/pts /root/dev/shm
+mount -t devpts devpts /root/dev/pts
+mount -t tmpfs tmpfs /root/dev/shm
+mount -t tmpfs tmpfs /root/run
+mount -t tmpfs tmpfs /root/tmp
+chmod 1777 /root/tmp /root/dev/shm
+mount -t cgroup2 cgroup /root/sys/fs/cgroup
+cp /run-tests /root/run/run-tests
+ip link set lo up
+echo "inside: $(uname -r)"
+# The shell reaps orphans while it waits.
+chroot /root /bin/bash /run/run-tests &
+wait $!
+poweroff -f
+P
+    {
+        printf 'export PATH=%q HOME=%q KAPO_BIN=%q\ncd %q\n' "$PATH" "$HOME" "$KAPO" "$ROOT"
+        printf 'vm=%q filter=%q\n' "$VM" "${FILTER:-all()}"
+        cat <<'P'
+ulimit -n 20000
+cargo nextest run --archive-file "$vm/tests.tar.zst" --workspace-remap "$PWD" --config-file "$vm/nextest.toml" \
+    --no-fail-fast --color never --status-level retry --final-status-level flaky --failure-output final \
+    -E "$filter" </dev/null 2>&1 | cat
+code=${PIPESTATUS[0]}
+if [ $code = 0 ]; then echo "ok tests"; else echo "not ok tests"; fi
+echo "all done"
+P
+    } >"$WORK/machine/run-tests"
+    chmod 755 "$WORK/machine/init" "$WORK/machine/run-tests" "$WORK/machine/busybox"
+    vm_initramfs "$WORK/initramfs" "$WORK/machine"
+}
+
+for suite in ${KERNELS:-bookworm trixie}; do
+    vm_get "$suite" amd64 linux-image-amd64
+    machine "$suite"
+    log=$WORK/$suite.log
+    vm_boot "$log" "${LIMIT:-3000}" amd64 "$(vm_kernel "$suite" amd64)" "$WORK/initramfs" "rdinit=/init" -m 4096 \
+        -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap -device virtio-9p-pci,fsdev=host,mount_tag=host
+    grep -aE '^inside|Summary|^ *(FLAKY|FAIL|TIMEOUT|TRY) ' "$log" || true
+    vm_report "$suite" "$log"
+    cp "$log" "$ROOT/target/vm/$suite.log"
+done
+finish
