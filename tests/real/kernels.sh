@@ -28,6 +28,7 @@ machine() {
     rm -rf "$WORK/machine"
     mkdir -p "$WORK/machine/modules"
     cp "$(readlink -f "$(command -v busybox)")" "$WORK/machine/busybox"
+    cp "$KAPO" "$WORK/machine/kapo"
     modules=$(find "$root" -path '*/modules/*/kernel' -type d | head -n 1)
     for each in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci netfs fscache 9pnet 9pnet_virtio 9p overlay; do
         find "$modules" -name "$each.ko" -exec cp {} "$WORK/machine/modules/" \;
@@ -57,7 +58,7 @@ mount -t tmpfs tmpfs /root/run
 mount -t tmpfs tmpfs /root/tmp
 chmod 1777 /root/tmp /root/dev/shm
 mount -t cgroup2 cgroup /root/sys/fs/cgroup
-cp /run-tests /root/run/run-tests
+cp /run-tests /kapo /root/run/
 ip link set lo up
 echo "inside: $(uname -r)"
 # The shell reaps orphans while it waits.
@@ -66,7 +67,7 @@ wait $!
 poweroff -f
 P
     {
-        printf 'export PATH=%q HOME=%q KAPO_BIN=%q\ncd %q\n' "$PATH" "$HOME" "$KAPO" "$ROOT"
+        printf 'export PATH=%q HOME=%q KAPO_BIN=/run/kapo\ncd %q\n' "$PATH" "$HOME" "$ROOT"
         printf 'vm=%q filter=%q\n' "$VM" "${FILTER:-all()}"
         cat <<'P'
 ulimit -n 20000
