@@ -21,8 +21,19 @@ pub struct Config {
     pub max_connections: usize,
     /// `--quiet`: kapo logs only warnings and errors.
     pub quiet: bool,
+    /// Variables that kapo does not know and that were probably meant for it; empty for `check` and `wait`.
+    pub misspelt: Vec<Misspelt>,
     /// What to do.
     pub mode: Mode,
+}
+
+/// A variable whose name resembles that of one of kapo's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misspelt {
+    /// The name in the environment.
+    pub found: String,
+    /// The name that was probably meant.
+    pub meant: &'static str,
 }
 
 /// `--port`, `--interface`, `--sidebind`, `--socket-activation`.

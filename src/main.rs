@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Write};
 use kapo::cli::{self, Order};
 use kapo::driver;
 use kapo::error::{Error, one_line, reason};
-use kapo::sys::arena::Arena;
+use kapo::sys::{arena::Arena, environment};
 
 #[global_allocator]
 static MEMORY: Arena = Arena::new();
@@ -19,7 +19,7 @@ fn start(words: Vec<OsString>) -> u8 {
     let mut words = words.into_iter();
     let argv0 = words.next().unwrap_or_else(|| "kapo".into()).to_string_lossy().into_owned();
     let variable = |name: &str| std::env::var_os(name);
-    let result = match cli::parse(words.collect(), &variable) {
+    let result = match cli::parse(words.collect(), &environment::with_prefix(b"KAPO_")) {
         Ok(Order::Print(text)) => {
             let mut out = std::io::stdout();
             match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -4,8 +4,8 @@
 
 #![no_main]
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
 use kapo::cli::{Order, parse};
 use kapo::config::Mode;
@@ -13,17 +13,18 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let mut words: Vec<OsString> = Vec::new();
-    let mut env: Vec<(&OsStr, &OsStr)> = Vec::new();
+    let mut env: Vec<(OsString, OsString)> = Vec::new();
     for line in input.split(|b| *b == b'\n') {
         let at = line.iter().position(|b| *b == b'=');
         match at.filter(|_| line.starts_with(b"KAPO_")) {
-            Some(at) => env.push((OsStr::from_bytes(&line[..at]), OsStr::from_bytes(&line[at + 1..]))),
+            Some(at) => {
+                let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+                env.push((text(&line[..at]), text(&line[at + 1..])));
+            },
             None => words.push(OsString::from_vec(line.to_vec())),
         }
     }
-    let variable =
-        |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
-    match parse(words.clone(), &variable) {
+    match parse(words.clone(), &env) {
         Ok(Order::Print(text)) => assert!(text.ends_with('\n')),
         Ok(Order::Do(config)) => {
             assert!(config.max_connections > 0 && config.capture.tail <= 1 << 20);

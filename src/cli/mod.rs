@@ -1,5 +1,5 @@
 //! Words and environment in, a Config out: the command line beats the environment, which beats the default. Pure:
-//! no file is opened, no variable read but by the function it is given.
+//! no file is opened, and no variable is read except those that are passed in.
 
 use std::cmp::Ordering;
 use std::ffi::OsString;
@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::target::Target;
 
 pub mod help;
+mod misspelt;
 pub mod options;
 mod settings;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod words;
 
 use options::Verb;
 use settings::Settings;
+pub use settings::Variables;
 use values::shown;
 use words::Asked;
 
@@ -33,17 +35,18 @@ pub enum Order {
     Do(Config),
 }
 
-/// Reads the words after the program name and the variables of the mode they name. Every error is one line, and names the
+/// Reads the words after the program name and, of `variables` (those that begin with KAPO_), the ones of the mode they
+/// name. Every error is one line, and names the
 /// option or the variable, the value, and what was expected. `check` may exit with 0 or 1 only: what is wrong
 /// before or after its name is an [`Error::Unhealthy`].
 #[inline(never)] // Its frame must not stay on the stack for kapo's whole life.
-pub fn parse(words: Vec<OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Order, Error> {
+pub fn parse(words: Vec<OsString>, variables: Variables<'_>) -> Result<Order, Error> {
     let (verb, asked) = words::split(words);
     let order = match asked {
         Ok(Asked::Help { verb, long }) => Ok(Order::Print(help::page(verb, long))),
         Ok(Asked::Version) => Ok(Order::Print(help::version())),
         Ok(Asked::Mode { verb, given, operands }) => {
-            config(Settings::new(verb, given, env), operands.into()).map(Order::Do)
+            config(Settings::new(verb, given, variables), operands.into()).map(Order::Do)
         }
         Err(error) => Err(error),
     };
@@ -79,8 +82,9 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     if serves && listen.sidebind && !matches!(listen.interface, Interface::Ip(_)) {
         return Err(settings.needs("sidebind", "an IP address in --interface: a Unix socket has no ports"));
     }
+    let misspelt = if serves { misspelt::find(settings.variables()) } else { Vec::new() };
     settings.finish();
-    Ok(Config { listen, capture, hide_args, max_connections, quiet, mode })
+    Ok(Config { misspelt, listen, capture, hide_args, max_connections, quiet, mode })
 }
 
 fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {

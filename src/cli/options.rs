@@ -305,7 +305,10 @@ pub static OPTIONS: &[Opt] = &[
         "keep the last bytes of captured output; 0: off",
         "For /logs and LastOutput. Needs --stdout or --stderr. At most 1048576; 64K and 1M are understood.",
     ),
-    flag(GLOBAL, "quiet").short('q').env("KAPO_QUIET").says("log only warnings and errors", ""),
+    flag(GLOBAL, "quiet").short('q').env("KAPO_QUIET").says(
+        "log only warnings and errors",
+        "With --port 0 the line that tells the port is logged all the same.",
+    ),
     flag(GLOBAL, "help").short('h').says(
         "show help; after a mode, the help of that mode",
         "-h shows one line an option, --help and `kapo help [MODE]` all there is to say.",

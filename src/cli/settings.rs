@@ -22,19 +22,27 @@ pub enum Source {
 /// What sets KAPO_PORT to `tcp://10.0.0.1:6666`.
 const SERVICE_LINK: &str = "; a Kubernetes Service called kapo sets it so: enableServiceLinks: false";
 
+/// Names and values of the variables whose names begin with KAPO_; there are few of them, or none.
+pub type Variables<'env> = &'env [(OsString, OsString)];
+
 /// The options of one start. Each is asked for once, by the function of its mode.
 pub struct Settings<'env> {
     verb: Verb,
     given: Vec<Given>,
-    env: &'env dyn Fn(&str) -> Option<OsString>,
+    variables: Variables<'env>,
     /// Where the values asked for so far came from.
     sources: Vec<(&'static str, Source)>,
 }
 
 impl<'env> Settings<'env> {
     /// Of `verb`, given these options on the command line and this environment.
-    pub fn new(verb: Verb, given: Vec<Given>, env: &'env dyn Fn(&str) -> Option<OsString>) -> Settings<'env> {
-        Settings { verb, given, env, sources: Vec::new() }
+    pub fn new(verb: Verb, given: Vec<Given>, variables: Variables<'env>) -> Settings<'env> {
+        Settings { verb, given, variables, sources: Vec::new() }
+    }
+
+    /// The environment.
+    pub fn variables(&self) -> Variables<'env> {
+        self.variables
     }
 
     /// The mode.
@@ -94,7 +102,9 @@ impl<'env> Settings<'env> {
         let mut source = Source::CommandLine;
         if texts.is_empty() {
             // Empty counts as not set: that is what `FOO=` in a unit or a compose file is meant to do.
-            texts.extend(opt.env.and_then(self.env).filter(|text| !text.is_empty()));
+            let variable = |env| self.variables.iter().find(|(name, _)| name == env);
+            let value = opt.env.and_then(variable).map(|(_, value)| value).filter(|value| !value.is_empty());
+            texts.extend(value.cloned());
             source = Source::Environment;
         }
         if texts.is_empty() {

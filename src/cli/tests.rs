@@ -1,6 +1,5 @@
 //! Words and variables in, Config or message out: a line a promise.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
@@ -19,10 +18,10 @@ mod wrong;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn parse_bytes(words: &[&[u8]], env: &[(&str, &[u8])]) -> Result<Order, Error> {
-    let env: HashMap<&str, OsString> =
-        env.iter().map(|(name, text)| (*name, OsString::from_vec(text.to_vec()))).collect();
+    let env: Vec<_> =
+        env.iter().map(|(name, text)| (OsString::from(*name), OsString::from_vec(text.to_vec()))).collect();
     let words = words.iter().map(|word| OsString::from_vec(word.to_vec())).collect();
-    parse(words, &|name| env.get(name).cloned())
+    parse(words, &env)
 }
 
 fn try_config<W: AsRef<[u8]>>(words: &[W], env: &[(&str, &str)]) -> Result<Config, String> {
@@ -77,6 +76,7 @@ fn plain(mode: Mode) -> Config {
         hide_args: false,
         max_connections: 512,
         quiet: false,
+        misspelt: Vec::new(),
         mode,
     }
 }

@@ -40,7 +40,7 @@ use std::time::UNIX_EPOCH;
 use rustix::event::epoll::EventFlags;
 use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, set_child_subreaper, setrlimit};
 
-use crate::config::{self, Config, Mode};
+use crate::config::{self, Config, Misspelt, Mode};
 use crate::error::{Error, reason};
 use crate::logic::Now;
 use crate::logic::lifecycle::Event;
@@ -210,6 +210,10 @@ fn listen(config: &Config, sockets: Sockets, stage: &mut Stage, now: Now) -> Res
     for (listener, name, ours) in listeners {
         let chosen = ours && config.listen.port == 0 && listener.port().is_some();
         stage.listen(now, listener, name.as_deref(), ours, chosen)?;
+    }
+    for Misspelt { found, meant } in &config.misspelt {
+        let hint = format!("did you mean {meant}?");
+        stage.log(now, &Record::warn("unknown variable").with("variable", found).with("hint", hint));
     }
     for (socket, name) in given {
         stage.log(now, &Record::info("serving a connection").with("name", name));

@@ -5,6 +5,7 @@ pub mod arena;
 pub mod arguments;
 pub mod clock;
 pub mod datagram;
+pub mod environment;
 pub mod group;
 pub mod passrights;
 pub mod pidfd;

@@ -139,6 +139,35 @@ fn a_wrong_variable_is_named() {
 }
 
 #[test]
+fn a_misspelt_variable_is_a_warning() {
+    let warned = |words: &[&str], name: &str, value: &str| {
+        let mut command = kapo_on_a_free_port(words);
+        command.env(name, value);
+        let (code, _, stderr) = run_to_the_end(command);
+        assert_eq!(code, Some(0), "{stderr}");
+        stderr
+            .lines()
+            .filter_map(|line| line.split_once(" level=warn "))
+            .map(|(_, rest)| rest.to_owned())
+            .collect()
+    };
+    let warnings: Vec<String> = warned(&["--quiet", "run", "true"], "KAPO_KILLAFTER", "5");
+    assert_eq!(
+        warnings,
+        ["msg=\"unknown variable\" variable=KAPO_KILLAFTER hint=\"did you mean KAPO_KILL_AFTER?\""]
+    );
+    for (name, value) in [
+        ("KAPO_KILL_AFTER", "5"),
+        ("KAPO_SERVICE_HOST", "10.0.0.1"),
+        ("KAPO_PORT_6666_TCP", "tcp://10.0.0.1:6666"),
+        ("KAPO_A_PORT", "tcp://10.0.0.1:80"),
+    ] {
+        let warnings: Vec<String> = warned(&["run", "true"], name, value);
+        assert!(warnings.is_empty(), "{name}: {warnings:?}");
+    }
+}
+
+#[test]
 fn no_command_is_refused() {
     for words in [&["supervise"][..], &["supervise", "--"], &["r", "--ttl", "5"], &["r", "--"]] {
         let complaint = refused(words, &[], 2);

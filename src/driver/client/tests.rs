@@ -21,6 +21,7 @@ fn config(interface: Interface, port: u16) -> Config {
         hide_args: false,
         max_connections: 512,
         quiet: false,
+        misspelt: Vec::new(),
         mode: Mode::Wait(Wait::default()),
     }
 }

@@ -1,0 +1,146 @@
+//! Finds variables that resemble one of kapo's, so that a misspelt name is not ignored silently.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::options::OPTIONS;
+use super::settings::Variables;
+use crate::config::Misspelt;
+
+/// What every variable of kapo begins with.
+const PREFIX: &[u8] = b"KAPO_";
+
+/// The longest name that is compared; the longest of kapo's has 24 bytes.
+const LONGEST: usize = 32;
+
+/// Returns the variables that kapo does not know but that resemble one of its own.
+pub fn find(variables: Variables<'_>) -> Vec<Misspelt> {
+    let mut found = Vec::new();
+    for (name, value) in variables {
+        let Some(meant) = meant(name).filter(|_| !is_service_link(value)) else { continue };
+        found.push(Misspelt { found: name.to_string_lossy().into_owned(), meant });
+    }
+    found
+}
+
+/// The variable that `name` resembles; `None` if it is one of kapo's, or resembles none.
+fn meant(name: &OsStr) -> Option<&'static str> {
+    let own = || OPTIONS.iter().filter_map(|opt| Some((opt.env?, opt.long)));
+    let name = name.as_bytes();
+    if own().any(|(env, _)| env.as_bytes() == name) {
+        return None;
+    }
+    let rest = name.strip_prefix(PREFIX).filter(|rest| rest.len() <= LONGEST)?;
+    // In a short name two changes make another word: HOST is not PORT.
+    let most = if rest.len() <= 5 { 1 } else { 2 };
+    let (nearest, _) = own()
+        .filter_map(|(env, long)| {
+            let by_variable = distance(rest, env.as_bytes().strip_prefix(PREFIX)?);
+            // KAPO_PID for --pid, whose variable has another name.
+            let by_option = distance(rest, long.to_ascii_uppercase().replace('-', "_").as_bytes());
+            Some((env, by_variable.min(by_option)))
+        })
+        .filter(|(_, distance)| *distance <= most)
+        .min_by_key(|(_, distance)| *distance)?;
+    Some(nearest)
+}
+
+/// Whether Kubernetes or Docker set the variable for a service: KAPO_A_PORT=tcp://10.0.0.1:80. Their other names, such
+/// as KAPO_SERVICE_HOST and KAPO_PORT_6666_TCP, resemble none of kapo's.
+fn is_service_link(value: &OsStr) -> bool {
+    [&b"tcp://"[..], b"udp://", b"sctp://"].iter().any(|scheme| value.as_bytes().starts_with(scheme))
+}
+
+/// How many bytes must be inserted, removed, replaced, or exchanged with the next one to make `a` of `b`.
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    // Three rows of the table of all prefixes of `b` (columns) and of `a` (rows).
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (row, from) in a.iter().enumerate() {
+        let mut next = vec![row + 1];
+        for (column, to) in b.iter().enumerate() {
+            let cell = |cells: &[usize], at: usize| cells.get(at).copied().unwrap_or(usize::MAX - 1);
+            let replaced = cell(&last, column) + usize::from(from != to);
+            let mut least = replaced.min(cell(&last, column + 1) + 1).min(cell(&next, column) + 1);
+            let exchanged =
+                row > 0 && column > 0 && a.get(row - 1) == Some(to) && b.get(column - 1) == Some(from);
+            if exchanged {
+                least = least.min(cell(&before, column - 1) + 1);
+            }
+            next.push(least);
+        }
+        before = std::mem::replace(&mut last, next);
+    }
+    last.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suggested(name: &str, value: &str) -> Option<&'static str> {
+        let found = find(&[(name.into(), value.into())]);
+        found.first().map(|misspelt| {
+            assert_eq!(misspelt.found, name);
+            misspelt.meant
+        })
+    }
+
+    #[test]
+    fn a_misspelt_variable_leads_to_the_one_that_was_meant() {
+        for (name, meant) in [
+            ("KAPO_KILLAFTER", "KAPO_KILL_AFTER"),
+            ("KAPO_PORTS", "KAPO_PORT"),
+            ("KAPO_TLL", "KAPO_TTL"),
+            ("KAPO_QUITE", "KAPO_QUIET"),
+            ("KAPO_INTERFCAE", "KAPO_INTERFACE"),
+            ("KAPO_MAX_RESTART", "KAPO_MAX_RESTARTS"),
+            ("KAPO_HIDEARGS", "KAPO_HIDE_ARGS"),
+            ("KAPO_PID", "KAPO_WATCHPID"),
+            ("KAPO_WATCH_PID", "KAPO_WATCHPID"),
+        ] {
+            assert_eq!(suggested(name, "1"), Some(meant), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_variables_are_no_mistakes() {
+        for opt in OPTIONS {
+            if let Some(env) = opt.env {
+                assert_eq!(suggested(env, "1"), None, "{env}");
+            }
+        }
+        for (name, value) in [
+            ("KAPO_HOST", "example.org"),
+            ("KAPO_HOME", "/opt/kapo"),
+            ("KAPO_", ""),
+            ("KAPO_DATABASE_URL", "x"),
+            ("KAPO_A_PORT", "tcp://10.0.0.1:80"),
+            ("KAPO_SERVICE_HOST", "10.0.0.1"),
+            ("KAPO_SERVICE_PORT", "6666"),
+            ("KAPO_SERVICE_PORT_HTTP", "6666"),
+            ("KAPO_PORT_6666_TCP", "tcp://10.0.0.1:6666"),
+            ("KAPO_PORT_6666_TCP_ADDR", "10.0.0.1"),
+            ("KAPO_PORT_6666_TCP_PORT", "6666"),
+            ("KAPO_PORT_6666_TCP_PROTO", "tcp"),
+            ("KAPO_AN_OTHER_NAME_THAT_IS_FAR_TOO_LONG_TO_BE_MEANT", "1"),
+        ] {
+            assert_eq!(suggested(name, value), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_distance_counts_each_change_once() {
+        for (a, b, changes) in [
+            ("", "", 0),
+            ("TTL", "TTL", 0),
+            ("", "AB", 2),
+            ("TAIL", "WAIT", 2),
+            ("QUITE", "QUIET", 1),
+            ("AB", "BCA", 3),
+        ] {
+            assert_eq!(distance(a.as_bytes(), b.as_bytes()), changes, "{a} {b}");
+            assert_eq!(distance(b.as_bytes(), a.as_bytes()), changes, "{b} {a}");
+        }
+    }
+}
