@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::options::OPTIONS;
 use super::settings::Variables;
+use super::similar::distance;
 use crate::config::Misspelt;
 
 /// What every variable of kapo begins with.
@@ -49,29 +50,6 @@ fn meant(name: &OsStr) -> Option<&'static str> {
 /// as KAPO_SERVICE_HOST and KAPO_PORT_6666_TCP, resemble none of kapo's.
 fn is_service_link(value: &OsStr) -> bool {
     [&b"tcp://"[..], b"udp://", b"sctp://"].iter().any(|scheme| value.as_bytes().starts_with(scheme))
-}
-
-/// How many bytes must be inserted, removed, replaced, or exchanged with the next one to make `a` of `b`.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    // Three rows of the table of all prefixes of `b` (columns) and of `a` (rows).
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (row, from) in a.iter().enumerate() {
-        let mut next = vec![row + 1];
-        for (column, to) in b.iter().enumerate() {
-            let cell = |cells: &[usize], at: usize| cells.get(at).copied().unwrap_or(usize::MAX - 1);
-            let replaced = cell(&last, column) + usize::from(from != to);
-            let mut least = replaced.min(cell(&last, column + 1) + 1).min(cell(&next, column) + 1);
-            let exchanged =
-                row > 0 && column > 0 && a.get(row - 1) == Some(to) && b.get(column - 1) == Some(from);
-            if exchanged {
-                least = least.min(cell(&before, column - 1) + 1);
-            }
-            next.push(least);
-        }
-        before = std::mem::replace(&mut last, next);
-    }
-    last.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

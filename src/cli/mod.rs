@@ -15,6 +15,7 @@ pub mod help;
 mod misspelt;
 pub mod options;
 mod settings;
+mod similar;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -80,7 +81,10 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     // check and wait listen nowhere; they may share the variables of the process that does.
     let serves = !matches!(mode, Mode::Check(_) | Mode::Wait(_));
     if serves && listen.sidebind && !matches!(listen.interface, Interface::Ip(_)) {
-        return Err(settings.needs("sidebind", "an IP address in --interface: a Unix socket has no ports"));
+        let label = settings.label("sidebind");
+        return Err(Error::Usage(format!(
+            "{label} needs an IP address in --interface: a Unix socket has no ports"
+        )));
     }
     let misspelt = if serves { misspelt::find(settings.variables()) } else { Vec::new() };
     settings.finish();
@@ -140,14 +144,14 @@ fn job(
     // its command line.
     if !capture.stdout && !capture.stderr {
         if capture.lines {
-            return Err(settings.needs("stdlog", "--stdout or --stderr"));
+            return Err(settings.needs("stdlog", &["stdout", "stderr"]));
         }
         if capture.tail > 0 {
-            return Err(settings.needs("tail", "--stdout or --stderr"));
+            return Err(settings.needs("tail", &["stdout", "stderr"]));
         }
     }
     if job.watchdog.is_some() && !job.notify {
-        return Err(settings.needs("watchdog", "--notify"));
+        return Err(settings.needs("watchdog", &["notify"]));
     }
     Ok(job)
 }

@@ -149,9 +149,15 @@ impl<'env> Settings<'env> {
         }
     }
 
-    /// `KAPO_TAIL needs --stdout or --stderr`.
-    pub fn needs(&self, name: &str, what: &str) -> Error {
-        Error::Usage(format!("{} needs {what}", self.label(name)))
+    /// `KAPO_TAIL needs KAPO_STDOUT or KAPO_STDERR`: an option needs one of others, which are named as it was given.
+    pub fn needs(&self, name: &str, others: &[&str]) -> Error {
+        let by_variable = self.source(name) == Source::Environment;
+        let named = |other: &&str| match self.row(other).env.filter(|_| by_variable) {
+            Some(variable) => variable.to_owned(),
+            None => format!("--{other}"),
+        };
+        let others: Vec<String> = others.iter().map(named).collect();
+        Error::Usage(format!("{} needs {}", self.label(name), others.join(" or ")))
     }
 
     /// To be called when every option was asked for.

@@ -152,9 +152,9 @@ fn wrong_variables_are_named_as_variables() {
             "KAPO_PORT: 'tcp://10.0.0.1:6666' is not a port (0 to 65535); a Kubernetes Service called kapo sets it so: \
              enableServiceLinks: false",
         ),
-        ("run x", "KAPO_WATCHDOG", "5", "KAPO_WATCHDOG needs --notify"),
-        ("run x", "KAPO_STDLOG", "1", "KAPO_STDLOG needs --stdout or --stderr"),
-        ("run x", "KAPO_TAIL", "1K", "KAPO_TAIL needs --stdout or --stderr"),
+        ("run x", "KAPO_WATCHDOG", "5", "KAPO_WATCHDOG needs KAPO_NOTIFY"),
+        ("run x", "KAPO_STDLOG", "1", "KAPO_STDLOG needs KAPO_STDOUT or KAPO_STDERR"),
+        ("run x", "KAPO_TAIL", "1K", "KAPO_TAIL needs KAPO_STDOUT or KAPO_STDERR"),
         ("watch", "KAPO_WATCHPID", "0", "KAPO_WATCHPID: '0' is not a pid (1 or more)"),
         ("run x", "KAPO_PORT", "8\n0", "KAPO_PORT: '8\\n0' is not a port (0 to 65535)"),
         ("run x", "KAPO_TERMINATION_LOG", "/a\0b", "KAPO_TERMINATION_LOG: '/a\\u{0}b' holds a NUL byte"),
