@@ -58,7 +58,10 @@ mount -t tmpfs tmpfs /root/run
 mount -t tmpfs tmpfs /root/tmp
 chmod 1777 /root/tmp /root/dev/shm
 mount -t cgroup2 cgroup /root/sys/fs/cgroup
-cp /run-tests /kapo /root/run/
+cp /run-tests /root/run/
+# Not under /run or /tmp, which some tests cover.
+mkdir -p /root/opt
+cp /kapo /root/opt/kapo
 ip link set lo up
 echo "inside: $(uname -r)"
 # The shell reaps orphans while it waits.
@@ -67,7 +70,7 @@ wait $!
 poweroff -f
 P
     {
-        printf 'export PATH=%q HOME=%q KAPO_BIN=/run/kapo\ncd %q\n' "$PATH" "$HOME" "$ROOT"
+        printf 'export PATH=%q HOME=%q KAPO_BIN=/opt/kapo\ncd %q\n' "$PATH" "$HOME" "$ROOT"
         printf 'vm=%q filter=%q\n' "$VM" "${FILTER:-all()}"
         cat <<'P'
 ulimit -n 20000
