@@ -307,7 +307,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     flag(GLOBAL, "quiet").short('q').env("KAPO_QUIET").says(
         "log only warnings and errors",
-        "With --port 0 the line that tells the port is logged all the same.",
+        "With --port 0 the chosen port is logged nevertheless.",
     ),
     flag(GLOBAL, "help").short('h').says(
         "show help; after a mode, the help of that mode",
@@ -372,19 +372,19 @@ pub static OPTIONS: &[Opt] = &[
         "4096 bytes at most. This is the terminationMessagePath of Kubernetes.",
     ),
     flag(JOB, "notify").env("KAPO_NOTIFY").says(
-        "the command tells by sd_notify when it is ready",
+        "the command reports by sd_notify when it is ready",
         "It gets a NOTIFY_SOCKET of kapo's own, by path if a folder is writable ($RUNTIME_DIRECTORY, /run, $XDG_RUNTIME_DIR, /tmp), and otherwise abstract. /readyz is 503 until it says READY=1.",
     ),
     value(JOB, "watchdog", "SECONDS").env("KAPO_WATCHDOG").otherwise("0").says(
         "the command must ping this often; 0: off",
-        "Needs --notify. The command gets WATCHDOG_USEC and WATCHDOG_PID. A missed ping stops the command with Reason watchdog.",
+        "Needs --notify; begins at READY=1. The command gets WATCHDOG_USEC and WATCHDOG_PID. A missed ping stops the command with Reason watchdog.",
     ),
     value(RUN, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("0").says(
         "go on answering this long after the end",
-        "So that whoever looks now and then still sees how the command ended.",
+        "So that a poller still sees how the command ended.",
     ),
     value(RUN, "idle-exit", "SECONDS").env("KAPO_IDLE_EXIT").says(
-        "go on answering until nobody has asked for this long",
+        "go on answering until no request came for this long",
         "Instead of --wait: giving both is an error. One on the command line beats the other's variable.",
     ),
     value(SUPERVISE, "wait", "SECONDS")
