@@ -102,7 +102,7 @@ pub enum Fallback {
     Unset,
     /// This text, read like a given one.
     Text(&'static str),
-    /// Nothing is set, and whoever needs the value takes this one: it matters whether it was given.
+    /// The option stays unset and its user applies this default, because it matters whether the option was given.
     Shown(&'static str),
 }
 
@@ -278,11 +278,11 @@ pub static OPTIONS: &[Opt] = &[
          kapo's own pid. Where LISTEN_FDS is not set, a socket on stdin is served, as inetd hands it over.",
     ),
     flag(GLOBAL, "stdout").short('S').env("KAPO_STDOUT").says(
-        "capture the command's stdout and echo it on ours",
+        "capture the command's stdout and copy it to kapo's",
         "Byte for byte. Without it the command inherits stdout and kapo never sees a byte.",
     ),
     flag(GLOBAL, "stderr").short('E').env("KAPO_STDERR").says(
-        "capture the command's stderr and echo it on ours",
+        "capture the command's stderr and copy it to kapo's",
         "Byte for byte. Without it the command inherits stderr and kapo never sees a byte.",
     ),
     flag(GLOBAL, "stdlog").short('L').env("KAPO_STDLOG").says(
