@@ -15,8 +15,8 @@ STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz 
 LONG_STEPS=(long)
 # Readers of what strangers write, which miri gets through in a minute; the rest of logic would take it many. Skipped
 # are walks over centuries and over every byte, and what asks the kernel about itself.
-MIRI_ONLY=(logic::activation logic::calendar logic::deadlines logic::http::query logic::notify logic::procstat
-    logic::quote logic::random logic::record sys::arena)
+MIRI_ONLY=(logic::http::activation logic::log logic::deadlines logic::http::query logic::notify::message logic::proc
+    logic::random sys::arena)
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip our_own_line)
 # Against programs of other people; each is a file under tests/real.
 REAL=(activation clients container haproxy oom prometheus streams systemd)

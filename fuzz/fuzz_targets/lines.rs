@@ -5,7 +5,7 @@
 use std::time::UNIX_EPOCH;
 
 use kapo::logic::Stream;
-use kapo::logic::lines::{BATCH, LONGEST, Lines};
+use kapo::logic::output::lines::{BATCH, LONGEST, Lines};
 use libfuzzer_sys::fuzz_target;
 
 const PREFIX: &[u8] = b"time=1970-01-01T00:00:00.000000Z level=info stream=stdout msg=\"";

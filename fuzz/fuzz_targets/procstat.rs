@@ -1,7 +1,7 @@
 //! Whatever /proc holds: no panic, and a name never reaches into the fields behind it.
 #![no_main]
 
-use kapo::logic::procstat::{Stat, boot_time, exit, is_nested, pid, start_time};
+use kapo::logic::proc::stat::{Stat, boot_time, exit, is_nested, pid, start_time};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Some(stat) = Stat::parse(bytes) {

@@ -1,6 +1,10 @@
 //! Words and environment in, a Config out: the command line beats the environment, which beats the default. Pure:
 //! no file is opened, and no variable is read except those that are passed in.
 
+pub mod help;
+pub mod options;
+pub mod parse;
+
 use std::cmp::Ordering;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -11,21 +15,18 @@ use crate::config::{
 use crate::error::Error;
 use crate::target::Target;
 
-pub mod help;
 mod misspelt;
-pub mod options;
 mod settings;
 mod similar;
 #[cfg(test)]
 mod tests;
 mod values;
-mod words;
 
+use crate::cli::parse::Asked;
 use options::Verb;
 use settings::Settings;
 pub use settings::Variables;
 use values::shown;
-use words::Asked;
 
 /// What is to be done now.
 #[derive(Debug, PartialEq)]
@@ -42,7 +43,7 @@ pub enum Order {
 /// before or after its name is an [`Error::Unhealthy`].
 #[inline(never)] // Its frame must not stay on the stack for kapo's whole life.
 pub fn parse(words: Vec<OsString>, variables: Variables<'_>) -> Result<Order, Error> {
-    let (verb, asked) = words::split(words);
+    let (verb, asked) = parse::split(words);
     let order = match asked {
         Ok(Asked::Help { verb, long }) => Ok(Order::Print(help::page(verb, long))),
         Ok(Asked::Version) => Ok(Order::Print(help::version())),

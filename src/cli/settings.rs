@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::options::{Fallback, OPTIONS, Opt, Verb};
 use super::values::{self, Wrong, shown};
-use super::words::Given;
+use crate::cli::parse::Given;
 use crate::error::Error;
 
 /// Where a value came from; the later beats the earlier.

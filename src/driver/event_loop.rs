@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
 
-use super::listener::Listener;
 use super::poll::{Epoll, Ready, Source};
-use super::server::{Server, Subject};
-use super::signals::Signals;
-use super::sink::{Sinks, Written};
+use crate::driver::http::listener::Listener;
+use crate::driver::http::server::{Server, Subject};
+use crate::driver::output::sink::{Sinks, Written};
+use crate::driver::process::signals::Signals;
 use crate::error::{Error, one_line, reason};
-use crate::logic::record::{Level, Record};
+use crate::logic::log::record::{Level, Record};
 use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;

@@ -6,7 +6,8 @@ use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid as RawPid, PidfdFlags, pidfd_open};
 
 use super::poll::{Epoll, Source};
-use crate::logic::{Exit, Pid, procstat};
+use crate::logic::proc::stat;
+use crate::logic::{Exit, Pid};
 use crate::sys;
 
 /// A followed process.
@@ -42,7 +43,7 @@ impl MainPid {
     /// hang-up is awaited. On a kernel that does not tell exit codes the end counts as one with code 0, as for systemd.
     pub fn outcome(&self, epoll: &Epoll) -> Outcome {
         match sys::pidfd::exit_status(self.pidfd.as_fd()) {
-            Ok(Some(status)) => Outcome::Reaped(procstat::exit(status).unwrap_or(Exit::Code(0))),
+            Ok(Some(status)) => Outcome::Reaped(stat::exit(status).unwrap_or(Exit::Code(0))),
             Ok(None) => {
                 // The descriptor is registered, so this cannot fail.
                 let _ = epoll.modify(&self.pidfd, Source::MainPid, EventFlags::empty());

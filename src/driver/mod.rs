@@ -3,35 +3,16 @@
 //! [`run`] opens all that can fail, loudly and with an exit code, and then hands over to the loop. In the loop nothing
 //! returns an error upwards: a PID 1 that dies takes the container with it.
 
-pub mod capture;
-pub mod cgroup;
 pub mod client;
-pub mod connection;
-pub mod directory;
 pub mod event_loop;
-pub mod inherit;
-pub mod job;
-pub mod leftover;
-pub mod listener;
+pub mod http;
 pub mod main_pid;
-pub mod manager;
-pub mod oom;
+pub mod notify;
 pub mod output;
-pub mod parent;
 pub mod poll;
-pub mod process_events;
-pub mod procfs;
-pub mod program;
-pub mod sample;
-pub mod server;
-pub mod signals;
-pub mod sink;
-pub mod socket_file;
-pub mod terminal;
-pub mod termination_log;
-pub mod told;
-pub mod watcher;
-pub mod watching;
+pub mod proc;
+pub mod process;
+pub mod watch;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,20 +22,20 @@ use rustix::event::epoll::EventFlags;
 use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, set_child_subreaper, setrlimit};
 
 use crate::config::{self, Config, Misspelt, Mode};
+use crate::driver::http::inherited_sockets::Sockets;
+use crate::driver::http::listener::Listener;
+use crate::driver::http::server::Server;
+use crate::driver::notify::service_manager::Manager;
+use crate::driver::process::job::{Beginning, Job};
+use crate::driver::process::signals::Signals;
+use crate::driver::watch::mode::Watching;
 use crate::error::{Error, reason};
 use crate::logic::Now;
 use crate::logic::lifecycle::Event;
-use crate::logic::record::Record;
+use crate::logic::log::record::Record;
 use crate::sys;
 use event_loop::{Stage, clock};
-use inherit::Sockets;
-use job::{Beginning, Job};
-use listener::Listener;
-use manager::Manager;
 use poll::{Epoll, Source};
-use server::Server;
-use signals::Signals;
-use watching::Watching;
 
 /// Descriptors that are kept free of connections: standard ones, epoll, signalfd, listeners, a start's pipes, files of
 /// a scrape.
@@ -129,7 +110,7 @@ fn run_watch(
     let now = clock();
     let mut stage = open_stage(config, connections, argv0, &signals, now)?;
     let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
-    let beginning = watching::Beginning {
+    let beginning = watch::mode::Beginning {
         now,
         manager: Manager::of(now, variable),
         sidebind_port,
@@ -180,7 +161,11 @@ struct Listening {
 
 /// The sockets that kapo was handed, under `--socket-activation`.
 fn inherited(config: &Config, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets, Error> {
-    if config.listen.socket_activation { inherit::take_over(variable) } else { Ok(Sockets::default()) }
+    if config.listen.socket_activation {
+        http::inherited_sockets::take_over(variable)
+    } else {
+        Ok(Sockets::default())
+    }
 }
 
 /// Listens as the options say, on `sockets` or on what is bound here.

@@ -2,41 +2,28 @@
 //! makes no system call, and can therefore be tested in microseconds. This page is the vocabulary between logic
 //! and driver.
 
+pub mod client;
+pub mod deadlines;
+pub mod endpoints;
+pub mod http;
+pub mod lifecycle;
+pub mod log;
+pub mod metrics;
+pub mod notify;
+pub mod oom;
+pub mod output;
+pub mod proc;
+pub mod random;
+pub mod reason;
+pub mod restart;
+pub mod status;
+pub mod vars;
+pub mod watch;
+
 use std::num::NonZeroI32;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::signal::Signal;
-
-pub mod activation;
-pub mod calendar;
-pub mod deadlines;
-pub mod drain;
-pub mod ended;
-pub mod http;
-pub mod lifecycle;
-pub mod lines;
-pub mod matching;
-pub mod metrics;
-pub mod notify;
-pub mod notify_address;
-pub mod notify_queue;
-pub mod oom;
-pub mod outage;
-pub mod pace;
-pub mod pieces;
-pub mod procstat;
-pub mod quote;
-pub mod random;
-pub mod reason;
-pub mod record;
-pub mod restart;
-pub mod seen;
-pub mod site;
-pub mod status;
-pub mod tail;
-pub mod vars;
-pub mod waiting;
-pub mod watch;
 
 /// The time of one turn of the loop: read once, passed down.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +93,7 @@ pub enum Sender {
 
 impl Sender {
     /// Adds to a record who it was, where it was a process.
-    pub fn told(self, record: record::Record) -> record::Record {
+    pub fn told(self, record: log::record::Record) -> log::record::Record {
         match self {
             Sender::Kernel => record,
             Sender::Process { pid, uid } => record.with("sender_pid", pid).with("sender_uid", uid),

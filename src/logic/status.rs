@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 
 use super::reason::Reason;
-use super::{Pid, Sender, Usage, calendar};
+use super::{Pid, Sender, Usage};
+use crate::logic::log::timestamp;
 use crate::signal::Signal;
 
 /// One object of the document: a command of ours, or a watched process.
@@ -200,8 +201,8 @@ pub fn render(objects: &[Status]) -> Vec<u8> {
 
 fn time<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
-        Some(time) => serializer.serialize_str(&calendar::rfc3339(*time)),
-        None => serializer.serialize_str(calendar::ZERO),
+        Some(time) => serializer.serialize_str(&timestamp::rfc3339(*time)),
+        None => serializer.serialize_str(timestamp::ZERO),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The life of one connection: bytes in, bytes out, no socket. Complete requests are answered in order straight from
 //! the bytes that were read, into the loop's one buffer; a connection owns memory only while a head is unfinished,
 //! requests wait behind another one, or an answer is not taken. When to read, to write, to half-close, to give up and
-//! whom to close for a newcomer is decided here and done by `driver::connection`.
+//! whom to close for a newcomer is decided here and done by `driver::http::connection`.
 //!
 //! ```text
 //! Idle -> Head (unfinished, 10 s) -> Idle (answered), or

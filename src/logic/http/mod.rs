@@ -3,6 +3,18 @@
 //! `response` writes answers, `framing` delimits streams, `routes` knows the paths. `quota`, `turn` and `heartbeat` are about all connections: what they
 //! may take together, when each is served, and what silent streams are sent. What a request is answered with comes from a [`Site`].
 
+pub mod activation;
+pub mod conn;
+pub mod framing;
+pub mod head;
+pub mod heartbeat;
+pub mod query;
+pub mod quota;
+pub mod request;
+pub mod response;
+pub mod routes;
+pub mod turn;
+
 use std::time::Instant;
 
 use super::{Now, Stream};
@@ -61,17 +73,6 @@ pub enum Next {
     /// `reply.stream` was called; what follows is captured output, of one stream or of both.
     Logs(Option<Stream>),
 }
-
-pub mod conn;
-pub mod framing;
-pub mod head;
-pub mod heartbeat;
-pub mod query;
-pub mod quota;
-pub mod request;
-pub mod response;
-pub mod routes;
-pub mod turn;
 
 #[cfg(test)]
 mod tests;

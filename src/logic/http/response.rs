@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use super::framing::Framing;
 use super::request::Memory;
 use super::{Method, Now};
-use crate::logic::calendar::imf_fixdate;
+use crate::logic::log::timestamp::imf_fixdate;
 
 /// Above this the buffer's memory is given back once it was sent.
 const KEEP_CAPACITY: usize = 64 * 1024;

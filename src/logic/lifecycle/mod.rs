@@ -20,37 +20,41 @@
 //! SIGKILL ourselves, after a signal from outside only where `--kill-after` was given, as Docker, Kubernetes and
 //! systemd kill by themselves and a long drain must not be cut short.
 
+pub mod event;
+pub mod leftover_group;
+pub mod signal_policy;
+
 use std::time::{Duration, Instant};
 
 use super::deadlines::{Deadline, Deadlines};
 use super::metrics::Exits;
-use super::notify::{self, Told};
 use super::random::Random;
-use super::record::Record;
 use super::restart::{Failures, Policy, Run, Verdict};
 use super::status::{Output, State as Shown, Status, StopSignalFrom};
 use super::{Exit, Now, Pid, Sender, Usage};
 use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
 use crate::duration::Seconds;
+use crate::logic::log::record::Record;
+use crate::logic::notify::message;
+use crate::logic::notify::message::Told;
 use crate::logic::status::ModeName;
 use crate::signal::Signal;
 
 mod ending;
 mod following;
-mod leftover;
-mod meaning;
 mod report;
 #[cfg(test)]
 mod tests;
-mod words;
 #[cfg(any(test, fuzzing))]
 pub mod world;
 
+pub use crate::logic::lifecycle::event::{Effect, End, Event, Holder, Obstacle, Setting, Survives, Target};
+use crate::logic::lifecycle::leftover_group::Leftover;
+pub use crate::logic::lifecycle::signal_policy::{asks_for_an_end, job_control};
+use crate::logic::lifecycle::signal_policy::{
+    concerns_the_command, interruption, is_interrupted, is_worth_a_word,
+};
 use ending::{EndedRun, Stop};
-use leftover::Leftover;
-pub use meaning::{asks_for_an_end, job_control};
-use meaning::{concerns_the_command, interruption, is_interrupted, is_worth_a_word};
-pub use words::{Effect, End, Event, Holder, Obstacle, Setting, Survives, Target};
 
 /// So often siblings get the terminal back before the command has to wait for it: until then it can ask for a password
 /// and the like. Two that want it at once may need a few before one of them is content.
@@ -778,7 +782,7 @@ impl Lifecycle {
         self.changed |= ready != self.status.ready;
         self.status.ready = ready;
         if self.changed && self.setting.manager && self.state != State::Done {
-            out.push(Effect::Notify(notify::status(&self.headline(now.wall))));
+            out.push(Effect::Notify(message::status(&self.headline(now.wall))));
         }
     }
 }

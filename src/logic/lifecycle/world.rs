@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::super::notify::Told;
 use super::super::status::State as Shown;
 use super::super::{Exit, Now, Pid, Sender, Usage};
 use super::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Survives, Target};
 use crate::config::{After, Job, KILL_AFTER, Linger, Restart, STOP_ON, Success, Ttl};
+use crate::logic::notify::message::Told;
 use crate::logic::reason::Reason;
 use crate::signal::Signal;
 
@@ -313,7 +313,7 @@ impl World {
 
     /// The command speaks.
     pub fn told(&mut self, datagram: &[u8]) {
-        self.happen(Event::Told(super::super::notify::read(datagram)));
+        self.happen(Event::Told(crate::logic::notify::message::read(datagram)));
     }
 
     /// Somebody kills the command behind our back.

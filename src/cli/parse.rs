@@ -1,0 +1,270 @@
+//! Splits the words at the command: which of them are options of ours, and what is left untouched.
+//!
+//! By hand, not by a crate: it takes positions to know where ours end (`kapo run sleep --port 5`), whether `-p` is
+//! a port or a pid, and which of two values came last. Words are bytes; they need not be UTF-8.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::cli::options::{MODES, OPTIONS, Opt, Verb};
+use crate::cli::similar::closest;
+use crate::cli::values::shown;
+use crate::error::Error;
+
+/// One option as it was given; `value` is `None` for a bare flag.
+#[derive(Debug)]
+pub struct Given {
+    /// Which.
+    pub opt: &'static Opt,
+    /// Its text.
+    pub value: Option<OsString>,
+}
+
+/// What the words ask for.
+#[derive(Debug)]
+pub enum Asked {
+    /// Help on a mode or on the whole, the long or the short form.
+    Help {
+        /// `None`: the whole.
+        verb: Option<Verb>,
+        /// `--help`, not `-h`.
+        long: bool,
+    },
+    /// `--version`.
+    Version,
+    /// A mode, its options in the order given, and what follows them.
+    Mode {
+        /// Which.
+        verb: Verb,
+        /// Global ones first.
+        given: Vec<Given>,
+        /// The first word that is not an option, and all after it.
+        operands: VecDeque<OsString>,
+    },
+}
+
+/// Takes the words apart; values are not looked at yet. The mode comes back as well when what follows it is wrong.
+pub fn split(words: Vec<OsString>) -> (Option<Verb>, Result<Asked, Error>) {
+    let mut scan = Scan { words: words.into(), verb: None, given: Vec::new() };
+    let asked = scan.all();
+    (scan.verb, asked)
+}
+
+/// `kapo help`, with a mode or without.
+fn help(words: &mut VecDeque<OsString>) -> Result<Asked, Error> {
+    let verb = match words.pop_front() {
+        Some(word) if word == "--help" || word == "-h" || word == "help" => None,
+        Some(word) => Some(mode(&word)?),
+        None => None,
+    };
+    match words.pop_front() {
+        Some(word) => Err(Error::Usage(format!("unexpected word {}; help takes one mode", shown(&word)))),
+        None => Ok(Asked::Help { verb, long: true }),
+    }
+}
+
+fn mode(word: &OsStr) -> Result<Verb, Error> {
+    let text = word.to_string_lossy();
+    Verb::named(&text).ok_or_else(|| {
+        let names = MODES.iter().map(|row| row.name).chain(["help"]);
+        let hint = match closest(&text, names) {
+            Some(name) => format!("did you mean {name}?"),
+            None => format!("expected {}", one_of_the_modes()),
+        };
+        Error::Usage(format!("unknown mode {}; {hint}", shown(word)))
+    })
+}
+
+fn one_of_the_modes() -> String {
+    let names: Vec<&str> = MODES.iter().map(|row| row.name).collect();
+    format!("{} or help (see kapo --help)", names.join(", "))
+}
+
+struct Scan {
+    words: VecDeque<OsString>,
+    /// `None` before the mode.
+    verb: Option<Verb>,
+    given: Vec<Given>,
+}
+
+impl Scan {
+    fn all(&mut self) -> Result<Asked, Error> {
+        match self.options() {
+            Ok(None) => {}
+            Ok(Some(asked)) => return Ok(asked),
+            Err(error) => {
+                // What stands behind the mistake still tells whose mistake it is.
+                let word = self.words.iter().find(|word| !word.as_bytes().starts_with(b"-"));
+                self.verb = word.and_then(|word| Verb::named(&word.to_string_lossy()));
+                return Err(error);
+            }
+        }
+        let Some(word) = self.words.pop_front() else {
+            let error = Error::Usage(format!("a mode is expected: {}", one_of_the_modes()));
+            return Err(self.swallowed(error));
+        };
+        if word == "help" {
+            return help(&mut self.words);
+        }
+        let verb = mode(&word).map_err(|error| self.swallowed(error))?;
+        self.verb = Some(verb);
+        if let Some(asked) = self.options()? {
+            return Ok(asked);
+        }
+        if let Some(word) = self.words.iter().find(|word| word.as_bytes().contains(&0)) {
+            return Err(Error::Usage(format!("{} holds a NUL byte, which nobody can be given", shown(word))));
+        }
+        Ok(Asked::Mode {
+            verb,
+            given: std::mem::take(&mut self.given),
+            operands: std::mem::take(&mut self.words),
+        })
+    }
+
+    /// Takes options from the front until a word that is none, or until `--`, which is taken too.
+    fn options(&mut self) -> Result<Option<Asked>, Error> {
+        while let Some(word) = self.words.front() {
+            // A lone dash is a word as any other: many a command reads stdin by it.
+            if !word.as_bytes().starts_with(b"-") || word == "-" {
+                break;
+            }
+            let Some(word) = self.words.pop_front() else { break };
+            let asked = match word.as_bytes().strip_prefix(b"--") {
+                Some(b"") => break,
+                Some(long) => self.long(long)?,
+                None => self.bundle(&word)?,
+            };
+            if asked.is_some() {
+                return Ok(asked);
+            }
+        }
+        Ok(None)
+    }
+
+    /// `--port 80`, `--port=80`, `--quiet`, `--quiet=false`.
+    fn long(&mut self, text: &[u8]) -> Result<Option<Asked>, Error> {
+        let at = text.iter().position(|b| *b == b'=');
+        let (name, value) = match at.and_then(|at| text.split_at_checked(at)) {
+            Some((name, value)) => (name, value.get(1..).map(|v| OsString::from_vec(v.to_vec()))),
+            None => (text, None),
+        };
+        let name = String::from_utf8_lossy(name);
+        let rows = || OPTIONS.iter().filter(|opt| opt.long == name);
+        let Some(opt) = rows().find(|opt| self.takes(opt)) else {
+            return Err(Error::Usage(match rows().next() {
+                Some(_) => self.elsewhere(&name),
+                None => self.unknown(&name),
+            }));
+        };
+        self.take(opt, value, true)
+    }
+
+    /// `-p 80`, `-p80`, `-p=80`, `-SEL`, `-SEp80`.
+    fn bundle(&mut self, word: &OsStr) -> Result<Option<Asked>, Error> {
+        let mut rest = word.as_bytes().get(1..).unwrap_or_default();
+        while let Some((&letter, behind)) = rest.split_first() {
+            rest = behind;
+            let rows = || OPTIONS.iter().filter(|opt| opt.short == Some(char::from(letter)));
+            // The short forms of global options end at the mode: there -p may be a pid. -h is help everywhere.
+            let here = |opt: &&Opt| match self.verb {
+                None => opt.is_global(),
+                Some(verb) => opt.modes.contains(&verb) || opt.is_help(),
+            };
+            let Some(opt) = rows().find(here) else {
+                let hint = match (rows().next(), self.verb) {
+                    (Some(opt), Some(_)) if opt.is_global() => {
+                        format!("it goes before the mode; after it write --{}", opt.long)
+                    }
+                    (Some(opt), None) => format!("{} goes after the mode", opt.usage()),
+                    (Some(opt), Some(verb)) => {
+                        format!("{} is not an option of {}", opt.usage(), verb.row().name)
+                    }
+                    (None, _) => {
+                        return Err(Error::Usage(format!("unknown option {}", shown_in(letter, word))));
+                    }
+                };
+                return Err(Error::Usage(format!("unknown option {}: {hint}", shown_in(letter, word))));
+            };
+            let mut value = None;
+            // Go's flags, which the original kapo had, are written with `=` in the short form too.
+            let text = rest.strip_prefix(b"=").or(opt.value.and(Some(rest)).filter(|rest| !rest.is_empty()));
+            if let Some(text) = text {
+                value = Some(OsString::from_vec(text.to_vec()));
+                rest = b"";
+            }
+            if let Some(asked) = self.take(opt, value, false)? {
+                return Ok(Some(asked));
+            }
+        }
+        Ok(None)
+    }
+
+    fn takes(&self, opt: &Opt) -> bool {
+        self.verb.map_or(opt.is_global(), |verb| opt.serves(verb))
+    }
+
+    /// The value is the next word where the option needs one and has none, whatever that word looks like.
+    fn take(
+        &mut self,
+        opt: &'static Opt,
+        value: Option<OsString>,
+        long: bool,
+    ) -> Result<Option<Asked>, Error> {
+        let page = match opt.long {
+            "help" => Some(Asked::Help { verb: self.verb, long }),
+            "version" => Some(Asked::Version),
+            _ => None,
+        };
+        match page {
+            Some(_) if value.is_some() => {
+                return Err(Error::Usage(format!("--{} takes no value", opt.long)));
+            }
+            Some(page) => return Ok(Some(page)),
+            None => {}
+        }
+        let value = match (opt.value, value) {
+            (Some(name), None) => match self.words.pop_front() {
+                Some(word) => Some(word),
+                None => return Err(Error::Usage(format!("--{} needs a value ({name})", opt.long))),
+            },
+            (_, value) => value,
+        };
+        self.given.push(Given { opt, value });
+        Ok(None)
+    }
+
+    /// `kapo -p run true`: the mode is missed because an option has taken it for its value.
+    fn swallowed(&self, error: Error) -> Error {
+        let last = self.given.last().and_then(|given| Some((given.opt, given.value.as_deref()?)));
+        match (error, last) {
+            (Error::Usage(text), Some((opt, value))) if Verb::named(&value.to_string_lossy()).is_some() => {
+                Error::Usage(format!("{text}; --{} has taken {} for its value", opt.long, shown(value)))
+            }
+            (error, _) => error,
+        }
+    }
+
+    /// The option exists, but not here.
+    fn elsewhere(&self, name: &str) -> String {
+        let modes = OPTIONS.iter().filter(|opt| opt.long == name).flat_map(|opt| opt.modes);
+        let modes: Vec<&str> = modes.map(|verb| verb.row().name).collect();
+        let modes = modes.join(", ");
+        match self.verb {
+            Some(verb) => format!("--{name} is not an option of {}, but of {modes}", verb.row().name),
+            None => format!("--{name} goes after the mode ({modes})"),
+        }
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let near = closest(name, OPTIONS.iter().filter(|opt| self.takes(opt)).map(|opt| opt.long));
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean --{near}?"));
+        format!("unknown option {}{hint}", shown(OsStr::new(&format!("--{name}"))))
+    }
+}
+
+/// `'-x'`, or `'-x' in '-Sx'`.
+fn shown_in(letter: u8, word: &OsStr) -> String {
+    let alone = OsString::from_vec(vec![b'-', letter]);
+    if alone == word { shown(word) } else { format!("{} in {}", shown(&alone), shown(word)) }
+}

@@ -1,0 +1,166 @@
+//! `kapo check` and `kapo wait`: one blocking request to a kapo, for HEALTHCHECK in images that hold nothing else,
+//! and for scripts. Names are resolved by the C library; everything has one deadline.
+
+mod connect;
+mod exchange;
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use exchange::{Answer, Body, Deadline, Failure, exchange};
+
+use crate::config::{Check, Config, Probe, Wait};
+use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line};
+use crate::logic::client::ended;
+use crate::logic::client::waiting::{Outcome, Waiting};
+use crate::sys::clock;
+use crate::target::Target;
+
+/// Asks for a probe and says why on stdout: 0 for an answer of 2xx, 1 for anything else. One line is enough, unless the
+/// URL has a query: then the whole body follows.
+pub fn check(config: &Config, options: &Check) -> u8 {
+    let what = match options.probe {
+        Probe::Live => "live",
+        Probe::Ready => "ready",
+        Probe::Health => "healthy",
+    };
+    let path = options.probe.path();
+    let target = target(config, options.url.as_deref(), path).map(|target| target.at(path));
+    let verbose = target.as_ref().is_ok_and(|target| target.path.contains('?'));
+    let body = if verbose { Body::Whole } else { Body::OfFailure };
+    let (code, line, body) = match target.and_then(|target| exchange(&target, Some(options.timeout), body)) {
+        Ok(Answer { status: 200..=299, body, .. }) => (0, format!("{what}: ok"), body),
+        Ok(Answer { status, body, .. }) => match first_line(&body) {
+            reason if verbose || reason.is_empty() => (1, format!("not {what}: HTTP {status}"), body),
+            reason => (1, format!("not {what}: HTTP {status}: {reason}"), body),
+        },
+        Err(failure) => (1, failure.to_string(), Vec::new()),
+    };
+    say(std::io::stdout(), &line);
+    if verbose {
+        String::from_utf8_lossy(&body).lines().for_each(|line| say(std::io::stdout(), line));
+    }
+    code
+}
+
+/// How much longer than asked for an answer may take: the way to a kapo and back.
+const WAY: Duration = Duration::from_secs(5);
+
+/// Waits for the end of the job and returns its code; 124 when `--timeout` has passed before, 125 when nothing answers or
+/// the code is not known, with the reason on stderr. With `-v` how the job ended is printed on stdout.
+pub fn wait(config: &Config, options: &Wait) -> u8 {
+    let once = options.timeout == Some(Duration::ZERO);
+    let mut failed = None;
+    let answer = target(config, options.url.as_deref(), "/wait")
+        .and_then(|target| ask_until_the_end(&target, options, &mut failed));
+    if let (true, Ok(Answer { kapo_exit_code: Some(code), body, .. })) = (options.verbose, &answer) {
+        let lines = ended::summary(body).unwrap_or_else(|| vec![format!("code={code}")]);
+        lines.iter().for_each(|line| say(std::io::stdout(), line));
+    }
+    let (code, line) = verdict(answer, once);
+    if let Some(line) = line.or(failed) {
+        say(std::io::stderr(), &format!("kapo: {line}"));
+    }
+    code
+}
+
+/// Asks as often as [`Waiting`] says. If the time is over before there is an answer, `failed` is why the last request
+/// had none.
+fn ask_until_the_end(
+    target: &Target,
+    options: &Wait,
+    failed: &mut Option<String>,
+) -> Result<Answer, Failure> {
+    let body = if options.verbose { Body::Whole } else { Body::Ignored };
+    let deadline = Deadline::after(options.timeout.filter(|timeout| !timeout.is_zero()));
+    let mut waiting = Waiting::new(options.timeout, options.retry);
+    loop {
+        let left = deadline.left()?;
+        let slice = waiting.slice();
+        let target = match slice {
+            Some(Duration::ZERO) => target.clone().with("timeout=0"),
+            Some(slice) => target.clone().with(&format!("timeout={}ms", slice.as_millis())),
+            None => target.clone(),
+        };
+        let limit = [left, slice.map(|slice| slice.saturating_add(WAY))].into_iter().flatten().min();
+        let (asked, _) = clock::now();
+        let answer = exchange(&target, limit, body);
+        let (now, _) = clock::now();
+        let Some(pause) = waiting.next(asked, now, outcome(&answer)) else {
+            *failed = None;
+            return answer;
+        };
+        match answer {
+            Ok(Answer { status: 200..=299, .. }) => *failed = None,
+            Ok(Answer { status, .. }) => *failed = Some(format!("no kapo answers: HTTP {status}")),
+            Err(Failure::TimedOut) => {}
+            Err(failure) => *failed = Some(failure.to_string()),
+        }
+        let pause = deadline.left()?.map_or(pause, |left| left.min(pause));
+        if let Ok(pause) = Timespec::try_from(pause) {
+            let _ = poll(&mut [], Some(&pause));
+        }
+    }
+}
+
+/// What an answer means to [`Waiting`].
+fn outcome(answer: &Result<Answer, Failure>) -> Outcome {
+    match answer {
+        Ok(Answer { kapo_exit_code: Some(_), .. }) | Err(Failure::Other(_)) => Outcome::Final,
+        Ok(Answer { status: 200..=299, .. }) => Outcome::NoCode,
+        // A slice that is not answered in time: what stands between has lost the connection.
+        Ok(Answer { status: 502..=504, .. }) | Err(Failure::Cut(_) | Failure::TimedOut) => Outcome::Cut,
+        Ok(_) => Outcome::Final,
+        Err(Failure::Unreachable(_)) => Outcome::Unreachable,
+    }
+}
+
+/// The exit code, and why it is not the job's where that is worth a word. Asked `once`, a kapo whose job still runs
+/// says so at once, as one that ends while it is being waited for does.
+fn verdict(answer: Result<Answer, Failure>, once: bool) -> (u8, Option<String>) {
+    match answer {
+        Ok(Answer { kapo_exit_code: Some(code), .. }) => (code, None),
+        Ok(Answer { status: 200..=299, .. }) if once => (EXIT_TIMEOUT, None),
+        Ok(Answer { status: status @ 200..=299, .. }) => {
+            let line =
+                format!("the answer (HTTP {status}) has no exit code: whether the job still runs is unknown");
+            (EXIT_SETUP, Some(line))
+        }
+        Ok(Answer { status, .. }) => (EXIT_SETUP, Some(format!("no kapo answers: HTTP {status}"))),
+        Err(Failure::TimedOut) if !once => (EXIT_TIMEOUT, None),
+        Err(failure) => (EXIT_SETUP, Some(failure.to_string())),
+    }
+}
+
+/// The exit code is the answer, whether or not anybody reads the line: a pipe without a reader must not end us by
+/// SIGPIPE, which nobody ignores in this program, and a full one must not hold us beyond the deadline.
+fn say(mut out: impl Write + AsFd, line: &str) {
+    let mut fds = [PollFd::new(&out, PollFlags::OUT)];
+    let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    let takes =
+        fds.iter().any(|fd| fd.revents().contains(PollFlags::OUT) && !fd.revents().contains(PollFlags::ERR));
+    if polled.is_ok() && takes {
+        let _ = writeln!(out, "{}", one_line(line));
+    }
+}
+
+fn target(config: &Config, url: Option<&str>, path: &str) -> Result<Target, Failure> {
+    let target = match url {
+        Some(url) => Target::parse(url, path).map_err(|why| format!("{url} {why}")),
+        None => Target::of(&config.listen, path),
+    };
+    target.map_err(Failure::Other)
+}
+
+/// What a person may be shown of a body: one line, without control characters.
+fn first_line(body: &[u8]) -> String {
+    let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let shown = String::from_utf8_lossy(line);
+    shown.trim().chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests;

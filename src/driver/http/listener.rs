@@ -1,0 +1,432 @@
+//! Listening sockets: bound by us on TCP or Unix, or inherited. Bind is the only test for whether an address is free.
+//! Accepting comes in batches and says why it stopped, so that the loop neither spins nor forgets a waiting peer.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, getsockname,
+    listen, socket_with, sockopt,
+};
+
+use crate::config::{Interface, Listen};
+use crate::driver::http::socket_file::SocketFile;
+use crate::error::{Error, reason};
+use crate::sys;
+
+/// The kernel takes the smaller of this and net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// A silent TCP connection is probed after this time,
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// then again and again at this interval,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and has ended after so many probes without an answer,
+const KEEPALIVE_PROBES: u32 = 3;
+/// as one has on which data stays unacknowledged for so long.
+const UNACKNOWLEDGED_MILLIS: u32 = 60_000;
+/// The kernel doubles it for its own overhead.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Accepted at once; signals and open connections get their turn in between.
+const BATCH: usize = 64;
+
+/// Why [`Listener::accept`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Nobody waits any more.
+    Drained,
+    /// The batch is full; others may wait.
+    More,
+    /// The process has no descriptor left for the next peer, which goes on waiting. Closing a connection makes room.
+    Starved,
+    /// The system has no room for the next peer: no free file, no memory. Closing a connection of ours hardly helps;
+    /// rest the listener, because it stays ready.
+    Exhausted(Errno),
+    /// It listens no more, for example because a process that shares it shut it down.
+    Broken,
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listener {
+    /// Dropped first: the file of a closed socket looks dead to others.
+    file: Option<SocketFile>,
+    socket: OwnedFd,
+    address: String,
+    port: Option<u16>,
+}
+
+impl Listener {
+    /// Binds `--port` on `--interface` and listens.
+    pub fn bind(wish: &Listen) -> Result<Listener, Error> {
+        match &wish.interface {
+            Interface::Ip(ip) => {
+                let address = SocketAddr::new(*ip, wish.port);
+                tcp(address).map_err(|e| Error::setup("bind", address, reason(&e.into())))
+            }
+            Interface::Path(path) => unix_path(path).map_err(|why| Error::setup("bind", path.display(), why)),
+            Interface::Abstract(name) => SocketAddrUnix::new_abstract_name(name)
+                .and_then(|address| unix(&address))
+                .and_then(Listener::adopt_socket)
+                .map_err(|e| {
+                    Error::setup("bind", format!("@{}", String::from_utf8_lossy(name)), reason(&e.into()))
+                }),
+        }
+    }
+
+    /// `--sidebind`: the next free port above `port` on an IP interface.
+    pub fn sidebind(interface: &Interface, port: u16) -> Result<Listener, Error> {
+        let Interface::Ip(ip) = interface else {
+            return Err(Error::setup("bind", "a side port", "the interface is a Unix socket"));
+        };
+        for side in (port..=u16::MAX).skip(1) {
+            let address = SocketAddr::new(*ip, side);
+            match tcp(address) {
+                Err(Errno::ADDRINUSE) => {}
+                other => return other.map_err(|e| Error::setup("bind", address, reason(&e.into()))),
+            }
+        }
+        Err(Error::setup("bind", format!("a port above {port} on {ip}"), "none is free"))
+    }
+
+    /// Serves on an inherited socket that listens already. It is made non-blocking, as listeners that are shared
+    /// commonly are: else a peer that leaves before it is accepted would block us.
+    pub fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
+        Listener::adopt_socket(socket)
+            .map_err(|e| Error::setup("serve on", "the inherited socket", reason(&e.into())))
+    }
+
+    /// Accepts at most a batch of peers into `accepted`, non-blocking and close-on-exec. Peers that left before
+    /// their turn are skipped.
+    pub fn accept(&self, accepted: &mut Vec<OwnedFd>) -> Accepted {
+        let mut skipped = 0;
+        for _ in 0..BATCH {
+            match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(socket) => accepted.push(socket),
+                Err(Errno::AGAIN) => return Accepted::Drained,
+                Err(Errno::MFILE) => return Accepted::Starved,
+                Err(errno @ (Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    return Accepted::Exhausted(errno);
+                }
+                Err(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => return Accepted::Broken,
+                // accept(2): the errors of the connection, not of the listener; the next one may be fine.
+                Err(errno) => {
+                    skipped += 1;
+                    // A full batch of errors and nothing else would keep kapo busy for nothing.
+                    if skipped == BATCH {
+                        return Accepted::Exhausted(errno);
+                    }
+                }
+            }
+        }
+        Accepted::More
+    }
+
+    /// `0.0.0.0:6666`, `[::]:6666`, `/run/x.sock` or `@name`; with the port that was really bound.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The TCP port that was really bound.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    fn adopt_socket(socket: OwnedFd) -> Result<Listener, Errno> {
+        ioctl_fionbio(&socket, true)?;
+        let name = getsockname(&socket)?;
+        let (address, port) = describe(&name);
+        if port.is_some() {
+            // Accepted sockets inherit all of this. Without NODELAY two answers in a row wait for a delayed
+            // acknowledgement.
+            sockopt::set_tcp_nodelay(&socket, true)?;
+            prepare_tcp(&socket)?;
+        } else {
+            // Accepted sockets inherit it.
+            sys::passrights::refuse(socket.as_fd());
+        }
+        Ok(Listener { socket, address, port, file: None })
+    }
+}
+
+/// Has the kernel find out when the peer of a TCP connection has vanished: kapo is woken only then. Silent connections
+/// are probed, which keeps the mapping of a NAT as well; the limit of unacknowledged data is for streams, because no probe
+/// is due while data is under way. The send buffer is limited, because the kernel would let it grow to 4 MiB for each
+/// peer that takes nothing.
+pub fn prepare_tcp(socket: &OwnedFd) -> Result<(), Errno> {
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
+    sockopt::set_tcp_user_timeout(socket, UNACKNOWLEDGED_MILLIS)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
+    socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+fn tcp(address: SocketAddr) -> Result<Listener, Errno> {
+    let socket = new_socket(match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    })?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // `::` means every address, whatever net.ipv6.bindv6only says.
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Listener::adopt_socket(socket)
+}
+
+fn unix(address: &impl SocketAddrArg) -> Result<OwnedFd, Errno> {
+    let socket = new_socket(AddressFamily::UNIX)?;
+    bind(&socket, address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// The address is the path that was asked for: the kernel goes on naming the temporary one.
+fn unix_path(path: &Path) -> Result<Listener, String> {
+    let text = |errno| match errno {
+        Errno::NOTSOCK => "a file that is not a socket is in the way".to_owned(),
+        errno => reason(&errno.into()),
+    };
+    let socket = new_socket(AddressFamily::UNIX).map_err(text)?;
+    let file = SocketFile::create(path, &socket, |socket| listen(socket, BACKLOG)).map_err(text)?;
+    let mut listener = Listener::adopt_socket(socket).map_err(text)?;
+    listener.address = path.to_string_lossy().into_owned();
+    listener.file = Some(file);
+    Ok(listener)
+}
+
+fn describe(name: &SocketAddrAny) -> (String, Option<u16>) {
+    if let Ok(v4) = SocketAddrV4::try_from(name.clone()) {
+        return (v4.to_string(), Some(v4.port()));
+    }
+    if let Ok(v6) = SocketAddrV6::try_from(name.clone()) {
+        return (v6.to_string(), Some(v6.port()));
+    }
+    let address = match SocketAddrUnix::try_from(name.clone()) {
+        Ok(unix) => match (unix.path_bytes(), unix.abstract_name()) {
+            (Some(path), _) => String::from_utf8_lossy(path).into_owned(),
+            (None, Some(name)) => format!("@{}", String::from_utf8_lossy(name)),
+            (None, None) => "an unnamed socket".to_owned(),
+        },
+        Err(_) => "a socket of another kind".to_owned(),
+    };
+    (address, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    fn on(interface: Interface, port: u16) -> Listen {
+        Listen { port, interface, sidebind: false, socket_activation: false }
+    }
+
+    fn loopback() -> Interface {
+        Interface::Ip("127.0.0.1".parse().unwrap())
+    }
+
+    fn accept_one(listener: &Listener) -> OwnedFd {
+        let mut accepted = Vec::new();
+        assert_eq!(listener.accept(&mut accepted), Accepted::Drained);
+        assert_eq!(accepted.len(), 1);
+        accepted.pop().unwrap()
+    }
+
+    #[test]
+    fn port_0_shows_the_port_that_the_kernel_chose_and_accepted_sockets_never_delay() {
+        for (ip, shown) in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")] {
+            let listener = Listener::bind(&on(Interface::Ip(ip.parse().unwrap()), 0)).unwrap();
+            let port = listener.port().unwrap();
+            assert_ne!(port, 0);
+            assert_eq!(listener.address(), format!("{shown}{port}"));
+            let _peer = TcpStream::connect((ip, port)).unwrap();
+            let socket = accept_one(&listener);
+            assert!(sockopt::tcp_nodelay(&socket).unwrap());
+            assert!(sockopt::socket_keepalive(&socket).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(&socket), Ok(KEEPALIVE_IDLE));
+            assert_eq!(sockopt::tcp_keepintvl(&socket), Ok(KEEPALIVE_INTERVAL));
+            assert_eq!(sockopt::tcp_keepcnt(&socket), Ok(KEEPALIVE_PROBES));
+            assert_eq!(sockopt::tcp_user_timeout(&socket), Ok(UNACKNOWLEDGED_MILLIS));
+            assert_eq!(sockopt::socket_send_buffer_size(&socket), Ok(2 * SEND_BUFFER));
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_one_clear_line() {
+        let first = Listener::bind(&on(loopback(), 0)).unwrap();
+        let port = first.port().unwrap();
+        let error = Listener::bind(&on(loopback(), port)).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot bind 127.0.0.1:{port}: Address already in use"));
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_is_one_clear_line() {
+        let wish = on(Interface::Ip("192.0.2.1".parse().unwrap()), 6666);
+        let error = Listener::bind(&wish).unwrap_err();
+        assert_eq!(error.to_string(), "cannot bind 192.0.2.1:6666: Cannot assign requested address");
+    }
+
+    #[test]
+    fn the_side_port_is_the_next_free_one() {
+        let main = Listener::bind(&on(loopback(), 0)).unwrap();
+        let port = main.port().unwrap();
+        let first = Listener::sidebind(&loopback(), port).unwrap();
+        let second = Listener::sidebind(&loopback(), port).unwrap();
+        assert!(port < first.port().unwrap() && port < second.port().unwrap());
+        assert_ne!(first.port(), second.port());
+    }
+
+    #[test]
+    fn no_side_port_is_beyond_65535_or_on_a_unix_socket() {
+        let error = Listener::sidebind(&loopback(), 65535).unwrap_err();
+        assert_eq!(error.to_string(), "cannot bind a port above 65535 on 127.0.0.1: none is free");
+        let error = Listener::sidebind(&Interface::Abstract(b"x".to_vec()), 1).unwrap_err();
+        assert_eq!(error.to_string(), "cannot bind a side port: the interface is a Unix socket");
+    }
+
+    #[test]
+    fn a_socket_file_is_made_served_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
+        assert_eq!((listener.address(), listener.port()), (path.to_str().unwrap(), None));
+        let _peer = UnixStream::connect(&path).unwrap();
+        accept_one(&listener);
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_file_of_somebody_else_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        drop(listener);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_dead_socket_file_is_replaced_and_a_living_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves the file behind");
+        let living = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
+        let error = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot bind {}: Address already in use", path.display()));
+        // The refused start must not have taken the file along.
+        assert!(path.exists());
+        drop(living);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_socket_is_one_clear_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        for (path, why) in [
+            (file.clone(), "a file that is not a socket is in the way"),
+            (folder.path().join("missing/s"), "No such file or directory"),
+            (folder.path().join("x".repeat(120)), "File name too long"),
+        ] {
+            let error = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot bind {}: {why}", path.display()));
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn an_abstract_name_is_bound_once() {
+        let name = format!("kapo-listener-test-{}", std::process::id());
+        let wish = on(Interface::Abstract(name.clone().into_bytes()), 0);
+        let listener = Listener::bind(&wish).unwrap();
+        assert_eq!(listener.address(), format!("@{name}"));
+        let error = Listener::bind(&wish).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot bind @{name}: Address already in use"));
+    }
+
+    #[test]
+    fn an_inherited_listener_that_blocks_is_drained_without_blocking() {
+        let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = inherited.local_addr().unwrap();
+        let listener = Listener::adopt(inherited.into()).unwrap();
+        assert_eq!((listener.address(), listener.port()), (&*address.to_string(), Some(address.port())));
+        let mut accepted = Vec::new();
+        assert_eq!(listener.accept(&mut accepted), Accepted::Drained);
+        let _peer = TcpStream::connect(address).unwrap();
+        accept_one(&listener);
+    }
+
+    #[test]
+    fn a_crowd_is_accepted_in_batches() {
+        let listener = Listener::bind(&on(loopback(), 0)).unwrap();
+        let crowd = BATCH + 1;
+        let _peers: Vec<_> = (0..crowd)
+            .map(|_| TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap())
+            .collect();
+        let mut accepted = Vec::new();
+        assert_eq!(listener.accept(&mut accepted), Accepted::More);
+        assert_eq!(accepted.len(), BATCH);
+        assert_eq!(listener.accept(&mut accepted), Accepted::Drained);
+        assert_eq!(accepted.len(), crowd);
+    }
+
+    #[test]
+    fn a_socket_that_does_not_listen_is_broken() {
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let listener = Listener::adopt(socket.into()).unwrap();
+        assert_eq!(listener.accept(&mut Vec::new()), Accepted::Broken);
+    }
+
+    /// Runs in a process of its own, since the limit holds for all threads of one.
+    #[test]
+    fn without_descriptors_the_peer_waits_and_is_accepted_later() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        use std::os::fd::AsRawFd;
+
+        const NAME: &str =
+            "driver::http::listener::tests::without_descriptors_the_peer_waits_and_is_accepted_later";
+        if std::env::var_os("KAPO_TEST_STARVED").is_none() {
+            let own = std::env::current_exe().unwrap();
+            let child = std::process::Command::new(own)
+                .args(["--exact", NAME, "--nocapture"])
+                .env("KAPO_TEST_STARVED", "1")
+                .output()
+                .unwrap();
+            assert!(child.status.success(), "{child:?}");
+            assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{child:?}");
+            return;
+        }
+        let listener = Listener::bind(&on(loopback(), 0)).unwrap();
+        let _peer = TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap();
+        let free = listener.socket.try_clone().unwrap();
+        let lowest = u64::try_from(free.as_raw_fd()).unwrap();
+        drop(free);
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(lowest), maximum: before.maximum }).unwrap();
+        assert_eq!(listener.accept(&mut Vec::new()), Accepted::Starved);
+        setrlimit(Resource::Nofile, before).unwrap();
+        accept_one(&listener);
+    }
+}

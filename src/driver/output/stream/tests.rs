@@ -1,0 +1,453 @@
+//! Real pipes, with the test as the command and as the reader.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::thread;
+use std::time::{Instant, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pipe::fcntl_getpipe_size;
+
+use super::*;
+use crate::driver::output::sink::tests::{STALLING, fifo, pattern, plain_pipe, terminal};
+
+const PREFIX: &str = "time=1970-01-01T00:00:00.000000Z level=info stream=stdout msg=\"";
+
+fn now() -> Now {
+    #[expect(clippy::disallowed_methods, reason = "a test has to begin somewhere")]
+    let mono = Instant::now();
+    Now { mono, wall: UNIX_EPOCH }
+}
+
+/// Waits as the loop does; false when what is wanted does not come.
+fn ready(output: &Output, sinks: &mut Sinks<'_>) -> bool {
+    ready_within(10, output, sinks)
+}
+
+/// Whether what is wanted has come, or comes within so many seconds.
+fn ready_within(seconds: i64, output: &Output, sinks: &mut Sinks<'_>) -> bool {
+    let (source, flag) = match output.wants() {
+        Wants::Input => (output.pipe(), PollFlags::IN),
+        Wants::Room => (sinks.of(output.stream).source(), PollFlags::OUT),
+        Wants::Nothing => return true,
+    };
+    let timeout = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
+    poll(&mut [PollFd::from_borrowed_fd(source.unwrap(), flag)], Some(&timeout)).unwrap() > 0
+}
+
+/// Turns until the run's output is closed.
+fn pump(output: &mut Output, sinks: &mut Sinks<'_>, tail: &mut Tail) {
+    loop {
+        match output.on_ready(now(), sinks, tail) {
+            Fate::Closed => break,
+            Fate::Again => {}
+            Fate::Wait => assert!(ready(output, sinks), "nothing came: {output:?}"),
+        }
+    }
+    assert!(output.is_drained());
+    assert_eq!(output.wants(), Wants::Nothing);
+}
+
+/// Reads `length` bytes in a thread of its own; terminals and FIFOs have no end to wait for.
+fn collect(mut reader: File, length: usize) -> thread::JoinHandle<(Vec<u8>, File)> {
+    thread::spawn(move || {
+        let mut bytes = vec![0; length];
+        reader.read_exact(&mut bytes).unwrap();
+        (bytes, reader)
+    })
+}
+
+/// Writes in a thread of its own, in pieces of `block`, and closes the pipe.
+fn command(theirs: OwnedFd, bytes: Vec<u8>, block: usize) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let mut theirs = File::from(theirs);
+        bytes.chunks(block).for_each(|piece| theirs.write_all(piece).unwrap());
+    })
+}
+
+#[test]
+fn every_byte_arrives_on_every_kind_of_output_in_blocks_of_any_size() {
+    for (name, pair) in STALLING {
+        for block in [100, 65_536, 1_000_000] {
+            let bytes = pattern(2_000_000);
+            let (reader, writer) = pair();
+            let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+            let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+            let command = command(output.begin().unwrap(), bytes.clone(), block);
+            let reader = collect(reader, bytes.len());
+            pump(&mut output, &mut sinks, &mut tail);
+            command.join().unwrap();
+            let (arrived, _) = reader.join().unwrap();
+            assert!(arrived == bytes, "{name}, in blocks of {block}");
+            assert_eq!(output.counters(), Counters { bytes: 2_000_000, lines: 0, discarded_bytes: 0 });
+            assert!(output.troubles().is_empty());
+        }
+    }
+}
+
+#[test]
+fn pages_are_moved_and_the_pipe_enlarged_only_while_output_is_bulky() {
+    for (name, pair) in [("pipe", plain_pipe as fn() -> (File, File)), ("fifo", fifo)] {
+        let bytes = pattern(3_000_000);
+        let (reader, writer) = pair();
+        let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+        let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+        let mut theirs = File::from(output.begin().unwrap());
+        let size = fcntl_getpipe_size(&theirs).unwrap();
+        let reader = collect(reader, bytes.len());
+        let mut turn = |output: &mut Output, sinks: &mut Sinks<'_>, piece: &[u8]| {
+            theirs.write_all(piece).unwrap();
+            loop {
+                let fate = output.on_ready(now(), sinks, &mut tail);
+                if fate == Fate::Wait && output.wants() == Wants::Input {
+                    break;
+                }
+                assert!(fate == Fate::Again || ready(output, sinks));
+            }
+            fcntl_getpipe_size(&theirs).unwrap()
+        };
+        let (small, rest) = bytes.split_at(100_000);
+        for piece in small.chunks(100) {
+            assert_eq!(turn(&mut output, &mut sinks, piece), size, "{name}");
+        }
+        assert!(matches!(output.bulk, Bulk::Copying(_)), "{name}: {output:?}");
+        let (bulk, rest) = rest.split_at(2_000_000);
+        let mut last = 0;
+        for piece in bulk.chunks(65_536) {
+            last = turn(&mut output, &mut sinks, piece);
+        }
+        assert!(matches!(output.bulk, Bulk::Moving { .. }), "{name}: {output:?}");
+        assert_eq!(last, MOVE, "{name}");
+        for piece in rest.chunks(1000) {
+            turn(&mut output, &mut sinks, piece);
+        }
+        assert!(matches!(output.bulk, Bulk::Copying(_)), "{name}: {output:?}");
+        drop(theirs);
+        pump(&mut output, &mut sinks, &mut Tail::new(0));
+        assert!(reader.join().unwrap().0 == bytes, "{name}");
+    }
+}
+
+#[test]
+fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
+    let (mut reader, writer) = plain_pipe();
+    let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+    let mut output = Output::new(Stream::Stdout, false);
+    let mut theirs = File::from(output.begin().unwrap());
+    let block = [b'x'; 65_536];
+    // Nobody else is there, so what is not ready now will not be.
+    let mut pass_on = |output: &mut Output| {
+        while ready_within(0, output, &mut sinks) {
+            output.on_ready(now(), &mut sinks, &mut Tail::new(0));
+        }
+    };
+    for _ in 0..8 {
+        theirs.write_all(&block).unwrap();
+        pass_on(&mut output);
+        reader.read_exact(&mut block.clone()).unwrap();
+    }
+    assert!(matches!(output.bulk, Bulk::Moving(_)), "{output:?}");
+    while output.wants() != Wants::Room {
+        theirs.write_all(&block).unwrap();
+        pass_on(&mut output);
+    }
+    for _ in 0..20 {
+        reader.read_exact(&mut [0; 4096]).unwrap();
+        pass_on(&mut output);
+        assert!(matches!(output.bulk, Bulk::Moving(_)), "{output:?}");
+    }
+}
+
+#[test]
+fn the_readers_pipe_is_enlarged_for_bulky_lines_too() {
+    let (reader, writer) = plain_pipe();
+    let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+    let (mut output, mut tail) = (Output::new(Stream::Stdout, true), Tail::new(0));
+    let command = command(output.begin().unwrap(), b"a line of some length\n".repeat(100_000), 65_536);
+    let reader = thread::spawn(move || io::copy(&mut { reader }, &mut io::sink()).unwrap());
+    pump(&mut output, &mut sinks, &mut tail);
+    command.join().unwrap();
+    assert_eq!(fcntl_getpipe_size(&writer), Ok(MOVE));
+    drop(writer);
+    assert!(reader.join().unwrap() > 2_200_000);
+}
+
+#[test]
+fn a_stalled_reader_stalls_the_command_and_loses_nothing() {
+    for in_lines in [false, true] {
+        let (mut reader, writer) = plain_pipe();
+        let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+        let (mut output, mut tail) = (Output::new(Stream::Stdout, in_lines), Tail::new(0));
+        let text: Vec<u8> = (0..100_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+        let command = command(output.begin().unwrap(), text.clone(), 5000);
+        while output.wants() != Wants::Room {
+            assert!(ready(&output, &mut sinks));
+            output.on_ready(now(), &mut sinks, &mut tail);
+        }
+        let held = output.counters().bytes;
+        // What the command goes on writing fills its pipe; nothing more is read meanwhile.
+        for _ in 0..100 {
+            assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), Fate::Wait);
+        }
+        assert_eq!((output.counters().bytes, output.wants()), (held, Wants::Room));
+        let reader = thread::spawn(move || {
+            let mut arrived = Vec::new();
+            reader.read_to_end(&mut arrived).unwrap();
+            arrived
+        });
+        pump(&mut output, &mut sinks, &mut tail);
+        command.join().unwrap();
+        drop(writer);
+        let arrived = reader.join().unwrap();
+        if in_lines {
+            let wanted: String = (0..100_000).map(|n| format!("{PREFIX}line {n}\"\n")).collect();
+            assert!(arrived == wanted.as_bytes());
+            assert_eq!(output.counters().lines, 100_000);
+        } else {
+            assert!(arrived == text);
+        }
+    }
+}
+
+#[test]
+fn a_broken_output_is_told_once_and_the_command_goes_on() {
+    for in_lines in [false, true] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (reader, gone) = plain_pipe();
+        drop(reader);
+        for writer in [full, gone] {
+            let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+            let (mut output, mut tail) = (Output::new(Stream::Stdout, in_lines), Tail::new(20));
+            for run in 1..=2 {
+                let command =
+                    command(output.begin().unwrap(), [&[b'x'; 999][..], b"\n"].concat().repeat(1000), 7000);
+                pump(&mut output, &mut sinks, &mut tail);
+                command.join().unwrap();
+                assert_eq!(output.troubles().len(), usize::from(run == 1));
+                let lines = if in_lines { run * 1000 } else { 0 };
+                assert_eq!(
+                    output.counters(),
+                    Counters { bytes: run * 1_000_000, lines, discarded_bytes: run * 1_000_000 }
+                );
+            }
+            assert_eq!(tail.contents(None), [&[b'x'; 19][..], b"\n"].concat());
+        }
+    }
+}
+
+#[test]
+fn a_reader_who_leaves_in_the_middle_of_bulk_does_not_stop_the_command() {
+    let (reader, writer) = plain_pipe();
+    let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+    let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+    let command = command(output.begin().unwrap(), vec![b'x'; 8_000_000], 65_536);
+    let reader = collect(reader, 2_000_000);
+    let leave = thread::spawn(move || drop(reader.join().unwrap()));
+    pump(&mut output, &mut sinks, &mut tail);
+    command.join().unwrap();
+    leave.join().unwrap();
+    let counters = output.counters();
+    assert_eq!(counters.bytes, 8_000_000);
+    assert!(counters.discarded_bytes > 0 && counters.discarded_bytes <= 6_000_000, "{counters:?}");
+    let mut told = Vec::new();
+    output.troubles()[0].render(UNIX_EPOCH, &mut told);
+    assert!(told.ends_with(b"stream=stdout error=\"Broken pipe\"\n"), "{}", String::from_utf8_lossy(&told));
+}
+
+#[test]
+fn a_pipe_that_stays_open_after_the_end_belongs_to_the_run_until_it_falls_silent() {
+    for in_lines in [false, true] {
+        let (mut reader, writer) = plain_pipe();
+        let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+        let (mut output, mut tail) = (Output::new(Stream::Stdout, in_lines), Tail::new(0));
+        // The test is the process left behind: it holds the pipe to the last.
+        let mut theirs = File::from(output.begin().unwrap());
+        theirs.write_all(b"before\nunfinished").unwrap();
+        let end = now();
+        let at = |milliseconds| Now { mono: end.mono + Duration::from_millis(milliseconds), ..end };
+        output.end(end);
+        assert_eq!(output.on_ready(end, &mut sinks, &mut tail), Fate::Wait);
+        assert!(!output.complete(at(499)) && !output.is_drained());
+        theirs.write_all(b" end\nlast").unwrap();
+        assert_eq!(output.on_ready(at(499), &mut sinks, &mut tail), Fate::Wait);
+        assert_eq!(output.deadline(), Some(at(999).mono));
+        assert!(!output.complete(at(998)) && !output.is_drained());
+        assert!(output.complete(at(999)));
+        assert_eq!(output.on_ready(at(999), &mut sinks, &mut tail), Fate::Wait);
+        assert!(output.is_drained() && output.deadline().is_none());
+        // What comes now is passed on like any other output, and the last line is not torn open again.
+        theirs.write_all(b"much later\n").unwrap();
+        assert_eq!(output.on_ready(at(5_000), &mut sinks, &mut tail), Fate::Wait);
+        drop(theirs);
+        assert_eq!(output.on_ready(at(5_000), &mut sinks, &mut tail), Fate::Closed);
+        drop(writer);
+        let wanted = if in_lines {
+            ["before", "unfinished end", "last", "much later"]
+                .map(|text| format!("{PREFIX}{text}\"\n"))
+                .concat()
+        } else {
+            "before\nunfinished end\nlastmuch later\n".to_owned()
+        };
+        let mut arrived = String::new();
+        reader.read_to_string(&mut arrived).unwrap();
+        assert_eq!(arrived, wanted);
+    }
+}
+
+#[test]
+fn a_process_left_behind_that_never_stops_writing_does_not_keep_the_drain_from_ending() {
+    let (reader, writer) = plain_pipe();
+    let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+    let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+    let mut theirs = File::from(output.begin().unwrap());
+    let never_stops = thread::spawn(move || while theirs.write_all(&[b'x'; 4096]).is_ok() {});
+    let sip = thread::spawn(move || {
+        let mut reader = reader;
+        let mut buffer = [0; 65_536];
+        while reader.read(&mut buffer).unwrap() > 0 {}
+    });
+    while output.counters().bytes < 1_000_000 {
+        assert!(ready(&output, &mut sinks));
+        output.on_ready(now(), &mut sinks, &mut tail);
+    }
+    let end = now();
+    output.end(end);
+    let limit = Now { mono: end.mono + Duration::from_secs(2), ..end };
+    while !output.is_drained() {
+        // The clock stands at the limit; what was in the pipe at the end is read before it counts.
+        output.on_ready(limit, &mut sinks, &mut tail);
+        output.complete(limit);
+    }
+    drop(output);
+    never_stops.join().unwrap();
+    drop(writer);
+    sip.join().unwrap();
+}
+
+#[test]
+fn a_line_without_end_costs_bounded_memory() {
+    let (mut reader, writer) = plain_pipe();
+    let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+    let (mut output, mut tail) = (Output::new(Stream::Stdout, true), Tail::new(0));
+    let command = command(output.begin().unwrap(), vec![0; 3_000_000], 65_536);
+    let reader = thread::spawn(move || {
+        let mut parts = Vec::new();
+        reader.read_to_end(&mut parts).unwrap();
+        parts.split(|&b| b == b'\n').filter(|part| part.ends_with(b" partial=true")).count()
+    });
+    while output.on_ready(now(), &mut sinks, &mut tail) != Fate::Closed {
+        assert!(
+            output.input.capacity() <= 3 * LARGE && output.rendered.capacity() <= 16 * LARGE,
+            "{output:?}"
+        );
+        assert!(ready(&output, &mut sinks));
+    }
+    command.join().unwrap();
+    drop(writer);
+    assert_eq!(reader.join().unwrap(), 3_000_000 / (crate::logic::output::lines::LONGEST / 6));
+    assert_eq!(output.counters().lines, 1);
+}
+
+#[test]
+fn a_command_that_says_little_makes_us_hold_little() {
+    let (_reader, writer) = plain_pipe();
+    let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+    for in_lines in [false, true] {
+        let (mut output, mut tail) = (Output::new(Stream::Stdout, in_lines), Tail::new(0));
+        let mut theirs = File::from(output.begin().unwrap());
+        assert_eq!(output.input.capacity() + output.rendered.capacity(), 0);
+        theirs.write_all(&vec![b'\n'; if in_lines { 200 } else { 20_000 }]).unwrap();
+        while output.on_ready(now(), &mut sinks, &mut tail) == Fate::Again {}
+        theirs.write_all(b"little\n").unwrap();
+        output.on_ready(now(), &mut sinks, &mut tail);
+        assert!(output.input.capacity() <= SMALL, "{}", output.input.capacity());
+        assert!(output.rendered.capacity() <= 16 * SMALL, "{}", output.rendered.capacity());
+    }
+}
+
+#[test]
+fn lines_of_both_streams_and_records_are_whole_on_one_pipe_and_on_one_terminal() {
+    for (name, pair) in [("pipe", plain_pipe as fn() -> (File, File)), ("terminal", terminal)] {
+        let (reader, writer) = pair();
+        let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+        sinks.share();
+        let mut tail = Tail::new(1 << 20);
+        let mut outputs = Stream::BOTH.map(|stream| Output::new(stream, true));
+        let commands: Vec<_> = outputs
+            .iter_mut()
+            .map(|output| {
+                let text = format!("{:0100}\n", 0).repeat(5000).into_bytes();
+                command(output.begin().unwrap(), text, 4000)
+            })
+            .collect();
+        let reader = thread::spawn(move || {
+            let (mut reader, mut text) = (reader, Vec::new());
+            let mut buffer = [0; 10_000];
+            while !text.ends_with(b"msg=\"end\"\n") {
+                let read = reader.read(&mut buffer).unwrap();
+                text.extend_from_slice(&buffer[..read]);
+            }
+            (String::from_utf8(text).unwrap(), reader)
+        });
+        let mut turns = 0;
+        while !outputs.iter().all(Output::is_drained) {
+            for output in &mut outputs {
+                if output.wants() != Wants::Nothing {
+                    output.on_ready(now(), &mut sinks, &mut tail);
+                    turns += 1;
+                    if turns % 50 == 1 {
+                        sinks.log(UNIX_EPOCH, &Record::info("turn"));
+                    }
+                }
+            }
+        }
+        commands.into_iter().for_each(|command| command.join().unwrap());
+        while !sinks.of(Stream::Stderr).flush() {}
+        sinks.log(UNIX_EPOCH, &Record::info("end"));
+        let (text, _reader) = reader.join().unwrap();
+        let ours = text.lines().filter(|line| line.ends_with(" msg=\"turn\"")).count();
+        for stream in Stream::BOTH {
+            let line = PREFIX.replace("stdout", stream.name()) + &"0".repeat(100) + "\"";
+            assert_eq!(text.lines().filter(|each| *each == line).count(), 5000, "{name}");
+        }
+        assert_eq!(text.lines().filter(|line| line.ends_with(" msg=\"end\"")).count(), 1, "{name}");
+        let torn = text.lines().count() - 10_001 - ours;
+        let notes = text.lines().filter(|line| line.contains("records dropped")).count();
+        assert_eq!(torn, notes, "{name}");
+        assert!(ours > 0, "{name}");
+        assert_eq!(tail.contents(Some(Stream::Stderr)).len(), 505_000, "{name}");
+    }
+}
+
+#[test]
+fn a_record_that_comes_while_output_is_cut_short_repeats_nothing() {
+    // The FIFO has room for a page, so the rest of what was offered lies in the relay when the record comes.
+    let (mut reader, writer) = fifo();
+    let mut filled = 0;
+    while poll(
+        &mut [PollFd::from_borrowed_fd(writer.as_fd(), PollFlags::OUT)],
+        Some(&rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 }),
+    )
+    .unwrap()
+        > 0
+    {
+        filled += rustix::io::write(&writer, &[b'-'; 4096]).unwrap();
+    }
+    reader.read_exact(&mut vec![0; 4096]).unwrap();
+    let text = [&[b'x'; 6_000][..], b"\n", &[b'y'; 10]].concat();
+    let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
+    sinks.share();
+    let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+    File::from(output.begin().unwrap()).write_all(&text).unwrap();
+    assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), Fate::Wait);
+    assert_eq!(output.wants(), Wants::Room);
+    sinks.log(UNIX_EPOCH, &Record::info("between"));
+    reader.read_exact(&mut vec![0; filled - 4096]).unwrap();
+    pump(&mut output, &mut sinks, &mut tail);
+    drop(sinks);
+    drop(writer);
+    let mut came = Vec::new();
+    reader.read_to_end(&mut came).unwrap();
+    let record = b"time=1970-01-01T00:00:00.000000Z level=info msg=\"between\"\n";
+    assert_eq!(String::from_utf8(came).unwrap(), String::from_utf8([&text[..], record].concat()).unwrap());
+}

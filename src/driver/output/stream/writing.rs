@@ -1,0 +1,96 @@
+//! The writing half of a captured stream: what was read goes to the sink, or is lost and counted.
+
+use rustix::io::Errno;
+
+use crate::driver::output::sink::{Sink, Written};
+use crate::driver::output::stream::{Bulk, Output};
+use crate::error::reason;
+use crate::logic::Stream;
+use crate::logic::log::record::Record;
+use crate::logic::output::pieces;
+
+impl Output {
+    /// Writes all that was read, except for the beginning of a line of which more is to come at once; false when the
+    /// sink is full.
+    pub(super) fn write_out(&mut self, sink: &mut Sink<'_>) -> bool {
+        let goes_on = self.goes_on();
+        loop {
+            let (bytes, done) = match self.lines {
+                Some(_) => (&self.rendered, &mut self.sent),
+                None => (&self.input, &mut self.start),
+            };
+            let mut all = bytes.get(*done..).unwrap_or_default();
+            // What was offered before is offered again, whatever has changed meanwhile.
+            let free = !sink.is_cut_short(self.stream);
+            if goes_on && free {
+                all = all.get(..pieces::complete(all)).unwrap_or(all);
+            }
+            // Records that wait get their place at the end of a line.
+            let records = free && sink.has_records();
+            let line_end = records.then(|| all.iter().rposition(|&b| b == b'\n')).flatten();
+            let piece = line_end.and_then(|at| all.get(..=at)).unwrap_or(all);
+            if piece.is_empty() {
+                break;
+            }
+            let written = sink.write(self.stream, piece);
+            match written {
+                Written::All | Written::Part(_) => {
+                    let taken = if let Written::Part(taken) = written { taken } else { piece.len() };
+                    *done += taken;
+                    self.mid_line = taken.checked_sub(1).and_then(|last| piece.get(last)) != Some(&b'\n');
+                    if line_end.is_some() && written == Written::All {
+                        sink.hold(self.stream, false);
+                    }
+                    if let Some(lost) = self.lost.take() {
+                        self.troubles.push(recovered(self.stream, lost));
+                    }
+                }
+                Written::Full => return false,
+                Written::Failed(errno) => {
+                    let lost = if self.lines.is_some() { self.batch } else { bytes.len() - *done };
+                    *done = bytes.len();
+                    // What was already written of a batch of lines is not lost, and a batch is lost once.
+                    self.batch = 0;
+                    self.lose(lost as u64, errno);
+                }
+            }
+        }
+        match self.lines {
+            Some(_) => {
+                self.rendered.clear();
+                (self.sent, self.batch) = (0, 0);
+            }
+            None if self.start == self.input.len() => {
+                self.input.clear();
+                self.start = 0;
+            }
+            None => {}
+        }
+        true
+    }
+
+    /// Whether raw input ends in the middle of what the command wrote: there is more in the pipe, so the last line is
+    /// completed first. A line that is written in two pieces could be torn by another writer of the same pipe.
+    fn goes_on(&self) -> bool {
+        let copies = matches!(self.bulk, Bulk::Copying(_));
+        self.lines.is_none() && !self.dry && copies && self.pipe.is_some() && !self.ended
+    }
+
+    /// So many bytes cannot be written.
+    fn lose(&mut self, bytes: u64, errno: Errno) {
+        self.counters.discarded_bytes += bytes;
+        if self.lost.is_none() {
+            self.troubles.push(
+                Record::error("output cannot be written and is discarded")
+                    .with("stream", self.stream.name())
+                    .with("error", reason(&errno.into())),
+            );
+        }
+        *self.lost.get_or_insert(0) += bytes;
+    }
+}
+
+/// What the log says when an output that has failed can be written again.
+fn recovered(stream: Stream, lost: u64) -> Record {
+    Record::warn("output can be written again").with("stream", stream.name()).with("discarded_bytes", lost)
+}

@@ -1,0 +1,4 @@
+//! Reads /proc.
+
+pub mod process_usage;
+pub mod procfs;

@@ -1,0 +1,300 @@
+//! Reads /proc: the list of processes in slices, and a process's name, words, start time and state. Buffers are on
+//! the stack and no descriptor is kept but that of the list while a scan runs.
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{CWD, Mode, OFlags, RawDir, SeekFrom};
+use rustix::io::{self, Errno};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::error::{Error, reason};
+use crate::logic::Pid;
+use crate::logic::proc::stat;
+
+/// PROC_SUPER_MAGIC of statfs(2).
+const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;
+
+/// The name of `/proc/PID/FILE`, without allocation.
+struct Path {
+    bytes: [u8; 40],
+    len: usize,
+}
+
+impl Path {
+    fn of(pid: Pid, file: &CStr) -> Path {
+        let mut path = Path { bytes: [0; 40], len: 0 };
+        path.push(b"/proc/");
+        let mut digits = [0; 10];
+        let mut at = digits.len();
+        let mut rest = pid.get().unsigned_abs();
+        while rest > 0 && at > 0 {
+            at -= 1;
+            if let (Some(slot), Ok(digit)) = (digits.get_mut(at), u8::try_from(rest % 10)) {
+                *slot = b'0' + digit;
+            }
+            rest /= 10;
+        }
+        path.push(digits.get(at..).unwrap_or_default());
+        path.push(b"/");
+        path.push(file.to_bytes_with_nul());
+        path
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if let Some(slot) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            slot.copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
+    }
+}
+
+/// Reads from the beginning of a file as much as fits.
+fn read<'b>(path: &CStr, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // One read gives all of a small file; what is longer than the buffer is not wanted.
+    let len = io::retry_on_intr(|| io::read(&file, &mut *buffer))?;
+    Ok(buffer.get(..len).unwrap_or_default())
+}
+
+/// The name that the kernel keeps, without the newline behind it.
+pub fn comm(pid: Pid, buffer: &mut [u8; 80]) -> io::Result<&[u8]> {
+    let text = read(Path::of(pid, c"comm").as_c_str(), buffer)?;
+    Ok(text.strip_suffix(b"\n").unwrap_or(text))
+}
+
+/// The line of /proc/PID/stat.
+pub fn stat(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<&[u8]> {
+    read(Path::of(pid, c"stat").as_c_str(), buffer)
+}
+
+/// A chain of parents is no longer than this.
+pub const GENERATIONS: usize = 1_000;
+
+/// The pid of its parent, 0 where that is nobody whom we can see, and its start in clock ticks. `None` without /proc, and
+/// for who is gone.
+pub fn parent_and_birth(pid: Pid) -> Option<(i32, u64)> {
+    let mut buffer = [0; 1024];
+    let parsed = stat::Stat::parse(stat(pid, &mut buffer).ok()?)?;
+    Some((parsed.ppid, parsed.ticks))
+}
+
+/// The beginning of its arguments; empty for a kernel thread, and where it cannot be read.
+pub fn cmdline(pid: Pid, buffer: &mut [u8]) -> &[u8] {
+    read(Path::of(pid, c"cmdline").as_c_str(), buffer).unwrap_or_default()
+}
+
+/// What its exe link names; empty where it may not be read.
+pub fn exe(pid: Pid, buffer: &mut [MaybeUninit<u8>]) -> &[u8] {
+    rustix::fs::readlinkat_raw(CWD, Path::of(pid, c"exe").as_c_str(), buffer).map_or(&[], |(path, _)| &*path)
+}
+
+/// A read failed for want of descriptors or memory, which says nothing about the process.
+pub fn is_want(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+}
+
+/// When the machine was booted, to the second, as ps(1) reckons.
+pub fn boot_time() -> SystemTime {
+    // A mount with subset=pid has no /proc/stat.
+    read_boot_time().unwrap_or_else(by_clocks)
+}
+
+fn by_clocks() -> SystemTime {
+    let now = clock_gettime(ClockId::Realtime);
+    let up = clock_gettime(ClockId::Boottime);
+    let behind = i64::from(now.tv_nsec < up.tv_nsec);
+    let seconds = now.tv_sec.saturating_sub(up.tv_sec).saturating_sub(behind);
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// The text grows with the number of CPUs and interrupts, so it is searched in overlapping parts.
+fn read_boot_time() -> Option<SystemTime> {
+    const KEEP: usize = stat::BOOT_TIME_LINE;
+    let file =
+        rustix::fs::openat(CWD, c"/proc/stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut buffer = [0; KEEP + 2048];
+    loop {
+        let got = io::read(&file, buffer.get_mut(KEEP..)?).ok().filter(|got| *got > 0)?;
+        if let Some(time) = stat::boot_time(buffer.get(..KEEP + got)?) {
+            return Some(time);
+        }
+        buffer.copy_within(got..KEEP + got, 0);
+    }
+}
+
+/// What /proc is to us.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// kapo as /proc names it; `None` where it does not show kapo.
+    pub own: Option<Pid>,
+    /// The pids that /proc shows are those that system calls understand: it was not mounted for another PID namespace.
+    pub ours: bool,
+}
+
+/// Looks whether there is a /proc, and whose.
+pub fn view() -> Result<View, Error> {
+    let refused = |errno: Errno| Error::setup("read", "/proc", reason(&errno.into()));
+    let dir = open_list().map_err(refused)?;
+    if rustix::fs::fstatfs(&dir).map_err(refused)?.f_type != PROC_SUPER_MAGIC {
+        return Err(Error::setup("read", "/proc", "not mounted"));
+    }
+    let mut link = [MaybeUninit::uninit(); 16];
+    let own = match rustix::fs::readlinkat_raw(CWD, c"/proc/self", &mut link) {
+        Ok((name, _)) => stat::pid(name),
+        Err(_) => None,
+    };
+    let mut buffer = [0; 2048];
+    let status = read(c"/proc/self/status", &mut buffer).unwrap_or_default();
+    let real = rustix::process::getpid().as_raw_nonzero();
+    let ours = own == Some(real) && !stat::is_nested(status);
+    Ok(View { own, ours })
+}
+
+fn open_list() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, c"/proc", flags, Mode::empty())
+}
+
+/// A walk through the list of processes, a slice at a time; a new one begins at the first process.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Opened by the first slice.
+    dir: Option<OwnedFd>,
+}
+
+impl Listing {
+    /// Calls `each` with pid and inode number of the next processes until it answers `false`; whether the walk has come
+    /// to its end. It may be continued where `each` stopped it.
+    pub fn walk(&mut self, mut each: impl FnMut(Pid, u32) -> bool) -> io::Result<bool> {
+        let dir = match self.dir.take() {
+            Some(dir) => dir,
+            None => open_list()?,
+        };
+        let dir = self.dir.insert(dir);
+        // A page holds the names of about 150 processes: few system calls, and no stack that is not used anyway.
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut entries = RawDir::new(dir.as_fd(), &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let Some(pid) = stat::pid(entry.file_name().to_bytes()) else { continue };
+            let next = entry.next_entry_cookie();
+            // The kernel takes these numbers from a counter of 32 bits.
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the upper half is 0, and a mark is only a mark"
+            )]
+            let mark = entry.ino() as u32;
+            if !each(pid, mark) {
+                // The rest of the buffer is asked for again.
+                rustix::fs::seek(&*dir, SeekFrom::Start(next))?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Pid {
+        rustix::process::getpid().as_raw_nonzero()
+    }
+
+    #[test]
+    fn paths_of_the_smallest_and_the_largest_pid_are_whole() {
+        let path = |pid| Path::of(Pid::new(pid).unwrap(), c"cmdline").as_c_str().to_owned();
+        assert_eq!(path(1), c"/proc/1/cmdline".to_owned());
+        assert_eq!(path(4_194_304), c"/proc/4194304/cmdline".to_owned());
+        assert_eq!(path(i32::MAX), c"/proc/2147483647/cmdline".to_owned());
+    }
+
+    #[test]
+    fn a_process_reads_as_std_reads_it() {
+        let (mut name, mut line, mut words, mut link) =
+            ([0; 80], [0; 1024], [0; 1024], [MaybeUninit::uninit(); 1024]);
+        assert_eq!(
+            comm(own(), &mut name).unwrap(),
+            std::fs::read("/proc/self/comm").unwrap().trim_ascii_end()
+        );
+        assert!(stat::Stat::parse(stat(own(), &mut line).unwrap()).is_some_and(|stat| stat.lives()));
+        let real = std::fs::read("/proc/self/cmdline").unwrap();
+        assert!(real.starts_with(cmdline(own(), &mut words)) && !words.starts_with(&[0]));
+        let real = std::env::current_exe().unwrap();
+        assert_eq!(exe(own(), &mut link), real.as_os_str().as_encoded_bytes());
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error_or_empty() {
+        // No machine gives out this pid.
+        let nobody = Pid::new(i32::MAX).unwrap();
+        assert_eq!(comm(nobody, &mut [0; 80]).unwrap_err(), Errno::NOENT);
+        assert_eq!(stat(nobody, &mut [0; 1024]).unwrap_err(), Errno::NOENT);
+        assert!(cmdline(nobody, &mut [0; 80]).is_empty());
+        assert!(exe(nobody, &mut [MaybeUninit::uninit(); 80]).is_empty());
+    }
+
+    #[test]
+    fn a_walk_that_stops_at_every_process_meets_each_once() {
+        let (mut listing, mut pids) = (Listing::default(), Vec::new());
+        let all = |pids: &mut Vec<Pid>, pid| {
+            pids.push(pid);
+            true
+        };
+        assert!(
+            listing.walk(|pid, _| all(&mut pids, pid)).unwrap(),
+            "one call meets all where nobody stops it"
+        );
+        let mut listing = Listing::default();
+        let mut stopped = Vec::new();
+        let step = |stopped: &mut Vec<Pid>, pid| {
+            stopped.push(pid);
+            false
+        };
+        while !listing.walk(|pid, _| step(&mut stopped, pid)).unwrap() {}
+        assert!(pids.is_sorted() && stopped.is_sorted_by(|a, b| a < b));
+        // Others come and go; we and the first stay.
+        for pid in [own(), Pid::new(1).unwrap()] {
+            assert!(pids.contains(&pid) && stopped.contains(&pid), "{pid}");
+        }
+    }
+
+    #[test]
+    fn the_mark_of_a_process_stays() {
+        let mark = || {
+            let mut found = None;
+            Listing::default()
+                .walk(|pid, mark| {
+                    found = found.or((pid == own()).then_some(mark));
+                    true
+                })
+                .unwrap();
+            found.unwrap()
+        };
+        assert_eq!(mark(), mark());
+    }
+
+    #[test]
+    fn both_ways_to_the_boot_time_agree() {
+        let read = read_boot_time().unwrap();
+        let text = std::fs::read("/proc/stat").unwrap();
+        assert_eq!(Some(read), stat::boot_time(&text));
+        let other = by_clocks();
+        let apart = read.duration_since(other).unwrap_or_else(|error| error.duration());
+        assert!(apart <= Duration::from_secs(1), "{apart:?}");
+    }
+
+    #[test]
+    fn we_see_ourselves_in_our_own_proc() {
+        let view = view().unwrap();
+        assert_eq!((view.own, view.ours), (Some(own()), true));
+    }
+}

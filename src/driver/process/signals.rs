@@ -1,0 +1,114 @@
+//! The signals that arrive, one after the other, out of the signalfd.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::driver::proc::procfs;
+use crate::driver::process::terminal;
+use crate::logic::lifecycle::Survives;
+use crate::logic::proc::stat::Stat;
+use crate::logic::{self, Sender};
+use crate::signal::Signal;
+use crate::sys;
+
+/// Enough for one of each standard signal.
+const BATCHES_AT_ONCE: usize = 4;
+
+/// Blocks every signal for the life of the process and reads them.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+    /// Our own pid.
+    own: i32,
+    /// That all signals are blocked, and the mask that kapo was started with, which is for the command.
+    pub blocked: sys::signal::AllBlocked,
+    /// CHLD was ignored when kapo was started; also for the command.
+    pub chld_was_ignored: bool,
+    /// What of a terminal kapo was started to survive.
+    pub survives: Survives,
+}
+
+impl Signals {
+    /// Takes over all signals. To be called before anything that others can see, such as binding a port: from here on
+    /// a stop signal is heard and nothing is lost.
+    pub fn take_over() -> io::Result<Signals> {
+        let blocked = sys::signal::block_all()?;
+        let chld_was_ignored = sys::signal::is_ignored(i32::from(Signal::CHLD.number()));
+        if chld_was_ignored {
+            sys::signal::set_default(i32::from(Signal::CHLD.number()));
+        }
+        let was_ignored = |signal: Signal| sys::signal::is_ignored(i32::from(signal.number()));
+        Ok(Signals {
+            fd: sys::signal::signalfd()?,
+            own: rustix::process::getpid().as_raw_nonzero().get(),
+            blocked,
+            chld_was_ignored,
+            survives: Survives {
+                hang_up: was_ignored(Signal::HUP),
+                interrupt: was_ignored(Signal::INT) && was_ignored(Signal::QUIT),
+            },
+        })
+    }
+
+    /// Hands what is pending to `each`, except CHLD: whether one was among them is the answer. At most
+    /// [`BATCHES_AT_ONCE`] batches are read; the signalfd stays ready for the rest. The kernel gives the lowest numbers
+    /// first, so a flood of real-time signals never delays TERM.
+    pub fn read(&self, mut each: impl FnMut(Signal, Sender)) -> bool {
+        let mut child = false;
+        for _ in 0..BATCHES_AT_ONCE {
+            let more = sys::signal::read(self.fd.as_fd(), |info| match Signal::new(info.signal) {
+                Some(Signal::CHLD) => child = true,
+                Some(signal) => each(signal, self.sender(info)),
+                None => {}
+            });
+            if !more {
+                break;
+            }
+        }
+        child
+    }
+
+    /// Those of PID 1.
+    pub fn are_of_init(&self) -> bool {
+        self.own == 1
+    }
+
+    /// `si_code` is positive when the kernel raised it. But a PIPE of our own writing comes as if we had sent it
+    /// to ourselves, and so it is told apart by that: nobody else has our pid.
+    fn sender(&self, info: sys::signal::Info) -> Sender {
+        if info.code > 0 || info.pid == self.own || self.is_of_the_terminal(info) {
+            Sender::Kernel
+        } else {
+            Sender::Process { pid: info.pid, uid: info.uid }
+        }
+    }
+
+    /// Whether another kapo of our group has sent it: it does so when ^C has ended its command, in place of the terminal
+    /// (see [`sys::signal::die_by`]), and dies. So one who is gone may have been it, where there is a terminal that ^C is
+    /// typed at and ^C is to end nothing.
+    fn is_of_the_terminal(&self, info: sys::signal::Info) -> bool {
+        let typed = matches!(Signal::new(info.signal), Some(Signal::INT | Signal::QUIT));
+        if !typed {
+            return false;
+        }
+        let (mut buffer, mut own) = ([0; 1024], [0; 1024]);
+        match (sys::group::of(info.pid), name_of(info.pid, &mut buffer)) {
+            (Some(group), Some(name)) => {
+                group == sys::group::own() && name_of(self.own, &mut own) == Some(name)
+            }
+            // 0 is somebody outside our PID namespace.
+            (None, _) | (_, None) => info.pid > 0 && self.survives.interrupt && terminal::is_before_us(),
+        }
+    }
+}
+
+/// `None` without /proc, and for who is gone.
+fn name_of(pid: i32, buffer: &mut [u8; 1024]) -> Option<&[u8]> {
+    Some(Stat::parse(procfs::stat(logic::Pid::new(pid)?, buffer).ok()?)?.comm)
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,5 @@
+//! `kapo watch`: scans, pidfds and process events.
+
+pub mod mode;
+pub mod process_events;
+pub mod watcher;

@@ -1,0 +1,224 @@
+//! `kapo watch` on the loop: the watcher's findings become the page, its notes log lines.
+
+use std::time::{Instant, SystemTime};
+
+use crate::config::{self, STOP_ON};
+use crate::driver::event_loop::{Machine, Stage};
+use crate::driver::http::server::Subject;
+use crate::driver::notify::service_manager::Manager;
+use crate::driver::poll::{Ready, Source};
+use crate::driver::proc::process_usage;
+use crate::driver::process::terminal;
+use crate::driver::watch::watcher::Watcher;
+use crate::error::{EXIT_SETUP, Error};
+use crate::logic::endpoints::Facts;
+use crate::logic::lifecycle::{Survives, asks_for_an_end, job_control};
+use crate::logic::log::record::Record;
+use crate::logic::metrics::Snapshot;
+use crate::logic::notify::message;
+use crate::logic::output::tail::Tail;
+use crate::logic::status::{State, Status};
+use crate::logic::watch::Note;
+use crate::logic::{Exit, Now, Sender, Stream};
+use crate::signal::Signal;
+
+/// See the head of the file.
+pub struct Watching {
+    watcher: Watcher,
+    manager: Option<Manager>,
+    told_ready: bool,
+    sidebind_port: u16,
+    survives: Survives,
+    /// The watcher has more to do at once.
+    more: bool,
+    /// What the page shows.
+    objects: Vec<Status>,
+    started: SystemTime,
+    closing: bool,
+}
+
+/// What watching begins with.
+pub struct Beginning {
+    /// The time.
+    pub now: Now,
+    /// Who wants to hear of us.
+    pub manager: Option<Manager>,
+    /// SidebindPort.
+    pub sidebind_port: u16,
+    /// What of a terminal kapo was started to survive.
+    pub survives: Survives,
+}
+
+impl Watching {
+    /// Opens what watching needs; scans on the first turn.
+    pub fn new(options: &config::Watch, beginning: Beginning, stage: &mut Stage) -> Result<Watching, Error> {
+        let Beginning { now, manager, sidebind_port, survives } = beginning;
+        let mut notes = Vec::new();
+        let watcher = Watcher::open(options, now, &mut |note| notes.push(note))?;
+        stage
+            .epoll
+            .add(&watcher, Source::Watch, rustix::event::epoll::EventFlags::IN)
+            .map_err(|e| Error::setup("wait for", "processes", crate::error::reason(&e.into())))?;
+        let mut watching = Watching {
+            watcher,
+            manager,
+            told_ready: false,
+            sidebind_port,
+            survives,
+            more: true,
+            objects: Vec::new(),
+            started: now.wall,
+            closing: false,
+        };
+        watching.tell_notes(now, notes, stage);
+        // Before the first scan nothing is known to match, which is better than no answer.
+        watching.publish(now, stage);
+        Ok(watching)
+    }
+
+    fn tell_notes(&self, now: Now, notes: Vec<Note>, stage: &mut Stage) {
+        for note in notes {
+            let name = self.watcher.command();
+            let record = match note {
+                Note::Found(pid) => Record::info("found").with("name", name).with("pid", pid),
+                Note::Ended(pid, exit) => {
+                    let record = Record::info("ended").with("name", name).with("pid", pid);
+                    match exit {
+                        None => record,
+                        Some(Exit::Code(code)) => record.with("code", code),
+                        Some(Exit::Signal { signal, .. }) => record.with("signal", signal),
+                    }
+                }
+                Note::Absent(pid) => {
+                    // Only if it could not be looked at before the loop, for want of descriptors.
+                    stage.exit = Some(EXIT_SETUP);
+                    Record::error("no process has this pid").with("pid", pid)
+                }
+                Note::Scanning(why) => {
+                    Record::warn("process events cannot be used, scanning instead").with("error", why)
+                }
+            };
+            stage.log(now, &record);
+        }
+    }
+
+    fn publish(&mut self, now: Now, stage: &mut Stage) {
+        let sidebind_port = self.sidebind_port;
+        self.objects = self.watcher.status();
+        for object in &mut self.objects {
+            object.sidebind_port = sidebind_port;
+        }
+        let last = self.objects.first().filter(|object| object.end_time.is_some());
+        let ended = if self.watcher.lives() { None } else { last.map(|object| object.exit_code) };
+        let facts = Facts { stopping: self.closing, ended, ..Facts::default() };
+        stage.server.publish(now, &stage.epoll, &self.objects, facts, self);
+        if let Some(manager) = &mut self.manager {
+            let name = self.watcher.command();
+            let text = match self.objects.iter().filter(|object| object.state == State::Running).count() {
+                0 => format!("no process {name}"),
+                1 => format!("1 process {name}"),
+                many => format!("{many} processes {name}"),
+            };
+            manager.tell(now, message::status(&text));
+        }
+    }
+
+    fn close(&mut self, now: Now, stage: &mut Stage) {
+        if std::mem::replace(&mut self.closing, true) {
+            // Whoever insists does not want to wait for clients.
+            stage.exit = Some(0);
+            return;
+        }
+        if let Some(manager) = &mut self.manager {
+            manager.tell(now, b"STOPPING=1".to_vec());
+        }
+        self.publish(now, stage);
+        stage.server.close(now, &stage.epoll, self);
+    }
+}
+
+impl Machine for Watching {
+    /// Nothing is passed on: the processes belong to somebody else.
+    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage) {
+        if asks_for_an_end(signal, sender, self.survives, &STOP_ON) {
+            stage.log(now, &sender.told(Record::info("asked to stop").with("signal", signal)));
+            self.close(now, stage);
+        } else if job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
+            // TTIN and TTOU of the kernel are about our own use of the terminal, and there is none.
+            terminal::stop_ourselves();
+        }
+    }
+
+    fn on_child(&mut self, _: Now, _: &mut Stage) {
+        // As PID 1 of a container even a watcher inherits orphans.
+        while crate::sys::wait::next_change(false).is_some() {}
+    }
+
+    fn on_resumed(&mut self, _: Now, _: &mut Stage) {}
+
+    fn on_sources(&mut self, _: Now, ready: Ready, _: &mut Stage) {
+        self.more |= ready.has(Source::Watch);
+    }
+
+    fn on_request(&mut self, _: Now, _: &mut Stage) {}
+
+    fn finish_turn(&mut self, now: Now, stage: &mut Stage) {
+        if self.more || self.watcher.deadline().is_some_and(|at| at <= now.mono) {
+            let mut notes = Vec::new();
+            self.more = self.watcher.turn(now, &mut |note| notes.push(note));
+            self.tell_notes(now, notes, stage);
+            if !self.more && !self.told_ready {
+                self.told_ready = true;
+                if let Some(manager) = &mut self.manager {
+                    manager.tell(now, b"READY=1".to_vec());
+                }
+            }
+        }
+        if self.watcher.take_changed() {
+            self.publish(now, stage);
+        }
+        if let Some(record) = self.manager.as_mut().and_then(|manager| manager.turn(now)) {
+            stage.log(now, &record);
+        }
+        if self.closing && stage.server.is_closed(now) {
+            stage.exit = Some(0);
+        }
+    }
+
+    fn deadline(&self, now: Now) -> Option<Instant> {
+        let at_once = self.more.then_some(now.mono);
+        let manager = self.manager.as_ref().and_then(Manager::deadline);
+        [at_once, self.watcher.deadline(), manager].into_iter().flatten().min()
+    }
+
+    fn wants_room(&self, _: Stream) -> bool {
+        false
+    }
+}
+
+impl Subject for Watching {
+    fn snapshot(&self, connections: usize) -> Snapshot {
+        let lives = self.watcher.lives();
+        let first = self.objects.first();
+        Snapshot {
+            started: self.started,
+            up: lives,
+            ready: lives,
+            start_time: first.and_then(|object| object.start_time),
+            starts: None,
+            exits: None,
+            last_exit_code: first.and_then(|object| object.end_time.map(|_| object.exit_code)),
+            flapping: None,
+            oom_kills: None,
+            orphans_reaped: None,
+            output: [None; 2],
+            connections,
+            tree: process_usage::listed(self.objects.iter().filter_map(|object| object.pid)),
+            own: process_usage::own(),
+        }
+    }
+
+    fn tail(&self) -> Option<&Tail> {
+        None
+    }
+}

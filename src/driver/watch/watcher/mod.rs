@@ -1,0 +1,379 @@
+//! Carries out what [`Watch`] decides: scans in slices, pidfds, process events. All its descriptors sit in an epoll
+//! instance of its own, so that the loop knows one descriptor and one token, however many processes are watched.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Instant, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Resource, getrlimit, pidfd_open};
+
+use crate::config;
+use crate::driver::proc::procfs;
+use crate::driver::proc::procfs::{Listing, View};
+use crate::driver::watch::process_events::ProcessEvents;
+use crate::error::{Error, reason};
+use crate::logic::proc::stat;
+use crate::logic::proc::stat::Stat;
+use crate::logic::status::Status;
+use crate::logic::watch::matching::Rule;
+use crate::logic::watch::{Effect, Event, Image, Note, Watch, Words};
+use crate::logic::{Now, Pid};
+use crate::sys::pidfd;
+
+/// What one turn may cost, in units of about a microsecond.
+const SLICE: u32 = 2_000;
+// What each step costs of it, as measured with 5,000 processes.
+const LISTED: u32 = 1;
+const NAME: u32 = 8;
+const WORDS: u32 = 25;
+const OPEN: u32 = 60;
+
+/// The epoll data of the process connector; pidfds have their pid in the lower half, which is never 0.
+const EVENTS: u64 = 0;
+
+/// The pidfd of a watched process.
+#[derive(Debug)]
+struct Guard {
+    fd: OwnedFd,
+    ticks: u64,
+    /// Never reused: an event may outlive its pidfd within one batch, and the pid may be given out again.
+    serial: u32,
+}
+
+/// `kapo watch`, but for the loop.
+#[derive(Debug)]
+pub struct Watcher {
+    watch: Watch,
+    hands: Hands,
+    effects: Vec<Effect>,
+    listing: Option<Listing>,
+}
+
+/// What the effects work on.
+#[derive(Debug)]
+struct Hands {
+    epoll: OwnedFd,
+    events: Option<ProcessEvents>,
+    guards: BTreeMap<Pid, Guard>,
+    /// No more pidfds than this: connections need descriptors, too.
+    most: usize,
+    serial: u32,
+    view: View,
+    /// Of this turn.
+    boot: Option<SystemTime>,
+    budget: u32,
+    /// A read failed for want of descriptors or memory.
+    starved: bool,
+}
+
+impl Watcher {
+    /// Opens what watching needs. The limit of open files should have been raised before. Call [`Watcher::turn`] at once
+    /// then; it starts the first scan.
+    pub fn open(config: &config::Watch, now: Now, note: &mut dyn FnMut(Note)) -> Result<Watcher, Error> {
+        let view = procfs::view()?;
+        let own = rustix::process::getpid().as_raw_nonzero();
+        if let Some(pid) = config.pid.and_then(Pid::new)
+            && Some(pid) == view.own.or(Some(own))
+        {
+            return Err(Error::Usage(format!("--pid {pid} is kapo itself")));
+        }
+        let refused = |errno: Errno| Error::setup("watch", "processes", reason(&errno.into()));
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let mut hands = Hands {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused)?,
+            events: None,
+            guards: BTreeMap::new(),
+            most: usize::try_from(limit / 2).unwrap_or(usize::MAX),
+            serial: 0,
+            view,
+            boot: None,
+            budget: 0,
+            starved: false,
+        };
+        let mut watch = Watch::new(config, rule(&config.name), view.own, now);
+        let mut effects = Vec::new();
+        if config.process_events && config.pid.is_none() {
+            match hands.subscribe() {
+                Ok(()) => {}
+                Err(why) => {
+                    note(Note::Scanning(why));
+                    watch.handle(now, Event::Deaf, &mut effects);
+                }
+            }
+        }
+        watch.handle(now, Event::Start, &mut effects);
+        let mut watcher = Watcher { watch, hands, effects, listing: None };
+        if let Some(pid) = config.pid {
+            // No start is waited for: a process that is not there now never will be.
+            let mut absent = false;
+            watcher.work(now, &mut |found| match found {
+                Note::Absent(_) => absent = true,
+                found => note(found),
+            });
+            if absent {
+                return Err(Error::setup("watch", format!("--pid {pid}"), "No such process"));
+            }
+        }
+        Ok(watcher)
+    }
+
+    /// Call this when [`Watcher::as_fd`] is readable, when [`Watcher::deadline`] has passed, and in the next turn, without
+    /// waiting, when it answered `true`. Called without need it does no harm. Takes a few milliseconds at most.
+    pub fn turn(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
+        (self.hands.budget, self.hands.boot) = (SLICE, None);
+        let more = self.listen(now, note);
+        self.watch.handle(now, Event::Deadline, &mut self.effects);
+        self.work(now, note);
+        if self.listing.is_none() && std::mem::take(&mut self.hands.starved) {
+            // Outside a scan: what could not be read is as good as not heard of.
+            self.watch.handle(now, Event::Missed, &mut self.effects);
+        }
+        self.scan(now, note);
+        more || self.listing.is_some()
+    }
+
+    /// The next moment at which [`Watcher::turn`] has something to do by itself; `None`: never.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.watch.deadline()
+    }
+
+    /// Whether [`Watcher::status`] is other than when this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        self.watch.take_changed()
+    }
+
+    /// See [`Watch::command`].
+    pub fn command(&self) -> &str {
+        self.watch.command()
+    }
+
+    /// The document; see [`Watch::status`].
+    pub fn status(&self) -> Vec<Status> {
+        self.watch.status()
+    }
+
+    /// What the probes ask: at least one process matches.
+    pub fn lives(&self) -> bool {
+        self.watch.lives()
+    }
+
+    /// Process events first: of a process that forks and ends, the child is heard of before the end.
+    fn listen(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
+        let mut more = false;
+        if let Some(events) = self.hands.events.take() {
+            more = !events.drain(64, |event| self.watch.handle(now, event, &mut self.effects));
+            self.hands.events = Some(events);
+            self.work(now, note);
+        }
+        let mut batch = [const { MaybeUninit::uninit() }; 64];
+        // Everything in here is edge-triggered: a zombie stays readable until somebody reaps it.
+        let Ok((ready, room)) = epoll::wait(&self.hands.epoll, &mut batch, Some(&Timespec::default())) else {
+            return more;
+        };
+        more |= room.is_empty();
+        for event in ready.iter() {
+            let (data, flags) = (event.data.u64(), event.flags);
+            if let Some((pid, ended)) = self.hands.ended(data, flags) {
+                let event = Event::Ended { pid, exit: ended.0, reaped: ended.1 };
+                self.watch.handle(now, event, &mut self.effects);
+            }
+        }
+        self.work(now, note);
+        more
+    }
+
+    /// Carries out effects until there are none.
+    fn work(&mut self, now: Now, note: &mut dyn FnMut(Note)) {
+        let mut at = 0;
+        while let Some(effect) = self.effects.get(at).copied() {
+            at += 1;
+            match effect {
+                // A scan that cannot begin is one that failed, which the next slice finds out.
+                Effect::Scan => self.listing = Some(Listing::default()),
+                Effect::Note(text) => note(text),
+                Effect::Close(pid) => drop(self.hands.guards.remove(&pid)),
+                Effect::ReadName(pid) => self.hands.read_name(pid, |event| {
+                    self.watch.handle(now, event, &mut self.effects);
+                }),
+                Effect::ReadWords(pid) => self.hands.read_words(pid, |event| {
+                    self.watch.handle(now, event, &mut self.effects);
+                }),
+                Effect::Open(pid) => self.hands.open(pid, |event| {
+                    self.watch.handle(now, event, &mut self.effects);
+                }),
+            }
+        }
+        self.effects.clear();
+        self.effects.shrink_to(64);
+    }
+
+    /// One slice of the running scan.
+    fn scan(&mut self, now: Now, note: &mut dyn FnMut(Note)) {
+        let Some(mut listing) = self.listing.take() else { return };
+        let walked = listing.walk(|pid, mark| {
+            self.hands.spend(LISTED);
+            self.watch.handle(now, Event::Listed { pid, mark }, &mut self.effects);
+            if !self.effects.is_empty() {
+                self.work(now, note);
+            }
+            self.hands.budget > 0 && !self.hands.starved
+        });
+        let starved = std::mem::take(&mut self.hands.starved);
+        match walked {
+            Ok(false) if !starved => {
+                self.listing = Some(listing);
+                return;
+            }
+            Ok(true) if !starved => self.watch.handle(now, Event::Scanned, &mut self.effects),
+            _ => self.watch.handle(now, Event::ScanFailed, &mut self.effects),
+        }
+        self.work(now, note);
+    }
+}
+
+impl AsFd for Watcher {
+    /// Readable, level-triggered, while [`Watcher::turn`] has something to hear. It stays the same descriptor.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.hands.epoll.as_fd()
+    }
+}
+
+impl Hands {
+    fn spend(&mut self, cost: u32) {
+        self.budget = self.budget.saturating_sub(cost);
+    }
+
+    fn subscribe(&mut self) -> Result<(), &'static str> {
+        if !self.view.ours {
+            return Err("/proc belongs to another PID namespace");
+        }
+        let events = ProcessEvents::open()?;
+        epoll::add(&self.epoll, &events, epoll::EventData::new_u64(EVENTS), epoll::EventFlags::IN)
+            .map_err(|_| "the connector cannot be waited for")?;
+        self.events = Some(events);
+        Ok(())
+    }
+
+    fn read_name(&mut self, pid: Pid, tell: impl FnOnce(Event<'_>)) {
+        self.spend(NAME);
+        match procfs::comm(pid, &mut [0; 80]) {
+            Ok(comm) => tell(Event::Named { pid, comm }),
+            // Gone, or not ours to see: for us it is not there.
+            Err(error) => self.starved |= procfs::is_want(error),
+        }
+    }
+
+    fn read_words(&mut self, pid: Pid, tell: impl FnOnce(Event<'_>)) {
+        self.spend(WORDS);
+        match procfs::comm(pid, &mut [0; 80]) {
+            Ok(comm) => {
+                let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
+                let (cmdline, exe) = (procfs::cmdline(pid, &mut line), procfs::exe(pid, &mut link));
+                tell(Event::Words { pid, words: Words { comm, cmdline, exe } });
+            }
+            Err(error) => self.starved |= procfs::is_want(error),
+        }
+    }
+
+    /// Takes a pidfd and reads who it is. The pid cannot be given to another process before the pidfd tells that its
+    /// own has ended; so, if it has not told that afterwards, all that was read between is of one process.
+    fn open(&mut self, pid: Pid, tell: impl FnOnce(Event<'_>)) {
+        self.spend(OPEN);
+        let fd = match self.pidfd(pid) {
+            Ok(fd) => fd,
+            Err(Errno::SRCH) => return tell(Event::Vanished { pid }),
+            // Refused, or no descriptor left: the scans will have to do.
+            Err(_) => None,
+        };
+        let mut line = [0; 1024];
+        let stat = match procfs::stat(pid, &mut line) {
+            Ok(line) => Stat::parse(line),
+            Err(error) if procfs::is_want(error) => {
+                self.starved = true;
+                return;
+            }
+            Err(_) => None,
+        };
+        let Some(stat) = stat.filter(Stat::lives) else { return tell(Event::Vanished { pid }) };
+        let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
+        let (cmdline, exe) = (procfs::cmdline(pid, &mut line), procfs::exe(pid, &mut link));
+        if fd.as_ref().is_some_and(has_ended) {
+            return tell(Event::Vanished { pid });
+        }
+        let guarded = fd.is_some_and(|fd| self.guard(pid, fd, stat.ticks));
+        let boot = *self.boot.get_or_insert_with(procfs::boot_time);
+        tell(Event::Opened {
+            pid,
+            ticks: stat.ticks,
+            image: Image::of(stat.start_stack, cmdline),
+            start: stat::start_time(boot, stat.ticks),
+            guarded,
+            words: Words { comm: stat.comm, cmdline, exe },
+        });
+    }
+
+    fn pidfd(&self, pid: Pid) -> Result<Option<OwnedFd>, Errno> {
+        // One that is held already is replaced: it may be that of an earlier process.
+        if !self.view.ours || (self.guards.len() >= self.most && !self.guards.contains_key(&pid)) {
+            return Ok(None);
+        }
+        match rustix::process::Pid::from_raw(pid.get()) {
+            Some(pid) => pidfd_open(pid, PidfdFlags::empty()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn guard(&mut self, pid: Pid, fd: OwnedFd, ticks: u64) -> bool {
+        self.serial = self.serial.wrapping_add(1);
+        let data = u64::from(self.serial) << 32 | u64::from(pid.get().unsigned_abs());
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        if epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(data), flags).is_err() {
+            return false;
+        }
+        self.guards.insert(pid, Guard { fd, ticks, serial: self.serial });
+        true
+    }
+
+    /// What an event of a pidfd means: which process, how it ended, and whether that was the last word.
+    fn ended(
+        &self,
+        data: u64,
+        flags: epoll::EventFlags,
+    ) -> Option<(Pid, (Option<crate::logic::Exit>, bool))> {
+        let pid = i32::try_from(data & 0xffff_ffff).ok().and_then(Pid::new)?;
+        let guard = self.guards.get(&pid).filter(|g| u64::from(g.serial) == data >> 32)?;
+        let reaped = flags.contains(epoll::EventFlags::HUP);
+        match pidfd::exit_status(guard.fd.as_fd()) {
+            Ok(Some(status)) => Some((pid, (stat::exit(status), true))),
+            Ok(None) if reaped => Some((pid, (None, true))),
+            told => {
+                // Not reaped yet: a zombie shows its wait status to those who might trace it.
+                let mut line = [0; 1024];
+                let stat = procfs::stat(pid, &mut line).ok().and_then(Stat::parse);
+                let exit = stat.filter(|stat| stat.ticks == guard.ticks).and_then(|stat| stat.exit());
+                Some((pid, (exit, reaped || told.is_err())))
+            }
+        }
+    }
+}
+
+/// The rule for NAME. If it is a path, symbolic links in it are resolved, as in the exe link of a process.
+fn rule(name: &OsStr) -> Rule {
+    let path = std::path::Path::new(name);
+    let resolved = if name.as_bytes().contains(&b'/') { path.canonicalize().ok() } else { None };
+    Rule::new(name, resolved.as_deref().map(std::path::Path::as_os_str))
+}
+
+/// Dead, reaped or not.
+fn has_ended(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests;

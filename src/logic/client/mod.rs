@@ -1,0 +1,4 @@
+//! What `check` and `wait` decide.
+
+pub mod ended;
+pub mod waiting;

@@ -1,0 +1,404 @@
+//! What each path answers, purely: a [`Page`] holds what changes with the state and is rendered when it changes, a
+//! [`View`] adds what is needed at the moment of a request.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::logic::http::query::{decoded, parameter, seconds};
+use crate::logic::http::request::ALLOW;
+use crate::logic::http::response::Reply;
+use crate::logic::http::routes::Route;
+use crate::logic::http::{Method, Next, Request, Site};
+use crate::logic::log::timestamp;
+use crate::logic::metrics;
+use crate::logic::metrics::{Counts, Format, Snapshot};
+use crate::logic::output::tail::Tail;
+use crate::logic::reason::Reason;
+use crate::logic::restart::Failures;
+use crate::logic::status;
+use crate::logic::status::{ModeName, State, Status};
+use crate::logic::{Now, Stream, vars};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// What the state of the command (or of the watched processes) makes the probes and the document say. Rendered at
+/// each change and shared by all connections.
+#[derive(Debug)]
+pub struct Page {
+    document: Vec<u8>,
+    id: u64,
+    ready: Vec<Check>,
+    health: Vec<Check>,
+    ended: Option<u8>,
+    /// StartTime of the document's first object.
+    start_time: Option<SystemTime>,
+    next_start: Option<Instant>,
+    /// What /logs says without `--tail`.
+    no_output: &'static str,
+}
+
+/// What /logs says without `--tail`, where there is a command.
+const NO_OUTPUT: &str = "no output is kept: start kapo with --stderr --tail 64K\n";
+
+/// The same in watch mode, where nothing can be captured.
+const NO_OUTPUT_OF_OTHERS: &str = "no output is kept: kapo watch cannot capture output\n";
+
+/// What the document does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The command is being ended: a stop signal, its TTL, its watchdog.
+    pub stopping: bool,
+    /// No run goes on: what `Kapo-Exit-Code` says (124 after a TTL). In watch mode: no process matches. Under
+    /// `supervise` it must hold for at least one round of resumed connections after each end, however short the
+    /// pause, or those who wait miss that end.
+    pub ended: Option<u8>,
+    /// When the pause between two runs is over, by the clock that nobody can set.
+    pub next_start: Option<Instant>,
+    /// The failed runs within `--within`.
+    pub failures: Failures,
+}
+
+/// One line of `?verbose`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Check {
+    name: &'static str,
+    failure: Option<String>,
+}
+
+impl Check {
+    fn new(name: &'static str, failure: Option<String>) -> Check {
+        Check { name, failure }
+    }
+}
+
+impl Page {
+    /// An empty page, which the first [`Page::update`] fills. Events count from `first`: the time of kapo's start
+    /// in milliseconds keeps the numbers of an earlier kapo at the same address from being taken for ours.
+    pub fn new(first: u64) -> Page {
+        Page {
+            document: Vec::new(),
+            id: first,
+            ready: Vec::new(),
+            health: Vec::new(),
+            ended: None,
+            start_time: None,
+            next_start: None,
+            no_output: NO_OUTPUT,
+        }
+    }
+
+    /// Renders anew. Says whether the document is another one, and then an event is due to those who listen; held
+    /// requests are to be resumed after each update.
+    pub fn update(&mut self, objects: &[Status], facts: Facts) -> bool {
+        let document = status::render(objects);
+        let changed = document != self.document;
+        if changed {
+            self.document = document;
+            self.id = self.id.wrapping_add(1);
+        }
+        (self.ready, self.health) = checks(objects, facts);
+        self.ended = facts.ended;
+        self.start_time = objects.first().and_then(|object| object.start_time);
+        self.next_start = facts.next_start;
+        let watches = objects.first().is_some_and(|object| object.mode == ModeName::Watch);
+        self.no_output = if watches { NO_OUTPUT_OF_OTHERS } else { NO_OUTPUT };
+        changed
+    }
+
+    /// The document of now.
+    pub fn document(&self) -> &[u8] {
+        &self.document
+    }
+
+    /// /readyz answers 200.
+    pub fn is_ready(&self) -> bool {
+        self.ready.iter().all(|check| check.failure.is_none())
+    }
+
+    /// The document as one Server-Sent Event, for those who listen on /events.
+    pub fn event(&self) -> Vec<u8> {
+        let json = self.document.trim_ascii_end();
+        let mut event = format!("id: {}\nevent: status\ndata: ", self.id).into_bytes();
+        event.extend_from_slice(json);
+        event.extend_from_slice(b"\n\n");
+        event
+    }
+}
+
+/// The checks of /readyz and of /healthz.
+fn checks(objects: &[Status], facts: Facts) -> (Vec<Check>, Vec<Check>) {
+    let running = |object: &&Status| object.state == State::Running;
+    let one = match objects {
+        [one] if one.mode != ModeName::Watch => one,
+        _ => {
+            let failure = match objects.iter().find(running) {
+                Some(_) => None,
+                None => Some("no process matches".to_owned()),
+            };
+            let checks = vec![Check::new("running", failure)];
+            return (checks.clone(), checks);
+        }
+    };
+    let down = if running(&one) { None } else { Some(why_down(one, facts.failures)) };
+    let success = down.is_some() && one.reason == Some(Reason::Success);
+    let flapping = one.flapping.then(|| facts.failures.to_string());
+    let health = vec![
+        if success { Check::new("success", None) } else { Check::new("running", down.clone()) },
+        Check::new("flapping", flapping),
+    ];
+    // The document's Ready is what counts; the checks say why it is what it is.
+    let (up, unready) = (down.is_none(), !one.ready);
+    let stopping = (up && unready && facts.stopping).then(|| "being stopped".to_owned());
+    let silent = (up && unready && !facts.stopping).then(|| "has not said READY=1".to_owned());
+    let ready =
+        vec![Check::new("running", down), Check::new("stopping", stopping), Check::new("ready", silent)];
+    (ready, health)
+}
+
+/// The cause: how the last run ended, and whether it is one failure of several.
+fn why_down(object: &Status, failures: Failures) -> String {
+    let Status { reason, exit_code, .. } = object;
+    let signal = object.signal.map(|signal| signal.to_string()).unwrap_or_default();
+    let mut text = match *reason {
+        None => "not started yet".to_owned(),
+        Some(Reason::Success) => "ended with success".to_owned(),
+        Some(Reason::ExitCode) => format!("exited with code {exit_code}"),
+        Some(Reason::Signal) => format!("killed by {signal}"),
+        Some(Reason::CoreDump) => format!("killed by {signal}, core dumped"),
+        Some(Reason::Timeout) => "ended by its TTL".to_owned(),
+        Some(Reason::OomKill) => "killed by the kernel: out of memory".to_owned(),
+        Some(Reason::ExecFailed) => format!("could not be executed, code {exit_code}"),
+        Some(Reason::Watchdog) => "ended by its watchdog".to_owned(),
+    };
+    if failures.runs > 1 {
+        text.extend(["; ", &failures.to_string()]);
+    }
+    text
+}
+
+/// All that an answer may need. The driver makes one for a batch of requests and lends it to the connections.
+pub struct View<'a> {
+    /// See [`Page`].
+    pub page: &'a Page,
+    /// Where each answer is counted.
+    pub counts: &'a mut Counts,
+    /// kapo's own name, `argv[0]`.
+    pub argv0: &'a str,
+    /// The last captured output, of one stream or of both; `None` without `--tail`.
+    pub tail: Option<&'a Tail>,
+    /// Takes a snapshot; called for /metrics and /debug/vars only.
+    pub sample: &'a mut dyn FnMut() -> Snapshot,
+}
+
+/// What [`View::decide`] decided.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer<'a> {
+    Whole {
+        code: u16,
+        content_type: &'static str,
+        extra: Vec<(&'static str, String)>,
+        body: Cow<'a, [u8]>,
+    },
+    /// The answer to HEAD whose body is not made; its length, if that is known without it.
+    Head {
+        content_type: &'static str,
+        length: Option<usize>,
+    },
+    Stream {
+        next: Next,
+        content_type: &'static str,
+        first: Vec<u8>,
+    },
+    Wait(Option<Instant>),
+}
+
+fn whole<'a>(code: u16, content_type: &'static str, body: impl Into<Cow<'a, [u8]>>) -> Answer<'a> {
+    Answer::Whole { code, content_type, extra: Vec::new(), body: body.into() }
+}
+
+fn refuse(reason: &'static str) -> Answer<'static> {
+    whole(400, TEXT, reason.as_bytes())
+}
+
+impl Site for View<'_> {
+    fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
+        let route = Route::of(request.path);
+        let (code, next) = tell(self.decide(now, route, request), reply);
+        self.count(route, code);
+        next
+    }
+
+    fn again(&mut self, now: Now, overdue: bool, reply: Reply<'_>) -> Next {
+        // Its time was named when it was asked first, and whoever holds it counts it.
+        let timeout = overdue.then_some(Duration::ZERO);
+        let (code, next) = tell(wait(self.page, now, timeout), reply);
+        self.count(Route::Wait, code);
+        next
+    }
+
+    fn refused(&mut self, status: u16) {
+        self.counts.refused(status);
+    }
+}
+
+/// Sends what was decided; the status code that it went out with, if it did.
+fn tell(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
+    match answer {
+        Answer::Wait(until) => (None, Next::Wait(until)),
+        Answer::Whole { code, content_type, extra, body } => {
+            let extra: Vec<_> = extra.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            reply.send(code, content_type, &extra, &body);
+            (Some(code), Next::Answered)
+        }
+        Answer::Head { content_type, length } => {
+            reply.send_head(200, content_type, length);
+            (Some(200), Next::Answered)
+        }
+        Answer::Stream { next, content_type, first } => {
+            // The answer to HEAD ends after the head.
+            reply.stream(content_type, &[], &first);
+            (Some(200), next)
+        }
+    }
+}
+
+impl View<'_> {
+    fn count(&mut self, route: Route, code: Option<u16>) {
+        if let Some(code) = code {
+            self.counts.answered(route, code);
+        }
+    }
+
+    fn decide(&mut self, now: Now, route: Route, request: &Request<'_>) -> Answer<'_> {
+        if request.method == Method::Options {
+            return Answer::Whole {
+                code: 204,
+                content_type: "",
+                extra: vec![("Allow", ALLOW.to_owned())],
+                body: Cow::Borrowed(&[]),
+            };
+        }
+        let page = self.page;
+        let head = request.method == Method::Head;
+        match route {
+            Route::Document | Route::Other => whole(200, JSON, &page.document),
+            Route::Livez => probe("livez", &[Check::new("answering", None)], None, request.query),
+            Route::Readyz => probe("readyz", &page.ready, retry_after(page, now), request.query),
+            Route::Healthz => probe("healthz", &page.health, retry_after(page, now), request.query),
+            Route::Metrics => {
+                let format = Format::accepted(request.accept);
+                if head {
+                    return Answer::Head { content_type: format.content_type(), length: None };
+                }
+                let snapshot = (self.sample)();
+                whole(200, format.content_type(), metrics::render(format, &snapshot, self.counts))
+            }
+            Route::Vars if head => Answer::Head { content_type: JSON, length: None },
+            Route::Vars => {
+                let snapshot = (self.sample)();
+                whole(200, JSON, vars::render(self.argv0, now, &snapshot, self.counts))
+            }
+            Route::Wait => match parameter(request.query, "timeout").map(seconds) {
+                None => wait(page, now, None),
+                Some(Some(timeout)) => wait(page, now, Some(timeout)),
+                Some(None) => refuse("timeout is a number of seconds, such as 30, 0.5 or 500ms\n"),
+            },
+            Route::Logs => self.logs(head, request.query),
+            Route::Events if head => {
+                Answer::Stream { next: Next::Events, content_type: EVENT_STREAM, first: Vec::new() }
+            }
+            Route::Events => events(page, request.last_event_id),
+        }
+    }
+
+    fn logs(&self, head: bool, query: Option<&str>) -> Answer<'static> {
+        let Some(tail) = self.tail else { return whole(404, TEXT, self.page.no_output.as_bytes()) };
+        let value = |name| parameter(query, name).map(|text| decoded(text).collect::<Vec<u8>>());
+        let stream = match value("stream").as_deref() {
+            None | Some(b"") => None,
+            Some(b"stdout") => Some(Stream::Stdout),
+            Some(b"stderr") => Some(Stream::Stderr),
+            Some(_) => return refuse("stream is stdout or stderr\n"),
+        };
+        let follow = match value("follow").as_deref() {
+            Some(b"" | b"1" | b"true") => true,
+            None | Some(b"0" | b"false") => false,
+            Some(_) => return refuse("follow is 1 or 0\n"),
+        };
+        let contents = || tail.contents(stream);
+        match (follow, head) {
+            (true, true) => {
+                Answer::Stream { next: Next::Logs(stream), content_type: TEXT, first: Vec::new() }
+            }
+            (true, false) => {
+                Answer::Stream { next: Next::Logs(stream), content_type: TEXT, first: contents() }
+            }
+            (false, true) => Answer::Head { content_type: TEXT, length: Some(tail.length(stream)) },
+            (false, false) => whole(200, TEXT, contents()),
+        }
+    }
+}
+
+/// 200 `ok` when no check fails, else 503 and why; with `?verbose` a line a check, in the words of Kubernetes. `retry`:
+/// in how many seconds the command will be started again.
+fn probe(name: &str, checks: &[Check], retry: Option<String>, query: Option<&str>) -> Answer<'static> {
+    let shown = |check: &Check| match (&check.failure, &retry) {
+        (Some(failure), Some(seconds)) if check.name == "running" => {
+            Some(format!("restarting in {seconds} s: {failure}"))
+        }
+        (failure, _) => failure.clone(),
+    };
+    let failure = checks.iter().find_map(shown);
+    let body: Cow<'_, [u8]> = if parameter(query, "verbose").is_some() {
+        let mut text = String::new();
+        for check in checks {
+            match shown(check) {
+                None => text.extend(["[+]", check.name, " ok\n"]),
+                Some(failure) => text.extend(["[-]", check.name, " failed: ", &failure, "\n"]),
+            }
+        }
+        text.extend([name, if failure.is_none() { " check passed\n" } else { " check failed\n" }]);
+        text.into_bytes().into()
+    } else {
+        match &failure {
+            None => Cow::Borrowed(b"ok"),
+            Some(failure) => format!("{failure}\n").into_bytes().into(),
+        }
+    };
+    let code = if failure.is_none() { 200 } else { 503 };
+    let retry = retry.filter(|_| code == 503).map(|seconds| ("Retry-After", seconds));
+    let extra = retry.into_iter().collect();
+    Answer::Whole { code, content_type: TEXT, extra, body }
+}
+
+/// Whole seconds to the next start, at least one (RFC 9110, 10.2.3).
+fn retry_after(page: &Page, now: Now) -> Option<String> {
+    let left = page.next_start?.saturating_duration_since(now.mono);
+    let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+    Some(seconds.max(1).to_string())
+}
+
+/// Once the run has ended, the document with its exit code and its start; when the time is zero, the document alone.
+fn wait(page: &Page, now: Now, timeout: Option<Duration>) -> Answer<'_> {
+    let extra = match page.ended {
+        Some(code) => {
+            let start = page.start_time.map(|at| ("Kapo-Start-Time", timestamp::rfc3339(at)));
+            [("Kapo-Exit-Code", code.to_string())].into_iter().chain(start).collect()
+        }
+        None if timeout == Some(Duration::ZERO) => Vec::new(),
+        // A moment beyond the clock's range is never.
+        None => return Answer::Wait(timeout.and_then(|timeout| now.mono.checked_add(timeout))),
+    };
+    Answer::Whole { code: 200, content_type: JSON, extra, body: Cow::Borrowed(&page.document) }
+}
+
+fn events(page: &Page, last_event_id: &str) -> Answer<'static> {
+    let known = last_event_id.parse() == Ok(page.id);
+    let first = if known { b": nothing new\n\n".to_vec() } else { page.event() };
+    Answer::Stream { next: Next::Events, content_type: EVENT_STREAM, first }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,364 @@
+//! Every path, in every state that makes a difference to it.
+
+use std::time::UNIX_EPOCH;
+
+use super::*;
+use crate::logic::Pid;
+use crate::logic::http::response::{Out, Persist};
+use crate::logic::reason::Reason;
+use crate::logic::status::ModeName;
+use crate::signal::Signal;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
+fn now() -> Now {
+    Now { mono: Instant::now(), wall: at(1_000) }
+}
+
+/// A command that runs and is ready; tests change what they are about.
+fn running() -> Status {
+    Status {
+        command: "sleep".to_owned(),
+        start_time: Some(at(900)),
+        state: State::Running,
+        pid: Pid::new(7),
+        ready: true,
+        ..Status::blank(ModeName::Supervise)
+    }
+}
+
+fn ended(reason: impl Into<Option<Reason>>, exit_code: u8) -> Status {
+    Status { state: State::Stopped, ready: false, pid: None, reason: reason.into(), exit_code, ..running() }
+}
+
+fn page(object: Status, facts: Facts) -> Page {
+    let mut page = Page::new(0);
+    page.update(&[object], facts);
+    page
+}
+
+const GET: Request<'static> =
+    Request { method: Method::Get, path: "/", query: None, accept: "", last_event_id: "" };
+
+/// The path may carry a query.
+fn asked<'a>(target: &'a str) -> Request<'a> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    Request { path, query, ..GET }
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot { started: at(500), up: true, ready: true, connections: 1, ..Snapshot::blank() }
+}
+
+/// An answer, owned, as a short text: code, extra field, body.
+fn told(answer: &Answer<'_>) -> String {
+    match answer {
+        Answer::Whole { code, extra, body, .. } => {
+            let extra: String = extra.iter().map(|(name, value)| format!("{name}: {value} ")).collect();
+            format!("{code} {extra}{}", String::from_utf8_lossy(body))
+        }
+        Answer::Stream { next, first, .. } => format!("{next:?} {}", String::from_utf8_lossy(first)),
+        Answer::Head { length, .. } => format!("head {length:?}"),
+        Answer::Wait(until) => format!("wait {}", until.is_some()),
+    }
+}
+
+/// What is told to a request; of each stream the tail holds its name.
+fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
+    let mut tail = Tail::new(100);
+    for stream in Stream::BOTH {
+        tail.push(stream, stream.name().as_bytes());
+    }
+    let mut view = View {
+        page,
+        counts: &mut Counts::default(),
+        argv0: "kapo",
+        tail: Some(&tail),
+        sample: &mut snapshot,
+    };
+    told(&view.decide(now, Route::of(request.path), request))
+}
+
+fn ask(page: &Page, target: &str) -> String {
+    ask_at(now(), page, &asked(target))
+}
+
+#[test]
+fn any_path_gives_the_document() {
+    let page = page(running(), Facts::default());
+    let document = format!("200 {}", String::from_utf8_lossy(page.document()));
+    assert!(document.contains(r#""Command":"sleep""#));
+    for path in ["/", "/any/other?x=y", "/Livez", ""] {
+        assert_eq!(ask(&page, path), document, "{path}");
+    }
+}
+
+#[test]
+fn probes_tell_whether_and_why_not() {
+    let is = |ready: &str, health: &str, object: Status, facts: Facts| {
+        let page = page(object, facts);
+        assert_eq!(ask(&page, "/livez"), "200 ok");
+        assert_eq!((ask(&page, "/readyz").as_str(), ask(&page, "/healthz").as_str()), (ready, health));
+        assert_eq!(page.is_ready(), ready == "200 ok");
+    };
+    let stopping = Facts { stopping: true, ..Facts::default() };
+    let over = Facts { ended: Some(3), ..Facts::default() };
+    is("200 ok", "200 ok", running(), Facts::default());
+    is("503 being stopped\n", "200 ok", Status { ready: false, ..running() }, stopping);
+    is("503 has not said READY=1\n", "200 ok", Status { ready: false, ..running() }, Facts::default());
+    let failures = Failures { runs: 6, within: Duration::from_secs(300) };
+    let failing = Facts { failures, ..over };
+    let why = "503 6 failed runs in 5 min\n";
+    is("200 ok", why, Status { flapping: true, ..running() }, Facts { failures, ..Facts::default() });
+    is("503 not started yet\n", "503 not started yet\n", ended(None, 0), Facts::default());
+    is("503 ended with success\n", "200 ok", ended(Reason::Success, 0), over);
+    let why = "503 exited with code 3; 6 failed runs in 5 min\n";
+    is(why, why, Status { flapping: true, ..ended(Reason::ExitCode, 3) }, failing);
+}
+
+#[test]
+fn probes_name_the_cause_of_the_end() {
+    let once =
+        Facts { ended: Some(1), failures: Failures { runs: 1, ..Failures::default() }, ..Facts::default() };
+    for (reason, exit_code, signal, why) in [
+        (Reason::ExitCode, 3, None, "exited with code 3"),
+        (Reason::Signal, 137, Some(Signal::KILL), "killed by SIGKILL"),
+        (Reason::CoreDump, 134, Some(Signal::ABRT), "killed by SIGABRT, core dumped"),
+        (Reason::Timeout, 143, Some(Signal::TERM), "ended by its TTL"),
+        (Reason::OomKill, 137, Some(Signal::KILL), "killed by the kernel: out of memory"),
+        (Reason::ExecFailed, 127, None, "could not be executed, code 127"),
+        (Reason::Watchdog, 1, None, "ended by its watchdog"),
+    ] {
+        let page = page(Status { signal, ..ended(reason, exit_code) }, once);
+        assert_eq!(ask(&page, "/readyz"), format!("503 {why}\n"));
+        assert_eq!(ask(&page, "/healthz"), format!("503 {why}\n"));
+    }
+}
+
+#[test]
+fn retry_after_counts_the_pause_whatever_the_wall_clock_says() {
+    let object = || Status { next_start: Some(at(1_005)), ..ended(Reason::ExitCode, 3) };
+    let begin = now();
+    for (millis_left, seconds) in [(5_000, "5"), (4_100, "5"), (4_000, "4"), (1, "1"), (0, "1")] {
+        let next_start = Some(begin.mono + Duration::from_millis(millis_left));
+        let page = page(object(), Facts { ended: Some(3), next_start, ..Facts::default() });
+        // A clock that was set back, one that is right, and one that was set forward.
+        for wall in [at(0), at(1_000), at(90_000)] {
+            let why = format!("503 Retry-After: {seconds} restarting in {seconds} s: exited with code 3\n");
+            assert_eq!(ask_at(Now { wall, ..begin }, &page, &asked("/readyz")), why);
+        }
+    }
+    // Past its time it is still a second.
+    let page = page(object(), Facts { next_start: Some(begin.mono), ..Facts::default() });
+    let later = Now { mono: begin.mono + Duration::from_secs(9), ..begin };
+    assert!(ask_at(later, &page, &asked("/healthz")).starts_with("503 Retry-After: 1 "));
+}
+
+#[test]
+fn verbose_probes_speak_as_kubernetes_does() {
+    let failures = Failures { runs: 4, within: Duration::from_secs(90) };
+    let flapping = page(Status { flapping: true, ..running() }, Facts { failures, ..Facts::default() });
+    assert_eq!(
+        ask(&flapping, "/readyz?verbose"),
+        "200 [+]running ok\n[+]stopping ok\n[+]ready ok\nreadyz check passed\n"
+    );
+    assert_eq!(
+        ask(&flapping, "/healthz?x&verbose=1"),
+        "503 [+]running ok\n[-]flapping failed: 4 failed runs in 90 s\nhealthz check failed\n"
+    );
+    assert_eq!(ask(&flapping, "/livez?verbose"), "200 [+]answering ok\nlivez check passed\n");
+    let done = page(ended(Reason::Success, 0), Facts { ended: Some(0), ..Facts::default() });
+    assert_eq!(ask(&done, "/healthz?verbose"), "200 [+]success ok\n[+]flapping ok\nhealthz check passed\n");
+}
+
+#[test]
+fn a_watcher_is_ready_and_healthy_while_anything_matches() {
+    let watched = || Status { mode: ModeName::Watch, ready: false, ..running() };
+    let none = || Status { mode: ModeName::Watch, ..ended(None, 0) };
+    for (objects, expected) in [
+        (vec![none()], "503 no process matches\n"),
+        (vec![watched()], "200 ok"),
+        (vec![none(), watched()], "200 ok"),
+    ] {
+        let mut page = Page::new(0);
+        page.update(&objects, Facts::default());
+        assert_eq!(ask(&page, "/readyz"), expected);
+        assert_eq!(ask(&page, "/healthz"), expected);
+    }
+}
+
+#[test]
+fn options_are_answered_alike_everywhere() {
+    let page = page(running(), Facts::default());
+    for path in ["*", "/", "/wait", "/events"] {
+        let request = Request { method: Method::Options, path, ..GET };
+        assert_eq!(ask_at(now(), &page, &request), "204 Allow: GET, HEAD, OPTIONS ");
+    }
+}
+
+#[test]
+fn waiting_ends_with_the_run_or_with_its_time() {
+    let now = now();
+    let decide = |page: &Page, request: &Request<'_>| ask_at(now, page, request);
+    let up = page(running(), Facts::default());
+    let document = String::from_utf8_lossy(up.document()).into_owned();
+    assert_eq!(decide(&up, &asked("/wait")), "wait false");
+    assert_eq!(decide(&up, &asked("/wait?timeout=1%2E5s")), "wait true");
+    assert_eq!(decide(&up, &asked("/wait?timeout=18446744073709551615")), "wait false");
+    assert_eq!(decide(&up, &asked("/wait?timeout=0")), format!("200 {document}"));
+    let again = |page: &Page, overdue| {
+        let (mut out, counts) = (Out::new(), &mut Counts::default());
+        let mut view = View { page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+        let next = view.again(now, overdue, Reply::new(&mut out, now, Method::Get, Persist::Open));
+        let seen = String::from_utf8(out.bytes).unwrap();
+        let code = seen.lines().find_map(|line| line.strip_prefix("Kapo-Exit-Code: ")).map(str::to_owned);
+        (next, seen.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()), code, view.counts.total())
+    };
+    assert_eq!(again(&up, false), (Next::Wait(None), None, None, 0));
+    assert_eq!(again(&up, true), (Next::Answered, Some(document), None, 1));
+    let bad = "400 timeout is a number of seconds, such as 30, 0.5 or 500ms\n";
+    for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "%00", "%FF"] {
+        assert_eq!(decide(&up, &asked(&format!("/wait?timeout={text}"))), bad, "{text}");
+    }
+    let over = page(ended(Reason::Timeout, 143), Facts { ended: Some(124), ..Facts::default() });
+    let document = String::from_utf8_lossy(over.document()).into_owned();
+    let fields = "Kapo-Exit-Code: 124 Kapo-Start-Time: 1970-01-01T00:15:00Z ";
+    assert_eq!(decide(&over, &asked("/wait?timeout=5")), format!("200 {fields}{document}"));
+    assert_eq!(again(&over, false), (Next::Answered, Some(document), Some("124".to_owned()), 1));
+}
+
+#[test]
+fn events_begin_with_the_document_unless_it_is_known() {
+    let mut page = Page::new(41);
+    assert!(page.update(&[running()], Facts::default()));
+    let json = String::from_utf8(page.document().trim_ascii().to_vec()).unwrap();
+    let event = format!("id: 42\nevent: status\ndata: {json}\n\n");
+    assert_eq!(page.event(), event.as_bytes());
+    for (id, first) in [("", event.as_str()), ("41", &event), ("x", &event), ("42", ": nothing new\n\n")] {
+        let request = Request { last_event_id: id, ..asked("/events") };
+        assert_eq!(ask_at(now(), &page, &request), format!("Events {first}"));
+    }
+    assert!(!page.update(&[running()], Facts::default()), "nothing has changed");
+    assert!(page.update(&[Status { flapping: true, ..running() }], Facts::default()));
+    assert!(page.event().starts_with(b"id: 43\n"));
+}
+
+#[test]
+fn logs_come_whole_or_as_a_stream() {
+    let page = page(running(), Facts::default());
+    for (target, answer) in [
+        ("/logs", "200 stdoutstderr"),
+        ("/logs?stream=stderr", "200 stderr"),
+        ("/logs?follow=1&stream=stdout", "Logs(Some(Stdout)) stdout"),
+        ("/logs?follow", "Logs(None) stdoutstderr"),
+        ("/logs?follow=0", "200 stdoutstderr"),
+        ("/logs?stream=std%6fut&follow=%31", "Logs(Some(Stdout)) stdout"),
+        ("/logs?stream=stdin", "400 stream is stdout or stderr\n"),
+        ("/logs?follow=2", "400 follow is 1 or 0\n"),
+    ] {
+        assert_eq!(ask(&page, target), answer, "{target}");
+    }
+}
+
+#[test]
+fn logs_without_a_tail_are_not_found() {
+    for (mode, says) in [
+        (ModeName::Run, "404 no output is kept: start kapo with --stderr --tail 64K\n"),
+        (ModeName::Watch, "404 no output is kept: kapo watch cannot capture output\n"),
+    ] {
+        let page = page(Status { mode, ..running() }, Facts::default());
+        let counts = &mut Counts::default();
+        let mut view = View { page: &page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+        for target in ["/logs", "/logs?follow=1", "/logs?stream=stdout"] {
+            assert_eq!(told(&view.decide(now(), Route::Logs, &asked(target))), says, "{target}");
+        }
+    }
+}
+
+#[test]
+fn the_answer_to_head_is_made_without_a_body() {
+    let page = page(running(), Facts::default());
+    for (target, answer) in [
+        ("/metrics", "head None"),
+        ("/debug/vars", "head None"),
+        ("/logs", "head Some(12)"),
+        ("/logs?stream=stdout", "head Some(6)"),
+        ("/logs?follow", "Logs(None) "),
+        ("/events", "Events "),
+    ] {
+        let request = Request { method: Method::Head, ..asked(target) };
+        assert_eq!(ask_at(now(), &page, &request), answer, "{target}");
+    }
+}
+
+#[test]
+fn a_snapshot_is_taken_for_metrics_and_vars_alone() {
+    let page = page(running(), Facts::default());
+    for row in crate::logic::http::routes::ROUTES {
+        let mut taken = 0;
+        let mut sample = || {
+            taken += 1;
+            snapshot()
+        };
+        let mut view = View {
+            page: &page,
+            counts: &mut Counts::default(),
+            argv0: "kapo",
+            tail: None,
+            sample: &mut sample,
+        };
+        let _ = view.decide(now(), row.route, &asked(row.path));
+        assert_eq!(taken, u32::from(matches!(row.route, Route::Metrics | Route::Vars)), "{}", row.path);
+    }
+}
+
+#[test]
+fn metrics_come_in_the_format_that_is_asked_for() {
+    let page = page(running(), Facts::default());
+    let open = Request { accept: "application/openmetrics-text", ..asked("/metrics") };
+    assert!(ask_at(now(), &page, &open).ends_with("# EOF\n"));
+    assert!(!ask(&page, "/metrics").contains("# EOF"));
+}
+
+/// What a connection sends back for these bytes, and what was counted.
+fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
+    use crate::logic::http::{conn::Conn, response::Out};
+    let mut counts = Counts::default();
+    let mut view = View { page, counts: &mut counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+    let mut out = Out::new();
+    Conn::new(now()).receive(now(), bytes, &mut view, &mut out);
+    (String::from_utf8(out.bytes).unwrap(), counts)
+}
+
+#[test]
+fn each_answer_is_counted_under_its_route_and_code_once_it_is_sent() {
+    let page = page(Status { ready: false, ..running() }, Facts::default());
+    let mut expected = Counts::default();
+    expected.answered(Route::Readyz, 503);
+    expected.answered(Route::Logs, 404);
+    expected.answered(Route::Other, 204);
+    let requests = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\nHEAD /logs HTTP/1.1\r\nHost: x\r\n\r\n\
+        OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\nGET /wait HTTP/1.1\r\nHost: x\r\n\r\n";
+    let (text, counts) = over_a_connection(&page, requests);
+    assert_eq!(counts, expected, "{text}");
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 3, "the one that waits has no answer yet: {text}");
+    assert!(text.contains("\r\n\r\nhas not said READY=1\n"), "{text}");
+}
+
+#[test]
+fn the_head_of_events_alone_is_sent_to_head() {
+    let page = page(running(), Facts::default());
+    let (get, _) = over_a_connection(&page, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, _) = over_a_connection(&page, b"HEAD /events HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (fields, event) = get.split_at(get.find("\r\n\r\n").unwrap() + 4);
+    assert_eq!(head, fields);
+    let chunk = String::from_utf8(page.event()).unwrap();
+    assert_eq!(event, format!("{:x}\r\n{chunk}\r\n", chunk.len()));
+    assert!(fields.contains("Content-Type: text/event-stream\r\n") && !fields.contains("Content-Length"));
+}

@@ -1,0 +1,151 @@
+//! What an ended run has left of its process group: it is waited for, asked to end, and killed when its time is up.
+//!
+//! After a stop the group has had the stop signal together with the command. After another end it is left alone, unless
+//! the command is started again: then it gets TERM, so that the next run finds ports and files free.
+
+use std::time::{Duration, Instant};
+
+use crate::config::KILL_AFTER;
+use crate::logic::lifecycle::{Deadline, Effect, Lifecycle, Now, Pid, Record, Signal, State, Stop, Target};
+
+/// The first pause between two looks at the group. SIGCHLD announces most of its ends; a process that moves to another
+/// group, or that has a parent outside the group, ends without one.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest pause between two looks; each is twice the one before.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a killed group is waited for. Only a process that the kernel holds up takes longer to die.
+const DYING: Duration = Duration::from_secs(1);
+
+/// The process group of an ended run, not known to be empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    group: Pid,
+    stage: Stage,
+    pause: Duration,
+}
+
+/// How far the end of a group has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It was not looked at yet; `stopped`: it has had the stop signal.
+    New { stopped: bool },
+    /// It was asked to end.
+    Asked,
+    /// It was killed.
+    Killed,
+}
+
+impl Lifecycle {
+    /// Whether ends of other children than the command matter.
+    pub fn waits_for_group(&self) -> bool {
+        self.leftover.is_some()
+    }
+
+    /// The run has ended by `stop`, of which the group has had its part.
+    pub(super) fn wait_for_stopped_group(&mut self, now: Now, group: Pid, stop: Stop, out: &mut Vec<Effect>) {
+        if stop.killed {
+            self.deadlines.set(Deadline::Kill, now.mono, DYING);
+            self.look_for_leftover(group, Stage::Killed, out);
+        } else {
+            self.set_kill_deadline(stop.at);
+            self.look_for_leftover(group, Stage::New { stopped: true }, out);
+        }
+    }
+
+    /// The run has ended by itself, and another one follows.
+    pub(super) fn clear_group(&mut self, group: Pid, out: &mut Vec<Effect>) {
+        self.look_for_leftover(group, Stage::New { stopped: false }, out);
+    }
+
+    fn look_for_leftover(&mut self, group: Pid, stage: Stage, out: &mut Vec<Effect>) {
+        self.leftover = Some(Leftover { group, stage, pause: FIRST_PAUSE });
+        out.push(Effect::CountGroup { group, exactly: matches!(stage, Stage::New { .. }) });
+    }
+
+    /// As with timeout(1), a `--kill-after` of zero means never.
+    fn set_kill_deadline(&mut self, asked_at: Instant) {
+        let patience = self.job.kill_after.unwrap_or(KILL_AFTER);
+        if !patience.is_zero() {
+            self.deadlines.set(Deadline::Kill, asked_at, patience);
+        }
+    }
+
+    /// Asks for another look at the group, if one is awaited.
+    pub(super) fn look_again(&self, out: &mut Vec<Effect>) {
+        if let Some(Leftover { group, .. }) = self.leftover {
+            out.push(Effect::CountGroup { group, exactly: false });
+        }
+    }
+
+    /// So many processes are in the group.
+    pub(super) fn group_counted(&mut self, now: Now, members: Option<usize>, out: &mut Vec<Effect>) {
+        let Some(mut leftover) = self.leftover else { return };
+        if members == Some(0) {
+            return self.leave_group(out);
+        }
+        if let Stage::New { stopped } = leftover.stage {
+            let record = match stopped {
+                true => Record::info("waiting for the rest of the process group"),
+                false => Record::warn("left behind, stopping them").with("signal", Signal::TERM),
+            };
+            let record = record.with("group", leftover.group);
+            let record = match members {
+                Some(members) => record.with("processes", members),
+                None => record,
+            };
+            if stopped {
+                out.push(Effect::Log(record));
+            } else {
+                let to = Target::Remnant(leftover.group);
+                out.push(Effect::Kill { signal: Signal::TERM, to, log: Some(record) });
+                // A stopped process would not act on it.
+                out.push(Effect::Kill { signal: Signal::CONT, to, log: None });
+                self.set_kill_deadline(now.mono);
+            }
+            leftover.stage = Stage::Asked;
+        }
+        self.deadlines.set(Deadline::CountGroup, now.mono, leftover.pause);
+        leftover.pause = (2 * leftover.pause).min(LONGEST_PAUSE);
+        self.leftover = Some(leftover);
+    }
+
+    /// The time of the group is up.
+    pub(super) fn group_is_due(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let Some(leftover) = self.leftover else { return };
+        if leftover.stage == Stage::Killed {
+            out.push(Effect::Log(
+                Record::warn("what was left behind does not die").with("group", leftover.group),
+            ));
+            return self.leave_group(out);
+        }
+        let record = Record::warn("what was left behind did not end in time, killing it");
+        out.push(Effect::Kill {
+            signal: Signal::KILL,
+            to: Target::Remnant(leftover.group),
+            log: Some(record.with("group", leftover.group)),
+        });
+        self.leftover = Some(Leftover { stage: Stage::Killed, pause: FIRST_PAUSE, ..leftover });
+        self.deadlines.set(Deadline::Kill, now.mono, DYING);
+        self.look_again(out);
+    }
+
+    /// Somebody insists: the group is killed and not waited for.
+    pub(super) fn kill_leftover(&mut self, out: &mut Vec<Effect>) {
+        if let Some(Leftover { group, .. }) = self.leftover.take() {
+            out.push(Effect::Kill { signal: Signal::KILL, to: Target::Remnant(group), log: None });
+        }
+    }
+
+    /// The group is empty, or given up.
+    fn leave_group(&mut self, out: &mut Vec<Effect>) {
+        self.leftover = None;
+        self.deadlines.stop(Deadline::CountGroup);
+        // While a command is being stopped, the deadline is its own.
+        if !matches!(self.state, State::Stopping { .. }) {
+            self.deadlines.stop(Deadline::Kill);
+        }
+        self.go_on(out);
+    }
+}

@@ -1,0 +1,5 @@
+//! Log records: timestamps, escapes, the logfmt line.
+
+pub mod escape;
+pub mod record;
+pub mod timestamp;

@@ -1,0 +1,253 @@
+//! Cuts captured output into lines and writes each as a log line of kapo's,
+//! `time=2026-11-22T06:45:30.123456Z level=info stream=stdout msg="..."`; knows nothing of where they come from or go.
+//!
+//! The text between the quotes is reversible (see `quote`): undoing the escapes gives the line byte for byte. A carriage
+//! return before the newline is part of the line and written `\r`. A line whose text is longer than [`LONGEST`] comes in
+//! parts, all but the last marked `partial=true` behind the text; joined they are the line. What was read at one instant
+//! bears one time stamp: that of the read that completed the line.
+
+use std::time::SystemTime;
+
+use memchr::memchr;
+
+use crate::logic::Stream;
+use crate::logic::log::{escape, timestamp};
+
+/// The longest record as it is written, with time stamp, escapes and newline: journald cuts lines at 48 KiB.
+pub const RECORD: usize = 32 * 1024;
+
+/// The longest text of a record, with its escapes: a line whose text is longer is cut into parts. A part ends before
+/// an escape or a letter of UTF-8 rather than within it.
+pub const LONGEST: usize = RECORD - PREFIX - PARTIAL.len();
+
+/// What follows the text of a part.
+const PARTIAL: &[u8; 15] = b"\" partial=true\n";
+
+/// [`Lines::render`] begins no further line when this much is written. A pipe holds 64 KiB: with the last line a batch
+/// should still fit, as what little is left over would cost a write of its own.
+pub const BATCH: usize = 60 * 1024;
+
+/// The length of all before the text: an array of a known length is copied without a call.
+const PREFIX: usize = 63;
+
+/// The framing of one stream of one run.
+#[derive(Debug)]
+pub struct Lines {
+    stream: Stream,
+    /// This much of the unfinished line was looked through before and holds no newline: a line that drips in is not
+    /// searched again and again.
+    searched: usize,
+}
+
+/// What [`Lines::render`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rendered {
+    /// Bytes of the input that are dealt with; the rest is to be offered again, with more behind it.
+    pub consumed: usize,
+    /// Lines completed.
+    pub lines: u64,
+}
+
+impl Lines {
+    /// Nothing read yet.
+    pub fn new(stream: Stream) -> Lines {
+        Lines { stream, searched: 0 }
+    }
+
+    /// Appends to `out` the lines that `input` holds, until `out` holds [`BATCH`] bytes or only an unfinished line is
+    /// left, which is at most [`LONGEST`] bytes. With `ended` nothing will follow, and that line is complete too.
+    pub fn render(&mut self, wall: SystemTime, input: &[u8], ended: bool, out: &mut Vec<u8>) -> Rendered {
+        let prefix = self.prefix(wall, out);
+        let mut rendered = Rendered::default();
+        let mut rest = input;
+        while out.len() < BATCH {
+            let window = rest.get(..=LONGEST).unwrap_or(rest);
+            let found = memchr(b'\n', window.get(self.searched..).unwrap_or_default());
+            let line = if let Some(at) = found {
+                rest.get(..self.searched + at).unwrap_or(rest)
+            } else if rest.len() > LONGEST || ended && !rest.is_empty() {
+                rest
+            } else {
+                self.searched = rest.len();
+                break;
+            };
+            self.searched = 0;
+            out.extend_from_slice(&prefix);
+            let part = escape::escape_within(line, LONGEST, out);
+            if part < line.len() {
+                out.extend_from_slice(PARTIAL);
+                rest = rest.get(part..).unwrap_or_default();
+            } else {
+                out.extend_from_slice(b"\"\n");
+                rendered.lines += 1;
+                rest = rest.get(part + usize::from(found.is_some())..).unwrap_or_default();
+            }
+        }
+        rendered.consumed = input.len() - rest.len();
+        rendered
+    }
+
+    /// All before the text. `out` is only borrowed to format it in, which saves an allocation.
+    fn prefix(&self, wall: SystemTime, out: &mut Vec<u8>) -> [u8; PREFIX] {
+        let before = out.len();
+        out.extend_from_slice(b"time=");
+        timestamp::log_time(wall, out);
+        out.extend_from_slice(b" level=info stream=");
+        out.extend_from_slice(self.stream.name().as_bytes());
+        out.extend_from_slice(b" msg=\"");
+        let prefix = out.get(before..).and_then(|text| text.try_into().ok());
+        out.truncate(before);
+        prefix.expect("times and the names of streams are always of one length")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::logic::log::escape::tests::unescape;
+
+    const STAMP: &str = "time=2025-11-22T06:45:30.123456Z level=info stream=stderr msg=\"";
+
+    fn wall() -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(1_763_793_930_123_456)
+    }
+
+    /// As the driver does it: pieces come in, what is not consumed stays in front of the next.
+    fn rendered<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, u64) {
+        let mut lines = Lines::new(Stream::Stderr);
+        let (mut held, mut all, mut count) = (Vec::new(), Vec::new(), 0);
+        let mut step = |held: &mut Vec<u8>, ended| {
+            loop {
+                let mut out = Vec::new();
+                let done = lines.render(wall(), held, ended, &mut out);
+                held.drain(..done.consumed);
+                count += done.lines;
+                assert!(out.len() < BATCH + 6 * LONGEST + 200, "{} bytes at once", out.len());
+                all.extend(out);
+                if done.consumed == 0 {
+                    break;
+                }
+            }
+            assert!(held.len() <= LONGEST, "{} bytes are held", held.len());
+        };
+        for piece in pieces {
+            held.extend_from_slice(piece);
+            step(&mut held, false);
+        }
+        step(&mut held, true);
+        assert_eq!(held, b"");
+        (all, count)
+    }
+
+    fn text(input: &[u8]) -> String {
+        String::from_utf8(rendered([input]).0).unwrap()
+    }
+
+    /// What the command wrote, read back from the log; and the number of partial marks.
+    fn undone(log: &[u8]) -> (Vec<u8>, usize) {
+        let (mut out, mut parts) = (Vec::new(), 0);
+        for line in log.split_inclusive(|&b| b == b'\n') {
+            let quoted = line.strip_prefix(STAMP.as_bytes()).unwrap();
+            if let Some(part) = quoted.strip_suffix(b"\" partial=true\n") {
+                out.extend(unescape(part));
+                parts += 1;
+            } else {
+                out.extend(unescape(quoted.strip_suffix(b"\"\n").unwrap()));
+                out.push(b'\n');
+            }
+        }
+        (out, parts)
+    }
+
+    #[test]
+    fn lines_come_out_as_the_contract_says() {
+        assert_eq!(
+            text(b"first\n\nsay \"hi\"\r\nno newline"),
+            format!("{STAMP}first\"\n{STAMP}\"\n{STAMP}say \\\"hi\\\"\\r\"\n{STAMP}no newline\"\n")
+        );
+        assert_eq!(text(b""), "");
+        assert_eq!(rendered([&b"a\nb\nc"[..]]).1, 3);
+    }
+
+    #[test]
+    fn how_the_bytes_were_cut_makes_no_difference() {
+        let input = "plain\n\n\"quoted\"\tline\r\n\0\x1b[1mbold\nünï\u{85}cödé\nlast".as_bytes();
+        let whole = rendered([input]);
+        assert_eq!(rendered(input.chunks(1)), whole);
+        for cut in 0..input.len() {
+            assert_eq!(rendered([&input[..cut], &input[cut..]]), whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn every_byte_comes_back_from_the_log() {
+        let mut input: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+        input.extend((0..LONGEST).map(|n| u8::try_from(n % 251).unwrap() | 0x80));
+        input.extend(vec![0; LONGEST]);
+        input.push(b'\n');
+        let (log, count) = rendered(input.chunks(10_007));
+        let (back, parts) = undone(&log);
+        assert!(back == input);
+        assert_eq!(count, input.iter().filter(|&&b| b == b'\n').count() as u64);
+        let longest = log.split_inclusive(|&b| b == b'\n').map(<[u8]>::len).max();
+        assert!((RECORD - 6..=RECORD).contains(&longest.unwrap()), "{longest:?}");
+        assert!(parts >= 11, "{parts} parts of escapes");
+    }
+
+    #[test]
+    fn only_what_is_longer_than_the_longest_line_comes_in_parts() {
+        for (length, parts) in [
+            (LONGEST - 1, 0),
+            (LONGEST, 0),
+            (LONGEST + 1, 1),
+            (2 * LONGEST, 1),
+            (2 * LONGEST + 1, 2),
+            (10 * LONGEST, 9),
+        ] {
+            for end in [&b"\n"[..], b""] {
+                let input = [&vec![b'x'; length], end].concat();
+                let (log, count) = rendered(input.chunks(65_000));
+                let (back, seen) = undone(&log);
+                assert!(back == [&vec![b'x'; length][..], b"\n"].concat(), "{length}");
+                assert_eq!((seen, count), (parts, 1), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn escapes_count_towards_the_longest_record() {
+        for (letter, escaped) in [("\0", 6), ("\"", 2), ("\u{85}", 6), ("é", 2)] {
+            let fits = LONGEST / escaped;
+            for (count, wanted) in [(fits, 0), (fits + 1, 1), (2 * fits + 1, 2)] {
+                for end in ["\n", ""] {
+                    let input = letter.repeat(count) + end;
+                    let (log, lines) = rendered(input.as_bytes().chunks(7_001));
+                    assert!(log.split_inclusive(|&b| b == b'\n').all(|line| line.len() <= RECORD));
+                    let (back, parts) = undone(&log);
+                    assert_eq!((parts, lines), (wanted, 1), "{count} of {letter:?}");
+                    assert_eq!(back, (letter.repeat(count) + "\n").as_bytes());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_not_cut_within_a_letter() {
+        for shift in 0..4 {
+            let input = ["x".repeat(shift), "🦀".repeat(LONGEST)].concat();
+            let (log, _) = rendered([input.as_bytes()]);
+            assert!(!log.contains(&b'\\'), "shifted by {shift}");
+            let longest = log.split_inclusive(|&b| b == b'\n').map(<[u8]>::len).max();
+            assert!((RECORD - 3..=RECORD).contains(&longest.unwrap()), "{longest:?}");
+            assert!(undone(&log).0.strip_suffix(b"\n") == Some(input.as_bytes()), "shifted by {shift}");
+        }
+    }
+
+    #[test]
+    fn a_megabyte_of_newlines_is_bounded_at_each_step() {
+        let (log, count) = rendered([&vec![b'\n'; 1 << 20][..]]);
+        assert_eq!((count, log.len()), (1 << 20, (STAMP.len() + 2) << 20));
+    }
+}

@@ -1,0 +1,3 @@
+//! Parsers for files under /proc.
+
+pub mod stat;

@@ -1,0 +1,145 @@
+//! What is said between the table of watched processes and the driver: events in, effects out.
+
+use std::time::SystemTime;
+
+use crate::logic::{Exit, Pid, hash};
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The loop turns for the first time.
+    Start,
+    /// [`Watch::deadline`](crate::logic::watch::Watch::deadline) has passed.
+    Deadline,
+    /// The running scan met this process; `mark` differs for another process with the same pid.
+    Listed {
+        /// Which.
+        pid: Pid,
+        /// The inode number of /proc/PID.
+        mark: u32,
+    },
+    /// The running scan is through.
+    Scanned,
+    /// The running scan could not be finished.
+    ScanFailed,
+    /// Answers [`Effect::ReadName`]. A process that is gone is not answered for.
+    Named {
+        /// Which.
+        pid: Pid,
+        /// Its name.
+        comm: &'a [u8],
+    },
+    /// Answers [`Effect::ReadWords`].
+    Words {
+        /// Which.
+        pid: Pid,
+        /// Its name and words.
+        words: Words<'a>,
+    },
+    /// Answers [`Effect::Open`]: it lives, and all this is of one and the same process.
+    Opened {
+        /// Which.
+        pid: Pid,
+        /// Its start in ticks since boot.
+        ticks: u64,
+        /// Which program it executes.
+        image: Option<Image>,
+        /// The same as a time of the calendar.
+        start: SystemTime,
+        /// A pidfd will tell its end.
+        guarded: bool,
+        /// Its name and words.
+        words: Words<'a>,
+    },
+    /// Answers [`Effect::Open`]: there is no living process with this pid.
+    Vanished {
+        /// Which.
+        pid: Pid,
+    },
+    /// Its pidfd tells that it ended; told again once its parent has reaped it.
+    Ended {
+        /// Which.
+        pid: Pid,
+        /// How, where the kernel says so.
+        exit: Option<Exit>,
+        /// Nothing more will be told.
+        reaped: bool,
+    },
+    /// `--process-events`: this process was forked.
+    Forked {
+        /// Which.
+        pid: Pid,
+    },
+    /// `--process-events`: this process executed a program.
+    Executed {
+        /// Which.
+        pid: Pid,
+    },
+    /// `--process-events`: this process changed its name.
+    Renamed {
+        /// Which.
+        pid: Pid,
+    },
+    /// `--process-events`: some were lost.
+    Missed,
+    /// `--process-events` cannot be used.
+    Deaf,
+}
+
+/// Tells a process that executed another program from one that only changed its name: equal as long as it executes
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image(u64);
+
+impl Image {
+    /// Of what /proc shows: the stack of [`Stat`](crate::logic::proc::stat::Stat) or, to those who may not look, the
+    /// arguments. `None` if it shows neither.
+    pub fn of(start_stack: u64, cmdline: &[u8]) -> Option<Image> {
+        match (start_stack, cmdline) {
+            (0, []) => None,
+            (0, cmdline) => Some(Image(hash(cmdline).into())),
+            (start_stack, _) => Some(Image(start_stack)),
+        }
+    }
+}
+
+/// All that the name of a process can be told from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words<'a> {
+    /// The name that the kernel keeps.
+    pub comm: &'a [u8],
+    /// Its arguments, each followed by NUL; at least the first three, where they are not very long.
+    pub cmdline: &'a [u8],
+    /// What its exe link names; empty where it may not be read.
+    pub exe: &'a [u8],
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// List all processes, then tell [`Event::Scanned`].
+    Scan,
+    /// Tell [`Event::Named`].
+    ReadName(Pid),
+    /// Tell [`Event::Words`].
+    ReadWords(Pid),
+    /// Take a pidfd where there is none yet and tell [`Event::Opened`] or [`Event::Vanished`].
+    Open(Pid),
+    /// Give up its pidfd.
+    Close(Pid),
+    /// For the log.
+    Note(Note),
+}
+
+/// What the log may want to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A process matches.
+    Found(Pid),
+    /// It ended, or executed another program; how it ended, as far as it was known at that moment.
+    Ended(Pid, Option<Exit>),
+    /// There is no process of `--pid`, and none will be waited for.
+    Absent(Pid),
+    /// `--process-events` cannot be used, for this reason; kapo scans instead.
+    Scanning(&'static str),
+}

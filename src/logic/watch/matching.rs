@@ -1,0 +1,174 @@
+//! Decides whether a process is one that NAME means: by the name of its executable, by its first argument, or by the
+//! name that the kernel keeps (`comm`, 15 bytes at most, which a process can change at any time).
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::logic::watch::Words;
+
+/// TASK_COMM_LEN without its NUL.
+const CUT: usize = 15;
+
+/// NAME, and how processes are compared with it.
+#[derive(Debug)]
+pub struct Rule {
+    name: Box<[u8]>,
+    /// NAME is a path. It is compared as given, and in this form, without symbolic links.
+    resolved: Option<Box<[u8]>>,
+}
+
+impl Rule {
+    /// Takes NAME as given and, if it is the path of a file, that path with symbolic links resolved.
+    pub fn new(name: &OsStr, resolved: Option<&OsStr>) -> Rule {
+        Rule { name: name.as_bytes().into(), resolved: resolved.map(|path| path.as_bytes().into()) }
+    }
+
+    /// Whether `comm` alone is enough for a match. If not, [`Rule::matches`] decides.
+    pub fn matches_comm(&self, comm: &[u8]) -> bool {
+        *comm == *self.name
+    }
+
+    /// Whether the process matches.
+    pub fn matches(&self, words: &Words<'_>) -> bool {
+        // The kernel appends this to the path of a file that was removed or replaced.
+        let exe = words.exe.strip_suffix(b" (deleted)").unwrap_or(words.exe);
+        let mut arguments = words.cmdline.split(|byte| *byte == 0);
+        let program = arguments.next().unwrap_or_default();
+        // The command line of a script is INTERPRETER [ARGUMENT] SCRIPT (execve(2)), and comm is the script's name.
+        let mut scripts = [arguments.next(), arguments.next()]
+            .into_iter()
+            .flatten()
+            .filter(|path| is_cut(words.comm, path));
+        if self.name.contains(&b'/') {
+            let named = |path: &[u8]| *path == *self.name || Some(path) == self.resolved.as_deref();
+            return named(exe) || named(program) || named(first_word(program)) || scripts.any(named);
+        }
+        let named = |path: &[u8]| *base(path) == *self.name;
+        self.matches_comm(words.comm) || named(exe) || self.is_title(program) || scripts.any(named)
+    }
+
+    /// Whether the first argument is NAME. Programs that rewrite it put their own name first: `nginx: master process`,
+    /// `chrome --type=renderer`.
+    fn is_title(&self, program: &[u8]) -> bool {
+        let first = first_word(program);
+        if let Some(title) = first.strip_suffix(b":") {
+            return *base(title) == *self.name;
+        }
+        *base(first) == *self.name || *base(program) == *self.name
+    }
+}
+
+/// Whether `comm` is the name of the file at this path, in full or its first 15 bytes.
+fn is_cut(comm: &[u8], path: &[u8]) -> bool {
+    let name = base(path);
+    !name.is_empty() && comm == name.get(..CUT).unwrap_or(name)
+}
+
+/// The part before the first space.
+fn first_word(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == b' ').next().unwrap_or_default()
+}
+
+/// The part behind the last slash.
+fn base(path: &[u8]) -> &[u8] {
+    match memchr::memrchr(b'/', path) {
+        Some(at) => path.get(at + 1..).unwrap_or_default(),
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(name: &str, comm: &str, cmdline: &str, exe: &str) -> bool {
+        let words = Words { comm: comm.as_bytes(), cmdline: cmdline.as_bytes(), exe: exe.as_bytes() };
+        // What the path of a symbolic link resolves to here.
+        let resolved = (name == "/bin/sleep").then_some(OsStr::new("/usr/bin/sleep"));
+        Rule::new(OsStr::new(name), resolved).matches(&words)
+    }
+
+    const LONG: &str = "kube-controller-manager";
+    const SCRIPT: &str = "a_very_long_script.sh";
+
+    #[test]
+    fn a_name_is_that_of_the_executable_the_first_argument_or_comm() {
+        for (name, comm, cmdline, exe, expected) in [
+            ("sleep", "sleep", "sleep\x00100\0", "/usr/bin/sleep", true),
+            ("sleep", "sleep", "", "", true),
+            ("a b) (c\n", "a b) (c\n", "", "", true),
+            // The main thread has another name, the process has the program's: Node.js 24, prctl(2).
+            ("node", "MainThread", "node\0server.js\0", "/usr/bin/node", true),
+            ("node", "MainThread", "server\0", "/usr/bin/node", true),
+            ("MainThread", "MainThread", "node\0server.js\0", "/usr/bin/node", true),
+            // The executable of another user cannot be read.
+            ("node", "MainThread", "/usr/bin/node\0server.js\0", "", true),
+            // `exec -a`, wrappers, links to one program of many names.
+            ("worker", "python3", "worker\0-c\0pass\0", "/usr/bin/python3.11", true),
+            ("sleep", "busybox", "sleep\x00100\0", "/bin/busybox", true),
+            ("two words", "sleep", "/x/two words\x00100\0", "/usr/bin/sleep", true),
+            // Titles.
+            ("nginx", "x", "nginx: master process /usr/sbin/nginx -g daemon off;\0", "", true),
+            ("chrome", "x", "/opt/chrome/chrome --type=renderer --lang=en\0", "", true),
+            ("conf", "x", "nginx: worker /etc/nginx/conf\0", "", false),
+            // A file that was replaced.
+            ("sleep", "x", "", "/usr/bin/sleep (deleted)", true),
+            // Neither a beginning nor an argument is the name.
+            ("sleep", "sleeper", "sleeper\0", "/usr/bin/sleeper", false),
+            ("python3", "x", "python3.11\0", "/usr/bin/python3.11", false),
+            ("nginx", "vim", "vim\0nginx\0", "/usr/bin/vim", false),
+            ("nginx", "tail", "tail\0-f\0/var/log/nginx\0", "/usr/bin/tail", false),
+            ("nginx", "sh", "sh\0-c\0nginx\0", "/bin/dash", false),
+            ("bin", "sleep", "/usr/bin/sleep\0", "/usr/bin/sleep", false),
+            ("x", "", "", "", false),
+            // A kernel thread has neither arguments nor an executable.
+            ("kworker/u8:2-events_unbound", "kworker/u8:2-events_unbound", "", "", false),
+            ("kthreadd", "kthreadd", "", "", true),
+        ] {
+            assert_eq!(matches(name, comm, cmdline, exe), expected, "{name} {comm} {cmdline} {exe}");
+        }
+    }
+
+    #[test]
+    fn a_script_has_its_own_name_and_that_of_its_interpreter() {
+        for (name, comm, cmdline, exe, expected) in [
+            ("gunicorn", "gunicorn", "/usr/bin/python3\0/usr/bin/gunicorn\0", "/usr/bin/python3.11", true),
+            ("python3", "gunicorn", "/usr/bin/python3\0/usr/bin/gunicorn\0", "/usr/bin/python3.11", true),
+            ("puppet", "bash", "/bin/bash\0/usr/bin/puppet\0", "/bin/bash", false),
+            // Cut at 15 bytes.
+            (SCRIPT, "a_very_long_scr", "/bin/sh\0./a_very_long_script.sh\0", "/bin/dash", true),
+            (SCRIPT, "a_very_long_scr", "/bin/sh\0-e\0/x/a_very_long_script.sh\0", "/bin/dash", true),
+            (SCRIPT, "a_very_long_scr", "/bin/sh\0-e\0-x\0a_very_long_script.sh\0", "/bin/dash", false),
+            (SCRIPT, "a_very_long_scr", "/bin/sh\0./a_very_long_scribble\0", "/bin/dash", false),
+            (SCRIPT, "sh", "/bin/sh\0./a_very_long_script.sh\0", "/bin/dash", false),
+            (LONG, "kube-controller", "/usr/local/bin/kube-controller-manager\0-v\0", "", true),
+            (LONG, "kube-controller", "", "/x/kube-controller-manager", true),
+            (LONG, "kube-controller", "kube-controller-other\0", "/x/kube-controller-other", false),
+            (LONG, "kube-controller", "", "", false),
+            ("kube-controller", "kube-controller", "kube-controller-manager\0", "", true),
+        ] {
+            assert_eq!(matches(name, comm, cmdline, exe), expected, "{name} {comm} {cmdline} {exe}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_slash_is_the_path_of_the_executable() {
+        for (name, comm, cmdline, exe, expected) in [
+            ("/usr/bin/sleep", "x", "sleep\x00100\0", "/usr/bin/sleep", true),
+            ("/usr/bin/sleep", "x", "", "/usr/bin/sleep (deleted)", true),
+            ("/usr/bin/sleep", "sleep", "sleep\x00100\0", "/opt/bin/sleep", false),
+            // A symbolic link.
+            ("/bin/sleep", "sleep", "sleep\x00100\0", "/usr/bin/sleep", true),
+            ("/bin/slee", "sleep", "sleep\x00100\0", "/usr/bin/sleep", false),
+            // The executable of another user cannot be read.
+            ("/usr/bin/sleep", "sleep", "/usr/bin/sleep\x00100\0", "", true),
+            ("/usr/bin/sleep", "sleep", "sleep\x00100\0", "", false),
+            ("./worker", "worker", "./worker\0", "/srv/worker", true),
+            // A script is named as it was started.
+            ("/usr/bin/gunicorn", "gunicorn", "/usr/bin/python3\0/usr/bin/gunicorn\0", "/x/python3", true),
+            ("/usr/bin/gunicorn", "vim", "vim\0/usr/bin/gunicorn\0", "/usr/bin/vim", false),
+        ] {
+            assert_eq!(matches(name, comm, cmdline, exe), expected, "{name} {comm} {cmdline} {exe}");
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The processes that `watch` reports on: what a scan of /proc showed and what pidfds told, in; which processes to
+//! look at next, and the document, out.
+//!
+//! A process is found in three steps. A scan lists it ([`Event::Listed`]); if [`Seen`] does not know it, its name is read
+//! ([`Event::Named`]), and if that is new and not NAME, its words too ([`Event::Words`]); a match is opened
+//! ([`Event::Opened`]), and only what is read then, under the protection of a pidfd, counts. From there on pid and
+//! start time are its identity and the pidfd tells its end; without a pidfd every scan looks at it again. A change of
+//! name is no end; the execution of a program that does not match is one.
+
+pub mod event;
+pub mod matching;
+pub mod scan_cache;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::reason::Reason;
+use super::status::{ModeName, State, Status};
+use super::{Exit, Now, Pid};
+use crate::config;
+pub use crate::logic::watch::event::{Effect, Event, Image, Note, Words};
+use crate::logic::watch::matching::Rule;
+use crate::logic::watch::scan_cache::Seen;
+
+/// `--wait 0` would scan without a pause; this is the shortest one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often all names are read again, for processes that take another name late in life.
+const READ_ALL: Duration = Duration::from_secs(60);
+
+/// A process that matches and lives.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    ticks: u64,
+    /// The program it executed when it matched last; `None`: not known.
+    image: Option<Image>,
+    start: SystemTime,
+    guarded: bool,
+    /// The running scan met it.
+    listed: bool,
+}
+
+/// The last one that ended.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    pid: Pid,
+    start: SystemTime,
+    end: SystemTime,
+    exit: Option<Exit>,
+    /// Its pidfd is kept: it may still tell how it ended.
+    open: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing to do until something is told.
+    Resting,
+    /// The next scan, or the next look at the one process of `--pid`.
+    Waiting(Instant),
+    Scanning,
+}
+
+/// The table of watched processes.
+#[derive(Debug)]
+pub struct Watch {
+    rule: Rule,
+    only: Option<Pid>,
+    own: Option<Pid>,
+    command: String,
+    wait: Duration,
+    events: bool,
+    born: Instant,
+    all_read: Option<Instant>,
+    /// When the pause after the last scan is over.
+    rested: Option<Instant>,
+    /// A scan is wanted although nothing else asks for one.
+    wanted: bool,
+    phase: Phase,
+    seen: Seen,
+    living: BTreeMap<Pid, Process>,
+    unguarded: usize,
+    last: Option<Last>,
+    found: u64,
+    changed: bool,
+}
+
+impl Watch {
+    /// `own` is kapo as /proc names it; it never matches. `rule` is for NAME.
+    pub fn new(config: &config::Watch, rule: Rule, own: Option<Pid>, now: Now) -> Watch {
+        Watch {
+            rule,
+            only: config.pid.and_then(Pid::new),
+            own,
+            command: config.name.to_string_lossy().into_owned(),
+            wait: config.wait,
+            events: config.process_events,
+            born: now.mono,
+            all_read: None,
+            rested: None,
+            wanted: false,
+            phase: Phase::Resting,
+            seen: Seen::default(),
+            living: BTreeMap::new(),
+            unguarded: 0,
+            last: None,
+            found: 0,
+            changed: true,
+        }
+    }
+
+    /// Takes in what happened; what to do now is appended to `out`.
+    pub fn handle(&mut self, now: Now, event: Event<'_>, out: &mut Vec<Effect>) {
+        match event {
+            Event::Start => self.begin(now, out),
+            Event::Deadline => {
+                if self.deadline().is_some_and(|at| at <= now.mono) {
+                    self.begin(now, out);
+                }
+            }
+            Event::Listed { pid, mark } => self.listed(pid, mark, out),
+            Event::Scanned => self.scanned(now, out),
+            Event::ScanFailed => {
+                self.seen.abort();
+                // What was met but could not be read counts as seen.
+                self.all_read = None;
+                self.wanted = true;
+                self.phase = Phase::Resting;
+                self.schedule(now);
+            }
+            Event::Named { pid, comm } => {
+                // Asked in any case, so that the name is remembered.
+                let kept = self.seen.has_kept_its_name(pid, comm);
+                if self.rule.matches_comm(comm) {
+                    self.candidate(pid, out);
+                } else if !kept {
+                    out.push(Effect::ReadWords(pid));
+                }
+            }
+            Event::Words { pid, words } => {
+                if self.rule.matches(&words) {
+                    self.candidate(pid, out);
+                } else if self.living.contains_key(&pid) {
+                    // What it executes now decides.
+                    out.push(Effect::Open(pid));
+                }
+            }
+            Event::Opened { pid, ticks, image, start, guarded, words } => {
+                let process = Process { ticks, image, start, guarded, listed: true };
+                self.opened(now, pid, process, &words, out);
+            }
+            Event::Vanished { pid } => {
+                if let Some(process) = self.living.get(&pid) {
+                    // The pidfd tells the end, and how it ended.
+                    if !process.guarded {
+                        self.end(now, pid, None, true, out);
+                    }
+                } else if self.only == Some(pid) && self.found == 0 {
+                    // Whoever gets this number later is somebody else.
+                    out.push(Effect::Note(Note::Absent(pid)));
+                }
+            }
+            Event::Ended { pid, exit, reaped } => self.ended(now, pid, exit, reaped, out),
+            // A child is read although it is what its parent is: the parent may have ended before it could be read, as
+            // a program does that becomes a daemon.
+            Event::Forked { pid } | Event::Executed { pid } => self.look(pid, out),
+            Event::Renamed { pid } => {
+                if !self.living.contains_key(&pid) {
+                    self.look(pid, out);
+                }
+            }
+            Event::Missed => {
+                // What was lost may be a change of name of a process long known.
+                self.all_read = None;
+                self.wanted = true;
+                if self.phase == Phase::Resting {
+                    // At once, but not scan after scan while forks come faster than they can be heard.
+                    self.phase = Phase::Waiting(self.rested.map_or(now.mono, |at| at.max(now.mono)));
+                }
+            }
+            Event::Deaf => {
+                self.events = false;
+                if self.phase == Phase::Resting {
+                    self.schedule(now);
+                }
+            }
+        }
+    }
+
+    /// When to tell [`Event::Deadline`]; `None`: never, as far as is known now.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Waiting(at) => Some(at),
+            Phase::Resting | Phase::Scanning => None,
+        }
+    }
+
+    /// What is shown as Command: the name that is looked for; with `--pid` alone the name of that process, once it is
+    /// known.
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// Whether at least one process matches: what the probes ask.
+    pub fn lives(&self) -> bool {
+        !self.living.is_empty()
+    }
+
+    /// Whether [`Watch::status`] is other than when this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The document: one object for each matching process, the oldest first; else one about the last that ended.
+    pub fn status(&self) -> Vec<Status> {
+        if self.living.is_empty() {
+            return vec![self.stopped()];
+        }
+        let mut living: Vec<(u64, Pid, SystemTime)> =
+            self.living.iter().map(|(pid, p)| (p.ticks, *pid, p.start)).collect();
+        living.sort_unstable();
+        living
+            .into_iter()
+            .map(|(_, pid, start)| Status {
+                pid: Some(pid),
+                start_time: Some(start),
+                state: State::Running,
+                ready: true,
+                ..self.blank()
+            })
+            .collect()
+    }
+
+    fn stopped(&self) -> Status {
+        let Some(last) = self.last else { return self.blank() };
+        let (state, reason, signal) = match last.exit {
+            // Not known: only the parent was told, or nobody yet.
+            None => (State::Stopped, None, None),
+            Some(Exit::Code(0)) => (State::Stopped, Some(Reason::Success), None),
+            Some(Exit::Code(_)) => (State::Stopped, Some(Reason::ExitCode), None),
+            Some(Exit::Signal { signal, core_dumped: false }) => {
+                (State::Killed, Some(Reason::Signal), Some(signal))
+            }
+            Some(Exit::Signal { signal, core_dumped: true }) => {
+                (State::Killed, Some(Reason::CoreDump), Some(signal))
+            }
+        };
+        Status {
+            start_time: Some(last.start),
+            end_time: Some(last.end),
+            exit_code: last.exit.map_or(0, Exit::code),
+            state,
+            reason,
+            signal,
+            ..self.blank()
+        }
+    }
+
+    fn blank(&self) -> Status {
+        Status {
+            command: self.command.clone(),
+            wait: Some(self.wait),
+            restarts: self.found.saturating_sub(1),
+            ..Status::blank(ModeName::Watch)
+        }
+    }
+
+    /// A scan, or the look at the one process of `--pid`.
+    fn begin(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if let Some(pid) = self.only {
+            self.phase = Phase::Resting;
+            self.rested = now.mono.checked_add(self.pause());
+            out.push(Effect::Open(pid));
+            return;
+        }
+        let all = self.all_read.is_none_or(|at| now.mono.saturating_duration_since(at) >= READ_ALL);
+        if all {
+            self.all_read = Some(now.mono);
+        }
+        let age = now.mono.saturating_duration_since(self.born).as_secs();
+        self.seen.begin(u32::try_from(age).unwrap_or(u32::MAX), all);
+        if self.unguarded > 0 {
+            self.living.values_mut().for_each(|p| p.listed = false);
+        }
+        self.wanted = false;
+        self.phase = Phase::Scanning;
+        out.push(Effect::Scan);
+    }
+
+    /// After a scan, or a look: is there another one, and when?
+    fn schedule(&mut self, now: Now) {
+        let needed = match self.only {
+            // A pid never comes back as the same process: once gone, there is nothing to look for.
+            Some(_) => self.unguarded > 0,
+            None => self.wanted || !self.events || self.unguarded > 0,
+        };
+        // Beyond the range of the clock there is no next one.
+        self.rested = now.mono.checked_add(self.pause());
+        self.phase = match self.rested.filter(|_| needed) {
+            Some(at) => Phase::Waiting(at),
+            None => Phase::Resting,
+        };
+    }
+
+    fn pause(&self) -> Duration {
+        self.wait.max(SHORTEST_PAUSE)
+    }
+
+    fn listed(&mut self, pid: Pid, mark: u32, out: &mut Vec<Effect>) {
+        if Some(pid) == self.own {
+            return;
+        }
+        let read = self.seen.must_read(pid, mark);
+        if self.unguarded > 0
+            && let Some(process) = self.living.get_mut(&pid).filter(|p| !p.guarded)
+        {
+            process.listed = true;
+            out.push(Effect::Open(pid));
+        } else if read {
+            out.push(Effect::ReadName(pid));
+        }
+    }
+
+    fn scanned(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.seen.finish();
+        if self.unguarded > 0 {
+            let gone: Vec<Pid> =
+                self.living.iter().filter(|(_, p)| !p.guarded && !p.listed).map(|(pid, _)| *pid).collect();
+            for pid in gone {
+                self.end(now, pid, None, true, out);
+            }
+        }
+        self.schedule(now);
+    }
+
+    fn candidate(&mut self, pid: Pid, out: &mut Vec<Effect>) {
+        if Some(pid) != self.own && !self.living.contains_key(&pid) {
+            out.push(Effect::Open(pid));
+        }
+    }
+
+    /// A process event names it.
+    fn look(&self, pid: Pid, out: &mut Vec<Effect>) {
+        if self.only.is_none() && Some(pid) != self.own {
+            out.push(Effect::ReadWords(pid));
+        }
+    }
+
+    fn opened(&mut self, now: Now, pid: Pid, process: Process, words: &Words<'_>, out: &mut Vec<Effect>) {
+        let matches = self.only.is_some() || self.rule.matches(words);
+        let known = self.living.get(&pid).copied();
+        if known.is_some_and(|k| k.ticks != process.ticks) {
+            self.end(now, pid, None, true, out);
+        }
+        match known.filter(|k| k.ticks == process.ticks) {
+            Some(before) => {
+                // A pidfd that was taken before is still there.
+                let guarded = process.guarded || before.guarded;
+                self.unguarded -= usize::from(!before.guarded);
+                self.unguarded += usize::from(!guarded);
+                let image = if matches { process.image } else { before.image };
+                self.living.insert(pid, Process { image, guarded, ..process });
+                let executed = before.image.zip(process.image).is_some_and(|(old, new)| old != new);
+                if !matches && executed {
+                    self.end(now, pid, None, true, out);
+                }
+            }
+            // The pid of --pid now names another process: not the one that was asked for.
+            None if !matches || self.only.is_some() && self.found > 0 => out.push(Effect::Close(pid)),
+            None => self.adopt(pid, process, words, out),
+        }
+        if self.phase == Phase::Resting {
+            self.schedule(now);
+        }
+    }
+
+    fn adopt(&mut self, pid: Pid, process: Process, words: &Words<'_>, out: &mut Vec<Effect>) {
+        // A process runs: how the last one ended is not shown any more. Its pidfd is not closed by a pid that
+        // now means the new one.
+        if let Some(last) = &mut self.last
+            && std::mem::take(&mut last.open)
+            && last.pid != pid
+        {
+            out.push(Effect::Close(last.pid));
+        }
+        if self.command.is_empty() {
+            self.command = String::from_utf8_lossy(words.comm).into_owned();
+        }
+        self.unguarded += usize::from(!process.guarded);
+        self.living.insert(pid, process);
+        self.found += 1;
+        self.changed = true;
+        out.push(Effect::Note(Note::Found(pid)));
+    }
+
+    fn ended(&mut self, now: Now, pid: Pid, exit: Option<Exit>, reaped: bool, out: &mut Vec<Effect>) {
+        if self.living.contains_key(&pid) {
+            self.end(now, pid, exit, reaped, out);
+            return;
+        }
+        let Some(last) = self.last.as_mut().filter(|last| last.open && last.pid == pid) else { return };
+        if exit.is_some() && last.exit != exit {
+            last.exit = exit;
+            self.changed = true;
+        }
+        if reaped {
+            last.open = false;
+            out.push(Effect::Close(pid));
+            self.look_again(pid, out);
+        }
+    }
+
+    /// It is out of the table; with `over` nothing more will be heard of it.
+    fn end(&mut self, now: Now, pid: Pid, exit: Option<Exit>, over: bool, out: &mut Vec<Effect>) {
+        let Some(process) = self.living.remove(&pid) else { return };
+        self.unguarded -= usize::from(!process.guarded);
+        // One at most is kept open, the one that is shown, so that zombies by the thousand cost nothing.
+        let open = process.guarded && !over && self.living.is_empty();
+        if process.guarded && !open {
+            out.push(Effect::Close(pid));
+        }
+        if let Some(last) = self.last.filter(|last| last.open && last.pid != pid) {
+            out.push(Effect::Close(last.pid));
+        }
+        self.last = Some(Last { pid, start: process.start, end: now.wall, exit, open });
+        self.changed = true;
+        out.push(Effect::Note(Note::Ended(pid, exit)));
+        self.look_again(pid, out);
+    }
+
+    /// The pid may already be somebody else's, whom a scan or an event has told of while the table had the old one.
+    fn look_again(&mut self, pid: Pid, out: &mut Vec<Effect>) {
+        self.seen.forget(pid);
+        if self.events {
+            self.look(pid, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
