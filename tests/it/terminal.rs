@@ -819,6 +819,8 @@ fn in_the_background_a_sibling_that_wants_the_terminal_stops_the_whole_job() {
     wait_for("all are stopped", || both.iter().chain([&command]).all(|pid| process_state(*pid) == Some('T')));
     session.types("jobs\n");
     session.shows("Stopped");
+    // What is typed before the prompt is shown in front of it.
+    session.shows("outer> ");
     session.types("fg\n");
     session.shows("fg\r\nsh -c");
     session.shows("\r\n");
