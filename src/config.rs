@@ -225,7 +225,7 @@ impl Probe {
 pub struct Check {
     /// Which probe: that of the URL's path, if it names one.
     pub probe: Probe,
-    /// As [`crate::target::Target::parse`] reads it; `None`: the address that `listen` names.
+    /// As [`crate::target::Address::parse`] reads it; `None`: the address that `listen` names.
     pub url: Option<String>,
     /// `--timeout`.
     pub timeout: Duration,
@@ -234,7 +234,7 @@ pub struct Check {
 /// The options of `wait`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wait {
-    /// As [`crate::target::Target::parse`] reads it; `None`: the address that `listen` names.
+    /// As [`crate::target::Address::parse`] reads it; `None`: the address that `listen` names.
     pub url: Option<String>,
     /// `--timeout`; `None`: for ever.
     pub timeout: Option<Duration>,

@@ -20,7 +20,7 @@ pub enum Peer {
 
 /// What to ask of whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct Address {
     /// Where to connect.
     pub peer: Peer,
     /// For the field Host.
@@ -29,9 +29,9 @@ pub struct Target {
     pub path: String,
 }
 
-impl Target {
+impl Address {
     /// The kapo that the same options start on this machine.
-    pub fn of(listen: &Listen, path: &str) -> Result<Target, String> {
+    pub fn of(listen: &Listen, path: &str) -> Result<Address, String> {
         let peer = match &listen.interface {
             Interface::Path(path) => Peer::Path(path.as_os_str().as_bytes().to_vec()),
             Interface::Abstract(name) => Peer::Abstract(name.clone()),
@@ -43,13 +43,13 @@ impl Target {
             Interface::Ip(IpAddr::V6(ip)) if ip.is_unspecified() => Peer::Loopback(listen.port),
             Interface::Ip(ip) => Peer::Tcp(ip.to_string(), listen.port),
         };
-        Ok(Target { authority: authority(&peer), peer, path: path.to_owned() })
+        Ok(Address { authority: authority(&peer), peer, path: path.to_owned() })
     }
 
     /// `http://HOST[:PORT][/PATH]`, `unix:/PATH` or `unix:@NAME`. Where no path is named, or only `/`, which answers
     /// 200 whatever the state is, `path` is asked for; where no port is, 80, as in any URL. An error is the end of the
     /// sentence that begins with the URL.
-    pub fn parse(url: &str, path: &str) -> Result<Target, &'static str> {
+    pub fn parse(url: &str, path: &str) -> Result<Address, &'static str> {
         if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err("holds a character that kapo takes in no URL");
         }
@@ -60,7 +60,7 @@ impl Target {
                 None if name.starts_with('/') => Peer::Path(name.into()),
                 None => return Err("has no absolute path"),
             };
-            return Ok(Target { authority: authority(&peer), peer, path: path.to_owned() });
+            return Ok(Address { authority: authority(&peer), peer, path: path.to_owned() });
         }
         let Some(rest) = url.strip_prefix("http://") else {
             return Err("does not begin with http:// or unix:");
@@ -93,7 +93,7 @@ impl Target {
             query if query.starts_with('?') => format!("{path}{query}"),
             named => named.to_owned(),
         };
-        Ok(Target { peer: Peer::Tcp(name.to_owned(), port), authority: host.to_owned(), path })
+        Ok(Address { peer: Peer::Tcp(name.to_owned(), port), authority: host.to_owned(), path })
     }
 
     /// The probe that the path names, also by the aliases that kapo serves; `None`: another page.
@@ -108,14 +108,14 @@ impl Target {
     }
 
     /// The same at another path; the query stays.
-    pub fn at(mut self, path: &str) -> Target {
+    pub fn at(mut self, path: &str) -> Address {
         let query = self.path.find('?').and_then(|at| self.path.get(at..)).unwrap_or_default();
         self.path = format!("{path}{query}");
         self
     }
 
     /// The same with a parameter in front of what the query holds: of several of one name the first counts.
-    pub fn with(mut self, parameter: &str) -> Target {
+    pub fn with(mut self, parameter: &str) -> Address {
         self.path = match self.path.split_once('?') {
             Some((path, query)) => format!("{path}?{parameter}&{query}"),
             None => format!("{}?{parameter}", self.path),
@@ -165,8 +165,8 @@ mod tests {
             ("unix:/run/kapo.sock", Peer::Path(b"/run/kapo.sock".to_vec()), "localhost", "/readyz"),
             ("unix:@kapo", Peer::Abstract(b"kapo".to_vec()), "localhost", "/readyz"),
         ] {
-            let target = Target { peer, authority: authority.to_owned(), path: path.to_owned() };
-            assert_eq!(Target::parse(url, "/readyz"), Ok(target), "{url}");
+            let target = Address { peer, authority: authority.to_owned(), path: path.to_owned() };
+            assert_eq!(Address::parse(url, "/readyz"), Ok(target), "{url}");
         }
     }
 
@@ -197,7 +197,7 @@ mod tests {
             ("unix:relative", "has no absolute path"),
             ("unix:@", "names no socket"),
         ] {
-            assert_eq!(Target::parse(url, "/"), Err(why), "{url}");
+            assert_eq!(Address::parse(url, "/"), Err(why), "{url}");
         }
     }
 
@@ -216,10 +216,10 @@ mod tests {
             ("/HEALTHZ", None),
             ("/metrics", None),
         ] {
-            let target = Target::parse(&format!("http://a{path}"), "/").unwrap();
+            let target = Address::parse(&format!("http://a{path}"), "/").unwrap();
             assert_eq!(target.probe(), probe, "{path}");
         }
-        let at = |url| Target::parse(url, "/").unwrap().at("/livez").path;
+        let at = |url| Address::parse(url, "/").unwrap().at("/livez").path;
         assert_eq!((at("http://a/live/?x").as_str(), at("http://a/live").as_str()), ("/livez?x", "/livez"));
     }
 
@@ -227,7 +227,7 @@ mod tests {
     fn without_a_url_the_address_is_the_one_kapo_listens_on() {
         let of = |interface, port| {
             let listen = Listen { port, interface, sidebind: false, socket_activation: false };
-            Target::of(&listen, "/wait").map(|target| (target.peer, target.authority))
+            Address::of(&listen, "/wait").map(|target| (target.peer, target.authority))
         };
         let ip = |text: &str| Interface::Ip(text.parse().unwrap());
         let local = |name: &str, authority: &str| Ok((tcp(name, 6666), authority.to_owned()));

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use kapo::logic::Now;
 use kapo::logic::http::conn::Conn;
 use kapo::logic::http::response::{Out, Reply};
-use kapo::logic::http::{Next, Request, Site};
+use kapo::logic::http::{Next, Request, Handler};
 use libfuzzer_sys::fuzz_target;
 
 struct Echo;
 
-impl Site for Echo {
+impl Handler for Echo {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
         assert!(request.path.starts_with(['/', '*']) && request.path.is_ascii());
         match request.path {

@@ -13,7 +13,7 @@ use crate::config::{
     After, Capture, Check, Config, Interface, Job, Linger, Listen, Mode, Probe, Restart, Wait, Watch,
 };
 use crate::error::Error;
-use crate::target::Target;
+use crate::target::Address;
 
 mod misspelt;
 mod settings;
@@ -224,7 +224,7 @@ fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Check, 
 /// The probe that the path of the URL names. Any other page would be healthy whatever the state is.
 fn named(url: &str, otherwise: Probe) -> Result<Probe, Error> {
     let target =
-        Target::parse(url, otherwise.path()).map_err(|why| Error::Usage(format!("URL: {url} {why}")))?;
+        Address::parse(url, otherwise.path()).map_err(|why| Error::Usage(format!("URL: {url} {why}")))?;
     target.probe().ok_or_else(|| {
         let path = target.path.split('?').next().unwrap_or_default();
         Error::Usage(format!("URL: {path} is not a probe; use /livez, /readyz or /healthz"))

@@ -11,7 +11,7 @@ use crate::config::{Interface, Success, Ttl};
 use crate::duration;
 use crate::error::one_line;
 use crate::signal::Signal;
-use crate::target::Target;
+use crate::target::Address;
 
 /// `'65536' is not a port (0 to 65535)`.
 pub type Wrong = String;
@@ -260,7 +260,7 @@ fn no_address(text: &OsStr) -> Wrong {
 pub fn url(text: &OsStr) -> Result<String, Wrong> {
     let url = text.to_string_lossy();
     // Bytes that are not UTF-8 have become U+FFFD, which no URL holds.
-    Target::parse(&url, "/")
+    Address::parse(&url, "/")
         .map(|_| url.into_owned())
         .map_err(|why| format!("{} {why} (http://HOST[:PORT][/PATH], unix:/PATH or unix:@NAME)", shown(text)))
 }

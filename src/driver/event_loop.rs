@@ -9,7 +9,7 @@ use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
 
 use super::poll::{Epoll, Ready, Source};
 use crate::driver::http::listener::Listener;
-use crate::driver::http::server::{Server, Subject};
+use crate::driver::http::server::{MetricsSource, Server};
 use crate::driver::output::sink::{Sinks, Written};
 use crate::driver::process::signals::Signals;
 use crate::error::{Error, one_line, reason};
@@ -23,7 +23,7 @@ use crate::sys;
 const EVENTS: usize = 256;
 
 /// What every mode works with.
-pub struct Stage {
+pub struct LoopContext {
     /// Who is waited for.
     pub epoll: Epoll,
     /// The HTTP side.
@@ -43,11 +43,11 @@ pub struct Stage {
     outlets: [Option<RawFd>; 2],
 }
 
-impl Stage {
+impl LoopContext {
     /// Nobody is waited for yet.
-    pub fn new(epoll: Epoll, server: Server, quiet: bool) -> Stage {
+    pub fn new(epoll: Epoll, server: Server, quiet: bool) -> LoopContext {
         let sinks = Sinks::open(rustix::stdio::stdout(), rustix::stdio::stderr());
-        Stage { epoll, server, sinks, quiet, deep: true, rest: None, exit: None, outlets: [None; 2] }
+        LoopContext { epoll, server, sinks, quiet, deep: true, rest: None, exit: None, outlets: [None; 2] }
     }
 
     /// Writes a record of kapo's own, as far as `--quiet` allows.
@@ -92,14 +92,14 @@ impl Stage {
     }
 
     /// Serves the connections that kapo was started for.
-    pub fn admit(&mut self, now: Now, given: Vec<OwnedFd>, subject: &dyn Subject) {
+    pub fn admit(&mut self, now: Now, given: Vec<OwnedFd>, subject: &dyn MetricsSource) {
         for socket in given {
             self.server.admit_given(now, &self.epoll, socket, subject);
         }
     }
 
     /// Waits for those outlets that somebody wants to write to and cannot.
-    fn mind_outlets(&mut self, wanted: impl Fn(Stream) -> bool) {
+    fn poll_sinks(&mut self, wanted: impl Fn(Stream) -> bool) {
         let shared = self.sinks.are_shared();
         for (stream, minded) in Stream::BOTH.into_iter().zip(&mut self.outlets) {
             // One outlet is known to epoll once, under the name of stderr.
@@ -116,7 +116,7 @@ impl Stage {
                 continue;
             }
             *minded = if wanted {
-                self.epoll.add(fd, Source::Outlet(stream), EventFlags::OUT).ok().and(number)
+                self.epoll.add(fd, Source::Sink(stream), EventFlags::OUT).ok().and(number)
             } else {
                 self.epoll.delete(fd);
                 None
@@ -126,20 +126,20 @@ impl Stage {
 }
 
 /// What differs between the modes.
-pub trait Machine: Subject {
+pub trait LoopMode: MetricsSource {
     /// A signal for us, other than CHLD.
-    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage);
+    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext);
     /// CHLD has come.
-    fn on_child(&mut self, now: Now, stage: &mut Stage);
+    fn on_child(&mut self, now: Now, stage: &mut LoopContext);
     /// The wait was interrupted: kapo was stopped or frozen, and goes on.
-    fn on_resumed(&mut self, now: Now, stage: &mut Stage);
+    fn on_resumed(&mut self, now: Now, stage: &mut LoopContext);
     /// What is ready, of which some may be the machine's own.
-    fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut Stage);
+    fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut LoopContext);
     /// A request was answered.
-    fn on_request(&mut self, now: Now, stage: &mut Stage);
+    fn on_request(&mut self, now: Now, stage: &mut LoopContext);
     /// Everybody else has had their turn.
-    fn finish_turn(&mut self, now: Now, stage: &mut Stage);
-    /// When [`Machine::finish_turn`] has something to do.
+    fn finish_turn(&mut self, now: Now, stage: &mut LoopContext);
+    /// When [`LoopMode::finish_turn`] has something to do.
     fn deadline(&self, now: Now) -> Option<Instant>;
     /// Whether captured output waits for room in this outlet.
     fn wants_room(&self, stream: Stream) -> bool;
@@ -152,11 +152,11 @@ pub fn clock() -> Now {
 }
 
 /// Turns until the machine says the exit code.
-pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u8 {
+pub fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) -> u8 {
     let mut events = mio::Events::with_capacity(EVENTS);
     let mut now = clock();
     loop {
-        stage.mind_outlets(|stream| machine.wants_room(stream));
+        stage.poll_sinks(|stream| machine.wants_room(stream));
         let deadline = [machine.deadline(now), stage.server.deadline()].into_iter().flatten().min();
         // Not over a deadline: one that has come already stands for work that is left over.
         if let Some(length) = stage.rest.take()
@@ -193,7 +193,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
             match source {
                 Source::Listener(place) => stage.server.on_listener(now, &stage.epoll, place, &*machine),
                 Source::Connection(key) => stage.server.on_connection(now, &stage.epoll, key, &*machine),
-                Source::Outlet(stream) => drop(stage.sinks.of(stream).flush()),
+                Source::Sink(stream) => drop(stage.sinks.of(stream).flush()),
                 Source::Signals
                 | Source::Pipe(_)
                 | Source::Notify
@@ -222,7 +222,7 @@ pub fn run(machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) -> u
 }
 
 /// Hands the signals that are pending to the machine, as many as one turn takes.
-pub fn take_signals(now: Now, machine: &mut dyn Machine, signals: &Signals, stage: &mut Stage) {
+pub fn take_signals(now: Now, machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) {
     let mut taken = Vec::new();
     let child = signals.read(|signal, sender| taken.push((signal, sender)));
     for (signal, sender) in taken {

@@ -25,8 +25,8 @@ use crate::config::{self, Config, Misspelt, Mode};
 use crate::driver::http::inherited_sockets::Sockets;
 use crate::driver::http::listener::Listener;
 use crate::driver::http::server::Server;
-use crate::driver::notify::service_manager::Manager;
-use crate::driver::process::job::{Beginning, Job};
+use crate::driver::notify::service_manager::ServiceManager;
+use crate::driver::process::job::{Job, JobSetup};
 use crate::driver::process::signals::Signals;
 use crate::driver::watch::mode::Watching;
 use crate::error::{Error, reason};
@@ -34,7 +34,7 @@ use crate::logic::Now;
 use crate::logic::lifecycle::Event;
 use crate::logic::log::record::Record;
 use crate::sys;
-use event_loop::{Stage, clock};
+use event_loop::{LoopContext, clock};
 use poll::{Epoll, Source};
 
 /// Descriptors that are kept free of connections: standard ones, epoll, signalfd, listeners, a start's pipes, files of
@@ -73,7 +73,7 @@ fn run_job(
         let record = Record::warn("orphans of the command are not reaped: the kernel has no subreapers");
         stage.log(now, &record.with("error", reason(&errno.into())));
     }
-    let beginning = Beginning { now, variable, signals: &signals, open_files, sidebind_port };
+    let beginning = JobSetup { now, variable, signals: &signals, open_files, sidebind_port };
     let mut job = Job::new(config, options, &beginning, &mut stage)?;
 
     // The point of no return: from here on nothing fails upwards.
@@ -110,11 +110,11 @@ fn run_watch(
     let now = clock();
     let mut stage = open_stage(config, connections, argv0, &signals, now)?;
     let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
-    let beginning = watch::mode::Beginning {
+    let beginning = watch::mode::WatchSetup {
         now,
-        manager: Manager::of(now, variable),
+        manager: ServiceManager::of(now, variable),
         sidebind_port,
-        survives: signals.survives,
+        ignored_at_start: signals.ignored_at_start,
     };
     let mut watching = Watching::new(options, beginning, &mut stage)?;
     // It must not keep a mount busy; all paths are absolute by now.
@@ -135,7 +135,7 @@ fn open_stage(
     argv0: String,
     signals: &Signals,
     now: Now,
-) -> Result<Stage, Error> {
+) -> Result<LoopContext, Error> {
     let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
     let epoll = Epoll::new().map_err(failed)?;
     epoll.add(signals, Source::Signals, EventFlags::IN).map_err(|e| failed(e.into()))?;
@@ -143,7 +143,7 @@ fn open_stage(
     let since_epoch = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     let first_event = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     let server = Server::new(connections, argv0, first_event);
-    let mut stage = Stage::new(epoll, server, config.quiet);
+    let mut stage = LoopContext::new(epoll, server, config.quiet);
     if connections < config.max_connections {
         let record = Record::info("the limit of open files leaves room for fewer connections");
         stage.log(now, &record.with("connections", connections));
@@ -170,7 +170,7 @@ fn inherited(config: &Config, variable: &dyn Fn(&str) -> Option<OsString>) -> Re
 
 /// Listens as the options say, on `sockets` or on what is bound here.
 #[inline(never)]
-fn listen(config: &Config, sockets: Sockets, stage: &mut Stage, now: Now) -> Result<Listening, Error> {
+fn listen(config: &Config, sockets: Sockets, stage: &mut LoopContext, now: Now) -> Result<Listening, Error> {
     let mut listening = Listening { sidebind_port: 0, given: Vec::new() };
     let mut above = config.listen.port;
     let (mut listeners, mut given) = (Vec::new(), Vec::new());

@@ -24,7 +24,7 @@ pub enum Source {
     /// The read end of one of the command's pipes.
     Pipe(Stream),
     /// The outlet of a captured stream, which was full.
-    Outlet(Stream),
+    Sink(Stream),
     /// The command's NOTIFY_SOCKET.
     Notify,
     /// The counter of OOM kills.
@@ -37,26 +37,26 @@ pub enum Source {
     MainPid,
 }
 
-/// A place in the table of connections and the number of its tenant: an event may outlive its connection within one
-/// batch, and must not meet the next tenant.
+/// A place in the table of connections and the number of its generation: an event may outlive its connection within one
+/// batch, and must not meet the next generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The place.
     pub slot: u32,
-    /// Counts the tenants of that place; 24 bits.
-    pub tenant: u32,
+    /// Counts the generations of that place; 24 bits.
+    pub generation: u32,
 }
 
-/// Bits of [`Key::tenant`] that fit.
-pub const TENANTS: u32 = (1 << 24) - 1;
+/// Bits of [`Key::generation`] that fit.
+pub const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Source {
     fn bit(self) -> Option<u16> {
         Some(match self {
             Source::Pipe(Stream::Stdout) => 1 << 0,
             Source::Pipe(Stream::Stderr) => 1 << 1,
-            Source::Outlet(Stream::Stdout) => 1 << 2,
-            Source::Outlet(Stream::Stderr) => 1 << 3,
+            Source::Sink(Stream::Stdout) => 1 << 2,
+            Source::Sink(Stream::Stderr) => 1 << 3,
             Source::Signals => 1 << 4,
             Source::Notify => 1 << 5,
             Source::Oom => 1 << 6,
@@ -69,26 +69,26 @@ impl Source {
 
     /// For epoll's data.
     pub fn token(self) -> u64 {
-        let (kind, tenant, slot) = match self {
+        let (kind, generation, slot) = match self {
             Source::Signals => (0, 0, 0),
             Source::Listener(place) => (1, 0, place),
-            Source::Connection(key) => (2, key.tenant, key.slot),
+            Source::Connection(key) => (2, key.generation, key.slot),
             Source::Pipe(stream) => (3, 0, stream as u32),
-            Source::Outlet(stream) => (4, 0, stream as u32),
+            Source::Sink(stream) => (4, 0, stream as u32),
             Source::Notify => (5, 0, 0),
             Source::Oom => (6, 0, 0),
             Source::Watch => (7, 0, 0),
             Source::Parent => (8, 0, 0),
             Source::MainPid => (9, 0, 0),
         };
-        kind << 56 | u64::from(tenant & TENANTS) << 32 | u64::from(slot)
+        kind << 56 | u64::from(generation & GENERATION_MASK) << 32 | u64::from(slot)
     }
 
     /// Back again; `None` for what was never a token.
     #[expect(clippy::cast_possible_truncation, reason = "takes the parts of 32 and 24 bits out")]
     pub fn of(token: u64) -> Option<Source> {
         let slot = token as u32;
-        let tenant = (token >> 32) as u32 & TENANTS;
+        let generation = (token >> 32) as u32 & GENERATION_MASK;
         let stream = match slot {
             0 => Stream::Stdout,
             _ => Stream::Stderr,
@@ -96,9 +96,9 @@ impl Source {
         Some(match token >> 56 {
             0 => Source::Signals,
             1 => Source::Listener(slot),
-            2 => Source::Connection(Key { slot, tenant }),
+            2 => Source::Connection(Key { slot, generation }),
             3 => Source::Pipe(stream),
-            4 => Source::Outlet(stream),
+            4 => Source::Sink(stream),
             5 => Source::Notify,
             6 => Source::Oom,
             7 => Source::Watch,
@@ -204,7 +204,7 @@ mod tests {
         ready.add(pipe);
         assert!(ready.has(pipe) && ready.has_output() && ready.is_output_alone());
         assert!(!ready.has(Source::Pipe(Stream::Stdout)) && !ready.has(Source::Listener(0)));
-        ready.add(Source::Connection(Key { slot: 1, tenant: 1 }));
+        ready.add(Source::Connection(Key { slot: 1, generation: 1 }));
         assert!(ready.has(Source::Listener(0)) && !ready.is_output_alone());
         let mut ready = Ready::default();
         ready.add(Source::Oom);
@@ -213,14 +213,14 @@ mod tests {
 
     #[test]
     fn every_source_comes_back_from_its_token() {
-        let key = Key { slot: u32::MAX, tenant: TENANTS };
+        let key = Key { slot: u32::MAX, generation: GENERATION_MASK };
         for source in [
             Source::Signals,
             Source::Listener(3),
             Source::Connection(key),
             Source::Pipe(Stream::Stdout),
             Source::Pipe(Stream::Stderr),
-            Source::Outlet(Stream::Stderr),
+            Source::Sink(Stream::Stderr),
             Source::Notify,
             Source::Oom,
             Source::Watch,

@@ -154,7 +154,7 @@ pub fn stop_by(signal: i32) {
 }
 
 /// Takes away those of `signals` that are pending. They must be blocked.
-pub fn take_away(signals: &[i32]) {
+pub fn discard_pending(signals: &[i32]) {
     let set = signals.iter().fold(0, |set: Mask, signal| set | 1 << (signal - 1));
     let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let no_info = std::ptr::null_mut::<libc::siginfo_t>();

@@ -16,7 +16,7 @@ use super::signal::{AllBlocked, Mask};
 
 /// What to start, and as what.
 #[derive(Debug)]
-pub struct Program<'a> {
+pub struct ExecRequest<'a> {
     /// The files to try, in this order, as execvp(3) does after its search through PATH.
     pub paths: &'a [CString],
     /// There was such a search; else the one path was named.
@@ -52,7 +52,7 @@ pub struct Program<'a> {
 
 /// Everything that the child looks at, prepared before it exists: it must not allocate.
 struct Plan<'a> {
-    program: &'a Program<'a>,
+    program: &'a ExecRequest<'a>,
     paths: Vec<*const c_char>,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
@@ -78,14 +78,14 @@ pub enum Step {
 
 /// Why nothing was started.
 #[derive(Debug)]
-pub struct Failure {
+pub struct SpawnError {
     /// Where it went wrong.
     pub step: Step,
     /// What the kernel said.
     pub error: io::Error,
 }
 
-impl Failure {
+impl SpawnError {
     /// The kernel knows no way to execute the file: it is no program, and has no `#!` line (ENOEXEC of execve(2)).
     pub fn is_exec_format_error(&self) -> bool {
         self.step == Step::Execute && self.error.raw_os_error() == Some(libc::ENOEXEC)
@@ -99,7 +99,7 @@ const PID_DIGITS: usize = 10;
 const STACK: usize = 12 * 1024;
 
 /// Starts `program`; its pid once it has been executed, else why it could not be.
-pub fn spawn(program: &Program<'_>) -> Result<i32, Failure> {
+pub fn spawn(program: &ExecRequest<'_>) -> Result<i32, SpawnError> {
     let pointers =
         |strings: &[CString]| -> Vec<*const c_char> { strings.iter().map(|s| s.as_ptr()).collect() };
     let ended = |mut list: Vec<*const c_char>| {
@@ -141,7 +141,7 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, Failure> {
     let pid = unsafe { libc::clone(child, top, flags, plan_pointer) };
     drop(pid_assignment);
     if pid < 0 {
-        return Err(Failure { step: Step::Prepare, error: io::Error::last_os_error() });
+        return Err(SpawnError { step: Step::Prepare, error: io::Error::last_os_error() });
     }
     // SAFETY: plan is ours; volatile, as the compiler does not see that the child has written to it.
     let errno = unsafe { ptr::read_volatile(&raw const plan.errno) };
@@ -153,7 +153,7 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, Failure> {
     unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
     // SAFETY: as for errno; the child writes nothing but values of this type.
     let step = unsafe { ptr::read_volatile(&raw const plan.step) };
-    Err(Failure { step, error: io::Error::from_raw_os_error(errno) })
+    Err(SpawnError { step, error: io::Error::from_raw_os_error(errno) })
 }
 
 /// Our own environment but for `unset`, by pointer: nothing is copied.

@@ -42,7 +42,7 @@ pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
     if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) } < 0 {
         return;
     }
-    super::signal::take_away(&[libc::SIGHUP, libc::SIGCONT]);
+    super::signal::discard_pending(&[libc::SIGHUP, libc::SIGCONT]);
 }
 
 /// A descriptor that was handed over by number, if it is open. To be called once for each. What closes at exec cannot

@@ -11,7 +11,7 @@ pub struct Change {
     /// Whose.
     pub pid: i32,
     /// What happened.
-    pub status: Status,
+    pub status: WaitStatus,
     /// User CPU time, its reaped descendants included; meaningful once it has ended.
     pub user: Duration,
     /// System CPU time.
@@ -22,7 +22,7 @@ pub struct Change {
 
 /// The wait status, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum WaitStatus {
     /// It ended with this code.
     Exited(i32),
     /// This signal ended it.
@@ -42,7 +42,7 @@ pub fn next_change(stops: bool) -> Option<Change> {
     take_change(-1, stops)
 }
 
-/// The same of this child alone, see [`who_has_changed`].
+/// The same of this child alone, see [`peek_change`].
 pub fn next_change_of(child: i32, stops: bool) -> Option<Change> {
     take_change(child, stops)
 }
@@ -63,11 +63,11 @@ fn take_change(whose: i32, stops: bool) -> Option<Change> {
         // SAFETY: all zeros is a valid rusage, and the kernel has filled it.
         let usage = unsafe { usage.assume_init() };
         let status = if libc::WIFEXITED(status) {
-            Status::Exited(libc::WEXITSTATUS(status))
+            WaitStatus::Exited(libc::WEXITSTATUS(status))
         } else if libc::WIFSIGNALED(status) {
-            Status::Signaled { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
+            WaitStatus::Signaled { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
         } else {
-            Status::Stopped(libc::WSTOPSIG(status))
+            WaitStatus::Stopped(libc::WSTOPSIG(status))
         };
         return Some(Change {
             pid,
@@ -81,7 +81,7 @@ fn take_change(whose: i32, stops: bool) -> Option<Change> {
 }
 
 /// Who has changed, as for [`next_change`]; the change stays as it is, so until then all of /proc can still be asked about it.
-pub fn who_has_changed(stops: bool) -> Option<i32> {
+pub fn peek_change(stops: bool) -> Option<i32> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | if stops { libc::WSTOPPED } else { 0 };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     // SAFETY: the pointer is to memory of ours that lives across the call; WNOWAIT leaves every child as it is.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::exchange::{Deadline, Failure};
+use super::exchange::{Deadline, ExchangeError};
 use crate::error::reason;
 use crate::sys::resolve::{self, Family};
 use crate::target::Peer;
@@ -30,13 +30,13 @@ pub enum Stream {
 
 impl Stream {
     /// The next read or write ends with the deadline.
-    pub fn limit(&self, deadline: Deadline) -> Result<(), Failure> {
+    pub fn limit(&self, deadline: Deadline) -> Result<(), ExchangeError> {
         let left = deadline.left()?;
         let set = match self {
             Stream::Tcp(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
             Stream::Unix(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
         };
-        set.map_err(|error| Failure::Other(format!("cannot set a time-out: {}", reason(&error))))
+        set.map_err(|error| ExchangeError::Other(format!("cannot set a time-out: {}", reason(&error))))
     }
 
     /// See [`Write::write_all`].
@@ -56,9 +56,9 @@ impl Stream {
     }
 }
 
-/// Connects; a failure is [`Failure::TimedOut`] or [`Failure::Unreachable`].
-pub fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, Failure> {
-    let cannot = |why: &str| Failure::Unreachable(format!("cannot connect to {peer}: {why}"));
+/// Connects; a failure is [`ExchangeError::TimedOut`] or [`ExchangeError::Unreachable`].
+pub fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, ExchangeError> {
+    let cannot = |why: &str| ExchangeError::Unreachable(format!("cannot connect to {peer}: {why}"));
     let address = match peer {
         Peer::Tcp(name, port) => return Candidates::of(name, *port)?.connect(deadline, cannot),
         Peer::Loopback(port) => {
@@ -71,7 +71,7 @@ pub fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, Failure> {
     };
     let errno = |error: rustix::io::Errno| match error {
         // A listener's queue that stays full.
-        rustix::io::Errno::AGAIN => Failure::TimedOut,
+        rustix::io::Errno::AGAIN => ExchangeError::TimedOut,
         error => cannot(&reason(&error.into())),
     };
     let address = address.map_err(errno)?;
@@ -107,7 +107,7 @@ impl Candidates {
 
     /// Resolves the name, both families at once and in threads of their own: a resolver knows no deadline. One that is
     /// late is left behind and ends with the process.
-    fn of(name: &str, port: u16) -> Result<Candidates, Failure> {
+    fn of(name: &str, port: u16) -> Result<Candidates, ExchangeError> {
         if let Ok(ip) = name.parse::<IpAddr>() {
             return Ok(Candidates::known(vec![(ip, port).into()]));
         }
@@ -116,7 +116,7 @@ impl Candidates {
             let both = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
             return Ok(Candidates::known(both.to_vec()));
         }
-        let cannot = |why: &str| Failure::Other(format!("cannot resolve {name}: {why}"));
+        let cannot = |why: &str| ExchangeError::Other(format!("cannot resolve {name}: {why}"));
         let text = CString::new(name).map_err(|_| cannot("it holds a NUL byte"))?;
         let (answer, resolvers) = channel();
         for family in [Family::V4, Family::V6] {
@@ -132,7 +132,7 @@ impl Candidates {
     }
 
     /// The addresses that are known and were not returned yet; waits for a resolver if there are none. Empty at the end.
-    fn next(&mut self, deadline: Deadline) -> Result<Vec<SocketAddr>, Failure> {
+    fn next(&mut self, deadline: Deadline) -> Result<Vec<SocketAddr>, ExchangeError> {
         while self.known.is_empty() && self.pending > 0 {
             self.wait(deadline.left()?, deadline)?;
         }
@@ -144,7 +144,7 @@ impl Candidates {
     }
 
     /// Waits for one resolver; that it takes longer is an error only if the deadline has passed.
-    fn wait(&mut self, limit: Option<Duration>, deadline: Deadline) -> Result<(), Failure> {
+    fn wait(&mut self, limit: Option<Duration>, deadline: Deadline) -> Result<(), ExchangeError> {
         let Some(resolvers) = &self.resolvers else { return Ok(()) };
         let answer = match limit {
             Some(limit) => resolvers.recv_timeout(limit),
@@ -166,13 +166,17 @@ impl Candidates {
     }
 
     /// Takes the first address that can be connected to. The time that is left is shared by those not tried yet.
-    fn connect(mut self, deadline: Deadline, cannot: impl Fn(&str) -> Failure) -> Result<Stream, Failure> {
+    fn connect(
+        mut self,
+        deadline: Deadline,
+        cannot: impl Fn(&str) -> ExchangeError,
+    ) -> Result<Stream, ExchangeError> {
         let mut last = None;
         loop {
             let batch = self.next(deadline)?;
             if batch.is_empty() {
                 let why = self.refusal.as_deref().unwrap_or("the resolver ended without an answer");
-                let unknown = Failure::Unreachable(format!("cannot resolve {}: {why}", self.name));
+                let unknown = ExchangeError::Unreachable(format!("cannot resolve {}: {why}", self.name));
                 return Err(last.unwrap_or(unknown));
             }
             for (tried, address) in batch.iter().enumerate() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::connect::connect;
 use crate::error::reason;
 use crate::sys::clock;
-use crate::target::Target;
+use crate::target::Address;
 
 /// A longer head is no answer of a kapo.
 const LONGEST_HEAD: usize = 64 << 10;
@@ -40,7 +40,7 @@ pub struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum ExchangeError {
     /// The deadline has passed.
     TimedOut,
     /// No connection was made, for the reason in this line.
@@ -51,11 +51,13 @@ pub enum Failure {
     Other(String),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::TimedOut => f.write_str("no answer in time"),
-            Failure::Unreachable(line) | Failure::Cut(line) | Failure::Other(line) => f.write_str(line),
+            ExchangeError::TimedOut => f.write_str("no answer in time"),
+            ExchangeError::Unreachable(line) | ExchangeError::Cut(line) | ExchangeError::Other(line) => {
+                f.write_str(line)
+            }
         }
     }
 }
@@ -71,28 +73,28 @@ impl Deadline {
     }
 
     /// The time that is left, never zero, which would mean no limit to a socket.
-    pub fn left(self) -> Result<Option<Duration>, Failure> {
+    pub fn left(self) -> Result<Option<Duration>, ExchangeError> {
         let Some(end) = self.0 else { return Ok(None) };
         let (now, _) = clock::now();
         match end.checked_duration_since(now) {
             Some(left) if left > Duration::ZERO => Ok(Some(left)),
-            _ => Err(Failure::TimedOut),
+            _ => Err(ExchangeError::TimedOut),
         }
     }
 }
 
 /// Sends `GET` and reads the answer. A body is waited for no longer than there is time: the part that came counts.
-pub fn exchange(target: &Target, timeout: Option<Duration>, body: Body) -> Result<Answer, Failure> {
+pub fn exchange(target: &Address, timeout: Option<Duration>, body: Body) -> Result<Answer, ExchangeError> {
     let deadline = Deadline::after(timeout);
     let mut stream = connect(&target.peer, deadline)?;
-    let Target { authority, path, peer } = target;
+    let Address { authority, path, peer } = target;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: kapo/{}\r\nConnection: close\r\n\r\n",
         env!("CARGO_PKG_VERSION")
     );
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::TimedOut,
-        _ => Failure::Cut(format!("cannot talk to {peer}: {}", reason(&error))),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ExchangeError::TimedOut,
+        _ => ExchangeError::Cut(format!("cannot talk to {peer}: {}", reason(&error))),
     };
     stream.limit(deadline)?;
     // The answer may have come already if the request is not taken to its end.
@@ -100,7 +102,7 @@ pub fn exchange(target: &Target, timeout: Option<Duration>, body: Body) -> Resul
     let mut text = Vec::new();
     let late = loop {
         match parse(&text) {
-            Err(Malformed) => return Err(Failure::Other(format!("no HTTP answer from {peer}"))),
+            Err(Malformed) => return Err(ExchangeError::Other(format!("no HTTP answer from {peer}"))),
             Ok(Some((answer, whole))) => {
                 let wanted = match body {
                     Body::Ignored => false,
@@ -112,7 +114,7 @@ pub fn exchange(target: &Target, timeout: Option<Duration>, body: Body) -> Resul
                 }
             }
             Ok(None) if text.len() > LONGEST_HEAD => {
-                return Err(Failure::Other(format!("the head of {peer}'s answer has no end")));
+                return Err(ExchangeError::Other(format!("the head of {peer}'s answer has no end")));
             }
             Ok(None) => {}
         }
@@ -121,7 +123,7 @@ pub fn exchange(target: &Target, timeout: Option<Duration>, body: Body) -> Resul
         }
         let mut buffer = [0; 16_384];
         match stream.read(&mut buffer) {
-            Ok(0) => break Failure::Cut(format!("{peer} closed the connection without an answer")),
+            Ok(0) => break ExchangeError::Cut(format!("{peer} closed the connection without an answer")),
             Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => break failed(error),

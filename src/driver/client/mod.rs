@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use exchange::{Answer, Body, Deadline, Failure, exchange};
+use exchange::{Answer, Body, Deadline, ExchangeError, exchange};
 
 use crate::config::{Check, Config, Probe, Wait};
 use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line};
 use crate::logic::client::ended;
 use crate::logic::client::waiting::{Outcome, Waiting};
 use crate::sys::clock;
-use crate::target::Target;
+use crate::target::Address;
 
 /// Asks for a probe and says why on stdout: 0 for an answer of 2xx, 1 for anything else. One line is enough, unless the
 /// URL has a query: then the whole body follows.
@@ -70,10 +70,10 @@ pub fn wait(config: &Config, options: &Wait) -> u8 {
 /// Asks as often as [`Waiting`] says. If the time is over before there is an answer, `failed` is why the last request
 /// had none.
 fn ask_until_the_end(
-    target: &Target,
+    target: &Address,
     options: &Wait,
     failed: &mut Option<String>,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, ExchangeError> {
     let body = if options.verbose { Body::Whole } else { Body::Ignored };
     let deadline = Deadline::after(options.timeout.filter(|timeout| !timeout.is_zero()));
     let mut waiting = Waiting::new(options.timeout, options.retry);
@@ -96,7 +96,7 @@ fn ask_until_the_end(
         match answer {
             Ok(Answer { status: 200..=299, .. }) => *failed = None,
             Ok(Answer { status, .. }) => *failed = Some(format!("no kapo answers: HTTP {status}")),
-            Err(Failure::TimedOut) => {}
+            Err(ExchangeError::TimedOut) => {}
             Err(failure) => *failed = Some(failure.to_string()),
         }
         let pause = deadline.left()?.map_or(pause, |left| left.min(pause));
@@ -107,20 +107,22 @@ fn ask_until_the_end(
 }
 
 /// What an answer means to [`Waiting`].
-fn outcome(answer: &Result<Answer, Failure>) -> Outcome {
+fn outcome(answer: &Result<Answer, ExchangeError>) -> Outcome {
     match answer {
-        Ok(Answer { kapo_exit_code: Some(_), .. }) | Err(Failure::Other(_)) => Outcome::Final,
+        Ok(Answer { kapo_exit_code: Some(_), .. }) | Err(ExchangeError::Other(_)) => Outcome::Final,
         Ok(Answer { status: 200..=299, .. }) => Outcome::NoCode,
         // A slice that is not answered in time: what stands between has lost the connection.
-        Ok(Answer { status: 502..=504, .. }) | Err(Failure::Cut(_) | Failure::TimedOut) => Outcome::Cut,
+        Ok(Answer { status: 502..=504, .. }) | Err(ExchangeError::Cut(_) | ExchangeError::TimedOut) => {
+            Outcome::Cut
+        }
         Ok(_) => Outcome::Final,
-        Err(Failure::Unreachable(_)) => Outcome::Unreachable,
+        Err(ExchangeError::Unreachable(_)) => Outcome::Unreachable,
     }
 }
 
 /// The exit code, and why it is not the job's where that is worth a word. Asked `once`, a kapo whose job still runs
 /// says so at once, as one that ends while it is being waited for does.
-fn verdict(answer: Result<Answer, Failure>, once: bool) -> (u8, Option<String>) {
+fn verdict(answer: Result<Answer, ExchangeError>, once: bool) -> (u8, Option<String>) {
     match answer {
         Ok(Answer { kapo_exit_code: Some(code), .. }) => (code, None),
         Ok(Answer { status: 200..=299, .. }) if once => (EXIT_TIMEOUT, None),
@@ -130,7 +132,7 @@ fn verdict(answer: Result<Answer, Failure>, once: bool) -> (u8, Option<String>) 
             (EXIT_SETUP, Some(line))
         }
         Ok(Answer { status, .. }) => (EXIT_SETUP, Some(format!("no kapo answers: HTTP {status}"))),
-        Err(Failure::TimedOut) if !once => (EXIT_TIMEOUT, None),
+        Err(ExchangeError::TimedOut) if !once => (EXIT_TIMEOUT, None),
         Err(failure) => (EXIT_SETUP, Some(failure.to_string())),
     }
 }
@@ -147,12 +149,12 @@ fn say(mut out: impl Write + AsFd, line: &str) {
     }
 }
 
-fn target(config: &Config, url: Option<&str>, path: &str) -> Result<Target, Failure> {
+fn target(config: &Config, url: Option<&str>, path: &str) -> Result<Address, ExchangeError> {
     let target = match url {
-        Some(url) => Target::parse(url, path).map_err(|why| format!("{url} {why}")),
-        None => Target::of(&config.listen, path),
+        Some(url) => Address::parse(url, path).map_err(|why| format!("{url} {why}")),
+        None => Address::of(&config.listen, path),
     };
-    target.map_err(Failure::Other)
+    target.map_err(ExchangeError::Other)
 }
 
 /// What a person may be shown of a body: one line, without control characters.

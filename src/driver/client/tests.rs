@@ -56,13 +56,13 @@ fn ask(
     path: &str,
     timeout: Option<Duration>,
     body: bool,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, ExchangeError> {
     let body = if body { Body::OfFailure } else { Body::Ignored };
     exchange(&target(config, url, path)?, timeout, body)
 }
 
 /// What [`ask`] makes of an answer.
-fn asked(answer: &'static str, held: bool, body: bool) -> Result<Answer, Failure> {
+fn asked(answer: &'static str, held: bool, body: bool) -> Result<Answer, ExchangeError> {
     let (port, server) = server(answer, held);
     let all = Interface::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let result =
@@ -71,7 +71,7 @@ fn asked(answer: &'static str, held: bool, body: bool) -> Result<Answer, Failure
     result
 }
 
-fn answer(status: u16, kapo_exit_code: Option<u8>, body: &str) -> Result<Answer, Failure> {
+fn answer(status: u16, kapo_exit_code: Option<u8>, body: &str) -> Result<Answer, ExchangeError> {
     Ok(Answer { status, kapo_exit_code, body: body.as_bytes().to_vec() })
 }
 
@@ -120,8 +120,10 @@ fn a_success_needs_no_body_and_a_reason_that_stays_out_is_not_waited_for() {
 
 #[test]
 fn what_is_no_answer_is_told_apart() {
-    let closed = |result: Result<Answer, Failure>| match result {
-        Err(Failure::Other(line) | Failure::Cut(line)) => line.split_once(' ').unwrap().1.to_owned(),
+    let closed = |result: Result<Answer, ExchangeError>| match result {
+        Err(ExchangeError::Other(line) | ExchangeError::Cut(line)) => {
+            line.split_once(' ').unwrap().1.to_owned()
+        }
         other => format!("{other:?}"),
     };
     assert_eq!(closed(asked("", false, true)), "closed the connection without an answer");
@@ -133,8 +135,8 @@ fn what_is_no_answer_is_told_apart() {
     assert!(line.starts_with("head of 127.0.0.1:") && line.ends_with("'s answer has no end"), "{line}");
     let many = "HTTP/1.1 200 OK\r\n".to_owned() + &"X: y\r\n".repeat(128) + "\r\n";
     assert_eq!(asked(many.leak(), true, true), answer(200, None, ""));
-    assert_eq!(asked("", true, false), Err(Failure::TimedOut));
-    assert_eq!(asked("HTTP/1.1 200 OK\r\n", true, false), Err(Failure::TimedOut));
+    assert_eq!(asked("", true, false), Err(ExchangeError::TimedOut));
+    assert_eq!(asked("HTTP/1.1 200 OK\r\n", true, false), Err(ExchangeError::TimedOut));
 }
 
 #[test]
@@ -241,8 +243,8 @@ fn an_answer_without_an_exit_code_is_not_called_nobody() {
         let (code, line) = verdict(Ok(Answer { status, kapo_exit_code, body: Vec::new() }), once);
         assert_eq!((code, line.as_deref().unwrap_or_default()), said);
     }
-    assert_eq!(verdict(Err(Failure::TimedOut), false), (124, None));
-    assert_eq!(verdict(Err(Failure::TimedOut), true), (125, Some("no answer in time".to_owned())));
+    assert_eq!(verdict(Err(ExchangeError::TimedOut), false), (124, None));
+    assert_eq!(verdict(Err(ExchangeError::TimedOut), true), (125, Some("no answer in time".to_owned())));
 }
 
 #[test]
@@ -264,7 +266,7 @@ fn unix_sockets_are_asked_by_path_and_by_name() {
     }
     let gone = ask(&config(Interface::Path(path.clone()), 1), None, "/livez", Some(LONG), true);
     let line = format!("cannot connect to {}: Connection refused", path.display());
-    assert_eq!(gone, Err(Failure::Unreachable(line)));
+    assert_eq!(gone, Err(ExchangeError::Unreachable(line)));
 }
 
 #[test]
@@ -276,7 +278,7 @@ fn a_full_queue_of_a_unix_socket_does_not_outlast_the_deadline() {
     rustix::net::listen(&listener, 0).unwrap();
     let _queued = std::os::unix::net::UnixStream::connect(&path).unwrap();
     let result = ask(&config(Interface::Path(path), 1), None, "/livez", Some(SHORT), true);
-    assert_eq!(result, Err(Failure::TimedOut));
+    assert_eq!(result, Err(ExchangeError::TimedOut));
 }
 
 #[test]
@@ -285,7 +287,7 @@ fn a_name_that_is_not_known_is_said_to_be_the_reason() {
     let name = "x".repeat(64);
     let url = format!("http://{name}:1/");
     match ask(&config(Interface::Path("/nowhere".into()), 1), Some(&url), "/livez", Some(LONG), true) {
-        Err(Failure::Unreachable(line)) => {
+        Err(ExchangeError::Unreachable(line)) => {
             assert!(line.starts_with(&format!("cannot resolve {name}: ")), "{line}");
         }
         other => panic!("{other:?}"),

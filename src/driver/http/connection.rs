@@ -13,14 +13,14 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
 use crate::logic::Now;
-use crate::logic::http::Site;
+use crate::logic::http::Handler;
 use crate::logic::http::conn::{Conn, Feed, READ_SIZE, Rank};
 use crate::logic::http::quota::Share;
 use crate::logic::http::response::Out;
 
 /// What becomes of a source after it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum ConnectionFate {
     /// Nothing more to do until the next event; its interest may have changed.
     Wait,
     /// Drop it.
@@ -64,31 +64,36 @@ impl Connection {
     }
 
     /// One read, one send; call it when the socket is ready for what [`Connection::interest`] said, or has an error.
-    pub fn on_ready(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Site) -> Fate {
+    pub fn on_ready(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Handler) -> ConnectionFate {
         let result = self.serve(now, buffers, site);
         self.settle(now, result, &mut buffers.out)
     }
 
     /// The state has changed: asks again for a request that is held; does nothing for others.
-    pub fn resume(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Site) -> Fate {
+    pub fn resume(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Handler) -> ConnectionFate {
         self.conn.resume(now, site, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
     /// Kapo ends: a request that is held must be answered now, as if its time had passed.
-    pub fn give_up_waiting(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Site) -> Fate {
+    pub fn give_up_waiting(
+        &mut self,
+        now: Now,
+        buffers: &mut Buffers,
+        site: &mut dyn Handler,
+    ) -> ConnectionFate {
         self.conn.give_up_waiting(now, site, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
     /// The next part of a stream that [`Connection::feed`] names.
-    pub fn push(&mut self, now: Now, bytes: &[u8], buffers: &mut Buffers) -> Fate {
+    pub fn push(&mut self, now: Now, bytes: &[u8], buffers: &mut Buffers) -> ConnectionFate {
         self.conn.push(bytes, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
     /// The stream is complete: the connection ends once it was taken.
-    pub fn end_of_stream(&mut self, now: Now, buffers: &mut Buffers) -> Fate {
+    pub fn end_of_stream(&mut self, now: Now, buffers: &mut Buffers) -> ConnectionFate {
         self.conn.end_of_stream(&mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
@@ -100,7 +105,7 @@ impl Connection {
     }
 
     /// Its deadline has passed.
-    pub fn expire(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Site) -> Fate {
+    pub fn expire(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Handler) -> ConnectionFate {
         self.conn.expire(now, site, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
@@ -163,7 +168,7 @@ impl Connection {
         Ok(())
     }
 
-    fn serve(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Site) -> io::Result<()> {
+    fn serve(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Handler) -> io::Result<()> {
         let wants = self.conn.wants();
         if !wants.read && !wants.write {
             return self.check_hang_up();
@@ -228,16 +233,16 @@ impl Connection {
 
     /// Sends what was answered, and does what is to be done once all of it has gone. The shared buffer is empty
     /// afterwards in any case: what is left in it would reach another peer.
-    fn settle(&mut self, now: Now, result: io::Result<()>, out: &mut Out) -> Fate {
+    fn settle(&mut self, now: Now, result: io::Result<()>, out: &mut Out) -> ConnectionFate {
         let result = result.and_then(|()| self.flush(now, &out.bytes));
         out.clear();
         match result {
             Ok(()) if self.conn.is_done() => {
                 self.end();
-                Fate::Gone
+                ConnectionFate::Gone
             }
-            Ok(()) => Fate::Wait,
-            Err(_) => Fate::Gone,
+            Ok(()) => ConnectionFate::Wait,
+            Err(_) => ConnectionFate::Gone,
         }
     }
 
@@ -289,7 +294,7 @@ mod tests {
         done: bool,
     }
 
-    impl Site for Page {
+    impl Handler for Page {
         fn answer(&mut self, _: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
             match request.path {
                 "/wait" if !self.done => return Next::Wait(None),
@@ -327,12 +332,12 @@ mod tests {
             Served { connection: Connection::new(now, socket.into()), buffers: Buffers::new(), page, now }
         }
 
-        fn turn(&mut self) -> Fate {
+        fn turn(&mut self) -> ConnectionFate {
             self.connection.on_ready(self.now, &mut self.buffers, &mut self.page)
         }
 
         /// Turns until it wants nothing that is there within 5 s, or is gone.
-        fn wait_turn(&mut self) -> Fate {
+        fn wait_turn(&mut self) -> ConnectionFate {
             let interest = self.connection.interest();
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, interest.contains(EventFlags::IN));
@@ -344,7 +349,7 @@ mod tests {
         }
 
         fn until_gone(&mut self) {
-            while self.wait_turn() == Fate::Wait {}
+            while self.wait_turn() == ConnectionFate::Wait {}
         }
     }
 
@@ -370,7 +375,7 @@ mod tests {
     fn one_turn_reads_and_answers_all_that_is_there() {
         let (mut peer, mut served) = unix();
         peer.write_all(&[GET, GET].concat()).unwrap();
-        assert_eq!(served.turn(), Fate::Wait);
+        assert_eq!(served.turn(), ConnectionFate::Wait);
         assert_eq!(served.connection.interest(), EventFlags::IN);
         drop(served);
         let seen = String::from_utf8(read_to_end(peer)).unwrap();
@@ -380,7 +385,7 @@ mod tests {
     #[test]
     fn a_turn_without_anything_to_read_changes_nothing() {
         let (_peer, mut served) = unix();
-        assert_eq!(served.turn(), Fate::Wait);
+        assert_eq!(served.turn(), ConnectionFate::Wait);
         assert_eq!((served.connection.interest(), served.connection.deadline()), (EventFlags::IN, None));
     }
 
@@ -388,7 +393,7 @@ mod tests {
     fn a_request_with_connection_close_is_over_in_its_first_turn() {
         let (mut peer, mut served) = tcp();
         peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-        assert_eq!(served.wait_turn(), Fate::Gone);
+        assert_eq!(served.wait_turn(), ConnectionFate::Gone);
         drop(served);
         assert!(read_to_end(peer).ends_with(b"\r\n\r\nhello"));
     }
@@ -405,7 +410,7 @@ mod tests {
         for more in [&b"\r\n"[..], GET, &[b'x'; 65_536]] {
             let (mut peer, mut served) = tcp();
             peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-            assert_eq!(served.wait_turn(), Fate::Gone);
+            assert_eq!(served.wait_turn(), ConnectionFate::Gone);
             assert!(served.connection.corked, "the answer is to leave together with the end");
             peer.write_all(more).unwrap();
             drop(served);
@@ -417,11 +422,11 @@ mod tests {
     fn who_is_given_up_in_the_middle_of_a_stream_does_not_take_it_for_the_whole() {
         let (mut peer, mut served) = tcp();
         peer.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        assert_eq!(served.wait_turn(), Fate::Wait);
+        assert_eq!(served.wait_turn(), ConnectionFate::Wait);
         let part = [b'x'; 65_536];
-        let mut fate = Fate::Wait;
+        let mut fate = ConnectionFate::Wait;
         // It does not read: first the socket is full, then our patience ends.
-        while fate == Fate::Wait {
+        while fate == ConnectionFate::Wait {
             fate = served.connection.push(served.now, &part, &mut served.buffers);
         }
         drop(served);
@@ -445,18 +450,18 @@ mod tests {
     fn what_a_short_send_left_is_sent_when_there_is_room() {
         let (mut peer, mut served) = narrow(tcp(), 400_000);
         peer.write_all(&[GET, GET].concat()).unwrap();
-        assert_eq!(served.wait_turn(), Fate::Wait);
+        assert_eq!(served.wait_turn(), ConnectionFate::Wait);
         assert_eq!(served.connection.interest(), EventFlags::OUT);
         let reader = std::thread::spawn({
             let peer = peer.try_clone().unwrap();
             move || read_to_end(peer)
         });
         while served.connection.is_busy() {
-            assert_eq!(served.wait_turn(), Fate::Wait);
+            assert_eq!(served.wait_turn(), ConnectionFate::Wait);
         }
         assert_eq!(served.connection.interest(), EventFlags::IN);
         peer.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(served.wait_turn(), Fate::Gone);
+        assert_eq!(served.wait_turn(), ConnectionFate::Gone);
         let body = served.page.body.clone();
         drop(served);
         assert_two_answers(&reader.join().unwrap(), &body);
@@ -467,7 +472,7 @@ mod tests {
         let (mut peer, mut served) = narrow(unix(), 60_000);
         peer.write_all(&[GET, b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).unwrap();
         peer.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(served.wait_turn(), Fate::Wait);
+        assert_eq!(served.wait_turn(), ConnectionFate::Wait);
         assert!(served.connection.is_held() && served.connection.is_busy());
         // There is room again when the state changes, and the rest was not sent yet.
         let mut some = [0; 4096];
@@ -506,11 +511,14 @@ mod tests {
     fn our_side_is_closed_as_soon_as_a_refusal_was_sent() {
         let (mut peer, mut served) = tcp();
         peer.write_all(b"\x16\x03\x01").unwrap();
-        assert_eq!(served.wait_turn(), Fate::Wait);
+        assert_eq!(served.wait_turn(), ConnectionFate::Wait);
         // The peer reads the end although it has not ended its own side.
         assert!(read_to_end(&peer).starts_with(b"HTTP/1.1 400 "));
         served.now.mono = served.connection.deadline().unwrap();
-        assert_eq!(served.connection.expire(served.now, &mut served.buffers, &mut served.page), Fate::Gone);
+        assert_eq!(
+            served.connection.expire(served.now, &mut served.buffers, &mut served.page),
+            ConnectionFate::Gone
+        );
     }
 
     #[test]
@@ -519,13 +527,13 @@ mod tests {
         peer.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         peer.shutdown(std::net::Shutdown::Write).unwrap();
         while !served.connection.interest().is_empty() {
-            assert_eq!(served.wait_turn(), Fate::Wait);
+            assert_eq!(served.wait_turn(), ConnectionFate::Wait);
         }
         // An event from before the interest changed.
-        assert_eq!(served.turn(), Fate::Wait);
+        assert_eq!(served.turn(), ConnectionFate::Wait);
         served.page.done = true;
         let fate = served.connection.resume(served.now, &mut served.buffers, &mut served.page);
-        assert_eq!(fate, Fate::Gone);
+        assert_eq!(fate, ConnectionFate::Gone);
         drop(served);
         assert!(read_to_end(peer).ends_with(b"hello"));
     }
@@ -534,7 +542,7 @@ mod tests {
     fn a_held_peer_that_has_left_is_let_go() {
         let (mut peer, mut served) = unix();
         peer.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        assert_eq!(served.turn(), Fate::Wait);
+        assert_eq!(served.turn(), ConnectionFate::Wait);
         drop(peer);
         served.until_gone();
     }
@@ -543,13 +551,13 @@ mod tests {
     fn a_peer_that_leaves_without_a_word_or_resets_is_let_go() {
         let (peer, mut served) = tcp();
         drop(peer);
-        assert_eq!(served.wait_turn(), Fate::Gone);
+        assert_eq!(served.wait_turn(), ConnectionFate::Gone);
         let (mut peer, mut served) = tcp();
         peer.write_all(&GET[..7]).unwrap();
-        assert_eq!(served.wait_turn(), Fate::Wait);
+        assert_eq!(served.wait_turn(), ConnectionFate::Wait);
         sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
         drop(peer);
-        assert_eq!(served.wait_turn(), Fate::Gone);
+        assert_eq!(served.wait_turn(), ConnectionFate::Gone);
     }
 
     #[test]
@@ -558,7 +566,7 @@ mod tests {
         gone.write_all(GET).unwrap();
         gone.shutdown(std::net::Shutdown::Read).unwrap();
         drop(gone);
-        assert_eq!(first.turn(), Fate::Gone);
+        assert_eq!(first.turn(), ConnectionFate::Gone);
         assert!(first.buffers.out.bytes.is_empty());
     }
 
@@ -566,7 +574,7 @@ mod tests {
     fn a_stream_is_pushed_and_its_reader_dropped_when_it_stalls() {
         let (mut peer, mut served) = unix();
         peer.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        assert_eq!(served.turn(), Fate::Wait);
+        assert_eq!(served.turn(), ConnectionFate::Wait);
         assert_eq!(served.connection.feed(), Some(Feed::Events));
         served.connection.push(served.now, b"second\n", &mut served.buffers);
         let mut seen = [0; 4096];
@@ -574,7 +582,7 @@ mod tests {
         assert!(seen[..length].ends_with(b"6\r\nfirst\n\r\n7\r\nsecond\n\r\n"));
         let chunk = [b'x'; 8192];
         let mut pushed = 0;
-        while served.connection.push(served.now, &chunk, &mut served.buffers) == Fate::Wait {
+        while served.connection.push(served.now, &chunk, &mut served.buffers) == ConnectionFate::Wait {
             pushed += chunk.len();
             assert!(pushed < 16 * 1024 * 1024, "it is buffered for ever");
         }
@@ -607,8 +615,8 @@ mod tests {
         let (mut peer, mut served) = unix();
         served.page.body = vec![b'x'; 4_000_000];
         peer.write_all(GET).unwrap();
-        assert_eq!(served.turn(), Fate::Wait);
+        assert_eq!(served.turn(), ConnectionFate::Wait);
         assert!(served.connection.is_busy());
-        assert_eq!(served.turn(), Fate::Wait);
+        assert_eq!(served.turn(), ConnectionFate::Wait);
     }
 }

@@ -23,7 +23,7 @@ use crate::error::{Error, reason};
 use crate::logic::Pid;
 use crate::logic::notify::address;
 use crate::logic::notify::message;
-use crate::logic::notify::message::Told;
+use crate::logic::notify::message::Notification;
 use crate::sys;
 
 /// What systemd reads at most of one datagram; longer ones are dropped whole.
@@ -78,7 +78,7 @@ impl NotifySocket {
 
     /// Reads what has come, hands over what counts, and says whether there may be more. Descriptors that come along are
     /// closed, which is the answer to `BARRIER=1`: all datagrams before it have been taken in by then.
-    pub fn read(&self, run: Run, mut each: impl FnMut(Told)) -> bool {
+    pub fn read(&self, run: Run, mut each: impl FnMut(Notification)) -> bool {
         for _ in 0..AT_ONCE {
             let mut bytes = [0; LONGEST];
             let datagram = match sys::datagram::receive(self.socket.as_fd(), &mut bytes) {

@@ -22,7 +22,7 @@ const TRIES: u32 = 30;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct Manager {
+pub struct ServiceManager {
     socket: OwnedFd,
     address: SocketAddrUnix,
     /// Half of WATCHDOG_USEC.
@@ -36,10 +36,10 @@ pub struct Manager {
     said: bool,
 }
 
-impl Manager {
+impl ServiceManager {
     /// Out of NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; `None`: nobody wants to hear of us, or the address is of
     /// a kind that is not known here, which sd_notify(3) treats as no error either.
-    pub fn of(now: Now, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Manager> {
+    pub fn of(now: Now, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<ServiceManager> {
         let name = variable("NOTIFY_SOCKET")?;
         let address = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name).ok()?,
@@ -54,7 +54,7 @@ impl Manager {
             message::watchdog(text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref(), own);
         let interval = interval.map(|interval| interval / 2);
         let next_ping = interval.map(|_| now.mono);
-        Some(Manager {
+        Some(ServiceManager {
             socket,
             address,
             interval,
@@ -101,7 +101,7 @@ impl Manager {
         (self.tries, self.retry) = (0, None);
     }
 
-    /// When [`Manager::turn`] has something to do.
+    /// When [`ServiceManager::turn`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         [self.next_ping, self.retry].into_iter().flatten().min()
     }

@@ -9,7 +9,7 @@ use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 
 use crate::config;
 use crate::driver::output::sink::Sinks;
-use crate::driver::output::stream::{Fate, Output, Wants};
+use crate::driver::output::stream::{CapturedStream, StreamFate, StreamInterest};
 use crate::driver::poll::{Epoll, Source};
 use crate::logic::log::record::Record;
 use crate::logic::output::tail::{Position, Tail};
@@ -34,7 +34,7 @@ pub struct Capture {
 #[derive(Debug)]
 struct Lane {
     stream: Stream,
-    output: Output,
+    output: CapturedStream,
     /// Of the current run.
     current: bool,
     /// Its pipe is registered.
@@ -53,7 +53,7 @@ impl Capture {
                 let record = Record::warn("not captured: this terminal cannot be opened again");
                 sinks.log(now.wall, &record.with("stream", stream.name()));
             }
-            captured.then(|| Lane::new(stream, Output::new(stream, options.lines)))
+            captured.then(|| Lane::new(stream, CapturedStream::new(stream, options.lines)))
         };
         let lanes = [lane(Stream::Stdout, options.stdout), lane(Stream::Stderr, options.stderr)];
         let lanes: Vec<Lane> = lanes.into_iter().flatten().collect();
@@ -98,7 +98,7 @@ impl Capture {
             // One that is cut short in the middle of a write must go on before others of its stream.
             let mut old =
                 self.lanes.iter().enumerate().filter(|(_, lane)| !lane.current && lane.stream == stream);
-            let oldest = old.clone().find(|(_, lane)| lane.output.wants() != Wants::Room);
+            let oldest = old.clone().find(|(_, lane)| lane.output.wants() != StreamInterest::Room);
             if old.nth(OLD_PIPES).is_some()
                 && let Some((oldest, _)) = oldest
             {
@@ -159,7 +159,8 @@ impl Capture {
     /// Whether another pipe of the same stream was cut short in the middle of a write, whose rest must come next.
     fn is_blocked(&self, index: usize) -> bool {
         let stream = self.lanes.get(index).map(|lane| lane.stream);
-        let cut_short = |lane: &Lane| Some(lane.stream) == stream && lane.output.wants() == Wants::Room;
+        let cut_short =
+            |lane: &Lane| Some(lane.stream) == stream && lane.output.wants() == StreamInterest::Room;
         self.lanes.iter().enumerate().any(|(other, lane)| other != index && cut_short(lane))
     }
 
@@ -174,10 +175,10 @@ impl Capture {
     ) -> Option<Duration> {
         let mut gather = None;
         // Both streams may wait for one outlet, which epoll knows by the name of one of them.
-        let outlet = Stream::BOTH.iter().any(|stream| ready(Source::Outlet(*stream)));
+        let outlet = Stream::BOTH.iter().any(|stream| ready(Source::Sink(*stream)));
         // Those that were cut short go first.
         for index in 0..self.lanes.len() {
-            let waits = |lane: &Lane| lane.output.wants() == Wants::Room;
+            let waits = |lane: &Lane| lane.output.wants() == StreamInterest::Room;
             if self.lanes.get(index).is_some_and(|lane| waits(lane) && (outlet || lane.again)) {
                 let rest = self.serve(index, now, epoll, sinks);
                 gather = [gather, rest].into_iter().flatten().min();
@@ -186,7 +187,7 @@ impl Capture {
         for index in 0..self.lanes.len() {
             let blocked = self.is_blocked(index);
             let Some(lane) = self.lanes.get_mut(index) else { break };
-            let wanted = lane.output.wants() == Wants::Input && ready(Source::Pipe(lane.stream));
+            let wanted = lane.output.wants() == StreamInterest::Input && ready(Source::Pipe(lane.stream));
             if blocked || !lane.again && !wanted {
                 lane.listen(epoll, blocked);
                 continue;
@@ -209,8 +210,8 @@ impl Capture {
         let lane = self.lanes.get_mut(index)?;
         // A pipe that closes is forgotten by epoll only if nobody else holds that end, which is ours alone.
         let fate = lane.output.on_ready(now, sinks, &mut self.tail);
-        lane.again = fate == Fate::Again;
-        if fate == Fate::Closed {
+        lane.again = fate == StreamFate::Again;
+        if fate == StreamFate::Closed {
             lane.listening = false;
         }
         for record in lane.output.troubles() {
@@ -222,7 +223,7 @@ impl Capture {
 
     /// Whether `stream`'s outlet is awaited.
     pub fn wants_room(&self, stream: Stream) -> bool {
-        self.lanes.iter().any(|lane| lane.stream == stream && lane.output.wants() == Wants::Room)
+        self.lanes.iter().any(|lane| lane.stream == stream && lane.output.wants() == StreamInterest::Room)
     }
 
     /// To be held for those who follow it, see [`Tail::hold`].
@@ -248,7 +249,7 @@ impl Capture {
         })
     }
 
-    /// The document's `Output`: null without capture.
+    /// The document's `CapturedStream`: null without capture.
     pub fn document(&self) -> Option<status::Output> {
         let [stdout, stderr] = self.counters();
         (stdout.is_some() || stderr.is_some()).then_some(status::Output { stdout, stderr })
@@ -264,14 +265,14 @@ fn resemble(pipe: &OwnedFd, original: BorrowedFd<'_>) {
 }
 
 impl Lane {
-    fn new(stream: Stream, output: Output) -> Lane {
+    fn new(stream: Stream, output: CapturedStream) -> Lane {
         Lane { stream, output, current: true, listening: false, again: false }
     }
 
     /// Listens to the pipe if that is what it wants, and it is not `blocked`. A pipe whose writers are gone would be told again and again while
     /// its outlet is full, so then epoll must not know it at all.
     fn listen(&mut self, epoll: &Epoll, blocked: bool) {
-        let wanted = self.output.wants() == Wants::Input && !blocked;
+        let wanted = self.output.wants() == StreamInterest::Input && !blocked;
         let Some(pipe) = self.output.pipe() else { return };
         if wanted && !self.listening {
             // Fails for want of memory only; then the lane is served at every turn.

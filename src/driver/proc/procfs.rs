@@ -96,7 +96,7 @@ pub fn exe(pid: Pid, buffer: &mut [MaybeUninit<u8>]) -> &[u8] {
 }
 
 /// A read failed for want of descriptors or memory, which says nothing about the process.
-pub fn is_want(error: Errno) -> bool {
+pub fn is_resource_exhaustion(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
@@ -131,7 +131,7 @@ fn read_boot_time() -> Option<SystemTime> {
 
 /// What /proc is to us.
 #[derive(Clone, Copy, Debug)]
-pub struct View {
+pub struct ProcView {
     /// kapo as /proc names it; `None` where it does not show kapo.
     pub own: Option<Pid>,
     /// The pids that /proc shows are those that system calls understand: it was not mounted for another PID namespace.
@@ -139,7 +139,7 @@ pub struct View {
 }
 
 /// Looks whether there is a /proc, and whose.
-pub fn view() -> Result<View, Error> {
+pub fn view() -> Result<ProcView, Error> {
     let refused = |errno: Errno| Error::setup("read", "/proc", reason(&errno.into()));
     let dir = open_list().map_err(refused)?;
     if rustix::fs::fstatfs(&dir).map_err(refused)?.f_type != PROC_SUPER_MAGIC {
@@ -154,7 +154,7 @@ pub fn view() -> Result<View, Error> {
     let status = read(c"/proc/self/status", &mut buffer).unwrap_or_default();
     let real = rustix::process::getpid().as_raw_nonzero();
     let ours = own == Some(real) && !stat::is_nested(status);
-    Ok(View { own, ours })
+    Ok(ProcView { own, ours })
 }
 
 fn open_list() -> io::Result<OwnedFd> {

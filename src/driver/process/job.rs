@@ -12,11 +12,11 @@ use rustix::process::Pid as RawPid;
 use rustix::termios::isatty;
 
 use crate::config::{After, Config, Job as Options};
-use crate::driver::event_loop::{Machine, Stage, clock};
-use crate::driver::http::server::Subject;
+use crate::driver::event_loop::{LoopContext, LoopMode, clock};
+use crate::driver::http::server::MetricsSource;
 use crate::driver::main_pid::{MainPid, Outcome};
 use crate::driver::notify::notify_socket::{NotifySocket, Run};
-use crate::driver::notify::service_manager::Manager;
+use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::output::capture::Capture;
 use crate::driver::poll::{Ready, Source};
 use crate::driver::proc::process_usage;
@@ -31,16 +31,18 @@ use crate::driver::process::terminal;
 use crate::driver::process::terminal::Terminal;
 use crate::driver::process::termination_log::TerminationLog;
 use crate::error::{Error, reason};
-use crate::logic::endpoints::Facts;
-use crate::logic::lifecycle::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Target};
+use crate::logic::endpoints::StateFacts;
+use crate::logic::lifecycle::{
+    Effect, End, Event, ForegroundOwner, JobContext, Lifecycle, SignalTarget, SpawnErrorKind,
+};
 use crate::logic::metrics::Snapshot;
 use crate::logic::output::tail::Tail;
 use crate::logic::status::State;
 use crate::logic::{Exit, Now, Pid, Sender, Stream, Usage};
 use crate::signal::Signal;
 use crate::sys;
-use crate::sys::spawn::{Failure, Step};
-use crate::sys::wait::{Change, Status};
+use crate::sys::spawn::{SpawnError, Step};
+use crate::sys::wait::{Change, WaitStatus};
 
 /// So many children are reaped before the status port gets its turn.
 const REAPED_AT_ONCE: usize = 1_000;
@@ -63,7 +65,7 @@ pub struct Job {
     parent: Option<RawPid>,
     /// Under `--parent-death-signal`.
     parent_watch: Option<ParentWatch>,
-    manager: Option<Manager>,
+    manager: Option<ServiceManager>,
     /// Under `--notify`, where the command speaks to us.
     notify: Option<NotifySocket>,
     /// The process that the command has named by MAINPID.
@@ -96,7 +98,7 @@ pub struct Job {
 }
 
 /// What is known of kapo's start.
-pub struct Beginning<'a> {
+pub struct JobSetup<'a> {
     /// The time.
     pub now: Now,
     /// The environment.
@@ -115,12 +117,12 @@ impl Job {
     pub fn new(
         config: &Config,
         options: &Options,
-        beginning: &Beginning<'_>,
-        stage: &mut Stage,
+        beginning: &JobSetup<'_>,
+        stage: &mut LoopContext,
     ) -> Result<Job, Error> {
         let path = (beginning.variable)("PATH");
         let program = Program::new(options, path.as_deref())?;
-        let manager = Manager::of(beginning.now, beginning.variable);
+        let manager = ServiceManager::of(beginning.now, beginning.variable);
         let terminal = if options.setsid { None } else { Terminal::controlling() };
         let notify = options
             .notify
@@ -131,18 +133,18 @@ impl Job {
         let mut seed = [0; 8];
         // Without entropy (early boot) all draws are alike, which harms nobody.
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
-        let setting = Setting {
+        let context = JobContext {
             hide_args: config.hide_args,
             sidebind_port: beginning.sidebind_port,
             manager: manager.is_some(),
-            survives: beginning.signals.survives,
+            ignored_at_start: beginning.signals.ignored_at_start,
             // Asked only where it matters.
             piped: terminal.is_some() && terminal::are_piped_in_a_script(),
             is_init: beginning.signals.are_of_init(),
             seed: u64::from_ne_bytes(seed),
         };
         Ok(Job {
-            life: Lifecycle::new(Box::new(options.clone()), setting),
+            life: Lifecycle::new(Box::new(options.clone()), context),
             options: options.clone(),
             program,
             directory: Directory::current(),
@@ -176,7 +178,7 @@ impl Job {
     }
 
     /// Tells the lifecycle what happened and does what it says.
-    pub fn handle(&mut self, now: Now, event: Event, stage: &mut Stage) {
+    pub fn handle(&mut self, now: Now, event: Event, stage: &mut LoopContext) {
         // What happens later in a turn that has started the command does not happen before its start.
         let mut now = self.last_start.filter(|start| start.mono > now.mono).unwrap_or(now);
         let mut effects = Vec::new();
@@ -199,7 +201,7 @@ impl Job {
         self.publish(now, stage);
     }
 
-    fn perform(&mut self, now: Now, effect: Effect, stage: &mut Stage) -> Option<Event> {
+    fn perform(&mut self, now: Now, effect: Effect, stage: &mut LoopContext) -> Option<Event> {
         match effect {
             Effect::Spawn => return Some(self.spawn(now, stage)),
             Effect::Kill { signal, to, log } => match self.kill(signal, to) {
@@ -257,7 +259,7 @@ impl Job {
         None
     }
 
-    fn spawn(&mut self, now: Now, stage: &mut Stage) -> Event {
+    fn spawn(&mut self, now: Now, stage: &mut LoopContext) -> Event {
         match self.try_spawn(stage) {
             Ok(pid) => {
                 self.killed = false;
@@ -281,7 +283,7 @@ impl Job {
     /// Closes stdin, and stdout unless it is captured, once no further start needs them: the reader of the command's
     /// output meets its end when the command and its descendants have closed it, not when kapo ends. Terminals stay,
     /// because they tell whether they have hung up, and stderr, because the log goes there.
-    fn close_unused_standard(&mut self, stage: &Stage) {
+    fn close_unused_standard(&mut self, stage: &LoopContext) {
         if std::mem::replace(&mut self.standard_closed, true) {
             return;
         }
@@ -293,26 +295,28 @@ impl Job {
         }
     }
 
-    fn failed(&self, failure: &Failure) -> Event {
+    fn failed(&self, failure: &SpawnError) -> Event {
         let why = reason(&failure.error);
-        let (obstacle, reason) = match failure.step {
+        let (kind, reason) = match failure.step {
             Step::Execute if failure.error.kind() == io::ErrorKind::NotFound => match self.program.is_there()
             {
-                true => (Obstacle::NotExecutable, "its interpreter or dynamic loader is missing".to_owned()),
-                false => (Obstacle::NotFound, why),
+                true => {
+                    (SpawnErrorKind::NotExecutable, "its interpreter or dynamic loader is missing".to_owned())
+                }
+                false => (SpawnErrorKind::NotFound, why),
             },
-            Step::Execute => (Obstacle::NotExecutable, why),
-            Step::Prepare => (Obstacle::Before, why),
+            Step::Execute => (SpawnErrorKind::NotExecutable, why),
+            Step::Prepare => (SpawnErrorKind::Before, why),
             Step::Enter => {
                 let directory = self.program.directory().unwrap_or_default().to_string_lossy();
-                (Obstacle::Before, format!("cannot enter {directory}: {why}"))
+                (SpawnErrorKind::Before, format!("cannot enter {directory}: {why}"))
             }
         };
-        Event::SpawnFailed { reason, obstacle }
+        Event::SpawnFailed { reason, kind }
     }
 
-    fn try_spawn(&mut self, stage: &mut Stage) -> Result<Pid, Failure> {
-        let before = |error| Failure { step: Step::Prepare, error };
+    fn try_spawn(&mut self, stage: &mut LoopContext) -> Result<Pid, SpawnError> {
+        let before = |error| SpawnError { step: Step::Prepare, error };
         let [stdout, stderr] = self.capture.begin(&stage.epoll, &stage.sinks).map_err(before)?;
         let terminal = if self.options.setsid {
             Terminal::for_new_session()
@@ -339,31 +343,31 @@ impl Job {
     }
 
     /// Sends a signal. A process that is gone needs none any more.
-    fn kill(&mut self, signal: Signal, to: Target) -> io::Result<()> {
+    fn kill(&mut self, signal: Signal, to: SignalTarget) -> io::Result<()> {
         let number = i32::from(signal.number());
         let sent = match to {
-            Target::Process(pid) => sys::signal::send(pid.get(), number),
-            Target::Group(pid) => {
+            SignalTarget::Process(pid) => sys::signal::send(pid.get(), number),
+            SignalTarget::Group(pid) => {
                 // A command that has moved to another group would miss it.
                 let moved = sys::group::of(pid.get()).is_some_and(|now| now != pid.get());
                 let direct = moved.then(|| sys::signal::send(pid.get(), number));
                 let group = sys::signal::send(-pid.get(), number);
                 direct.unwrap_or(group)
             }
-            Target::Followed { pid, group } if sys::group::of(pid.get()) == Some(group.get()) => {
+            SignalTarget::Followed { pid, group } if sys::group::of(pid.get()) == Some(group.get()) => {
                 sys::signal::send(-group.get(), number)
             }
-            Target::Followed { pid, group } => {
+            SignalTarget::Followed { pid, group } => {
                 if leftover_group::count(group, false) != Some(0) {
                     // The answer for the command itself is the one that counts.
                     let _ = sys::signal::send(-group.get(), number);
                 }
                 sys::signal::send(pid.get(), number)
             }
-            Target::Remnant(pid) if leftover_group::count(pid, false) != Some(0) => {
+            SignalTarget::LeftoverGroup(pid) if leftover_group::count(pid, false) != Some(0) => {
                 sys::signal::send(-pid.get(), number)
             }
-            Target::Remnant(_) => Ok(()),
+            SignalTarget::LeftoverGroup(_) => Ok(()),
         };
         match sent {
             Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => Err(error),
@@ -381,7 +385,7 @@ impl Job {
     }
 
     /// Reaps all that have ended, within bounds.
-    fn reap(&mut self, now: Now, stage: &mut Stage) {
+    fn reap(&mut self, now: Now, stage: &mut LoopContext) {
         let orphans = self.orphans;
         self.reap_each(now, stage);
         if self.orphans != orphans && self.life.waits_for_group() {
@@ -389,14 +393,14 @@ impl Job {
         }
     }
 
-    fn reap_each(&mut self, now: Now, stage: &mut Stage) {
+    fn reap_each(&mut self, now: Now, stage: &mut LoopContext) {
         self.reaping = true;
         let stops = self.terminal.is_some();
         let mut rounds = ROUNDS_OF_NOTIFICATIONS;
         for _ in 0..REAPED_AT_ONCE {
             let mut child = None;
             if self.notify.is_some() {
-                child = sys::wait::who_has_changed(stops);
+                child = sys::wait::peek_change(stops);
                 if child.is_none() {
                     self.reaping = false;
                     return;
@@ -424,15 +428,15 @@ impl Job {
             };
             let command = self.life.pid().filter(|pid| pid.get() == change.pid);
             let exit = match change.status {
-                Status::Stopped(signal) => {
+                WaitStatus::Stopped(signal) => {
                     if let Some(pid) = command {
                         self.was_stopped = true;
                         self.stopped(now, pid, signal, stage);
                     }
                     continue;
                 }
-                Status::Exited(code) => Exit::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
-                Status::Signaled { signal, core_dumped } => {
+                WaitStatus::Exited(code) => Exit::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
+                WaitStatus::Signaled { signal, core_dumped } => {
                     Exit::Signal { signal: Signal::new(signal).unwrap_or(Signal::KILL), core_dumped }
                 }
             };
@@ -451,7 +455,7 @@ impl Job {
     /// The command was stopped. If it wants the terminal, and that is free by now, it gets it. Else kapo stops, too, as
     /// the shell waits for kapo. Where nobody would wake us ^Z does nothing, as in an orphaned group without kapo; but
     /// who was stopped with STOP, or wants a terminal that others have, stays so: it would only come back here.
-    fn stopped(&mut self, now: Now, pid: Pid, signal: i32, stage: &mut Stage) {
+    fn stopped(&mut self, now: Now, pid: Pid, signal: i32, stage: &mut LoopContext) {
         let leader = self.life.group().unwrap_or(pid);
         let Some(terminal) = self.terminal.as_ref().filter(|_| !self.suspended) else { return };
         let signal = Signal::new(signal);
@@ -476,7 +480,7 @@ impl Job {
         }
     }
 
-    fn ended(&mut self, now: Now, pid: Pid, exit: Exit, usage: Usage, stage: &mut Stage) {
+    fn ended(&mut self, now: Now, pid: Pid, exit: Exit, usage: Usage, stage: &mut LoopContext) {
         let leader = self.life.group().unwrap_or(pid);
         (self.main_pid, self.run_since) = (None, None);
         // The rest of a line, which the record of its end must not cut in two where both go one way.
@@ -494,7 +498,7 @@ impl Job {
     }
 
     /// Takes in what the command has said on its NOTIFY_SOCKET; whether there may be more.
-    fn listen_to_command(&mut self, now: Now, stage: &mut Stage) -> bool {
+    fn listen_to_command(&mut self, now: Now, stage: &mut LoopContext) -> bool {
         let Some(socket) = &self.notify else { return false };
         let mut all = Vec::new();
         // Without a command nobody's word counts, but what is unread would be told again and again.
@@ -503,13 +507,13 @@ impl Job {
         let more = socket.read(run, |told| all.push(told));
         for mut told in all {
             told.main_pid = told.main_pid.filter(|pid| self.follow(*pid, stage));
-            self.handle(now, Event::Told(told), stage);
+            self.handle(now, Event::Notification(told), stage);
         }
         more
     }
 
     /// Follows this process from now on, if it belongs to the run.
-    fn follow(&mut self, pid: Pid, stage: &Stage) -> bool {
+    fn follow(&mut self, pid: Pid, stage: &LoopContext) -> bool {
         let Some(command) = self.life.pid().filter(|command| *command != pid) else { return false };
         // The pidfd first: afterwards the number cannot come to mean another process unnoticed.
         let Some(main_pid) = MainPid::open(&stage.epoll, pid) else { return false };
@@ -523,7 +527,7 @@ impl Job {
     }
 
     /// The followed process has ended. If it is kapo's child it is reaped like any other, which tells more.
-    fn look_at_main_pid(&mut self, now: Now, stage: &mut Stage) {
+    fn look_at_main_pid(&mut self, now: Now, stage: &mut LoopContext) {
         self.reap(now, stage);
         let Some(main_pid) = &self.main_pid else { return };
         let pid = main_pid.pid();
@@ -539,7 +543,7 @@ impl Job {
     fn serve_capture(
         &mut self,
         now: Now,
-        stage: &mut Stage,
+        stage: &mut LoopContext,
         ready: &dyn Fn(Source) -> bool,
     ) -> Option<Duration> {
         if !stage.server.is_followed() {
@@ -558,10 +562,10 @@ impl Job {
         drained.then(|| Event::Drained { run: self.draining, last_output: self.capture.last_lines(10) })
     }
 
-    fn publish(&mut self, now: Now, stage: &mut Stage) {
+    fn publish(&mut self, now: Now, stage: &mut LoopContext) {
         if self.life.take_changed() {
             self.life.set_output(self.capture.document());
-            let facts = Facts {
+            let facts = StateFacts {
                 stopping: self.life.is_stopping(),
                 ended: self.life.ended_with(),
                 next_start: self.life.next_start(),
@@ -595,7 +599,13 @@ impl Job {
 
     /// Has `signal` stand for the end of `parent`, which started kapo. To be called before the start: if the parent has
     /// ended already, a signal that asks for an end prevents the start, and any other is passed on right after it.
-    pub fn watch_parent(&mut self, now: Now, signal: Signal, parent: Option<RawPid>, stage: &mut Stage) {
+    pub fn watch_parent(
+        &mut self,
+        now: Now,
+        signal: Signal,
+        parent: Option<RawPid>,
+        stage: &mut LoopContext,
+    ) {
         let watch = ParentWatch::begin(signal, parent, &stage.epoll);
         if ParentWatch::came_too_late(parent) {
             self.orphaned(now, signal, stage);
@@ -604,13 +614,13 @@ impl Job {
         }
     }
 
-    fn orphaned(&mut self, now: Now, signal: Signal, stage: &mut Stage) {
+    fn orphaned(&mut self, now: Now, signal: Signal, stage: &mut LoopContext) {
         self.handle(now, Event::Signal { signal, sender: Sender::Process { pid: 0, uid: 0 } }, stage);
     }
 }
 
-impl Machine for Job {
-    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage) {
+impl LoopMode for Job {
+    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
         // A lost terminal is told by the kernel to the shell alone, and by the shell to its jobs; to scripts among them, and
         // those they call, too.
         let from_the_shell = |sender| {
@@ -624,22 +634,25 @@ impl Machine for Job {
         };
         if is_want_of_terminal(signal, sender) {
             let command = self.life.group().map(group);
-            let holder = self.terminal.as_ref().map_or(Holder::Other, |terminal| terminal.holder(command));
-            return self.handle(now, Event::SiblingStopped { signal, holder }, stage);
+            let foreground_owner = self
+                .terminal
+                .as_ref()
+                .map_or(ForegroundOwner::Other, |terminal| terminal.foreground_owner(command));
+            return self.handle(now, Event::SiblingStopped { signal, foreground_owner }, stage);
         }
         self.suspended &= signal != Signal::CONT;
         self.handle(now, Event::Signal { signal, sender }, stage);
     }
 
-    fn on_child(&mut self, now: Now, stage: &mut Stage) {
+    fn on_child(&mut self, now: Now, stage: &mut LoopContext) {
         self.reap(now, stage);
     }
 
-    fn on_resumed(&mut self, now: Now, stage: &mut Stage) {
+    fn on_resumed(&mut self, now: Now, stage: &mut LoopContext) {
         self.handle(now, Event::Resumed, stage);
     }
 
-    fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut Stage) {
+    fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut LoopContext) {
         if self.capture.has_more() || ready.has_output() {
             let gather = self.serve_capture(now, stage, &|source| ready.has(source));
             // Not while anybody else is to be served in this turn.
@@ -662,11 +675,11 @@ impl Machine for Job {
         }
     }
 
-    fn on_request(&mut self, now: Now, stage: &mut Stage) {
+    fn on_request(&mut self, now: Now, stage: &mut LoopContext) {
         self.handle(now, Event::Asked, stage);
     }
 
-    fn finish_turn(&mut self, now: Now, stage: &mut Stage) {
+    fn finish_turn(&mut self, now: Now, stage: &mut LoopContext) {
         if self.reaping {
             self.reap(now, stage);
         }
@@ -687,7 +700,7 @@ impl Machine for Job {
 
     fn deadline(&self, now: Now) -> Option<Instant> {
         let at_once = (self.reaping || self.capture.has_more()).then_some(now.mono);
-        let manager = self.manager.as_ref().and_then(Manager::deadline);
+        let manager = self.manager.as_ref().and_then(ServiceManager::deadline);
         [at_once, self.life.deadline(), manager, self.capture.deadline()].into_iter().flatten().min()
     }
 
@@ -696,7 +709,7 @@ impl Machine for Job {
     }
 }
 
-impl Subject for Job {
+impl MetricsSource for Job {
     fn snapshot(&self, connections: usize) -> Snapshot {
         let status = self.life.status();
         Snapshot {

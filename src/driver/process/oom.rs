@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use rustix::event::epoll::EventFlags;
 
-use crate::driver::event_loop::Stage;
+use crate::driver::event_loop::LoopContext;
 use crate::driver::poll::Source;
 use crate::driver::process::cgroup::Cgroup;
 use crate::logic::log::record::Record;
@@ -22,7 +22,7 @@ pub struct OomCounter {
 
 impl OomCounter {
     /// A run has just started: the counter is looked for, if none is followed, and asked how it stands.
-    pub fn run_started(&mut self, now: Now, stage: &mut Stage) {
+    pub fn run_started(&mut self, now: Now, stage: &mut LoopContext) {
         match &mut self.followed {
             Some((cgroup, oom)) => {
                 if let Some(count) = cgroup.oom_kills() {
@@ -42,7 +42,7 @@ impl OomCounter {
     }
 
     /// The counter has moved, or may have.
-    pub fn look(&mut self, now: Now, stage: &mut Stage) {
+    pub fn look(&mut self, now: Now, stage: &mut LoopContext) {
         let Some((cgroup, oom)) = &mut self.followed else { return };
         let Some(count) = cgroup.oom_kills() else {
             // The cgroup was removed: its file says so for ever, and would wake us for ever.
@@ -61,7 +61,7 @@ impl OomCounter {
     }
 
     /// Looks, where this turn gave reason to.
-    pub fn finish_turn(&mut self, now: Now, stage: &mut Stage) {
+    pub fn finish_turn(&mut self, now: Now, stage: &mut LoopContext) {
         if self.moved.take() {
             self.look(now, stage);
         }
@@ -85,7 +85,7 @@ impl OomCounter {
 }
 
 /// So many more were killed than was known.
-fn tell(now: Now, kills: u64, stage: &mut Stage) {
+fn tell(now: Now, kills: u64, stage: &mut LoopContext) {
     if kills > 0 {
         stage.log(now, &Record::warn("the kernel killed for want of memory").with("kills", kills));
     }

@@ -113,7 +113,7 @@ impl Program {
 
     /// Starts it; its pid once it has been executed, else which step failed and with what errno. What a search through
     /// PATH has met is one errno in the end, as with execvp(3).
-    pub fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::Failure> {
+    pub fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::SpawnError> {
         let started = self.execute(job, start, &self.paths, &self.arguments);
         match &started {
             Err(failure) if failure.is_exec_format_error() => {
@@ -148,8 +148,8 @@ impl Program {
         start: &Start<'_>,
         paths: &[CString],
         arguments: &[CString],
-    ) -> Result<i32, spawn::Failure> {
-        spawn::spawn(&spawn::Program {
+    ) -> Result<i32, spawn::SpawnError> {
+        spawn::spawn(&spawn::ExecRequest {
             paths,
             searched: self.searched,
             arguments,

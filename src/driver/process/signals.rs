@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::driver::proc::procfs;
 use crate::driver::process::terminal;
-use crate::logic::lifecycle::Survives;
+use crate::logic::lifecycle::IgnoredAtStart;
 use crate::logic::proc::stat::Stat;
 use crate::logic::{self, Sender};
 use crate::signal::Signal;
@@ -25,7 +25,7 @@ pub struct Signals {
     /// CHLD was ignored when kapo was started; also for the command.
     pub chld_was_ignored: bool,
     /// What of a terminal kapo was started to survive.
-    pub survives: Survives,
+    pub ignored_at_start: IgnoredAtStart,
 }
 
 impl Signals {
@@ -43,7 +43,7 @@ impl Signals {
             own: rustix::process::getpid().as_raw_nonzero().get(),
             blocked,
             chld_was_ignored,
-            survives: Survives {
+            ignored_at_start: IgnoredAtStart {
                 hang_up: was_ignored(Signal::HUP),
                 interrupt: was_ignored(Signal::INT) && was_ignored(Signal::QUIT),
             },
@@ -97,7 +97,9 @@ impl Signals {
                 group == sys::group::own() && name_of(self.own, &mut own) == Some(name)
             }
             // 0 is somebody outside our PID namespace.
-            (None, _) | (_, None) => info.pid > 0 && self.survives.interrupt && terminal::is_before_us(),
+            (None, _) | (_, None) => {
+                info.pid > 0 && self.ignored_at_start.interrupt && terminal::is_before_us()
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use rustix::termios::{isatty, tcgetattr, tcsetpgrp};
 
 use crate::driver::proc::procfs::{GENERATIONS, parent_and_birth};
 use crate::logic;
-use crate::logic::lifecycle::Holder;
+use crate::logic::lifecycle::ForegroundOwner;
 use crate::sys;
 
 /// kapo's controlling terminal.
@@ -71,7 +71,7 @@ impl Terminal {
     /// Whether the next command may have it: it is kapo's, or was that of a command that is gone. The shell that has
     /// put kapo into the background keeps it.
     pub fn is_at_hand(&self) -> bool {
-        self.is_ours() || (self.own.is_none() && self.holder_is_gone())
+        self.is_ours() || (self.own.is_none() && self.foreground_owner_is_gone())
     }
 
     /// Whether the group of that number is in the foreground; kapo's own may have none, see `is_ours`.
@@ -81,20 +81,20 @@ impl Terminal {
 
     /// To the command's group, if kapo's own has it, or a group that is gone; whether it got it.
     pub fn give(&self, group: Pid) -> bool {
-        (self.is_ours() || self.holder_is_gone()) && tcsetpgrp(&self.fd, group).is_ok()
+        (self.is_ours() || self.foreground_owner_is_gone()) && tcsetpgrp(&self.fd, group).is_ok()
     }
 
     /// Who has it, `command` being the group of the one that runs.
-    pub fn holder(&self, command: Option<Pid>) -> Holder {
+    pub fn foreground_owner(&self, command: Option<Pid>) -> ForegroundOwner {
         if self.own.is_none() {
             // It could not be taken back.
-            Holder::Other
+            ForegroundOwner::Other
         } else if self.is_ours() {
-            Holder::Own
+            ForegroundOwner::Own
         } else if command.is_some_and(|command| self.is_with(command)) {
-            Holder::Command
+            ForegroundOwner::Command
         } else {
-            Holder::Other
+            ForegroundOwner::Other
         }
     }
 
@@ -102,7 +102,7 @@ impl Terminal {
     /// blocked. Others, such as the shell that has put us into the background, keep it.
     pub fn take_back(&self, group: Option<Pid>) {
         if let Some(own) = self.own
-            && (group.is_some_and(|group| self.is_with(group)) || self.holder_is_gone())
+            && (group.is_some_and(|group| self.is_with(group)) || self.foreground_owner_is_gone())
         {
             let _ = tcsetpgrp(&self.fd, own);
         }
@@ -118,14 +118,14 @@ impl Terminal {
             sys::group::await_senders();
             let _ = sys::signal::send(0, cont);
             // The command was not meant, so it is not to be passed on.
-            sys::signal::take_away(&[cont]);
+            sys::signal::discard_pending(&[cont]);
         }
     }
 
     /// Whether kapo's own group is in the foreground.
     pub fn is_ours(&self) -> bool {
         match (sys::group::foreground_of(self.fd.as_fd()), self.own) {
-            (Some(holder), Some(own)) => Pid::from_raw(holder) == Some(own),
+            (Some(foreground_owner), Some(own)) => Pid::from_raw(foreground_owner) == Some(own),
             // Neither has a number that we could compare. But in the background a read would raise TTIN, and as that
             // is blocked it fails; reading nothing takes nothing from anybody.
             (Some(0), None) => rustix::io::read(&self.fd, &mut [0_u8; 0]).is_ok(),
@@ -135,9 +135,10 @@ impl Terminal {
 
     /// Whether its foreground group has no process any more. A group outside our PID namespace has no number here
     /// and counts as alive.
-    fn holder_is_gone(&self) -> bool {
-        let holder = sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw);
-        holder.is_some_and(|holder| test_kill_process_group(holder) == Err(Errno::SRCH))
+    fn foreground_owner_is_gone(&self) -> bool {
+        let foreground_owner = sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw);
+        foreground_owner
+            .is_some_and(|foreground_owner| test_kill_process_group(foreground_owner) == Err(Errno::SRCH))
     }
 }
 
@@ -192,7 +193,7 @@ pub fn suspend(terminal: Option<&Terminal>, signal: crate::signal::Signal, all: 
     if all && (typed || [Signal::TTIN, Signal::TTOU].iter().any(|other| other.as_raw() == number)) {
         let _ = sys::signal::send(0, number);
         // Our own is not meant for the command, which is stopped already.
-        sys::signal::take_away(&[number]);
+        sys::signal::discard_pending(&[number]);
     } else if all {
         let _ = sys::signal::send(0, Signal::STOP.as_raw());
         return;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::driver::event_loop::Stage;
+use crate::driver::event_loop::LoopContext;
 use crate::error::reason;
 use crate::logic::Now;
 use crate::logic::log::record::Record;
@@ -30,7 +30,7 @@ type Stamp = (u64, i64, i64);
 
 impl TerminationLog {
     /// Opens and empties it. If that fails, kapo's own log says so, and nothing will be written.
-    pub fn open(now: Now, path: &Path, stage: &mut Stage) -> Option<TerminationLog> {
+    pub fn open(now: Now, path: &Path, stage: &mut LoopContext) -> Option<TerminationLog> {
         match open(path) {
             Ok(file) => Some(TerminationLog { path: path.to_owned(), file, seen: None }),
             Err(error) => {
@@ -41,7 +41,7 @@ impl TerminationLog {
     }
 
     /// Makes `text` its contents, unless the command has written its own since the last call.
-    pub fn write(&mut self, now: Now, text: &[u8], stage: &mut Stage) {
+    pub fn write(&mut self, now: Now, text: &[u8], stage: &mut LoopContext) {
         if let Err(error) = self.try_write(text) {
             complain(now, &self.path, &error, stage);
         }
@@ -83,7 +83,7 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(File::from(file?))
 }
 
-fn complain(now: Now, path: &Path, error: &io::Error, stage: &mut Stage) {
+fn complain(now: Now, path: &Path, error: &io::Error, stage: &mut LoopContext) {
     let record = Record::warn("cannot write the termination log");
     stage.log(now, &record.with("path", path.display()).with("reason", reason(error)));
 }

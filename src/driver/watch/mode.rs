@@ -3,16 +3,16 @@
 use std::time::{Instant, SystemTime};
 
 use crate::config::{self, STOP_ON};
-use crate::driver::event_loop::{Machine, Stage};
-use crate::driver::http::server::Subject;
-use crate::driver::notify::service_manager::Manager;
+use crate::driver::event_loop::{LoopContext, LoopMode};
+use crate::driver::http::server::MetricsSource;
+use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::poll::{Ready, Source};
 use crate::driver::proc::process_usage;
 use crate::driver::process::terminal;
 use crate::driver::watch::watcher::Watcher;
 use crate::error::{EXIT_SETUP, Error};
-use crate::logic::endpoints::Facts;
-use crate::logic::lifecycle::{Survives, asks_for_an_end, job_control};
+use crate::logic::endpoints::StateFacts;
+use crate::logic::lifecycle::{IgnoredAtStart, asks_for_an_end, job_control};
 use crate::logic::log::record::Record;
 use crate::logic::metrics::Snapshot;
 use crate::logic::notify::message;
@@ -25,10 +25,10 @@ use crate::signal::Signal;
 /// See the head of the file.
 pub struct Watching {
     watcher: Watcher,
-    manager: Option<Manager>,
+    manager: Option<ServiceManager>,
     told_ready: bool,
     sidebind_port: u16,
-    survives: Survives,
+    ignored_at_start: IgnoredAtStart,
     /// The watcher has more to do at once.
     more: bool,
     /// What the page shows.
@@ -38,21 +38,25 @@ pub struct Watching {
 }
 
 /// What watching begins with.
-pub struct Beginning {
+pub struct WatchSetup {
     /// The time.
     pub now: Now,
     /// Who wants to hear of us.
-    pub manager: Option<Manager>,
+    pub manager: Option<ServiceManager>,
     /// SidebindPort.
     pub sidebind_port: u16,
     /// What of a terminal kapo was started to survive.
-    pub survives: Survives,
+    pub ignored_at_start: IgnoredAtStart,
 }
 
 impl Watching {
     /// Opens what watching needs; scans on the first turn.
-    pub fn new(options: &config::Watch, beginning: Beginning, stage: &mut Stage) -> Result<Watching, Error> {
-        let Beginning { now, manager, sidebind_port, survives } = beginning;
+    pub fn new(
+        options: &config::Watch,
+        beginning: WatchSetup,
+        stage: &mut LoopContext,
+    ) -> Result<Watching, Error> {
+        let WatchSetup { now, manager, sidebind_port, ignored_at_start } = beginning;
         let mut notes = Vec::new();
         let watcher = Watcher::open(options, now, &mut |note| notes.push(note))?;
         stage
@@ -64,7 +68,7 @@ impl Watching {
             manager,
             told_ready: false,
             sidebind_port,
-            survives,
+            ignored_at_start,
             more: true,
             objects: Vec::new(),
             started: now.wall,
@@ -76,7 +80,7 @@ impl Watching {
         Ok(watching)
     }
 
-    fn tell_notes(&self, now: Now, notes: Vec<Note>, stage: &mut Stage) {
+    fn tell_notes(&self, now: Now, notes: Vec<Note>, stage: &mut LoopContext) {
         for note in notes {
             let name = self.watcher.command();
             let record = match note {
@@ -102,7 +106,7 @@ impl Watching {
         }
     }
 
-    fn publish(&mut self, now: Now, stage: &mut Stage) {
+    fn publish(&mut self, now: Now, stage: &mut LoopContext) {
         let sidebind_port = self.sidebind_port;
         self.objects = self.watcher.status();
         for object in &mut self.objects {
@@ -110,7 +114,7 @@ impl Watching {
         }
         let last = self.objects.first().filter(|object| object.end_time.is_some());
         let ended = if self.watcher.lives() { None } else { last.map(|object| object.exit_code) };
-        let facts = Facts { stopping: self.closing, ended, ..Facts::default() };
+        let facts = StateFacts { stopping: self.closing, ended, ..StateFacts::default() };
         stage.server.publish(now, &stage.epoll, &self.objects, facts, self);
         if let Some(manager) = &mut self.manager {
             let name = self.watcher.command();
@@ -123,7 +127,7 @@ impl Watching {
         }
     }
 
-    fn close(&mut self, now: Now, stage: &mut Stage) {
+    fn close(&mut self, now: Now, stage: &mut LoopContext) {
         if std::mem::replace(&mut self.closing, true) {
             // Whoever insists does not want to wait for clients.
             stage.exit = Some(0);
@@ -137,10 +141,10 @@ impl Watching {
     }
 }
 
-impl Machine for Watching {
+impl LoopMode for Watching {
     /// Nothing is passed on: the processes belong to somebody else.
-    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut Stage) {
-        if asks_for_an_end(signal, sender, self.survives, &STOP_ON) {
+    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
+        if asks_for_an_end(signal, sender, self.ignored_at_start, &STOP_ON) {
             stage.log(now, &sender.told(Record::info("asked to stop").with("signal", signal)));
             self.close(now, stage);
         } else if job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
@@ -149,20 +153,20 @@ impl Machine for Watching {
         }
     }
 
-    fn on_child(&mut self, _: Now, _: &mut Stage) {
+    fn on_child(&mut self, _: Now, _: &mut LoopContext) {
         // As PID 1 of a container even a watcher inherits orphans.
         while crate::sys::wait::next_change(false).is_some() {}
     }
 
-    fn on_resumed(&mut self, _: Now, _: &mut Stage) {}
+    fn on_resumed(&mut self, _: Now, _: &mut LoopContext) {}
 
-    fn on_sources(&mut self, _: Now, ready: Ready, _: &mut Stage) {
+    fn on_sources(&mut self, _: Now, ready: Ready, _: &mut LoopContext) {
         self.more |= ready.has(Source::Watch);
     }
 
-    fn on_request(&mut self, _: Now, _: &mut Stage) {}
+    fn on_request(&mut self, _: Now, _: &mut LoopContext) {}
 
-    fn finish_turn(&mut self, now: Now, stage: &mut Stage) {
+    fn finish_turn(&mut self, now: Now, stage: &mut LoopContext) {
         if self.more || self.watcher.deadline().is_some_and(|at| at <= now.mono) {
             let mut notes = Vec::new();
             self.more = self.watcher.turn(now, &mut |note| notes.push(note));
@@ -187,7 +191,7 @@ impl Machine for Watching {
 
     fn deadline(&self, now: Now) -> Option<Instant> {
         let at_once = self.more.then_some(now.mono);
-        let manager = self.manager.as_ref().and_then(Manager::deadline);
+        let manager = self.manager.as_ref().and_then(ServiceManager::deadline);
         [at_once, self.watcher.deadline(), manager].into_iter().flatten().min()
     }
 
@@ -196,7 +200,7 @@ impl Machine for Watching {
     }
 }
 
-impl Subject for Watching {
+impl MetricsSource for Watching {
     fn snapshot(&self, connections: usize) -> Snapshot {
         let lives = self.watcher.lives();
         let first = self.objects.first();

@@ -11,7 +11,7 @@ use rustix::net::{
 };
 
 use crate::logic::Pid;
-use crate::logic::watch::Event;
+use crate::logic::watch::WatchEvent;
 
 /// CN_IDX_PROC and CN_VAL_PROC of <linux/connector.h>; the multicast group has the same number.
 const PROC: u32 = 1;
@@ -92,13 +92,13 @@ impl ProcessEvents {
     }
 
     /// Tells `each` what has come in, `budget` events at most; whether all has been told.
-    pub fn drain(&self, budget: usize, mut each: impl FnMut(Event<'static>)) -> bool {
+    pub fn drain(&self, budget: usize, mut each: impl FnMut(WatchEvent<'static>)) -> bool {
         let mut buffer = [0; 256];
         for _ in 0..budget {
             match self.receive(&mut buffer, read) {
                 Ok(Some(event)) => each(event),
                 Ok(None) | Err(Errno::INTR) => {}
-                Err(Errno::NOBUFS) => each(Event::Missed),
+                Err(Errno::NOBUFS) => each(WatchEvent::Missed),
                 Err(_) => return true,
             }
         }
@@ -133,15 +133,15 @@ fn word(bytes: &[u8], n: usize) -> Option<u32> {
 }
 
 /// What an event means; those of threads mean nothing.
-fn read(kind: u32, body: &[u8]) -> Option<Event<'static>> {
+fn read(kind: u32, body: &[u8]) -> Option<WatchEvent<'static>> {
     let pid = |n| word(body, n).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::new);
     // The pids of the thread and of its process.
     let process = |n| pid(n).filter(|thread| pid(n + 1) == Some(*thread));
     match kind {
         // Behind the parent's two.
-        FORK => Some(Event::Forked { pid: process(2)? }),
-        EXEC => Some(Event::Executed { pid: process(0)? }),
-        COMM => Some(Event::Renamed { pid: process(0)? }),
+        FORK => Some(WatchEvent::Forked { pid: process(2)? }),
+        EXEC => Some(WatchEvent::Executed { pid: process(0)? }),
+        COMM => Some(WatchEvent::Renamed { pid: process(0)? }),
         _ => None,
     }
 }
@@ -183,11 +183,11 @@ mod tests {
     fn forks_execs_and_names_are_of_processes_and_not_of_threads() {
         let pid = |n| Pid::new(n).unwrap();
         for (kind, words, expected) in [
-            (FORK, &[1, 1, 7, 7][..], Some(Event::Forked { pid: pid(7) })),
-            (FORK, &[2, 1, 7, 7], Some(Event::Forked { pid: pid(7) })),
+            (FORK, &[1, 1, 7, 7][..], Some(WatchEvent::Forked { pid: pid(7) })),
+            (FORK, &[2, 1, 7, 7], Some(WatchEvent::Forked { pid: pid(7) })),
             (FORK, &[1, 1, 8, 7], None),
-            (EXEC, &[7, 7], Some(Event::Executed { pid: pid(7) })),
-            (COMM, &[7, 7, 0, 0, 0, 0], Some(Event::Renamed { pid: pid(7) })),
+            (EXEC, &[7, 7], Some(WatchEvent::Executed { pid: pid(7) })),
+            (COMM, &[7, 7, 0, 0, 0, 0], Some(WatchEvent::Renamed { pid: pid(7) })),
             (COMM, &[8, 7, 0, 0, 0, 0], None),
             (NONE, &[7, 7], None),
             (0x8000_0000, &[7, 7], None),

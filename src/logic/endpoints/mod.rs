@@ -1,5 +1,5 @@
 //! What each path answers, purely: a [`Page`] holds what changes with the state and is rendered when it changes, a
-//! [`View`] adds what is needed at the moment of a request.
+//! [`RequestContext`] adds what is needed at the moment of a request.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +8,7 @@ use crate::logic::http::query::{decoded, parameter, seconds};
 use crate::logic::http::request::ALLOW;
 use crate::logic::http::response::Reply;
 use crate::logic::http::routes::Route;
-use crate::logic::http::{Method, Next, Request, Site};
+use crate::logic::http::{Handler, Method, Next, Request};
 use crate::logic::log::timestamp;
 use crate::logic::metrics;
 use crate::logic::metrics::{Counts, Format, Snapshot};
@@ -47,7 +47,7 @@ const NO_OUTPUT_OF_OTHERS: &str = "no output is kept: kapo watch cannot capture 
 
 /// What the document does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct StateFacts {
     /// The command is being ended: a stop signal, its TTL, its watchdog.
     pub stopping: bool,
     /// No run goes on: what `Kapo-Exit-Code` says (124 after a TTL). In watch mode: no process matches. Under
@@ -91,7 +91,7 @@ impl Page {
 
     /// Renders anew. Says whether the document is another one, and then an event is due to those who listen; held
     /// requests are to be resumed after each update.
-    pub fn update(&mut self, objects: &[Status], facts: Facts) -> bool {
+    pub fn update(&mut self, objects: &[Status], facts: StateFacts) -> bool {
         let document = status::render(objects);
         let changed = document != self.document;
         if changed {
@@ -128,7 +128,7 @@ impl Page {
 }
 
 /// The checks of /readyz and of /healthz.
-fn checks(objects: &[Status], facts: Facts) -> (Vec<Check>, Vec<Check>) {
+fn checks(objects: &[Status], facts: StateFacts) -> (Vec<Check>, Vec<Check>) {
     let running = |object: &&Status| object.state == State::Running;
     let one = match objects {
         [one] if one.mode != ModeName::Watch => one,
@@ -179,7 +179,7 @@ fn why_down(object: &Status, failures: Failures) -> String {
 }
 
 /// All that an answer may need. The driver makes one for a batch of requests and lends it to the connections.
-pub struct View<'a> {
+pub struct RequestContext<'a> {
     /// See [`Page`].
     pub page: &'a Page,
     /// Where each answer is counted.
@@ -192,7 +192,7 @@ pub struct View<'a> {
     pub sample: &'a mut dyn FnMut() -> Snapshot,
 }
 
-/// What [`View::decide`] decided.
+/// What [`RequestContext::decide`] decided.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer<'a> {
     Whole {
@@ -222,7 +222,7 @@ fn refuse(reason: &'static str) -> Answer<'static> {
     whole(400, TEXT, reason.as_bytes())
 }
 
-impl Site for View<'_> {
+impl Handler for RequestContext<'_> {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
         let route = Route::of(request.path);
         let (code, next) = tell(self.decide(now, route, request), reply);
@@ -264,7 +264,7 @@ fn tell(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
     }
 }
 
-impl View<'_> {
+impl RequestContext<'_> {
     fn count(&mut self, route: Route, code: Option<u16>) {
         if let Some(code) = code {
             self.counts.answered(route, code);

@@ -34,7 +34,7 @@ fn ended(reason: impl Into<Option<Reason>>, exit_code: u8) -> Status {
     Status { state: State::Stopped, ready: false, pid: None, reason: reason.into(), exit_code, ..running() }
 }
 
-fn page(object: Status, facts: Facts) -> Page {
+fn page(object: Status, facts: StateFacts) -> Page {
     let mut page = Page::new(0);
     page.update(&[object], facts);
     page
@@ -75,7 +75,7 @@ fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
     for stream in Stream::BOTH {
         tail.push(stream, stream.name().as_bytes());
     }
-    let mut view = View {
+    let mut view = RequestContext {
         page,
         counts: &mut Counts::default(),
         argv0: "kapo",
@@ -91,7 +91,7 @@ fn ask(page: &Page, target: &str) -> String {
 
 #[test]
 fn any_path_gives_the_document() {
-    let page = page(running(), Facts::default());
+    let page = page(running(), StateFacts::default());
     let document = format!("200 {}", String::from_utf8_lossy(page.document()));
     assert!(document.contains(r#""Command":"sleep""#));
     for path in ["/", "/any/other?x=y", "/Livez", ""] {
@@ -101,22 +101,27 @@ fn any_path_gives_the_document() {
 
 #[test]
 fn probes_tell_whether_and_why_not() {
-    let is = |ready: &str, health: &str, object: Status, facts: Facts| {
+    let is = |ready: &str, health: &str, object: Status, facts: StateFacts| {
         let page = page(object, facts);
         assert_eq!(ask(&page, "/livez"), "200 ok");
         assert_eq!((ask(&page, "/readyz").as_str(), ask(&page, "/healthz").as_str()), (ready, health));
         assert_eq!(page.is_ready(), ready == "200 ok");
     };
-    let stopping = Facts { stopping: true, ..Facts::default() };
-    let over = Facts { ended: Some(3), ..Facts::default() };
-    is("200 ok", "200 ok", running(), Facts::default());
+    let stopping = StateFacts { stopping: true, ..StateFacts::default() };
+    let over = StateFacts { ended: Some(3), ..StateFacts::default() };
+    is("200 ok", "200 ok", running(), StateFacts::default());
     is("503 being stopped\n", "200 ok", Status { ready: false, ..running() }, stopping);
-    is("503 has not said READY=1\n", "200 ok", Status { ready: false, ..running() }, Facts::default());
+    is("503 has not said READY=1\n", "200 ok", Status { ready: false, ..running() }, StateFacts::default());
     let failures = Failures { runs: 6, within: Duration::from_secs(300) };
-    let failing = Facts { failures, ..over };
+    let failing = StateFacts { failures, ..over };
     let why = "503 6 failed runs in 5 min\n";
-    is("200 ok", why, Status { flapping: true, ..running() }, Facts { failures, ..Facts::default() });
-    is("503 not started yet\n", "503 not started yet\n", ended(None, 0), Facts::default());
+    is(
+        "200 ok",
+        why,
+        Status { flapping: true, ..running() },
+        StateFacts { failures, ..StateFacts::default() },
+    );
+    is("503 not started yet\n", "503 not started yet\n", ended(None, 0), StateFacts::default());
     is("503 ended with success\n", "200 ok", ended(Reason::Success, 0), over);
     let why = "503 exited with code 3; 6 failed runs in 5 min\n";
     is(why, why, Status { flapping: true, ..ended(Reason::ExitCode, 3) }, failing);
@@ -124,8 +129,11 @@ fn probes_tell_whether_and_why_not() {
 
 #[test]
 fn probes_name_the_cause_of_the_end() {
-    let once =
-        Facts { ended: Some(1), failures: Failures { runs: 1, ..Failures::default() }, ..Facts::default() };
+    let once = StateFacts {
+        ended: Some(1),
+        failures: Failures { runs: 1, ..Failures::default() },
+        ..StateFacts::default()
+    };
     for (reason, exit_code, signal, why) in [
         (Reason::ExitCode, 3, None, "exited with code 3"),
         (Reason::Signal, 137, Some(Signal::KILL), "killed by SIGKILL"),
@@ -147,7 +155,7 @@ fn retry_after_counts_the_pause_whatever_the_wall_clock_says() {
     let begin = now();
     for (millis_left, seconds) in [(5_000, "5"), (4_100, "5"), (4_000, "4"), (1, "1"), (0, "1")] {
         let next_start = Some(begin.mono + Duration::from_millis(millis_left));
-        let page = page(object(), Facts { ended: Some(3), next_start, ..Facts::default() });
+        let page = page(object(), StateFacts { ended: Some(3), next_start, ..StateFacts::default() });
         // A clock that was set back, one that is right, and one that was set forward.
         for wall in [at(0), at(1_000), at(90_000)] {
             let why = format!("503 Retry-After: {seconds} restarting in {seconds} s: exited with code 3\n");
@@ -155,7 +163,7 @@ fn retry_after_counts_the_pause_whatever_the_wall_clock_says() {
         }
     }
     // Past its time it is still a second.
-    let page = page(object(), Facts { next_start: Some(begin.mono), ..Facts::default() });
+    let page = page(object(), StateFacts { next_start: Some(begin.mono), ..StateFacts::default() });
     let later = Now { mono: begin.mono + Duration::from_secs(9), ..begin };
     assert!(ask_at(later, &page, &asked("/healthz")).starts_with("503 Retry-After: 1 "));
 }
@@ -163,7 +171,8 @@ fn retry_after_counts_the_pause_whatever_the_wall_clock_says() {
 #[test]
 fn verbose_probes_speak_as_kubernetes_does() {
     let failures = Failures { runs: 4, within: Duration::from_secs(90) };
-    let flapping = page(Status { flapping: true, ..running() }, Facts { failures, ..Facts::default() });
+    let flapping =
+        page(Status { flapping: true, ..running() }, StateFacts { failures, ..StateFacts::default() });
     assert_eq!(
         ask(&flapping, "/readyz?verbose"),
         "200 [+]running ok\n[+]stopping ok\n[+]ready ok\nreadyz check passed\n"
@@ -173,7 +182,7 @@ fn verbose_probes_speak_as_kubernetes_does() {
         "503 [+]running ok\n[-]flapping failed: 4 failed runs in 90 s\nhealthz check failed\n"
     );
     assert_eq!(ask(&flapping, "/livez?verbose"), "200 [+]answering ok\nlivez check passed\n");
-    let done = page(ended(Reason::Success, 0), Facts { ended: Some(0), ..Facts::default() });
+    let done = page(ended(Reason::Success, 0), StateFacts { ended: Some(0), ..StateFacts::default() });
     assert_eq!(ask(&done, "/healthz?verbose"), "200 [+]success ok\n[+]flapping ok\nhealthz check passed\n");
 }
 
@@ -187,7 +196,7 @@ fn a_watcher_is_ready_and_healthy_while_anything_matches() {
         (vec![none(), watched()], "200 ok"),
     ] {
         let mut page = Page::new(0);
-        page.update(&objects, Facts::default());
+        page.update(&objects, StateFacts::default());
         assert_eq!(ask(&page, "/readyz"), expected);
         assert_eq!(ask(&page, "/healthz"), expected);
     }
@@ -195,7 +204,7 @@ fn a_watcher_is_ready_and_healthy_while_anything_matches() {
 
 #[test]
 fn options_are_answered_alike_everywhere() {
-    let page = page(running(), Facts::default());
+    let page = page(running(), StateFacts::default());
     for path in ["*", "/", "/wait", "/events"] {
         let request = Request { method: Method::Options, path, ..GET };
         assert_eq!(ask_at(now(), &page, &request), "204 Allow: GET, HEAD, OPTIONS ");
@@ -206,7 +215,7 @@ fn options_are_answered_alike_everywhere() {
 fn waiting_ends_with_the_run_or_with_its_time() {
     let now = now();
     let decide = |page: &Page, request: &Request<'_>| ask_at(now, page, request);
-    let up = page(running(), Facts::default());
+    let up = page(running(), StateFacts::default());
     let document = String::from_utf8_lossy(up.document()).into_owned();
     assert_eq!(decide(&up, &asked("/wait")), "wait false");
     assert_eq!(decide(&up, &asked("/wait?timeout=1%2E5s")), "wait true");
@@ -214,7 +223,7 @@ fn waiting_ends_with_the_run_or_with_its_time() {
     assert_eq!(decide(&up, &asked("/wait?timeout=0")), format!("200 {document}"));
     let again = |page: &Page, overdue| {
         let (mut out, counts) = (Out::new(), &mut Counts::default());
-        let mut view = View { page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+        let mut view = RequestContext { page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
         let next = view.again(now, overdue, Reply::new(&mut out, now, Method::Get, Persist::Open));
         let seen = String::from_utf8(out.bytes).unwrap();
         let code = seen.lines().find_map(|line| line.strip_prefix("Kapo-Exit-Code: ")).map(str::to_owned);
@@ -226,7 +235,7 @@ fn waiting_ends_with_the_run_or_with_its_time() {
     for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "%00", "%FF"] {
         assert_eq!(decide(&up, &asked(&format!("/wait?timeout={text}"))), bad, "{text}");
     }
-    let over = page(ended(Reason::Timeout, 143), Facts { ended: Some(124), ..Facts::default() });
+    let over = page(ended(Reason::Timeout, 143), StateFacts { ended: Some(124), ..StateFacts::default() });
     let document = String::from_utf8_lossy(over.document()).into_owned();
     let fields = "Kapo-Exit-Code: 124 Kapo-Start-Time: 1970-01-01T00:15:00Z ";
     assert_eq!(decide(&over, &asked("/wait?timeout=5")), format!("200 {fields}{document}"));
@@ -236,7 +245,7 @@ fn waiting_ends_with_the_run_or_with_its_time() {
 #[test]
 fn events_begin_with_the_document_unless_it_is_known() {
     let mut page = Page::new(41);
-    assert!(page.update(&[running()], Facts::default()));
+    assert!(page.update(&[running()], StateFacts::default()));
     let json = String::from_utf8(page.document().trim_ascii().to_vec()).unwrap();
     let event = format!("id: 42\nevent: status\ndata: {json}\n\n");
     assert_eq!(page.event(), event.as_bytes());
@@ -244,14 +253,14 @@ fn events_begin_with_the_document_unless_it_is_known() {
         let request = Request { last_event_id: id, ..asked("/events") };
         assert_eq!(ask_at(now(), &page, &request), format!("Events {first}"));
     }
-    assert!(!page.update(&[running()], Facts::default()), "nothing has changed");
-    assert!(page.update(&[Status { flapping: true, ..running() }], Facts::default()));
+    assert!(!page.update(&[running()], StateFacts::default()), "nothing has changed");
+    assert!(page.update(&[Status { flapping: true, ..running() }], StateFacts::default()));
     assert!(page.event().starts_with(b"id: 43\n"));
 }
 
 #[test]
 fn logs_come_whole_or_as_a_stream() {
-    let page = page(running(), Facts::default());
+    let page = page(running(), StateFacts::default());
     for (target, answer) in [
         ("/logs", "200 stdoutstderr"),
         ("/logs?stream=stderr", "200 stderr"),
@@ -272,9 +281,10 @@ fn logs_without_a_tail_are_not_found() {
         (ModeName::Run, "404 no output is kept: start kapo with --stderr --tail 64K\n"),
         (ModeName::Watch, "404 no output is kept: kapo watch cannot capture output\n"),
     ] {
-        let page = page(Status { mode, ..running() }, Facts::default());
+        let page = page(Status { mode, ..running() }, StateFacts::default());
         let counts = &mut Counts::default();
-        let mut view = View { page: &page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+        let mut view =
+            RequestContext { page: &page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
         for target in ["/logs", "/logs?follow=1", "/logs?stream=stdout"] {
             assert_eq!(told(&view.decide(now(), Route::Logs, &asked(target))), says, "{target}");
         }
@@ -283,7 +293,7 @@ fn logs_without_a_tail_are_not_found() {
 
 #[test]
 fn the_answer_to_head_is_made_without_a_body() {
-    let page = page(running(), Facts::default());
+    let page = page(running(), StateFacts::default());
     for (target, answer) in [
         ("/metrics", "head None"),
         ("/debug/vars", "head None"),
@@ -299,14 +309,14 @@ fn the_answer_to_head_is_made_without_a_body() {
 
 #[test]
 fn a_snapshot_is_taken_for_metrics_and_vars_alone() {
-    let page = page(running(), Facts::default());
+    let page = page(running(), StateFacts::default());
     for row in crate::logic::http::routes::ROUTES {
         let mut taken = 0;
         let mut sample = || {
             taken += 1;
             snapshot()
         };
-        let mut view = View {
+        let mut view = RequestContext {
             page: &page,
             counts: &mut Counts::default(),
             argv0: "kapo",
@@ -320,7 +330,7 @@ fn a_snapshot_is_taken_for_metrics_and_vars_alone() {
 
 #[test]
 fn metrics_come_in_the_format_that_is_asked_for() {
-    let page = page(running(), Facts::default());
+    let page = page(running(), StateFacts::default());
     let open = Request { accept: "application/openmetrics-text", ..asked("/metrics") };
     assert!(ask_at(now(), &page, &open).ends_with("# EOF\n"));
     assert!(!ask(&page, "/metrics").contains("# EOF"));
@@ -330,7 +340,8 @@ fn metrics_come_in_the_format_that_is_asked_for() {
 fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
     use crate::logic::http::{conn::Conn, response::Out};
     let mut counts = Counts::default();
-    let mut view = View { page, counts: &mut counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+    let mut view =
+        RequestContext { page, counts: &mut counts, argv0: "kapo", tail: None, sample: &mut snapshot };
     let mut out = Out::new();
     Conn::new(now()).receive(now(), bytes, &mut view, &mut out);
     (String::from_utf8(out.bytes).unwrap(), counts)
@@ -338,7 +349,7 @@ fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
 
 #[test]
 fn each_answer_is_counted_under_its_route_and_code_once_it_is_sent() {
-    let page = page(Status { ready: false, ..running() }, Facts::default());
+    let page = page(Status { ready: false, ..running() }, StateFacts::default());
     let mut expected = Counts::default();
     expected.answered(Route::Readyz, 503);
     expected.answered(Route::Logs, 404);
@@ -353,7 +364,7 @@ fn each_answer_is_counted_under_its_route_and_code_once_it_is_sent() {
 
 #[test]
 fn the_head_of_events_alone_is_sent_to_head() {
-    let page = page(running(), Facts::default());
+    let page = page(running(), StateFacts::default());
     let (get, _) = over_a_connection(&page, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
     let (head, _) = over_a_connection(&page, b"HEAD /events HTTP/1.1\r\nHost: x\r\n\r\n");
     let (fields, event) = get.split_at(get.find("\r\n\r\n").unwrap() + 4);

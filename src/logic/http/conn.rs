@@ -21,7 +21,7 @@ use super::head::{Found, HEAD_LIMIT, Search};
 use super::quota::Share;
 use super::request::{self, ALLOW, Memory, Parsed, Refusal};
 use super::response::{Out, Persist, Reply};
-use super::{Method, Next, Site};
+use super::{Handler, Method, Next};
 use crate::logic::{Now, Stream};
 
 /// For a head to be complete since its first byte, and for an answer to be taken.
@@ -84,7 +84,7 @@ struct Asked {
 
 /// What the driver is to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wants {
+pub struct Interest {
     /// Bytes or the end from the peer.
     pub read: bool,
     /// Room in the socket: for what is unsent, or for the answers to requests that are already here.
@@ -100,7 +100,7 @@ enum Class {
     /// Half a request, an answer not taken, a lingering close.
     Unfinished,
     /// It is held, and its peer has closed at least half: who left and who waits on look alike.
-    Doubtful,
+    HalfClosed,
     Idle,
     /// /wait, /events, /logs.
     Waiting,
@@ -145,7 +145,7 @@ impl Conn {
     /// Takes what was read, at most [`READ_SIZE`] bytes, and appends the answers to all complete requests to `out`,
     /// in order. The driver sends them, tells by [`Conn::keep`] what was not accepted, then asks
     /// [`Conn::half_close`], [`Conn::is_done`] and [`Conn::wants`].
-    pub fn receive(&mut self, now: Now, bytes: &[u8], site: &mut dyn Site, out: &mut Out) {
+    pub fn receive(&mut self, now: Now, bytes: &[u8], site: &mut dyn Handler, out: &mut Out) {
         match self.phase {
             Phase::Streaming { .. } | Phase::Closing { .. } | Phase::Done { .. } => {}
             Phase::Lingering { left, most } => match left.checked_sub(bytes.len()) {
@@ -185,7 +185,7 @@ impl Conn {
 
     /// Goes on: asks the site again for a held request, since the state has changed, and answers requests that were
     /// left over. Nothing happens where there is neither.
-    pub fn resume(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
+    pub fn resume(&mut self, now: Now, site: &mut dyn Handler, out: &mut Out) {
         match self.phase {
             Phase::Held { until, asked } => {
                 let overdue = until.is_some_and(|until| until <= now.mono);
@@ -207,7 +207,7 @@ impl Conn {
     }
 
     /// A request that is held is answered now, as if its time had passed.
-    pub fn give_up_waiting(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
+    pub fn give_up_waiting(&mut self, now: Now, site: &mut dyn Handler, out: &mut Out) {
         if let Phase::Held { until, .. } = &mut self.phase {
             *until = Some(now.mono);
             self.resume(now, site, out);
@@ -301,7 +301,7 @@ impl Conn {
     }
 
     /// What to wait for.
-    pub fn wants(&self) -> Wants {
+    pub fn wants(&self) -> Interest {
         let read = match self.phase {
             // Who does not take answers gets to ask no more questions.
             Phase::Idle | Phase::Head => self.unsent.is_empty() && !self.eof,
@@ -312,7 +312,7 @@ impl Conn {
             Phase::Lingering { .. } => true,
             Phase::Done { .. } => false,
         };
-        Wants { read, write: !self.unsent.is_empty() || self.phase == Phase::Crowded }
+        Interest { read, write: !self.unsent.is_empty() || self.phase == Phase::Crowded }
     }
 
     /// When [`Conn::expire`] is to be called; an idle connection never.
@@ -329,7 +329,7 @@ impl Conn {
     }
 
     /// Does what is due: a held request is answered now, everything else that took too long is over.
-    pub fn expire(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
+    pub fn expire(&mut self, now: Now, site: &mut dyn Handler, out: &mut Out) {
         if self.deadline().is_none_or(|deadline| deadline > now.mono) {
             return;
         }
@@ -342,7 +342,7 @@ impl Conn {
     /// How soon it is closed to make room.
     pub fn rank(&self) -> Rank {
         let class = match self.phase {
-            Phase::Held { .. } if self.eof => Class::Doubtful,
+            Phase::Held { .. } if self.eof => Class::HalfClosed,
             Phase::Held { .. } | Phase::Streaming { .. } => Class::Waiting,
             Phase::Idle if self.unsent.is_empty() => Class::Idle,
             _ => Class::Unfinished,
@@ -403,7 +403,7 @@ impl Conn {
     }
 
     /// Answers out of `input`, of which no more is kept than is not used up.
-    fn go_on(&mut self, now: Now, site: &mut dyn Site, out: &mut Out) {
+    fn go_on(&mut self, now: Now, site: &mut dyn Handler, out: &mut Out) {
         if !self.keeps_input() {
             return;
         }
@@ -421,7 +421,7 @@ impl Conn {
     }
 
     /// Answers the requests at the start of `bytes`; returns how many bytes are done with.
-    fn answer(&mut self, now: Now, bytes: &[u8], site: &mut dyn Site, out: &mut Out) -> usize {
+    fn answer(&mut self, now: Now, bytes: &[u8], site: &mut dyn Handler, out: &mut Out) -> usize {
         let mut known = std::mem::take(&mut out.known);
         let used = self.answer_all(now, bytes, &mut known, site, out);
         out.known = known;
@@ -433,7 +433,7 @@ impl Conn {
         now: Now,
         bytes: &[u8],
         known: &mut Memory,
-        site: &mut dyn Site,
+        site: &mut dyn Handler,
         out: &mut Out,
     ) -> usize {
         let before = out.bytes.len();
@@ -505,7 +505,7 @@ impl Conn {
     }
 
     /// Asks the site for an answer to one request, `last` if nothing has come behind it.
-    fn ask(&mut self, now: Now, parsed: &Parsed<'_>, last: bool, site: &mut dyn Site, out: &mut Out) {
+    fn ask(&mut self, now: Now, parsed: &Parsed<'_>, last: bool, site: &mut dyn Handler, out: &mut Out) {
         let Parsed { request, persist, body, framing } = *parsed;
         let asked = Asked { method: request.method, persist, body, framing };
         let before = out.bytes.len();
@@ -524,7 +524,7 @@ impl Conn {
         next: Next,
         sent: bool,
         last: bool,
-        site: &mut dyn Site,
+        site: &mut dyn Handler,
         out: &mut Out,
     ) {
         // Bytes that nobody reads turn a close into a reset.
@@ -563,7 +563,7 @@ impl Conn {
     }
 
     /// Says why and closes; nothing that follows is read as a request.
-    fn refuse(&mut self, now: Now, refusal: Refusal, method: Method, site: &mut dyn Site, out: &mut Out) {
+    fn refuse(&mut self, now: Now, refusal: Refusal, method: Method, site: &mut dyn Handler, out: &mut Out) {
         site.refused(refusal.status);
         let mut body = Vec::with_capacity(refusal.why.len() + 1);
         body.extend_from_slice(refusal.why.as_bytes());

@@ -1,7 +1,7 @@
 //! HTTP/1.0 and 1.1 by hand on httparse (RFC 9110, RFC 9112): bytes in, bytes out, no socket. `conn` is the life of
 //! one connection, `head` finds the end of a head, `request` reads a head or says with which status it is refused,
 //! `response` writes answers, `framing` delimits streams, `routes` knows the paths. `quota`, `turn` and `heartbeat` are about all connections: what they
-//! may take together, when each is served, and what silent streams are sent. What a request is answered with comes from a [`Site`].
+//! may take together, when each is served, and what silent streams are sent. What a request is answered with comes from a [`Handler`].
 
 pub mod activation;
 pub mod conn;
@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use super::{Now, Stream};
 
-/// The methods that are answered; all others are refused before a [`Site`] sees them (405 or 501).
+/// The methods that are answered; all others are refused before a [`Handler`] sees them (405 or 501).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// RFC 9110, 9.3.1.
@@ -46,7 +46,7 @@ pub struct Request<'a> {
 }
 
 /// Who knows the answers.
-pub trait Site {
+pub trait Handler {
     /// Answers `request` through `reply`, or says how to go on without.
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: response::Reply<'_>) -> Next;
 
@@ -60,12 +60,12 @@ pub trait Site {
     }
 }
 
-/// What happens to a connection after [`Site::answer`].
+/// What happens to a connection after [`Handler::answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// `reply.send` was called; the connection goes on with the next request.
     Answered,
-    /// Nothing was sent. The request is held: [`Site::again`] is asked at each `Conn::resume` and once this moment
+    /// Nothing was sent. The request is held: [`Handler::again`] is asked at each `Conn::resume` and once this moment
     /// has passed.
     Wait(Option<Instant>),
     /// `reply.stream` was called; what follows is pushed at each change of state.

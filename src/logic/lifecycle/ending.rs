@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::report::with_output;
 use super::{
-    Deadline, Deadlines, Effect, End, Exit, Lifecycle, Linger, Now, Obstacle, Pid, Policy, Record, Run,
-    Seconds, Shown, Signal, State, Success, Target, Usage, Verdict, Why,
+    Deadline, Deadlines, Effect, End, Exit, Lifecycle, Linger, Now, Pid, Policy, Record, Run, Seconds, Shown,
+    Signal, SignalTarget, SpawnErrorKind, State, StopCause, Success, Usage, Verdict,
 };
 use crate::config::After;
 use crate::error;
@@ -22,14 +22,14 @@ pub struct EndedRun {
     run: u64,
     success: bool,
     /// Its first line for `--termination-log`.
-    certificate: String,
+    termination_message: String,
 }
 
 /// The stop of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
     /// Its cause.
-    pub why: Why,
+    pub why: StopCause,
     /// When the command was asked to end.
     pub at: Instant,
     /// The command and its group were killed, as they did not.
@@ -38,11 +38,17 @@ pub struct Stop {
 
 impl Lifecycle {
     /// The command could not be started.
-    pub(super) fn not_started(&mut self, now: Now, reason: &str, obstacle: Obstacle, out: &mut Vec<Effect>) {
-        let (code, message) = match obstacle {
-            Obstacle::NotFound => (error::EXIT_NOT_FOUND, "cannot execute"),
-            Obstacle::NotExecutable => (error::EXIT_CANNOT_EXECUTE, "cannot execute"),
-            Obstacle::Before => (error::EXIT_SETUP, "cannot start"),
+    pub(super) fn not_started(
+        &mut self,
+        now: Now,
+        reason: &str,
+        kind: SpawnErrorKind,
+        out: &mut Vec<Effect>,
+    ) {
+        let (code, message) = match kind {
+            SpawnErrorKind::NotFound => (error::EXIT_NOT_FOUND, "cannot execute"),
+            SpawnErrorKind::NotExecutable => (error::EXIT_CANNOT_EXECUTE, "cannot execute"),
+            SpawnErrorKind::Before => (error::EXIT_SETUP, "cannot start"),
         };
         self.code = code;
         self.count_start();
@@ -65,7 +71,7 @@ impl Lifecycle {
         let command = if self.status.command.is_empty() { "''" } else { &self.status.command };
         let text = format!("{message} {command}: {reason}");
         self.draining = None;
-        self.write_certificate(self.certificate(), std::slice::from_ref(&text), out);
+        self.write_termination_message(self.termination_message(), std::slice::from_ref(&text), out);
         if self.policy.is_none() {
             out.push(Effect::Complain(text));
             return self.close(out);
@@ -96,24 +102,28 @@ impl Lifecycle {
         self.publish_end(now, why, end);
         out.push(Effect::Log(self.end_record(pid, why, lasted)));
         let success = self.status.reason == Some(Reason::Success);
-        let certificate = self.certificate();
-        self.draining = Some(EndedRun { run: self.starts, success, certificate });
+        let termination_message = self.termination_message();
+        self.draining = Some(EndedRun { run: self.starts, success, termination_message });
         if self.job.single_child {
             // The rest of the group is not ours to end.
         } else if let Some(stop) = stop {
             self.wait_for_stopped_group(now, group, stop, out);
         } else if self.job.setsid && self.policy.is_none() {
-            out.push(Effect::Kill { signal: Signal::TERM, to: Target::Remnant(group), log: None });
+            out.push(Effect::Kill {
+                signal: Signal::TERM,
+                to: SignalTarget::LeftoverGroup(group),
+                log: None,
+            });
         }
         out.push(Effect::Drain { run: self.starts });
-        self.next(now, Run { lasted, success, expired: why == Some(Why::Ttl), never_ran: false }, out);
+        self.next(now, Run { lasted, success, expired: why == Some(StopCause::Ttl), never_ran: false }, out);
         if stop.is_none() && self.state == State::Pausing && !self.job.single_child {
             self.clear_group(group, out);
         }
     }
 
     /// Shows the end in the document.
-    fn publish_end(&mut self, now: Now, why: Option<Why>, end: End) {
+    fn publish_end(&mut self, now: Now, why: Option<StopCause>, end: End) {
         let End { exit, usage, .. } = end;
         let reason = reason(&self.job.success_exit, why, end);
         self.code = match reason {
@@ -142,9 +152,9 @@ impl Lifecycle {
     }
 
     /// The log line of the end that the document shows.
-    fn end_record(&self, pid: Pid, why: Option<Why>, lasted: Duration) -> Record {
+    fn end_record(&self, pid: Pid, why: Option<StopCause>, lasted: Duration) -> Record {
         // An end that somebody asked for is no news, however the command took it.
-        let expected = self.status.reason == Some(Reason::Success) || why == Some(Why::Asked);
+        let expected = self.status.reason == Some(Reason::Success) || why == Some(StopCause::Asked);
         let record = if expected { Record::info("ended") } else { Record::warn("ended") };
         let record = record
             .with("command", &self.status.command)
@@ -160,7 +170,7 @@ impl Lifecycle {
     /// The output of a run has been read. One that was followed by another end is of no interest any more.
     pub(super) fn drained(&mut self, run: u64, last_output: Vec<String>, out: &mut Vec<Effect>) {
         let Some(ended) = self.draining.take_if(|ended| ended.run == run) else { return };
-        self.write_certificate(ended.certificate, &last_output, out);
+        self.write_termination_message(ended.termination_message, &last_output, out);
         if !ended.success && !last_output.is_empty() {
             self.status.last_output = last_output;
             self.changed = true;
@@ -250,8 +260,8 @@ impl Lifecycle {
     /// Closes without waiting for anything: neither for a reader that has stalled nor for the rest of the group.
     pub(super) fn close_at_once(&mut self, out: &mut Vec<Effect>) {
         self.kill_leftover(out);
-        if let Some(EndedRun { certificate, .. }) = self.draining.take() {
-            self.write_certificate(certificate, &[], out);
+        if let Some(EndedRun { termination_message, .. }) = self.draining.take() {
+            self.write_termination_message(termination_message, &[], out);
         }
         self.close(out);
     }
@@ -277,22 +287,27 @@ impl Lifecycle {
         // Who takes that end for a success has no reason to stop.
         if let Some((signal, all)) = self.interrupted
             && self.code == (Exit::Signal { signal, core_dumped: false }).code()
-            && !self.setting.is_init
+            && !self.context.is_init
         {
             out.push(Effect::DieBy { signal, all });
         }
         out.push(Effect::Exit(self.code));
     }
 
-    fn write_certificate(&self, certificate: String, last_output: &[String], out: &mut Vec<Effect>) {
+    fn write_termination_message(
+        &self,
+        termination_message: String,
+        last_output: &[String],
+        out: &mut Vec<Effect>,
+    ) {
         if self.job.termination_log.is_some() {
-            out.push(Effect::TerminationLog(with_output(certificate, last_output)));
+            out.push(Effect::TerminationLog(with_output(termination_message, last_output)));
         }
     }
 }
 
 /// The document's `Reason` for an end.
-fn reason(success_exit: &[Success], why: Option<Why>, end: End) -> Reason {
+fn reason(success_exit: &[Success], why: Option<StopCause>, end: End) -> Reason {
     let End { exit, oom_killed, .. } = end;
     let listed = success_exit.iter().any(|success| match (success, exit) {
         (Success::Code(wanted), _) => exit.code() == *wanted,
@@ -300,13 +315,15 @@ fn reason(success_exit: &[Success], why: Option<Why>, end: End) -> Reason {
         (Success::Signal(_), Exit::Code(_)) | (Success::Ttl, _) => false,
     });
     match (why, exit) {
-        (Some(Why::Ttl), _) if success_exit.contains(&Success::Ttl) => Reason::Success,
-        (Some(Why::Ttl), _) => Reason::Timeout,
-        (Some(Why::Watchdog), _) => Reason::Watchdog,
-        (Some(Why::Asked) | None, _) if listed || exit == Exit::Code(0) => Reason::Success,
-        (Some(Why::Asked) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => Reason::OomKill,
-        (Some(Why::Asked) | None, Exit::Signal { core_dumped: true, .. }) => Reason::CoreDump,
-        (Some(Why::Asked) | None, Exit::Signal { core_dumped: false, .. }) => Reason::Signal,
-        (Some(Why::Asked) | None, Exit::Code(_)) => Reason::ExitCode,
+        (Some(StopCause::Ttl), _) if success_exit.contains(&Success::Ttl) => Reason::Success,
+        (Some(StopCause::Ttl), _) => Reason::Timeout,
+        (Some(StopCause::Watchdog), _) => Reason::Watchdog,
+        (Some(StopCause::Asked) | None, _) if listed || exit == Exit::Code(0) => Reason::Success,
+        (Some(StopCause::Asked) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => {
+            Reason::OomKill
+        }
+        (Some(StopCause::Asked) | None, Exit::Signal { core_dumped: true, .. }) => Reason::CoreDump,
+        (Some(StopCause::Asked) | None, Exit::Signal { core_dumped: false, .. }) => Reason::Signal,
+        (Some(StopCause::Asked) | None, Exit::Code(_)) => Reason::ExitCode,
     }
 }

@@ -1,7 +1,7 @@
 //! What the driver tells a [`Lifecycle`](crate::logic::lifecycle::Lifecycle), and what it is told to do.
 
 use crate::logic::log::record::Record;
-use crate::logic::notify::message::Told;
+use crate::logic::notify::message::Notification;
 use crate::logic::{Exit, Pid, Sender, Usage};
 use crate::signal::Signal;
 
@@ -17,10 +17,10 @@ pub enum Event {
     },
     /// It could not be executed.
     SpawnFailed {
-        /// Why, for people.
+        /// StopCause, for people.
         reason: String,
         /// Of what kind that is.
-        obstacle: Obstacle,
+        kind: SpawnErrorKind,
     },
     /// The command has ended and is reaped.
     Exited(End),
@@ -28,7 +28,7 @@ pub enum Event {
     KillFailed {
         /// Which.
         signal: Signal,
-        /// Why, for people.
+        /// StopCause, for people.
         reason: String,
     },
     /// The command is stopped, see [`Effect::CheckStopped`].
@@ -43,7 +43,7 @@ pub enum Event {
         /// TTIN or TTOU.
         signal: Signal,
         /// Who has it instead.
-        holder: Holder,
+        foreground_owner: ForegroundOwner,
     },
     /// Reading the output of an ended run is over: it has passed through, or was given up.
     Drained {
@@ -67,7 +67,7 @@ pub enum Event {
         sender: Sender,
     },
     /// The command has spoken on its NOTIFY_SOCKET.
-    Told(Told),
+    Notification(Notification),
     /// kapo has not run for a while, as it was stopped or frozen.
     Resumed,
     /// A request was answered.
@@ -95,7 +95,7 @@ pub struct End {
 
 /// Who is in the foreground of kapo's terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum ForegroundOwner {
     /// kapo's own group, by now.
     Own,
     /// The command's, to which kapo has given it.
@@ -104,9 +104,9 @@ pub enum Holder {
     Other,
 }
 
-/// Why a command could not be started.
+/// StopCause a command could not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Obstacle {
+pub enum SpawnErrorKind {
     /// No such file.
     NotFound,
     /// A file that cannot be executed.
@@ -125,7 +125,7 @@ pub enum Effect {
         /// Which.
         signal: Signal,
         /// To whom.
-        to: Target,
+        to: SignalTarget,
         /// What to log once it is sent.
         log: Option<Record>,
     },
@@ -178,7 +178,7 @@ pub enum Effect {
 
 /// Whom a signal is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum SignalTarget {
     /// The command alone.
     Process(Pid),
     /// Its process group.
@@ -192,12 +192,12 @@ pub enum Target {
     },
     /// What is left of the group of a command that is reaped: only while a descendant of ours is in it, as the number
     /// may belong to a stranger otherwise.
-    Remnant(Pid),
+    LeftoverGroup(Pid),
 }
 
 /// What of a terminal kapo was started to survive, as the signals for it were ignored then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Survives {
+pub struct IgnoredAtStart {
     /// HUP was, as by nohup(1): that the terminal is gone ends nothing.
     pub hang_up: bool,
     /// INT and QUIT were, as a shell without job control does for what it starts with `&`: ^C ends nothing.
@@ -206,7 +206,7 @@ pub struct Survives {
 
 /// What a life depends on beside the options of the job.
 #[derive(Clone, Debug)]
-pub struct Setting {
+pub struct JobContext {
     /// `--hide-args`
     pub hide_args: bool,
     /// SidebindPort of the document.
@@ -214,7 +214,7 @@ pub struct Setting {
     /// There is a service manager that wants to hear of us.
     pub manager: bool,
     /// What of a terminal does not end kapo.
-    pub survives: Survives,
+    pub ignored_at_start: IgnoredAtStart,
     /// kapo writes into a pipe in a script, so it may share the terminal with the rest of a pipeline, and a stop of its
     /// group is one of the script.
     pub piped: bool,

@@ -1,6 +1,6 @@
 //! The process that counts as the command: the one that kapo started, until the command names another by `MAINPID=`.
 
-use super::{Effect, Lifecycle, Pid, Record, State, Target};
+use super::{Effect, Lifecycle, Pid, Record, SignalTarget, State};
 
 impl Lifecycle {
     /// The process group of the run: the pid of the process that kapo started, also if another one is followed.
@@ -22,11 +22,11 @@ impl Lifecycle {
     }
 
     /// Whom a signal for the command is for.
-    pub(super) fn target(&self, pid: Pid) -> Target {
+    pub(super) fn target(&self, pid: Pid) -> SignalTarget {
         match self.group.filter(|group| *group != pid) {
-            _ if self.job.single_child => Target::Process(pid),
-            Some(group) => Target::Followed { pid, group },
-            None => Target::Group(pid),
+            _ if self.job.single_child => SignalTarget::Process(pid),
+            Some(group) => SignalTarget::Followed { pid, group },
+            None => SignalTarget::Group(pid),
         }
     }
 }

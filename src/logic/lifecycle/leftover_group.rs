@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 use crate::config::KILL_AFTER;
-use crate::logic::lifecycle::{Deadline, Effect, Lifecycle, Now, Pid, Record, Signal, State, Stop, Target};
+use crate::logic::lifecycle::{
+    Deadline, Effect, Lifecycle, Now, Pid, Record, Signal, SignalTarget, State, Stop,
+};
 
 /// The first pause between two looks at the group. SIGCHLD announces most of its ends; a process that moves to another
 /// group, or that has a parent outside the group, ends without one.
@@ -98,7 +100,7 @@ impl Lifecycle {
             if stopped {
                 out.push(Effect::Log(record));
             } else {
-                let to = Target::Remnant(leftover.group);
+                let to = SignalTarget::LeftoverGroup(leftover.group);
                 out.push(Effect::Kill { signal: Signal::TERM, to, log: Some(record) });
                 // A stopped process would not act on it.
                 out.push(Effect::Kill { signal: Signal::CONT, to, log: None });
@@ -123,7 +125,7 @@ impl Lifecycle {
         let record = Record::warn("what was left behind did not end in time, killing it");
         out.push(Effect::Kill {
             signal: Signal::KILL,
-            to: Target::Remnant(leftover.group),
+            to: SignalTarget::LeftoverGroup(leftover.group),
             log: Some(record.with("group", leftover.group)),
         });
         self.leftover = Some(Leftover { stage: Stage::Killed, pause: FIRST_PAUSE, ..leftover });
@@ -134,7 +136,11 @@ impl Lifecycle {
     /// Somebody insists: the group is killed and not waited for.
     pub(super) fn kill_leftover(&mut self, out: &mut Vec<Effect>) {
         if let Some(Leftover { group, .. }) = self.leftover.take() {
-            out.push(Effect::Kill { signal: Signal::KILL, to: Target::Remnant(group), log: None });
+            out.push(Effect::Kill {
+                signal: Signal::KILL,
+                to: SignalTarget::LeftoverGroup(group),
+                log: None,
+            });
         }
     }
 

@@ -36,7 +36,7 @@ use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
 use crate::duration::Seconds;
 use crate::logic::log::record::Record;
 use crate::logic::notify::message;
-use crate::logic::notify::message::Told;
+use crate::logic::notify::message::Notification;
 use crate::logic::status::ModeName;
 use crate::signal::Signal;
 
@@ -48,7 +48,9 @@ mod tests;
 #[cfg(any(test, fuzzing))]
 pub mod world;
 
-pub use crate::logic::lifecycle::event::{Effect, End, Event, Holder, Obstacle, Setting, Survives, Target};
+pub use crate::logic::lifecycle::event::{
+    Effect, End, Event, ForegroundOwner, IgnoredAtStart, JobContext, SignalTarget, SpawnErrorKind,
+};
 use crate::logic::lifecycle::leftover_group::Leftover;
 pub use crate::logic::lifecycle::signal_policy::{asks_for_an_end, job_control};
 use crate::logic::lifecycle::signal_policy::{
@@ -66,9 +68,9 @@ const LATE: Duration = Duration::from_millis(100);
 /// What the service manager is told of a command that has not said READY=1 yet.
 const STARTING: &str = "starting";
 
-/// Why the command is being stopped.
+/// StopCause the command is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum StopCause {
     /// Its TTL has passed.
     Ttl,
     /// It has missed a ping.
@@ -94,7 +96,7 @@ enum State {
 #[derive(Debug)]
 pub struct Lifecycle {
     job: Box<Job>,
-    setting: Setting,
+    context: JobContext,
     state: State,
     /// The process group of the last run.
     group: Option<Pid>,
@@ -137,7 +139,7 @@ pub struct Lifecycle {
 
 impl Lifecycle {
     /// Nothing has happened yet; the first event is [`Event::Start`].
-    pub fn new(job: Box<Job>, setting: Setting) -> Lifecycle {
+    pub fn new(job: Box<Job>, context: JobContext) -> Lifecycle {
         let (mode, wait, policy) = match &job.after {
             After::Once(Linger::Fixed(wait)) => (ModeName::Run, Some(*wait), None),
             After::Once(Linger::Idle(_)) => (ModeName::Run, None, None),
@@ -145,16 +147,16 @@ impl Lifecycle {
                 (ModeName::Supervise, Some(restart.wait), Some(Policy::new(restart.clone())))
             }
         };
-        let shown = !setting.hide_args && !job.arguments.is_empty();
+        let shown = !context.hide_args && !job.arguments.is_empty();
         let status = Status {
             arguments: shown
                 .then(|| job.arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect()),
             command: job.command.to_string_lossy().into_owned(),
-            sidebind_port: setting.sidebind_port,
+            sidebind_port: context.sidebind_port,
             wait,
             ..Status::blank(mode)
         };
-        let random = Random::new(setting.seed);
+        let random = Random::new(context.seed);
         Lifecycle {
             state: State::Starting,
             group: None,
@@ -163,7 +165,7 @@ impl Lifecycle {
             early: None,
             // The kernel tells of those who want it by stopping them, which the shell may see first: so it is not given to
             // the command where there may be others.
-            shared: setting.piped || setting.survives.interrupt,
+            shared: context.piped || context.ignored_at_start.interrupt,
             claims: 0,
             said_ready: false,
             unready: STARTING,
@@ -183,7 +185,7 @@ impl Lifecycle {
             last_code: None,
             changed: true,
             job,
-            setting,
+            context,
         }
     }
 
@@ -196,8 +198,8 @@ impl Lifecycle {
             (State::Starting, Event::Start) if self.leaving => self.finish(out),
             (State::Starting, Event::Start) => out.push(Effect::Spawn),
             (State::Starting, Event::Spawned { pid }) => self.started(now, pid, out),
-            (State::Starting, Event::SpawnFailed { reason, obstacle }) => {
-                self.not_started(now, &reason, obstacle, out);
+            (State::Starting, Event::SpawnFailed { reason, kind }) => {
+                self.not_started(now, &reason, kind, out);
             }
             (State::Running { pid, since }, Event::Exited(end)) => {
                 self.hears_of_hang_up(end.hung_up, out);
@@ -208,7 +210,7 @@ impl Lifecycle {
             }
             (State::Stopping { pid, since, stop }, Event::Exited(end)) => {
                 self.hears_of_hang_up(end.hung_up, out);
-                let typed = stop.why == Why::Asked && self.was_asked_by_the_terminal();
+                let typed = stop.why == StopCause::Asked && self.was_asked_by_the_terminal();
                 self.interrupted = interruption(end.exit).filter(|_| typed).map(|signal| (signal, false));
                 self.ended(now, (pid, since), Some(stop), end, out);
             }
@@ -221,8 +223,12 @@ impl Lifecycle {
             (State::Running { .. } | State::Stopping { .. }, Event::Stopped { signal }) => {
                 out.push(Effect::Suspend { signal, all: true });
             }
-            (_, Event::SiblingStopped { signal, holder }) => self.sibling_stopped(signal, holder, out),
-            (State::Running { .. } | State::Stopping { .. }, Event::Told(told)) => self.told(now, told, out),
+            (_, Event::SiblingStopped { signal, foreground_owner }) => {
+                self.sibling_stopped(signal, foreground_owner, out)
+            }
+            (State::Running { .. } | State::Stopping { .. }, Event::Notification(told)) => {
+                self.told(now, told, out)
+            }
             (State::Running { .. }, Event::Resumed) => self.has_been_suspended(now),
             (State::Lingering, Event::Asked) => {
                 if let After::Once(Linger::Idle(idle)) = self.job.after {
@@ -244,7 +250,7 @@ impl Lifecycle {
                 | State::Lingering
                 | State::Finishing
                 | State::Closing,
-                Event::Exited(_) | Event::Stopped { .. } | Event::Told(_),
+                Event::Exited(_) | Event::Stopped { .. } | Event::Notification(_),
             )
             | (
                 State::Running { .. }
@@ -435,7 +441,7 @@ impl Lifecycle {
         // The stop signal came before there was anybody to pass it to.
         if let Some(StopSignalFrom { signal, .. }) = self.status.stop_signal_from {
             self.pass_on(signal, pid, None, out);
-            self.stop(now, pid, now.mono, Why::Asked, out);
+            self.stop(now, pid, now.mono, StopCause::Asked, out);
         }
         if let Some(signal) = self.early.take() {
             self.pass_on(signal, pid, None, out);
@@ -469,7 +475,7 @@ impl Lifecycle {
                     self.has_been_suspended(now);
                 }
                 if stop {
-                    self.stop(now, pid, since, Why::Asked, out);
+                    self.stop(now, pid, since, StopCause::Asked, out);
                 }
             }
             State::Stopping { pid, .. } => self.pass_on(signal, pid, None, out),
@@ -514,7 +520,7 @@ impl Lifecycle {
     }
 
     fn is_asked_to_stop_by(&self, signal: Signal, sender: Sender) -> bool {
-        asks_for_an_end(signal, sender, self.setting.survives, &self.job.stop_on)
+        asks_for_an_end(signal, sender, self.context.ignored_at_start, &self.job.stop_on)
     }
 
     /// Notes that kapo was asked to stop; the line for the log.
@@ -554,15 +560,16 @@ impl Lifecycle {
         }
     }
 
-    fn sibling_stopped(&mut self, signal: Signal, holder: Holder, out: &mut Vec<Effect>) {
-        match holder {
-            Holder::Own | Holder::Command => {
+    fn sibling_stopped(&mut self, signal: Signal, foreground_owner: ForegroundOwner, out: &mut Vec<Effect>) {
+        match foreground_owner {
+            ForegroundOwner::Own | ForegroundOwner::Command => {
                 self.shared = true;
-                self.claims = self.claims.saturating_add(u32::from(holder == Holder::Command));
+                self.claims =
+                    self.claims.saturating_add(u32::from(foreground_owner == ForegroundOwner::Command));
                 out.push(Effect::WakeSiblings);
             }
             // All of the job is stopped then, and the shell resumes it with the terminal.
-            Holder::Other => {
+            ForegroundOwner::Other => {
                 if let Some(pid) = self.pid() {
                     self.pass_on(signal, pid, None, out);
                 }
@@ -606,15 +613,15 @@ impl Lifecycle {
     }
 
     /// The end of this run begins; the signal for it is the caller's.
-    fn stop(&mut self, now: Now, pid: Pid, since: Instant, why: Why, out: &mut Vec<Effect>) {
+    fn stop(&mut self, now: Now, pid: Pid, since: Instant, why: StopCause, out: &mut Vec<Effect>) {
         self.state = State::Stopping { pid, since, stop: Stop { why, at: now.mono, killed: false } };
         self.changed = true;
         self.deadlines.stop(Deadline::Ttl);
         self.deadlines.stop(Deadline::Watchdog);
         self.deadlines.stop(Deadline::Stable);
         let patience = match why {
-            Why::Asked => self.job.kill_after,
-            Why::Ttl | Why::Watchdog => Some(self.job.kill_after.unwrap_or(KILL_AFTER)),
+            StopCause::Asked => self.job.kill_after,
+            StopCause::Ttl | StopCause::Watchdog => Some(self.job.kill_after.unwrap_or(KILL_AFTER)),
         };
         // As with timeout(1), zero means never.
         if let Some(patience) = patience.filter(|patience| !patience.is_zero()) {
@@ -632,7 +639,7 @@ impl Lifecycle {
         &mut self,
         now: Now,
         (pid, since): (Pid, Instant),
-        why: Why,
+        why: StopCause,
         log: Record,
         out: &mut Vec<Effect>,
     ) {
@@ -648,7 +655,7 @@ impl Lifecycle {
             (Deadline::Ttl, State::Running { pid, since }) => {
                 let record = Record::info("TTL has passed").with("pid", pid);
                 let record = record.with("signal", self.job.stop_signal);
-                self.stop_ourselves(now, (pid, since), Why::Ttl, record, out);
+                self.stop_ourselves(now, (pid, since), StopCause::Ttl, record, out);
             }
             (Deadline::Watchdog, State::Running { pid, since }) => {
                 // Where we did not run ourselves, as in a frozen cgroup (docker pause), the command did not either.
@@ -656,7 +663,7 @@ impl Lifecycle {
                     return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
                 }
                 let record = Record::warn("missed a watchdog ping").with("pid", pid);
-                self.stop_ourselves(now, (pid, since), Why::Watchdog, record, out);
+                self.stop_ourselves(now, (pid, since), StopCause::Watchdog, record, out);
             }
             (Deadline::Kill, State::Stopping { pid, since, stop }) => {
                 self.state = State::Stopping { pid, since, stop: Stop { killed: true, ..stop } };
@@ -705,7 +712,7 @@ impl Lifecycle {
         }
     }
 
-    fn told(&mut self, now: Now, told: Told, out: &mut Vec<Effect>) {
+    fn told(&mut self, now: Now, told: Notification, out: &mut Vec<Effect>) {
         if let Some(main) = told.main_pid {
             self.follow(main, out);
         }
@@ -716,7 +723,7 @@ impl Lifecycle {
             self.changed |= text != self.status.status_text;
             self.status.status_text = text;
         }
-        if self.setting.manager && !told.forward.is_empty() {
+        if self.context.manager && !told.forward.is_empty() {
             out.push(Effect::Notify(told.forward));
         }
         // How ready it is matters no more once it is being stopped.
@@ -737,7 +744,7 @@ impl Lifecycle {
         }
         if told.trigger {
             let record = Record::warn("asks to be stopped, by WATCHDOG=trigger").with("pid", pid);
-            self.stop_ourselves(now, (pid, since), Why::Watchdog, record, out);
+            self.stop_ourselves(now, (pid, since), StopCause::Watchdog, record, out);
         } else if told.ready || told.ping || told.interval.is_some() {
             self.wait_for_ping(now);
         }
@@ -763,14 +770,14 @@ impl Lifecycle {
 
     /// Once, and once more after each reload of the command's.
     fn tell_ready(&mut self, out: &mut Vec<Effect>) {
-        if self.setting.manager && !self.told_ready && !self.told_stopping {
+        if self.context.manager && !self.told_ready && !self.told_stopping {
             out.push(Effect::Notify(b"READY=1".to_vec()));
         }
         self.told_ready = true;
     }
 
     fn tell_stopping(&mut self, out: &mut Vec<Effect>) {
-        if self.setting.manager && !self.told_stopping {
+        if self.context.manager && !self.told_stopping {
             out.push(Effect::Notify(b"STOPPING=1".to_vec()));
         }
         self.told_stopping = true;
@@ -781,7 +788,7 @@ impl Lifecycle {
         let ready = matches!(self.state, State::Running { .. }) && (!self.job.notify || self.said_ready);
         self.changed |= ready != self.status.ready;
         self.status.ready = ready;
-        if self.changed && self.setting.manager && self.state != State::Done {
+        if self.changed && self.context.manager && self.state != State::Done {
             out.push(Effect::Notify(message::status(&self.headline(now.wall))));
         }
     }

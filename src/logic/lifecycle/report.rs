@@ -42,7 +42,7 @@ impl Lifecycle {
     }
 
     /// The first line of what `--termination-log` gets, about the end that the document shows.
-    pub(super) fn certificate(&self) -> String {
+    pub(super) fn termination_message(&self) -> String {
         let mut text = format!("reason={} code={}", reason_name(self.status.reason), self.status.exit_code);
         if let Some(signal) = self.status.signal {
             text.push_str(&format!(" signal={signal}"));
@@ -52,12 +52,12 @@ impl Lifecycle {
     }
 }
 
-/// Adds as many of the last lines to a certificate as fit.
-pub(super) fn with_output(mut certificate: String, last_output: &[String]) -> Vec<u8> {
+/// Adds as many of the last lines to a termination_message as fit.
+pub(super) fn with_output(mut termination_message: String, last_output: &[String]) -> Vec<u8> {
     /// What the kubelet reads at most.
     const LENGTH: usize = 4096;
     let output: String = last_output.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-    let from = output.ceil_char_boundary((certificate.len() + output.len()).saturating_sub(LENGTH));
-    certificate.push_str(output.get(from..).unwrap_or_default());
-    certificate.into_bytes()
+    let from = output.ceil_char_boundary((termination_message.len() + output.len()).saturating_sub(LENGTH));
+    termination_message.push_str(output.get(from..).unwrap_or_default());
+    termination_message.into_bytes()
 }

@@ -1,18 +1,25 @@
 //! What a signal, or an end by one, means for kapo.
 
-use crate::logic::lifecycle::event::Survives;
+use crate::logic::lifecycle::event::IgnoredAtStart;
 use crate::logic::{Exit, Sender};
 use crate::signal::Signal;
 
 /// Whether kapo is asked to stop: by a signal of `--stop-on`. Of those that the kernel raises only the terminal's
 /// interrupts and TERM (SysRq) count, as WINCH comes with every new size of a window. HUP counts when the terminal is gone,
 /// listed or not; daemons reload when a process sends it.
-pub fn asks_for_an_end(signal: Signal, sender: Sender, survives: Survives, stop_on: &[Signal]) -> bool {
+pub fn asks_for_an_end(
+    signal: Signal,
+    sender: Sender,
+    ignored_at_start: IgnoredAtStart,
+    stop_on: &[Signal],
+) -> bool {
     match (signal, sender) {
         // No process can catch KILL; it stands for the death of a parent that was dead before kapo could ask.
         (Signal::KILL, _) => true,
-        (Signal::HUP, Sender::Kernel) => !survives.hang_up,
-        (Signal::INT | Signal::QUIT, Sender::Kernel) => !survives.interrupt && stop_on.contains(&signal),
+        (Signal::HUP, Sender::Kernel) => !ignored_at_start.hang_up,
+        (Signal::INT | Signal::QUIT, Sender::Kernel) => {
+            !ignored_at_start.interrupt && stop_on.contains(&signal)
+        }
         (Signal::TERM, Sender::Kernel) | (_, Sender::Process { .. }) => stop_on.contains(&signal),
         (_, Sender::Kernel) => false,
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Behaviour, Leaves, SOMEBODY, World, any_life};
-use super::{Effect, Event, Holder, Obstacle, Setting, Survives, Target};
+use super::{Effect, Event, ForegroundOwner, IgnoredAtStart, JobContext, SignalTarget, SpawnErrorKind};
 use crate::config::tests::{job as run, restart as again};
 use crate::config::{After, Job, Linger, Restart, Success, Ttl};
 use crate::logic::log::record::Record;
@@ -20,12 +20,12 @@ fn supervise() -> Job {
     Job { after: After::Again(again()), ..run() }
 }
 
-fn setting() -> Setting {
-    Setting {
+fn context() -> JobContext {
+    JobContext {
         hide_args: false,
         sidebind_port: 0,
         manager: false,
-        survives: Survives::default(),
+        ignored_at_start: IgnoredAtStart::default(),
         piped: false,
         is_init: false,
         seed: 1,
@@ -34,11 +34,11 @@ fn setting() -> Setting {
 
 /// A life that has begun, with children of this kind.
 fn begun(job: Job, behaviour: Behaviour) -> World {
-    begun_in(setting(), job, behaviour)
+    begun_in(context(), job, behaviour)
 }
 
-fn begun_in(setting: Setting, job: Job, behaviour: Behaviour) -> World {
-    let mut world = World::new(epoch(), job, setting);
+fn begun_in(context: JobContext, job: Job, behaviour: Behaviour) -> World {
+    let mut world = World::new(epoch(), job, context);
     world.behaviour = behaviour;
     world.start();
     world
@@ -58,7 +58,7 @@ fn child() -> Pid {
 }
 
 fn kill(signal: Signal) -> Effect {
-    Effect::Kill { signal, to: Target::Group(child()), log: None }
+    Effect::Kill { signal, to: SignalTarget::Group(child()), log: None }
 }
 
 /// What was done since it was asked last, log lines and questions left out.
@@ -256,7 +256,8 @@ fn hasty(leaves: Leaves) -> Behaviour {
 
 #[test]
 fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
-    let kill_rest = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()), log: None };
+    let kill_rest =
+        Effect::Kill { signal: Signal::KILL, to: SignalTarget::LeftoverGroup(child()), log: None };
     let one_second = Leaves::obedient(SECOND);
     for (kill_after, leaves, ends_at, killed) in [
         (None, one_second.clone(), SECOND, false),
@@ -289,7 +290,8 @@ fn a_second_stop_signal_kills_the_rest_of_the_group() {
         world.run_for(2 * SECOND);
         world.effects();
         world.signal(Signal::TERM);
-        let kill_rest = Effect::Kill { signal: Signal::KILL, to: Target::Remnant(child()), log: None };
+        let kill_rest =
+            Effect::Kill { signal: Signal::KILL, to: SignalTarget::LeftoverGroup(child()), log: None };
         assert_eq!(done(&mut world), [kill_rest, Effect::Close]);
         assert_eq!((world.run_to_the_end(), world.now()), (143, 2 * SECOND));
     }
@@ -476,8 +478,8 @@ fn a_second_stop_signal_waits_for_no_stalled_reader_and_a_third_for_no_client() 
     world.signal(Signal::TERM);
     assert_eq!(done(&mut world), [Effect::Spawn, Effect::Drain { run: 1 }]);
     world.signal(Signal::TERM);
-    let certificate = Effect::TerminationLog(b"reason=exit-code code=3\n".to_vec());
-    assert_eq!(done(&mut world), [certificate, Effect::Close]);
+    let termination_message = Effect::TerminationLog(b"reason=exit-code code=3\n".to_vec());
+    assert_eq!(done(&mut world), [termination_message, Effect::Close]);
     world.signal(Signal::TERM);
     assert_eq!(done(&mut world), [Effect::Exit(3)]);
     world.signal(Signal::TERM);
@@ -497,7 +499,7 @@ fn the_first_stop_signal_leaves_the_clients_their_answers() {
 
 #[test]
 fn nothing_is_started_for_who_was_stopped_before() {
-    let mut world = World::new(epoch(), supervise(), setting());
+    let mut world = World::new(epoch(), supervise(), context());
     world.signal(Signal::TERM);
     world.start();
     assert_eq!(world.run_to_the_end(), 143);
@@ -509,7 +511,8 @@ fn hup_reloads_unless_the_terminal_is_gone() {
     let mut world = begun(run(), Behaviour::deaf());
     world.signal(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
-    let nohup = Setting { survives: Survives { hang_up: true, interrupt: false }, ..setting() };
+    let nohup =
+        JobContext { ignored_at_start: IgnoredAtStart { hang_up: true, interrupt: false }, ..context() };
     let mut world = begun_in(nohup, run(), Behaviour::deaf());
     world.kernel(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
@@ -526,7 +529,8 @@ fn a_hang_up_that_the_command_alone_was_told_of_is_kapo_s_end_as_well() {
     assert_eq!(world.run_to_the_end(), 129);
     let from = world.life.status().stop_signal_from.unwrap();
     assert_eq!((from.signal, from.sender, world.life.starts()), (Signal::HUP, Sender::Kernel, 1));
-    let nohup = Setting { survives: Survives { hang_up: true, interrupt: false }, ..setting() };
+    let nohup =
+        JobContext { ignored_at_start: IgnoredAtStart { hang_up: true, interrupt: false }, ..context() };
     for mut world in [
         begun_in(nohup, supervise(), hung_up.clone()),
         begun(supervise(), Behaviour { hung_up: false, ..hung_up }),
@@ -538,7 +542,8 @@ fn a_hang_up_that_the_command_alone_was_told_of_is_kapo_s_end_as_well() {
 
 #[test]
 fn an_interrupt_of_the_terminal_ends_nothing_that_was_started_in_the_background_of_a_script() {
-    let background = Setting { survives: Survives { hang_up: false, interrupt: true }, ..setting() };
+    let background =
+        JobContext { ignored_at_start: IgnoredAtStart { hang_up: false, interrupt: true }, ..context() };
     for signal in [Signal::INT, Signal::QUIT] {
         let mut world = begun_in(background.clone(), supervise(), Behaviour::deaf());
         world.kernel(signal);
@@ -614,7 +619,7 @@ fn under_single_child_the_command_alone_is_signalled() {
     let mut world = begun(Job { single_child: true, setsid: true, ..run() }, Behaviour::patient());
     world.signal(Signal::TERM);
     world.run_to_the_end();
-    let alone = Effect::Kill { signal: Signal::TERM, to: Target::Process(child()), log: None };
+    let alone = Effect::Kill { signal: Signal::TERM, to: SignalTarget::Process(child()), log: None };
     assert_eq!(
         done(&mut world),
         [Effect::Spawn, alone, Effect::Drain { run: 1 }, Effect::Close, Effect::Exit(143)]
@@ -625,7 +630,7 @@ fn under_single_child_the_command_alone_is_signalled() {
 fn under_setsid_what_is_left_after_its_own_end_gets_term() {
     let mut world = begun(Job { setsid: true, ..run() }, Behaviour::ends(SECOND, Exit::Code(0)));
     world.run_to_the_end();
-    let rest = Effect::Kill { signal: Signal::TERM, to: Target::Remnant(child()), log: None };
+    let rest = Effect::Kill { signal: Signal::TERM, to: SignalTarget::LeftoverGroup(child()), log: None };
     assert_eq!(
         done(&mut world),
         [Effect::Spawn, rest, Effect::Drain { run: 1 }, Effect::Close, Effect::Exit(0)]
@@ -634,13 +639,13 @@ fn under_setsid_what_is_left_after_its_own_end_gets_term() {
 
 #[test]
 fn what_cannot_be_executed_ends_a_run_at_once() {
-    for (obstacle, code, verb) in [
-        (Obstacle::NotFound, 127, "execute"),
-        (Obstacle::NotExecutable, 126, "execute"),
-        (Obstacle::Before, 125, "start"),
+    for (kind, code, verb) in [
+        (SpawnErrorKind::NotFound, 127, "execute"),
+        (SpawnErrorKind::NotExecutable, 126, "execute"),
+        (SpawnErrorKind::Before, 125, "start"),
     ] {
         let job = Job { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
-        let mut world = begun(job, Behaviour { start: Err(obstacle), ..Behaviour::patient() });
+        let mut world = begun(job, Behaviour { start: Err(kind), ..Behaviour::patient() });
         assert_eq!(world.run_to_the_end(), code);
         assert_eq!(world.now(), Duration::ZERO);
         let complaint = Effect::Complain(format!("cannot {verb} command: for a reason"));
@@ -652,7 +657,7 @@ fn what_cannot_be_executed_ends_a_run_at_once() {
 #[test]
 fn what_cannot_be_executed_is_tried_again_after_a_second_at_the_earliest() {
     let job = Job { after: After::Again(Restart { wait: Duration::ZERO, ..again() }), ..run() };
-    let mut world = begun(job, Behaviour { start: Err(Obstacle::NotFound), ..Behaviour::patient() });
+    let mut world = begun(job, Behaviour { start: Err(SpawnErrorKind::NotFound), ..Behaviour::patient() });
     world.run_for(10 * SECOND);
     assert_eq!(world.life.starts(), 11);
     assert!(world.life.status().flapping);
@@ -716,22 +721,22 @@ fn an_interrupt_on_the_command_s_terminal_means_kapo_too() {
 
 #[test]
 fn siblings_that_want_the_terminal_get_it_and_keep_it_but_for_a_command_that_asks() {
-    let wanted = |holder| Event::SiblingStopped { signal: Signal::TTIN, holder };
+    let wanted = |foreground_owner| Event::SiblingStopped { signal: Signal::TTIN, foreground_owner };
     let mut world = begun(run(), Behaviour::patient());
     assert!(world.life.gives_terminal());
-    world.happen(wanted(Holder::Command));
+    world.happen(wanted(ForegroundOwner::Command));
     // CONT wakes the command as ever, and leaves the terminal where it is.
     world.signal(Signal::CONT);
-    world.happen(wanted(Holder::Own));
+    world.happen(wanted(ForegroundOwner::Own));
     let wake = Effect::WakeSiblings;
     assert_eq!(done(&mut world), [Effect::Spawn, wake.clone(), kill(Signal::CONT), wake]);
     assert!(!world.life.gives_terminal());
     for _ in 0..10 {
         assert!(world.life.lends_terminal());
-        world.happen(wanted(Holder::Command));
+        world.happen(wanted(ForegroundOwner::Command));
     }
     assert!(world.life.lends_terminal());
-    world.happen(wanted(Holder::Command));
+    world.happen(wanted(ForegroundOwner::Command));
     assert!(!world.life.lends_terminal(), "so it does not go to and fro for ever");
     world.signal(Signal::CONT);
     assert!(world.life.lends_terminal());
@@ -739,7 +744,7 @@ fn siblings_that_want_the_terminal_get_it_and_keep_it_but_for_a_command_that_ask
 
 #[test]
 fn siblings_that_want_a_terminal_which_the_shell_has_stop_with_the_whole_job() {
-    let wanted = Event::SiblingStopped { signal: Signal::TTOU, holder: Holder::Other };
+    let wanted = Event::SiblingStopped { signal: Signal::TTOU, foreground_owner: ForegroundOwner::Other };
     let mut world = begun(run(), Behaviour::patient());
     world.happen(wanted.clone());
     world.signal(Signal::CONT);
@@ -783,7 +788,7 @@ fn who_was_interrupted_at_the_terminal_dies_of_it_so_that_its_shell_stops_too() 
         assert_eq!(end(&mut begun(run(), elsewhere)), [Effect::Exit(code)]);
         let content = Job { success_exit: vec![Success::Signal(signal)], ..run() };
         assert_eq!(end(&mut begun(content, interrupted(killed_by(signal)))), [Effect::Exit(0)]);
-        let init = Setting { is_init: true, ..setting() };
+        let init = JobContext { is_init: true, ..context() };
         assert_eq!(end(&mut begun_in(init, run(), interrupted(killed_by(signal)))), [Effect::Exit(code)]);
         // Where kapo's own group had the terminal, all of it has got the signal already.
         let mut world = begun(run(), Behaviour::patient());
@@ -837,14 +842,17 @@ fn a_main_pid_is_the_command_from_then_on() {
     assert_eq!((world.life.status().pid, world.life.status().ready), (Some(main), true));
     world.effects();
     world.signal(Signal::HUP);
-    let passed_on =
-        Effect::Kill { signal: Signal::HUP, to: Target::Followed { pid: main, group: child() }, log: None };
+    let passed_on = Effect::Kill {
+        signal: Signal::HUP,
+        to: SignalTarget::Followed { pid: main, group: child() },
+        log: None,
+    };
     assert!(done(&mut world).contains(&passed_on));
 }
 
 #[test]
 fn under_notify_ready_is_what_the_command_says_and_the_manager_hears_it_once() {
-    let manager = Setting { manager: true, ..setting() };
+    let manager = JobContext { manager: true, ..context() };
     let mut world = begun_in(manager.clone(), Job { notify: true, ..run() }, Behaviour::deaf());
     assert!(!world.life.status().ready);
     world.told(b"READY=1\nSTATUS=serving");
@@ -904,7 +912,7 @@ fn a_missed_ping_is_a_stop_with_a_reason() {
 #[test]
 fn the_certificate_keeps_the_end_of_the_output_within_its_limit() {
     let job = Job { termination_log: Some("/log".into()), ..run() };
-    let certificate = |last_output: Vec<String>| {
+    let termination_message = |last_output: Vec<String>| {
         let behaviour = Behaviour { last_output, ..Behaviour::ends(SECOND, killed_by(Signal::KILL)) };
         let mut world = begun(job.clone(), behaviour);
         world.run_to_the_end();
@@ -915,10 +923,10 @@ fn the_certificate_keeps_the_end_of_the_output_within_its_limit() {
         written.unwrap()
     };
     assert_eq!(
-        certificate(vec!["one".to_owned(), "two".to_owned()]),
+        termination_message(vec!["one".to_owned(), "two".to_owned()]),
         "reason=signal code=137 signal=SIGKILL\none\ntwo\n"
     );
-    let long = certificate(vec!["\u{e4}".repeat(5_000), "last".to_owned()]);
+    let long = termination_message(vec!["\u{e4}".repeat(5_000), "last".to_owned()]);
     assert!((4_095..=4_096).contains(&long.len()) && long.ends_with("\u{e4}\nlast\n"), "{}", long.len());
 }
 
@@ -931,13 +939,13 @@ fn a_failed_start_shows_nothing_of_the_run_before() {
     world.told(b"STATUS=up");
     world.run_for(10 * SECOND);
     assert_eq!((&world.life.status().last_output, &*world.life.status().status_text), (&lines, "up"));
-    world.behaviour.start = Err(Obstacle::NotFound);
+    world.behaviour.start = Err(SpawnErrorKind::NotFound);
     world.effects();
     world.run_for(5 * SECOND);
-    let certificate = Effect::TerminationLog(
+    let termination_message = Effect::TerminationLog(
         b"reason=exec-failed code=127\ncannot execute command: for a reason\n".to_vec(),
     );
-    assert_eq!(done(&mut world), [Effect::Spawn, certificate]);
+    assert_eq!(done(&mut world), [Effect::Spawn, termination_message]);
     assert_eq!((world.life.status().last_output.len(), &*world.life.status().status_text), (0, ""));
 }
 
@@ -945,7 +953,7 @@ fn a_failed_start_shows_nothing_of_the_run_before() {
 fn a_stop_signal_that_comes_before_the_child_is_passed_on_to_it() {
     let rewrite_signal = vec![(Signal::INT, Some(Signal::USR1))];
     let job = Box::new(Job { rewrite_signal, ..supervise() });
-    let mut life = super::Lifecycle::new(job, setting());
+    let mut life = super::Lifecycle::new(job, context());
     let mut effects = Vec::new();
     life.handle(epoch(), Event::Start, &mut effects);
     life.handle(epoch(), Event::Signal { signal: Signal::INT, sender: SOMEBODY }, &mut effects);
@@ -958,7 +966,7 @@ fn a_stop_signal_that_comes_before_the_child_is_passed_on_to_it() {
 #[test]
 fn a_parent_that_is_dead_already_is_heard_of_with_every_signal() {
     let before = |signal: Signal| {
-        let mut world = World::new(epoch(), run(), setting());
+        let mut world = World::new(epoch(), run(), context());
         world.behaviour = Behaviour::patient();
         world.signal(signal);
         world.start();
@@ -969,7 +977,7 @@ fn a_parent_that_is_dead_already_is_heard_of_with_every_signal() {
     assert_eq!(done(&mut world), [Effect::Close, Effect::Exit(137)]);
     for signal in [Signal::HUP, Signal::USR1] {
         let mut world = before(signal);
-        let passed_on = Effect::Kill { signal, to: Target::Group(child()), log: None };
+        let passed_on = Effect::Kill { signal, to: SignalTarget::Group(child()), log: None };
         assert_eq!(done(&mut world), [Effect::Spawn, passed_on]);
     }
 }
@@ -1092,8 +1100,8 @@ fn a_ping_that_is_late_because_kapo_did_not_run_is_waited_for_once_more() {
 
 #[test]
 fn the_manager_is_told_what_a_command_does_that_is_not_ready() {
-    let setting = Setting { manager: true, ..setting() };
-    let mut world = begun_in(setting, Job { notify: true, ..run() }, Behaviour::patient());
+    let context = JobContext { manager: true, ..context() };
+    let mut world = begun_in(context, Job { notify: true, ..run() }, Behaviour::patient());
     let mut status = |datagram: &[u8]| {
         world.told(datagram);
         let mut told = world.effects().into_iter().filter_map(|effect| match effect {
@@ -1123,7 +1131,7 @@ fn what_is_typed_between_two_runs_or_before_the_first_ends_kapo_as_it_would_end_
     world.run_for(2 * SECOND);
     world.signal(Signal::INT);
     assert_eq!(world.run_to_the_end(), 3);
-    let mut world = World::new(epoch(), run(), setting());
+    let mut world = World::new(epoch(), run(), context());
     world.kernel(Signal::QUIT);
     world.start();
     assert_eq!(world.run_to_the_end(), 131);

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::super::status::State as Shown;
 use super::super::{Exit, Now, Pid, Sender, Usage};
-use super::{Effect, End, Event, Holder, Lifecycle, Obstacle, Setting, Survives, Target};
+use super::{
+    Effect, End, Event, ForegroundOwner, IgnoredAtStart, JobContext, Lifecycle, SignalTarget, SpawnErrorKind,
+};
 use crate::config::{After, Job, KILL_AFTER, Linger, Restart, STOP_ON, Success, Ttl};
-use crate::logic::notify::message::Told;
+use crate::logic::notify::message::Notification;
 use crate::logic::reason::Reason;
 use crate::signal::Signal;
 
@@ -23,7 +25,7 @@ pub const SOMEBODY: Sender = Sender::Process { pid: 7, uid: 1000 };
 #[derive(Clone, Debug)]
 pub struct Behaviour {
     /// `Err`: it cannot be executed, and whether it was not found.
-    pub start: Result<(), Obstacle>,
+    pub start: Result<(), SpawnErrorKind>,
     /// It has the terminal when it ends.
     pub on_terminal: bool,
     /// The terminal is gone by then.
@@ -148,7 +150,7 @@ struct Child {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum StopCause {
     Ttl,
     Watchdog,
     Outside,
@@ -158,7 +160,7 @@ enum Why {
 #[derive(Clone, Copy, Debug)]
 struct Stop {
     at: Duration,
-    why: Why,
+    why: StopCause,
     killed: bool,
 }
 
@@ -182,7 +184,7 @@ pub struct World {
     /// All effects so far, and when; a test may clear it.
     pub history: Vec<(Duration, Effect)>,
     job: Job,
-    setting: Setting,
+    context: JobContext,
     epoch: Now,
     now: Duration,
     child: Option<Child>,
@@ -236,15 +238,15 @@ pub struct World {
 
 impl World {
     /// Nothing has happened yet; begin with [`World::start`].
-    pub fn new(epoch: Now, job: Job, setting: Setting) -> World {
-        let shared = setting.piped || setting.survives.interrupt;
+    pub fn new(epoch: Now, job: Job, context: JobContext) -> World {
+        let shared = context.piped || context.ignored_at_start.interrupt;
         World {
-            life: Lifecycle::new(Box::new(job.clone()), setting.clone()),
+            life: Lifecycle::new(Box::new(job.clone()), context.clone()),
             behaviour: Behaviour::patient(),
             closes_after: Duration::ZERO,
             history: Vec::new(),
             job,
-            setting,
+            context,
             epoch,
             now: Duration::ZERO,
             child: None,
@@ -313,7 +315,7 @@ impl World {
 
     /// The command speaks.
     pub fn told(&mut self, datagram: &[u8]) {
-        self.happen(Event::Told(crate::logic::notify::message::read(datagram)));
+        self.happen(Event::Notification(crate::logic::notify::message::read(datagram)));
     }
 
     /// Somebody kills the command behind our back.
@@ -455,9 +457,9 @@ impl World {
                     Signal::KILL => true,
                     Signal::TERM => listed,
                     Signal::INT | Signal::QUIT => {
-                        listed && !(*sender == Sender::Kernel && self.setting.survives.interrupt)
+                        listed && !(*sender == Sender::Kernel && self.context.ignored_at_start.interrupt)
                     }
-                    Signal::HUP if *sender == Sender::Kernel => !self.setting.survives.hang_up,
+                    Signal::HUP if *sender == Sender::Kernel => !self.context.ignored_at_start.hang_up,
                     _ => listed && *sender != Sender::Kernel,
                 };
                 let again = self.asked_by.is_some();
@@ -465,7 +467,7 @@ impl World {
                 let typed = *sender == Sender::Kernel && matches!(*signal, Signal::INT | Signal::QUIT);
                 let pausing = self.life.status().next_start.is_some() || self.clearing;
                 if stop && (pausing || !self.begun) {
-                    self.dies_by = (typed && !self.setting.is_init).then_some((*signal, false));
+                    self.dies_by = (typed && !self.context.is_init).then_some((*signal, false));
                     if typed && pausing {
                         self.expected_code = 128 + signal.number();
                     }
@@ -474,7 +476,7 @@ impl World {
                     self.asked_by = Some((*signal, *sender));
                 }
                 if stop && self.child.is_some() && self.stop.is_none() {
-                    self.stop = Some(Stop { at: self.now, why: Why::Outside, killed: false });
+                    self.stop = Some(Stop { at: self.now, why: StopCause::Outside, killed: false });
                 }
                 if stop && self.child.is_none() && self.begun {
                     self.insisted |= self.finishing && again;
@@ -488,13 +490,14 @@ impl World {
                 self.said_ready = false;
                 self.watch = None;
                 self.interval = self.job.watchdog;
-                self.stop = self.asked.then_some(Stop { at: self.now, why: Why::Outside, killed: false });
+                self.stop =
+                    self.asked.then_some(Stop { at: self.now, why: StopCause::Outside, killed: false });
             }
-            Event::SpawnFailed { obstacle, .. } => {
-                self.expected_code = match obstacle {
-                    Obstacle::NotFound => 127,
-                    Obstacle::NotExecutable => 126,
-                    Obstacle::Before => 125,
+            Event::SpawnFailed { kind, .. } => {
+                self.expected_code = match kind {
+                    SpawnErrorKind::NotFound => 127,
+                    SpawnErrorKind::NotExecutable => 126,
+                    SpawnErrorKind::Before => 125,
                 };
                 self.last_end = Some((self.now, true));
                 self.stop = None;
@@ -504,25 +507,27 @@ impl World {
             }
             Event::Exited(End { exit, on_terminal, hung_up, .. }) => {
                 self.early = false;
-                if *hung_up && !self.setting.survives.hang_up {
+                if *hung_up && !self.context.ignored_at_start.hang_up {
                     self.asked = true;
                     self.asked_by.get_or_insert((Signal::HUP, Sender::Kernel));
                 }
                 let why = self.stop.map(|stop| stop.why);
                 self.meant |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
                 self.expected_code = match why {
-                    Some(Why::Ttl) if self.job.success_exit.contains(&Success::Ttl) => 0,
-                    Some(Why::Ttl) => 124,
-                    Some(Why::Watchdog) => exit.code().max(1),
-                    Some(Why::Outside) | None if self.is_success(*exit) => 0,
-                    Some(Why::Outside) | None => exit.code(),
+                    Some(StopCause::Ttl) if self.job.success_exit.contains(&Success::Ttl) => 0,
+                    Some(StopCause::Ttl) => 124,
+                    Some(StopCause::Watchdog) => exit.code().max(1),
+                    Some(StopCause::Outside) | None if self.is_success(*exit) => 0,
+                    Some(StopCause::Outside) | None => exit.code(),
                 };
                 self.dies_by = self.must_die_by(*exit, why, *on_terminal);
                 self.last_end = Some((self.now, false));
                 if self.stable_at().is_some_and(|at| at <= self.now) {
                     self.failures.clear();
                 }
-                if why == Some(Why::Watchdog) || (why != Some(Why::Ttl) && self.expected_code != 0) {
+                if why == Some(StopCause::Watchdog)
+                    || (why != Some(StopCause::Ttl) && self.expected_code != 0)
+                {
                     self.failures.push(self.now);
                 }
                 self.finishing = self.asked || self.meant;
@@ -539,9 +544,11 @@ impl World {
                     self.lingering = Some(self.now);
                 }
             }
-            Event::Told(told) => self.take_in_told(told),
+            Event::Notification(told) => self.take_in_told(told),
             Event::Resumed => self.ping_again(),
-            Event::SiblingStopped { holder, .. } => self.shared |= *holder != Holder::Other,
+            Event::SiblingStopped { foreground_owner, .. } => {
+                self.shared |= *foreground_owner != ForegroundOwner::Other
+            }
             Event::Deadline => {
                 self.take_in_dues();
                 // Who overslept does not judge others.
@@ -639,7 +646,7 @@ impl World {
         }
     }
 
-    fn take_in_told(&mut self, told: &Told) {
+    fn take_in_told(&mut self, told: &Notification) {
         if let (Some(main), Some(child)) = (told.main_pid, &mut self.child) {
             child.pid = main;
         }
@@ -667,21 +674,21 @@ impl World {
             self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
         }
         if told.trigger {
-            self.stop = Some(Stop { at: self.now, why: Why::Watchdog, killed: false });
+            self.stop = Some(Stop { at: self.now, why: StopCause::Watchdog, killed: false });
         }
     }
 
     /// A shell that waits must see the end that ^C has made.
-    fn must_die_by(&self, exit: Exit, why: Option<Why>, on_terminal: bool) -> Option<(Signal, bool)> {
+    fn must_die_by(&self, exit: Exit, why: Option<StopCause>, on_terminal: bool) -> Option<(Signal, bool)> {
         let Exit::Signal { signal: signal @ (Signal::INT | Signal::QUIT), .. } = exit else { return None };
         let typed = matches!(self.asked_by, Some((Signal::INT | Signal::QUIT, Sender::Kernel)));
-        if self.setting.is_init || self.is_success(exit) {
+        if self.context.is_init || self.is_success(exit) {
             return None;
         }
         match why {
             None => on_terminal.then_some((signal, true)),
-            Some(Why::Outside) => typed.then_some((signal, false)),
-            Some(Why::Ttl | Why::Watchdog) => None,
+            Some(StopCause::Outside) => typed.then_some((signal, false)),
+            Some(StopCause::Ttl | StopCause::Watchdog) => None,
         }
     }
 
@@ -709,7 +716,7 @@ impl World {
             Effect::Spawn => self.spawn(queue),
             Effect::Kill { signal, to, log: _ } => self.kill(event, signal, to, queue),
             Effect::CheckStopped(pid) => {
-                let asked = self.stop.is_some_and(|stop| stop.why == Why::Outside || self.asked);
+                let asked = self.stop.is_some_and(|stop| stop.why == StopCause::Outside || self.asked);
                 self.promise(
                     asked && matches!(event, Event::Signal { .. }),
                     "a stop is looked for at a stop signal",
@@ -729,8 +736,13 @@ impl World {
                 self.promise(!self.shared, "nobody is given unasked what siblings want");
             }
             Effect::WakeSiblings => {
-                let ours =
-                    matches!(event, Event::SiblingStopped { holder: Holder::Own | Holder::Command, .. });
+                let ours = matches!(
+                    event,
+                    Event::SiblingStopped {
+                        foreground_owner: ForegroundOwner::Own | ForegroundOwner::Command,
+                        ..
+                    }
+                );
                 self.promise(ours, "the terminal is taken from nobody else");
             }
             Effect::Drain { run } => {
@@ -740,7 +752,7 @@ impl World {
             }
             Effect::CountGroup { group, exactly } => self.count_group(group, exactly, queue),
             Effect::Notify(datagram) => {
-                self.promise(self.setting.manager, "nobody is told where nobody listens");
+                self.promise(self.context.manager, "nobody is told where nobody listens");
                 if datagram == b"READY=1" {
                     self.promise(!self.told_stopping, "READY comes before STOPPING");
                     self.promise(self.may_tell_ready > 0, "READY is told once, and once after each reload");
@@ -755,7 +767,10 @@ impl World {
             Effect::Complain(_) => self.promise(self.restart().is_none(), "only run complains"),
             Effect::TerminationLog(text) => {
                 self.promise(self.job.termination_log.is_some(), "nothing is written that was not asked for");
-                self.promise(text.len() <= 4096, "a certificate is not longer than the kubelet reads");
+                self.promise(
+                    text.len() <= 4096,
+                    "a termination_message is not longer than the kubelet reads",
+                );
                 self.certificates += 1;
             }
             Effect::Close => {
@@ -768,7 +783,7 @@ impl World {
                 let stopped = self.stop.is_some() && !self.job.single_child;
                 self.promise(!(left && stopped), "nothing is left of the group of a stopped command");
                 self.promise(
-                    self.setting.manager == self.told_stopping,
+                    self.context.manager == self.told_stopping,
                     "STOPPING is told before the port is closed",
                 );
                 self.draining = None;
@@ -788,7 +803,7 @@ impl World {
                 );
                 let starts = self.starts - self.superseded;
                 let written = if self.job.termination_log.is_some() { starts } else { 0 };
-                self.promise(self.certificates == written, "each end has its certificate");
+                self.promise(self.certificates == written, "each end has its termination_message");
                 self.exited = Some(code);
                 self.closing = None;
             }
@@ -826,27 +841,27 @@ impl World {
                 });
                 queue.push_back(Event::Spawned { pid });
             }
-            Err(obstacle) => {
-                queue.push_back(Event::SpawnFailed { reason: "for a reason".to_owned(), obstacle });
+            Err(kind) => {
+                queue.push_back(Event::SpawnFailed { reason: "for a reason".to_owned(), kind });
             }
         }
     }
 
-    fn kill(&mut self, event: &Event, signal: Signal, to: Target, queue: &mut VecDeque<Event>) {
+    fn kill(&mut self, event: &Event, signal: Signal, to: SignalTarget, queue: &mut VecDeque<Event>) {
         let living = self.child.as_ref().map(|child| child.pid);
         match to {
-            Target::Process(pid) => {
+            SignalTarget::Process(pid) => {
                 self.promise(self.job.single_child, "the group is signalled");
                 self.promise(living == Some(pid), "only the living are signalled");
             }
-            Target::Followed { pid, .. } | Target::Group(pid) => {
+            SignalTarget::Followed { pid, .. } | SignalTarget::Group(pid) => {
                 self.promise(!self.job.single_child, "under --single-child the group is left alone");
                 self.promise(living == Some(pid), "only the living are signalled");
             }
-            Target::Remnant(pid) => {
+            SignalTarget::LeftoverGroup(pid) => {
                 self.promise(
                     living.is_none() && self.reaped == Some(pid),
-                    "a remnant is what the last run left",
+                    "a leftover_group is what the last run left",
                 );
                 self.promise(!self.job.single_child, "under --single-child the group is left alone");
                 self.judge_signal_to_rest(event, signal);
@@ -866,8 +881,8 @@ impl World {
                     "a signal is passed on as it was asked",
                 );
             }
-            Event::SiblingStopped { signal: felt, holder } => self.promise(
-                *holder == Holder::Other && self.rewritten(*felt) == Some(signal),
+            Event::SiblingStopped { signal: felt, foreground_owner } => self.promise(
+                *foreground_owner == ForegroundOwner::Other && self.rewritten(*felt) == Some(signal),
                 "the command is stopped with the job",
             ),
             Event::Spawned { .. } => {
@@ -877,7 +892,7 @@ impl World {
                 signal == Signal::CONT && self.child.as_ref().is_some_and(|child| child.behaviour.stopped),
                 "who is stopped is continued, nobody else",
             ),
-            Event::Told(told) => self.promise(told.trigger, "words kill only where they ask for it"),
+            Event::Notification(told) => self.promise(told.trigger, "words kill only where they ask for it"),
             Event::Deadline if self.stop.is_none() => self.judge_our_own_stop(),
             Event::Deadline if signal == Signal::KILL => {
                 let due = self.kill_due();
@@ -899,9 +914,9 @@ impl World {
             | Event::Closed => self.broken("a signal for no reason"),
         }
         if let (Signal::KILL, Some(stop)) = (signal, &mut self.stop) {
-            stop.killed |= stop.at < self.now || stop.why == Why::Outside;
+            stop.killed |= stop.at < self.now || stop.why == StopCause::Outside;
         }
-        if let (Signal::KILL, Target::Group(_), Some(child)) = (signal, to, &mut self.child) {
+        if let (Signal::KILL, SignalTarget::Group(_), Some(child)) = (signal, to, &mut self.child) {
             child.group_killed = true;
         }
         if self.child.as_ref().is_some_and(|child| child.behaviour.unreachable) {
@@ -990,9 +1005,9 @@ impl World {
     /// The machine begins a stop: its TTL has passed or a ping is missing.
     fn judge_our_own_stop(&mut self) {
         let why = if self.ttl_due().is_some_and(|due| self.now >= due) {
-            Why::Ttl
+            StopCause::Ttl
         } else if self.watch.is_some_and(|due| self.now >= due) {
-            Why::Watchdog
+            StopCause::Watchdog
         } else {
             self.broken("nobody is stopped before the time")
         };
@@ -1007,8 +1022,8 @@ impl World {
     fn kill_due(&self) -> Option<Duration> {
         let stop = self.stop?;
         let patience = match stop.why {
-            Why::Outside => self.job.kill_after?,
-            Why::Ttl | Why::Watchdog => self.job.kill_after.unwrap_or(KILL_AFTER),
+            StopCause::Outside => self.job.kill_after?,
+            StopCause::Ttl | StopCause::Watchdog => self.job.kill_after.unwrap_or(KILL_AFTER),
         };
         if patience.is_zero() || stop.killed { None } else { stop.at.checked_add(patience) }
     }
@@ -1149,7 +1164,7 @@ impl World {
             .collect();
         panic!(
             "broken promise: {what}\nseed {} at {:?}, deadline {:?}, owed {:?}\n{:?}\n{:?}{story}",
-            self.setting.seed,
+            self.context.seed,
             self.now,
             self.life.deadline().map(|at| at.saturating_duration_since(self.epoch.mono)),
             self.owed(),
@@ -1173,16 +1188,16 @@ fn shown(effect: &Effect) -> String {
 /// One whole life, of options and accidents that `pick` chooses: `pick(n)` gives 0 to n - 1.
 pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
     let job = any_job(pick);
-    let setting = Setting {
+    let context = JobContext {
         hide_args: false,
         sidebind_port: 0,
         manager: pick(2) == 0,
-        survives: Survives { hang_up: pick(2) == 0, interrupt: pick(2) == 0 },
+        ignored_at_start: IgnoredAtStart { hang_up: pick(2) == 0, interrupt: pick(2) == 0 },
         piped: pick(2) == 0,
         is_init: pick(4) == 0,
         seed,
     };
-    let mut world = World::new(epoch, job, setting);
+    let mut world = World::new(epoch, job, context);
     world.behaviour = any_behaviour(pick);
     if pick(30) == 0 {
         world.signal(Signal::TERM);
@@ -1210,12 +1225,12 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
             16 => world.happen(Event::Resumed),
             15 => {
                 let signal = if pick(2) == 0 { Signal::TTIN } else { Signal::TTOU };
-                let holder = match pick(3) {
-                    0 => Holder::Own,
-                    1 => Holder::Command,
-                    _ => Holder::Other,
+                let foreground_owner = match pick(3) {
+                    0 => ForegroundOwner::Own,
+                    1 => ForegroundOwner::Command,
+                    _ => ForegroundOwner::Other,
                 };
-                world.happen(Event::SiblingStopped { signal, holder });
+                world.happen(Event::SiblingStopped { signal, foreground_owner });
             }
             _ => world.happen(Event::Deadline),
         }
@@ -1280,9 +1295,9 @@ fn any_lasting_time(pick: &mut dyn FnMut(u64) -> u64) -> Duration {
 fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
     Behaviour {
         start: match pick(24) {
-            0 => Err(Obstacle::NotFound),
-            1 => Err(Obstacle::NotExecutable),
-            2 => Err(Obstacle::Before),
+            0 => Err(SpawnErrorKind::NotFound),
+            1 => Err(SpawnErrorKind::NotExecutable),
+            2 => Err(SpawnErrorKind::Before),
             _ => Ok(()),
         },
         on_terminal: pick(3) == 0,

@@ -7,7 +7,7 @@ use crate::logic::Pid;
 
 /// What a datagram of the command says, as far as kapo cares. Unknown assignments are passed on untouched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Notification {
     /// `READY=1`
     pub ready: bool,
     /// `STOPPING=1`
@@ -28,7 +28,7 @@ pub struct Told {
     pub forward: Vec<u8>,
 }
 
-impl Told {
+impl Notification {
     fn pass(&mut self, line: &[u8]) {
         if !self.forward.is_empty() {
             self.forward.push(b'\n');
@@ -45,8 +45,8 @@ const STATUS_LENGTH: usize = 1024;
 /// Not passed on: `MAINPID=` (kapo follows that process, systemd watches kapo), descriptors and their `FDSTORE=`, `BARRIER=1` (which
 /// is answered by closing what came along, see `driver::notify::notify_socket`), and kapo's own business: `WATCHDOG=`, `STATUS=` and
 /// `READY=1` of the command reach systemd in kapo's words.
-pub fn read(datagram: &[u8]) -> Told {
-    let mut told = Told::default();
+pub fn read(datagram: &[u8]) -> Notification {
+    let mut told = Notification::default();
     for line in datagram.split(|b| *b == b'\n') {
         match line {
             b"READY=1" => told.ready = true,

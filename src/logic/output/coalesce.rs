@@ -7,12 +7,12 @@
 
 use std::time::{Duration, Instant};
 
-/// The most that [`Measure::patience`] grows to.
+/// The most that [`CoalesceLimits::patience`] grows to.
 const MOST_PATIENCE: u32 = 8 * 1024;
 
 /// How work of one kind is measured. To each rest the kernel adds its slack of 50 us.
 #[derive(Debug)]
-pub struct Measure {
+pub struct CoalesceLimits {
     /// Turns that begin this soon after one another are close.
     close: Duration,
     /// So many close turns before the first rest; after those that were not worth it twice as many, up to a bound.
@@ -34,7 +34,7 @@ pub struct Measure {
 
 /// Output, in bytes. The fastest writers of lines fill half a pipe in the shortest rest; no command should find its pipe
 /// full.
-pub const OUTPUT: Measure = Measure {
+pub const OUTPUT: CoalesceLimits = CoalesceLimits {
     close: Duration::from_micros(250),
     patience: 8,
     enough_alone: 4 * 1024,
@@ -48,7 +48,7 @@ pub const OUTPUT: Measure = Measure {
 
 /// Pages that are moved between pipes of a mebibyte, in bytes. While the command fills its pipe, or the reader empties
 /// his, a move would wait for the lock of that pipe, and wait busily; a pipe is filled in about the time of this rest.
-pub const PAGES: Measure = Measure {
+pub const PAGES: CoalesceLimits = CoalesceLimits {
     close: Duration::from_millis(5),
     patience: 1,
     enough_alone: usize::MAX,
@@ -62,7 +62,7 @@ pub const PAGES: Measure = Measure {
 
 /// Clients that connect. Within one rest the first of them has sent its request. More of it would gather more, and would
 /// hold up the few who connect anew as soon as they are answered.
-pub const ARRIVALS: Measure = Measure {
+pub const ARRIVALS: CoalesceLimits = CoalesceLimits {
     close: Duration::from_micros(250),
     patience: 8,
     enough_alone: 64,
@@ -76,8 +76,8 @@ pub const ARRIVALS: Measure = Measure {
 
 /// How work of one kind comes.
 #[derive(Debug)]
-pub struct Pace {
-    measure: &'static Measure,
+pub struct Coalescer {
+    measure: &'static CoalesceLimits,
     /// When the last turn began.
     last: Option<Instant>,
     /// So many turns in a row were close and brought little.
@@ -89,10 +89,10 @@ pub struct Pace {
     idle: u32,
 }
 
-impl Pace {
+impl Coalescer {
     /// Nothing has come yet.
-    pub fn new(measure: &'static Measure) -> Pace {
-        Pace { measure, last: None, close: 0, patience: measure.patience, rest: None, idle: 0 }
+    pub fn new(measure: &'static CoalesceLimits) -> Coalescer {
+        Coalescer { measure, last: None, close: 0, patience: measure.patience, rest: None, idle: 0 }
     }
 
     /// How long to rest before the next turn, if at all.
@@ -102,8 +102,17 @@ impl Pace {
 
     /// A turn that began at `now` found so much.
     pub fn turn(&mut self, now: Instant, found: usize) {
-        let Measure { close, patience, enough_alone, worth, tries, plenty, too_much, shortest, longest } =
-            *self.measure;
+        let CoalesceLimits {
+            close,
+            patience,
+            enough_alone,
+            worth,
+            tries,
+            plenty,
+            too_much,
+            shortest,
+            longest,
+        } = *self.measure;
         let before = self.last.replace(now);
         self.rest = match self.rest {
             Some(rest) if found < worth => {
@@ -146,7 +155,7 @@ mod tests {
 
     /// Turns this far apart that bring so much each: in how many of them it rests.
     fn rests(
-        pace: &mut Pace,
+        pace: &mut Coalescer,
         start: Instant,
         turns: u32,
         apart: Duration,
@@ -170,30 +179,33 @@ mod tests {
     #[test]
     fn lines_that_follow_closely_are_gathered_and_the_first_are_not_held_up() {
         let gathers = |rested| if rested { 10_000 } else { 100 };
-        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), OUTPUT.patience, SOON, gathers), 0);
-        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, SOON, gathers), 1_000 - OUTPUT.patience);
+        assert_eq!(rests(&mut Coalescer::new(&OUTPUT), start(), OUTPUT.patience, SOON, gathers), 0);
+        assert_eq!(
+            rests(&mut Coalescer::new(&OUTPUT), start(), 1_000, SOON, gathers),
+            1_000 - OUTPUT.patience
+        );
     }
 
     #[test]
     fn lines_that_come_now_and_then_are_passed_on_at_once() {
-        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, OUTPUT.close, |_| 100), 0);
+        assert_eq!(rests(&mut Coalescer::new(&OUTPUT), start(), 1_000, OUTPUT.close, |_| 100), 0);
     }
 
     #[test]
     fn large_writes_are_passed_on_at_once() {
-        assert_eq!(rests(&mut Pace::new(&OUTPUT), start(), 1_000, SOON, |_| OUTPUT.enough_alone), 0);
+        assert_eq!(rests(&mut Coalescer::new(&OUTPUT), start(), 1_000, SOON, |_| OUTPUT.enough_alone), 0);
     }
 
     #[test]
     fn a_command_that_waits_for_answers_is_held_up_rarely() {
         // Whatever we do, each turn brings one line.
-        let rests = rests(&mut Pace::new(&OUTPUT), start(), 100_000, SOON, |_| 100);
+        let rests = rests(&mut Coalescer::new(&OUTPUT), start(), 100_000, SOON, |_| 100);
         assert!((5..25).contains(&rests), "{rests} rests");
     }
 
     #[test]
     fn rests_are_as_long_as_it_takes_to_gather_and_bounded() {
-        let (mut pace, start) = (Pace::new(&OUTPUT), start());
+        let (mut pace, start) = (Coalescer::new(&OUTPUT), start());
         assert_eq!(rests(&mut pace, start, OUTPUT.patience + 1, SOON, |_| 100), 1);
         let mut after = |bytes| {
             pace.turn(start, bytes);
@@ -214,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_crowd_that_connects_is_gathered_although_some_rests_find_few() {
-        let (mut pace, start, mut rests) = (Pace::new(&ARRIVALS), start(), 0);
+        let (mut pace, start, mut rests) = (Coalescer::new(&ARRIVALS), start(), 0);
         for turn in 1..=1_000 {
             // Every fourth time there is but one.
             pace.turn(start + SOON * turn, if turn % 4 == 0 { 1 } else { 6 });
@@ -226,13 +238,13 @@ mod tests {
     #[test]
     fn a_few_clients_that_connect_anew_after_each_answer_are_held_up_rarely() {
         for clients in 1..ARRIVALS.worth {
-            let rests = rests(&mut Pace::new(&ARRIVALS), start(), 100_000, SOON, |_| clients);
+            let rests = rests(&mut Coalescer::new(&ARRIVALS), start(), 100_000, SOON, |_| clients);
             assert!((5 * ARRIVALS.tries..25 * ARRIVALS.tries).contains(&rests), "{rests} rests");
         }
     }
 
     #[test]
     fn who_connects_now_and_then_is_served_at_once() {
-        assert_eq!(rests(&mut Pace::new(&ARRIVALS), start(), 1_000, ARRIVALS.close, |_| 40), 0);
+        assert_eq!(rests(&mut Coalescer::new(&ARRIVALS), start(), 1_000, ARRIVALS.close, |_| 40), 0);
     }
 }

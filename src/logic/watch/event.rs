@@ -6,7 +6,7 @@ use crate::logic::{Exit, Pid, hash};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum WatchEvent<'a> {
     /// The loop turns for the first time.
     Start,
     /// [`Watch::deadline`](crate::logic::watch::Watch::deadline) has passed.
@@ -22,21 +22,21 @@ pub enum Event<'a> {
     Scanned,
     /// The running scan could not be finished.
     ScanFailed,
-    /// Answers [`Effect::ReadName`]. A process that is gone is not answered for.
+    /// Answers [`WatchEffect::ReadName`]. A process that is gone is not answered for.
     Named {
         /// Which.
         pid: Pid,
         /// Its name.
         comm: &'a [u8],
     },
-    /// Answers [`Effect::ReadWords`].
-    Words {
+    /// Answers [`WatchEffect::ReadWords`].
+    ProcessWords {
         /// Which.
         pid: Pid,
         /// Its name and words.
-        words: Words<'a>,
+        words: ProcessWords<'a>,
     },
-    /// Answers [`Effect::Open`]: it lives, and all this is of one and the same process.
+    /// Answers [`WatchEffect::Open`]: it lives, and all this is of one and the same process.
     Opened {
         /// Which.
         pid: Pid,
@@ -49,9 +49,9 @@ pub enum Event<'a> {
         /// A pidfd will tell its end.
         guarded: bool,
         /// Its name and words.
-        words: Words<'a>,
+        words: ProcessWords<'a>,
     },
-    /// Answers [`Effect::Open`]: there is no living process with this pid.
+    /// Answers [`WatchEffect::Open`]: there is no living process with this pid.
     Vanished {
         /// Which.
         pid: Pid,
@@ -83,7 +83,7 @@ pub enum Event<'a> {
     /// `--process-events`: some were lost.
     Missed,
     /// `--process-events` cannot be used.
-    Deaf,
+    EventsUnavailable,
 }
 
 /// Tells a process that executed another program from one that only changed its name: equal as long as it executes
@@ -105,7 +105,7 @@ impl Image {
 
 /// All that the name of a process can be told from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Words<'a> {
+pub struct ProcessWords<'a> {
     /// The name that the kernel keeps.
     pub comm: &'a [u8],
     /// Its arguments, each followed by NUL; at least the first three, where they are not very long.
@@ -116,14 +116,14 @@ pub struct Words<'a> {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// List all processes, then tell [`Event::Scanned`].
+pub enum WatchEffect {
+    /// List all processes, then tell [`WatchEvent::Scanned`].
     Scan,
-    /// Tell [`Event::Named`].
+    /// Tell [`WatchEvent::Named`].
     ReadName(Pid),
-    /// Tell [`Event::Words`].
+    /// Tell [`WatchEvent::ProcessWords`].
     ReadWords(Pid),
-    /// Take a pidfd where there is none yet and tell [`Event::Opened`] or [`Event::Vanished`].
+    /// Take a pidfd where there is none yet and tell [`WatchEvent::Opened`] or [`WatchEvent::Vanished`].
     Open(Pid),
     /// Give up its pidfd.
     Close(Pid),

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::logic::watch::Words;
+use crate::logic::watch::ProcessWords;
 
 /// TASK_COMM_LEN without its NUL.
 const CUT: usize = 15;
@@ -29,7 +29,7 @@ impl Rule {
     }
 
     /// Whether the process matches.
-    pub fn matches(&self, words: &Words<'_>) -> bool {
+    pub fn matches(&self, words: &ProcessWords<'_>) -> bool {
         // The kernel appends this to the path of a file that was removed or replaced.
         let exe = words.exe.strip_suffix(b" (deleted)").unwrap_or(words.exe);
         let mut arguments = words.cmdline.split(|byte| *byte == 0);
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn matches(name: &str, comm: &str, cmdline: &str, exe: &str) -> bool {
-        let words = Words { comm: comm.as_bytes(), cmdline: cmdline.as_bytes(), exe: exe.as_bytes() };
+        let words = ProcessWords { comm: comm.as_bytes(), cmdline: cmdline.as_bytes(), exe: exe.as_bytes() };
         // What the path of a symbolic link resolves to here.
         let resolved = (name == "/bin/sleep").then_some(OsStr::new("/usr/bin/sleep"));
         Rule::new(OsStr::new(name), resolved).matches(&words)

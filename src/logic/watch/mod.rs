@@ -1,9 +1,9 @@
 //! The processes that `watch` reports on: what a scan of /proc showed and what pidfds told, in; which processes to
 //! look at next, and the document, out.
 //!
-//! A process is found in three steps. A scan lists it ([`Event::Listed`]); if [`Seen`] does not know it, its name is read
-//! ([`Event::Named`]), and if that is new and not NAME, its words too ([`Event::Words`]); a match is opened
-//! ([`Event::Opened`]), and only what is read then, under the protection of a pidfd, counts. From there on pid and
+//! A process is found in three steps. A scan lists it ([`WatchEvent::Listed`]); if [`ScanCache`] does not know it, its name is read
+//! ([`WatchEvent::Named`]), and if that is new and not NAME, its words too ([`WatchEvent::ProcessWords`]); a match is opened
+//! ([`WatchEvent::Opened`]), and only what is read then, under the protection of a pidfd, counts. From there on pid and
 //! start time are its identity and the pidfd tells its end; without a pidfd every scan looks at it again. A change of
 //! name is no end; the execution of a program that does not match is one.
 
@@ -18,9 +18,9 @@ use super::reason::Reason;
 use super::status::{ModeName, State, Status};
 use super::{Exit, Now, Pid};
 use crate::config;
-pub use crate::logic::watch::event::{Effect, Event, Image, Note, Words};
+pub use crate::logic::watch::event::{Image, Note, ProcessWords, WatchEffect, WatchEvent};
 use crate::logic::watch::matching::Rule;
-use crate::logic::watch::scan_cache::Seen;
+use crate::logic::watch::scan_cache::ScanCache;
 
 /// `--wait 0` would scan without a pause; this is the shortest one.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -76,7 +76,7 @@ pub struct Watch {
     /// A scan is wanted although nothing else asks for one.
     wanted: bool,
     phase: Phase,
-    seen: Seen,
+    seen: ScanCache,
     living: BTreeMap<Pid, Process>,
     unguarded: usize,
     last: Option<Last>,
@@ -99,7 +99,7 @@ impl Watch {
             rested: None,
             wanted: false,
             phase: Phase::Resting,
-            seen: Seen::default(),
+            seen: ScanCache::default(),
             living: BTreeMap::new(),
             unguarded: 0,
             last: None,
@@ -109,17 +109,17 @@ impl Watch {
     }
 
     /// Takes in what happened; what to do now is appended to `out`.
-    pub fn handle(&mut self, now: Now, event: Event<'_>, out: &mut Vec<Effect>) {
+    pub fn handle(&mut self, now: Now, event: WatchEvent<'_>, out: &mut Vec<WatchEffect>) {
         match event {
-            Event::Start => self.begin(now, out),
-            Event::Deadline => {
+            WatchEvent::Start => self.begin(now, out),
+            WatchEvent::Deadline => {
                 if self.deadline().is_some_and(|at| at <= now.mono) {
                     self.begin(now, out);
                 }
             }
-            Event::Listed { pid, mark } => self.listed(pid, mark, out),
-            Event::Scanned => self.scanned(now, out),
-            Event::ScanFailed => {
+            WatchEvent::Listed { pid, mark } => self.listed(pid, mark, out),
+            WatchEvent::Scanned => self.scanned(now, out),
+            WatchEvent::ScanFailed => {
                 self.seen.abort();
                 // What was met but could not be read counts as seen.
                 self.all_read = None;
@@ -127,28 +127,28 @@ impl Watch {
                 self.phase = Phase::Resting;
                 self.schedule(now);
             }
-            Event::Named { pid, comm } => {
+            WatchEvent::Named { pid, comm } => {
                 // Asked in any case, so that the name is remembered.
                 let kept = self.seen.has_kept_its_name(pid, comm);
                 if self.rule.matches_comm(comm) {
                     self.candidate(pid, out);
                 } else if !kept {
-                    out.push(Effect::ReadWords(pid));
+                    out.push(WatchEffect::ReadWords(pid));
                 }
             }
-            Event::Words { pid, words } => {
+            WatchEvent::ProcessWords { pid, words } => {
                 if self.rule.matches(&words) {
                     self.candidate(pid, out);
                 } else if self.living.contains_key(&pid) {
                     // What it executes now decides.
-                    out.push(Effect::Open(pid));
+                    out.push(WatchEffect::Open(pid));
                 }
             }
-            Event::Opened { pid, ticks, image, start, guarded, words } => {
+            WatchEvent::Opened { pid, ticks, image, start, guarded, words } => {
                 let process = Process { ticks, image, start, guarded, listed: true };
                 self.opened(now, pid, process, &words, out);
             }
-            Event::Vanished { pid } => {
+            WatchEvent::Vanished { pid } => {
                 if let Some(process) = self.living.get(&pid) {
                     // The pidfd tells the end, and how it ended.
                     if !process.guarded {
@@ -156,19 +156,19 @@ impl Watch {
                     }
                 } else if self.only == Some(pid) && self.found == 0 {
                     // Whoever gets this number later is somebody else.
-                    out.push(Effect::Note(Note::Absent(pid)));
+                    out.push(WatchEffect::Note(Note::Absent(pid)));
                 }
             }
-            Event::Ended { pid, exit, reaped } => self.ended(now, pid, exit, reaped, out),
+            WatchEvent::Ended { pid, exit, reaped } => self.ended(now, pid, exit, reaped, out),
             // A child is read although it is what its parent is: the parent may have ended before it could be read, as
             // a program does that becomes a daemon.
-            Event::Forked { pid } | Event::Executed { pid } => self.look(pid, out),
-            Event::Renamed { pid } => {
+            WatchEvent::Forked { pid } | WatchEvent::Executed { pid } => self.look(pid, out),
+            WatchEvent::Renamed { pid } => {
                 if !self.living.contains_key(&pid) {
                     self.look(pid, out);
                 }
             }
-            Event::Missed => {
+            WatchEvent::Missed => {
                 // What was lost may be a change of name of a process long known.
                 self.all_read = None;
                 self.wanted = true;
@@ -177,7 +177,7 @@ impl Watch {
                     self.phase = Phase::Waiting(self.rested.map_or(now.mono, |at| at.max(now.mono)));
                 }
             }
-            Event::Deaf => {
+            WatchEvent::EventsUnavailable => {
                 self.events = false;
                 if self.phase == Phase::Resting {
                     self.schedule(now);
@@ -186,7 +186,7 @@ impl Watch {
         }
     }
 
-    /// When to tell [`Event::Deadline`]; `None`: never, as far as is known now.
+    /// When to tell [`WatchEvent::Deadline`]; `None`: never, as far as is known now.
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Waiting(at) => Some(at),
@@ -265,11 +265,11 @@ impl Watch {
     }
 
     /// A scan, or the look at the one process of `--pid`.
-    fn begin(&mut self, now: Now, out: &mut Vec<Effect>) {
+    fn begin(&mut self, now: Now, out: &mut Vec<WatchEffect>) {
         if let Some(pid) = self.only {
             self.phase = Phase::Resting;
             self.rested = now.mono.checked_add(self.pause());
-            out.push(Effect::Open(pid));
+            out.push(WatchEffect::Open(pid));
             return;
         }
         let all = self.all_read.is_none_or(|at| now.mono.saturating_duration_since(at) >= READ_ALL);
@@ -283,7 +283,7 @@ impl Watch {
         }
         self.wanted = false;
         self.phase = Phase::Scanning;
-        out.push(Effect::Scan);
+        out.push(WatchEffect::Scan);
     }
 
     /// After a scan, or a look: is there another one, and when?
@@ -305,7 +305,7 @@ impl Watch {
         self.wait.max(SHORTEST_PAUSE)
     }
 
-    fn listed(&mut self, pid: Pid, mark: u32, out: &mut Vec<Effect>) {
+    fn listed(&mut self, pid: Pid, mark: u32, out: &mut Vec<WatchEffect>) {
         if Some(pid) == self.own {
             return;
         }
@@ -314,13 +314,13 @@ impl Watch {
             && let Some(process) = self.living.get_mut(&pid).filter(|p| !p.guarded)
         {
             process.listed = true;
-            out.push(Effect::Open(pid));
+            out.push(WatchEffect::Open(pid));
         } else if read {
-            out.push(Effect::ReadName(pid));
+            out.push(WatchEffect::ReadName(pid));
         }
     }
 
-    fn scanned(&mut self, now: Now, out: &mut Vec<Effect>) {
+    fn scanned(&mut self, now: Now, out: &mut Vec<WatchEffect>) {
         self.seen.finish();
         if self.unguarded > 0 {
             let gone: Vec<Pid> =
@@ -332,20 +332,27 @@ impl Watch {
         self.schedule(now);
     }
 
-    fn candidate(&mut self, pid: Pid, out: &mut Vec<Effect>) {
+    fn candidate(&mut self, pid: Pid, out: &mut Vec<WatchEffect>) {
         if Some(pid) != self.own && !self.living.contains_key(&pid) {
-            out.push(Effect::Open(pid));
+            out.push(WatchEffect::Open(pid));
         }
     }
 
     /// A process event names it.
-    fn look(&self, pid: Pid, out: &mut Vec<Effect>) {
+    fn look(&self, pid: Pid, out: &mut Vec<WatchEffect>) {
         if self.only.is_none() && Some(pid) != self.own {
-            out.push(Effect::ReadWords(pid));
+            out.push(WatchEffect::ReadWords(pid));
         }
     }
 
-    fn opened(&mut self, now: Now, pid: Pid, process: Process, words: &Words<'_>, out: &mut Vec<Effect>) {
+    fn opened(
+        &mut self,
+        now: Now,
+        pid: Pid,
+        process: Process,
+        words: &ProcessWords<'_>,
+        out: &mut Vec<WatchEffect>,
+    ) {
         let matches = self.only.is_some() || self.rule.matches(words);
         let known = self.living.get(&pid).copied();
         if known.is_some_and(|k| k.ticks != process.ticks) {
@@ -365,7 +372,7 @@ impl Watch {
                 }
             }
             // The pid of --pid now names another process: not the one that was asked for.
-            None if !matches || self.only.is_some() && self.found > 0 => out.push(Effect::Close(pid)),
+            None if !matches || self.only.is_some() && self.found > 0 => out.push(WatchEffect::Close(pid)),
             None => self.adopt(pid, process, words, out),
         }
         if self.phase == Phase::Resting {
@@ -373,14 +380,14 @@ impl Watch {
         }
     }
 
-    fn adopt(&mut self, pid: Pid, process: Process, words: &Words<'_>, out: &mut Vec<Effect>) {
+    fn adopt(&mut self, pid: Pid, process: Process, words: &ProcessWords<'_>, out: &mut Vec<WatchEffect>) {
         // A process runs: how the last one ended is not shown any more. Its pidfd is not closed by a pid that
         // now means the new one.
         if let Some(last) = &mut self.last
             && std::mem::take(&mut last.open)
             && last.pid != pid
         {
-            out.push(Effect::Close(last.pid));
+            out.push(WatchEffect::Close(last.pid));
         }
         if self.command.is_empty() {
             self.command = String::from_utf8_lossy(words.comm).into_owned();
@@ -389,10 +396,10 @@ impl Watch {
         self.living.insert(pid, process);
         self.found += 1;
         self.changed = true;
-        out.push(Effect::Note(Note::Found(pid)));
+        out.push(WatchEffect::Note(Note::Found(pid)));
     }
 
-    fn ended(&mut self, now: Now, pid: Pid, exit: Option<Exit>, reaped: bool, out: &mut Vec<Effect>) {
+    fn ended(&mut self, now: Now, pid: Pid, exit: Option<Exit>, reaped: bool, out: &mut Vec<WatchEffect>) {
         if self.living.contains_key(&pid) {
             self.end(now, pid, exit, reaped, out);
             return;
@@ -404,31 +411,31 @@ impl Watch {
         }
         if reaped {
             last.open = false;
-            out.push(Effect::Close(pid));
+            out.push(WatchEffect::Close(pid));
             self.look_again(pid, out);
         }
     }
 
     /// It is out of the table; with `over` nothing more will be heard of it.
-    fn end(&mut self, now: Now, pid: Pid, exit: Option<Exit>, over: bool, out: &mut Vec<Effect>) {
+    fn end(&mut self, now: Now, pid: Pid, exit: Option<Exit>, over: bool, out: &mut Vec<WatchEffect>) {
         let Some(process) = self.living.remove(&pid) else { return };
         self.unguarded -= usize::from(!process.guarded);
         // One at most is kept open, the one that is shown, so that zombies by the thousand cost nothing.
         let open = process.guarded && !over && self.living.is_empty();
         if process.guarded && !open {
-            out.push(Effect::Close(pid));
+            out.push(WatchEffect::Close(pid));
         }
         if let Some(last) = self.last.filter(|last| last.open && last.pid != pid) {
-            out.push(Effect::Close(last.pid));
+            out.push(WatchEffect::Close(last.pid));
         }
         self.last = Some(Last { pid, start: process.start, end: now.wall, exit, open });
         self.changed = true;
-        out.push(Effect::Note(Note::Ended(pid, exit)));
+        out.push(WatchEffect::Note(Note::Ended(pid, exit)));
         self.look_again(pid, out);
     }
 
     /// The pid may already be somebody else's, whom a scan or an event has told of while the table had the old one.
-    fn look_again(&mut self, pid: Pid, out: &mut Vec<Effect>) {
+    fn look_again(&mut self, pid: Pid, out: &mut Vec<WatchEffect>) {
         self.seen.forget(pid);
         if self.events {
             self.look(pid, out);

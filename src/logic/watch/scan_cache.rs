@@ -22,7 +22,7 @@ struct Entry {
 
 /// The memory of a scan, and the place where the running scan stands in it.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct ScanCache {
     /// Sorted by pid. While a scan runs: `..kept` was met by it, `cursor..` is still ahead, between lies nothing.
     entries: Vec<Entry>,
     kept: usize,
@@ -34,7 +34,7 @@ pub struct Seen {
     all: bool,
 }
 
-impl Seen {
+impl ScanCache {
     /// A scan begins. `now` counts seconds from anywhere and never goes back; with `all` everything is read again.
     pub fn begin(&mut self, now: u32, all: bool) {
         self.abort();
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     /// One scan; which of the listed pids were read.
-    fn scan(seen: &mut Seen, now: u32, listed: &[(i32, u32)]) -> Vec<i32> {
+    fn scan(seen: &mut ScanCache, now: u32, listed: &[(i32, u32)]) -> Vec<i32> {
         seen.begin(now, false);
         let read = listed.iter().filter(|(pid, mark)| seen.must_read(Pid::new(*pid).unwrap(), *mark));
         let read = read.map(|(pid, _)| *pid).collect();
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_process_is_read_while_it_is_young_and_then_no_more() {
-        let mut seen = Seen::default();
+        let mut seen = ScanCache::default();
         assert_eq!(scan(&mut seen, 0, &[(1, 5), (7, 6)]), [1, 7]);
         assert_eq!(scan(&mut seen, 9, &[(1, 5), (3, 9), (7, 6)]), [1, 3, 7]);
         assert_eq!(scan(&mut seen, 10, &[(1, 5), (3, 9), (7, 6)]), [3]);
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_pid_given_out_again_is_read() {
-        let mut seen = Seen::default();
+        let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (7, 6), (9, 9)]);
         assert_eq!(scan(&mut seen, 50, &[(1, 5), (7, 8), (9, 9)]), [7]);
         // And the new one is young for a while.
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn all_are_read_when_that_is_asked() {
-        let mut seen = Seen::default();
+        let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (7, 6)]);
         seen.begin(60, true);
         assert!(seen.must_read(Pid::new(1).unwrap(), 5) && seen.must_read(Pid::new(7).unwrap(), 6));
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_name_is_kept_until_it_changes_or_all_is_read() {
-        let mut seen = Seen::default();
+        let mut seen = ScanCache::default();
         let pid = Pid::new(7).unwrap();
         for (now, all, mark, comm, kept) in [
             (0, false, 6, "sh", false),
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_forgotten_process_is_read_wherever_the_scan_stands() {
         for forget_after in 0..=4 {
-            let mut seen = Seen::default();
+            let mut seen = ScanCache::default();
             scan(&mut seen, 0, &[(1, 5), (3, 5), (7, 6)]);
             seen.begin(20, false);
             for (n, pid) in [1, 3, 5, 7].into_iter().enumerate() {
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn an_aborted_scan_forgets_nothing() {
-        let mut seen = Seen::default();
+        let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (3, 5), (7, 6), (9, 1)]);
         seen.begin(20, false);
         seen.must_read(Pid::new(1).unwrap(), 5);
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_list_in_any_order_costs_reads_and_loses_nothing() {
-        let mut seen = Seen::default();
+        let mut seen = ScanCache::default();
         let listed = [(9, 1), (1, 5), (7, 6), (3, 2)];
         assert_eq!(scan(&mut seen, 0, &listed).len(), 4);
         assert!(scan(&mut seen, 20, &listed).len() < 4);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn memory_follows_the_number_of_processes_down() {
-        let mut seen = Seen::default();
+        let mut seen = ScanCache::default();
         let many: Vec<_> = (1..=50_000).map(|pid| (pid, 1)).collect();
         scan(&mut seen, 0, &many);
         scan(&mut seen, 1, &many[..100]);

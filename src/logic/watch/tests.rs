@@ -68,7 +68,7 @@ impl World {
     }
 
     fn start(mut self) -> World {
-        self.tell(Event::Start);
+        self.tell(WatchEvent::Start);
         self.settle();
         self
     }
@@ -111,36 +111,36 @@ impl World {
         }
     }
 
-    fn tell(&mut self, event: Event<'_>) {
+    fn tell(&mut self, event: WatchEvent<'_>) {
         let mut effects = Vec::new();
         self.watch.handle(self.now, event, &mut effects);
         effects.into_iter().for_each(|effect| self.perform(effect));
     }
 
-    fn perform(&mut self, effect: Effect) {
+    fn perform(&mut self, effect: WatchEffect) {
         match effect {
-            Effect::Scan => {
+            WatchEffect::Scan => {
                 assert!(!self.scanning, "one scan at a time");
                 self.scanning = true;
                 self.scans += 1;
             }
-            Effect::Note(note) => self.notes.push(note),
-            Effect::Close(pid) => drop(self.guards.remove(&pid)),
-            Effect::ReadName(pid) => {
+            WatchEffect::Note(note) => self.notes.push(note),
+            WatchEffect::Close(pid) => drop(self.guards.remove(&pid)),
+            WatchEffect::ReadName(pid) => {
                 self.reads += 1;
                 if let Some(comm) = self.processes.get(&pid).map(|p| p.name.as_bytes()) {
-                    self.tell(Event::Named { pid, comm });
+                    self.tell(WatchEvent::Named { pid, comm });
                 }
             }
-            Effect::ReadWords(pid) => {
+            WatchEffect::ReadWords(pid) => {
                 if let Some(comm) = self.processes.get(&pid).map(|p| p.name.as_bytes()) {
-                    let words = Words { comm, ..Words::default() };
-                    self.tell(Event::Words { pid, words });
+                    let words = ProcessWords { comm, ..ProcessWords::default() };
+                    self.tell(WatchEvent::ProcessWords { pid, words });
                 }
             }
-            Effect::Open(pid) => {
+            WatchEffect::Open(pid) => {
                 let Some(process) = self.processes.get(&pid).filter(|p| p.zombie.is_none()) else {
-                    return self.tell(Event::Vanished { pid });
+                    return self.tell(WatchEvent::Vanished { pid });
                 };
                 let (ticks, comm) = (process.ticks, process.name.as_bytes());
                 let image = Image::of(process.image, b"");
@@ -148,8 +148,8 @@ impl World {
                 if guarded {
                     self.guards.insert(pid, ticks);
                 }
-                let words = Words { comm, ..Words::default() };
-                self.tell(Event::Opened { pid, ticks, image, start: UNIX_EPOCH, guarded, words });
+                let words = ProcessWords { comm, ..ProcessWords::default() };
+                self.tell(WatchEvent::Opened { pid, ticks, image, start: UNIX_EPOCH, guarded, words });
             }
         }
     }
@@ -158,16 +158,16 @@ impl World {
     fn settle(&mut self) {
         for (pid, ticks, exit, reaped) in std::mem::take(&mut self.untold) {
             if self.guards.get(&pid) == Some(&ticks) {
-                self.tell(Event::Ended { pid, exit, reaped });
+                self.tell(WatchEvent::Ended { pid, exit, reaped });
             }
         }
-        self.tell(Event::Deadline);
+        self.tell(WatchEvent::Deadline);
         if std::mem::take(&mut self.scanning) {
             let listed: Vec<(Pid, u32)> = self.processes.iter().map(|(pid, p)| (*pid, p.mark)).collect();
             for (pid, mark) in listed {
-                self.tell(Event::Listed { pid, mark });
+                self.tell(WatchEvent::Listed { pid, mark });
             }
-            self.tell(Event::Scanned);
+            self.tell(WatchEvent::Scanned);
         }
     }
 
@@ -287,10 +287,10 @@ fn a_change_of_name_is_no_end() {
         world.fork(7, "job");
         let mut world = world.start();
         world.rename(7, "else");
-        world.tell(Event::Renamed { pid: pid(7) });
+        world.tell(WatchEvent::Renamed { pid: pid(7) });
         // Read while it is young, and when everything is read.
         (0..15).for_each(|_| world.pass(WAIT));
-        world.tell(Event::Missed);
+        world.tell(WatchEvent::Missed);
         world.pass(WAIT);
         assert_eq!((world.pids(), world.notes.len()), (vec![7], 1));
         world.end(7, Exit::Code(3));
@@ -306,9 +306,9 @@ fn an_exec_that_cannot_be_told_from_a_change_of_name_is_no_end() {
     let mut world = World::new(&config("job"));
     world.fork(7, "job");
     let mut world = world.start();
-    let words = Words { comm: b"else", ..Words::default() };
+    let words = ProcessWords { comm: b"else", ..ProcessWords::default() };
     let opened =
-        |image| Event::Opened { pid: pid(7), ticks: 1, image, start: UNIX_EPOCH, guarded: true, words };
+        |image| WatchEvent::Opened { pid: pid(7), ticks: 1, image, start: UNIX_EPOCH, guarded: true, words };
     world.tell(opened(None));
     assert_eq!(world.pids(), [7]);
     world.tell(opened(Image::of(1, b"")));
@@ -391,39 +391,39 @@ fn with_process_events_nothing_is_scanned_while_nothing_starts() {
     let mut world = world.start();
     assert_eq!((world.pids(), world.watch.deadline()), (vec![7], None));
     world.fork(8, "sh");
-    world.tell(Event::Forked { pid: pid(8) });
+    world.tell(WatchEvent::Forked { pid: pid(8) });
     world.exec(8, "job");
-    world.tell(Event::Executed { pid: pid(8) });
-    world.tell(Event::Executed { pid: pid(9) });
+    world.tell(WatchEvent::Executed { pid: pid(8) });
+    world.tell(WatchEvent::Executed { pid: pid(9) });
     assert_eq!((world.pids(), world.scans), (vec![7, 8], 1));
     // The child of a process that is gone, and one that takes the name by itself.
     world.fork(10, "job");
-    world.tell(Event::Forked { pid: pid(10) });
+    world.tell(WatchEvent::Forked { pid: pid(10) });
     world.fork(11, "sh");
     world.rename(11, "job");
-    world.tell(Event::Renamed { pid: pid(11) });
+    world.tell(WatchEvent::Renamed { pid: pid(11) });
     assert_eq!((world.pids(), world.scans), (vec![7, 8, 10, 11], 1));
     for n in [10, 11] {
         world.end(n, Exit::Code(0));
         world.reap(n);
     }
     world.exec(7, "else");
-    world.tell(Event::Executed { pid: pid(7) });
+    world.tell(WatchEvent::Executed { pid: pid(7) });
     world.settle();
     assert_eq!(world.pids(), [8]);
     // What was lost is made good by one scan that reads everything.
     world.exec(7, "job");
     world.pass(Duration::from_secs(40));
-    world.tell(Event::Missed);
-    world.tell(Event::Missed);
+    world.tell(WatchEvent::Missed);
+    world.tell(WatchEvent::Missed);
     world.settle();
     assert_eq!((world.pids(), world.scans, world.watch.deadline()), (vec![7, 8], 2, None));
     // Never scan after scan.
-    world.tell(Event::Missed);
+    world.tell(WatchEvent::Missed);
     assert_eq!(world.watch.deadline(), Some(world.now.mono + WAIT));
     world.pass(WAIT);
     assert_eq!(world.scans, 3);
-    world.tell(Event::Deaf);
+    world.tell(WatchEvent::EventsUnavailable);
     world.pass(WAIT);
     assert!(world.watch.deadline().is_some());
 }
@@ -441,9 +441,9 @@ fn the_pause_between_scans_has_a_floor_and_no_ceiling() {
 fn a_scan_that_fails_is_made_good_by_the_next() {
     let mut world = World::new(&config::Watch { process_events: true, ..config("job") });
     world.fork(7, "job");
-    world.tell(Event::Start);
-    world.tell(Event::Listed { pid: pid(7), mark: 1 });
-    world.tell(Event::ScanFailed);
+    world.tell(WatchEvent::Start);
+    world.tell(WatchEvent::Listed { pid: pid(7), mark: 1 });
+    world.tell(WatchEvent::ScanFailed);
     world.scanning = false;
     world.end(7, Exit::Code(0));
     world.reap(7);
@@ -474,9 +474,9 @@ fn random_lives_end_in_the_truth() {
             let (lives, executes) =
                 (world.processes.get(&pid(n)).map(|p| p.zombie.is_none()), random(2) == 0);
             let event = match lives {
-                None => Event::Forked { pid: pid(n) },
-                Some(true) if !executes => Event::Renamed { pid: pid(n) },
-                Some(_) => Event::Executed { pid: pid(n) },
+                None => WatchEvent::Forked { pid: pid(n) },
+                Some(true) if !executes => WatchEvent::Renamed { pid: pid(n) },
+                Some(_) => WatchEvent::Executed { pid: pid(n) },
             };
             match lives {
                 None => world.fork(n, name),
@@ -488,7 +488,7 @@ fn random_lives_end_in_the_truth() {
             if process_events && random(20) > 0 {
                 world.tell(event);
             } else if process_events {
-                world.tell(Event::Missed);
+                world.tell(WatchEvent::Missed);
             }
             if random(3) > 0 {
                 world.pass(Duration::from_secs(random(9)));

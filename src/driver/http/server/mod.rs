@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
-use crate::driver::http::connection::{Buffers, Connection, Fate};
+use crate::driver::http::connection::{Buffers, Connection, ConnectionFate};
 use crate::driver::http::listener::{Accepted, Listener, prepare_tcp};
-use crate::driver::poll::{Epoll, Key, Source, TENANTS};
+use crate::driver::poll::{Epoll, GENERATION_MASK, Key, Source};
 use crate::error::reason;
 use crate::logic::Now;
-use crate::logic::endpoints::{Facts, Page, View};
+use crate::logic::endpoints::{Page, RequestContext, StateFacts};
 use crate::logic::http::conn::Feed;
 use crate::logic::http::heartbeat::{self, Heartbeat};
 use crate::logic::http::quota::{Quota, Share};
@@ -22,7 +22,7 @@ use crate::logic::http::turn::{Budget, Queue};
 use crate::logic::log::record::Record;
 use crate::logic::metrics::{Counts, Snapshot};
 use crate::logic::output::coalesce;
-use crate::logic::output::coalesce::Pace;
+use crate::logic::output::coalesce::Coalescer;
 use crate::logic::output::tail::{Position, Tail};
 use crate::logic::status::Status;
 use crate::sys;
@@ -45,7 +45,7 @@ const GRACE_BUSY: Duration = Duration::from_secs(2);
 const GRACE_GIVEN: Duration = Duration::from_secs(10);
 
 /// What only the rest of kapo knows.
-pub trait Subject {
+pub trait MetricsSource {
     /// For /metrics and /debug/vars.
     fn snapshot(&self, connections: usize) -> Snapshot;
     /// The last captured output; `None` without `--tail`.
@@ -54,7 +54,7 @@ pub trait Subject {
 
 struct Entry {
     connection: Connection,
-    tenant: u32,
+    generation: u32,
     /// Its place in `timers`.
     timer: Option<Instant>,
     /// What it takes of what all share. If it is held, a change of state concerns it.
@@ -76,7 +76,7 @@ pub struct Server {
     listeners: Vec<Listening>,
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
-    tenants: u32,
+    generations: u32,
     limit: usize,
     timers: BTreeSet<(Instant, u32)>,
     quota: Quota,
@@ -94,7 +94,7 @@ pub struct Server {
     argv0: String,
     accepted: Vec<OwnedFd>,
     /// How clients come, and how many have in this turn; `None`: no listener was ready.
-    pace: Pace,
+    pace: Coalescer,
     arrivals: Option<usize>,
     /// What /proc and the rest of kapo said in this turn: reading that is what costs, and one packet may hold hundreds
     /// of requests for it.
@@ -137,7 +137,7 @@ impl Server {
             listeners: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
-            tenants: 0,
+            generations: 0,
             limit,
             timers: BTreeSet::new(),
             quota: Quota::new(limit),
@@ -151,7 +151,7 @@ impl Server {
             counts: Counts::default(),
             argv0,
             accepted: Vec::new(),
-            pace: Pace::new(&coalesce::ARRIVALS),
+            pace: Coalescer::new(&coalesce::ARRIVALS),
             arrivals: None,
             sampled: None,
             notices: Vec::new(),
@@ -189,7 +189,7 @@ impl Server {
     }
 
     /// A listener has somebody waiting.
-    pub fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, subject: &dyn Subject) {
+    pub fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, subject: &dyn MetricsSource) {
         let Some(listening) = listening_at(&mut self.listeners, place) else { return };
         let mut accepted = std::mem::take(&mut self.accepted);
         let verdict = listening.listener.accept(&mut accepted);
@@ -241,7 +241,7 @@ impl Server {
     }
 
     /// Takes in a connection that was there before the command was started.
-    pub fn admit_given(&mut self, now: Now, epoll: &Epoll, socket: OwnedFd, subject: &dyn Subject) {
+    pub fn admit_given(&mut self, now: Now, epoll: &Epoll, socket: OwnedFd, subject: &dyn MetricsSource) {
         // A Unix socket refuses the options of TCP.
         let network = prepare_tcp(&socket).is_ok();
         self.admit(now, epoll, Admission { socket, network, given: true }, subject);
@@ -249,15 +249,15 @@ impl Server {
 
     /// Takes a connection in and serves it at once, if the turn has time for it: the request is often there already, and
     /// a client that asks once and closes never costs a registration.
-    fn admit(&mut self, now: Now, epoll: &Epoll, admission: Admission, subject: &dyn Subject) {
+    fn admit(&mut self, now: Now, epoll: &Epoll, admission: Admission, subject: &dyn MetricsSource) {
         let Admission { socket, network, given } = admission;
         if self.connections() >= self.limit {
             self.make_room(now, "as many as may be are open");
         }
-        self.tenants = self.tenants.wrapping_add(1) & TENANTS;
+        self.generations = self.generations.wrapping_add(1) & GENERATION_MASK;
         let entry = Entry {
             connection: Connection::new(now, socket),
-            tenant: self.tenants,
+            generation: self.generations,
             timer: None,
             share: Share::default(),
             network,
@@ -276,7 +276,7 @@ impl Server {
         if let Some(place) = usize::try_from(slot).ok().and_then(|place| self.slots.get_mut(place)) {
             *place = Some(entry);
         }
-        self.on_connection(now, epoll, Key { slot, tenant: self.tenants }, subject);
+        self.on_connection(now, epoll, Key { slot, generation: self.generations }, subject);
     }
 
     /// A turn of the loop begins: connections have some time again.
@@ -287,8 +287,9 @@ impl Server {
 
     /// A connection is ready for what it waits for. It is served now if none waits before it and the turn has time left,
     /// else by [`Server::serve_queued`].
-    pub fn on_connection(&mut self, now: Now, epoll: &Epoll, key: Key, subject: &dyn Subject) {
-        let Some(entry) = entry_at(&mut self.slots, key.slot).filter(|entry| entry.tenant == key.tenant)
+    pub fn on_connection(&mut self, now: Now, epoll: &Epoll, key: Key, subject: &dyn MetricsSource) {
+        let Some(entry) =
+            entry_at(&mut self.slots, key.slot).filter(|entry| entry.generation == key.generation)
         else {
             return;
         };
@@ -304,13 +305,13 @@ impl Server {
     }
 
     /// Serves those that wait for a turn, as long as this one has time.
-    pub fn serve_queued(&mut self, now: Now, epoll: &Epoll, subject: &dyn Subject) {
+    pub fn serve_queued(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
         let mut left_over_served = false;
         loop {
             let budget = &mut self.budget;
             let Some(key) = self.queue.next(&mut left_over_served, || may_go_on(budget)) else { return };
             if let Some(entry) =
-                entry_at(&mut self.slots, key.slot).filter(|entry| entry.tenant == key.tenant)
+                entry_at(&mut self.slots, key.slot).filter(|entry| entry.generation == key.generation)
             {
                 entry.queued = false;
                 self.attend(now, epoll, key.slot, subject, Connection::on_ready);
@@ -324,8 +325,13 @@ impl Server {
         now: Now,
         epoll: &Epoll,
         slot: u32,
-        subject: &dyn Subject,
-        what: impl FnOnce(&mut Connection, Now, &mut Buffers, &mut dyn crate::logic::http::Site) -> Fate,
+        subject: &dyn MetricsSource,
+        what: impl FnOnce(
+            &mut Connection,
+            Now,
+            &mut Buffers,
+            &mut dyn crate::logic::http::Handler,
+        ) -> ConnectionFate,
     ) {
         let connections = self.connections();
         let Some(entry) = entry_at(&mut self.slots, slot) else { return };
@@ -336,7 +342,7 @@ impl Server {
             Some((at, snapshot)) if *at == now.mono => Snapshot { connections, ..snapshot.clone() },
             _ => sampled.insert((now.mono, subject.snapshot(connections))).1.clone(),
         };
-        let mut view = View {
+        let mut view = RequestContext {
             page: &self.page,
             counts: &mut self.counts,
             argv0: &self.argv0,
@@ -354,11 +360,11 @@ impl Server {
     }
 
     /// After anything was done with a connection: registration, timer, and its share of what all have; or its end.
-    fn settle(&mut self, now: Now, epoll: &Epoll, slot: u32, fate: Fate) {
+    fn settle(&mut self, now: Now, epoll: &Epoll, slot: u32, fate: ConnectionFate) {
         let Some(entry) = entry_at(&mut self.slots, slot) else { return };
-        let key = Key { slot, tenant: entry.tenant };
+        let key = Key { slot, generation: entry.generation };
         let token = Source::Connection(key).token();
-        if fate == Fate::Gone || entry.connection.register(epoll.as_fd(), token).is_err() {
+        if fate == ConnectionFate::Gone || entry.connection.register(epoll.as_fd(), token).is_err() {
             return self.drop_slot(slot);
         }
         let timer = entry.connection.deadline();
@@ -394,7 +400,7 @@ impl Server {
         }
         self.quota.change(entry.share, Share::default());
         self.free.push(slot);
-        // After a storm the table's memory goes back, as far as nobody sits at its end; numbers of tenants go on.
+        // After a storm the table's memory goes back, as far as nobody sits at its end; numbers of generations go on.
         if self.slots.len() >= 2 * FEW && self.free.len() >= self.slots.len() / 4 * 3 {
             let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
             self.slots.truncate(used);
@@ -410,8 +416,8 @@ impl Server {
         now: Now,
         epoll: &Epoll,
         objects: &[Status],
-        facts: Facts,
-        subject: &dyn Subject,
+        facts: StateFacts,
+        subject: &dyn MetricsSource,
     ) {
         let changed = self.page.update(objects, facts);
         if self.quota.held() == 0 {
@@ -473,7 +479,7 @@ impl Server {
     }
 
     /// Sees to what is due.
-    pub fn expire(&mut self, now: Now, epoll: &Epoll, subject: &dyn Subject) {
+    pub fn expire(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
         while let Some((at, slot)) = self.timers.first().copied()
             && at <= now.mono
         {
@@ -503,7 +509,7 @@ impl Server {
     }
 
     /// Lets nobody in any more; who is in gets an answer, within bounds. [`Server::is_closed`] tells when that is done.
-    pub fn close(&mut self, now: Now, epoll: &Epoll, subject: &dyn Subject) {
+    pub fn close(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
         if self.closing.is_some() {
             return;
         }

@@ -52,7 +52,7 @@ fn a_silent_stream_over_tcp_has_a_sign_of_life_each_half_minute() {
 /// Each service of a connection takes longer than half of a turn's budget.
 struct Slow;
 
-impl Subject for Slow {
+impl MetricsSource for Slow {
     fn snapshot(&self, _: usize) -> Snapshot {
         Snapshot::blank()
     }
@@ -100,7 +100,7 @@ fn a_turn_serves_what_its_time_allows_and_the_next_ones_the_rest() {
 /// Counts how often it is asked.
 struct Asked(Cell<u32>);
 
-impl Subject for Asked {
+impl MetricsSource for Asked {
     fn snapshot(&self, connections: usize) -> Snapshot {
         self.0.set(self.0.get() + 1);
         Snapshot { connections, ..Snapshot::blank() }

@@ -19,7 +19,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_siz
 use crate::driver::output::sink::{Sink, Sinks};
 use crate::logic::log::record::Record;
 use crate::logic::output::coalesce;
-use crate::logic::output::coalesce::Pace;
+use crate::logic::output::coalesce::Coalescer;
 use crate::logic::output::drain::Drain;
 use crate::logic::output::lines::Lines;
 use crate::logic::output::tail::Tail;
@@ -47,8 +47,8 @@ const MOVE: usize = 1024 * 1024;
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Nothing to do before [`Output::wants`] comes true.
+pub enum StreamFate {
+    /// Nothing to do before [`CapturedStream::wants`] comes true.
     Wait,
     /// There is more to do at once.
     Again,
@@ -58,10 +58,10 @@ pub enum Fate {
 
 /// What an output waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wants {
+pub enum StreamInterest {
     /// No run has begun, or all of it is written.
     Nothing,
-    /// [`Output::pipe`] to be readable.
+    /// [`CapturedStream::pipe`] to be readable.
     Input,
     /// The sink's source to be writable. The pipe must not be polled meanwhile: it may be readable all the time.
     Room,
@@ -69,7 +69,7 @@ pub enum Wants {
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct Output {
+pub struct CapturedStream {
     stream: Stream,
     /// `None`: raw.
     lines: Option<Lines>,
@@ -99,7 +99,7 @@ pub struct Output {
     /// The last byte written raw was not a newline.
     mid_line: bool,
     bulk: Bulk,
-    pace: Pace,
+    pace: Coalescer,
     counters: Counters,
     /// Set while the sink fails: how many bytes were discarded since.
     lost: Option<u64>,
@@ -124,10 +124,10 @@ enum Got {
     Stalled,
 }
 
-impl Output {
+impl CapturedStream {
     /// Of no run yet; allocates nothing.
-    pub fn new(stream: Stream, in_lines: bool) -> Output {
-        Output {
+    pub fn new(stream: Stream, in_lines: bool) -> CapturedStream {
+        CapturedStream {
             stream,
             lines: in_lines.then(|| Lines::new(stream)),
             pipe: None,
@@ -145,7 +145,7 @@ impl Output {
             stalled: false,
             mid_line: false,
             bulk: Bulk::Copying(0),
-            pace: Pace::new(&coalesce::OUTPUT),
+            pace: Coalescer::new(&coalesce::OUTPUT),
             counters: Counters::default(),
             lost: None,
             troubles: Vec::new(),
@@ -168,12 +168,12 @@ impl Output {
 
     /// Returns an output of the same stream for the next run, while this one goes on with what descendants of the last
     /// command write.
-    pub fn successor(&self) -> Output {
-        Output { lost: self.lost, ..Output::new(self.stream, self.lines.is_some()) }
+    pub fn successor(&self) -> CapturedStream {
+        CapturedStream { lost: self.lost, ..CapturedStream::new(self.stream, self.lines.is_some()) }
     }
 
-    /// The command has ended: all that it wrote is in the pipe now. Call [`Output::on_ready`] until
-    /// [`Output::is_drained`].
+    /// The command has ended: all that it wrote is in the pipe now. Call [`CapturedStream::on_ready`] until
+    /// [`CapturedStream::is_drained`].
     pub fn end(&mut self, now: Now) {
         if let Some(pipe) = &self.pipe {
             // A pipe that cannot tell is read until it is empty.
@@ -197,8 +197,8 @@ impl Output {
     }
 
     /// Passes on what there is, within a budget. To be called whenever what it wants has come, and again at once after
-    /// [`Fate::Again`].
-    pub fn on_ready(&mut self, now: Now, sinks: &mut Sinks<'_>, tail: &mut Tail) -> Fate {
+    /// [`StreamFate::Again`].
+    pub fn on_ready(&mut self, now: Now, sinks: &mut Sinks<'_>, tail: &mut Tail) -> StreamFate {
         let sink = sinks.of(self.stream);
         let before = self.counters.bytes;
         let resumed = std::mem::take(&mut self.stalled);
@@ -208,18 +208,18 @@ impl Output {
                 break self.stall();
             }
             if self.counters.bytes - before >= BUDGET as u64 && !self.dry {
-                break Fate::Again;
+                break StreamFate::Again;
             }
             match self.more(now, sink, tail) {
                 Got::Something => {}
-                Got::Nothing => break Fate::Wait,
-                Got::End => break Fate::Closed,
+                Got::Nothing => break StreamFate::Wait,
+                Got::End => break StreamFate::Closed,
                 Got::Stalled => break self.stall(),
             }
         };
         // A turn that only wrote what an earlier one had read says nothing about how much the command says.
         let brought = self.counters.bytes - before;
-        if fate == Fate::Wait && !self.stalled && !resumed {
+        if fate == StreamFate::Wait && !self.stalled && !resumed {
             self.pace.turn(now.mono, usize::try_from(brought).unwrap_or(usize::MAX));
             if let Bulk::Moving(small) = &mut self.bulk {
                 *small = if brought < SMALL_MOVE { *small + 1 } else { 0 };
@@ -228,7 +228,7 @@ impl Output {
                 }
             }
         }
-        if fate != Fate::Again
+        if fate != StreamFate::Again
             && !self.stalled
             && !resumed
             && brought < SMALL as u64
@@ -236,27 +236,27 @@ impl Output {
         {
             self.shrink();
         }
-        sink.hold(self.stream, self.mid_line && (fate == Fate::Again || self.stalled));
+        sink.hold(self.stream, self.mid_line && (fate == StreamFate::Again || self.stalled));
         fate
     }
 
-    fn stall(&mut self) -> Fate {
+    fn stall(&mut self) -> StreamFate {
         self.stalled = true;
-        Fate::Wait
+        StreamFate::Wait
     }
 
     /// What to wait for.
-    pub fn wants(&self) -> Wants {
+    pub fn wants(&self) -> StreamInterest {
         match &self.pipe {
-            _ if self.stalled => Wants::Room,
-            Some(_) => Wants::Input,
-            None => Wants::Nothing,
+            _ if self.stalled => StreamInterest::Room,
+            Some(_) => StreamInterest::Input,
+            None => StreamInterest::Nothing,
         }
     }
 
     /// For how long its pipe should be left alone, so that more gathers in it.
     pub fn rest(&self) -> Option<Duration> {
-        self.pace.rest().filter(|_| self.wants() == Wants::Input)
+        self.pace.rest().filter(|_| self.wants() == StreamInterest::Input)
     }
 
     /// The read end, to be polled; `None` when the run's output has ended.
@@ -327,7 +327,7 @@ impl Output {
         done.consumed > 0
     }
 
-    /// `None`: something was read, or the pipe has ended, which [`Output::count`] has noted.
+    /// `None`: something was read, or the pipe has ended, which [`CapturedStream::count`] has noted.
     fn read(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<Got> {
         self.make_room();
         let (pipe, filled) = (self.pipe.as_ref()?, self.input.len());
@@ -366,7 +366,7 @@ impl Output {
             if moves {
                 self.bulk = Bulk::Moving(0);
                 // Pipes that hold little would be full before a rest is over.
-                self.pace = Pace::new(if grown { &coalesce::PAGES } else { &coalesce::OUTPUT });
+                self.pace = Coalescer::new(if grown { &coalesce::PAGES } else { &coalesce::OUTPUT });
             }
         }
         None
@@ -423,7 +423,7 @@ impl Output {
     /// Bytes are copied from now on.
     fn copy(&mut self) {
         self.bulk = Bulk::Copying(0);
-        self.pace = Pace::new(&coalesce::OUTPUT);
+        self.pace = Coalescer::new(&coalesce::OUTPUT);
     }
 
     /// So many bytes came out of the pipe; none: it has ended.

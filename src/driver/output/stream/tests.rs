@@ -20,32 +20,32 @@ fn now() -> Now {
 }
 
 /// Waits as the loop does; false when what is wanted does not come.
-fn ready(output: &Output, sinks: &mut Sinks<'_>) -> bool {
+fn ready(output: &CapturedStream, sinks: &mut Sinks<'_>) -> bool {
     ready_within(10, output, sinks)
 }
 
 /// Whether what is wanted has come, or comes within so many seconds.
-fn ready_within(seconds: i64, output: &Output, sinks: &mut Sinks<'_>) -> bool {
+fn ready_within(seconds: i64, output: &CapturedStream, sinks: &mut Sinks<'_>) -> bool {
     let (source, flag) = match output.wants() {
-        Wants::Input => (output.pipe(), PollFlags::IN),
-        Wants::Room => (sinks.of(output.stream).source(), PollFlags::OUT),
-        Wants::Nothing => return true,
+        StreamInterest::Input => (output.pipe(), PollFlags::IN),
+        StreamInterest::Room => (sinks.of(output.stream).source(), PollFlags::OUT),
+        StreamInterest::Nothing => return true,
     };
     let timeout = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
     poll(&mut [PollFd::from_borrowed_fd(source.unwrap(), flag)], Some(&timeout)).unwrap() > 0
 }
 
 /// Turns until the run's output is closed.
-fn pump(output: &mut Output, sinks: &mut Sinks<'_>, tail: &mut Tail) {
+fn pump(output: &mut CapturedStream, sinks: &mut Sinks<'_>, tail: &mut Tail) {
     loop {
         match output.on_ready(now(), sinks, tail) {
-            Fate::Closed => break,
-            Fate::Again => {}
-            Fate::Wait => assert!(ready(output, sinks), "nothing came: {output:?}"),
+            StreamFate::Closed => break,
+            StreamFate::Again => {}
+            StreamFate::Wait => assert!(ready(output, sinks), "nothing came: {output:?}"),
         }
     }
     assert!(output.is_drained());
-    assert_eq!(output.wants(), Wants::Nothing);
+    assert_eq!(output.wants(), StreamInterest::Nothing);
 }
 
 /// Reads `length` bytes in a thread of its own; terminals and FIFOs have no end to wait for.
@@ -72,7 +72,7 @@ fn every_byte_arrives_on_every_kind_of_output_in_blocks_of_any_size() {
             let bytes = pattern(2_000_000);
             let (reader, writer) = pair();
             let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-            let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+            let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
             let command = command(output.begin().unwrap(), bytes.clone(), block);
             let reader = collect(reader, bytes.len());
             pump(&mut output, &mut sinks, &mut tail);
@@ -91,18 +91,18 @@ fn pages_are_moved_and_the_pipe_enlarged_only_while_output_is_bulky() {
         let bytes = pattern(3_000_000);
         let (reader, writer) = pair();
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-        let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+        let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
         let mut theirs = File::from(output.begin().unwrap());
         let size = fcntl_getpipe_size(&theirs).unwrap();
         let reader = collect(reader, bytes.len());
-        let mut turn = |output: &mut Output, sinks: &mut Sinks<'_>, piece: &[u8]| {
+        let mut turn = |output: &mut CapturedStream, sinks: &mut Sinks<'_>, piece: &[u8]| {
             theirs.write_all(piece).unwrap();
             loop {
                 let fate = output.on_ready(now(), sinks, &mut tail);
-                if fate == Fate::Wait && output.wants() == Wants::Input {
+                if fate == StreamFate::Wait && output.wants() == StreamInterest::Input {
                     break;
                 }
-                assert!(fate == Fate::Again || ready(output, sinks));
+                assert!(fate == StreamFate::Again || ready(output, sinks));
             }
             fcntl_getpipe_size(&theirs).unwrap()
         };
@@ -132,11 +132,11 @@ fn pages_are_moved_and_the_pipe_enlarged_only_while_output_is_bulky() {
 fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
     let (mut reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let mut output = Output::new(Stream::Stdout, false);
+    let mut output = CapturedStream::new(Stream::Stdout, false);
     let mut theirs = File::from(output.begin().unwrap());
     let block = [b'x'; 65_536];
     // Nobody else is there, so what is not ready now will not be.
-    let mut pass_on = |output: &mut Output| {
+    let mut pass_on = |output: &mut CapturedStream| {
         while ready_within(0, output, &mut sinks) {
             output.on_ready(now(), &mut sinks, &mut Tail::new(0));
         }
@@ -147,7 +147,7 @@ fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
         reader.read_exact(&mut block.clone()).unwrap();
     }
     assert!(matches!(output.bulk, Bulk::Moving(_)), "{output:?}");
-    while output.wants() != Wants::Room {
+    while output.wants() != StreamInterest::Room {
         theirs.write_all(&block).unwrap();
         pass_on(&mut output);
     }
@@ -162,7 +162,7 @@ fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
 fn the_readers_pipe_is_enlarged_for_bulky_lines_too() {
     let (reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let (mut output, mut tail) = (Output::new(Stream::Stdout, true), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, true), Tail::new(0));
     let command = command(output.begin().unwrap(), b"a line of some length\n".repeat(100_000), 65_536);
     let reader = thread::spawn(move || io::copy(&mut { reader }, &mut io::sink()).unwrap());
     pump(&mut output, &mut sinks, &mut tail);
@@ -177,19 +177,19 @@ fn a_stalled_reader_stalls_the_command_and_loses_nothing() {
     for in_lines in [false, true] {
         let (mut reader, writer) = plain_pipe();
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-        let (mut output, mut tail) = (Output::new(Stream::Stdout, in_lines), Tail::new(0));
+        let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, in_lines), Tail::new(0));
         let text: Vec<u8> = (0..100_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
         let command = command(output.begin().unwrap(), text.clone(), 5000);
-        while output.wants() != Wants::Room {
+        while output.wants() != StreamInterest::Room {
             assert!(ready(&output, &mut sinks));
             output.on_ready(now(), &mut sinks, &mut tail);
         }
         let held = output.counters().bytes;
         // What the command goes on writing fills its pipe; nothing more is read meanwhile.
         for _ in 0..100 {
-            assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), Fate::Wait);
+            assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), StreamFate::Wait);
         }
-        assert_eq!((output.counters().bytes, output.wants()), (held, Wants::Room));
+        assert_eq!((output.counters().bytes, output.wants()), (held, StreamInterest::Room));
         let reader = thread::spawn(move || {
             let mut arrived = Vec::new();
             reader.read_to_end(&mut arrived).unwrap();
@@ -217,7 +217,7 @@ fn a_broken_output_is_told_once_and_the_command_goes_on() {
         drop(reader);
         for writer in [full, gone] {
             let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-            let (mut output, mut tail) = (Output::new(Stream::Stdout, in_lines), Tail::new(20));
+            let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, in_lines), Tail::new(20));
             for run in 1..=2 {
                 let command =
                     command(output.begin().unwrap(), [&[b'x'; 999][..], b"\n"].concat().repeat(1000), 7000);
@@ -239,7 +239,7 @@ fn a_broken_output_is_told_once_and_the_command_goes_on() {
 fn a_reader_who_leaves_in_the_middle_of_bulk_does_not_stop_the_command() {
     let (reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
     let command = command(output.begin().unwrap(), vec![b'x'; 8_000_000], 65_536);
     let reader = collect(reader, 2_000_000);
     let leave = thread::spawn(move || drop(reader.join().unwrap()));
@@ -259,27 +259,27 @@ fn a_pipe_that_stays_open_after_the_end_belongs_to_the_run_until_it_falls_silent
     for in_lines in [false, true] {
         let (mut reader, writer) = plain_pipe();
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-        let (mut output, mut tail) = (Output::new(Stream::Stdout, in_lines), Tail::new(0));
+        let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, in_lines), Tail::new(0));
         // The test is the process left behind: it holds the pipe to the last.
         let mut theirs = File::from(output.begin().unwrap());
         theirs.write_all(b"before\nunfinished").unwrap();
         let end = now();
         let at = |milliseconds| Now { mono: end.mono + Duration::from_millis(milliseconds), ..end };
         output.end(end);
-        assert_eq!(output.on_ready(end, &mut sinks, &mut tail), Fate::Wait);
+        assert_eq!(output.on_ready(end, &mut sinks, &mut tail), StreamFate::Wait);
         assert!(!output.complete(at(499)) && !output.is_drained());
         theirs.write_all(b" end\nlast").unwrap();
-        assert_eq!(output.on_ready(at(499), &mut sinks, &mut tail), Fate::Wait);
+        assert_eq!(output.on_ready(at(499), &mut sinks, &mut tail), StreamFate::Wait);
         assert_eq!(output.deadline(), Some(at(999).mono));
         assert!(!output.complete(at(998)) && !output.is_drained());
         assert!(output.complete(at(999)));
-        assert_eq!(output.on_ready(at(999), &mut sinks, &mut tail), Fate::Wait);
+        assert_eq!(output.on_ready(at(999), &mut sinks, &mut tail), StreamFate::Wait);
         assert!(output.is_drained() && output.deadline().is_none());
         // What comes now is passed on like any other output, and the last line is not torn open again.
         theirs.write_all(b"much later\n").unwrap();
-        assert_eq!(output.on_ready(at(5_000), &mut sinks, &mut tail), Fate::Wait);
+        assert_eq!(output.on_ready(at(5_000), &mut sinks, &mut tail), StreamFate::Wait);
         drop(theirs);
-        assert_eq!(output.on_ready(at(5_000), &mut sinks, &mut tail), Fate::Closed);
+        assert_eq!(output.on_ready(at(5_000), &mut sinks, &mut tail), StreamFate::Closed);
         drop(writer);
         let wanted = if in_lines {
             ["before", "unfinished end", "last", "much later"]
@@ -298,7 +298,7 @@ fn a_pipe_that_stays_open_after_the_end_belongs_to_the_run_until_it_falls_silent
 fn a_process_left_behind_that_never_stops_writing_does_not_keep_the_drain_from_ending() {
     let (reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
     let mut theirs = File::from(output.begin().unwrap());
     let never_stops = thread::spawn(move || while theirs.write_all(&[b'x'; 4096]).is_ok() {});
     let sip = thread::spawn(move || {
@@ -328,14 +328,14 @@ fn a_process_left_behind_that_never_stops_writing_does_not_keep_the_drain_from_e
 fn a_line_without_end_costs_bounded_memory() {
     let (mut reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let (mut output, mut tail) = (Output::new(Stream::Stdout, true), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, true), Tail::new(0));
     let command = command(output.begin().unwrap(), vec![0; 3_000_000], 65_536);
     let reader = thread::spawn(move || {
         let mut parts = Vec::new();
         reader.read_to_end(&mut parts).unwrap();
         parts.split(|&b| b == b'\n').filter(|part| part.ends_with(b" partial=true")).count()
     });
-    while output.on_ready(now(), &mut sinks, &mut tail) != Fate::Closed {
+    while output.on_ready(now(), &mut sinks, &mut tail) != StreamFate::Closed {
         assert!(
             output.input.capacity() <= 3 * LARGE && output.rendered.capacity() <= 16 * LARGE,
             "{output:?}"
@@ -353,11 +353,11 @@ fn a_command_that_says_little_makes_us_hold_little() {
     let (_reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     for in_lines in [false, true] {
-        let (mut output, mut tail) = (Output::new(Stream::Stdout, in_lines), Tail::new(0));
+        let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, in_lines), Tail::new(0));
         let mut theirs = File::from(output.begin().unwrap());
         assert_eq!(output.input.capacity() + output.rendered.capacity(), 0);
         theirs.write_all(&vec![b'\n'; if in_lines { 200 } else { 20_000 }]).unwrap();
-        while output.on_ready(now(), &mut sinks, &mut tail) == Fate::Again {}
+        while output.on_ready(now(), &mut sinks, &mut tail) == StreamFate::Again {}
         theirs.write_all(b"little\n").unwrap();
         output.on_ready(now(), &mut sinks, &mut tail);
         assert!(output.input.capacity() <= SMALL, "{}", output.input.capacity());
@@ -372,7 +372,7 @@ fn lines_of_both_streams_and_records_are_whole_on_one_pipe_and_on_one_terminal()
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
         sinks.share();
         let mut tail = Tail::new(1 << 20);
-        let mut outputs = Stream::BOTH.map(|stream| Output::new(stream, true));
+        let mut outputs = Stream::BOTH.map(|stream| CapturedStream::new(stream, true));
         let commands: Vec<_> = outputs
             .iter_mut()
             .map(|output| {
@@ -390,9 +390,9 @@ fn lines_of_both_streams_and_records_are_whole_on_one_pipe_and_on_one_terminal()
             (String::from_utf8(text).unwrap(), reader)
         });
         let mut turns = 0;
-        while !outputs.iter().all(Output::is_drained) {
+        while !outputs.iter().all(CapturedStream::is_drained) {
             for output in &mut outputs {
-                if output.wants() != Wants::Nothing {
+                if output.wants() != StreamInterest::Nothing {
                     output.on_ready(now(), &mut sinks, &mut tail);
                     turns += 1;
                     if turns % 50 == 1 {
@@ -437,10 +437,10 @@ fn a_record_that_comes_while_output_is_cut_short_repeats_nothing() {
     let text = [&[b'x'; 6_000][..], b"\n", &[b'y'; 10]].concat();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     sinks.share();
-    let (mut output, mut tail) = (Output::new(Stream::Stdout, false), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
     File::from(output.begin().unwrap()).write_all(&text).unwrap();
-    assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), Fate::Wait);
-    assert_eq!(output.wants(), Wants::Room);
+    assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), StreamFate::Wait);
+    assert_eq!(output.wants(), StreamInterest::Room);
     sinks.log(UNIX_EPOCH, &Record::info("between"));
     reader.read_exact(&mut vec![0; filled - 4096]).unwrap();
     pump(&mut output, &mut sinks, &mut tail);

@@ -3,13 +3,13 @@
 use rustix::io::Errno;
 
 use crate::driver::output::sink::{Sink, Written};
-use crate::driver::output::stream::{Bulk, Output};
+use crate::driver::output::stream::{Bulk, CapturedStream};
 use crate::error::reason;
 use crate::logic::Stream;
 use crate::logic::log::record::Record;
 use crate::logic::output::pieces;
 
-impl Output {
+impl CapturedStream {
     /// Writes all that was read, except for the beginning of a line of which more is to come at once; false when the
     /// sink is full.
     pub(super) fn write_out(&mut self, sink: &mut Sink<'_>) -> bool {

@@ -14,14 +14,14 @@ use rustix::process::{PidfdFlags, Resource, getrlimit, pidfd_open};
 
 use crate::config;
 use crate::driver::proc::procfs;
-use crate::driver::proc::procfs::{Listing, View};
+use crate::driver::proc::procfs::{Listing, ProcView};
 use crate::driver::watch::process_events::ProcessEvents;
 use crate::error::{Error, reason};
 use crate::logic::proc::stat;
 use crate::logic::proc::stat::Stat;
 use crate::logic::status::Status;
 use crate::logic::watch::matching::Rule;
-use crate::logic::watch::{Effect, Event, Image, Note, Watch, Words};
+use crate::logic::watch::{Image, Note, ProcessWords, Watch, WatchEffect, WatchEvent};
 use crate::logic::{Now, Pid};
 use crate::sys::pidfd;
 
@@ -38,7 +38,7 @@ const EVENTS: u64 = 0;
 
 /// The pidfd of a watched process.
 #[derive(Debug)]
-struct Guard {
+struct WatchedPidfd {
     fd: OwnedFd,
     ticks: u64,
     /// Never reused: an event may outlive its pidfd within one batch, and the pid may be given out again.
@@ -49,21 +49,21 @@ struct Guard {
 #[derive(Debug)]
 pub struct Watcher {
     watch: Watch,
-    hands: Hands,
-    effects: Vec<Effect>,
+    hands: WatchIo,
+    effects: Vec<WatchEffect>,
     listing: Option<Listing>,
 }
 
 /// What the effects work on.
 #[derive(Debug)]
-struct Hands {
+struct WatchIo {
     epoll: OwnedFd,
     events: Option<ProcessEvents>,
-    guards: BTreeMap<Pid, Guard>,
+    guards: BTreeMap<Pid, WatchedPidfd>,
     /// No more pidfds than this: connections need descriptors, too.
     most: usize,
     serial: u32,
-    view: View,
+    view: ProcView,
     /// Of this turn.
     boot: Option<SystemTime>,
     budget: u32,
@@ -84,7 +84,7 @@ impl Watcher {
         }
         let refused = |errno: Errno| Error::setup("watch", "processes", reason(&errno.into()));
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let mut hands = Hands {
+        let mut hands = WatchIo {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused)?,
             events: None,
             guards: BTreeMap::new(),
@@ -102,11 +102,11 @@ impl Watcher {
                 Ok(()) => {}
                 Err(why) => {
                     note(Note::Scanning(why));
-                    watch.handle(now, Event::Deaf, &mut effects);
+                    watch.handle(now, WatchEvent::EventsUnavailable, &mut effects);
                 }
             }
         }
-        watch.handle(now, Event::Start, &mut effects);
+        watch.handle(now, WatchEvent::Start, &mut effects);
         let mut watcher = Watcher { watch, hands, effects, listing: None };
         if let Some(pid) = config.pid {
             // No start is waited for: a process that is not there now never will be.
@@ -127,11 +127,11 @@ impl Watcher {
     pub fn turn(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
         (self.hands.budget, self.hands.boot) = (SLICE, None);
         let more = self.listen(now, note);
-        self.watch.handle(now, Event::Deadline, &mut self.effects);
+        self.watch.handle(now, WatchEvent::Deadline, &mut self.effects);
         self.work(now, note);
         if self.listing.is_none() && std::mem::take(&mut self.hands.starved) {
             // Outside a scan: what could not be read is as good as not heard of.
-            self.watch.handle(now, Event::Missed, &mut self.effects);
+            self.watch.handle(now, WatchEvent::Missed, &mut self.effects);
         }
         self.scan(now, note);
         more || self.listing.is_some()
@@ -179,7 +179,7 @@ impl Watcher {
         for event in ready.iter() {
             let (data, flags) = (event.data.u64(), event.flags);
             if let Some((pid, ended)) = self.hands.ended(data, flags) {
-                let event = Event::Ended { pid, exit: ended.0, reaped: ended.1 };
+                let event = WatchEvent::Ended { pid, exit: ended.0, reaped: ended.1 };
                 self.watch.handle(now, event, &mut self.effects);
             }
         }
@@ -194,16 +194,16 @@ impl Watcher {
             at += 1;
             match effect {
                 // A scan that cannot begin is one that failed, which the next slice finds out.
-                Effect::Scan => self.listing = Some(Listing::default()),
-                Effect::Note(text) => note(text),
-                Effect::Close(pid) => drop(self.hands.guards.remove(&pid)),
-                Effect::ReadName(pid) => self.hands.read_name(pid, |event| {
+                WatchEffect::Scan => self.listing = Some(Listing::default()),
+                WatchEffect::Note(text) => note(text),
+                WatchEffect::Close(pid) => drop(self.hands.guards.remove(&pid)),
+                WatchEffect::ReadName(pid) => self.hands.read_name(pid, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
-                Effect::ReadWords(pid) => self.hands.read_words(pid, |event| {
+                WatchEffect::ReadWords(pid) => self.hands.read_words(pid, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
-                Effect::Open(pid) => self.hands.open(pid, |event| {
+                WatchEffect::Open(pid) => self.hands.open(pid, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
             }
@@ -217,7 +217,7 @@ impl Watcher {
         let Some(mut listing) = self.listing.take() else { return };
         let walked = listing.walk(|pid, mark| {
             self.hands.spend(LISTED);
-            self.watch.handle(now, Event::Listed { pid, mark }, &mut self.effects);
+            self.watch.handle(now, WatchEvent::Listed { pid, mark }, &mut self.effects);
             if !self.effects.is_empty() {
                 self.work(now, note);
             }
@@ -229,8 +229,8 @@ impl Watcher {
                 self.listing = Some(listing);
                 return;
             }
-            Ok(true) if !starved => self.watch.handle(now, Event::Scanned, &mut self.effects),
-            _ => self.watch.handle(now, Event::ScanFailed, &mut self.effects),
+            Ok(true) if !starved => self.watch.handle(now, WatchEvent::Scanned, &mut self.effects),
+            _ => self.watch.handle(now, WatchEvent::ScanFailed, &mut self.effects),
         }
         self.work(now, note);
     }
@@ -243,7 +243,7 @@ impl AsFd for Watcher {
     }
 }
 
-impl Hands {
+impl WatchIo {
     fn spend(&mut self, cost: u32) {
         self.budget = self.budget.saturating_sub(cost);
     }
@@ -259,61 +259,61 @@ impl Hands {
         Ok(())
     }
 
-    fn read_name(&mut self, pid: Pid, tell: impl FnOnce(Event<'_>)) {
+    fn read_name(&mut self, pid: Pid, tell: impl FnOnce(WatchEvent<'_>)) {
         self.spend(NAME);
         match procfs::comm(pid, &mut [0; 80]) {
-            Ok(comm) => tell(Event::Named { pid, comm }),
+            Ok(comm) => tell(WatchEvent::Named { pid, comm }),
             // Gone, or not ours to see: for us it is not there.
-            Err(error) => self.starved |= procfs::is_want(error),
+            Err(error) => self.starved |= procfs::is_resource_exhaustion(error),
         }
     }
 
-    fn read_words(&mut self, pid: Pid, tell: impl FnOnce(Event<'_>)) {
+    fn read_words(&mut self, pid: Pid, tell: impl FnOnce(WatchEvent<'_>)) {
         self.spend(WORDS);
         match procfs::comm(pid, &mut [0; 80]) {
             Ok(comm) => {
                 let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
                 let (cmdline, exe) = (procfs::cmdline(pid, &mut line), procfs::exe(pid, &mut link));
-                tell(Event::Words { pid, words: Words { comm, cmdline, exe } });
+                tell(WatchEvent::ProcessWords { pid, words: ProcessWords { comm, cmdline, exe } });
             }
-            Err(error) => self.starved |= procfs::is_want(error),
+            Err(error) => self.starved |= procfs::is_resource_exhaustion(error),
         }
     }
 
     /// Takes a pidfd and reads who it is. The pid cannot be given to another process before the pidfd tells that its
     /// own has ended; so, if it has not told that afterwards, all that was read between is of one process.
-    fn open(&mut self, pid: Pid, tell: impl FnOnce(Event<'_>)) {
+    fn open(&mut self, pid: Pid, tell: impl FnOnce(WatchEvent<'_>)) {
         self.spend(OPEN);
         let fd = match self.pidfd(pid) {
             Ok(fd) => fd,
-            Err(Errno::SRCH) => return tell(Event::Vanished { pid }),
+            Err(Errno::SRCH) => return tell(WatchEvent::Vanished { pid }),
             // Refused, or no descriptor left: the scans will have to do.
             Err(_) => None,
         };
         let mut line = [0; 1024];
         let stat = match procfs::stat(pid, &mut line) {
             Ok(line) => Stat::parse(line),
-            Err(error) if procfs::is_want(error) => {
+            Err(error) if procfs::is_resource_exhaustion(error) => {
                 self.starved = true;
                 return;
             }
             Err(_) => None,
         };
-        let Some(stat) = stat.filter(Stat::lives) else { return tell(Event::Vanished { pid }) };
+        let Some(stat) = stat.filter(Stat::lives) else { return tell(WatchEvent::Vanished { pid }) };
         let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
         let (cmdline, exe) = (procfs::cmdline(pid, &mut line), procfs::exe(pid, &mut link));
         if fd.as_ref().is_some_and(has_ended) {
-            return tell(Event::Vanished { pid });
+            return tell(WatchEvent::Vanished { pid });
         }
         let guarded = fd.is_some_and(|fd| self.guard(pid, fd, stat.ticks));
         let boot = *self.boot.get_or_insert_with(procfs::boot_time);
-        tell(Event::Opened {
+        tell(WatchEvent::Opened {
             pid,
             ticks: stat.ticks,
             image: Image::of(stat.start_stack, cmdline),
             start: stat::start_time(boot, stat.ticks),
             guarded,
-            words: Words { comm: stat.comm, cmdline, exe },
+            words: ProcessWords { comm: stat.comm, cmdline, exe },
         });
     }
 
@@ -335,7 +335,7 @@ impl Hands {
         if epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(data), flags).is_err() {
             return false;
         }
-        self.guards.insert(pid, Guard { fd, ticks, serial: self.serial });
+        self.guards.insert(pid, WatchedPidfd { fd, ticks, serial: self.serial });
         true
     }
 

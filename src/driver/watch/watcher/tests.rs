@@ -352,7 +352,7 @@ fn running_out_of_descriptors_delays_the_scan_and_loses_nothing() {
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(3), ..before }).unwrap();
     let own = rustix::process::getpid().as_raw_nonzero();
     assert!(
-        procfs::is_want(procfs::comm(own, &mut [0; 80]).unwrap_err()),
+        procfs::is_resource_exhaustion(procfs::comm(own, &mut [0; 80]).unwrap_err()),
         "it says nothing about the process"
     );
     let at = rig.watcher.deadline();
@@ -533,10 +533,10 @@ fn lost_process_events_are_made_good_by_a_scan() {
     let job = Job::start(&sleep, &["100"]);
     let events = rig.watcher.hands.events.as_ref().unwrap();
     let mut missed = false;
-    while !events.drain(64, |heard| missed |= heard == Event::Missed) {}
+    while !events.drain(64, |heard| missed |= heard == WatchEvent::Missed) {}
     assert!(missed);
     // They were heard outside of the watcher, so only the scan can find the job.
-    rig.watcher.watch.handle(now(), Event::Missed, &mut rig.watcher.effects);
+    rig.watcher.watch.handle(now(), WatchEvent::Missed, &mut rig.watcher.effects);
     rig.until("found", lives);
     assert_eq!(rig.pids(), [job.pid()]);
 }

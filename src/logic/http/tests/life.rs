@@ -14,7 +14,7 @@ fn a_plain_request_gets_the_whole_answer_and_the_connection_owns_nothing() {
          Content-Length: 16\r\nCache-Control: no-store\r\n\
          X-Content-Type-Options: nosniff\r\n\r\nGet /a Some(\"b\")"
     );
-    assert_eq!(conn.wants(), Wants { read: true, write: false });
+    assert_eq!(conn.wants(), Interest { read: true, write: false });
     assert_eq!(conn.deadline(), None);
 }
 
@@ -82,9 +82,9 @@ fn what_is_pipelined_without_end_is_answered_in_portions() {
     let mut talk = Talk::new();
     let seen = talk.get(0.0, &["/big?50000", "/big?50000", "/3"]);
     assert_eq!(statuses(&seen), ["200", "200"]);
-    assert_eq!(talk.conn.wants(), Wants { read: false, write: true });
+    assert_eq!(talk.conn.wants(), Interest { read: false, write: true });
     assert_eq!(bodies(&talk.resume(0.0)), ["Get /3 None"]);
-    assert_eq!(talk.conn.wants(), Wants { read: true, write: false });
+    assert_eq!(talk.conn.wants(), Interest { read: true, write: false });
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn who_does_not_take_answers_gets_to_ask_no_more_and_is_dropped_after_10_s() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/"]);
     talk.conn.keep(talk.clock.at(1.0), b"rest");
-    assert_eq!(talk.conn.wants(), Wants { read: false, write: true });
+    assert_eq!(talk.conn.wants(), Interest { read: false, write: true });
     assert_eq!(talk.conn.pending(), b"rest");
     talk.conn.sent(talk.clock.at(5.0), 2);
     assert_eq!((talk.conn.pending(), talk.deadline()), (b"st".as_slice(), Some(11.0)));
@@ -122,7 +122,7 @@ fn an_answer_that_was_taken_leaves_an_idle_connection() {
     talk.get(0.0, &["/"]);
     talk.conn.keep(talk.clock.at(0.0), b"rest");
     talk.conn.sent(talk.clock.at(9.0), 4);
-    assert_eq!((talk.conn.wants(), talk.deadline()), (Wants { read: true, write: false }, None));
+    assert_eq!((talk.conn.wants(), talk.deadline()), (Interest { read: true, write: false }, None));
     assert_eq!(statuses(&talk.get(20.0, &["/"])), ["200"]);
 }
 
@@ -223,7 +223,7 @@ fn half_closed_peers_get_their_answers_and_then_the_end() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/wait", "/2"]);
     talk.conn.eof(&mut talk.out);
-    assert_eq!(talk.conn.wants(), Wants { read: false, write: false });
+    assert_eq!(talk.conn.wants(), Interest { read: false, write: false });
     assert!(!talk.conn.is_done());
     talk.site.done = true;
     assert_eq!(statuses(&talk.resume(1.0)), ["200", "200"]);
@@ -269,7 +269,7 @@ fn a_body_is_discarded_after_the_answer_until_the_peer_ends_it() {
     assert!(talk.conn.half_close(talk.clock.at(1.0)));
     assert!(!talk.conn.half_close(talk.clock.at(1.0)));
     assert_eq!(talk.get(2.0, &["/"]), "");
-    assert_eq!((talk.conn.wants(), talk.deadline()), (Wants { read: true, write: false }, Some(12.0)));
+    assert_eq!((talk.conn.wants(), talk.deadline()), (Interest { read: true, write: false }, Some(12.0)));
     // Who goes on sending is read on, but not for ever.
     for seconds in [11.0, 20.0, 29.0] {
         talk.send(seconds, [b'x'; 1_000]);
@@ -391,14 +391,14 @@ fn a_reader_that_falls_behind_is_dropped_and_not_buffered_for() {
 fn a_turn_answers_so_many_requests_and_leaves_the_rest_for_the_next() {
     let mut talk = Talk::new();
     let seen = talk.get(0.0, &["/"; 100]);
-    assert_eq!((statuses(&seen).len(), talk.conn.wants()), (32, Wants { read: false, write: true }));
+    assert_eq!((statuses(&seen).len(), talk.conn.wants()), (32, Interest { read: false, write: true }));
     let mut answers = 32;
     while talk.conn.wants().write {
         let turn = statuses(&talk.resume(0.0)).len();
         assert!(turn <= 32);
         answers += turn;
     }
-    assert_eq!((answers, talk.conn.wants()), (100, Wants { read: true, write: false }));
+    assert_eq!((answers, talk.conn.wants()), (100, Interest { read: true, write: false }));
 }
 
 #[test]
@@ -469,7 +469,7 @@ fn a_held_request_grows_no_younger_by_being_asked_again() {
 #[test]
 fn a_site_that_gives_no_answer_is_not_waited_for() {
     struct Silent;
-    impl Site for Silent {
+    impl Handler for Silent {
         fn answer(&mut self, now: Now, request: &Request<'_>, _: Reply<'_>) -> Next {
             match request.path {
                 "/wait" => Next::Wait(Some(now.mono)),

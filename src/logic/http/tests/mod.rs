@@ -7,9 +7,9 @@ mod life;
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::conn::{Conn, Wants};
+use super::conn::{Conn, Interest};
 use super::response::{Out, Reply};
-use super::{Next, Request, Site};
+use super::{Handler, Next, Request};
 use crate::logic::Now;
 
 /// Answers with what it was asked, `/wait` once `done`, `/big` with as much as the query says.
@@ -19,7 +19,7 @@ struct Echo {
     asked: usize,
 }
 
-impl Site for Echo {
+impl Handler for Echo {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
         self.asked += 1;
         let body = match (request.path, request.query) {
