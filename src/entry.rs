@@ -17,7 +17,7 @@ use kapo::sys::{arguments, stdio};
 /// # Safety
 /// `argv` points to `argc` strings that end with NUL, as the C standard promises to main.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     stdio::fill_closed_standard_descriptors();
     // SAFETY: the caller makes the same promise about argc and argv.
     let words = unsafe { arguments::from_raw(argc, argv) };

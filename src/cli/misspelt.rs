@@ -15,7 +15,7 @@ const PREFIX: &[u8] = b"KAPO_";
 const LONGEST: usize = 32;
 
 /// Returns the variables that kapo does not know but that resemble one of its own.
-pub fn find(variables: Variables<'_>) -> Vec<Misspelt> {
+pub(super) fn find(variables: Variables<'_>) -> Vec<Misspelt> {
     let mut found = Vec::new();
     for (name, value) in variables {
         let Some(meant) = meant(name).filter(|_| !is_service_link(value)) else { continue };

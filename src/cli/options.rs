@@ -15,7 +15,7 @@ pub enum Verb {
 /// One mode and its texts.
 #[derive(Debug)]
 pub struct ModeRow {
-    /// Which.
+    /// The mode.
     pub verb: Verb,
     /// The word.
     pub name: &'static str,

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// One option as it was given; `value` is `None` for a bare flag.
 #[derive(Debug)]
 pub struct Given {
-    /// Which.
+    /// Its row in the table.
     pub opt: &'static Opt,
     /// Its text.
     pub value: Option<OsString>,
@@ -35,7 +35,7 @@ pub enum Asked {
     Version,
     /// A mode, its options in the order given, and what follows them.
     Mode {
-        /// Which.
+        /// The mode that was named.
         verb: Verb,
         /// Global ones first.
         given: Vec<Given>,

@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// Where a value came from; the later beats the earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub(super) enum Source {
     /// The table, or nothing.
     Default,
     /// The variable.
@@ -26,7 +26,7 @@ const SERVICE_LINK: &str = "; a Kubernetes Service called kapo sets it so: enabl
 pub type Variables<'env> = &'env [(OsString, OsString)];
 
 /// The options of one start. Each is asked for once, by the function of its mode.
-pub struct Settings<'env> {
+pub(super) struct Settings<'env> {
     verb: Verb,
     given: Vec<Given>,
     variables: Variables<'env>,
@@ -36,28 +36,32 @@ pub struct Settings<'env> {
 
 impl<'env> Settings<'env> {
     /// Of `verb`, given these options on the command line and this environment.
-    pub fn new(verb: Verb, given: Vec<Given>, variables: Variables<'env>) -> Settings<'env> {
+    pub(super) fn new(verb: Verb, given: Vec<Given>, variables: Variables<'env>) -> Settings<'env> {
         Settings { verb, given, variables, sources: Vec::new() }
     }
 
     /// The environment.
-    pub fn variables(&self) -> Variables<'env> {
+    pub(super) fn variables(&self) -> Variables<'env> {
         self.variables
     }
 
     /// The mode.
-    pub fn verb(&self) -> Verb {
+    pub(super) fn verb(&self) -> Verb {
         self.verb
     }
 
     /// Whether a flag is set.
     #[inline(never)] // Inlined into every mode it would add 4 KiB.
-    pub fn flag(&mut self, name: &'static str) -> Result<bool, Error> {
+    pub(super) fn flag(&mut self, name: &'static str) -> Result<bool, Error> {
         self.optional(name, values::boolean).map(Option::unwrap_or_default)
     }
 
     /// The value of an option that has a default in the table.
-    pub fn value<T>(&mut self, name: &'static str, read: fn(&OsStr) -> Result<T, Wrong>) -> Result<T, Error> {
+    pub(super) fn value<T>(
+        &mut self,
+        name: &'static str,
+        read: fn(&OsStr) -> Result<T, Wrong>,
+    ) -> Result<T, Error> {
         match self.optional(name, read)? {
             Some(value) => Ok(value),
             None => unreachable!("--{name} has no default; tests build every mode"),
@@ -65,7 +69,7 @@ impl<'env> Settings<'env> {
     }
 
     /// The value of an option, the last one if it is given more than once; `None`: it has none, not even a default.
-    pub fn optional<T>(
+    pub(super) fn optional<T>(
         &mut self,
         name: &'static str,
         read: fn(&OsStr) -> Result<T, Wrong>,
@@ -75,7 +79,7 @@ impl<'env> Settings<'env> {
     }
 
     /// All values of an option that collects them, in the order given.
-    pub fn all<T>(
+    pub(super) fn all<T>(
         &mut self,
         name: &'static str,
         read: fn(&OsStr) -> Result<Vec<T>, Wrong>,
@@ -137,12 +141,12 @@ impl<'env> Settings<'env> {
     }
 
     /// Where the value of an option came from that was asked for.
-    pub fn source(&self, name: &str) -> Source {
+    pub(super) fn source(&self, name: &str) -> Source {
         self.sources.iter().find(|(known, _)| *known == name).map_or(Source::Default, |(_, source)| *source)
     }
 
     /// `--port` or `KAPO_PORT`: the name under which the user finds the value.
-    pub fn label(&self, name: &str) -> String {
+    pub(super) fn label(&self, name: &str) -> String {
         match (self.source(name), self.row(name).env) {
             (Source::Environment, Some(variable)) => variable.to_owned(),
             _ => format!("--{name}"),
@@ -150,7 +154,7 @@ impl<'env> Settings<'env> {
     }
 
     /// `KAPO_TAIL needs KAPO_STDOUT or KAPO_STDERR`: an option needs one of others, which are named as it was given.
-    pub fn needs(&self, name: &str, others: &[&str]) -> Error {
+    pub(super) fn needs(&self, name: &str, others: &[&str]) -> Error {
         let by_variable = self.source(name) == Source::Environment;
         let named = |other: &&str| match self.row(other).env.filter(|_| by_variable) {
             Some(variable) => variable.to_owned(),
@@ -161,7 +165,7 @@ impl<'env> Settings<'env> {
     }
 
     /// To be called when every option was asked for.
-    pub fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         debug_assert!(self.given.is_empty(), "no function asks for {:?}", self.given);
     }
 }

@@ -1,7 +1,7 @@
 //! Finds the name that was probably meant by a misspelt one.
 
 /// Returns the name that was probably meant by `word`: one that begins like it, or that a few slips of the finger lead to.
-pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let slips = |name: &str| match name.strip_prefix(word) {
         Some(_) if word.len() >= 3 => 0,
         _ => distance(word.as_bytes(), name.as_bytes()),
@@ -14,7 +14,7 @@ pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&
 
 /// How many bytes must be inserted, deleted, replaced or swapped with their neighbour to make one text of the other (optimal
 /// string alignment). `usize::MAX` if the lengths alone differ by more than two.
-pub fn distance(a: &[u8], b: &[u8]) -> usize {
+pub(super) fn distance(a: &[u8], b: &[u8]) -> usize {
     if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;
     }

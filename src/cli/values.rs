@@ -14,7 +14,7 @@ use crate::signal::Signal;
 use crate::target::Address;
 
 /// `'65536' is not a port (0 to 65535)`.
-pub type Wrong = String;
+pub(super) type Wrong = String;
 
 /// `--tail` at most: 1 MiB.
 const TAIL_MAX: usize = 1 << 20;
@@ -23,7 +23,7 @@ const TAIL_MAX: usize = 1 << 20;
 const SOCKET_NAME_MAX: usize = 107;
 
 /// A word for people: in quotes, on one line, not endless.
-pub fn shown(text: &OsStr) -> String {
+pub(super) fn shown(text: &OsStr) -> String {
     const MOST: usize = 60;
     let lossy = text.to_string_lossy();
     let begin: String = lossy.chars().take(MOST).collect();
@@ -41,12 +41,12 @@ fn digits(text: &OsStr) -> Option<&str> {
 }
 
 /// 0 to 65535.
-pub fn port(text: &OsStr) -> Result<u16, Wrong> {
+pub(super) fn port(text: &OsStr) -> Result<u16, Wrong> {
     digits(text).and_then(|t| t.parse().ok()).ok_or_else(|| not(text, "a port (0 to 65535)"))
 }
 
 /// The words of Go's strconv.ParseBool, which the original kapo read.
-pub fn boolean(text: &OsStr) -> Result<bool, Wrong> {
+pub(super) fn boolean(text: &OsStr) -> Result<bool, Wrong> {
     match text.as_bytes() {
         b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Ok(true),
         b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Ok(false),
@@ -55,7 +55,7 @@ pub fn boolean(text: &OsStr) -> Result<bool, Wrong> {
 }
 
 /// 1 or more; no process has more descriptors than this number can count.
-pub fn connections(text: &OsStr) -> Result<usize, Wrong> {
+pub(super) fn connections(text: &OsStr) -> Result<usize, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<u32>().ok()).filter(|n| *n > 0);
     number
         .and_then(|n| usize::try_from(n).ok())
@@ -63,7 +63,7 @@ pub fn connections(text: &OsStr) -> Result<usize, Wrong> {
 }
 
 /// 0: no limit.
-pub fn restarts(text: &OsStr) -> Result<Option<u32>, Wrong> {
+pub(super) fn restarts(text: &OsStr) -> Result<Option<u32>, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<u32>().ok());
     number
         .map(|n| Some(n).filter(|n| *n > 0))
@@ -71,7 +71,7 @@ pub fn restarts(text: &OsStr) -> Result<Option<u32>, Wrong> {
 }
 
 /// Bytes, or with K or M.
-pub fn tail(text: &OsStr) -> Result<usize, Wrong> {
+pub(super) fn tail(text: &OsStr) -> Result<usize, Wrong> {
     let (number, unit) = match text.as_bytes() {
         [number @ .., b'K' | b'k'] => (number, 1 << 10),
         [number @ .., b'M' | b'm'] => (number, 1 << 20),
@@ -84,7 +84,7 @@ pub fn tail(text: &OsStr) -> Result<usize, Wrong> {
 }
 
 /// A process id; whether it is one of a living process is not known here.
-pub fn pid(text: &OsStr) -> Result<i32, Wrong> {
+pub(super) fn pid(text: &OsStr) -> Result<i32, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<i32>().ok()).filter(|n| *n > 0);
     number.ok_or_else(|| not(text, "a pid (1 or more)"))
 }
@@ -93,17 +93,17 @@ pub fn pid(text: &OsStr) -> Result<i32, Wrong> {
 const TIMES: &str = "a number of seconds, or numbers with the units ms, s, m, h, d, w: 30, 0.5, 500ms, 1h30m";
 
 /// `30`, `0.5`, `500ms`, `1m30s`. What no Duration can hold is the longest one: practically never.
-pub fn seconds(text: &OsStr) -> Result<Duration, Wrong> {
+pub(super) fn seconds(text: &OsStr) -> Result<Duration, Wrong> {
     text.to_str().and_then(duration::parse).ok_or_else(|| not(text, &format!("a time ({TIMES})")))
 }
 
 /// A time, where zero means none.
-pub fn optional_seconds(text: &OsStr) -> Result<Option<Duration>, Wrong> {
+pub(super) fn optional_seconds(text: &OsStr) -> Result<Option<Duration>, Wrong> {
     seconds(text).map(|time| Some(time).filter(|time| !time.is_zero()))
 }
 
 /// `30`, `30-60`; zero means none.
-pub fn ttl(text: &OsStr) -> Result<Option<Ttl>, Wrong> {
+pub(super) fn ttl(text: &OsStr) -> Result<Option<Ttl>, Wrong> {
     let wrong = || not(text, &format!("a time or a range of times such as 30-60 ({TIMES})"));
     let whole = text.to_str().ok_or_else(wrong)?;
     let texts = whole.split_once('-').unwrap_or((whole, whole));
@@ -128,12 +128,12 @@ fn empty_range(min: &str, max: &str) -> Wrong {
 const SIGNAL: &str = "a signal (such as TERM, SIGTERM, 15 or RTMIN+3)";
 
 /// A signal.
-pub fn signal(text: &OsStr) -> Result<Signal, Wrong> {
+pub(super) fn signal(text: &OsStr) -> Result<Signal, Wrong> {
     text.to_str().and_then(|t| t.parse().ok()).ok_or_else(|| not(text, SIGNAL))
 }
 
 /// A signal, where 0 means none.
-pub fn optional_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
+pub(super) fn optional_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
     match text.as_bytes() {
         b"0" => Ok(None),
         _ => signal(text).map(Some).map_err(|wrong| format!("{wrong}, nor 0 for none")),
@@ -141,7 +141,7 @@ pub fn optional_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
 }
 
 /// `TERM,RTMIN+3`: what can ask for a stop.
-pub fn stop_signals(text: &OsStr) -> Result<Vec<Signal>, Wrong> {
+pub(super) fn stop_signals(text: &OsStr) -> Result<Vec<Signal>, Wrong> {
     list(text).map(stop_signal).collect()
 }
 
@@ -157,12 +157,12 @@ fn stop_signal(word: &OsStr) -> Result<Signal, Wrong> {
 }
 
 /// `TERM:INT,HUP:0`.
-pub fn rewrites(text: &OsStr) -> Result<Vec<(Signal, Option<Signal>)>, Wrong> {
+pub(super) fn rewrites(text: &OsStr) -> Result<Vec<(Signal, Option<Signal>)>, Wrong> {
     list(text).map(rewrite).collect()
 }
 
 /// For each signal the last rewrite that names it.
-pub fn last_of_each(all: Vec<(Signal, Option<Signal>)>) -> Vec<(Signal, Option<Signal>)> {
+pub(super) fn last_of_each(all: Vec<(Signal, Option<Signal>)>) -> Vec<(Signal, Option<Signal>)> {
     let mut last: Vec<(Signal, Option<Signal>)> = Vec::new();
     for (from, to) in all {
         last.retain(|(known, _)| *known != from);
@@ -185,7 +185,7 @@ fn rewrite(pair: &OsStr) -> Result<(Signal, Option<Signal>), Wrong> {
 }
 
 /// `143,TERM,TTL`.
-pub fn successes(text: &OsStr) -> Result<Vec<Success>, Wrong> {
+pub(super) fn successes(text: &OsStr) -> Result<Vec<Success>, Wrong> {
     list(text).map(success).collect()
 }
 
@@ -203,7 +203,7 @@ fn list(text: &OsStr) -> impl Iterator<Item = &OsStr> {
 }
 
 /// `on-failure`: true; `always`: false.
-pub fn on_failure_only(text: &OsStr) -> Result<bool, Wrong> {
+pub(super) fn on_failure_only(text: &OsStr) -> Result<bool, Wrong> {
     match text.as_bytes() {
         b"always" => Ok(false),
         b"on-failure" => Ok(true),
@@ -212,12 +212,12 @@ pub fn on_failure_only(text: &OsStr) -> Result<bool, Wrong> {
 }
 
 /// A path that is not empty.
-pub fn path(text: &OsStr) -> Result<PathBuf, Wrong> {
+pub(super) fn path(text: &OsStr) -> Result<PathBuf, Wrong> {
     if text.is_empty() { Err(not(text, "a path")) } else { Ok(PathBuf::from(text)) }
 }
 
 /// An address, an absolute path or `@name`.
-pub fn interface(text: &OsStr) -> Result<Interface, Wrong> {
+pub(super) fn interface(text: &OsStr) -> Result<Interface, Wrong> {
     let socket_name = |name: &[u8]| match name.len() {
         0 => Err(format!("{} is a socket without a name", shown(text))),
         1..=SOCKET_NAME_MAX => Ok(()),
@@ -257,7 +257,7 @@ fn no_address(text: &OsStr) -> Wrong {
 }
 
 /// What the client understands: whether somebody lives there is seen by asking.
-pub fn url(text: &OsStr) -> Result<String, Wrong> {
+pub(super) fn url(text: &OsStr) -> Result<String, Wrong> {
     let url = text.to_string_lossy();
     // Bytes that are not UTF-8 have become U+FFFD, which no URL holds.
     Address::parse(&url, "/")

@@ -23,7 +23,7 @@ use crate::sys;
 const EVENTS: usize = 256;
 
 /// What every mode works with.
-pub struct LoopContext {
+pub(crate) struct LoopContext {
     /// Who is waited for.
     pub epoll: Epoll,
     /// The HTTP side.
@@ -45,20 +45,20 @@ pub struct LoopContext {
 
 impl LoopContext {
     /// Nobody is waited for yet.
-    pub fn new(epoll: Epoll, server: Server, quiet: bool) -> LoopContext {
+    pub(crate) fn new(epoll: Epoll, server: Server, quiet: bool) -> LoopContext {
         let sinks = Sinks::open(rustix::stdio::stdout(), rustix::stdio::stderr());
         LoopContext { epoll, server, sinks, quiet, deep: true, rest: None, exit: None, outlets: [None; 2] }
     }
 
     /// Writes a record of kapo's own, as far as `--quiet` allows.
-    pub fn log(&mut self, now: Now, record: &Record) {
+    pub(crate) fn log(&mut self, now: Now, record: &Record) {
         if !(self.quiet && record.level() == Level::Info) {
             self.sinks.log(now.wall, record);
         }
     }
 
     /// One line for people on stderr.
-    pub fn complain(&mut self, text: &str) {
+    pub(crate) fn complain(&mut self, text: &str) {
         let line = format!("kapo: {}\n", one_line(text));
         match self.sinks.of(Stream::Stderr).write(Stream::Stderr, line.as_bytes()) {
             // Whoever does not read what we say does not hear it.
@@ -68,7 +68,7 @@ impl LoopContext {
 
     /// Serves on a listener from now on. `ours`: see [`Server::listen`]. `chosen`: the kernel chose the port, so the log line
     /// is the only place that tells it and is written even with `--quiet`.
-    pub fn listen(
+    pub(crate) fn listen(
         &mut self,
         now: Now,
         listener: Listener,
@@ -92,7 +92,7 @@ impl LoopContext {
     }
 
     /// Serves the connections that kapo was started for.
-    pub fn admit(&mut self, now: Now, given: Vec<OwnedFd>, subject: &dyn MetricsSource) {
+    pub(crate) fn admit(&mut self, now: Now, given: Vec<OwnedFd>, subject: &dyn MetricsSource) {
         for socket in given {
             self.server.admit_given(now, &self.epoll, socket, subject);
         }
@@ -126,7 +126,7 @@ impl LoopContext {
 }
 
 /// What differs between the modes.
-pub trait LoopMode: MetricsSource {
+pub(crate) trait LoopMode: MetricsSource {
     /// A signal for us, other than CHLD.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext);
     /// CHLD has come.
@@ -146,13 +146,13 @@ pub trait LoopMode: MetricsSource {
 }
 
 /// The time of a turn.
-pub fn clock() -> Now {
+pub(crate) fn clock() -> Now {
     let (mono, wall) = sys::clock::now();
     Now { mono, wall }
 }
 
 /// Turns until the machine says the exit code.
-pub fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) -> u8 {
+pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) -> u8 {
     let mut events = mio::Events::with_capacity(EVENTS);
     let mut now = clock();
     loop {
@@ -222,7 +222,7 @@ pub fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContex
 }
 
 /// Hands the signals that are pending to the machine, as many as one turn takes.
-pub fn take_signals(now: Now, machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) {
+pub(crate) fn take_signals(now: Now, machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) {
     let mut taken = Vec::new();
     let child = signals.read(|signal, sender| taken.push((signal, sender)));
     for (signal, sender) in taken {

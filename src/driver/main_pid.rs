@@ -12,14 +12,14 @@ use crate::sys;
 
 /// A followed process.
 #[derive(Debug)]
-pub struct MainPid {
+pub(crate) struct MainPid {
     pid: Pid,
     pidfd: OwnedFd,
 }
 
 /// What is known of the end of a followed process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It has not been reaped. If its parent ends, it becomes kapo's child and is reaped like any other.
     NotReaped,
     /// Its parent has reaped it.
@@ -28,20 +28,20 @@ pub enum Outcome {
 
 impl MainPid {
     /// Waits for its end as [`Source::MainPid`]. `None`: there is no such process, or no descriptor to be had.
-    pub fn open(epoll: &Epoll, pid: Pid) -> Option<MainPid> {
+    pub(crate) fn open(epoll: &Epoll, pid: Pid) -> Option<MainPid> {
         let pidfd = pidfd_open(RawPid::from_raw(pid.get())?, PidfdFlags::empty()).ok()?;
         epoll.add(&pidfd, Source::MainPid, EventFlags::IN).ok()?;
         Some(MainPid { pid, pidfd })
     }
 
     /// The process.
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
     /// To be called when the pidfd is ready. A zombie makes it ready and its reaping hangs it up, so for a zombie only the
     /// hang-up is awaited. On a kernel that does not tell exit codes the end counts as one with code 0, as for systemd.
-    pub fn outcome(&self, epoll: &Epoll) -> Outcome {
+    pub(crate) fn outcome(&self, epoll: &Epoll) -> Outcome {
         match sys::pidfd::exit_status(self.pidfd.as_fd()) {
             Ok(Some(status)) => Outcome::Reaped(stat::exit(status).unwrap_or(Exit::Code(0))),
             Ok(None) => {

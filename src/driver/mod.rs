@@ -3,16 +3,16 @@
 //! [`run`] opens all that can fail, loudly and with an exit code, and then hands over to the loop. In the loop nothing
 //! returns an error upwards: a PID 1 that dies takes the container with it.
 
-pub mod client;
-pub mod event_loop;
-pub mod http;
-pub mod main_pid;
-pub mod notify;
-pub mod output;
-pub mod poll;
-pub mod proc;
-pub mod process;
-pub mod watch;
+pub(crate) mod client;
+pub(crate) mod event_loop;
+pub(crate) mod http;
+pub(crate) mod main_pid;
+pub(crate) mod notify;
+pub(crate) mod output;
+pub(crate) mod poll;
+pub(crate) mod proc;
+pub(crate) mod process;
+pub(crate) mod watch;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};

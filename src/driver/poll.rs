@@ -14,7 +14,7 @@ compile_error!("mio hands tokens on as usize, and these need 64 bits");
 
 /// A source of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// The signalfd.
     Signals,
     /// A listening socket, by its place in the list.
@@ -40,7 +40,7 @@ pub enum Source {
 /// A place in the table of connections and the number of its generation: an event may outlive its connection within one
 /// batch, and must not meet the next generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     /// The place.
     pub slot: u32,
     /// Counts the generations of that place; 24 bits.
@@ -48,7 +48,7 @@ pub struct Key {
 }
 
 /// Bits of [`Key::generation`] that fit.
-pub const GENERATION_MASK: u32 = (1 << 24) - 1;
+pub(crate) const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Source {
     fn bit(self) -> Option<u16> {
@@ -68,7 +68,7 @@ impl Source {
     }
 
     /// For epoll's data.
-    pub fn token(self) -> u64 {
+    pub(crate) fn token(self) -> u64 {
         let (kind, generation, slot) = match self {
             Source::Signals => (0, 0, 0),
             Source::Listener(place) => (1, 0, place),
@@ -86,7 +86,7 @@ impl Source {
 
     /// Back again; `None` for what was never a token.
     #[expect(clippy::cast_possible_truncation, reason = "takes the parts of 32 and 24 bits out")]
-    pub fn of(token: u64) -> Option<Source> {
+    pub(crate) fn of(token: u64) -> Option<Source> {
         let slot = token as u32;
         let generation = (token >> 32) as u32 & GENERATION_MASK;
         let stream = match slot {
@@ -111,7 +111,7 @@ impl Source {
 
 /// Who is ready in a turn, but for listeners and connections, of which there may be many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ready {
+pub(crate) struct Ready {
     bits: u16,
     /// A listener or a connection is, too.
     clients: bool,
@@ -119,7 +119,7 @@ pub struct Ready {
 
 impl Ready {
     /// Adds one.
-    pub fn add(&mut self, source: Source) {
+    pub(crate) fn add(&mut self, source: Source) {
         match source.bit() {
             Some(bit) => self.bits |= bit,
             None => self.clients = true,
@@ -127,7 +127,7 @@ impl Ready {
     }
 
     /// Whether it is ready; for listeners and connections, whether any of them is.
-    pub fn has(self, source: Source) -> bool {
+    pub(crate) fn has(self, source: Source) -> bool {
         match source.bit() {
             Some(bit) => self.bits & bit != 0,
             None => self.clients,
@@ -135,17 +135,17 @@ impl Ready {
     }
 
     /// Whether a pipe or an outlet is.
-    pub fn has_output(self) -> bool {
+    pub(crate) fn has_output(self) -> bool {
         self.bits & OUTPUT != 0
     }
 
     /// Whether nobody but listeners and connections is.
-    pub fn is_clients_alone(self) -> bool {
+    pub(crate) fn is_clients_alone(self) -> bool {
         self.bits == 0 && self.clients
     }
 
     /// Whether nobody but pipes and outlets is.
-    pub fn is_output_alone(self) -> bool {
+    pub(crate) fn is_output_alone(self) -> bool {
         self.bits & !OUTPUT == 0 && !self.clients
     }
 }
@@ -156,33 +156,33 @@ const OUTPUT: u16 = 0b1111;
 /// mio's poll with level-triggered registration, which rustix does on its epoll: what is left undone is told again, so
 /// no source needs to be read dry, and a source that is not wanted for now costs no wake-up.
 #[derive(Debug)]
-pub struct Epoll(mio::Poll);
+pub(crate) struct Epoll(mio::Poll);
 
 impl Epoll {
     /// A new one.
-    pub fn new() -> io::Result<Epoll> {
+    pub(crate) fn new() -> io::Result<Epoll> {
         mio::Poll::new().map(Epoll)
     }
 
     /// Waits for events, for at most `timeout`; for ever without one. A signal handler cannot interrupt it, as all
     /// signals are blocked, but a stop and CONT do, and so may a frozen cgroup: then it is false, and no events were
     /// asked for. Deadlines may have passed meanwhile, but what came in that time came before them: wait again.
-    pub fn wait(&mut self, events: &mut mio::Events, timeout: Option<Duration>) -> bool {
+    pub(crate) fn wait(&mut self, events: &mut mio::Events, timeout: Option<Duration>) -> bool {
         self.0.poll(events, timeout).is_ok()
     }
 
     /// Waits for `interest` on `fd` from now on.
-    pub fn add(&self, fd: impl AsFd, source: Source, interest: EventFlags) -> Result<(), Errno> {
+    pub(crate) fn add(&self, fd: impl AsFd, source: Source, interest: EventFlags) -> Result<(), Errno> {
         epoll::add(self, fd, EventData::new_u64(source.token()), interest)
     }
 
     /// Waits for something else on it; nothing, where `interest` is empty, but errors and hang-ups are told always.
-    pub fn modify(&self, fd: impl AsFd, source: Source, interest: EventFlags) -> Result<(), Errno> {
+    pub(crate) fn modify(&self, fd: impl AsFd, source: Source, interest: EventFlags) -> Result<(), Errno> {
         epoll::modify(self, fd, EventData::new_u64(source.token()), interest)
     }
 
     /// Forgets it. Closing does the same where no duplicate of `fd` exists.
-    pub fn delete(&self, fd: impl AsFd) {
+    pub(crate) fn delete(&self, fd: impl AsFd) {
         let _ = epoll::delete(self, fd);
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// What can fall due in the life of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deadline {
+pub(crate) enum Deadline {
     /// The run has lasted as long as it may.
     Ttl,
     /// The command, or what it has left of its process group, has ignored the stop signal for long enough.
@@ -36,40 +36,40 @@ const ALL: [Deadline; 8] = [
 
 /// At most one moment for each [`Deadline`].
 #[derive(Clone, Debug, Default)]
-pub struct Deadlines([Option<Instant>; ALL.len()]);
+pub(crate) struct Deadlines([Option<Instant>; ALL.len()]);
 
 impl Deadlines {
     /// Due `after` from `now`; what is too far away to be counted is never due.
-    pub fn set(&mut self, which: Deadline, now: Instant, after: Duration) {
+    pub(crate) fn set(&mut self, which: Deadline, now: Instant, after: Duration) {
         if let Some(slot) = self.0.get_mut(which as usize) {
             *slot = now.checked_add(after);
         }
     }
 
     /// Not due any more.
-    pub fn stop(&mut self, which: Deadline) {
+    pub(crate) fn stop(&mut self, which: Deadline) {
         if let Some(slot) = self.0.get_mut(which as usize) {
             *slot = None;
         }
     }
 
     /// When it will be due.
-    pub fn at(&self, which: Deadline) -> Option<Instant> {
+    pub(crate) fn at(&self, which: Deadline) -> Option<Instant> {
         self.0.get(which as usize).copied().flatten()
     }
 
     /// Whether it will be due some day.
-    pub fn is_set(&self, which: Deadline) -> bool {
+    pub(crate) fn is_set(&self, which: Deadline) -> bool {
         self.0.get(which as usize).is_some_and(Option::is_some)
     }
 
     /// The earliest; `None`: nothing will ever be due.
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().min().copied()
     }
 
     /// Takes one that is due, and for how long it has been, the order being that of the enum.
-    pub fn take_due(&mut self, now: Instant) -> Option<(Deadline, Duration)> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<(Deadline, Duration)> {
         let (which, slot) = ALL.iter().zip(&mut self.0).find(|(_, at)| at.is_some_and(|at| at <= now))?;
         Some((*which, now.saturating_duration_since(slot.take()?)))
     }

@@ -2,23 +2,23 @@
 //! makes no system call, and can therefore be tested in microseconds. This page is the vocabulary between logic
 //! and driver.
 
-pub mod client;
-pub mod deadlines;
-pub mod endpoints;
+pub(crate) mod client;
+pub(crate) mod deadlines;
+pub(crate) mod endpoints;
 pub mod http;
 pub mod lifecycle;
-pub mod log;
+pub(crate) mod log;
 pub mod metrics;
-pub mod notify;
-pub mod oom;
+pub(crate) mod notify;
+pub(crate) mod oom;
 pub mod output;
 pub mod proc;
-pub mod random;
+pub(crate) mod random;
 pub mod reason;
-pub mod restart;
+pub(crate) mod restart;
 pub mod status;
-pub mod vars;
-pub mod watch;
+pub(crate) mod vars;
+pub(crate) mod watch;
 
 use std::num::NonZeroI32;
 use std::time::{Duration, Instant, SystemTime};
@@ -49,7 +49,7 @@ pub enum Exit {
     Code(u8),
     /// A signal ended it.
     Signal {
-        /// Which.
+        /// Its number.
         signal: Signal,
         /// It left a core dump.
         core_dumped: bool,

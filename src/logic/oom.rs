@@ -17,7 +17,7 @@ const RECENT: Duration = Duration::from_secs(10);
 
 /// Follows the counter of kapo's cgroup.
 #[derive(Clone, Copy, Debug)]
-pub struct Oom {
+pub(crate) struct Oom {
     /// At kapo's start.
     first: u64,
     /// When last looked at.
@@ -28,19 +28,19 @@ pub struct Oom {
 
 impl Oom {
     /// Begins with the counter of now.
-    pub fn new(count: u64) -> Oom {
+    pub(crate) fn new(count: u64) -> Oom {
         Oom { first: count, last: count, grown: None }
     }
 
     /// A new run begins: what was killed before is no explanation for its end.
-    pub fn run_started(&mut self, now: Instant, count: u64) -> u64 {
+    pub(crate) fn run_started(&mut self, now: Instant, count: u64) -> u64 {
         let more = self.observed(now, count);
         self.grown = None;
         more
     }
 
     /// The counter was looked at: says by how much it has grown since the last time.
-    pub fn observed(&mut self, now: Instant, count: u64) -> u64 {
+    pub(crate) fn observed(&mut self, now: Instant, count: u64) -> u64 {
         let more = count.saturating_sub(self.last);
         self.last = count;
         if more > 0 {
@@ -51,26 +51,26 @@ impl Oom {
 
     /// The command has ended like this, and the counter has just been [`Oom::observed`]: was it the kernel?
     /// `ours`: kapo itself sent SIGKILL.
-    pub fn is_cause(&self, now: Instant, exit: Exit, ours: bool) -> bool {
+    pub(crate) fn is_cause(&self, now: Instant, exit: Exit, ours: bool) -> bool {
         let killed = matches!(exit, Exit::Signal { signal: Signal::KILL, .. });
         let recent = self.grown.is_some_and(|at| now.saturating_duration_since(at) <= RECENT);
         killed && !ours && recent
     }
 
     /// Kills since kapo's start, where the counter stands at `count` now; `None`: it cannot be read any more.
-    pub fn total_at(&self, count: Option<u64>) -> u64 {
+    pub(crate) fn total_at(&self, count: Option<u64>) -> u64 {
         count.unwrap_or(self.last).saturating_sub(self.first)
     }
 }
 
 /// The counter in a file memory.events (version 2) or memory.oom_control (version 1, Linux 4.13 and later).
-pub fn kills(text: &str) -> Option<u64> {
+pub(crate) fn kills(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
 /// A file that counts, and whether it wakes those who wait for it (version 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// Absolute.
     pub path: String,
     /// It is a file of cgroup version 2.
@@ -79,7 +79,7 @@ pub struct Place {
 
 /// Where the counter may be, by /proc/self/cgroup, if everything is mounted at the usual places. The first that can be
 /// read is the one.
-pub fn usual_places(own: &str) -> Vec<Place> {
+pub(crate) fn usual_places(own: &str) -> Vec<Place> {
     places(
         own,
         &[
@@ -92,7 +92,7 @@ pub fn usual_places(own: &str) -> Vec<Place> {
 
 /// The same by what is really mounted (proc_pid_mountinfo(5)): in a container without a cgroup namespace the mount
 /// shows a part of the tree only, and the path is that of the host.
-pub fn mounted_places(own: &str, mountinfo: &str) -> Vec<Place> {
+pub(crate) fn mounted_places(own: &str, mountinfo: &str) -> Vec<Place> {
     let mounts: Vec<(&str, &str, bool)> = mountinfo
         .lines()
         .filter_map(|line| {

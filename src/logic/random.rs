@@ -4,16 +4,16 @@ use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): any seed will do.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The seed comes from the kernel in life and from the test in tests.
-    pub fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
     /// The next 64 bits.
-    pub fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,7 +22,7 @@ impl Random {
     }
 
     /// Evenly from `min` to `max`, both included; `min` where the range is empty.
-    pub fn between(&mut self, min: Duration, max: Duration) -> Duration {
+    pub(crate) fn between(&mut self, min: Duration, max: Duration) -> Duration {
         let span = max.saturating_sub(min).as_nanos();
         let bits = (u128::from(self.bits()) << 64) | u128::from(self.bits());
         // A Duration has under 2^94 nanoseconds, so the bias of the remainder is below 2^-34.

@@ -10,7 +10,7 @@ use crate::duration::Seconds;
 
 /// The pause before another start of what could not even be executed, whatever `--wait` says: a mistyped name
 /// must not cost a CPU.
-pub const FAILED_START_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const FAILED_START_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the first back-off is doubled from where `--wait` is shorter.
 const SMALLEST_BACKOFF: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ impl fmt::Display for Failures {
 
 /// An ended run, as far as the policy cares.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// How long it lasted.
     pub lasted: Duration,
     /// It ended with success.
@@ -59,7 +59,7 @@ pub struct Run {
 
 /// What follows an ended run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Start again after this pause.
     Again(Duration),
     /// `--restart on-failure`, and it was a success.
@@ -70,7 +70,7 @@ pub enum Verdict {
 
 /// The memory of the policy.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     options: Restart,
     /// Short runs in a row.
     short_runs: u32,
@@ -82,17 +82,17 @@ pub struct Policy {
 
 impl Policy {
     /// Nothing has run yet.
-    pub fn new(options: Restart) -> Policy {
+    pub(crate) fn new(options: Restart) -> Policy {
         Policy { options, short_runs: 0, restarts: VecDeque::new(), failures: VecDeque::new() }
     }
 
     /// `--wait`.
-    pub fn wait(&self) -> Duration {
+    pub(crate) fn wait(&self) -> Duration {
         self.options.wait
     }
 
     /// Judges a run that ended at `now`.
-    pub fn ended(&mut self, now: Instant, run: Run, random: &mut Random) -> Verdict {
+    pub(crate) fn ended(&mut self, now: Instant, run: Run, random: &mut Random) -> Verdict {
         if run.lasted >= self.options.stable {
             self.was_stable();
         }
@@ -139,12 +139,12 @@ impl Policy {
     }
 
     /// `--stable`, where it is a time at all.
-    pub fn stable(&self) -> Option<Duration> {
+    pub(crate) fn stable(&self) -> Option<Duration> {
         Some(self.options.stable).filter(|stable| !stable.is_zero())
     }
 
     /// A run has lasted for `--stable`: the failures before it do not make it flapping any more.
-    pub fn was_stable(&mut self) {
+    pub(crate) fn was_stable(&mut self) {
         if self.stable().is_some() {
             self.failures.clear();
         }
@@ -157,19 +157,19 @@ impl Policy {
     }
 
     /// The failed runs within the window that ends now.
-    pub fn failures(&self, now: Instant) -> Failures {
+    pub(crate) fn failures(&self, now: Instant) -> Failures {
         let within = self.options.within;
         let recent = |at: &&Instant| now.saturating_duration_since(**at) < within;
         Failures { runs: self.failures.iter().filter(recent).count(), within }
     }
 
     /// Whether too many runs failed within the window that ends now.
-    pub fn is_flapping(&self, now: Instant) -> bool {
+    pub(crate) fn is_flapping(&self, now: Instant) -> bool {
         self.oldest().is_some_and(|oldest| now.saturating_duration_since(oldest) < self.options.within)
     }
 
     /// When the failed runs known so far cease to be flapping; `None`: they are too few, or it will be never.
-    pub fn flapping_until(&self) -> Option<Instant> {
+    pub(crate) fn flapping_until(&self) -> Option<Instant> {
         self.oldest()?.checked_add(self.options.within)
     }
 

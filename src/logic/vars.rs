@@ -97,7 +97,7 @@ struct Kapo {
 }
 
 /// The whole page.
-pub fn render(argv0: &str, now: Now, snapshot: &Snapshot, counts: &Counts) -> Vec<u8> {
+pub(crate) fn render(argv0: &str, now: Now, snapshot: &Snapshot, counts: &Counts) -> Vec<u8> {
     let own = snapshot.own.unwrap_or_default();
     let Tree { processes, cpu, resident_bytes, open_fds } = snapshot.tree.unwrap_or_default();
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -10,13 +10,13 @@ use std::ptr;
 use super::passrights;
 
 /// Descriptors that may come along; the kernel itself allows no more in one datagram (SCM_MAX_FD).
-pub const DESCRIPTORS: usize = 253;
+pub(crate) const DESCRIPTORS: usize = 253;
 /// Room for them and for the credentials, each with its head, in words that are aligned as heads must be.
 const CONTROL: usize = (DESCRIPTORS * size_of::<RawFd>() + size_of::<libc::ucred>()) / 8 + 8;
 
 /// What has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Datagram {
+pub(crate) struct Datagram {
     /// So many bytes.
     pub length: usize,
     /// There were no more than that.
@@ -27,7 +27,7 @@ pub struct Datagram {
 
 /// Takes the next datagram, without waiting. Descriptors that come along are closed, sockets without lingering. They are
 /// taken because the kernel would close those that are not, and sleep in kapo's context if one lingers.
-pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Datagram> {
+pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Datagram> {
     let mut control = [const { MaybeUninit::<u64>::uninit() }; CONTROL];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: all zeros is a valid msghdr: nothing to read into, and no control data.

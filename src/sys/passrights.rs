@@ -9,13 +9,13 @@ const SO_PASSRIGHTS: libc::c_int = 83;
 /// Has the kernel refuse messages with descriptors to this Unix socket, and to sockets accepted from it: their sender
 /// gets EPERM. Closing a descriptor can sleep for as long as its sender wants (SO_LINGER with unsent data). Returns
 /// whether the kernel knows the option; false also for a socket of another family.
-pub fn refuse(socket: BorrowedFd<'_>) -> bool {
+pub(crate) fn refuse(socket: BorrowedFd<'_>) -> bool {
     set(socket, SO_PASSRIGHTS, &0)
 }
 
 /// Switches SO_LINGER off, so that closing a socket does not wait until its data is sent. Does nothing to a descriptor
 /// that is not a socket.
-pub fn switch_linger_off(descriptor: BorrowedFd<'_>) {
+pub(crate) fn switch_linger_off(descriptor: BorrowedFd<'_>) {
     set(descriptor, libc::SO_LINGER, &libc::linger { l_onoff: 0, l_linger: 0 });
 }
 

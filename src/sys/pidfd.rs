@@ -22,7 +22,7 @@ const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
 /// The wait status of the process behind a pidfd, which the kernel gives once the process has been reaped (Linux 6.15 and
 /// newer); `None` before that. An error means that this kernel will never tell.
-pub fn exit_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     match ask(pidfd) {
         // The kernel looks for the wait status first and for the process then: reaped between the two, it is told of as
         // gone, and its status is there when it is asked for again.

@@ -10,7 +10,7 @@ use std::ptr;
 
 /// Which addresses are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// IPv4.
     V4,
     /// IPv6.
@@ -19,7 +19,7 @@ pub enum Family {
 
 /// Returns the addresses of that family, at least one, or the reason why there is none. Blocks as long as the resolver
 /// does, which knows no deadline. getaddrinfo(3)
-pub fn addresses(name: &CStr, family: Family) -> Result<Vec<IpAddr>, String> {
+pub(crate) fn addresses(name: &CStr, family: Family) -> Result<Vec<IpAddr>, String> {
     // SAFETY: all zeros is a valid addrinfo: null pointers, and 0 for "any".
     let mut hints: libc::addrinfo = unsafe { MaybeUninit::zeroed().assume_init() };
     hints.ai_socktype = libc::SOCK_STREAM;

@@ -16,7 +16,7 @@ use super::signal::{AllBlocked, Mask};
 
 /// What to start, and as what.
 #[derive(Debug)]
-pub struct ExecRequest<'a> {
+pub(crate) struct ExecRequest<'a> {
     /// The files to try, in this order, as execvp(3) does after its search through PATH.
     pub paths: &'a [CString],
     /// There was such a search; else the one path was named.
@@ -67,7 +67,7 @@ struct Plan<'a> {
 
 /// A part of a start that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Whatever comes before the others: a new process, its descriptors.
     Prepare,
     /// To enter the directory.
@@ -78,7 +78,7 @@ pub enum Step {
 
 /// Why nothing was started.
 #[derive(Debug)]
-pub struct SpawnError {
+pub(crate) struct SpawnError {
     /// Where it went wrong.
     pub step: Step,
     /// What the kernel said.
@@ -87,7 +87,7 @@ pub struct SpawnError {
 
 impl SpawnError {
     /// The kernel knows no way to execute the file: it is no program, and has no `#!` line (ENOEXEC of execve(2)).
-    pub fn is_exec_format_error(&self) -> bool {
+    pub(crate) fn is_exec_format_error(&self) -> bool {
         self.step == Step::Execute && self.error.raw_os_error() == Some(libc::ENOEXEC)
     }
 }
@@ -99,7 +99,7 @@ const PID_DIGITS: usize = 10;
 const STACK: usize = 12 * 1024;
 
 /// Starts `program`; its pid once it has been executed, else why it could not be.
-pub fn spawn(program: &ExecRequest<'_>) -> Result<i32, SpawnError> {
+pub(crate) fn spawn(program: &ExecRequest<'_>) -> Result<i32, SpawnError> {
     let pointers =
         |strings: &[CString]| -> Vec<*const c_char> { strings.iter().map(|s| s.as_ptr()).collect() };
     let ended = |mut list: Vec<*const c_char>| {

@@ -11,7 +11,7 @@ const DISTANCE: usize = 1024;
 /// Gives the pages below the caller's frame back to the kernel (madvise(2), MADV_DONTNEED). They read as zeros when they
 /// are touched again.
 #[inline(never)] // `here` must be in a frame of its own: inlined, it may lie far above live variables of the caller.
-pub fn release_unused() {
+pub(crate) fn release_unused() {
     let here = std::hint::black_box(0_u8);
     let end = (&raw const here).map_addr(|address| (address - DISTANCE) & !(PAGE - 1));
     // SAFETY: `here` is a local of this frame, the last one on the stack, which grows downwards. Everything from DISTANCE

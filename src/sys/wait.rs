@@ -7,8 +7,7 @@ use std::time::Duration;
 
 /// A change of state of one child.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Change {
-    /// Whose.
+pub(crate) struct Change {
     pub pid: i32,
     /// What happened.
     pub status: WaitStatus,
@@ -22,7 +21,7 @@ pub struct Change {
 
 /// The wait status, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitStatus {
+pub(crate) enum WaitStatus {
     /// It ended with this code.
     Exited(i32),
     /// This signal ended it.
@@ -38,12 +37,12 @@ pub enum WaitStatus {
 
 /// Takes the next change of any child, without waiting: an end (the child is reaped by this), or, with
 /// `stops`, that it was stopped. `None`: nothing to tell.
-pub fn next_change(stops: bool) -> Option<Change> {
+pub(crate) fn next_change(stops: bool) -> Option<Change> {
     take_change(-1, stops)
 }
 
 /// The same of this child alone, see [`peek_change`].
-pub fn next_change_of(child: i32, stops: bool) -> Option<Change> {
+pub(crate) fn next_change_of(child: i32, stops: bool) -> Option<Change> {
     take_change(child, stops)
 }
 
@@ -81,7 +80,7 @@ fn take_change(whose: i32, stops: bool) -> Option<Change> {
 }
 
 /// Who has changed, as for [`next_change`]; the change stays as it is, so until then all of /proc can still be asked about it.
-pub fn peek_change(stops: bool) -> Option<i32> {
+pub(crate) fn peek_change(stops: bool) -> Option<i32> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | if stops { libc::WSTOPPED } else { 0 };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     // SAFETY: the pointer is to memory of ours that lives across the call; WNOWAIT leaves every child as it is.
@@ -95,12 +94,12 @@ pub fn peek_change(stops: bool) -> Option<i32> {
 }
 
 /// Whether this child is stopped and nobody has taken the news of it.
-pub fn is_stopped(child: i32) -> bool {
+pub(crate) fn is_stopped(child: i32) -> bool {
     has_news(child, libc::WSTOPPED)
 }
 
 /// Whether this child has been continued since it was stopped last.
-pub fn is_continued(child: i32) -> bool {
+pub(crate) fn is_continued(child: i32) -> bool {
     has_news(child, libc::WCONTINUED)
 }
 
@@ -120,7 +119,7 @@ fn has_news(child: i32, of: i32) -> bool {
 
 /// Whether a child of ours, alive or not yet reaped, is in process group `group`. As long as one is, the kernel
 /// gives that number to nobody else.
-pub fn group_has_child(group: i32) -> bool {
+pub(crate) fn group_has_child(group: i32) -> bool {
     let Ok(group) = libc::id_t::try_from(group) else { return false };
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();

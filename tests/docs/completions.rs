@@ -31,7 +31,7 @@ fn mode_names() -> String {
 }
 
 /// docs/completions/kapo.bash.
-pub fn bash() -> String {
+pub(crate) fn bash() -> String {
     let mut lists = String::new();
     for row in places() {
         let (mut all, mut valued) = (Vec::new(), Vec::new());
@@ -79,7 +79,7 @@ pub fn bash() -> String {
 }
 
 /// docs/completions/_kapo, for zsh.
-pub fn zsh() -> String {
+pub(crate) fn zsh() -> String {
     let specs = |verb: Option<Verb>, indent: &str| {
         let mut out = String::new();
         for (opt, short) in here(verb) {
@@ -129,7 +129,7 @@ pub fn zsh() -> String {
 }
 
 /// docs/completions/kapo.fish.
-pub fn fish() -> String {
+pub(crate) fn fish() -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let mut out = FISH.to_owned();
     let mut valued = String::new();

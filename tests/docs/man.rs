@@ -124,7 +124,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
 ];
 
 /// docs/kapo.1.
-pub fn page() -> String {
+pub(crate) fn page() -> String {
     let mut out = String::from(".\\\" Generated from src/cli by UPDATE_DOCS=1 cargo test --test docs.\n");
     line(
         &mut out,
@@ -195,7 +195,7 @@ fn environment(out: &mut String) {
 }
 
 /// Between the markers of README.md.
-pub fn readme_options() -> String {
+pub(crate) fn readme_options() -> String {
     let mut out = String::new();
     for (title, modes) in GROUPS {
         line(

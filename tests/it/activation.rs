@@ -19,7 +19,7 @@ use crate::harness::{
 use crate::tools::{Gate, Line, descriptors};
 
 /// kapo with these sockets from descriptor 3 on, and LISTEN_PID its own.
-pub fn handed<'a>(sockets: impl IntoIterator<Item = &'a dyn AsFd>, words: &[&str]) -> Command {
+pub(crate) fn handed<'a>(sockets: impl IntoIterator<Item = &'a dyn AsFd>, words: &[&str]) -> Command {
     let sockets: Vec<OwnedFd> = sockets
         .into_iter()
         // Out of the way of 3 and those behind it.
@@ -41,7 +41,7 @@ pub fn handed<'a>(sockets: impl IntoIterator<Item = &'a dyn AsFd>, words: &[&str
     command
 }
 
-pub fn listener() -> (TcpListener, String) {
+pub(crate) fn listener() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
@@ -68,7 +68,7 @@ fn object(answer: &Answer) -> Value {
 }
 
 /// Two ends of a TCP connection.
-pub fn connection() -> (TcpStream, TcpStream) {
+pub(crate) fn connection() -> (TcpStream, TcpStream) {
     let (listener, address) = listener();
     let client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(LIMIT)).unwrap();

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result};
 
 /// The body of an answer, chunk by chunk; its end is the last chunk and then the end of the connection.
-pub struct Chunked<R> {
+pub(crate) struct Chunked<R> {
     from: BufReader<R>,
     left: usize,
     ended: bool,
@@ -12,12 +12,12 @@ pub struct Chunked<R> {
 
 impl<R: Read> Chunked<R> {
     /// `from` has been read up to the end of the head.
-    pub fn body_of(from: R) -> Chunked<R> {
+    pub(crate) fn body_of(from: R) -> Chunked<R> {
         Chunked { from: BufReader::new(from), left: 0, ended: false }
     }
 
     /// The next whole chunk; `None` after the last one.
-    pub fn chunk(&mut self) -> Result<Option<String>> {
+    pub(crate) fn chunk(&mut self) -> Result<Option<String>> {
         let length = self.begin()?;
         let mut chunk = vec![0; length];
         self.read_exact(&mut chunk)?;

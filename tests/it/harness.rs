@@ -15,15 +15,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long a condition may take. Far more than it needs: it is reached by failures only.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// The program: what `KAPO_BIN` names, else the one that cargo has built.
-pub fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("KAPO_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kapo")), PathBuf::from)
 }
 
 /// `program` with the environment that all tests start from: nothing in it is meant for kapo.
-pub fn clean(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name_of_ours = name.to_string_lossy();
@@ -38,34 +38,34 @@ pub fn clean(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// kapo with these words and nothing else.
-pub fn kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = clean(binary());
     command.args(words);
     command
 }
 
 /// kapo on a port of 127.0.0.1 that the kernel chooses.
-pub fn kapo_on_a_free_port<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn kapo_on_a_free_port<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = kapo(["--port", "0", "--interface", "127.0.0.1"]);
     command.args(words);
     command
 }
 
 /// An abstract Unix socket that no other test uses.
-pub fn unused_name() -> String {
+pub(crate) fn unused_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("@kapo-it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// kapo that logs only warnings, on a Unix socket: with a port that the kernel chooses it would tell that port.
-pub fn quiet_kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn quiet_kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = kapo(["--quiet", "--interface", &unused_name()]);
     command.args(words);
     command
 }
 
 /// kapo by way of `sh`, which runs `preparation` first and then becomes kapo, in the same process.
-pub fn kapo_after<S: AsRef<OsStr>>(preparation: &str, words: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn kapo_after<S: AsRef<OsStr>>(preparation: &str, words: impl IntoIterator<Item = S>) -> Command {
     let mut command = clean("sh");
     command.arg("-c").arg(format!("{preparation}\nexec \"$@\"")).arg("sh").arg(binary());
     command.args(["--port", "0", "--interface", "127.0.0.1"]).args(words);
@@ -73,7 +73,7 @@ pub fn kapo_after<S: AsRef<OsStr>>(preparation: &str, words: impl IntoIterator<I
 }
 
 /// Has `what` run in the new process, right before it becomes the program. `what` may only make system calls.
-pub fn before_exec(
+pub(crate) fn before_exec(
     command: &mut Command,
     what: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
 ) -> &mut Command {
@@ -86,7 +86,7 @@ pub fn before_exec(
 
 /// Looks again and again until `condition` holds; fails when it does not for very long.
 #[expect(clippy::disallowed_methods, reason = "the one place where tests wait")]
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < LIMIT, "waited in vain until {what}");
@@ -96,13 +96,13 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// The clock of tests.
 #[expect(clippy::disallowed_methods, reason = "tests see how long things take")]
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 /// An answer, taken apart.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// 200 and so on.
     pub status: u16,
     /// Status line and fields.
@@ -113,7 +113,7 @@ pub struct Answer {
 
 impl Answer {
     /// Takes one whole answer apart.
-    pub fn parse(bytes: &[u8]) -> Answer {
+    pub(crate) fn parse(bytes: &[u8]) -> Answer {
         let text = String::from_utf8_lossy(bytes);
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -122,7 +122,7 @@ impl Answer {
     }
 
     /// The value of a field.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let wanted = |line: &&str| line.split(':').next().is_some_and(|n| n.eq_ignore_ascii_case(name));
         let mut lines = self.head.lines().skip(1).filter(wanted);
         let value = lines.next()?.split_once(':')?.1.trim();
@@ -132,7 +132,7 @@ impl Answer {
 }
 
 /// A running kapo.
-pub struct Kapo {
+pub(crate) struct Kapo {
     child: Child,
     pid: i32,
     folder: TempDir,
@@ -143,12 +143,12 @@ pub struct Kapo {
 
 impl Kapo {
     /// `kapo WORDS` on a free port; returns once it listens.
-    pub fn start<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Kapo {
+    pub(crate) fn start<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Kapo {
         Kapo::launch(kapo_on_a_free_port(words)).listening()
     }
 
     /// Starts what is not known to listen, or will not.
-    pub fn launch(mut command: Command) -> Kapo {
+    pub(crate) fn launch(mut command: Command) -> Kapo {
         let folder = TempDir::new().unwrap();
         command.stdout(File::create(folder.path().join("stdout")).unwrap());
         command.stderr(File::create(folder.path().join("stderr")).unwrap());
@@ -156,7 +156,7 @@ impl Kapo {
     }
 
     /// The same where stdout and stderr are the test's affair.
-    pub fn launch_with_its_outputs(mut command: Command, folder: TempDir) -> Kapo {
+    pub(crate) fn launch_with_its_outputs(mut command: Command, folder: TempDir) -> Kapo {
         // The NOTIFY_SOCKET of a kapo that is killed must not stay in /run.
         let notified = command.get_args().any(|word| word == "--notify");
         if notified && !command.get_envs().any(|(name, _)| name == "RUNTIME_DIRECTORY") {
@@ -168,7 +168,7 @@ impl Kapo {
     }
 
     /// Waits until it has said where it listens.
-    pub fn listening(mut self) -> Kapo {
+    pub(crate) fn listening(mut self) -> Kapo {
         let mut address = None;
         self.wait_for("it says where it listens", |kapo| {
             address = kapo.addresses().first().and_then(|address| address.parse().ok());
@@ -179,7 +179,7 @@ impl Kapo {
     }
 
     /// All addresses that the log names.
-    pub fn addresses(&self) -> Vec<String> {
+    pub(crate) fn addresses(&self) -> Vec<String> {
         let log = self.stderr();
         let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
         let named = complete.lines().filter_map(|line| line.split_once("msg=\"listening\" address="));
@@ -189,17 +189,17 @@ impl Kapo {
     }
 
     /// kapo's own process.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
     /// kapo is `pid`, as what was launched only led to it.
-    pub fn is_really(&mut self, pid: i32) {
+    pub(crate) fn is_really(&mut self, pid: i32) {
         self.pid = pid;
     }
 
     /// Waits until it answers at `address`, where it cannot say so.
-    pub fn at(mut self, address: &str) -> Kapo {
+    pub(crate) fn at(mut self, address: &str) -> Kapo {
         let address: SocketAddr = address.parse().unwrap();
         self.wait_for("it listens", |_| TcpStream::connect(address).is_ok());
         self.address = Some(address);
@@ -207,12 +207,12 @@ impl Kapo {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address.expect("this kapo was waited for")
     }
 
     /// A new connection.
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address()).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
@@ -220,7 +220,7 @@ impl Kapo {
     }
 
     /// Sends `request` on a new connection; all that comes back until the end.
-    pub fn exchange(&self, request: &[u8]) -> Vec<u8> {
+    pub(crate) fn exchange(&self, request: &[u8]) -> Vec<u8> {
         let mut stream = self.connect();
         stream.write_all(request).unwrap();
         let mut answer = Vec::new();
@@ -229,18 +229,18 @@ impl Kapo {
     }
 
     /// `GET path`.
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path)
     }
 
     /// Any method.
-    pub fn ask(&self, method: &str, path: &str) -> Answer {
+    pub(crate) fn ask(&self, method: &str, path: &str) -> Answer {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         Answer::parse(&self.exchange(request.as_bytes()))
     }
 
     /// The one object of the status document.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let answer = self.get("/");
         assert_eq!(answer.status, 200, "{answer:?}");
         let mut document: Value = serde_json::from_str(&answer.body).unwrap();
@@ -248,7 +248,7 @@ impl Kapo {
     }
 
     /// Waits until the document is as wanted, and returns it.
-    pub fn wait_for_status(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for_status(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         let mut status = Value::Null;
         wait_for(what, || {
             status = self.status();
@@ -258,18 +258,18 @@ impl Kapo {
     }
 
     /// The command's pid, out of the document.
-    pub fn command_pid(&self) -> i32 {
+    pub(crate) fn command_pid(&self) -> i32 {
         let status = self.wait_for_status("the command runs", |status| status["Pid"] != 0);
         i32::try_from(status["Pid"].as_i64().unwrap()).unwrap()
     }
 
     /// Sends kapo a signal.
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         kapo::sys::signal::send(self.pid, signal).unwrap();
     }
 
     /// As [`wait_for`], and fails at once when kapo has ended meanwhile.
-    pub fn wait_for(&mut self, what: &str, mut condition: impl FnMut(&Kapo) -> bool) {
+    pub(crate) fn wait_for(&mut self, what: &str, mut condition: impl FnMut(&Kapo) -> bool) {
         wait_for(what, || {
             let ended = self.try_wait();
             let holds = condition(self);
@@ -279,12 +279,12 @@ impl Kapo {
     }
 
     /// Waits for what it writes to stdout.
-    pub fn wait_for_stdout(&mut self, text: &str) {
+    pub(crate) fn wait_for_stdout(&mut self, text: &str) {
         self.wait_for(&format!("stdout has {text:?}"), |kapo| kapo.stdout().contains(text));
     }
 
     /// Whether it has ended, and how.
-    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().unwrap();
         }
@@ -292,7 +292,7 @@ impl Kapo {
     }
 
     /// Waits for its end and compares the exit code.
-    pub fn expect_exit(&mut self, code: i32) {
+    pub(crate) fn expect_exit(&mut self, code: i32) {
         let mut ended = None;
         wait_for("kapo ends", || {
             ended = self.try_wait();
@@ -303,24 +303,24 @@ impl Kapo {
     }
 
     /// Waits for its end, which is to be one by this signal and without a core dump.
-    pub fn expect_signal(&mut self, signal: i32) {
+    pub(crate) fn expect_signal(&mut self, signal: i32) {
         wait_for("kapo ends", || self.try_wait().is_some());
         let ended = self.ended.unwrap();
         assert_eq!((ended.signal(), ended.core_dumped()), (Some(signal), false), "{ended:?}");
     }
 
     /// What it wrote to stdout so far.
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         self.said("stdout")
     }
 
     /// What it wrote to stderr so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.said("stderr")
     }
 
     /// The same, byte for byte.
-    pub fn stdout_bytes(&self) -> Vec<u8> {
+    pub(crate) fn stdout_bytes(&self) -> Vec<u8> {
         fs::read(self.folder.path().join("stdout")).unwrap()
     }
 
@@ -352,7 +352,7 @@ impl Drop for Kapo {
 }
 
 /// Runs to the end: exit code, stdout, stderr.
-pub fn run_to_the_end(command: Command) -> (Option<i32>, String, String) {
+pub(crate) fn run_to_the_end(command: Command) -> (Option<i32>, String, String) {
     let mut kapo = Kapo::launch(command);
     let mut ended = None;
     wait_for("it ends", || {
@@ -363,29 +363,29 @@ pub fn run_to_the_end(command: Command) -> (Option<i32>, String, String) {
 }
 
 /// A line of /proc/PID/status.
-pub fn proc_status(pid: i32, name: &str) -> Option<String> {
+pub(crate) fn proc_status(pid: i32, name: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }
 
 /// A mask of signals in /proc/PID/status: bit n-1 is signal n.
-pub fn signal_mask(pid: i32, name: &str) -> u64 {
+pub(crate) fn signal_mask(pid: i32, name: &str) -> u64 {
     let text = proc_status(pid, name).unwrap_or_else(|| panic!("{pid} has no {name}"));
     u64::from_str_radix(&text, 16).unwrap()
 }
 
 /// The letter of its state: R, S, T, Z; `None`: there is no such process.
-pub fn process_state(pid: i32) -> Option<char> {
+pub(crate) fn process_state(pid: i32) -> Option<char> {
     proc_status(pid, "State")?.chars().next()
 }
 
 /// Whether there is a process of that number that has not ended.
-pub fn lives(pid: i32) -> bool {
+pub(crate) fn lives(pid: i32) -> bool {
     process_state(pid).is_some_and(|state| state != 'Z' && state != 'X')
 }
 
 /// What the kernel calls it.
-pub fn command_name(pid: i32) -> String {
+pub(crate) fn command_name(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }

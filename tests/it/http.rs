@@ -6,12 +6,12 @@ use std::net::Shutdown;
 use crate::harness::{Answer, Kapo, kapo_on_a_free_port, now};
 
 /// kapo with a command that does nothing for long.
-pub fn sleeping() -> Kapo {
+pub(crate) fn sleeping() -> Kapo {
     Kapo::start(["run", "sleep", "60"])
 }
 
 /// One answer with Content-Length out of a connection that stays open.
-pub fn one_answer(stream: &mut impl Read) -> Answer {
+pub(crate) fn one_answer(stream: &mut impl Read) -> Answer {
     let mut bytes = Vec::new();
     loop {
         let mut byte = [0];
@@ -31,7 +31,7 @@ pub fn one_answer(stream: &mut impl Read) -> Answer {
 }
 
 /// Reads to the end; a reset is one, too.
-pub fn is_at_its_end(stream: &mut impl Read) -> bool {
+pub(crate) fn is_at_its_end(stream: &mut impl Read) -> bool {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
         Ok(_) => bytes.is_empty(),
@@ -40,7 +40,7 @@ pub fn is_at_its_end(stream: &mut impl Read) -> bool {
 }
 
 /// A request that leaves the connection open.
-pub fn get(path: &str) -> Vec<u8> {
+pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
 }
 

@@ -17,12 +17,12 @@ use tempfile::TempDir;
 use crate::harness::{Kapo, kapo_on_a_free_port};
 
 /// How many bytes pass in tests of volume: `KAPO_TEST_BYTES`, or few enough for every day.
-pub fn volume() -> usize {
+pub(crate) fn volume() -> usize {
     std::env::var("KAPO_TEST_BYTES").map_or(3_000_000, |text| text.parse().unwrap())
 }
 
 /// A file of bytes that look like no other part of it.
-pub fn random_file(folder: &Path, name: &str, length: usize) -> PathBuf {
+pub(crate) fn random_file(folder: &Path, name: &str, length: usize) -> PathBuf {
     let path = folder.join(name);
     let mut file = std::io::BufWriter::new(File::create(&path).unwrap());
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64 ^ u64::from(name.as_bytes()[0]) << 40;
@@ -41,13 +41,13 @@ pub fn random_file(folder: &Path, name: &str, length: usize) -> PathBuf {
 }
 
 /// A pipe: the reader's end and ours.
-pub fn pipe() -> (File, File) {
+pub(crate) fn pipe() -> (File, File) {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     (read.into(), write.into())
 }
 
 /// A FIFO with a name.
-pub fn fifo() -> (File, File) {
+pub(crate) fn fifo() -> (File, File) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("fifo");
     mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
@@ -58,13 +58,13 @@ pub fn fifo() -> (File, File) {
 }
 
 /// A stream socket.
-pub fn socket() -> (File, File) {
+pub(crate) fn socket() -> (File, File) {
     let (read, write) = UnixStream::pair().unwrap();
     (OwnedFd::from(read).into(), OwnedFd::from(write).into())
 }
 
 /// A terminal that passes bytes on as they are.
-pub fn terminal() -> (File, File) {
+pub(crate) fn terminal() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&person).unwrap();
     unlockpt(&person).unwrap();
@@ -77,26 +77,26 @@ pub fn terminal() -> (File, File) {
 }
 
 /// Opens one and gives the reader's end and ours.
-pub type Pair = fn() -> (File, File);
+pub(crate) type Pair = fn() -> (File, File);
 
 /// Those whose reader may stall us.
-pub const STALLING: [(&str, Pair); 4] =
+pub(crate) const STALLING: [(&str, Pair); 4] =
     [("pipe", pipe), ("FIFO", fifo), ("socket", socket), ("terminal", terminal)];
 
 /// kapo with its stdout there and its stderr in a file; returns once it listens.
-pub fn kapo_to(stdout: File, words: &[&str]) -> Kapo {
+pub(crate) fn kapo_to(stdout: File, words: &[&str]) -> Kapo {
     launch_to(stdout, kapo_on_a_free_port(words)).listening()
 }
 
 /// The same where it may end before it can be asked.
-pub fn launch_to(stdout: File, mut command: Command) -> Kapo {
+pub(crate) fn launch_to(stdout: File, mut command: Command) -> Kapo {
     let folder = TempDir::new().unwrap();
     command.stdout(stdout).stderr(File::create(folder.path().join("stderr")).unwrap());
     Kapo::launch_with_its_outputs(command, folder)
 }
 
 /// Reads in a thread of its own until the end, which for a terminal is an error.
-pub fn read_all(mut reader: File) -> JoinHandle<Vec<u8>> {
+pub(crate) fn read_all(mut reader: File) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         // EIO: the terminal's other end is closed. What was read before is kept.
@@ -106,7 +106,7 @@ pub fn read_all(mut reader: File) -> JoinHandle<Vec<u8>> {
 }
 
 /// Compares in a thread of its own what comes, until the end, with what is in the file; how many bytes came.
-pub fn compare(mut reader: File, wanted: &Path) -> JoinHandle<u64> {
+pub(crate) fn compare(mut reader: File, wanted: &Path) -> JoinHandle<u64> {
     let mut wanted = File::open(wanted).unwrap();
     std::thread::spawn(move || {
         let (mut come, mut here) = (vec![0; 1 << 16], vec![0; 1 << 16]);
@@ -121,19 +121,19 @@ pub fn compare(mut reader: File, wanted: &Path) -> JoinHandle<u64> {
 }
 
 /// A sample of /metrics, such as `kapo_output_bytes_total{stream="stdout"}`.
-pub fn metric(kapo: &Kapo, name: &str) -> Option<u64> {
+pub(crate) fn metric(kapo: &Kapo, name: &str) -> Option<u64> {
     let answer = kapo.get("/metrics");
     let value = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.map(|value| value.parse().unwrap())
 }
 
 /// The bytes that came out of the command so far.
-pub fn captured(kapo: &Kapo, stream: &str) -> u64 {
+pub(crate) fn captured(kapo: &Kapo, stream: &str) -> u64 {
     metric(kapo, &format!("kapo_output_bytes_total{{stream=\"{stream}\"}}")).unwrap()
 }
 
 /// Waits until no more comes out of the command, because nobody takes it: how much came.
-pub fn wait_until_stalled(kapo: &Kapo, stream: &str) -> u64 {
+pub(crate) fn wait_until_stalled(kapo: &Kapo, stream: &str) -> u64 {
     let mut last = u64::MAX;
     let mut calm = 0;
     crate::harness::wait_for("all stands still", || {

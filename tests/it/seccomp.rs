@@ -5,7 +5,7 @@ use std::io;
 /// Makes system call `number` fail with `errno` in the program that this process becomes; with `first`, only if that is
 /// its first argument.
 #[expect(unsafe_code, reason = "a seccomp filter is given to the kernel by address")]
-pub fn refuse(number: libc::c_long, first: Option<libc::c_int>, errno: libc::c_int) -> io::Result<()> {
+pub(crate) fn refuse(number: libc::c_long, first: Option<libc::c_int>, errno: libc::c_int) -> io::Result<()> {
     let instruction = |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter {
         code: u16::try_from(code).unwrap_or(0),
         jt: yes,

@@ -8,7 +8,7 @@ use crate::harness::{Answer, Kapo};
 use crate::tools::Gate;
 
 /// Reads the head of an answer and nothing behind it.
-pub fn read_head(stream: &mut impl Read) -> Answer {
+pub(crate) fn read_head(stream: &mut impl Read) -> Answer {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

@@ -14,28 +14,28 @@ use tempfile::TempDir;
 use crate::harness::{Answer, Kapo, LIMIT, clean, now, process_state, wait_for};
 
 /// A connection that is kept for one request after the other.
-pub struct Line(BufReader<TcpStream>);
+pub(crate) struct Line(BufReader<TcpStream>);
 
 impl Line {
     /// Connects.
-    pub fn to(kapo: &Kapo) -> Line {
+    pub(crate) fn to(kapo: &Kapo) -> Line {
         Line::of(kapo.connect())
     }
 
     /// Takes a connection over.
-    pub fn of(stream: TcpStream) -> Line {
+    pub(crate) fn of(stream: TcpStream) -> Line {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         Line(BufReader::new(stream))
     }
 
     /// Asks and does not wait for the answer.
-    pub fn send(&mut self, path: &str) {
+    pub(crate) fn send(&mut self, path: &str) {
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
     }
 
     /// The next answer, as long as its Content-Length says.
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
             let read = self.0.read_until(b'\n', &mut bytes).unwrap();
@@ -50,13 +50,13 @@ impl Line {
     }
 
     /// Asks and waits for the answer.
-    pub fn ask(&mut self, path: &str) -> Answer {
+    pub(crate) fn ask(&mut self, path: &str) -> Answer {
         self.send(path);
         self.answer()
     }
 
     /// Whether nothing has come so far.
-    pub fn is_silent(&mut self) -> bool {
+    pub(crate) fn is_silent(&mut self) -> bool {
         let stream = self.0.get_ref();
         stream.set_nonblocking(true).unwrap();
         let nothing = stream.peek(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
@@ -65,7 +65,7 @@ impl Line {
     }
 
     /// All that comes until the end.
-    pub fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         let mut text = String::new();
         self.0.read_to_string(&mut text).unwrap();
         text
@@ -73,18 +73,18 @@ impl Line {
 }
 
 /// The documents of /events, one after the other: nothing that happens between two questions is missed.
-pub struct Events(BufReader<TcpStream>);
+pub(crate) struct Events(BufReader<TcpStream>);
 
 impl Events {
     /// Begins with the document of now.
-    pub fn of(kapo: &Kapo) -> Events {
+    pub(crate) fn of(kapo: &Kapo) -> Events {
         let mut stream = kapo.connect();
         stream.write_all(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
         Events(BufReader::new(stream))
     }
 
     /// The first object of the next document; `None` once the stream has ended.
-    pub fn next(&mut self) -> Option<Value> {
+    pub(crate) fn next(&mut self) -> Option<Value> {
         let mut line = String::new();
         loop {
             line.clear();
@@ -99,7 +99,7 @@ impl Events {
     }
 
     /// The next one that is as wanted.
-    pub fn until(&mut self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+    pub(crate) fn until(&mut self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         let start = now();
         loop {
             let status = self.next().unwrap_or_else(|| panic!("the stream ended before {what}"));
@@ -112,7 +112,7 @@ impl Events {
 }
 
 /// Where commands wait, one line each, until the test lets one pass: `read x < "$0"` in a shell.
-pub struct Gate {
+pub(crate) struct Gate {
     _folder: TempDir,
     path: String,
     file: File,
@@ -120,7 +120,7 @@ pub struct Gate {
 
 impl Gate {
     /// A pipe that is open at both ends, so that nobody is held up by opening it.
-    pub fn new() -> Gate {
+    pub(crate) fn new() -> Gate {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("gate");
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
@@ -129,35 +129,35 @@ impl Gate {
     }
 
     /// Its name.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// Lets one pass.
-    pub fn open(&mut self) {
+    pub(crate) fn open(&mut self) {
         self.file.write_all(b"\n").unwrap();
     }
 }
 
 /// A folder of programs whose names nobody else's processes have.
-pub struct Programs(TempDir);
+pub(crate) struct Programs(TempDir);
 
 impl Programs {
     /// Empty.
-    pub fn new() -> Programs {
+    pub(crate) fn new() -> Programs {
         Programs(TempDir::new().unwrap())
     }
 
     /// A program under another name. It is a link: a copy that this process writes could not be executed while another
     /// thread's child has it open.
-    pub fn named(&self, program: &str, name: &str) -> PathBuf {
+    pub(crate) fn named(&self, program: &str, name: &str) -> PathBuf {
         let path = self.0.path().join(name);
         std::os::unix::fs::symlink(program, &path).unwrap();
         path
     }
 
     /// A script, written by another process for the same reason.
-    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path().join(name);
         let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
         assert!(Command::new("sh").arg("-c").arg(write).arg(&path).arg(text).status().unwrap().success());
@@ -165,20 +165,20 @@ impl Programs {
     }
 
     /// Where they are.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.0.path()
     }
 }
 
 /// A name that no other process has: short enough that the kernel keeps it whole.
-pub fn unique(tag: &str) -> String {
+pub(crate) fn unique(tag: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{tag}{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A process beside kapo, which ends with the test, and its whole group with it.
-pub struct Stranger {
+pub(crate) struct Stranger {
     child: Child,
     say: Option<ChildStdin>,
     hear: BufReader<ChildStdout>,
@@ -186,7 +186,7 @@ pub struct Stranger {
 
 impl Stranger {
     /// Starts it in a group of its own.
-    pub fn start(mut command: Command) -> Stranger {
+    pub(crate) fn start(mut command: Command) -> Stranger {
         use std::os::unix::process::CommandExt;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap();
@@ -195,32 +195,32 @@ impl Stranger {
     }
 
     /// `sh -c SCRIPT WORDS`
-    pub fn shell(script: &str, words: &[&str]) -> Stranger {
+    pub(crate) fn shell(script: &str, words: &[&str]) -> Stranger {
         let mut command = clean("sh");
         command.args(["-c", script]).args(words);
         Stranger::start(command)
     }
 
     /// Its pid.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
 
     /// Reads a line of its stdout.
-    pub fn hear(&mut self) -> String {
+    pub(crate) fn hear(&mut self) -> String {
         let mut line = String::new();
         self.hear.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
     /// Waits until it has ended, and reaps it.
-    pub fn reap(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn reap(&mut self) -> std::process::ExitStatus {
         drop(self.say.take());
         self.child.wait().unwrap()
     }
 
     /// Kills it and all that it started.
-    pub fn kill_all(&self) {
+    pub(crate) fn kill_all(&self) {
         // Whoever is gone already needs no signal.
         let _ = kapo::sys::signal::send(-self.pid(), 9);
     }
@@ -235,7 +235,7 @@ impl Drop for Stranger {
 }
 
 /// What the open descriptors of a process are.
-pub fn descriptors(pid: i32) -> Vec<String> {
+pub(crate) fn descriptors(pid: i32) -> Vec<String> {
     let names = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let links = names.filter_map(|name| {
         let path = name.unwrap().path();
@@ -248,14 +248,14 @@ pub fn descriptors(pid: i32) -> Vec<String> {
 }
 
 /// KiB of memory that are a process's own.
-pub fn private_memory(pid: i32) -> u64 {
+pub(crate) fn private_memory(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// How often a process has gone to sleep, which is as often as it was woken.
-pub fn sleeps(pid: i32) -> u64 {
+pub(crate) fn sleeps(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
     line.trim().parse().unwrap()
@@ -263,7 +263,7 @@ pub fn sleeps(pid: i32) -> u64 {
 
 /// Fails when a process wakes within a second. What it was doing before may come to its end first.
 #[expect(clippy::disallowed_methods, reason = "that nothing happens can only be seen in time")]
-pub fn sees_no_wake_up(pid: i32) {
+pub(crate) fn sees_no_wake_up(pid: i32) {
     let mut before = sleeps(pid);
     wait_for("it sleeps", || {
         std::thread::sleep(Duration::from_millis(100));
@@ -276,7 +276,7 @@ pub fn sees_no_wake_up(pid: i32) {
 }
 
 /// Seconds since 1970, with their fraction, of a time in the document.
-pub fn seconds(time: &Value) -> f64 {
+pub(crate) fn seconds(time: &Value) -> f64 {
     let text = time.as_str().unwrap();
     let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().unwrap();
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
@@ -292,19 +292,19 @@ pub fn seconds(time: &Value) -> f64 {
 }
 
 /// Whether this kernel tells how a process ended that is not one's own child (Linux 6.15).
-pub fn kernel_tells_of_strangers() -> bool {
+pub(crate) fn kernel_tells_of_strangers() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15)
 }
 
 /// Whether the tests may become other users and make namespaces.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Whether `unshare WORDS` works on this machine; says so when it does not.
-pub fn can_unshare(words: &[&str]) -> bool {
+pub(crate) fn can_unshare(words: &[&str]) -> bool {
     let mut probe = Command::new("unshare");
     probe.args(words).arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let works = probe.status().is_ok_and(|status| status.success());

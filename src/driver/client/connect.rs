@@ -21,7 +21,7 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 const ONE_OF_SEVERAL: Duration = Duration::from_secs(10);
 
 /// A connection of either kind.
-pub enum Stream {
+pub(super) enum Stream {
     /// Over TCP.
     Tcp(TcpStream),
     /// Over a Unix socket.
@@ -30,7 +30,7 @@ pub enum Stream {
 
 impl Stream {
     /// The next read or write ends with the deadline.
-    pub fn limit(&self, deadline: Deadline) -> Result<(), ExchangeError> {
+    pub(super) fn limit(&self, deadline: Deadline) -> Result<(), ExchangeError> {
         let left = deadline.left()?;
         let set = match self {
             Stream::Tcp(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
@@ -40,7 +40,7 @@ impl Stream {
     }
 
     /// See [`Write::write_all`].
-    pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
@@ -48,7 +48,7 @@ impl Stream {
     }
 
     /// See [`Read::read`].
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
@@ -57,7 +57,7 @@ impl Stream {
 }
 
 /// Connects; a failure is [`ExchangeError::TimedOut`] or [`ExchangeError::Unreachable`].
-pub fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, ExchangeError> {
+pub(super) fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, ExchangeError> {
     let cannot = |why: &str| ExchangeError::Unreachable(format!("cannot connect to {peer}: {why}"));
     let address = match peer {
         Peer::Tcp(name, port) => return Candidates::of(name, *port)?.connect(deadline, cannot),

@@ -18,7 +18,7 @@ const FIELDS: usize = 128;
 
 /// Which part of the body is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
+pub(super) enum Body {
     /// None: the head is enough.
     Ignored,
     /// That of a failure, which is its reason.
@@ -29,7 +29,7 @@ pub enum Body {
 
 /// The answer, as far as it is of interest.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(super) struct Answer {
     /// 200 to 599, or an invented one above.
     pub status: u16,
     /// The field Kapo-Exit-Code.
@@ -40,7 +40,7 @@ pub struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ExchangeError {
+pub(super) enum ExchangeError {
     /// The deadline has passed.
     TimedOut,
     /// No connection was made, for the reason in this line.
@@ -64,16 +64,16 @@ impl fmt::Display for ExchangeError {
 
 /// The moment when the whole must be over; `None`: never.
 #[derive(Clone, Copy)]
-pub struct Deadline(Option<Instant>);
+pub(super) struct Deadline(Option<Instant>);
 
 impl Deadline {
     /// So long from now. A moment beyond the clock's range is never.
-    pub fn after(timeout: Option<Duration>) -> Deadline {
+    pub(super) fn after(timeout: Option<Duration>) -> Deadline {
         Deadline(timeout.and_then(|timeout| clock::now().0.checked_add(timeout)))
     }
 
     /// The time that is left, never zero, which would mean no limit to a socket.
-    pub fn left(self) -> Result<Option<Duration>, ExchangeError> {
+    pub(super) fn left(self) -> Result<Option<Duration>, ExchangeError> {
         let Some(end) = self.0 else { return Ok(None) };
         let (now, _) = clock::now();
         match end.checked_duration_since(now) {
@@ -84,7 +84,11 @@ impl Deadline {
 }
 
 /// Sends `GET` and reads the answer. A body is waited for no longer than there is time: the part that came counts.
-pub fn exchange(target: &Address, timeout: Option<Duration>, body: Body) -> Result<Answer, ExchangeError> {
+pub(super) fn exchange(
+    target: &Address,
+    timeout: Option<Duration>,
+    body: Body,
+) -> Result<Answer, ExchangeError> {
     let deadline = Deadline::after(timeout);
     let mut stream = connect(&target.peer, deadline)?;
     let Address { authority, path, peer } = target;

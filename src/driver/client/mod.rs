@@ -21,7 +21,7 @@ use crate::target::Address;
 
 /// Asks for a probe and says why on stdout: 0 for an answer of 2xx, 1 for anything else. One line is enough, unless the
 /// URL has a query: then the whole body follows.
-pub fn check(config: &Config, options: &Check) -> u8 {
+pub(crate) fn check(config: &Config, options: &Check) -> u8 {
     let what = match options.probe {
         Probe::Live => "live",
         Probe::Ready => "ready",
@@ -51,7 +51,7 @@ const WAY: Duration = Duration::from_secs(5);
 
 /// Waits for the end of the job and returns its code; 124 when `--timeout` has passed before, 125 when nothing answers or
 /// the code is not known, with the reason on stderr. With `-v` how the job ended is printed on stdout.
-pub fn wait(config: &Config, options: &Wait) -> u8 {
+pub(crate) fn wait(config: &Config, options: &Wait) -> u8 {
     let once = options.timeout == Some(Duration::ZERO);
     let mut failed = None;
     let answer = target(config, options.url.as_deref(), "/wait")

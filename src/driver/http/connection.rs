@@ -20,7 +20,7 @@ use crate::logic::http::response::Out;
 
 /// What becomes of a source after it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionFate {
+pub(crate) enum ConnectionFate {
     /// Nothing more to do until the next event; its interest may have changed.
     Wait,
     /// Drop it.
@@ -28,14 +28,14 @@ pub enum ConnectionFate {
 }
 
 /// The loop's buffers, shared by all connections: none of them owns one while it is idle.
-pub struct Buffers {
+pub(crate) struct Buffers {
     input: Vec<u8>,
     out: Out,
 }
 
 impl Buffers {
     /// Own no memory before the first read: an instance that nobody asks needs none.
-    pub fn new() -> Buffers {
+    pub(crate) fn new() -> Buffers {
         Buffers { input: Vec::new(), out: Out::new() }
     }
 }
@@ -47,7 +47,7 @@ impl Default for Buffers {
 }
 
 /// An accepted stream, TCP or Unix.
-pub struct Connection {
+pub(crate) struct Connection {
     socket: OwnedFd,
     conn: Conn,
     /// What epoll was last told; `None` while it does not know the socket.
@@ -59,24 +59,34 @@ pub struct Connection {
 impl Connection {
     /// Takes an accepted socket. It is read and written with MSG_DONTWAIT, so it may be in blocking mode, as an
     /// inherited one is. Call [`Connection::on_ready`] at once: the request is often there already.
-    pub fn new(now: Now, socket: OwnedFd) -> Connection {
+    pub(crate) fn new(now: Now, socket: OwnedFd) -> Connection {
         Connection { socket, conn: Conn::new(now), registered: None, corked: false }
     }
 
     /// One read, one send; call it when the socket is ready for what [`Connection::interest`] said, or has an error.
-    pub fn on_ready(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Handler) -> ConnectionFate {
+    pub(crate) fn on_ready(
+        &mut self,
+        now: Now,
+        buffers: &mut Buffers,
+        site: &mut dyn Handler,
+    ) -> ConnectionFate {
         let result = self.serve(now, buffers, site);
         self.settle(now, result, &mut buffers.out)
     }
 
     /// The state has changed: asks again for a request that is held; does nothing for others.
-    pub fn resume(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Handler) -> ConnectionFate {
+    pub(crate) fn resume(
+        &mut self,
+        now: Now,
+        buffers: &mut Buffers,
+        site: &mut dyn Handler,
+    ) -> ConnectionFate {
         self.conn.resume(now, site, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
     /// Kapo ends: a request that is held must be answered now, as if its time had passed.
-    pub fn give_up_waiting(
+    pub(crate) fn give_up_waiting(
         &mut self,
         now: Now,
         buffers: &mut Buffers,
@@ -87,66 +97,71 @@ impl Connection {
     }
 
     /// The next part of a stream that [`Connection::feed`] names.
-    pub fn push(&mut self, now: Now, bytes: &[u8], buffers: &mut Buffers) -> ConnectionFate {
+    pub(crate) fn push(&mut self, now: Now, bytes: &[u8], buffers: &mut Buffers) -> ConnectionFate {
         self.conn.push(bytes, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
     /// The stream is complete: the connection ends once it was taken.
-    pub fn end_of_stream(&mut self, now: Now, buffers: &mut Buffers) -> ConnectionFate {
+    pub(crate) fn end_of_stream(&mut self, now: Now, buffers: &mut Buffers) -> ConnectionFate {
         self.conn.end_of_stream(&mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
     /// It is dropped in the middle of whatever it is about.
-    pub fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.conn.give_up();
         self.end();
     }
 
     /// Its deadline has passed.
-    pub fn expire(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Handler) -> ConnectionFate {
+    pub(crate) fn expire(
+        &mut self,
+        now: Now,
+        buffers: &mut Buffers,
+        site: &mut dyn Handler,
+    ) -> ConnectionFate {
         self.conn.expire(now, site, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
     /// When to call [`Connection::expire`]; `None` for an idle one.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.conn.deadline()
     }
 
     /// Who has the least is closed for a newcomer.
-    pub fn rank(&self) -> Rank {
+    pub(crate) fn rank(&self) -> Rank {
         self.conn.rank()
     }
 
     /// What is streamed to it.
-    pub fn feed(&self) -> Option<Feed> {
+    pub(crate) fn feed(&self) -> Option<Feed> {
         self.conn.feed()
     }
 
     /// Requests that are here already wait for a turn of their own.
-    pub fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.conn.is_crowded()
     }
 
     /// What it takes of what all connections share; `network`: it is not a Unix socket.
-    pub fn share(&self, network: bool) -> Share {
+    pub(crate) fn share(&self, network: bool) -> Share {
         self.conn.share(network)
     }
 
     /// It holds a request that is asked again when the state changes.
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.conn.is_held()
     }
 
     /// An answer is on its way: bytes are unsent, or requests that were read are not answered yet.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.conn.wants().write
     }
 
     /// What epoll is to wait for; errors and hang-ups are always told.
-    pub fn interest(&self) -> EventFlags {
+    pub(crate) fn interest(&self) -> EventFlags {
         let wants = self.conn.wants();
         let mut flags = EventFlags::empty();
         flags.set(EventFlags::IN, wants.read);
@@ -156,7 +171,7 @@ impl Connection {
 
     /// Tells epoll what to wait for, level-triggered, if that has changed since the last time. No system call
     /// otherwise.
-    pub fn register(&mut self, epoll: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    pub(crate) fn register(&mut self, epoll: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         let interest = self.interest();
         let data = EventData::new_u64(token);
         match self.registered {

@@ -16,7 +16,7 @@ use crate::sys;
 
 /// What was handed over.
 #[derive(Debug, Default)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     /// They listen; with their names.
     pub listeners: Vec<(Listener, String)>,
     /// They are connected already (Accept=yes); with their names.
@@ -25,7 +25,7 @@ pub struct Sockets {
 
 /// Takes over all that was handed over by LISTEN_FDS; where that is not set, a socket on stdin, as inetd does it. To be
 /// called before kapo opens anything: else a number that was closed would be one of kapo's own.
-pub fn take_over(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets, Error> {
+pub(crate) fn take_over(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets, Error> {
     let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
     let (pid, fds, names) = (text("LISTEN_PID"), text("LISTEN_FDS"), text("LISTEN_FDNAMES"));
     let variables = Variables { pid: pid.as_deref(), fds: fds.as_deref(), names: names.as_deref() };

@@ -35,7 +35,7 @@ const BATCH: usize = 64;
 
 /// Why [`Listener::accept`] stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
+pub(crate) enum Accepted {
     /// Nobody waits any more.
     Drained,
     /// The batch is full; others may wait.
@@ -51,7 +51,7 @@ pub enum Accepted {
 
 /// A socket that listens.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Dropped first: the file of a closed socket looks dead to others.
     file: Option<SocketFile>,
     socket: OwnedFd,
@@ -61,7 +61,7 @@ pub struct Listener {
 
 impl Listener {
     /// Binds `--port` on `--interface` and listens.
-    pub fn bind(wish: &Listen) -> Result<Listener, Error> {
+    pub(crate) fn bind(wish: &Listen) -> Result<Listener, Error> {
         match &wish.interface {
             Interface::Ip(ip) => {
                 let address = SocketAddr::new(*ip, wish.port);
@@ -78,7 +78,7 @@ impl Listener {
     }
 
     /// `--sidebind`: the next free port above `port` on an IP interface.
-    pub fn sidebind(interface: &Interface, port: u16) -> Result<Listener, Error> {
+    pub(crate) fn sidebind(interface: &Interface, port: u16) -> Result<Listener, Error> {
         let Interface::Ip(ip) = interface else {
             return Err(Error::setup("bind", "a side port", "the interface is a Unix socket"));
         };
@@ -94,14 +94,14 @@ impl Listener {
 
     /// Serves on an inherited socket that listens already. It is made non-blocking, as listeners that are shared
     /// commonly are: else a peer that leaves before it is accepted would block us.
-    pub fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
+    pub(crate) fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
         Listener::adopt_socket(socket)
             .map_err(|e| Error::setup("serve on", "the inherited socket", reason(&e.into())))
     }
 
     /// Accepts at most a batch of peers into `accepted`, non-blocking and close-on-exec. Peers that left before
     /// their turn are skipped.
-    pub fn accept(&self, accepted: &mut Vec<OwnedFd>) -> Accepted {
+    pub(crate) fn accept(&self, accepted: &mut Vec<OwnedFd>) -> Accepted {
         let mut skipped = 0;
         for _ in 0..BATCH {
             match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
@@ -126,12 +126,12 @@ impl Listener {
     }
 
     /// `0.0.0.0:6666`, `[::]:6666`, `/run/x.sock` or `@name`; with the port that was really bound.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// The TCP port that was really bound.
-    pub fn port(&self) -> Option<u16> {
+    pub(crate) fn port(&self) -> Option<u16> {
         self.port
     }
 
@@ -156,7 +156,7 @@ impl Listener {
 /// are probed, which keeps the mapping of a NAT as well; the limit of unacknowledged data is for streams, because no probe
 /// is due while data is under way. The send buffer is limited, because the kernel would let it grow to 4 MiB for each
 /// peer that takes nothing.
-pub fn prepare_tcp(socket: &OwnedFd) -> Result<(), Errno> {
+pub(crate) fn prepare_tcp(socket: &OwnedFd) -> Result<(), Errno> {
     sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;

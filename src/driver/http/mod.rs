@@ -1,7 +1,7 @@
 //! Listening sockets and HTTP connections.
 
-pub mod connection;
-pub mod inherited_sockets;
-pub mod listener;
-pub mod server;
-pub mod socket_file;
+pub(crate) mod connection;
+pub(crate) mod inherited_sockets;
+pub(crate) mod listener;
+pub(crate) mod server;
+pub(crate) mod socket_file;

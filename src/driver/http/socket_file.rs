@@ -27,7 +27,7 @@ const LOCK_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// A file that was created here; dropping it removes the file if it is still the same one.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -36,7 +36,7 @@ pub struct SocketFile {
 impl SocketFile {
     /// Binds `socket` to `path`, after `serve` has made it ready for clients. A socket file that nobody serves is
     /// replaced. Errors: `ADDRINUSE` if it is served, `NOTSOCK` if the file is not a socket.
-    pub fn create(
+    pub(crate) fn create(
         path: &Path,
         socket: &OwnedFd,
         serve: fn(&OwnedFd) -> Result<(), Errno>,
@@ -51,7 +51,7 @@ impl SocketFile {
     }
 
     /// The path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

@@ -33,7 +33,7 @@ const AT_ONCE: usize = 16;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct NotifySocket {
+pub(crate) struct NotifySocket {
     /// Removed when the socket is dropped; `None`: the address is abstract.
     _file: Option<SocketFile>,
     socket: OwnedFd,
@@ -45,7 +45,7 @@ impl NotifySocket {
     /// reach: clients in another network namespace, and libraries that know paths only, cannot use an abstract address.
     /// That is for systems without such a folder. Registered as [`Source::Notify`]. `watchdog`: how often the command
     /// must ping.
-    pub fn open(
+    pub(crate) fn open(
         epoll: &Epoll,
         watchdog: Option<Duration>,
         variable: &dyn Fn(&str) -> Option<OsString>,
@@ -72,13 +72,13 @@ impl NotifySocket {
     }
 
     /// `NAME=value` that tell the command of it.
-    pub fn variables(&self) -> &[CString] {
+    pub(crate) fn variables(&self) -> &[CString] {
         &self.variables
     }
 
     /// Reads what has come, hands over what counts, and says whether there may be more. Descriptors that come along are
     /// closed, which is the answer to `BARRIER=1`: all datagrams before it have been taken in by then.
-    pub fn read(&self, run: Run, mut each: impl FnMut(Notification)) -> bool {
+    pub(crate) fn read(&self, run: Run, mut each: impl FnMut(Notification)) -> bool {
         for _ in 0..AT_ONCE {
             let mut bytes = [0; LONGEST];
             let datagram = match sys::datagram::receive(self.socket.as_fd(), &mut bytes) {
@@ -148,7 +148,7 @@ fn bind_to_an_abstract_address(socket: &OwnedFd) -> Result<Vec<u8>, Errno> {
 
 /// A run of the command, as far as its processes can be told from others.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// The process that counts as the command.
     pub command: Pid,
     /// When the process that kapo started was born, in clock ticks; `None`: it is `command`.
@@ -166,7 +166,7 @@ impl Run {
     /// Whether `pid` belongs to the run: it is the command, or kapo is among its ancestors (orphans of the command become
     /// kapo's own children) and it is not older than the run, because older processes are left over from an earlier one.
     /// Without /proc only the command itself counts.
-    pub fn has(self, pid: Pid) -> bool {
+    pub(crate) fn has(self, pid: Pid) -> bool {
         if pid == self.command {
             return true;
         }
@@ -191,7 +191,7 @@ impl Run {
     }
 
     /// When the command was born.
-    pub fn birth(self) -> Option<u64> {
+    pub(crate) fn birth(self) -> Option<u64> {
         parent_and_birth(self.command).map(|(_, ticks)| ticks)
     }
 }

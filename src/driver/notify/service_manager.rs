@@ -22,7 +22,7 @@ const TRIES: u32 = 30;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct ServiceManager {
+pub(crate) struct ServiceManager {
     socket: OwnedFd,
     address: SocketAddrUnix,
     /// Half of WATCHDOG_USEC.
@@ -39,7 +39,7 @@ pub struct ServiceManager {
 impl ServiceManager {
     /// Out of NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; `None`: nobody wants to hear of us, or the address is of
     /// a kind that is not known here, which sd_notify(3) treats as no error either.
-    pub fn of(now: Now, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<ServiceManager> {
+    pub(crate) fn of(now: Now, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<ServiceManager> {
         let name = variable("NOTIFY_SOCKET")?;
         let address = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name).ok()?,
@@ -69,7 +69,7 @@ impl ServiceManager {
 
     /// Sends a datagram. If the manager's queue is full, kapo tries again every second for a while; what waits then is
     /// the decision of [`NotifyQueue`].
-    pub fn tell(&mut self, now: Now, datagram: Vec<u8>) {
+    pub(crate) fn tell(&mut self, now: Now, datagram: Vec<u8>) {
         self.waiting.push(datagram);
         self.flush(now);
     }
@@ -102,13 +102,13 @@ impl ServiceManager {
     }
 
     /// When [`ServiceManager::turn`] has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         [self.next_ping, self.retry].into_iter().flatten().min()
     }
 
     /// Pings, as the loop turns, and tries again. What is to be said in the log, once: a service that systemd waits for
     /// in vain would end without an explanation.
-    pub fn turn(&mut self, now: Now) -> Option<Record> {
+    pub(crate) fn turn(&mut self, now: Now) -> Option<Record> {
         if let Some(interval) = self.interval
             && self.next_ping.is_some_and(|at| at <= now.mono)
         {

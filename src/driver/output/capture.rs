@@ -21,7 +21,7 @@ const OLD_PIPES: usize = 8;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct Capture {
+pub(crate) struct Capture {
     /// Those of the current run, and pipes of earlier runs that descendants of their commands hold open.
     lanes: Vec<Lane>,
     tail: Tail,
@@ -46,7 +46,7 @@ struct Lane {
 impl Capture {
     /// What the options ask for. A stream whose outlet cannot be written to without blocking is left to the command,
     /// and the log says so.
-    pub fn new(now: Now, options: &config::Capture, sinks: &mut Sinks<'_>) -> Capture {
+    pub(crate) fn new(now: Now, options: &config::Capture, sinks: &mut Sinks<'_>) -> Capture {
         let mut lane = |stream: Stream, wanted: bool| {
             let captured = wanted && sinks.of(stream).can_capture();
             if wanted && !captured {
@@ -64,12 +64,12 @@ impl Capture {
     }
 
     /// Whether `stream` passes through kapo.
-    pub fn captures(&self, stream: Stream) -> bool {
+    pub(crate) fn captures(&self, stream: Stream) -> bool {
         self.lanes.iter().any(|lane| lane.stream == stream)
     }
 
     /// Begins a run: the ends of the pipes that become the command's.
-    pub fn begin(&mut self, epoll: &Epoll, sinks: &Sinks<'_>) -> io::Result<[Option<OwnedFd>; 2]> {
+    pub(crate) fn begin(&mut self, epoll: &Epoll, sinks: &Sinks<'_>) -> io::Result<[Option<OwnedFd>; 2]> {
         let mut ends = [None, None];
         self.begun = self.tail.end();
         self.keep_open_pipes();
@@ -116,14 +116,14 @@ impl Capture {
     }
 
     /// The command could not be started: its pipes are closed unread.
-    pub fn abandon(&mut self, now: Now, epoll: &Epoll, sinks: &mut Sinks<'_>) {
+    pub(crate) fn abandon(&mut self, now: Now, epoll: &Epoll, sinks: &mut Sinks<'_>) {
         self.end(now);
         self.turn(now, epoll, sinks, |_| true);
         self.draining = false;
     }
 
     /// The command has ended: what it wrote is read, and what comes soon after it, see [`crate::logic::output::drain`].
-    pub fn end(&mut self, now: Now) {
+    pub(crate) fn end(&mut self, now: Now) {
         self.draining = true;
         for lane in self.lanes.iter_mut().filter(|lane| lane.current) {
             lane.output.end(now);
@@ -132,7 +132,7 @@ impl Capture {
     }
 
     /// Once after [`Capture::end`]: all has passed through.
-    pub fn take_drained(&mut self, now: Now) -> bool {
+    pub(crate) fn take_drained(&mut self, now: Now) -> bool {
         if !self.draining {
             return false;
         }
@@ -146,13 +146,13 @@ impl Capture {
     }
 
     /// When [`Capture::take_drained`] may come true although nothing is ready.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let current = self.lanes.iter().filter(|lane| self.draining && lane.current);
         current.filter_map(|lane| lane.output.deadline()).min()
     }
 
     /// Somebody must be served at once.
-    pub fn has_more(&self) -> bool {
+    pub(crate) fn has_more(&self) -> bool {
         self.lanes.iter().enumerate().any(|(index, lane)| lane.again && !self.is_blocked(index))
     }
 
@@ -166,7 +166,7 @@ impl Capture {
 
     /// Serves those whose pipe or outlet is `ready`, and those who had more to do. What they have to say about their
     /// outlets goes to the log. Says for how long output should gather, see [`crate::logic::output::coalesce`].
-    pub fn turn(
+    pub(crate) fn turn(
         &mut self,
         now: Now,
         epoll: &Epoll,
@@ -222,35 +222,35 @@ impl Capture {
     }
 
     /// Whether `stream`'s outlet is awaited.
-    pub fn wants_room(&self, stream: Stream) -> bool {
+    pub(crate) fn wants_room(&self, stream: Stream) -> bool {
         self.lanes.iter().any(|lane| lane.stream == stream && lane.output.wants() == StreamInterest::Room)
     }
 
     /// To be held for those who follow it, see [`Tail::hold`].
-    pub fn tail_mut(&mut self) -> &mut Tail {
+    pub(crate) fn tail_mut(&mut self) -> &mut Tail {
         &mut self.tail
     }
 
     /// The last captured output; `None` without `--tail`.
-    pub fn tail(&self) -> Option<&Tail> {
+    pub(crate) fn tail(&self) -> Option<&Tail> {
         self.tail.is_on().then_some(&self.tail)
     }
 
     /// The last lines of this run, so many at most; none without `--tail`.
-    pub fn last_lines(&self, count: usize) -> Vec<String> {
+    pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
         self.tail.last_lines(self.begun, count)
     }
 
     /// The counters of stdout and stderr.
-    pub fn counters(&self) -> [Option<status::Counters>; 2] {
+    pub(crate) fn counters(&self) -> [Option<status::Counters>; 2] {
         Stream::BOTH.map(|stream| {
             let lanes = self.lanes.iter().filter(|lane| lane.stream == stream);
             lanes.map(|lane| lane.output.counters()).reduce(status::Counters::and)
         })
     }
 
-    /// The document's `CapturedStream`: null without capture.
-    pub fn document(&self) -> Option<status::Output> {
+    /// The document's `Output`: null without capture.
+    pub(crate) fn document(&self) -> Option<status::Output> {
         let [stdout, stderr] = self.counters();
         (stdout.is_some() || stderr.is_some()).then_some(status::Output { stdout, stderr })
     }

@@ -1,5 +1,5 @@
 //! Captured output: the command's pipes, and our own stdout and stderr.
 
-pub mod capture;
-pub mod sink;
-pub mod stream;
+pub(crate) mod capture;
+pub(crate) mod sink;
+pub(crate) mod stream;

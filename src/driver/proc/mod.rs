@@ -1,4 +1,4 @@
 //! Reads /proc.
 
-pub mod process_usage;
-pub mod procfs;
+pub(crate) mod process_usage;
+pub(crate) mod procfs;

@@ -18,7 +18,7 @@ const TICK_MILLIS: u64 = 10;
 
 /// Takes the samples of one kapo.
 #[derive(Debug, Default)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     /// The most CPU time that was shown. A process that ends between two reads is seen twice or not at all, and the
     /// time of children whose parent ignores SIGCHLD is lost: a counter that went back would look like a restart.
     shown: Duration,
@@ -26,7 +26,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// The processes under this one, however deep; `None` where /proc is not mounted.
-    pub fn tree(&mut self) -> Option<Tree> {
+    pub(crate) fn tree(&mut self) -> Option<Tree> {
         let (root, below) = below(numbered()?)?;
         let mut tree = Tree::default();
         let mut cpu = root.reaped;
@@ -40,7 +40,7 @@ impl Sampler {
 }
 
 /// How many processes under this one, however deep, are alive in process group `group`; `None`: it cannot be told.
-pub fn descendants_in_group(group: i32) -> Option<usize> {
+pub(crate) fn descendants_in_group(group: i32) -> Option<usize> {
     let own = getpid().as_raw_nonzero().get();
     // The numbers of another PID namespace would be those of strangers here.
     let (_, below) = numbered().filter(|number| *number == own).and_then(below)?;
@@ -64,7 +64,7 @@ fn below(pid: i32) -> Option<(Stat, Vec<(i32, Stat)>)> {
 }
 
 /// These processes, as far as they are still there; `None` where /proc is not mounted.
-pub fn listed(pids: impl Iterator<Item = Pid>) -> Option<Tree> {
+pub(crate) fn listed(pids: impl Iterator<Item = Pid>) -> Option<Tree> {
     rustix::fs::access("/proc/self/stat", rustix::fs::Access::READ_OK).ok()?;
     let mut text = Vec::new();
     let mut tree = Tree::default();
@@ -77,7 +77,7 @@ pub fn listed(pids: impl Iterator<Item = Pid>) -> Option<Tree> {
 }
 
 /// kapo's own process; `None` where /proc is not mounted.
-pub fn own() -> Option<Own> {
+pub(crate) fn own() -> Option<Own> {
     let mut text = Vec::new();
     read("/proc/self/stat", &mut text)?;
     let (_, stat) = Stat::parse(&text)?;

@@ -64,44 +64,44 @@ fn read<'b>(path: &CStr, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
 }
 
 /// The name that the kernel keeps, without the newline behind it.
-pub fn comm(pid: Pid, buffer: &mut [u8; 80]) -> io::Result<&[u8]> {
+pub(crate) fn comm(pid: Pid, buffer: &mut [u8; 80]) -> io::Result<&[u8]> {
     let text = read(Path::of(pid, c"comm").as_c_str(), buffer)?;
     Ok(text.strip_suffix(b"\n").unwrap_or(text))
 }
 
 /// The line of /proc/PID/stat.
-pub fn stat(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<&[u8]> {
+pub(crate) fn stat(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<&[u8]> {
     read(Path::of(pid, c"stat").as_c_str(), buffer)
 }
 
 /// A chain of parents is no longer than this.
-pub const GENERATIONS: usize = 1_000;
+pub(crate) const GENERATIONS: usize = 1_000;
 
 /// The pid of its parent, 0 where that is nobody whom we can see, and its start in clock ticks. `None` without /proc, and
 /// for who is gone.
-pub fn parent_and_birth(pid: Pid) -> Option<(i32, u64)> {
+pub(crate) fn parent_and_birth(pid: Pid) -> Option<(i32, u64)> {
     let mut buffer = [0; 1024];
     let parsed = stat::Stat::parse(stat(pid, &mut buffer).ok()?)?;
     Some((parsed.ppid, parsed.ticks))
 }
 
 /// The beginning of its arguments; empty for a kernel thread, and where it cannot be read.
-pub fn cmdline(pid: Pid, buffer: &mut [u8]) -> &[u8] {
+pub(crate) fn cmdline(pid: Pid, buffer: &mut [u8]) -> &[u8] {
     read(Path::of(pid, c"cmdline").as_c_str(), buffer).unwrap_or_default()
 }
 
 /// What its exe link names; empty where it may not be read.
-pub fn exe(pid: Pid, buffer: &mut [MaybeUninit<u8>]) -> &[u8] {
+pub(crate) fn exe(pid: Pid, buffer: &mut [MaybeUninit<u8>]) -> &[u8] {
     rustix::fs::readlinkat_raw(CWD, Path::of(pid, c"exe").as_c_str(), buffer).map_or(&[], |(path, _)| &*path)
 }
 
 /// A read failed for want of descriptors or memory, which says nothing about the process.
-pub fn is_resource_exhaustion(error: Errno) -> bool {
+pub(crate) fn is_resource_exhaustion(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// When the machine was booted, to the second, as ps(1) reckons.
-pub fn boot_time() -> SystemTime {
+pub(crate) fn boot_time() -> SystemTime {
     // A mount with subset=pid has no /proc/stat.
     read_boot_time().unwrap_or_else(by_clocks)
 }
@@ -131,7 +131,7 @@ fn read_boot_time() -> Option<SystemTime> {
 
 /// What /proc is to us.
 #[derive(Clone, Copy, Debug)]
-pub struct ProcView {
+pub(crate) struct ProcView {
     /// kapo as /proc names it; `None` where it does not show kapo.
     pub own: Option<Pid>,
     /// The pids that /proc shows are those that system calls understand: it was not mounted for another PID namespace.
@@ -139,7 +139,7 @@ pub struct ProcView {
 }
 
 /// Looks whether there is a /proc, and whose.
-pub fn view() -> Result<ProcView, Error> {
+pub(crate) fn view() -> Result<ProcView, Error> {
     let refused = |errno: Errno| Error::setup("read", "/proc", reason(&errno.into()));
     let dir = open_list().map_err(refused)?;
     if rustix::fs::fstatfs(&dir).map_err(refused)?.f_type != PROC_SUPER_MAGIC {
@@ -164,7 +164,7 @@ fn open_list() -> io::Result<OwnedFd> {
 
 /// A walk through the list of processes, a slice at a time; a new one begins at the first process.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// Opened by the first slice.
     dir: Option<OwnedFd>,
 }
@@ -172,7 +172,7 @@ pub struct Listing {
 impl Listing {
     /// Calls `each` with pid and inode number of the next processes until it answers `false`; whether the walk has come
     /// to its end. It may be continued where `each` stopped it.
-    pub fn walk(&mut self, mut each: impl FnMut(Pid, u32) -> bool) -> io::Result<bool> {
+    pub(crate) fn walk(&mut self, mut each: impl FnMut(Pid, u32) -> bool) -> io::Result<bool> {
         let dir = match self.dir.take() {
             Some(dir) => dir,
             None => open_list()?,

@@ -9,7 +9,7 @@ use crate::logic::oom::{self, Place};
 
 /// Where the counter is.
 #[derive(Debug)]
-pub enum Cgroup {
+pub(crate) enum Cgroup {
     /// Version 2: an open file, since only that one is woken by the kernel. It keeps the mount busy.
     Waking(OwnedFd),
     /// Version 1: opened for each look, nothing is held.
@@ -19,7 +19,7 @@ pub enum Cgroup {
 impl Cgroup {
     /// Looks for the counter, and tells how it stands: one small file of /proc is read and, at the usual places, one more
     /// opened. `None` where the kernel does not count for us.
-    pub fn find() -> Option<(Cgroup, u64)> {
+    pub(crate) fn find() -> Option<(Cgroup, u64)> {
         let Some(own) = text("/proc/self/cgroup") else {
             // Without /proc, what a container usually sees as its own.
             return Cgroup::open(Place { path: "/sys/fs/cgroup/memory.events".to_owned(), wakes: true });
@@ -41,7 +41,7 @@ impl Cgroup {
     }
 
     /// The counter of now. Reading it also makes [`Cgroup::source`] quiet until the next change.
-    pub fn oom_kills(&self) -> Option<u64> {
+    pub(crate) fn oom_kills(&self) -> Option<u64> {
         match self {
             Cgroup::Waking(file) => oom::kills(&contents(file)?),
             Cgroup::Silent(path) => oom::kills(&text(path)?),
@@ -50,7 +50,7 @@ impl Cgroup {
 
     /// To be registered with epoll for EPOLLPRI alone: it becomes ready (PRI and ERR) when some counter of the file
     /// has changed, until [`Cgroup::oom_kills`] is called. `None` for version 1: look when the command has ended.
-    pub fn source(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn source(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Cgroup::Waking(file) => Some(file.as_fd()),
             Cgroup::Silent(_) => None,

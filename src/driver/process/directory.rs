@@ -1,12 +1,13 @@
-//! Where kapo was started: left for `/` after the first start, and still what relative paths are meant from.
+//! The working directory in which kapo was started. kapo leaves it for `/` after the first start; the command's later
+//! starts enter it again.
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     /// `None`: the folder was removed, or lies outside of our root.
     path: Option<PathBuf>,
     moved: bool,
@@ -14,18 +15,13 @@ pub struct Directory {
 
 impl Directory {
     /// The working directory of now.
-    pub fn current() -> Directory {
+    pub(crate) fn current() -> Directory {
         Directory { path: std::env::current_dir().ok(), moved: false }
-    }
-
-    /// What a path of the user's means, wherever kapo is by now.
-    pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.path.as_ref().map_or_else(|| path.to_owned(), |directory| directory.join(path))
     }
 
     /// To be called after each start, of which the first needs no path to where it is: kapo must not keep a mount
     /// busy. What later starts have to enter; `None`: nothing new, as kapo has stayed, or was away already.
-    pub fn leave(&mut self) -> Option<CString> {
+    pub(crate) fn leave(&mut self) -> Option<CString> {
         if std::mem::replace(&mut self.moved, true) {
             return None;
         }
@@ -50,16 +46,6 @@ fn leads_here(path: &CStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_relative_path_is_meant_from_where_kapo_was_started() {
-        let of = |directory: Option<&str>, path: &str| {
-            Directory { path: directory.map(PathBuf::from), moved: true }.resolve(Path::new(path))
-        };
-        assert_eq!(of(Some("/srv"), "log"), Path::new("/srv/log"));
-        assert_eq!(of(Some("/srv"), "/log"), Path::new("/log"));
-        assert_eq!(of(None, "log"), Path::new("log"));
-    }
 
     #[test]
     fn only_a_path_to_this_very_folder_leads_here() {

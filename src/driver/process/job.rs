@@ -52,7 +52,7 @@ const REAPED_AT_ONCE: usize = 1_000;
 const ROUNDS_OF_NOTIFICATIONS: usize = 34;
 
 /// See the head of the file.
-pub struct Job {
+pub(crate) struct Job {
     options: Options,
     life: Lifecycle,
     program: Program,
@@ -98,7 +98,7 @@ pub struct Job {
 }
 
 /// What is known of kapo's start.
-pub struct JobSetup<'a> {
+pub(crate) struct JobSetup<'a> {
     /// The time.
     pub now: Now,
     /// The environment.
@@ -114,7 +114,7 @@ pub struct JobSetup<'a> {
 impl Job {
     /// Prepares all that may fail; nothing is started.
     #[inline(never)]
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         options: &Options,
         beginning: &JobSetup<'_>,
@@ -178,7 +178,7 @@ impl Job {
     }
 
     /// Tells the lifecycle what happened and does what it says.
-    pub fn handle(&mut self, now: Now, event: Event, stage: &mut LoopContext) {
+    pub(crate) fn handle(&mut self, now: Now, event: Event, stage: &mut LoopContext) {
         // What happens later in a turn that has started the command does not happen before its start.
         let mut now = self.last_start.filter(|start| start.mono > now.mono).unwrap_or(now);
         let mut effects = Vec::new();
@@ -578,7 +578,7 @@ impl Job {
 
     /// To be called when all is done: removes the file of the NOTIFY_SOCKET, and dies by a signal if that is how kapo is
     /// to end; else returns.
-    pub fn end(&mut self, signals: &Signals) {
+    pub(crate) fn end(&mut self, signals: &Signals) {
         self.notify = None;
         // Who has wanted the terminal right before it came back would stay stopped.
         if let Some(terminal) = &self.terminal {
@@ -599,7 +599,7 @@ impl Job {
 
     /// Has `signal` stand for the end of `parent`, which started kapo. To be called before the start: if the parent has
     /// ended already, a signal that asks for an end prevents the start, and any other is passed on right after it.
-    pub fn watch_parent(
+    pub(crate) fn watch_parent(
         &mut self,
         now: Now,
         signal: Signal,

@@ -10,7 +10,7 @@ use crate::sys;
 /// may belong to strangers by now, so only descendants of kapo count. A zombie does not, whose parent may never reap it.
 ///
 /// Without `exactly` the number is worth the reading of /proc only where nothing else tells whether there are any.
-pub fn count(group: Pid, exactly: bool) -> Option<usize> {
+pub(crate) fn count(group: Pid, exactly: bool) -> Option<usize> {
     let group = group.get();
     let has_child = sys::wait::group_has_child(group);
     if has_child && !exactly {

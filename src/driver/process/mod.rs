@@ -1,12 +1,12 @@
 //! The command under `run` and `supervise`: start, signals, terminal, and what the kernel reports about it.
 
-pub mod cgroup;
-pub mod directory;
-pub mod job;
-pub mod leftover_group;
-pub mod oom;
-pub mod parent_death;
-pub mod program;
-pub mod signals;
-pub mod terminal;
-pub mod termination_log;
+pub(crate) mod cgroup;
+pub(crate) mod directory;
+pub(crate) mod job;
+pub(crate) mod leftover_group;
+pub(crate) mod oom;
+pub(crate) mod parent_death;
+pub(crate) mod program;
+pub(crate) mod signals;
+pub(crate) mod terminal;
+pub(crate) mod termination_log;

@@ -14,7 +14,7 @@ use crate::logic::{Exit, Now};
 
 /// See the head of the file. Before the first run, and where the kernel does not count for us, nothing is followed.
 #[derive(Debug, Default)]
-pub struct OomCounter {
+pub(crate) struct OomCounter {
     followed: Option<(Cgroup, Oom)>,
     /// A counter that wakes nobody (cgroup version 1) was seen, or may be expected, to have moved.
     moved: Cell<bool>,
@@ -22,7 +22,7 @@ pub struct OomCounter {
 
 impl OomCounter {
     /// A run has just started: the counter is looked for, if none is followed, and asked how it stands.
-    pub fn run_started(&mut self, now: Now, stage: &mut LoopContext) {
+    pub(crate) fn run_started(&mut self, now: Now, stage: &mut LoopContext) {
         match &mut self.followed {
             Some((cgroup, oom)) => {
                 if let Some(count) = cgroup.oom_kills() {
@@ -42,7 +42,7 @@ impl OomCounter {
     }
 
     /// The counter has moved, or may have.
-    pub fn look(&mut self, now: Now, stage: &mut LoopContext) {
+    pub(crate) fn look(&mut self, now: Now, stage: &mut LoopContext) {
         let Some((cgroup, oom)) = &mut self.followed else { return };
         let Some(count) = cgroup.oom_kills() else {
             // The cgroup was removed: its file says so for ever, and would wake us for ever.
@@ -56,12 +56,12 @@ impl OomCounter {
     }
 
     /// Somebody was killed, perhaps by the kernel: [`OomCounter::finish_turn`] looks.
-    pub fn expect_kill(&self) {
+    pub(crate) fn expect_kill(&self) {
         self.moved.set(true);
     }
 
     /// Looks, where this turn gave reason to.
-    pub fn finish_turn(&mut self, now: Now, stage: &mut LoopContext) {
+    pub(crate) fn finish_turn(&mut self, now: Now, stage: &mut LoopContext) {
         if self.moved.take() {
             self.look(now, stage);
         }
@@ -69,12 +69,12 @@ impl OomCounter {
 
     /// Whether the kernel ended the command, which has ended like this; to be asked after [`OomCounter::look`].
     /// `ours`: kapo itself sent SIGKILL.
-    pub fn is_cause(&self, now: Now, exit: Exit, ours: bool) -> bool {
+    pub(crate) fn is_cause(&self, now: Now, exit: Exit, ours: bool) -> bool {
         self.followed.as_ref().is_some_and(|(_, oom)| oom.is_cause(now.mono, exit, ours))
     }
 
     /// Those since kapo's start, for a scrape; what is new to us is told in the log before this turn ends.
-    pub fn total(&self) -> Option<u64> {
+    pub(crate) fn total(&self) -> Option<u64> {
         let (cgroup, oom) = self.followed.as_ref()?;
         let total = oom.total_at(cgroup.oom_kills());
         if total > oom.total_at(None) {

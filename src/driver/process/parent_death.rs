@@ -11,7 +11,7 @@ use crate::sys;
 
 /// The watch over kapo's parent.
 #[derive(Debug)]
-pub struct ParentWatch {
+pub(crate) struct ParentWatch {
     signal: Signal,
     /// Readable when the parent has ended. `None`: the kernel sends the signal itself.
     pidfd: Option<OwnedFd>,
@@ -23,7 +23,7 @@ impl ParentWatch {
     /// A pidfd speaks for the process. PR_SET_PDEATHSIG fires when the thread ends that started kapo, though its process
     /// lives on; it serves where there is no pidfd: for a parent outside the PID namespace, under a seccomp profile, and
     /// before Linux 5.3.
-    pub fn begin(signal: Signal, parent: Option<Pid>, epoll: &Epoll) -> ParentWatch {
+    pub(crate) fn begin(signal: Signal, parent: Option<Pid>, epoll: &Epoll) -> ParentWatch {
         let pidfd = parent
             .and_then(|parent| pidfd_open(parent, PidfdFlags::empty()).ok())
             .filter(|pidfd| epoll.add(pidfd, Source::Parent, EventFlags::IN).is_ok());
@@ -34,12 +34,12 @@ impl ParentWatch {
     }
 
     /// Whether the parent has ended before it was watched: kapo has another one by then.
-    pub fn came_too_late(parent: Option<Pid>) -> bool {
+    pub(crate) fn came_too_late(parent: Option<Pid>) -> bool {
         getppid() != parent
     }
 
     /// The parent has ended: the signal that stands for it, `None` if kapo has taken it itself.
-    pub fn ended(self) -> Option<Signal> {
+    pub(crate) fn ended(self) -> Option<Signal> {
         // What cannot be caught acts on kapo, as if the kernel had sent it.
         if matches!(self.signal, Signal::KILL | Signal::STOP) {
             let own = getpid().as_raw_nonzero().get();

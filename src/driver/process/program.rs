@@ -32,7 +32,7 @@ const UNSET: [&str; 7] = [
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct Program {
+pub(crate) struct Program {
     paths: Vec<CString>,
     /// PATH was searched for them.
     searched: bool,
@@ -43,7 +43,7 @@ pub struct Program {
 
 /// What differs from start to start.
 #[derive(Debug)]
-pub struct Start<'a> {
+pub(crate) struct Start<'a> {
     /// The command's ends of its pipes.
     pub stdout: Option<BorrowedFd<'a>>,
     /// The same for stderr.
@@ -64,7 +64,7 @@ pub struct Start<'a> {
 
 impl Program {
     /// Looks up nothing: which of the files exists is seen at the start, as it may change until the next.
-    pub fn new(job: &Job, path: Option<&OsStr>) -> Result<Program, Error> {
+    pub(crate) fn new(job: &Job, path: Option<&OsStr>) -> Result<Program, Error> {
         let words: Result<Vec<CString>, Error> =
             std::iter::once(&job.command).chain(&job.arguments).map(|word| c_string(word)).collect();
         let name = job.command.as_bytes();
@@ -86,18 +86,18 @@ impl Program {
     }
 
     /// From now on it is started in `directory`, as kapo has left it.
-    pub fn starts_in(&mut self, directory: CString) {
+    pub(crate) fn starts_in(&mut self, directory: CString) {
         self.directory = Some(directory);
     }
 
     /// Where it is started, once kapo is elsewhere.
-    pub fn directory(&self) -> Option<&CStr> {
+    pub(crate) fn directory(&self) -> Option<&CStr> {
         self.directory.as_deref()
     }
 
     /// Whether there is such a file, after the kernel has said that there is not: then what it misses is the interpreter
     /// that the first line of a script names, or the dynamic loader of a program.
-    pub fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         self.paths.iter().any(|path| rustix::fs::access(self.seen_from_here(path), Access::EXEC_OK).is_ok())
     }
 
@@ -113,7 +113,7 @@ impl Program {
 
     /// Starts it; its pid once it has been executed, else which step failed and with what errno. What a search through
     /// PATH has met is one errno in the end, as with execvp(3).
-    pub fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::SpawnError> {
+    pub(crate) fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::SpawnError> {
         let started = self.execute(job, start, &self.paths, &self.arguments);
         match &started {
             Err(failure) if failure.is_exec_format_error() => {

@@ -16,7 +16,7 @@ const BATCHES_AT_ONCE: usize = 4;
 
 /// Blocks every signal for the life of the process and reads them.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     fd: OwnedFd,
     /// Our own pid.
     own: i32,
@@ -31,7 +31,7 @@ pub struct Signals {
 impl Signals {
     /// Takes over all signals. To be called before anything that others can see, such as binding a port: from here on
     /// a stop signal is heard and nothing is lost.
-    pub fn take_over() -> io::Result<Signals> {
+    pub(crate) fn take_over() -> io::Result<Signals> {
         let blocked = sys::signal::block_all()?;
         let chld_was_ignored = sys::signal::is_ignored(i32::from(Signal::CHLD.number()));
         if chld_was_ignored {
@@ -53,7 +53,7 @@ impl Signals {
     /// Hands what is pending to `each`, except CHLD: whether one was among them is the answer. At most
     /// [`BATCHES_AT_ONCE`] batches are read; the signalfd stays ready for the rest. The kernel gives the lowest numbers
     /// first, so a flood of real-time signals never delays TERM.
-    pub fn read(&self, mut each: impl FnMut(Signal, Sender)) -> bool {
+    pub(crate) fn read(&self, mut each: impl FnMut(Signal, Sender)) -> bool {
         let mut child = false;
         for _ in 0..BATCHES_AT_ONCE {
             let more = sys::signal::read(self.fd.as_fd(), |info| match Signal::new(info.signal) {
@@ -69,7 +69,7 @@ impl Signals {
     }
 
     /// Those of PID 1.
-    pub fn are_of_init(&self) -> bool {
+    pub(crate) fn are_of_init(&self) -> bool {
         self.own == 1
     }
 

@@ -16,7 +16,7 @@ use crate::sys;
 
 /// kapo's controlling terminal.
 #[derive(Debug)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     fd: OwnedFd,
     /// kapo's group; `None`: it is outside our PID namespace, and so cannot be named.
     own: Option<Pid>,
@@ -24,7 +24,7 @@ pub struct Terminal {
 
 impl Terminal {
     /// The controlling terminal, whoever is in its foreground. Signals must be blocked.
-    pub fn controlling() -> Option<Terminal> {
+    pub(crate) fn controlling() -> Option<Terminal> {
         let own = Pid::from_raw(sys::group::own());
         let standard = sys::stdio::standard().into_iter().find(|fd| is_controlling(*fd));
         let fd = match standard {
@@ -38,7 +38,7 @@ impl Terminal {
 
     /// The terminal to make the controlling one of a new session: one that is among our standard descriptors.
     /// Where kapo leads the session that has it, kapo gives it up.
-    pub fn for_new_session() -> Option<BorrowedFd<'static>> {
+    pub(crate) fn for_new_session() -> Option<BorrowedFd<'static>> {
         let fd = sys::stdio::standard().into_iter().find(|fd| isatty(*fd))?;
         if sys::group::session_of(0) == Some(getpid().as_raw_nonzero().get()) {
             sys::stdio::give_up_terminal(fd);
@@ -49,7 +49,7 @@ impl Terminal {
     /// Whether somebody would wake kapo with CONT if it stopped: a shell that does job control is among our ancestors,
     /// in our session and in another group; between us there may be scripts in our own group. In an orphaned group,
     /// and for PID 1, nobody would.
-    pub fn somebody_minds_us(&self) -> bool {
+    pub(crate) fn somebody_minds_us(&self) -> bool {
         if !can_be_stopped() {
             return false;
         }
@@ -70,22 +70,22 @@ impl Terminal {
 
     /// Whether the next command may have it: it is kapo's, or was that of a command that is gone. The shell that has
     /// put kapo into the background keeps it.
-    pub fn is_at_hand(&self) -> bool {
+    pub(crate) fn is_at_hand(&self) -> bool {
         self.is_ours() || (self.own.is_none() && self.foreground_owner_is_gone())
     }
 
     /// Whether the group of that number is in the foreground; kapo's own may have none, see `is_ours`.
-    pub fn is_with(&self, group: Pid) -> bool {
+    pub(crate) fn is_with(&self, group: Pid) -> bool {
         sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw) == Some(group)
     }
 
     /// To the command's group, if kapo's own has it, or a group that is gone; whether it got it.
-    pub fn give(&self, group: Pid) -> bool {
+    pub(crate) fn give(&self, group: Pid) -> bool {
         (self.is_ours() || self.foreground_owner_is_gone()) && tcsetpgrp(&self.fd, group).is_ok()
     }
 
     /// Who has it, `command` being the group of the one that runs.
-    pub fn foreground_owner(&self, command: Option<Pid>) -> ForegroundOwner {
+    pub(crate) fn foreground_owner(&self, command: Option<Pid>) -> ForegroundOwner {
         if self.own.is_none() {
             // It could not be taken back.
             ForegroundOwner::Other
@@ -100,7 +100,7 @@ impl Terminal {
 
     /// Back from the command's group, or from one that is gone. From the background this would raise TTOU, which is
     /// blocked. Others, such as the shell that has put us into the background, keep it.
-    pub fn take_back(&self, group: Option<Pid>) {
+    pub(crate) fn take_back(&self, group: Option<Pid>) {
         if let Some(own) = self.own
             && (group.is_some_and(|group| self.is_with(group)) || self.foreground_owner_is_gone())
         {
@@ -109,7 +109,7 @@ impl Terminal {
     }
 
     /// Takes it back from the command and wakes our own group, of which a process was stopped as it wants it.
-    pub fn wake_siblings(&self, group: Option<Pid>) {
+    pub(crate) fn wake_siblings(&self, group: Option<Pid>) {
         self.take_back(group);
         // Else they would be stopped again at once.
         if self.is_ours() {
@@ -123,7 +123,7 @@ impl Terminal {
     }
 
     /// Whether kapo's own group is in the foreground.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         match (sys::group::foreground_of(self.fd.as_fd()), self.own) {
             (Some(foreground_owner), Some(own)) => Pid::from_raw(foreground_owner) == Some(own),
             // Neither has a number that we could compare. But in the background a read would raise TTIN, and as that
@@ -155,7 +155,7 @@ impl AsFd for Terminal {
 
 /// Whether the terminal that we were started on has hung up: then its descriptors answer with EIO for ever, those that
 /// we were given and that of a `controlling` one.
-pub fn is_gone(controlling: Option<BorrowedFd<'_>>) -> bool {
+pub(crate) fn is_gone(controlling: Option<BorrowedFd<'_>>) -> bool {
     let mut all = sys::stdio::standard().into_iter().chain(controlling);
     all.any(|fd| tcgetattr(fd).is_err_and(|errno| errno == Errno::IO))
 }
@@ -163,7 +163,7 @@ pub fn is_gone(controlling: Option<BorrowedFd<'_>>) -> bool {
 /// Whether kapo writes into a pipe in a script: who called it is in its group, which a shell with job control has one
 /// of for each pipeline. Where TTIN or TTOU is ignored, as in the command substitutions of bash, nobody can ask for the
 /// terminal, so nobody shares it.
-pub fn are_piped_in_a_script() -> bool {
+pub(crate) fn are_piped_in_a_script() -> bool {
     let parent = getppid().and_then(|parent| sys::group::of(parent.as_raw_nonzero().get()));
     let is_pipe = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
     parent == Some(sys::group::own())
@@ -172,12 +172,12 @@ pub fn are_piped_in_a_script() -> bool {
 }
 
 /// Whether we are in the foreground of the terminal that we have.
-pub fn is_before_us() -> bool {
+pub(crate) fn is_before_us() -> bool {
     Terminal::controlling().is_some_and(|terminal| terminal.is_ours())
 }
 
 /// Whether STOP does anything to us: PID 1 alone goes on as if nothing were.
-pub fn can_be_stopped() -> bool {
+pub(crate) fn can_be_stopped() -> bool {
     getpid() != Pid::INIT
 }
 
@@ -187,7 +187,7 @@ pub fn can_be_stopped() -> bool {
 /// ^Z, and a read or write in the background, go on as the terminal would have sent them to the whole job without kapo:
 /// another kapo of the group passes the signal on to its command, which STOP, being uncatchable, would leave running. And
 /// a kapo that has this one as its command sees it stopped by TSTP, and continues it where no shell would.
-pub fn suspend(terminal: Option<&Terminal>, signal: crate::signal::Signal, all: bool) {
+pub(crate) fn suspend(terminal: Option<&Terminal>, signal: crate::signal::Signal, all: bool) {
     let number = i32::from(signal.number());
     let typed = number == Signal::TSTP.as_raw();
     if all && (typed || [Signal::TTIN, Signal::TTOU].iter().any(|other| other.as_raw() == number)) {
@@ -207,6 +207,6 @@ pub fn suspend(terminal: Option<&Terminal>, signal: crate::signal::Signal, all: 
 }
 
 /// Stops kapo itself until CONT. STOP cannot be blocked, but see [`can_be_stopped`].
-pub fn stop_ourselves() {
+pub(crate) fn stop_ourselves() {
     let _ = kill_process(getpid(), Signal::STOP);
 }

@@ -18,7 +18,7 @@ use crate::logic::log::record::Record;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct TerminationLog {
+pub(crate) struct TerminationLog {
     path: PathBuf,
     file: File,
     /// What the file was like after kapo's last look at it.
@@ -30,7 +30,7 @@ type Stamp = (u64, i64, i64);
 
 impl TerminationLog {
     /// Opens and empties it. If that fails, kapo's own log says so, and nothing will be written.
-    pub fn open(now: Now, path: &Path, stage: &mut LoopContext) -> Option<TerminationLog> {
+    pub(crate) fn open(now: Now, path: &Path, stage: &mut LoopContext) -> Option<TerminationLog> {
         match open(path) {
             Ok(file) => Some(TerminationLog { path: path.to_owned(), file, seen: None }),
             Err(error) => {
@@ -41,7 +41,7 @@ impl TerminationLog {
     }
 
     /// Makes `text` its contents, unless the command has written its own since the last call.
-    pub fn write(&mut self, now: Now, text: &[u8], stage: &mut LoopContext) {
+    pub(crate) fn write(&mut self, now: Now, text: &[u8], stage: &mut LoopContext) {
         if let Err(error) = self.try_write(text) {
             complain(now, &self.path, &error, stage);
         }

@@ -1,5 +1,5 @@
 //! `kapo watch`: scans, pidfds and process events.
 
-pub mod mode;
-pub mod process_events;
-pub mod watcher;
+pub(crate) mod mode;
+pub(crate) mod process_events;
+pub(crate) mod watcher;

@@ -23,7 +23,7 @@ use crate::logic::{Exit, Now, Sender, Stream};
 use crate::signal::Signal;
 
 /// See the head of the file.
-pub struct Watching {
+pub(crate) struct Watching {
     watcher: Watcher,
     manager: Option<ServiceManager>,
     told_ready: bool,
@@ -38,7 +38,7 @@ pub struct Watching {
 }
 
 /// What watching begins with.
-pub struct WatchSetup {
+pub(crate) struct WatchSetup {
     /// The time.
     pub now: Now,
     /// Who wants to hear of us.
@@ -51,7 +51,7 @@ pub struct WatchSetup {
 
 impl Watching {
     /// Opens what watching needs; scans on the first turn.
-    pub fn new(
+    pub(crate) fn new(
         options: &config::Watch,
         beginning: WatchSetup,
         stage: &mut LoopContext,

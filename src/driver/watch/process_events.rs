@@ -34,13 +34,13 @@ const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// A subscription.
 #[derive(Debug)]
-pub struct ProcessEvents {
+pub(crate) struct ProcessEvents {
     socket: OwnedFd,
 }
 
 impl ProcessEvents {
     /// Subscribes; an error is the reason why that cannot be, for the log.
-    pub fn open() -> Result<ProcessEvents, &'static str> {
+    pub(crate) fn open() -> Result<ProcessEvents, &'static str> {
         let namespace = |path| rustix::fs::stat(path).map(|s| s.st_ino).unwrap_or(0);
         if namespace(c"/proc/self/ns/pid") != FIRST_PID_NAMESPACE {
             return Err("not in the first PID namespace");
@@ -92,7 +92,7 @@ impl ProcessEvents {
     }
 
     /// Tells `each` what has come in, `budget` events at most; whether all has been told.
-    pub fn drain(&self, budget: usize, mut each: impl FnMut(WatchEvent<'static>)) -> bool {
+    pub(crate) fn drain(&self, budget: usize, mut each: impl FnMut(WatchEvent<'static>)) -> bool {
         let mut buffer = [0; 256];
         for _ in 0..budget {
             match self.receive(&mut buffer, read) {

@@ -1,7 +1,7 @@
 //! Reads out of the status document how a run ended, for `kapo wait -v`: reason, code, start and last lines.
 
 /// A line of `name=value` and, below it, the last lines of the run's output; `None` if the document is none of a kapo.
-pub fn summary(document: &[u8]) -> Option<Vec<String>> {
+pub(crate) fn summary(document: &[u8]) -> Option<Vec<String>> {
     let text = |name| member(document, name).and_then(string).map(|(text, _)| text);
     let code = member(document, "ExitCode")?;
     let digits = code.iter().take_while(|byte| byte.is_ascii_digit()).count();

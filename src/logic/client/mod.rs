@@ -1,4 +1,4 @@
 //! What `check` and `wait` decide.
 
-pub mod ended;
-pub mod waiting;
+pub(crate) mod ended;
+pub(crate) mod waiting;

@@ -10,7 +10,7 @@ const PACE: Duration = Duration::from_secs(1);
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// A kapo answered, without an exit code.
     NoCode,
     /// A proxy answered for it (502, 503, 504), or the connection was cut.
@@ -23,7 +23,7 @@ pub enum Outcome {
 
 /// The state of a wait.
 #[derive(Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     once: bool,
     limited: bool,
     retry: Duration,
@@ -34,19 +34,19 @@ pub struct Waiting {
 
 impl Waiting {
     /// Takes `--timeout` and `--retry`.
-    pub fn new(timeout: Option<Duration>, retry: Duration) -> Waiting {
+    pub(crate) fn new(timeout: Option<Duration>, retry: Duration) -> Waiting {
         let once = timeout == Some(Duration::ZERO);
         Waiting { once, limited: timeout.is_some(), retry, slice: None, failing: None }
     }
 
     /// For how long the next request asks; `None`: until the end of the run. A kapo that is asked directly is asked once,
     /// so that no end falls between two requests.
-    pub fn slice(&self) -> Option<Duration> {
+    pub(crate) fn slice(&self) -> Option<Duration> {
         if self.once { Some(Duration::ZERO) } else { self.slice }
     }
 
     /// A request from `asked` to `now` ended so: the pause before the next one, or `None` if the outcome is the result.
-    pub fn next(&mut self, asked: Instant, now: Instant, outcome: Outcome) -> Option<Duration> {
+    pub(crate) fn next(&mut self, asked: Instant, now: Instant, outcome: Outcome) -> Option<Duration> {
         let lasted = now.saturating_duration_since(asked);
         let patience = match outcome {
             Outcome::Final => return None,

@@ -26,7 +26,7 @@ const EVENT_STREAM: &str = "text/event-stream";
 /// What the state of the command (or of the watched processes) makes the probes and the document say. Rendered at
 /// each change and shared by all connections.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     document: Vec<u8>,
     id: u64,
     ready: Vec<Check>,
@@ -47,7 +47,7 @@ const NO_OUTPUT_OF_OTHERS: &str = "no output is kept: kapo watch cannot capture 
 
 /// What the document does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StateFacts {
+pub(crate) struct StateFacts {
     /// The command is being ended: a stop signal, its TTL, its watchdog.
     pub stopping: bool,
     /// No run goes on: what `Kapo-Exit-Code` says (124 after a TTL). In watch mode: no process matches. Under
@@ -76,7 +76,7 @@ impl Check {
 impl Page {
     /// An empty page, which the first [`Page::update`] fills. Events count from `first`: the time of kapo's start
     /// in milliseconds keeps the numbers of an earlier kapo at the same address from being taken for ours.
-    pub fn new(first: u64) -> Page {
+    pub(crate) fn new(first: u64) -> Page {
         Page {
             document: Vec::new(),
             id: first,
@@ -91,7 +91,7 @@ impl Page {
 
     /// Renders anew. Says whether the document is another one, and then an event is due to those who listen; held
     /// requests are to be resumed after each update.
-    pub fn update(&mut self, objects: &[Status], facts: StateFacts) -> bool {
+    pub(crate) fn update(&mut self, objects: &[Status], facts: StateFacts) -> bool {
         let document = status::render(objects);
         let changed = document != self.document;
         if changed {
@@ -107,18 +107,8 @@ impl Page {
         changed
     }
 
-    /// The document of now.
-    pub fn document(&self) -> &[u8] {
-        &self.document
-    }
-
-    /// /readyz answers 200.
-    pub fn is_ready(&self) -> bool {
-        self.ready.iter().all(|check| check.failure.is_none())
-    }
-
     /// The document as one Server-Sent Event, for those who listen on /events.
-    pub fn event(&self) -> Vec<u8> {
+    pub(crate) fn event(&self) -> Vec<u8> {
         let json = self.document.trim_ascii_end();
         let mut event = format!("id: {}\nevent: status\ndata: ", self.id).into_bytes();
         event.extend_from_slice(json);
@@ -179,7 +169,7 @@ fn why_down(object: &Status, failures: Failures) -> String {
 }
 
 /// All that an answer may need. The driver makes one for a batch of requests and lends it to the connections.
-pub struct RequestContext<'a> {
+pub(crate) struct RequestContext<'a> {
     /// See [`Page`].
     pub page: &'a Page,
     /// Where each answer is counted.

@@ -92,7 +92,7 @@ fn ask(page: &Page, target: &str) -> String {
 #[test]
 fn any_path_gives_the_document() {
     let page = page(running(), StateFacts::default());
-    let document = format!("200 {}", String::from_utf8_lossy(page.document()));
+    let document = format!("200 {}", String::from_utf8_lossy(&page.document));
     assert!(document.contains(r#""Command":"sleep""#));
     for path in ["/", "/any/other?x=y", "/Livez", ""] {
         assert_eq!(ask(&page, path), document, "{path}");
@@ -105,7 +105,6 @@ fn probes_tell_whether_and_why_not() {
         let page = page(object, facts);
         assert_eq!(ask(&page, "/livez"), "200 ok");
         assert_eq!((ask(&page, "/readyz").as_str(), ask(&page, "/healthz").as_str()), (ready, health));
-        assert_eq!(page.is_ready(), ready == "200 ok");
     };
     let stopping = StateFacts { stopping: true, ..StateFacts::default() };
     let over = StateFacts { ended: Some(3), ..StateFacts::default() };
@@ -216,7 +215,7 @@ fn waiting_ends_with_the_run_or_with_its_time() {
     let now = now();
     let decide = |page: &Page, request: &Request<'_>| ask_at(now, page, request);
     let up = page(running(), StateFacts::default());
-    let document = String::from_utf8_lossy(up.document()).into_owned();
+    let document = String::from_utf8_lossy(&up.document).into_owned();
     assert_eq!(decide(&up, &asked("/wait")), "wait false");
     assert_eq!(decide(&up, &asked("/wait?timeout=1%2E5s")), "wait true");
     assert_eq!(decide(&up, &asked("/wait?timeout=18446744073709551615")), "wait false");
@@ -236,7 +235,7 @@ fn waiting_ends_with_the_run_or_with_its_time() {
         assert_eq!(decide(&up, &asked(&format!("/wait?timeout={text}"))), bad, "{text}");
     }
     let over = page(ended(Reason::Timeout, 143), StateFacts { ended: Some(124), ..StateFacts::default() });
-    let document = String::from_utf8_lossy(over.document()).into_owned();
+    let document = String::from_utf8_lossy(&over.document).into_owned();
     let fields = "Kapo-Exit-Code: 124 Kapo-Start-Time: 1970-01-01T00:15:00Z ";
     assert_eq!(decide(&over, &asked("/wait?timeout=5")), format!("200 {fields}{document}"));
     assert_eq!(again(&over, false), (Next::Answered, Some(document), Some("124".to_owned()), 1));
@@ -246,7 +245,7 @@ fn waiting_ends_with_the_run_or_with_its_time() {
 fn events_begin_with_the_document_unless_it_is_known() {
     let mut page = Page::new(41);
     assert!(page.update(&[running()], StateFacts::default()));
-    let json = String::from_utf8(page.document().trim_ascii().to_vec()).unwrap();
+    let json = String::from_utf8(page.document.trim_ascii().to_vec()).unwrap();
     let event = format!("id: 42\nevent: status\ndata: {json}\n\n");
     assert_eq!(page.event(), event.as_bytes());
     for (id, first) in [("", event.as_str()), ("41", &event), ("x", &event), ("42", ": nothing new\n\n")] {

@@ -17,7 +17,7 @@ use crate::logic::status::reason_name;
 
 /// A run that has ended and whose output is still being read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndedRun {
+pub(super) struct EndedRun {
     /// Its number, counted from 1.
     run: u64,
     success: bool,
@@ -27,7 +27,7 @@ pub struct EndedRun {
 
 /// The stop of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop {
+pub(super) struct Stop {
     /// Its cause.
     pub why: StopCause,
     /// When the command was asked to end.

@@ -17,7 +17,7 @@ pub enum Event {
     },
     /// It could not be executed.
     SpawnFailed {
-        /// StopCause, for people.
+        /// The reason, for people.
         reason: String,
         /// Of what kind that is.
         kind: SpawnErrorKind,
@@ -26,9 +26,9 @@ pub enum Event {
     Exited(End),
     /// A signal could not be sent.
     KillFailed {
-        /// Which.
+        /// The signal that was to be sent.
         signal: Signal,
-        /// StopCause, for people.
+        /// The reason, for people.
         reason: String,
     },
     /// The command is stopped, see [`Effect::CheckStopped`].
@@ -61,9 +61,9 @@ pub enum Event {
     OrphansReaped,
     /// A signal for us, other than CHLD.
     Signal {
-        /// Which.
+        /// Its number.
         signal: Signal,
-        /// Whose.
+        /// The process that sent it, or the kernel.
         sender: Sender,
     },
     /// The command has spoken on its NOTIFY_SOCKET.
@@ -81,7 +81,7 @@ pub enum Event {
 /// How the command has ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct End {
-    /// How.
+    /// Its exit code or the signal that ended it.
     pub exit: Exit,
     /// What it used.
     pub usage: Usage,
@@ -104,7 +104,7 @@ pub enum ForegroundOwner {
     Other,
 }
 
-/// StopCause a command could not be started.
+/// Why a command could not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpawnErrorKind {
     /// No such file.
@@ -122,9 +122,9 @@ pub enum Effect {
     Spawn,
     /// Send a signal; answer with KillFailed if that is not possible. A process that is gone needs none.
     Kill {
-        /// Which.
+        /// Its number.
         signal: Signal,
-        /// To whom.
+        /// The process or process group that gets it.
         to: SignalTarget,
         /// What to log once it is sent.
         log: Option<Record>,

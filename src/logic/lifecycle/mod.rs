@@ -68,7 +68,7 @@ const LATE: Duration = Duration::from_millis(100);
 /// What the service manager is told of a command that has not said READY=1 yet.
 const STARTING: &str = "starting";
 
-/// StopCause the command is being stopped.
+/// Why the command is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StopCause {
     /// Its TTL has passed.

@@ -52,7 +52,7 @@ impl Lifecycle {
     }
 }
 
-/// Adds as many of the last lines to a termination_message as fit.
+/// Adds as many of the last lines to a termination message as fit.
 pub(super) fn with_output(mut termination_message: String, last_output: &[String]) -> Vec<u8> {
     /// What the kubelet reads at most.
     const LENGTH: usize = 4096;

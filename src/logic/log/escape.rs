@@ -12,7 +12,7 @@
 //! such as Loki's understand; they would refuse a `\xNN`. Clean spans are found eight bytes at a time and copied whole.
 
 /// Writes `text` with all that needs it escaped; the quotes around it are the caller's.
-pub fn escape(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
         let (clean, dirty) = rest.split_at(clean_span(rest));
@@ -33,7 +33,7 @@ const LONGEST_ESCAPE: usize = 6;
 
 /// Writes as much of `text` as fits into `limit` bytes with its escapes, and ends between two letters. Returns how much
 /// of `text` that was.
-pub fn escape_within(text: &[u8], limit: usize, out: &mut Vec<u8>) -> usize {
+pub(crate) fn escape_within(text: &[u8], limit: usize, out: &mut Vec<u8>) -> usize {
     if text.len() <= limit / LONGEST_ESCAPE {
         escape(text, out);
         return text.len();
@@ -64,7 +64,7 @@ pub fn escape_within(text: &[u8], limit: usize, out: &mut Vec<u8>) -> usize {
 }
 
 /// Writes `text` bare where every logfmt reader takes it so, else quoted; the empty text as `""`.
-pub fn value(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn value(text: &[u8], out: &mut Vec<u8>) {
     if !text.is_empty() && text.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'=' | b'\\')) {
         out.extend_from_slice(text);
     } else {
@@ -73,7 +73,7 @@ pub fn value(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Writes `text` between quotes.
-pub fn quoted(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn quoted(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     escape(text, out);
     out.push(b'"');

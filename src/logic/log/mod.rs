@@ -1,5 +1,5 @@
 //! Log records: timestamps, escapes, the logfmt line.
 
-pub mod escape;
-pub mod record;
-pub mod timestamp;
+pub(crate) mod escape;
+pub(crate) mod record;
+pub(crate) mod timestamp;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Go's zero time, which the documents show for "not yet" and "never".
-pub const ZERO: &str = "0001-01-01T00:00:00Z";
+pub(crate) const ZERO: &str = "0001-01-01T00:00:00Z";
 
 /// A moment of the proleptic Gregorian calendar, UTC.
 struct Civil {
@@ -60,7 +60,7 @@ impl Civil {
 }
 
 /// `2026-11-22T06:45:30.123456789Z`, without trailing zeros of the fraction, as Go writes it.
-pub fn rfc3339(wall: SystemTime) -> String {
+pub(crate) fn rfc3339(wall: SystemTime) -> String {
     let c = Civil::new(wall);
     let mut text =
         format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}", c.year, c.month, c.day, c.hour, c.minute, c.second);
@@ -72,7 +72,7 @@ pub fn rfc3339(wall: SystemTime) -> String {
 }
 
 /// `2026-11-22T06:45:30.123456Z`, always six decimals, so that log lines align and sort.
-pub fn log_time(wall: SystemTime, out: &mut Vec<u8>) {
+pub(crate) fn log_time(wall: SystemTime, out: &mut Vec<u8>) {
     let c = Civil::new(wall);
     let micros = c.nanos / 1_000;
     // Writing to a Vec cannot fail.
@@ -84,7 +84,7 @@ pub fn log_time(wall: SystemTime, out: &mut Vec<u8>) {
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub fn imf_fixdate(wall: SystemTime) -> String {
+pub(crate) fn imf_fixdate(wall: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

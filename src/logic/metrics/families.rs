@@ -8,7 +8,7 @@ use crate::logic::status::Counters;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Goes up and down.
     Gauge,
     /// Its samples are named with `_total` behind.
@@ -19,7 +19,7 @@ pub enum Kind {
 
 impl Kind {
     /// What follows the name of the family in the names of its samples.
-    pub fn suffix(self) -> &'static str {
+    pub(super) fn suffix(self) -> &'static str {
         match self {
             Kind::Gauge => "",
             Kind::Counter => "_total",
@@ -29,7 +29,7 @@ impl Kind {
 }
 
 /// A metric: the table below has one row for each.
-pub struct Family {
+pub(super) struct Family {
     /// Without `_total` and `_info`.
     pub name: &'static str,
     /// What it is.
@@ -43,11 +43,11 @@ pub struct Family {
 }
 
 /// Takes samples: the values of the labels, and the value.
-pub type Samples<'a> = &'a mut dyn FnMut(&[&str], Value);
+pub(super) type Samples<'a> = &'a mut dyn FnMut(&[&str], Value);
 
 /// The value of a sample.
 #[derive(Clone, Copy)]
-pub enum Value {
+pub(super) enum Value {
     /// A whole number.
     Number(u64),
     /// A time or a duration.
@@ -102,7 +102,7 @@ const fn counter(
 }
 
 /// All of them, in the order in which they are shown.
-pub const FAMILIES: [Family; 28] = [
+pub(super) const FAMILIES: [Family; 28] = [
     gauge(
         "kapo_child_up",
         "Whether the command runs; in watch mode, whether a process matches.",
@@ -222,6 +222,6 @@ pub const FAMILIES: [Family; 28] = [
 ];
 
 /// Since 1970; what was before is 1970.
-pub fn unix(wall: SystemTime) -> Duration {
+pub(super) fn unix(wall: SystemTime) -> Duration {
     wall.duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -9,7 +9,7 @@ const NAMES: u32 = 8;
 
 /// The folders to try, in this order: each of `$RUNTIME_DIRECTORY` (systemd.exec(5) separates them by colons), `/run`,
 /// `$XDG_RUNTIME_DIR`, `/tmp`. Relative ones are left out.
-pub fn folders(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+pub(crate) fn folders(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let runtime = variable("RUNTIME_DIRECTORY").unwrap_or_default();
     let user = variable("XDG_RUNTIME_DIR").unwrap_or_default();
     let runtime = runtime.as_bytes().split(|byte| *byte == b':').map(OsStr::from_bytes);
@@ -19,7 +19,7 @@ pub fn folders(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 
 /// The paths to try in a folder. The name holds the pid, so that the file of a kapo that was killed is replaced when its
 /// pid is used again, and such files are no more than there are pids.
-pub fn paths(folder: &Path, pid: i32) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn paths(folder: &Path, pid: i32) -> impl Iterator<Item = PathBuf> {
     (0..NAMES).map(move |number| match number {
         0 => folder.join(format!("kapo-notify-{pid}")),
         number => folder.join(format!("kapo-notify-{pid}-{number}")),

@@ -45,7 +45,7 @@ const STATUS_LENGTH: usize = 1024;
 /// Not passed on: `MAINPID=` (kapo follows that process, systemd watches kapo), descriptors and their `FDSTORE=`, `BARRIER=1` (which
 /// is answered by closing what came along, see `driver::notify::notify_socket`), and kapo's own business: `WATCHDOG=`, `STATUS=` and
 /// `READY=1` of the command reach systemd in kapo's words.
-pub fn read(datagram: &[u8]) -> Notification {
+pub(crate) fn read(datagram: &[u8]) -> Notification {
     let mut told = Notification::default();
     for line in datagram.split(|b| *b == b'\n') {
         match line {
@@ -97,7 +97,7 @@ fn printable(value: &[u8]) -> String {
 }
 
 /// The datagram of a `STATUS=` of ours; a line end in `text` would begin an assignment of a stranger's.
-pub fn status(text: &str) -> Vec<u8> {
+pub(crate) fn status(text: &str) -> Vec<u8> {
     let mut datagram = b"STATUS=".to_vec();
     datagram.extend(text.bytes().map(|b| if b == b'\n' { b' ' } else { b }));
     datagram
@@ -105,7 +105,7 @@ pub fn status(text: &str) -> Vec<u8> {
 
 /// How often systemd wants to hear from us, out of WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)).
 /// `None`: not at all, or it is not meant for us.
-pub fn watchdog(usec: Option<&str>, pid: Option<&str>, own: i32) -> Option<Duration> {
+pub(crate) fn watchdog(usec: Option<&str>, pid: Option<&str>, own: i32) -> Option<Duration> {
     if pid.is_some_and(|pid| pid.parse() != Ok(own)) {
         return None;
     }

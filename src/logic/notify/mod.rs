@@ -1,5 +1,5 @@
 //! sd_notify(3): the messages, both ways.
 
-pub mod address;
-pub mod message;
-pub mod outbox;
+pub(crate) mod address;
+pub(crate) mod message;
+pub(crate) mod outbox;

@@ -5,12 +5,12 @@ const CAPACITY: usize = 16;
 
 /// The queue, oldest datagram first.
 #[derive(Debug, Default)]
-pub struct NotifyQueue(Vec<Vec<u8>>);
+pub(crate) struct NotifyQueue(Vec<Vec<u8>>);
 
 impl NotifyQueue {
     /// Adds a datagram. It replaces an older one of the same state, an older `STATUS=`, or an equal one. In a full queue
     /// the oldest datagram that is not a state message makes room.
-    pub fn push(&mut self, datagram: Vec<u8>) {
+    pub(crate) fn push(&mut self, datagram: Vec<u8>) {
         self.0.retain(|older| !replaces(&datagram, older));
         if self.0.len() >= CAPACITY
             && let Some(least) = self.0.iter().position(|older| state(older).is_none())
@@ -21,19 +21,19 @@ impl NotifyQueue {
     }
 
     /// Returns the datagram to send next.
-    pub fn first(&self) -> Option<&[u8]> {
+    pub(crate) fn first(&self) -> Option<&[u8]> {
         self.0.first().map(Vec::as_slice)
     }
 
     /// Removes the datagram that [`NotifyQueue::first`] returned.
-    pub fn remove_first(&mut self) {
+    pub(crate) fn remove_first(&mut self) {
         if !self.0.is_empty() {
             self.0.remove(0);
         }
     }
 
     /// Keeps state messages only, because the manager has not read for a long time.
-    pub fn keep_states(&mut self) {
+    pub(crate) fn keep_states(&mut self) {
         self.0.retain(|datagram| state(datagram).is_some());
     }
 }

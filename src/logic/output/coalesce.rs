@@ -12,7 +12,7 @@ const MOST_PATIENCE: u32 = 8 * 1024;
 
 /// How work of one kind is measured. To each rest the kernel adds its slack of 50 us.
 #[derive(Debug)]
-pub struct CoalesceLimits {
+pub(crate) struct CoalesceLimits {
     /// Turns that begin this soon after one another are close.
     close: Duration,
     /// So many close turns before the first rest; after those that were not worth it twice as many, up to a bound.
@@ -34,7 +34,7 @@ pub struct CoalesceLimits {
 
 /// Output, in bytes. The fastest writers of lines fill half a pipe in the shortest rest; no command should find its pipe
 /// full.
-pub const OUTPUT: CoalesceLimits = CoalesceLimits {
+pub(crate) const OUTPUT: CoalesceLimits = CoalesceLimits {
     close: Duration::from_micros(250),
     patience: 8,
     enough_alone: 4 * 1024,
@@ -48,7 +48,7 @@ pub const OUTPUT: CoalesceLimits = CoalesceLimits {
 
 /// Pages that are moved between pipes of a mebibyte, in bytes. While the command fills its pipe, or the reader empties
 /// his, a move would wait for the lock of that pipe, and wait busily; a pipe is filled in about the time of this rest.
-pub const PAGES: CoalesceLimits = CoalesceLimits {
+pub(crate) const PAGES: CoalesceLimits = CoalesceLimits {
     close: Duration::from_millis(5),
     patience: 1,
     enough_alone: usize::MAX,
@@ -62,7 +62,7 @@ pub const PAGES: CoalesceLimits = CoalesceLimits {
 
 /// Clients that connect. Within one rest the first of them has sent its request. More of it would gather more, and would
 /// hold up the few who connect anew as soon as they are answered.
-pub const ARRIVALS: CoalesceLimits = CoalesceLimits {
+pub(crate) const ARRIVALS: CoalesceLimits = CoalesceLimits {
     close: Duration::from_micros(250),
     patience: 8,
     enough_alone: 64,
@@ -76,7 +76,7 @@ pub const ARRIVALS: CoalesceLimits = CoalesceLimits {
 
 /// How work of one kind comes.
 #[derive(Debug)]
-pub struct Coalescer {
+pub(crate) struct Coalescer {
     measure: &'static CoalesceLimits,
     /// When the last turn began.
     last: Option<Instant>,
@@ -91,17 +91,17 @@ pub struct Coalescer {
 
 impl Coalescer {
     /// Nothing has come yet.
-    pub fn new(measure: &'static CoalesceLimits) -> Coalescer {
+    pub(crate) fn new(measure: &'static CoalesceLimits) -> Coalescer {
         Coalescer { measure, last: None, close: 0, patience: measure.patience, rest: None, idle: 0 }
     }
 
     /// How long to rest before the next turn, if at all.
-    pub fn rest(&self) -> Option<Duration> {
+    pub(crate) fn rest(&self) -> Option<Duration> {
         self.rest
     }
 
     /// A turn that began at `now` found so much.
-    pub fn turn(&mut self, now: Instant, found: usize) {
+    pub(crate) fn turn(&mut self, now: Instant, found: usize) {
         let CoalesceLimits {
             close,
             patience,

@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 /// One pipe whose command has ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Drain {
+pub(crate) struct Drain {
     /// Bytes that were in the pipe at the end and have not been read.
     left: u64,
     silent: Instant,
@@ -20,28 +20,28 @@ pub struct Drain {
 
 impl Drain {
     /// The command has ended with so many bytes in the pipe.
-    pub fn new(now: Instant, left: u64) -> Drain {
+    pub(crate) fn new(now: Instant, left: u64) -> Drain {
         Drain { left, silent: now + SILENCE, over: now + LONGEST }
     }
 
     /// So many bytes were read.
-    pub fn read(&mut self, now: Instant, bytes: u64) {
+    pub(crate) fn read(&mut self, now: Instant, bytes: u64) {
         self.left = self.left.saturating_sub(bytes);
         self.silent = now + SILENCE;
     }
 
     /// The pipe is empty.
-    pub fn emptied(&mut self) {
+    pub(crate) fn emptied(&mut self) {
         self.left = 0;
     }
 
     /// When [`Drain::is_over`] comes true if nothing more is read; `None`: not before all bytes of the command's own.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         (self.left == 0).then_some(self.silent.min(self.over))
     }
 
     /// Whether the run's output counts as complete although the pipe is open.
-    pub fn is_over(&self, now: Instant) -> bool {
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|at| at <= now)
     }
 }

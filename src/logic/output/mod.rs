@@ -1,8 +1,8 @@
 //! Captured output: lines, the kept tail, coalescing of small writes.
 
-pub mod coalesce;
-pub mod drain;
+pub(crate) mod coalesce;
+pub(crate) mod drain;
 pub mod lines;
-pub mod outage;
-pub mod pieces;
-pub mod tail;
+pub(crate) mod outage;
+pub(crate) mod pieces;
+pub(crate) mod tail;

@@ -8,19 +8,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The state of an output that has failed.
 #[derive(Clone, Copy, Debug)]
-pub struct Outage {
+pub(crate) struct Outage {
     /// The last attempt; `None`: before the clock was read for the first time.
     tried: Option<Instant>,
 }
 
 impl Outage {
     /// An attempt has failed.
-    pub fn new(now: Option<Instant>) -> Outage {
+    pub(crate) fn new(now: Option<Instant>) -> Outage {
         Outage { tried: now }
     }
 
     /// Whether the next attempt may be made.
-    pub fn is_due(self, now: Option<Instant>) -> bool {
+    pub(crate) fn is_due(self, now: Option<Instant>) -> bool {
         match (self.tried, now) {
             (Some(tried), Some(now)) => now.saturating_duration_since(tried) >= PAUSE,
             (None, Some(_)) => true,

@@ -4,11 +4,11 @@
 use memchr::{memchr, memrchr};
 
 /// What a pipe takes whole or not at all: `PIPE_BUF`, see pipe(7).
-pub const PIPE_BUF: usize = 4096;
+pub(crate) const PIPE_BUF: usize = 4096;
 
 /// Returns the start of `bytes` that goes into one write: as many whole lines as fit into `atomic` bytes. A line that is
 /// longer cannot be atomic and is a piece of its own, up to its newline.
-pub fn first(bytes: &[u8], atomic: usize) -> &[u8] {
+pub(crate) fn first(bytes: &[u8], atomic: usize) -> &[u8] {
     let Some(window) = bytes.get(..atomic) else { return bytes };
     let end = memrchr(b'\n', window).or_else(|| memchr(b'\n', bytes)).map_or(bytes.len(), |at| at + 1);
     bytes.get(..end).unwrap_or(bytes)
@@ -16,14 +16,14 @@ pub fn first(bytes: &[u8], atomic: usize) -> &[u8] {
 
 /// Returns how many bytes of `bytes` are to be written while more of the same stream is known to follow. The rest is the
 /// beginning of a line, which is written in one piece when its end has come, unless it is too long for that.
-pub fn complete(bytes: &[u8]) -> usize {
+pub(crate) fn complete(bytes: &[u8]) -> usize {
     let whole = memrchr(b'\n', bytes).map_or(0, |at| at + 1);
     if bytes.len() - whole < PIPE_BUF { whole } else { bytes.len() }
 }
 
 /// Hands `bytes` to `write` in pieces of [`first`] until one is not taken whole. Returns how many bytes were taken, or
 /// the error of a first piece of which nothing was taken.
-pub fn write<E>(
+pub(crate) fn write<E>(
     bytes: &[u8],
     atomic: usize,
     mut write: impl FnMut(&[u8]) -> Result<usize, E>,

@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use crate::logic::Stream;
 
 /// A place in all that was ever captured; it stays valid, but what it points to may have been overwritten.
-pub type Position = u64;
+pub(crate) type Position = u64;
 
 /// A ring of the last bytes. Nothing is allocated before the first byte comes.
 #[derive(Debug)]
-pub struct Tail {
+pub(crate) struct Tail {
     capacity: usize,
     bytes: VecDeque<u8>,
     /// Whose bytes these are, oldest first; together as long as `bytes`, neighbours of different streams.
@@ -33,7 +33,7 @@ const fn most_runs(capacity: usize) -> usize {
 }
 
 /// The longest line of [`Tail::last_lines`], in bytes, with the mark of a cut.
-pub const LONGEST_LAST_LINE: usize = 512;
+pub(crate) const LONGEST_LAST_LINE: usize = 512;
 
 /// What shows that a line was cut.
 const CUT: &str = "…";
@@ -56,17 +56,17 @@ fn shortened(line: &[u8]) -> String {
 
 impl Tail {
     /// Keeps the last `capacity` bytes; with 0 nothing is ever kept.
-    pub fn new(capacity: usize) -> Tail {
+    pub(crate) fn new(capacity: usize) -> Tail {
         Tail { capacity, bytes: VecDeque::new(), runs: VecDeque::new(), start: 0, held: None }
     }
 
     /// Whether anything is ever kept.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.capacity > 0
     }
 
     /// Adds what `stream` wrote.
-    pub fn push(&mut self, stream: Stream, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
         if self.capacity == 0 || bytes.is_empty() {
             return;
         }
@@ -88,12 +88,12 @@ impl Tail {
 
     /// Lets nothing go that comes from now on, until [`Tail::release`]: those who follow are shown it in between. What
     /// comes meanwhile must be bounded otherwise.
-    pub fn hold(&mut self) {
+    pub(crate) fn hold(&mut self) {
         self.held = Some(self.end());
     }
 
     /// Keeps no more than the last bytes again.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.held = None;
         self.forget(self.bytes.len().saturating_sub(self.capacity));
         self.limit_runs();
@@ -110,19 +110,19 @@ impl Tail {
     }
 
     /// All that is kept, of one stream or of both.
-    pub fn contents(&self, stream: Option<Stream>) -> Vec<u8> {
+    pub(crate) fn contents(&self, stream: Option<Stream>) -> Vec<u8> {
         self.since(0, stream).0
     }
 
     /// How many bytes [`Tail::contents`] would give.
-    pub fn length(&self, stream: Option<Stream>) -> usize {
+    pub(crate) fn length(&self, stream: Option<Stream>) -> usize {
         let wanted = |run: &&Run| stream.is_none_or(|wanted| wanted == run.stream);
         self.runs.iter().filter(wanted).map(|run| run.length).sum()
     }
 
     /// What came after `position` and is still kept, and the position behind it. Begin with 0 for all that is kept, or
     /// with [`Tail::end`] for what comes from now on.
-    pub fn since(&self, position: Position, stream: Option<Stream>) -> (Vec<u8>, Position) {
+    pub(crate) fn since(&self, position: Position, stream: Option<Stream>) -> (Vec<u8>, Position) {
         let mut out = Vec::new();
         let mut from = self.start;
         for run in &self.runs {
@@ -136,14 +136,14 @@ impl Tail {
     }
 
     /// The position behind the last byte.
-    pub fn end(&self) -> Position {
+    pub(crate) fn end(&self) -> Position {
         self.start + self.bytes.len() as u64
     }
 
     /// The last `count` lines of both streams that begin at `position` or later, without their newlines; what is not
     /// UTF-8 becomes U+FFFD. A stream's line that the other one interrupted stays whole and stands where it ended. Of a
     /// line over [`LONGEST_LAST_LINE`] bytes only the beginning is kept, with `…` behind it.
-    pub fn last_lines(&self, position: Position, count: usize) -> Vec<String> {
+    pub(crate) fn last_lines(&self, position: Position, count: usize) -> Vec<String> {
         let mut lines: VecDeque<Vec<u8>> = VecDeque::new();
         let mut unfinished = [const { Vec::new() }; 2];
         let mut from = self.start;

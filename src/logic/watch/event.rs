@@ -6,14 +6,13 @@ use crate::logic::{Exit, Pid, hash};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WatchEvent<'a> {
+pub(crate) enum WatchEvent<'a> {
     /// The loop turns for the first time.
     Start,
     /// [`Watch::deadline`](crate::logic::watch::Watch::deadline) has passed.
     Deadline,
     /// The running scan met this process; `mark` differs for another process with the same pid.
     Listed {
-        /// Which.
         pid: Pid,
         /// The inode number of /proc/PID.
         mark: u32,
@@ -24,21 +23,18 @@ pub enum WatchEvent<'a> {
     ScanFailed,
     /// Answers [`WatchEffect::ReadName`]. A process that is gone is not answered for.
     Named {
-        /// Which.
         pid: Pid,
         /// Its name.
         comm: &'a [u8],
     },
     /// Answers [`WatchEffect::ReadWords`].
     ProcessWords {
-        /// Which.
         pid: Pid,
         /// Its name and words.
         words: ProcessWords<'a>,
     },
     /// Answers [`WatchEffect::Open`]: it lives, and all this is of one and the same process.
     Opened {
-        /// Which.
         pid: Pid,
         /// Its start in ticks since boot.
         ticks: u64,
@@ -52,13 +48,9 @@ pub enum WatchEvent<'a> {
         words: ProcessWords<'a>,
     },
     /// Answers [`WatchEffect::Open`]: there is no living process with this pid.
-    Vanished {
-        /// Which.
-        pid: Pid,
-    },
+    Vanished { pid: Pid },
     /// Its pidfd tells that it ended; told again once its parent has reaped it.
     Ended {
-        /// Which.
         pid: Pid,
         /// How, where the kernel says so.
         exit: Option<Exit>,
@@ -66,20 +58,11 @@ pub enum WatchEvent<'a> {
         reaped: bool,
     },
     /// `--process-events`: this process was forked.
-    Forked {
-        /// Which.
-        pid: Pid,
-    },
+    Forked { pid: Pid },
     /// `--process-events`: this process executed a program.
-    Executed {
-        /// Which.
-        pid: Pid,
-    },
+    Executed { pid: Pid },
     /// `--process-events`: this process changed its name.
-    Renamed {
-        /// Which.
-        pid: Pid,
-    },
+    Renamed { pid: Pid },
     /// `--process-events`: some were lost.
     Missed,
     /// `--process-events` cannot be used.
@@ -89,12 +72,12 @@ pub enum WatchEvent<'a> {
 /// Tells a process that executed another program from one that only changed its name: equal as long as it executes
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Image(u64);
+pub(crate) struct Image(u64);
 
 impl Image {
     /// Of what /proc shows: the stack of [`Stat`](crate::logic::proc::stat::Stat) or, to those who may not look, the
     /// arguments. `None` if it shows neither.
-    pub fn of(start_stack: u64, cmdline: &[u8]) -> Option<Image> {
+    pub(crate) fn of(start_stack: u64, cmdline: &[u8]) -> Option<Image> {
         match (start_stack, cmdline) {
             (0, []) => None,
             (0, cmdline) => Some(Image(hash(cmdline).into())),
@@ -105,7 +88,7 @@ impl Image {
 
 /// All that the name of a process can be told from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProcessWords<'a> {
+pub(crate) struct ProcessWords<'a> {
     /// The name that the kernel keeps.
     pub comm: &'a [u8],
     /// Its arguments, each followed by NUL; at least the first three, where they are not very long.
@@ -116,7 +99,7 @@ pub struct ProcessWords<'a> {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WatchEffect {
+pub(crate) enum WatchEffect {
     /// List all processes, then tell [`WatchEvent::Scanned`].
     Scan,
     /// Tell [`WatchEvent::Named`].
@@ -133,7 +116,7 @@ pub enum WatchEffect {
 
 /// What the log may want to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
+pub(crate) enum Note {
     /// A process matches.
     Found(Pid),
     /// It ended, or executed another program; how it ended, as far as it was known at that moment.

@@ -11,7 +11,7 @@ const CUT: usize = 15;
 
 /// NAME, and how processes are compared with it.
 #[derive(Debug)]
-pub struct Rule {
+pub(crate) struct Rule {
     name: Box<[u8]>,
     /// NAME is a path. It is compared as given, and in this form, without symbolic links.
     resolved: Option<Box<[u8]>>,
@@ -19,17 +19,17 @@ pub struct Rule {
 
 impl Rule {
     /// Takes NAME as given and, if it is the path of a file, that path with symbolic links resolved.
-    pub fn new(name: &OsStr, resolved: Option<&OsStr>) -> Rule {
+    pub(crate) fn new(name: &OsStr, resolved: Option<&OsStr>) -> Rule {
         Rule { name: name.as_bytes().into(), resolved: resolved.map(|path| path.as_bytes().into()) }
     }
 
     /// Whether `comm` alone is enough for a match. If not, [`Rule::matches`] decides.
-    pub fn matches_comm(&self, comm: &[u8]) -> bool {
+    pub(crate) fn matches_comm(&self, comm: &[u8]) -> bool {
         *comm == *self.name
     }
 
     /// Whether the process matches.
-    pub fn matches(&self, words: &ProcessWords<'_>) -> bool {
+    pub(crate) fn matches(&self, words: &ProcessWords<'_>) -> bool {
         // The kernel appends this to the path of a file that was removed or replaced.
         let exe = words.exe.strip_suffix(b" (deleted)").unwrap_or(words.exe);
         let mut arguments = words.cmdline.split(|byte| *byte == 0);

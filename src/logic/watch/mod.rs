@@ -7,9 +7,9 @@
 //! start time are its identity and the pidfd tells its end; without a pidfd every scan looks at it again. A change of
 //! name is no end; the execution of a program that does not match is one.
 
-pub mod event;
-pub mod matching;
-pub mod scan_cache;
+pub(crate) mod event;
+pub(crate) mod matching;
+pub(crate) mod scan_cache;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,7 +18,7 @@ use super::reason::Reason;
 use super::status::{ModeName, State, Status};
 use super::{Exit, Now, Pid};
 use crate::config;
-pub use crate::logic::watch::event::{Image, Note, ProcessWords, WatchEffect, WatchEvent};
+pub(crate) use crate::logic::watch::event::{Image, Note, ProcessWords, WatchEffect, WatchEvent};
 use crate::logic::watch::matching::Rule;
 use crate::logic::watch::scan_cache::ScanCache;
 
@@ -62,7 +62,7 @@ enum Phase {
 
 /// The table of watched processes.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     rule: Rule,
     only: Option<Pid>,
     own: Option<Pid>,
@@ -86,7 +86,7 @@ pub struct Watch {
 
 impl Watch {
     /// `own` is kapo as /proc names it; it never matches. `rule` is for NAME.
-    pub fn new(config: &config::Watch, rule: Rule, own: Option<Pid>, now: Now) -> Watch {
+    pub(crate) fn new(config: &config::Watch, rule: Rule, own: Option<Pid>, now: Now) -> Watch {
         Watch {
             rule,
             only: config.pid.and_then(Pid::new),
@@ -109,7 +109,7 @@ impl Watch {
     }
 
     /// Takes in what happened; what to do now is appended to `out`.
-    pub fn handle(&mut self, now: Now, event: WatchEvent<'_>, out: &mut Vec<WatchEffect>) {
+    pub(crate) fn handle(&mut self, now: Now, event: WatchEvent<'_>, out: &mut Vec<WatchEffect>) {
         match event {
             WatchEvent::Start => self.begin(now, out),
             WatchEvent::Deadline => {
@@ -187,7 +187,7 @@ impl Watch {
     }
 
     /// When to tell [`WatchEvent::Deadline`]; `None`: never, as far as is known now.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Waiting(at) => Some(at),
             Phase::Resting | Phase::Scanning => None,
@@ -196,22 +196,22 @@ impl Watch {
 
     /// What is shown as Command: the name that is looked for; with `--pid` alone the name of that process, once it is
     /// known.
-    pub fn command(&self) -> &str {
+    pub(crate) fn command(&self) -> &str {
         &self.command
     }
 
     /// Whether at least one process matches: what the probes ask.
-    pub fn lives(&self) -> bool {
+    pub(crate) fn lives(&self) -> bool {
         !self.living.is_empty()
     }
 
     /// Whether [`Watch::status`] is other than when this was last asked.
-    pub fn take_changed(&mut self) -> bool {
+    pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
     /// The document: one object for each matching process, the oldest first; else one about the last that ended.
-    pub fn status(&self) -> Vec<Status> {
+    pub(crate) fn status(&self) -> Vec<Status> {
         if self.living.is_empty() {
             return vec![self.stopped()];
         }

@@ -22,7 +22,7 @@ struct Entry {
 
 /// The memory of a scan, and the place where the running scan stands in it.
 #[derive(Debug, Default)]
-pub struct ScanCache {
+pub(crate) struct ScanCache {
     /// Sorted by pid. While a scan runs: `..kept` was met by it, `cursor..` is still ahead, between lies nothing.
     entries: Vec<Entry>,
     kept: usize,
@@ -36,14 +36,14 @@ pub struct ScanCache {
 
 impl ScanCache {
     /// A scan begins. `now` counts seconds from anywhere and never goes back; with `all` everything is read again.
-    pub fn begin(&mut self, now: u32, all: bool) {
+    pub(crate) fn begin(&mut self, now: u32, all: bool) {
         self.abort();
         (self.now, self.all) = (now, all);
     }
 
     /// The scan met this process; whether it must be read. `mark` is anything that differs for another process
     /// with the same pid.
-    pub fn must_read(&mut self, pid: Pid, mark: u32) -> bool {
+    pub(crate) fn must_read(&mut self, pid: Pid, mark: u32) -> bool {
         while self.entries.get(self.cursor).is_some_and(|e| e.pid < pid) {
             self.cursor += 1;
         }
@@ -64,7 +64,7 @@ impl ScanCache {
 
     /// Whether the process that the scan met last had this `comm` when it was read before, so that it has executed nothing
     /// since and the rest of it need not be read again. A scan that reads everything is never told so.
-    pub fn has_kept_its_name(&mut self, pid: Pid, comm: &[u8]) -> bool {
+    pub(crate) fn has_kept_its_name(&mut self, pid: Pid, comm: &[u8]) -> bool {
         let met = self.kept.checked_sub(1).and_then(|at| self.entries.get_mut(at)).filter(|e| e.pid == pid);
         let Some(entry) = met.or_else(|| self.fresh.last_mut().filter(|e| e.pid == pid)) else {
             return false;
@@ -75,13 +75,13 @@ impl ScanCache {
     }
 
     /// The scan has met everything; what it did not meet is forgotten.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.entries.truncate(self.kept);
         self.merge();
     }
 
     /// The scan ended early; what it did not meet stays known.
-    pub fn abort(&mut self) {
+    pub(crate) fn abort(&mut self) {
         let end = self.cursor.min(self.entries.len());
         self.entries.drain(self.kept.min(end)..end);
         self.merge();
@@ -103,7 +103,7 @@ impl ScanCache {
     }
 
     /// Whatever has this pid must be read at the next scan.
-    pub fn forget(&mut self, pid: Pid) {
+    pub(crate) fn forget(&mut self, pid: Pid) {
         let ahead = self.cursor.min(self.entries.len());
         let (met, ahead) = self.entries.split_at_mut(ahead);
         let met = met.get_mut(..self.kept).unwrap_or_default();

@@ -45,7 +45,7 @@ const GRACE_BUSY: Duration = Duration::from_secs(2);
 const GRACE_GIVEN: Duration = Duration::from_secs(10);
 
 /// What only the rest of kapo knows.
-pub trait MetricsSource {
+pub(crate) trait MetricsSource {
     /// For /metrics and /debug/vars.
     fn snapshot(&self, connections: usize) -> Snapshot;
     /// The last captured output; `None` without `--tail`.
@@ -72,7 +72,7 @@ struct Entry {
 }
 
 /// See the head of the file.
-pub struct Server {
+pub(crate) struct Server {
     listeners: Vec<Listening>,
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
@@ -132,7 +132,7 @@ struct Closing {
 
 impl Server {
     /// Nobody listens yet. At most `limit` connections are kept open.
-    pub fn new(limit: usize, argv0: String, first_event: u64) -> Server {
+    pub(crate) fn new(limit: usize, argv0: String, first_event: u64) -> Server {
         Server {
             listeners: Vec::new(),
             slots: Vec::new(),
@@ -161,7 +161,12 @@ impl Server {
 
     /// Serves on a listener. `ours`: bound by kapo, so that those who wait in its queue at the end are accepted still;
     /// with an inherited one they start the next instance.
-    pub fn listen(&mut self, epoll: &Epoll, listener: Listener, ours: bool) -> Result<(), rustix::io::Errno> {
+    pub(crate) fn listen(
+        &mut self,
+        epoll: &Epoll,
+        listener: Listener,
+        ours: bool,
+    ) -> Result<(), rustix::io::Errno> {
         let place = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
         epoll.add(&listener, Source::Listener(place), EventFlags::IN)?;
         self.listeners.push(Listening { listener, resting: None, ours });
@@ -171,7 +176,7 @@ impl Server {
     /// Accepts the connections that wait on inherited listeners into `accepted`, as far as there is room for them. One of
     /// them is why a service manager has started kapo: it must be answered even if the command ends at once or cannot be
     /// executed, because a connection that stays in the queue starts kapo again.
-    pub fn accept_queued(&self, accepted: &mut Vec<OwnedFd>) {
+    pub(crate) fn accept_queued(&self, accepted: &mut Vec<OwnedFd>) {
         for listening in self.listeners.iter().filter(|listening| !listening.ours) {
             // The loop meets and reports the other verdicts, because the listener stays ready.
             while accepted.len() < self.limit && listening.listener.accept(accepted) == Accepted::More {}
@@ -179,17 +184,17 @@ impl Server {
     }
 
     /// Open connections.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
     /// All requests so far.
-    pub fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.counts.total()
     }
 
     /// A listener has somebody waiting.
-    pub fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, subject: &dyn MetricsSource) {
+    pub(crate) fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, subject: &dyn MetricsSource) {
         let Some(listening) = listening_at(&mut self.listeners, place) else { return };
         let mut accepted = std::mem::take(&mut self.accepted);
         let verdict = listening.listener.accept(&mut accepted);
@@ -222,12 +227,12 @@ impl Server {
     }
 
     /// What is to be said in the log, since this was asked last.
-    pub fn take_notices(&mut self) -> Vec<Record> {
+    pub(crate) fn take_notices(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.notices)
     }
 
     /// At the end of a turn: for how long clients that connect should gather, see [`crate::logic::output::coalesce`].
-    pub fn gather(&mut self, now: Now) -> Option<Duration> {
+    pub(crate) fn gather(&mut self, now: Now) -> Option<Duration> {
         let arrivals = self.arrivals.take()?;
         self.pace.turn(now.mono, arrivals);
         self.pace.rest()
@@ -241,7 +246,13 @@ impl Server {
     }
 
     /// Takes in a connection that was there before the command was started.
-    pub fn admit_given(&mut self, now: Now, epoll: &Epoll, socket: OwnedFd, subject: &dyn MetricsSource) {
+    pub(crate) fn admit_given(
+        &mut self,
+        now: Now,
+        epoll: &Epoll,
+        socket: OwnedFd,
+        subject: &dyn MetricsSource,
+    ) {
         // A Unix socket refuses the options of TCP.
         let network = prepare_tcp(&socket).is_ok();
         self.admit(now, epoll, Admission { socket, network, given: true }, subject);
@@ -280,14 +291,14 @@ impl Server {
     }
 
     /// A turn of the loop begins: connections have some time again.
-    pub fn begin_turn(&mut self, now: Now) {
+    pub(crate) fn begin_turn(&mut self, now: Now) {
         self.turn = Some(now.mono);
         self.budget = Some(Budget::default());
     }
 
     /// A connection is ready for what it waits for. It is served now if none waits before it and the turn has time left,
     /// else by [`Server::serve_queued`].
-    pub fn on_connection(&mut self, now: Now, epoll: &Epoll, key: Key, subject: &dyn MetricsSource) {
+    pub(crate) fn on_connection(&mut self, now: Now, epoll: &Epoll, key: Key, subject: &dyn MetricsSource) {
         let Some(entry) =
             entry_at(&mut self.slots, key.slot).filter(|entry| entry.generation == key.generation)
         else {
@@ -305,7 +316,7 @@ impl Server {
     }
 
     /// Serves those that wait for a turn, as long as this one has time.
-    pub fn serve_queued(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
+    pub(crate) fn serve_queued(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
         let mut left_over_served = false;
         loop {
             let budget = &mut self.budget;
@@ -411,7 +422,7 @@ impl Server {
     }
 
     /// Takes in a new state and tells those whom it concerns.
-    pub fn publish(
+    pub(crate) fn publish(
         &mut self,
         now: Now,
         epoll: &Epoll,
@@ -435,12 +446,12 @@ impl Server {
     }
 
     /// Whether anybody follows the captured output.
-    pub fn is_followed(&self) -> bool {
+    pub(crate) fn is_followed(&self) -> bool {
         self.quota.held() > 0 && self.slots.iter().flatten().any(|entry| entry.followed.is_some())
     }
 
     /// Sends on what was captured since the last time to those who follow it.
-    pub fn publish_output(&mut self, now: Now, epoll: &Epoll, tail: &Tail) {
+    pub(crate) fn publish_output(&mut self, now: Now, epoll: &Epoll, tail: &Tail) {
         // All that follow the same stream are at the same place, except those that have just come.
         let mut same = None;
         for slot in self.all_slots() {
@@ -469,7 +480,7 @@ impl Server {
     }
 
     /// When [`Server::serve_queued`] or [`Server::expire`] has something to do; `None`: not as things stand.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let connections = self.timers.first().map(|(at, _)| *at);
         let resting = self.listeners.iter().filter_map(|listening| listening.resting).min();
         let closing = self.closing.map(|closing| closing.next);
@@ -479,7 +490,7 @@ impl Server {
     }
 
     /// Sees to what is due.
-    pub fn expire(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
+    pub(crate) fn expire(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
         while let Some((at, slot)) = self.timers.first().copied()
             && at <= now.mono
         {
@@ -509,7 +520,7 @@ impl Server {
     }
 
     /// Lets nobody in any more; who is in gets an answer, within bounds. [`Server::is_closed`] tells when that is done.
-    pub fn close(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
+    pub(crate) fn close(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
         if self.closing.is_some() {
             return;
         }
@@ -554,7 +565,7 @@ impl Server {
     }
 
     /// Whether all who were connected when [`Server::close`] was called have their answer or have had their time.
-    pub fn is_closed(&mut self, now: Now) -> bool {
+    pub(crate) fn is_closed(&mut self, now: Now) -> bool {
         let Some(mut closing) = self.closing else { return false };
         closing.next = closing.given;
         for slot in self.all_slots() {
@@ -578,7 +589,7 @@ impl Server {
     }
 
     /// Kapo ends at once: who has not all of an answer or a stream is told so.
-    pub fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         for slot in self.all_slots() {
             self.give_up(slot);
         }

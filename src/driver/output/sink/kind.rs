@@ -23,7 +23,7 @@ const MANY_PIECES: usize = 4 * PIPE_BUF;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub enum Kind {
+pub(super) enum Kind {
     Plain,
     Pipe,
     Relay(Relay),
@@ -38,7 +38,7 @@ pub enum Kind {
 
 impl Kind {
     /// Looks it up.
-    pub fn of(fd: BorrowedFd<'_>) -> Kind {
+    pub(super) fn of(fd: BorrowedFd<'_>) -> Kind {
         let stat = match fstat(fd) {
             Ok(stat) => stat,
             Err(errno) => return Kind::Broken(errno),
@@ -55,7 +55,7 @@ impl Kind {
     }
 
     /// What to poll for room.
-    pub fn source<'a>(&'a self, fd: BorrowedFd<'a>) -> BorrowedFd<'a> {
+    pub(super) fn source<'a>(&'a self, fd: BorrowedFd<'a>) -> BorrowedFd<'a> {
         match self {
             Kind::Terminal(own) => own.as_fd(),
             Kind::Plain
@@ -69,12 +69,12 @@ impl Kind {
     }
 
     /// Whether bytes were handed over that have not gone and cannot be called back.
-    pub fn is_loaded(&self) -> bool {
+    pub(super) fn is_loaded(&self) -> bool {
         matches!(self, Kind::Relay(relay) if relay.is_loaded())
     }
 
     /// Forgets what was handed over and has not gone.
-    pub fn unload(&mut self) {
+    pub(super) fn unload(&mut self) {
         if self.is_loaded() {
             *self = Kind::Pipe;
         }
@@ -82,7 +82,7 @@ impl Kind {
 
     /// Writes as much as goes without waiting. A call that turns out not to be available is replaced by another one, now
     /// and for all writes to come.
-    pub fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    pub(super) fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
         match self {
             Kind::Plain => write_plain(fd, bytes),
             // Many pieces are moved at once, so that the reader is woken once.
@@ -126,7 +126,7 @@ impl Kind {
 
 /// Whether an error means that nothing will ever be taken again: the reader has gone, or the descriptor is not open for
 /// writing. All others may pass: a full disk, a quota, a device that refuses one record, a network file system.
-pub fn is_final(errno: Errno) -> bool {
+pub(super) fn is_final(errno: Errno) -> bool {
     matches!(errno, Errno::PIPE | Errno::BADF | Errno::CONNRESET | Errno::NOTCONN)
 }
 

@@ -37,7 +37,7 @@ use crate::logic::output::outage::Outage;
 
 /// What became of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub(crate) enum Written {
     /// All were taken.
     All,
     /// This many were taken, more than none and fewer than all; the rest must be offered next.
@@ -53,7 +53,7 @@ const QUEUE: usize = 16 * 1024;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct Sink<'fd> {
+pub(crate) struct Sink<'fd> {
     fd: BorrowedFd<'fd>,
     /// `None` until the first write: a start that logs nothing asks for nothing.
     kind: Option<Kind>,
@@ -81,7 +81,7 @@ enum Writer {
 
 impl<'fd> Sink<'fd> {
     /// Makes no system call. A descriptor that is closed or not open for writing shows as broken at the first write.
-    pub fn open(fd: BorrowedFd<'fd>) -> Sink<'fd> {
+    pub(crate) fn open(fd: BorrowedFd<'fd>) -> Sink<'fd> {
         Sink {
             fd,
             kind: None,
@@ -97,13 +97,13 @@ impl<'fd> Sink<'fd> {
 
     /// Whether captured output can be passed on here without ever blocking. Where not (a terminal of another user that
     /// is not ours to control, the master's side of one), the stream must be left to the command as it is.
-    pub fn can_capture(&mut self) -> bool {
+    pub(crate) fn can_capture(&mut self) -> bool {
         !matches!(self.kind(), Kind::ForeignTerminal)
     }
 
     /// Writes captured output of `stream`. After [`Written::Part`] and [`Written::Full`] the next call for that stream
     /// must offer exactly the bytes that were not taken (more may follow them).
-    pub fn write(&mut self, stream: Stream, bytes: &[u8]) -> Written {
+    pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8]) -> Written {
         let writer = Writer::Captured(stream);
         if self.unfinished == Some(Writer::Records) {
             self.flush();
@@ -117,13 +117,13 @@ impl<'fd> Sink<'fd> {
     }
 
     /// Whether the last write for `stream` was cut short, so that its rest must be offered next, and all of it.
-    pub fn is_cut_short(&self, stream: Stream) -> bool {
+    pub(crate) fn is_cut_short(&self, stream: Stream) -> bool {
         self.unfinished == Some(Writer::Captured(stream))
     }
 
     /// Writes a record of kapo's own, at once if possible, else as soon as there is room and no captured line is cut
     /// in two by it. Never fails: what cannot be written is dropped, and a later record tells how many were.
-    pub fn log(&mut self, wall: SystemTime, record: &Record) {
+    pub(crate) fn log(&mut self, wall: SystemTime, record: &Record) {
         if matches!(self.kind, Some(Kind::Broken(_))) {
             return;
         }
@@ -147,7 +147,7 @@ impl<'fd> Sink<'fd> {
     }
 
     /// Writes the records that wait, unless captured output stands in the middle of something. True when none are left.
-    pub fn flush(&mut self) -> bool {
+    pub(crate) fn flush(&mut self) -> bool {
         while !self.queue.is_empty() {
             if !self.may_log() {
                 return false;
@@ -174,7 +174,7 @@ impl<'fd> Sink<'fd> {
 
     /// Says that captured output has stopped in the middle of a line and goes on, at once or when there is room:
     /// records wait until `hold(stream, false)`, which writes them.
-    pub fn hold(&mut self, stream: Stream, hold: bool) {
+    pub(crate) fn hold(&mut self, stream: Stream, hold: bool) {
         let [stdout, stderr] = &mut self.held;
         match stream {
             Stream::Stdout => *stdout = hold,
@@ -194,28 +194,28 @@ impl<'fd> Sink<'fd> {
     }
 
     /// Records wait for room: [`Sink::flush`] is to be called when [`Sink::source`] is writable.
-    pub fn wants_room(&self) -> bool {
+    pub(crate) fn wants_room(&self) -> bool {
         !self.queue.is_empty() && self.may_log()
     }
 
     /// Records wait, for room or for captured output to come to the end of a line.
-    pub fn has_records(&self) -> bool {
+    pub(crate) fn has_records(&self) -> bool {
         !self.queue.is_empty()
     }
 
     /// What to poll for writability after [`Written::Full`] or while [`Sink::wants_room`]; `None` before the first
     /// write. A broken one polls as writable, so that whoever waited for room learns of it.
-    pub fn source(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn source(&self) -> Option<BorrowedFd<'_>> {
         Some(self.kind.as_ref()?.source(self.fd))
     }
 
     /// Whether this is a pipe or FIFO, to which pages can be moved.
-    pub fn can_splice(&mut self) -> bool {
+    pub(crate) fn can_splice(&mut self) -> bool {
         matches!(self.kind(), Kind::Pipe | Kind::Relay(_))
     }
 
     /// The descriptor, if it is a pipe or FIFO to which pages may be moved now: nothing of ours is cut short.
-    pub fn splice_target(&mut self) -> Option<BorrowedFd<'fd>> {
+    pub(crate) fn splice_target(&mut self) -> Option<BorrowedFd<'fd>> {
         let fd = self.fd;
         if !self.flush() || self.unfinished.is_some() {
             return None;
@@ -224,7 +224,7 @@ impl<'fd> Sink<'fd> {
     }
 
     /// Notes that the reader has gone, for a caller that moved pages itself.
-    pub fn break_off(&mut self, errno: Errno) {
+    pub(crate) fn break_off(&mut self, errno: Errno) {
         self.fail(errno);
     }
 
@@ -290,7 +290,7 @@ impl<'fd> Sink<'fd> {
 
 /// Both outputs. Records go to stderr.
 #[derive(Debug)]
-pub struct Sinks<'fd> {
+pub(crate) struct Sinks<'fd> {
     stdout: Sink<'fd>,
     stderr: Sink<'fd>,
     shared: bool,
@@ -298,19 +298,19 @@ pub struct Sinks<'fd> {
 
 impl<'fd> Sinks<'fd> {
     /// Makes no system call.
-    pub fn open(stdout: BorrowedFd<'fd>, stderr: BorrowedFd<'fd>) -> Sinks<'fd> {
+    pub(crate) fn open(stdout: BorrowedFd<'fd>, stderr: BorrowedFd<'fd>) -> Sinks<'fd> {
         Sinks { stdout: Sink::open(stdout), stderr: Sink::open(stderr), shared: false }
     }
 
     /// Begins a turn of the loop: outputs that have failed may be due for another attempt.
-    pub fn turn(&mut self, now: Instant) {
+    pub(crate) fn turn(&mut self, now: Instant) {
         self.stdout.now = Some(now);
         self.stderr.now = Some(now);
     }
 
     /// To be called where a stream is captured: if both go to one pipe, socket or terminal (`2>&1`), they share one sink
     /// from now on, so that neither the other stream nor a record of ours cuts a line in two.
-    pub fn share(&mut self) {
+    pub(crate) fn share(&mut self) {
         let (Ok(stdout), Ok(stderr)) = (fstat(self.stdout.fd), fstat(self.stderr.fd)) else { return };
         // Two descriptors of one file may have offsets of their own, and a file takes every write whole anyway.
         self.shared = stdout.st_dev == stderr.st_dev
@@ -319,12 +319,12 @@ impl<'fd> Sinks<'fd> {
     }
 
     /// Both streams go to one sink.
-    pub fn are_shared(&self) -> bool {
+    pub(crate) fn are_shared(&self) -> bool {
         self.shared
     }
 
     /// The descriptor that kapo was started with.
-    pub fn descriptor(&self, stream: Stream) -> BorrowedFd<'fd> {
+    pub(crate) fn descriptor(&self, stream: Stream) -> BorrowedFd<'fd> {
         match stream {
             Stream::Stdout => self.stdout.fd,
             Stream::Stderr => self.stderr.fd,
@@ -332,7 +332,7 @@ impl<'fd> Sinks<'fd> {
     }
 
     /// Where `stream` goes.
-    pub fn of(&mut self, stream: Stream) -> &mut Sink<'fd> {
+    pub(crate) fn of(&mut self, stream: Stream) -> &mut Sink<'fd> {
         match stream {
             Stream::Stdout if !self.shared => &mut self.stdout,
             Stream::Stdout | Stream::Stderr => &mut self.stderr,
@@ -340,7 +340,7 @@ impl<'fd> Sinks<'fd> {
     }
 
     /// Writes a record of kapo's own, see [`Sink::log`].
-    pub fn log(&mut self, wall: SystemTime, record: &Record) {
+    pub(crate) fn log(&mut self, wall: SystemTime, record: &Record) {
         self.stderr.log(wall, record);
     }
 }

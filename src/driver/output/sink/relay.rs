@@ -15,25 +15,25 @@ use crate::logic::output::pieces::PIPE_BUF;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct Relay {
+pub(super) struct Relay {
     pub(super) read: OwnedFd,
     pub(super) write: OwnedFd,
     inside: usize,
 }
 
 impl Relay {
-    pub fn new() -> Result<Relay, Errno> {
+    pub(super) fn new() -> Result<Relay, Errno> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         Ok(Relay { read, write, inside: 0 })
     }
 
     /// Bytes were written into it that have not gone.
-    pub fn is_loaded(&self) -> bool {
+    pub(super) fn is_loaded(&self) -> bool {
         self.inside > 0
     }
 
     /// Writes to `target`, a pipe, as much as it takes without waiting.
-    pub fn write(&mut self, target: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    pub(super) fn write(&mut self, target: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             let fresh = rest.get(self.inside..).unwrap_or_default();

@@ -47,7 +47,7 @@ const MOVE: usize = 1024 * 1024;
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamFate {
+pub(crate) enum StreamFate {
     /// Nothing to do before [`CapturedStream::wants`] comes true.
     Wait,
     /// There is more to do at once.
@@ -58,7 +58,7 @@ pub enum StreamFate {
 
 /// What an output waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamInterest {
+pub(crate) enum StreamInterest {
     /// No run has begun, or all of it is written.
     Nothing,
     /// [`CapturedStream::pipe`] to be readable.
@@ -69,7 +69,7 @@ pub enum StreamInterest {
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct CapturedStream {
+pub(crate) struct CapturedStream {
     stream: Stream,
     /// `None`: raw.
     lines: Option<Lines>,
@@ -126,7 +126,7 @@ enum Got {
 
 impl CapturedStream {
     /// Of no run yet; allocates nothing.
-    pub fn new(stream: Stream, in_lines: bool) -> CapturedStream {
+    pub(crate) fn new(stream: Stream, in_lines: bool) -> CapturedStream {
         CapturedStream {
             stream,
             lines: in_lines.then(|| Lines::new(stream)),
@@ -153,7 +153,7 @@ impl CapturedStream {
     }
 
     /// Begins a run, the one before being drained: makes its pipe and gives back the end that becomes the command's.
-    pub fn begin(&mut self) -> io::Result<OwnedFd> {
+    pub(crate) fn begin(&mut self) -> io::Result<OwnedFd> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         // Not by the flag of pipe2, which would make the command's end non-blocking too.
         fcntl_setfl(&ours, OFlags::NONBLOCK)?;
@@ -168,13 +168,13 @@ impl CapturedStream {
 
     /// Returns an output of the same stream for the next run, while this one goes on with what descendants of the last
     /// command write.
-    pub fn successor(&self) -> CapturedStream {
+    pub(crate) fn successor(&self) -> CapturedStream {
         CapturedStream { lost: self.lost, ..CapturedStream::new(self.stream, self.lines.is_some()) }
     }
 
     /// The command has ended: all that it wrote is in the pipe now. Call [`CapturedStream::on_ready`] until
     /// [`CapturedStream::is_drained`].
-    pub fn end(&mut self, now: Now) {
+    pub(crate) fn end(&mut self, now: Now) {
         if let Some(pipe) = &self.pipe {
             // A pipe that cannot tell is read until it is empty.
             self.drain = Some(Drain::new(now.mono, ioctl_fionread(pipe).unwrap_or(u64::MAX)));
@@ -182,12 +182,12 @@ impl CapturedStream {
     }
 
     /// When the run's output counts as complete although the pipe is open, see [`Drain`].
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.drain.as_ref()?.deadline()
     }
 
     /// Looks at the limits of the drain. If they have passed, the last line is complete and is to be written at once.
-    pub fn complete(&mut self, now: Now) -> bool {
+    pub(crate) fn complete(&mut self, now: Now) -> bool {
         let over = self.drain.is_some_and(|drain| drain.is_over(now.mono));
         self.completing |= over;
         if over {
@@ -198,7 +198,7 @@ impl CapturedStream {
 
     /// Passes on what there is, within a budget. To be called whenever what it wants has come, and again at once after
     /// [`StreamFate::Again`].
-    pub fn on_ready(&mut self, now: Now, sinks: &mut Sinks<'_>, tail: &mut Tail) -> StreamFate {
+    pub(crate) fn on_ready(&mut self, now: Now, sinks: &mut Sinks<'_>, tail: &mut Tail) -> StreamFate {
         let sink = sinks.of(self.stream);
         let before = self.counters.bytes;
         let resumed = std::mem::take(&mut self.stalled);
@@ -246,7 +246,7 @@ impl CapturedStream {
     }
 
     /// What to wait for.
-    pub fn wants(&self) -> StreamInterest {
+    pub(crate) fn wants(&self) -> StreamInterest {
         match &self.pipe {
             _ if self.stalled => StreamInterest::Room,
             Some(_) => StreamInterest::Input,
@@ -255,33 +255,33 @@ impl CapturedStream {
     }
 
     /// For how long its pipe should be left alone, so that more gathers in it.
-    pub fn rest(&self) -> Option<Duration> {
+    pub(crate) fn rest(&self) -> Option<Duration> {
         self.pace.rest().filter(|_| self.wants() == StreamInterest::Input)
     }
 
     /// The read end, to be polled; `None` when the run's output has ended.
-    pub fn pipe(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn pipe(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
     /// All of the run's output is written or discarded. The pipe may still be open, for descendants of the command.
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         let written = self.input.len() == self.start && self.rendered.len() == self.sent;
         self.complete || self.drain.is_none() && self.pipe.is_none() && written
     }
 
     /// What passed through since kapo's start.
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
 
     /// Adds what another output of the stream has counted.
-    pub fn count_in(&mut self, others: Counters) {
+    pub(crate) fn count_in(&mut self, others: Counters) {
         self.counters = self.counters.and(others);
     }
 
     /// Takes what is to be logged about our own output: that it has failed, or that it works again.
-    pub fn troubles(&mut self) -> Vec<Record> {
+    pub(crate) fn troubles(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.troubles)
     }
 

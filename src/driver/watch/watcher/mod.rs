@@ -47,7 +47,7 @@ struct WatchedPidfd {
 
 /// `kapo watch`, but for the loop.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     watch: Watch,
     hands: WatchIo,
     effects: Vec<WatchEffect>,
@@ -74,7 +74,11 @@ struct WatchIo {
 impl Watcher {
     /// Opens what watching needs. The limit of open files should have been raised before. Call [`Watcher::turn`] at once
     /// then; it starts the first scan.
-    pub fn open(config: &config::Watch, now: Now, note: &mut dyn FnMut(Note)) -> Result<Watcher, Error> {
+    pub(crate) fn open(
+        config: &config::Watch,
+        now: Now,
+        note: &mut dyn FnMut(Note),
+    ) -> Result<Watcher, Error> {
         let view = procfs::view()?;
         let own = rustix::process::getpid().as_raw_nonzero();
         if let Some(pid) = config.pid.and_then(Pid::new)
@@ -124,7 +128,7 @@ impl Watcher {
 
     /// Call this when [`Watcher::as_fd`] is readable, when [`Watcher::deadline`] has passed, and in the next turn, without
     /// waiting, when it answered `true`. Called without need it does no harm. Takes a few milliseconds at most.
-    pub fn turn(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
+    pub(crate) fn turn(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
         (self.hands.budget, self.hands.boot) = (SLICE, None);
         let more = self.listen(now, note);
         self.watch.handle(now, WatchEvent::Deadline, &mut self.effects);
@@ -138,27 +142,27 @@ impl Watcher {
     }
 
     /// The next moment at which [`Watcher::turn`] has something to do by itself; `None`: never.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.watch.deadline()
     }
 
     /// Whether [`Watcher::status`] is other than when this was last asked.
-    pub fn take_changed(&mut self) -> bool {
+    pub(crate) fn take_changed(&mut self) -> bool {
         self.watch.take_changed()
     }
 
     /// See [`Watch::command`].
-    pub fn command(&self) -> &str {
+    pub(crate) fn command(&self) -> &str {
         self.watch.command()
     }
 
     /// The document; see [`Watch::status`].
-    pub fn status(&self) -> Vec<Status> {
+    pub(crate) fn status(&self) -> Vec<Status> {
         self.watch.status()
     }
 
     /// What the probes ask: at least one process matches.
-    pub fn lives(&self) -> bool {
+    pub(crate) fn lives(&self) -> bool {
         self.watch.lives()
     }
 
