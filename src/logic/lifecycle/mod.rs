@@ -12,7 +12,7 @@
 //! | Closing   | no                 | Closed: every client has been answered                             |
 //! | Done      | no                 | never                                                              |
 //!
-//! Where a run has ended is in [`ending`]: Exited leads from Running and Stopping to Pausing, Lingering or Finishing. What
+//! Where a run has ended is in `ending`: Exited leads from Running and Stopping to Pausing, Lingering or Finishing. What
 //! is left of it, its output and its process group, is kept beside the state, as it may outlast several of them.
 //!
 //! Two facts stand beside the state and are not multiplied into it: whether we were asked to leave, and whether the
