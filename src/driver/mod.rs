@@ -6,7 +6,6 @@
 pub(crate) mod client;
 pub(crate) mod event_loop;
 pub(crate) mod http;
-pub(crate) mod main_pid;
 pub(crate) mod notify;
 pub(crate) mod output;
 pub(crate) mod poll;

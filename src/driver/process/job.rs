@@ -14,7 +14,6 @@ use rustix::termios::isatty;
 use crate::config::{After, Config, Job as Options};
 use crate::driver::event_loop::{LoopContext, LoopMode, clock};
 use crate::driver::http::server::MetricsSource;
-use crate::driver::main_pid::{MainPid, Outcome};
 use crate::driver::notify::notify_socket::{NotifySocket, Run};
 use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::output::capture::Capture;
@@ -23,6 +22,7 @@ use crate::driver::proc::process_usage;
 use crate::driver::proc::process_usage::Sampler;
 use crate::driver::process::directory::Directory;
 use crate::driver::process::leftover_group;
+use crate::driver::process::main_pid::{MainPid, Outcome};
 use crate::driver::process::oom::OomCounter;
 use crate::driver::process::parent_death::ParentWatch;
 use crate::driver::process::program::{Program, Start};
@@ -507,7 +507,7 @@ impl Job {
         let more = socket.read(run, |told| all.push(told));
         for mut told in all {
             told.main_pid = told.main_pid.filter(|pid| self.follow(*pid, stage));
-            self.handle(now, Event::Notification(told), stage);
+            self.handle(now, Event::Notified(told), stage);
         }
         more
     }

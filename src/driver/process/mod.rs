@@ -4,6 +4,7 @@ pub(crate) mod cgroup;
 pub(crate) mod directory;
 pub(crate) mod job;
 pub(crate) mod leftover_group;
+pub(crate) mod main_pid;
 pub(crate) mod oom;
 pub(crate) mod parent_death;
 pub(crate) mod program;

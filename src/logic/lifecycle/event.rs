@@ -67,7 +67,7 @@ pub enum Event {
         sender: Sender,
     },
     /// The command has spoken on its NOTIFY_SOCKET.
-    Notification(Notification),
+    Notified(Notification),
     /// kapo has not run for a while, as it was stopped or frozen.
     Resumed,
     /// A request was answered.

@@ -226,7 +226,7 @@ impl Lifecycle {
             (_, Event::SiblingStopped { signal, foreground_owner }) => {
                 self.sibling_stopped(signal, foreground_owner, out)
             }
-            (State::Running { .. } | State::Stopping { .. }, Event::Notification(told)) => {
+            (State::Running { .. } | State::Stopping { .. }, Event::Notified(told)) => {
                 self.told(now, told, out)
             }
             (State::Running { .. }, Event::Resumed) => self.has_been_suspended(now),
@@ -250,7 +250,7 @@ impl Lifecycle {
                 | State::Lingering
                 | State::Finishing
                 | State::Closing,
-                Event::Exited(_) | Event::Stopped { .. } | Event::Notification(_),
+                Event::Exited(_) | Event::Stopped { .. } | Event::Notified(_),
             )
             | (
                 State::Running { .. }

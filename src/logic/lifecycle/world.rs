@@ -315,7 +315,7 @@ impl World {
 
     /// The command speaks.
     pub fn told(&mut self, datagram: &[u8]) {
-        self.happen(Event::Notification(crate::logic::notify::message::read(datagram)));
+        self.happen(Event::Notified(crate::logic::notify::message::read(datagram)));
     }
 
     /// Somebody kills the command behind our back.
@@ -544,7 +544,7 @@ impl World {
                     self.lingering = Some(self.now);
                 }
             }
-            Event::Notification(told) => self.take_in_told(told),
+            Event::Notified(told) => self.take_in_told(told),
             Event::Resumed => self.ping_again(),
             Event::SiblingStopped { foreground_owner, .. } => {
                 self.shared |= *foreground_owner != ForegroundOwner::Other
@@ -892,7 +892,7 @@ impl World {
                 signal == Signal::CONT && self.child.as_ref().is_some_and(|child| child.behaviour.stopped),
                 "who is stopped is continued, nobody else",
             ),
-            Event::Notification(told) => self.promise(told.trigger, "words kill only where they ask for it"),
+            Event::Notified(told) => self.promise(told.trigger, "words kill only where they ask for it"),
             Event::Deadline if self.stop.is_none() => self.judge_our_own_stop(),
             Event::Deadline if signal == Signal::KILL => {
                 let due = self.kill_due();

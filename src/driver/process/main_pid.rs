@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid as RawPid, PidfdFlags, pidfd_open};
 
-use super::poll::{Epoll, Source};
+use crate::driver::poll::{Epoll, Source};
 use crate::logic::proc::stat;
 use crate::logic::{Exit, Pid};
 use crate::sys;
