@@ -45,6 +45,9 @@ fn talk<'a>(start: Instant, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     while let (true, Some(deadline)) = (conn.is_held(), conn.deadline()) {
         now.mono = deadline;
         conn.expire(now, &mut Echo, &mut out);
+        while conn.wants().write {
+            conn.resume(now, &mut Echo, &mut out);
+        }
     }
     conn.half_close(now);
     conn.eof(&mut out);

@@ -219,3 +219,26 @@ fn a_flood_of_signals_from_the_command_delays_neither_probes_nor_the_ttl() {
     kapo.expect_exit(124);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }
+
+#[test]
+fn requests_behind_held_ones_cannot_take_all_memory() {
+    let kapo = Kapo::start(["run", "sleep", "60"]);
+    let behind = get("/livez").repeat(30_000 / get("/livez").len());
+    let clients: Vec<TcpStream> = (0..380)
+        .map(|_| {
+            let mut stream = kapo.connect();
+            // It may be closed while it still sends.
+            let _ = stream.write_all(&get("/wait")).and_then(|()| stream.write_all(&behind));
+            stream
+        })
+        .collect();
+    assert_eq!(kapo.get("/livez").status, 200);
+    let most = proc_status(kapo.pid(), "VmHWM").unwrap();
+    let most: u64 = most.trim_end_matches(" kB").parse().unwrap();
+    assert!(most < 8 * 1024, "{most} KiB for {} clients", clients.len());
+    assert!(
+        kapo.stderr().contains("closing connections whose requests are not complete"),
+        "{}",
+        kapo.stderr()
+    );
+}

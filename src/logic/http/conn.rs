@@ -239,6 +239,7 @@ impl Conn {
             held: feed.is_some() || self.is_held(),
             heartbeat: network && feed == Some(Feed::Events),
             owed: self.unsent.capacity(),
+            received: self.input.capacity(),
         }
     }
 

@@ -1,7 +1,12 @@
-//! What connections may take together: places for those that are held, and memory for output that is not taken.
+//! What connections may take together: places for those that are held, memory for output that is not taken, and memory
+//! for requests that are not complete.
 
 /// The most memory for output of all connections but the one that owes most: a single answer may be larger.
 pub const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
+
+/// The most memory for received bytes that could not be dealt with yet, of all connections: one of them holds up to 32
+/// KiB, an unfinished head or requests behind one that is held.
+pub const INPUT_LIMIT: usize = 4 * 1024 * 1024;
 
 /// What one connection takes of what all share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +17,8 @@ pub struct Share {
     pub heartbeat: bool,
     /// Memory for output that its socket has not taken.
     pub owed: usize,
+    /// Memory for bytes it has sent that could not be dealt with yet.
+    pub received: usize,
 }
 
 /// The sums over all connections.
@@ -21,6 +28,7 @@ pub struct Quota {
     held: usize,
     heartbeats: usize,
     owed: usize,
+    received: usize,
 }
 
 impl Quota {
@@ -31,6 +39,7 @@ impl Quota {
             held: 0,
             heartbeats: 0,
             owed: 0,
+            received: 0,
         }
     }
 
@@ -39,6 +48,7 @@ impl Quota {
         self.held = self.held + usize::from(after.held) - usize::from(before.held);
         self.heartbeats = self.heartbeats + usize::from(after.heartbeat) - usize::from(before.heartbeat);
         self.owed = self.owed + after.owed - before.owed;
+        self.received = self.received + after.received - before.received;
     }
 
     /// Connections that are held.
@@ -54,6 +64,11 @@ impl Quota {
     /// One of those that are held must make room.
     pub fn holds_too_many(&self) -> bool {
         self.held > self.most_held
+    }
+
+    /// The requests that are not complete take too much: one of them must go.
+    pub fn received_too_much(&self) -> bool {
+        self.received > INPUT_LIMIT
     }
 
     /// The output that is not taken may be too much; [`Quota::owes_too_much`] tells, for the price of a search.
@@ -92,6 +107,20 @@ mod tests {
         assert!(quota.holds_too_many());
         quota.change(held, none);
         assert_eq!((quota.holds_too_many(), quota.held()), (false, 3));
+    }
+
+    #[test]
+    fn unfinished_requests_are_bounded_in_sum() {
+        let mut quota = Quota::new(4);
+        let (none, full) = (Share::default(), Share { received: 32 * 1024, ..Share::default() });
+        for _ in 0..INPUT_LIMIT / full.received {
+            quota.change(none, full);
+            assert!(!quota.received_too_much());
+        }
+        quota.change(none, full);
+        assert!(quota.received_too_much() && !quota.may_owe_too_much());
+        quota.change(full, none);
+        assert!(!quota.received_too_much());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Room for connections: who must go when there are too many of them, too many that are held, or too much output that
-//! is not taken. The bounds are in `logic::http::quota`.
+//! Room for connections: which one is closed when there are too many of them, too many that are held, too much output
+//! that is not taken, or too many bytes of requests that are not complete. The bounds are in `logic::http::quota`.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::logic::log::record::Record;
 const TOLD: Duration = Duration::from_secs(60);
 
 const FOR_OTHERS: &str = "closing connections to let new ones in";
+const UNFINISHED: &str = "closing connections whose requests are not complete";
 const UNTAKEN: &str = "closing connections that do not take their output";
 
 impl Server {
@@ -27,6 +28,12 @@ impl Server {
             if let Some(oldest) = oldest {
                 self.evict(now, oldest, FOR_OTHERS, "three quarters of all wait or follow");
             }
+        }
+        while self.quota.received_too_much() {
+            let unfinished = self.entries().filter(|(entry, _)| entry.share.received > 0);
+            let least = unfinished.min_by_key(|(entry, _)| entry.connection.rank()).map(|(_, slot)| slot);
+            let Some(slot) = least else { break };
+            self.evict(now, slot, UNFINISHED, "4 MiB in all");
         }
         while self.quota.may_owe_too_much() {
             let most = self.entries().map(|(entry, slot)| (entry.share.owed, slot)).max();
