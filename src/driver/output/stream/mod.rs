@@ -94,6 +94,8 @@ pub(crate) struct CapturedStream {
     rendered: Vec<u8>,
     sent: usize,
     batch: usize,
+    /// How many bytes behind the written ones the sink was offered and has not taken.
+    offered: usize,
     /// The sink is full.
     stalled: bool,
     /// The last byte written raw was not a newline.
@@ -142,6 +144,7 @@ impl CapturedStream {
             rendered: Vec::new(),
             sent: 0,
             batch: 0,
+            offered: 0,
             stalled: false,
             mid_line: false,
             bulk: Bulk::Copying(0),

@@ -451,3 +451,33 @@ fn a_record_that_comes_while_output_is_cut_short_repeats_nothing() {
     let record = b"time=1970-01-01T00:00:00.000000Z level=info msg=\"between\"\n";
     assert_eq!(String::from_utf8(came).unwrap(), String::from_utf8([&text[..], record].concat()).unwrap());
 }
+
+#[test]
+fn what_a_full_sink_refused_is_offered_again_without_the_line_behind_it() {
+    let (mut reader, mut writer) = fifo();
+    let target = writer.try_clone().unwrap();
+    let mut sinks = Sinks::open(target.as_fd(), target.as_fd());
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
+    let mut theirs = File::from(output.begin().unwrap());
+    // Lines of 200 bytes: the first read ends in the middle of the 21st.
+    let line = [&[b'x'; 199][..], b"\n"].concat();
+    let lines = line.repeat(25);
+    theirs.write_all(&lines).unwrap();
+    let size = fcntl_getpipe_size(&writer).unwrap();
+    writer.write_all(&vec![b'\n'; size]).unwrap();
+    assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), StreamFate::Wait);
+    assert_eq!(output.wants(), StreamInterest::Room);
+    // With one page of room, another writer's turn comes after the end of a line.
+    reader.read_exact(&mut vec![0; SMALL]).unwrap();
+    assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), StreamFate::Wait);
+    assert_eq!(output.wants(), StreamInterest::Room);
+    let mut filled = vec![0; size - SMALL + 20 * line.len()];
+    reader.read_exact(&mut filled).unwrap();
+    assert_eq!(ioctl_fionread(&reader).unwrap(), 0, "the beginning of a line");
+    assert!(filled.ends_with(&line));
+    drop(theirs);
+    pump(&mut output, &mut sinks, &mut tail);
+    let mut rest = vec![0; 5 * line.len()];
+    reader.read_exact(&mut rest).unwrap();
+    assert!(rest == line.repeat(5));
+}

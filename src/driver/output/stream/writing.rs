@@ -20,10 +20,11 @@ impl CapturedStream {
                 None => (&self.input, &mut self.start),
             };
             let mut all = bytes.get(*done..).unwrap_or_default();
-            // What was offered before is offered again, whatever has changed meanwhile.
+            // After a cut the sink must be offered the same bytes again, whatever has changed meanwhile.
             let free = !sink.is_cut_short(self.stream);
-            if goes_on && free {
-                all = all.get(..pieces::complete(all)).unwrap_or(all);
+            if goes_on {
+                let again = if free { 0 } else { self.offered };
+                all = all.get(..pieces::complete(all).max(again)).unwrap_or(all);
             }
             // Records that wait get their place at the end of a line.
             let records = free && sink.has_records();
@@ -37,6 +38,7 @@ impl CapturedStream {
                 Written::All | Written::Part(_) => {
                     let taken = if let Written::Part(taken) = written { taken } else { piece.len() };
                     *done += taken;
+                    self.offered = piece.len() - taken;
                     self.mid_line = taken.checked_sub(1).and_then(|last| piece.get(last)) != Some(&b'\n');
                     if line_end.is_some() && written == Written::All {
                         sink.hold(self.stream, false);
@@ -45,16 +47,26 @@ impl CapturedStream {
                         self.troubles.push(recovered(self.stream, lost));
                     }
                 }
-                Written::Full => return false,
+                Written::Full => {
+                    self.offered = piece.len();
+                    return false;
+                }
                 Written::Failed(errno) => {
                     let lost = if self.lines.is_some() { self.batch } else { bytes.len() - *done };
                     *done = bytes.len();
+                    self.offered = 0;
                     // What was already written of a batch of lines is not lost, and a batch is lost once.
                     self.batch = 0;
                     self.lose(lost as u64, errno);
                 }
             }
         }
+        self.forget_written();
+        true
+    }
+
+    /// Empties the buffers of what was written.
+    fn forget_written(&mut self) {
         match self.lines {
             Some(_) => {
                 self.rendered.clear();
@@ -66,7 +78,6 @@ impl CapturedStream {
             }
             None => {}
         }
-        true
     }
 
     /// Whether raw input ends in the middle of what the command wrote: there is more in the pipe, so the last line is
