@@ -445,6 +445,7 @@ fn when_kapos_parent_dies_kapo_gets_the_signal_that_was_asked_for() {
     );
     let mut parent = Kapo::launch(command).listening();
     parent.wait_for("it says kapo's pid", |kapo| kapo.stdout().ends_with('\n'));
+    parent.wait_for("its parent tells its pid", |parent| parent.stdout().ends_with('\n'));
     let kapo: i32 = parent.stdout().trim().parse().unwrap();
     let command = parent.command_pid();
     assert_ne!(kapo, parent.pid());
@@ -472,6 +473,7 @@ signal.pause()";
     command.args(["run", "--parent-death-signal", "TERM", "sleep", "60"]).stdin(reader);
     let mut parent = Kapo::launch(command).listening();
     parent.wait_for("the command is started", |kapo| kapo.stderr().contains("msg=\"started\""));
+    parent.wait_for("its parent tells its pid", |parent| parent.stdout().ends_with('\n'));
     let kapo: i32 = parent.stdout().trim().parse().unwrap();
     std::io::Write::write_all(&mut go, b"\n").unwrap();
     parent.wait_for_stdout("alone\n");
@@ -491,6 +493,7 @@ fn the_parent_is_watched_without_pidfds_too() {
     before_exec(&mut command, || crate::seccomp::refuse(libc::SYS_pidfd_open, None, libc::ENOSYS));
     let mut parent = Kapo::launch(command).listening();
     parent.wait_for("the command is started", |kapo| kapo.stderr().contains("msg=\"started\""));
+    parent.wait_for("its parent tells its pid", |parent| parent.stdout().ends_with('\n'));
     let kapo: i32 = parent.stdout().trim().parse().unwrap();
     parent.signal(KILL);
     wait_for("kapo is gone", || !lives(kapo));
@@ -505,6 +508,7 @@ fn a_parent_death_signal_that_cannot_be_caught_ends_kapo() {
     );
     let mut parent = Kapo::launch(command).listening();
     parent.wait_for("the command is started", |kapo| kapo.stderr().contains("msg=\"started\""));
+    parent.wait_for("its parent tells its pid", |parent| parent.stdout().ends_with('\n'));
     let kapo: i32 = parent.stdout().trim().parse().unwrap();
     let command = parent.command_pid();
     parent.signal(KILL);
