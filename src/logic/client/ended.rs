@@ -1,19 +1,34 @@
 //! Reads out of the status document how a run ended, for `kapo wait -v`: reason, code, start and last lines.
 
+/// A kapo shows no more lines of output than this.
+const LINES: usize = 10;
+
+/// A longer text is cut after this many characters. A kapo's own lines are shorter.
+const LONGEST: usize = 1024;
+
 /// A line of `name=value` and, below it, the last lines of the run's output; `None` if the document is none of a kapo.
 pub(crate) fn summary(document: &[u8]) -> Option<Vec<String>> {
-    let text = |name| member(document, name).and_then(string).map(|(text, _)| text);
+    let text = |name| member(document, name).and_then(string).map(|(text, _)| cut(text));
     let code = member(document, "ExitCode")?;
     let digits = code.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let code = String::from_utf8_lossy(code.get(..digits)?);
     let (reason, start) = (text("Reason")?, text("StartTime")?);
     let mut lines = vec![format!("reason={reason} code={code} start={start}")];
     let mut rest = member(document, "LastOutput").and_then(|list| list.strip_prefix(b"["));
-    while let Some((line, behind)) = rest.and_then(string) {
-        lines.push(line);
+    while lines.len() <= LINES
+        && let Some((line, behind)) = rest.and_then(string)
+    {
+        lines.push(cut(line));
         rest = behind.strip_prefix(b",");
     }
     Some(lines)
+}
+
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+    }
+    text
 }
 
 /// What follows `"NAME":`, which cannot stand in a string of the document: quotes are escaped there.
@@ -93,5 +108,15 @@ mod tests {
             assert!(lines.len() <= 3, "{lines:?}");
         }
         assert_eq!(summary(b"<html>"), None);
+    }
+
+    #[test]
+    fn long_lines_and_many_of_them_are_cut() {
+        let (long, many) = ("\u{e4}".repeat(1 << 20), r#","""#.repeat(1 << 20));
+        let head = r#"[{"ExitCode":3,"StartTime":"x","Reason":"r","LastOutput":["#;
+        let document = format!("{head}\"{long}\"{many}]}}]");
+        let lines = summary(document.as_bytes()).unwrap();
+        assert_eq!(lines.len(), 1 + LINES);
+        assert_eq!(lines[1], "\u{e4}".repeat(LONGEST));
     }
 }
