@@ -55,7 +55,7 @@ same "ExitCode is 137" 137 "$(status "$URL" ExitCode)"
 check "kapo_oom_kills_total is 1" metric_is "$URL" kapo_oom_kills_total 1
 check "so is kapo_child_exits_total with that reason" metric_is "$URL" 'kapo_child_exits_total{reason="oom-kill"}' 1
 same "/healthz is 503" 503 "$(code "$URL/healthz")"
-matches "which says why" oom-kill "$(curl -sS "$URL/healthz?verbose")"
+matches "which says why" "killed by the kernel: out of memory" "$(curl -sS "$URL/healthz?verbose")"
 matches "the log says it" 'msg="ended".*reason=oom-kill' "$(cat "$WORK/command.log")"
 stop "$kapo"
 same "kapo exits with 137" 137 "$CODE"
