@@ -311,7 +311,11 @@ fn thousands_of_restarts_leave_nothing_behind() {
     let (fds, memory, _) = measure(&kapo);
     until(&mut kapo, 200 + many);
     let (fds_after, memory_after, children) = measure(&kapo);
-    assert_eq!(fds_after, fds);
+    // Each end has a look at the OOM counter of the cgroup, whose file may be open in that moment.
+    let lasting = |fds: &[String]| -> Vec<String> {
+        fds.iter().filter(|fd| !fd.contains("memory.oom_control")).cloned().collect()
+    };
+    assert_eq!(lasting(&fds_after), lasting(&fds));
     assert!(memory_after <= memory + 16, "{memory} KiB have become {memory_after} KiB");
     assert!(children <= 1, "{children} children");
     assert!(answers > 50, "{answers} answers");
