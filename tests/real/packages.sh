@@ -27,7 +27,7 @@ for each in amd64 arm64; do
 done
 
 debian=${DEBIAN_ROOT:-$WORK/debian}
-[ -x "$debian/usr/bin/dpkg" ] || check "debootstrap" debootstrap --variant=minbase bookworm "$debian" http://deb.debian.org/debian
+[ -x "$debian/usr/bin/dpkg" ] || check "debootstrap" debootstrap --variant=minbase bookworm "$debian"
 inside() { chroot "$debian" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
 listing() { (cd "$debian" && find . -xdev \( -path ./proc -o -path ./dev -o -path ./var/log -o -path ./var/lib/dpkg -o -path ./tmp \) -prune -o -print | LC_ALL=C sort); }
 listing >"$WORK/before"

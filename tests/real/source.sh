@@ -10,7 +10,7 @@ need debootstrap unshare chroot rustup
 cd "$ROOT"
 
 debian=${DEBIAN_ROOT:-$WORK/debian}
-[ -x "$debian/usr/bin/dpkg" ] || check "debootstrap" debootstrap --variant=minbase bookworm "$debian" http://deb.debian.org/debian
+[ -x "$debian/usr/bin/dpkg" ] || check "debootstrap" debootstrap --variant=minbase bookworm "$debian"
 sysroot=$(rustc --print sysroot)
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 mkdir -p "$WORK/sources" "$WORK/toolchain" "$WORK/upper" "$WORK/work" "$WORK/root" "$WORK/crates"

@@ -22,7 +22,12 @@ APT::Architectures { "$arch"; };
 APT::Sandbox::User "root";
 Acquire::Languages "none";
 P
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >"$dir/etc/sources.list"
+    # The mirror that this machine's own packages come from.
+    local mirror
+    # shellcheck disable=SC2016 # The format is for apt-get, not for the shell.
+    mirror=$(env -u APT_CONFIG apt-get indextargets --format '$(SITE)' 'Created-By: Packages' |
+        awk '/\/debian\/*$/ && !found++')
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$dir/etc/sources.list"
     APT_CONFIG=$dir/etc/apt.conf "$@"
 }
 
