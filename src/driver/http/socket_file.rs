@@ -34,7 +34,7 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Binds `socket` to `path`, after `serve` has made it ready for clients. A socket file that nobody serves is
+    /// Binds `socket` to `path`, after `serve` has made it ready for clients. A socket file without a server is
     /// replaced. Errors: `ADDRINUSE` if it is served, `NOTSOCK` if the file is not a socket.
     pub(crate) fn create(
         path: &Path,
@@ -115,7 +115,7 @@ fn claim(temporary: &Path, path: &Path, address: &SocketAddrUnix) -> Result<(), 
             }
             linked => return linked,
         }
-        // Between the look at a dead file and its removal nobody else may put a living one in its place.
+        // Between the check of a dead file and its removal no other process may put a live one in its place.
         if lock.is_none() {
             lock = Some(lock_folder(path));
         }
@@ -141,7 +141,7 @@ fn lock_folder(path: &Path) -> Option<OwnedFd> {
     Some(folder)
 }
 
-/// Removes a socket file that nobody serves. Succeeds also if the file has gone meanwhile.
+/// Removes a socket file without a server. Succeeds also if the file has gone meanwhile.
 fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), Errno> {
     let found = match lstat(path) {
         Err(Errno::NOENT) => return Ok(()),

@@ -27,7 +27,7 @@ pub(crate) struct Capture {
     tail: Tail,
     /// Where the output of this run begins in it.
     begun: Position,
-    /// The command has ended, and nobody was told yet that all is drained.
+    /// The command has ended, and the end of its output was not reported yet.
     draining: bool,
 }
 

@@ -411,7 +411,7 @@ impl Server {
         }
         self.quota.change(entry.share, Share::default());
         self.free.push(slot);
-        // After a storm the table's memory goes back, as far as nobody sits at its end; numbers of generations go on.
+        // After a storm the table gives its memory back down to the last slot in use. Generation numbers go on counting.
         if self.slots.len() >= 2 * FEW && self.free.len() >= self.slots.len() / 4 * 3 {
             let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
             self.slots.truncate(used);
