@@ -5,6 +5,7 @@
 use std::time::UNIX_EPOCH;
 
 use kapo::logic::Stream;
+use kapo::logic::output::batch::Batch;
 use kapo::logic::output::lines::{BATCH, LONGEST, Lines};
 use libfuzzer_sys::fuzz_target;
 
@@ -20,12 +21,12 @@ fuzz_target!(|data: &[u8]| {
     let (mut held, mut log, mut count) = (Vec::new(), Vec::new(), 0);
     let mut step = |held: &mut Vec<u8>, ended| {
         loop {
-            let mut out = Vec::new();
+            let mut out = Batch::default();
             let done = lines.render(UNIX_EPOCH, held, ended, &mut out);
             assert!(out.len() <= BATCH + 6 * LONGEST + 100);
             held.drain(..done.consumed);
             count += done.lines;
-            log.extend(out);
+            log.extend_from_slice(out.as_bytes());
             if done.consumed == 0 {
                 break;
             }

@@ -97,6 +97,30 @@ fn clean_span(text: &[u8]) -> usize {
     clean + tail.iter().take_while(|&&b| is_clean(b)).count()
 }
 
+/// Copies the clean bytes at the start of `text` (printable ASCII other than quote and backslash) to the start of `out`,
+/// which must be at least as long, and returns their number. What is behind them in `out` may change, too.
+pub(crate) fn copy_clean(text: &[u8], out: &mut [u8]) -> usize {
+    let (words, tail) = text.as_chunks::<8>();
+    let (out, _) = out.split_at_mut_checked(text.len()).unwrap_or_default();
+    let (out, out_tail) = out.as_chunks_mut::<8>();
+    let mut clean = 0;
+    for (word, out) in words.iter().zip(out) {
+        *out = *word;
+        let found = dirty(u64::from_le_bytes(*word));
+        if found != 0 {
+            return clean + (found.trailing_zeros() / 8) as usize;
+        }
+        clean += 8;
+    }
+    clean
+        + tail
+            .iter()
+            .zip(out_tail)
+            .take_while(|(byte, _)| is_clean(**byte))
+            .map(|(byte, out)| *out = *byte)
+            .count()
+}
+
 fn is_clean(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
@@ -236,6 +260,10 @@ pub(crate) mod tests {
                 let mut text = [b'~'; 20];
                 text[place] = byte;
                 assert_eq!(escaped(&text).len() == 20, is_clean(byte), "{byte:#x} at {place}");
+                let mut copy = [0; 20];
+                let clean = copy_clean(&text, &mut copy);
+                assert_eq!(clean, if is_clean(byte) { 20 } else { place });
+                assert_eq!(copy[..clean], text[..clean]);
             }
         }
     }

@@ -12,6 +12,7 @@ use memchr::memchr;
 
 use crate::logic::Stream;
 use crate::logic::log::{escape, timestamp};
+use crate::logic::output::batch::Batch;
 
 /// The longest record as it is written, with time stamp, escapes and newline: journald cuts lines at 48 KiB.
 pub const RECORD: usize = 32 * 1024;
@@ -19,6 +20,9 @@ pub const RECORD: usize = 32 * 1024;
 /// The longest text of a record, with its escapes: a line whose text is longer is cut into parts. A part ends before
 /// an escape or a letter of UTF-8 rather than within it.
 pub const LONGEST: usize = RECORD - PREFIX - PARTIAL.len();
+
+/// What follows the text.
+const END: &[u8; 2] = b"\"\n";
 
 /// What follows the text of a part.
 const PARTIAL: &[u8; 15] = b"\" partial=true\n";
@@ -56,10 +60,11 @@ impl Lines {
 
     /// Appends to `out` the lines that `input` holds, until `out` holds [`BATCH`] bytes or only an unfinished line is
     /// left, which is at most [`LONGEST`] bytes. With `ended` nothing will follow, and that line is complete too.
-    pub fn render(&mut self, wall: SystemTime, input: &[u8], ended: bool, out: &mut Vec<u8>) -> Rendered {
-        let prefix = self.prefix(wall, out);
+    pub fn render(&mut self, wall: SystemTime, input: &[u8], ended: bool, out: &mut Batch) -> Rendered {
+        let prefix = self.prefix(wall);
         let mut rendered = Rendered::default();
         let mut rest = input;
+        let mut escapes = Vec::new();
         while out.len() < BATCH {
             let window = rest.get(..=LONGEST).unwrap_or(rest);
             let found = memchr(b'\n', window.get(self.searched..).unwrap_or_default());
@@ -72,13 +77,10 @@ impl Lines {
                 break;
             };
             self.searched = 0;
-            out.extend_from_slice(&prefix);
-            let part = escape::escape_within(line, LONGEST, out);
+            let part = record(&prefix, line, &mut escapes, out);
             if part < line.len() {
-                out.extend_from_slice(PARTIAL);
                 rest = rest.get(part..).unwrap_or_default();
             } else {
-                out.extend_from_slice(b"\"\n");
                 rendered.lines += 1;
                 rest = rest.get(part + usize::from(found.is_some())..).unwrap_or_default();
             }
@@ -87,18 +89,40 @@ impl Lines {
         rendered
     }
 
-    /// All before the text. `out` is only borrowed to format it in, which saves an allocation.
-    fn prefix(&self, wall: SystemTime, out: &mut Vec<u8>) -> [u8; PREFIX] {
-        let before = out.len();
-        out.extend_from_slice(b"time=");
-        timestamp::log_time(wall, out);
-        out.extend_from_slice(b" level=info stream=");
-        out.extend_from_slice(self.stream.name().as_bytes());
-        out.extend_from_slice(b" msg=\"");
-        let prefix = out.get(before..).and_then(|text| text.try_into().ok());
-        out.truncate(before);
-        prefix.expect("times and the names of streams are always of one length")
+    /// All before the text.
+    fn prefix(&self, wall: SystemTime) -> [u8; PREFIX] {
+        let mut text = Vec::with_capacity(PREFIX);
+        text.extend_from_slice(b"time=");
+        timestamp::log_time(wall, &mut text);
+        text.extend_from_slice(b" level=info stream=");
+        text.extend_from_slice(self.stream.name().as_bytes());
+        text.extend_from_slice(b" msg=\"");
+        text.try_into().expect("times and the names of streams are always of one length")
     }
+}
+
+/// Appends a record of `line`, or of as much of it as one record holds. Returns how much of `line` that was. `escapes` is
+/// memory for the text of a line from its first escape on.
+fn record(prefix: &[u8; PREFIX], line: &[u8], escapes: &mut Vec<u8>, out: &mut Batch) -> usize {
+    let text = line.get(..LONGEST).unwrap_or(line);
+    let free = out.free(PREFIX + text.len() + PARTIAL.len());
+    let Some((head, body)) = free.split_first_chunk_mut() else { return line.len() };
+    *head = *prefix;
+    let clean = escape::copy_clean(text, body);
+    if clean == line.len()
+        && let Some(end) = body.get_mut(clean..).and_then(<[u8]>::first_chunk_mut)
+    {
+        *end = *END;
+        out.advance(PREFIX + clean + END.len());
+        return clean;
+    }
+    out.advance(PREFIX + clean);
+    escapes.clear();
+    let rest = line.get(clean..).unwrap_or_default();
+    let part = escape::escape_within(rest, LONGEST - clean, escapes);
+    out.push(escapes);
+    out.push(if part < rest.len() { PARTIAL } else { END });
+    clean + part
 }
 
 #[cfg(test)]
@@ -120,12 +144,12 @@ mod tests {
         let (mut held, mut all, mut count) = (Vec::new(), Vec::new(), 0);
         let mut step = |held: &mut Vec<u8>, ended| {
             loop {
-                let mut out = Vec::new();
+                let mut out = Batch::default();
                 let done = lines.render(wall(), held, ended, &mut out);
                 held.drain(..done.consumed);
                 count += done.lines;
                 assert!(out.len() < BATCH + 6 * LONGEST + 200, "{} bytes at once", out.len());
-                all.extend(out);
+                all.extend_from_slice(out.as_bytes());
                 if done.consumed == 0 {
                     break;
                 }

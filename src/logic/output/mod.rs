@@ -1,5 +1,6 @@
 //! Captured output: lines, the kept tail, coalescing of small writes.
 
+pub mod batch;
 pub(crate) mod coalesce;
 pub(crate) mod drain;
 pub mod lines;

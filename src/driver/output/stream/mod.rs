@@ -18,6 +18,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_siz
 
 use crate::driver::output::sink::{Sink, Sinks};
 use crate::logic::log::record::Record;
+use crate::logic::output::batch::Batch;
 use crate::logic::output::coalesce;
 use crate::logic::output::coalesce::Coalescer;
 use crate::logic::output::drain::Drain;
@@ -91,7 +92,7 @@ pub(crate) struct CapturedStream {
     /// The last read has emptied the pipe.
     dry: bool,
     /// Lines to be written, written up to `sent`, made of this many bytes of input.
-    rendered: Vec<u8>,
+    rendered: Batch,
     sent: usize,
     batch: usize,
     /// How many bytes behind the written ones the sink was offered and has not taken.
@@ -141,7 +142,7 @@ impl CapturedStream {
             start: 0,
             room: SMALL,
             dry: false,
-            rendered: Vec::new(),
+            rendered: Batch::default(),
             sent: 0,
             batch: 0,
             offered: 0,
@@ -456,7 +457,7 @@ impl CapturedStream {
             self.room = SMALL;
         }
         if self.rendered.is_empty() && self.rendered.capacity() > 2 * SMALL {
-            self.rendered = Vec::new();
+            self.rendered = Batch::default();
         }
     }
 }

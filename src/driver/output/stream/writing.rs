@@ -16,8 +16,8 @@ impl CapturedStream {
         let goes_on = self.goes_on();
         loop {
             let (bytes, done) = match self.lines {
-                Some(_) => (&self.rendered, &mut self.sent),
-                None => (&self.input, &mut self.start),
+                Some(_) => (self.rendered.as_bytes(), &mut self.sent),
+                None => (&self.input[..], &mut self.start),
             };
             let mut all = bytes.get(*done..).unwrap_or_default();
             // After a cut the sink must be offered the same bytes again, whatever has changed meanwhile.
