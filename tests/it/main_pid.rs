@@ -109,3 +109,43 @@ say('STATUS=said'); time.sleep(60)";
     assert!(pid > 1 && pid != kapo.pid());
     assert_eq!(kapo.stderr().matches("following").count(), 1, "{}", kapo.stderr());
 }
+
+#[test]
+fn a_main_pid_that_is_ignored_is_logged_once() {
+    let stranger = std::process::id().to_string();
+    let thread = "threading.get_native_id()";
+    for (value, why) in [
+        ("'1'", "not a process of this run"),
+        ("str(os.getppid())", "not a process of this run"),
+        (stranger.as_str(), "not a process of this run"),
+        ("'99999999'", "no such process"),
+        ("str(tid)", "a thread, not a process"),
+        ("'-7'", "not a process id"),
+        ("'7 \\x1b[31m'", "not a process id"),
+    ] {
+        let script = format!(
+            "
+import os, socket, threading, time
+def say(text):
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(text.encode(), os.environ['NOTIFY_SOCKET'])
+tid = None
+def rest():
+    global tid
+    tid = {thread}
+    time.sleep(60)
+threading.Thread(target=rest, daemon=True).start()
+while not tid: time.sleep(0.001)
+say('READY=1\\nMAINPID=%d' % os.getpid())
+for n in range(50): say('MAINPID=%s' % {value})
+say('STATUS=said'); time.sleep(60)"
+        );
+        let words = ["run", "--notify", "python3", "-c", &script];
+        let kapo = Kapo::launch(kapo_on_a_free_port(words)).listening();
+        kapo.wait_for_status("its words", |status| status["StatusText"] == "said");
+        let log = kapo.stderr();
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains("MAINPID")).collect();
+        assert_eq!(warnings.len(), 1, "{value}: {log}");
+        assert!(warnings[0].contains("level=warn msg=\"MAINPID ignored\" pid="), "{log}");
+        assert!(warnings[0].ends_with(&format!("why=\"{why}\"")), "{value}: {log}");
+    }
+}

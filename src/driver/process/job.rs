@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
@@ -35,6 +36,7 @@ use crate::logic::endpoints::StateFacts;
 use crate::logic::lifecycle::{
     Effect, End, Event, ForegroundOwner, JobContext, Lifecycle, SignalTarget, SpawnErrorKind,
 };
+use crate::logic::log::record::Record;
 use crate::logic::metrics::Snapshot;
 use crate::logic::output::tail::Tail;
 use crate::logic::status::State;
@@ -70,6 +72,8 @@ pub(crate) struct Job {
     notify: Option<NotifySocket>,
     /// The process that the command has named by MAINPID.
     main_pid: Option<MainPid>,
+    /// A MAINPID was ignored in this run, and logged.
+    main_pid_ignored: bool,
     /// When the run's first process was born, while another one is followed.
     run_since: Option<u64>,
     oom: OomCounter,
@@ -156,6 +160,7 @@ impl Job {
             manager,
             notify,
             main_pid: None,
+            main_pid_ignored: false,
             run_since: None,
             oom: OomCounter::default(),
             termination_log,
@@ -264,6 +269,7 @@ impl Job {
             Ok(pid) => {
                 self.killed = false;
                 self.was_stopped = false;
+                self.main_pid_ignored = false;
                 self.oom.run_started(now, stage);
                 if matches!(self.options.after, After::Once(_)) {
                     self.close_unused_standard(stage);
@@ -506,24 +512,40 @@ impl Job {
         let run = Run { command: self.life.pid().unwrap_or(nobody), since: self.run_since };
         let more = socket.read(run, |told| all.push(told));
         for mut told in all {
-            told.main_pid = told.main_pid.filter(|pid| self.follow(*pid, stage));
+            if let Some(text) = &told.invalid_main_pid {
+                self.ignore_main_pid(now, text, "not a process id", stage);
+            }
+            told.main_pid = told.main_pid.filter(|pid| self.follow(now, *pid, stage));
             self.handle(now, Event::Notified(told), stage);
         }
         more
     }
 
-    /// Follows this process from now on, if it belongs to the run.
-    fn follow(&mut self, pid: Pid, stage: &LoopContext) -> bool {
+    /// Follows this process from now on, if it belongs to the run. Returns whether it is another one than before.
+    fn follow(&mut self, now: Now, pid: Pid, stage: &mut LoopContext) -> bool {
         let Some(command) = self.life.pid().filter(|command| *command != pid) else { return false };
-        // The pidfd first: afterwards the number cannot come to mean another process unnoticed.
-        let Some(main_pid) = MainPid::open(&stage.epoll, pid) else { return false };
         let run = Run { command, since: self.run_since };
-        if !run.has(pid) {
-            return false;
+        // The pidfd first: afterwards the number cannot come to mean another process unnoticed.
+        let main_pid = MainPid::open(&stage.epoll, pid)
+            .and_then(|main_pid| run.has(pid).then_some(main_pid).ok_or("not a process of this run".into()));
+        match main_pid {
+            Ok(main_pid) => {
+                self.run_since = self.run_since.or_else(|| run.birth());
+                self.main_pid = Some(main_pid);
+                true
+            }
+            Err(why) => {
+                self.ignore_main_pid(now, pid, &why, stage);
+                false
+            }
         }
-        self.run_since = self.run_since.or_else(|| run.birth());
-        self.main_pid = Some(main_pid);
-        true
+    }
+
+    /// Logs the first MAINPID of a run that is not followed.
+    fn ignore_main_pid(&mut self, now: Now, pid: impl fmt::Display, why: &str, stage: &mut LoopContext) {
+        if !std::mem::replace(&mut self.main_pid_ignored, true) {
+            stage.log(now, &Record::warn("MAINPID ignored").with("pid", pid).with("why", why));
+        }
     }
 
     /// The followed process has ended. If it is kapo's child it is reaped like any other, which tells more.

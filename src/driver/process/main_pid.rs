@@ -1,11 +1,14 @@
 //! The process that the command has named by `MAINPID=`: followed by a pidfd, because it need not be kapo's child.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
 use rustix::process::{Pid as RawPid, PidfdFlags, pidfd_open};
 
 use crate::driver::poll::{Epoll, Source};
+use crate::error::reason;
 use crate::logic::proc::stat;
 use crate::logic::{Exit, Pid};
 use crate::sys;
@@ -27,11 +30,17 @@ pub(crate) enum Outcome {
 }
 
 impl MainPid {
-    /// Waits for its end as [`Source::MainPid`]. `None`: there is no such process, or no descriptor to be had.
-    pub(crate) fn open(epoll: &Epoll, pid: Pid) -> Option<MainPid> {
-        let pidfd = pidfd_open(RawPid::from_raw(pid.get())?, PidfdFlags::empty()).ok()?;
-        epoll.add(&pidfd, Source::MainPid, EventFlags::IN).ok()?;
-        Some(MainPid { pid, pidfd })
+    /// Waits for its end as [`Source::MainPid`]. The error is the reason for the log.
+    pub(crate) fn open(epoll: &Epoll, pid: Pid) -> Result<MainPid, Cow<'static, str>> {
+        let raw = RawPid::from_raw(pid.get()).ok_or("not a process id")?;
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
+            Errno::SRCH => "no such process".into(),
+            // The errno for a thread that does not lead its process depends on the kernel.
+            Errno::INVAL | Errno::NOENT => "a thread, not a process".into(),
+            errno => Cow::from(reason(&errno.into())),
+        })?;
+        epoll.add(&pidfd, Source::MainPid, EventFlags::IN).map_err(|errno| reason(&errno.into()))?;
+        Ok(MainPid { pid, pidfd })
     }
 
     /// The process.

@@ -24,6 +24,8 @@ pub struct Notification {
     pub interval: Option<Duration>,
     /// `MAINPID=`: this process is the command from now on. The driver leaves it out if the process is not one of the run.
     pub main_pid: Option<Pid>,
+    /// A `MAINPID=` that is no pid; made printable.
+    pub invalid_main_pid: Option<String>,
     /// What the service manager shall hear of it; empty: nothing.
     pub forward: Vec<u8>,
 }
@@ -65,8 +67,9 @@ pub(crate) fn read(datagram: &[u8]) -> Notification {
                     b"MAINPID" => {
                         let pid = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                         told.main_pid = pid.and_then(Pid::new).filter(|pid| pid.get() > 0);
+                        told.invalid_main_pid = told.main_pid.is_none().then(|| printable(value, 32));
                     }
-                    b"STATUS" => told.status = Some(printable(value)),
+                    b"STATUS" => told.status = Some(printable(value, STATUS_LENGTH)),
                     b"WATCHDOG_USEC" => {
                         let micros = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                         told.interval = micros.map(Duration::from_micros);
@@ -88,10 +91,10 @@ pub(crate) fn read(datagram: &[u8]) -> Notification {
 }
 
 /// Returns the text as one line: invalid UTF-8 becomes U+FFFD and control characters become spaces. Text over
-/// [`STATUS_LENGTH`] is cut at a character boundary.
-fn printable(value: &[u8]) -> String {
+/// `limit` bytes is cut at a character boundary.
+fn printable(value: &[u8], limit: usize) -> String {
     let text = String::from_utf8_lossy(value);
-    let end = (0..=STATUS_LENGTH.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    let end = (0..=limit.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
     let text = text.get(..end.unwrap_or(0)).unwrap_or_default();
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
@@ -138,6 +141,8 @@ mod tests {
         {
             let told = read(format!("READY=1\nMAINPID={value}").as_bytes());
             assert_eq!((told.main_pid.map(Pid::get), told.ready), (pid, true), "{value}");
+            let invalid = pid.is_none().then_some(value);
+            assert_eq!(told.invalid_main_pid.as_deref(), invalid);
         }
     }
 
