@@ -94,7 +94,7 @@ fn every_path_is_answered() {
         assert_eq!((answer.status, &answer.body), (200, &document), "{path}");
     }
     let logs = kapo.get("/logs");
-    let says = "no output is kept: start kapo with --stderr --tail 64K\n";
+    let says = "no output is kept: start kapo with --stderr --tail 64K (--stdout for standard output)\n";
     assert_eq!((logs.status, logs.body.as_str()), (404, says));
     let verbose = kapo.get("/readyz?verbose");
     assert_eq!(verbose.status, 200);

@@ -238,7 +238,7 @@ fn without_tail_logs_are_not_found() {
     let status = kapo.wait_for_status("it has ended", |status| status["Status"] == "stopped");
     assert_eq!(status["LastOutput"], json!([]), "{status}");
     let answer = kapo.get("/logs?follow=1");
-    let says = "no output is kept: start kapo with --stderr --tail 64K\n";
+    let says = "no output is kept: start kapo with --stderr --tail 64K (--stdout for standard output)\n";
     assert_eq!((answer.status, answer.body.as_str()), (404, says));
 }
 

@@ -40,7 +40,8 @@ pub(crate) struct Page {
 }
 
 /// What /logs says without `--tail`, where there is a command.
-const NO_OUTPUT: &str = "no output is kept: start kapo with --stderr --tail 64K\n";
+const NO_OUTPUT: &str =
+    "no output is kept: start kapo with --stderr --tail 64K (--stdout for standard output)\n";
 
 /// The same in watch mode, where nothing can be captured.
 const NO_OUTPUT_OF_OTHERS: &str = "no output is kept: kapo watch cannot capture output\n";

@@ -277,7 +277,10 @@ fn logs_come_whole_or_as_a_stream() {
 #[test]
 fn logs_without_a_tail_are_not_found() {
     for (mode, says) in [
-        (ModeName::Run, "404 no output is kept: start kapo with --stderr --tail 64K\n"),
+        (
+            ModeName::Run,
+            "404 no output is kept: start kapo with --stderr --tail 64K (--stdout for standard output)\n",
+        ),
         (ModeName::Watch, "404 no output is kept: kapo watch cannot capture output\n"),
     ] {
         let page = page(Status { mode, ..running() }, StateFacts::default());
