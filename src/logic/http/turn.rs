@@ -33,18 +33,20 @@ impl Budget {
 }
 
 /// Connections that are ready and wait for a turn with time for them, each of them once. Those that have something new
-/// to say come first, then those with pipelined requests that were left over: who asks once is not held up by who asks
-/// without end.
+/// to say come first, the newest and the oldest of them by turns, then those with pipelined requests that were left over:
+/// a client that asks once is held up neither by one that asks without end nor by a crowd that came before it.
 #[derive(Debug)]
 pub struct Queue<T> {
     fresh: VecDeque<T>,
+    /// The oldest of `fresh` is next, because the newest was served last.
+    oldest_next: bool,
     left_over: VecDeque<T>,
 }
 
 /// The queue of an instance that nobody floods owns no memory.
 impl<T> Default for Queue<T> {
     fn default() -> Queue<T> {
-        Queue { fresh: VecDeque::new(), left_over: VecDeque::new() }
+        Queue { fresh: VecDeque::new(), oldest_next: false, left_over: VecDeque::new() }
     }
 }
 
@@ -59,7 +61,7 @@ impl<T> Queue<T> {
         self.fresh.is_empty()
     }
 
-    /// Waits behind all others of its kind.
+    /// Takes in a connection that is not in it; `left_over`: it has been served and has more requests.
     pub fn push(&mut self, connection: T, left_over: bool) {
         if left_over { self.left_over.push_back(connection) } else { self.fresh.push_back(connection) }
     }
@@ -71,8 +73,10 @@ impl<T> Queue<T> {
             return self.shrink();
         }
         if may_go_on() {
-            if let Some(connection) = self.fresh.pop_front() {
-                return Some(connection);
+            let fresh = if self.oldest_next { self.fresh.pop_front() } else { self.fresh.pop_back() };
+            self.oldest_next = !self.oldest_next;
+            if fresh.is_some() {
+                return fresh;
             }
         } else if *served {
             return None;
@@ -123,7 +127,7 @@ mod tests {
         for (connection, left_over) in [(1, true), (2, false), (3, true), (4, false)] {
             queue.push(connection, left_over);
         }
-        assert_eq!(turn(&mut queue, 10), [2, 4, 1, 3]);
+        assert_eq!(turn(&mut queue, 10), [4, 2, 1, 3]);
         assert!(queue.is_empty());
     }
 
@@ -134,12 +138,21 @@ mod tests {
             queue.push(connection, connection % 2 == 0);
         }
         // Time for one; one that was left over is served all the same.
-        assert_eq!(turn(&mut queue, 2), [1, 0]);
-        assert_eq!(turn(&mut queue, 2), [3, 2]);
+        assert_eq!(turn(&mut queue, 2), [5, 0]);
+        assert_eq!(turn(&mut queue, 2), [1, 2]);
         assert_eq!(turn(&mut queue, 0), [4]);
         assert!(turn(&mut queue, 0).is_empty());
         assert!(!queue.is_empty() && !queue.has_no_fresh());
-        assert_eq!(turn(&mut queue, 9), [5]);
+        assert_eq!(turn(&mut queue, 9), [3]);
+    }
+
+    #[test]
+    fn a_newcomer_does_not_wait_for_all_that_came_before_it() {
+        let mut queue = Queue::default();
+        (0..100).for_each(|connection| queue.push(connection, false));
+        assert_eq!(turn(&mut queue, 4), [99, 0, 98]);
+        queue.push(100, false);
+        assert_eq!(turn(&mut queue, 4), [1, 100, 2], "the newest and the oldest by turns");
     }
 
     #[test]
