@@ -108,6 +108,8 @@ fn run_watch(
     let Room { connections, .. } = make_room(config.max_connections, 0);
     let now = clock();
     let mut stage = open_stage(config, connections, argv0, &signals, now)?;
+    // Before the listeners, so that an error is the only line.
+    let watcher = watch::mode::OpenedWatcher::open(options, now)?;
     let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
     let beginning = watch::mode::WatchSetup {
         now,
@@ -115,7 +117,7 @@ fn run_watch(
         sidebind_port,
         ignored_at_start: signals.ignored_at_start,
     };
-    let mut watching = Watching::new(options, beginning, &mut stage)?;
+    let mut watching = Watching::new(watcher, beginning, &mut stage)?;
     // It must not keep a mount busy; all paths are absolute by now.
     let _ = rustix::process::chdir("/");
     stage.admit(now, given, &watching);

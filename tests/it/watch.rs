@@ -292,10 +292,7 @@ fn a_pid_that_is_gone_is_refused() {
     for words in [&["watch", "--pid", &pid][..], &["--quiet", "watch", "--pid", &pid, "shown"]] {
         let (code, stdout, stderr) = run_to_the_end(kapo_on_a_free_port(words));
         assert_eq!((code, stdout.as_str()), (Some(125), ""), "{stderr}");
-        assert_eq!(
-            stderr.lines().last().unwrap(),
-            format!("kapo: cannot watch --pid {pid}: No such process")
-        );
+        assert_eq!(stderr, format!("kapo: cannot watch --pid {pid}: No such process\n"));
     }
 }
 

@@ -49,16 +49,30 @@ pub(crate) struct WatchSetup {
     pub ignored_at_start: IgnoredAtStart,
 }
 
+/// A watcher that has not scanned yet, and what it has found out so far.
+pub(crate) struct OpenedWatcher {
+    watcher: Watcher,
+    notes: Vec<Note>,
+}
+
+impl OpenedWatcher {
+    /// Opens what watching needs. A `--pid` of no process is an error.
+    pub(crate) fn open(options: &config::Watch, now: Now) -> Result<OpenedWatcher, Error> {
+        let mut notes = Vec::new();
+        let watcher = Watcher::open(options, now, &mut |note| notes.push(note))?;
+        Ok(OpenedWatcher { watcher, notes })
+    }
+}
+
 impl Watching {
-    /// Opens what watching needs; scans on the first turn.
+    /// Begins to serve what `opened` finds; it scans on the first turn.
     pub(crate) fn new(
-        options: &config::Watch,
+        opened: OpenedWatcher,
         beginning: WatchSetup,
         stage: &mut LoopContext,
     ) -> Result<Watching, Error> {
         let WatchSetup { now, manager, sidebind_port, ignored_at_start } = beginning;
-        let mut notes = Vec::new();
-        let watcher = Watcher::open(options, now, &mut |note| notes.push(note))?;
+        let OpenedWatcher { watcher, notes } = opened;
         stage
             .epoll
             .add(&watcher, Source::Watch, rustix::event::epoll::EventFlags::IN)
