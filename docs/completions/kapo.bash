@@ -13,8 +13,8 @@ _kapo_options() {
             options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart'
             valued=' --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart ' ;;
         watch|w)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --wait -w --pid -p --process-events'
-            valued=' --port --interface --max-connections --tail --wait -w --pid -p ' ;;
+            options='--port --interface --sidebind --socket-activation --hide-args --max-connections --quiet --help -h --version --wait -w --pid -p --process-events'
+            valued=' --port --interface --max-connections --wait -w --pid -p ' ;;
         check)
             options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --live --ready --health --timeout'
             valued=' --port --interface --max-connections --tail --timeout ' ;;

@@ -10,7 +10,7 @@ function __kapo_valued
         case supervise s
             string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
         case watch w
-            string join \n -- --port --interface --max-connections --tail --wait -w --pid -p
+            string join \n -- --port --interface --max-connections --wait -w --pid -p
         case check
             string join \n -- --port --interface --max-connections --tail --timeout
         case wait
@@ -76,17 +76,17 @@ complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l sidebind
 complete -c kapo -n '__kapo_at start' -s s -l socket-activation -d 'serve on inherited sockets (LISTEN_FDS)'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l socket-activation -d 'serve on inherited sockets (LISTEN_FDS)'
 complete -c kapo -n '__kapo_at start' -s S -l stdout -d 'capture the command\'s stdout and copy it to kapo\'s'
-complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l stdout -d 'capture the command\'s stdout and copy it to kapo\'s'
+complete -c kapo -n '__kapo_at run r supervise s check wait' -l stdout -d 'capture the command\'s stdout and copy it to kapo\'s'
 complete -c kapo -n '__kapo_at start' -s E -l stderr -d 'capture the command\'s stderr and copy it to kapo\'s'
-complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l stderr -d 'capture the command\'s stderr and copy it to kapo\'s'
+complete -c kapo -n '__kapo_at run r supervise s check wait' -l stderr -d 'capture the command\'s stderr and copy it to kapo\'s'
 complete -c kapo -n '__kapo_at start' -s L -l stdlog -d 'emit captured lines as timestamped log lines'
-complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l stdlog -d 'emit captured lines as timestamped log lines'
+complete -c kapo -n '__kapo_at run r supervise s check wait' -l stdlog -d 'emit captured lines as timestamped log lines'
 complete -c kapo -n '__kapo_at start' -l hide-args -d 'keep the command\'s arguments off every page and log'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l hide-args -d 'keep the command\'s arguments off every page and log'
 complete -c kapo -n '__kapo_at start' -l max-connections -x -d 'open connections at most'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l max-connections -x -d 'open connections at most'
 complete -c kapo -n '__kapo_at start' -l tail -x -d 'keep the last bytes of captured output; 0: off'
-complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l tail -x -d 'keep the last bytes of captured output; 0: off'
+complete -c kapo -n '__kapo_at run r supervise s check wait' -l tail -x -d 'keep the last bytes of captured output; 0: off'
 complete -c kapo -n '__kapo_at start' -s q -l quiet -d 'log only warnings and errors'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait' -l quiet -d 'log only warnings and errors'
 complete -c kapo -n '__kapo_at start' -s h -l help -d 'show help; after a mode, the help of that mode'

@@ -195,6 +195,15 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_watch_shows_no_capture_options() {
+        let page = page(Some(Verb::Watch), true);
+        for option in ["--stdout", "--stderr", "--stdlog", "--tail", "--hide-args"] {
+            assert!(!page.contains(option), "{option}: {page}");
+        }
+        assert!(page.contains("--max-connections N") && page.contains("--quiet"), "{page}");
+    }
+
+    #[test]
     fn the_help_of_a_mode_shows_no_short_form_that_the_mode_refuses() {
         let page = page(Some(Verb::Watch), false);
         assert_eq!(page.matches(" -p, ").count(), 1, "{page}");

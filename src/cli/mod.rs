@@ -75,7 +75,10 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
             let after = After::Again(restart(settings)?);
             Mode::Job(Box::new(job(settings, &capture, after, operands)?))
         }
-        Verb::Watch => Mode::Watch(watch(settings, operands)?),
+        Verb::Watch => {
+            captures_nothing(settings, &capture)?;
+            Mode::Watch(watch(settings, operands)?)
+        }
         Verb::Check => Mode::Check(check(settings, operands)?),
         Verb::Wait => Mode::Wait(wait(settings, operands)?),
     };
@@ -187,6 +190,18 @@ fn restart(settings: &mut Settings<'_>) -> Result<Restart, Error> {
         )));
     }
     Ok(restart)
+}
+
+/// Refuses the capture options of the command line. The variables may be those of a command in the same container.
+fn captures_nothing(settings: &Settings<'_>, capture: &Capture) -> Result<(), Error> {
+    let on = [capture.stdout, capture.stderr, capture.lines, capture.tail > 0];
+    let mut given = options::CAPTURE.iter().zip(on).filter(|(_, on)| *on).map(|(name, _)| name);
+    match given.find(|name| settings.source(name) == settings::Source::CommandLine) {
+        Some(name) => Err(Error::Usage(format!(
+            "--{name} is of no use to watch: the output of processes that others started cannot be captured"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn watch(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Watch, Error> {

@@ -177,14 +177,20 @@ impl Opt {
         }
     }
 
+    /// It can be set for that mode: `watch` refuses the capture options.
+    pub fn is_taken_by(&self, verb: Verb) -> bool {
+        self.serves(verb) && !(verb == Verb::Watch && CAPTURE.contains(&self.long))
+    }
+
     /// Whether that mode does something with it. `check` and `wait` take every global option, as they may share the
-    /// variables of the process they ask, and need few.
+    /// variables of the process they ask, and need few. `watch` has no command, whose output and arguments some are for.
     pub fn matters_to(&self, verb: Verb) -> bool {
-        let client = matches!(verb, Verb::Check | Verb::Wait);
-        self.serves(verb)
-            && !(client
-                && self.is_global()
-                && !matches!(self.long, "port" | "interface" | "help" | "version"))
+        let used = match verb {
+            Verb::Run | Verb::Supervise => true,
+            Verb::Watch => self.is_taken_by(verb) && self.long != "hide-args",
+            Verb::Check | Verb::Wait => matches!(self.long, "port" | "interface" | "help" | "version"),
+        };
+        self.serves(verb) && (used || !self.is_global())
     }
 
     /// `--port PORT`.
@@ -233,6 +239,9 @@ const fn value(modes: &'static [Verb], long: &'static str, name: &'static str) -
     opt.value = Some(name);
     opt
 }
+
+/// The options for the command's output.
+pub(super) const CAPTURE: &[&str] = &["stdout", "stderr", "stdlog", "tail"];
 
 const GLOBAL: &[Verb] = &[];
 const JOB: &[Verb] = &[Verb::Run, Verb::Supervise];

@@ -11,7 +11,9 @@ const ZSH: &str = include_str!("templates/_kapo");
 fn here(verb: Option<Verb>) -> impl Iterator<Item = (&'static Opt, Option<char>)> {
     OPTIONS.iter().filter_map(move |opt| match verb {
         None => opt.is_global().then_some((opt, opt.short)),
-        Some(verb) if opt.is_global() => opt.serves(verb).then_some((opt, opt.short.filter(|c| *c == 'h'))),
+        Some(verb) if opt.is_global() => {
+            opt.is_taken_by(verb).then_some((opt, opt.short.filter(|c| *c == 'h')))
+        }
         Some(verb) => opt.serves(verb).then_some((opt, opt.short)),
     })
 }
@@ -157,7 +159,7 @@ pub(crate) fn fish() -> String {
         for opt in OPTIONS.iter().filter(|opt| opt.modes == *modes) {
             let words = |verbs: &[&str]| format!("__kapo_at {}", verbs.join(" "));
             let mut names: Vec<&str> = Vec::new();
-            for row in MODES.iter().filter(|row| opt.serves(row.verb)) {
+            for row in MODES.iter().filter(|row| opt.is_taken_by(row.verb)) {
                 names.push(row.name);
                 names.extend(row.alias);
             }

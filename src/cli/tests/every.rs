@@ -25,7 +25,7 @@ fn sample(opt: &Opt) -> &'static str {
 #[test]
 fn every_option_works_by_its_long_and_short_name_and_by_its_variable() {
     for opt in OPTIONS.iter().filter(|opt| !["help", "version"].contains(&opt.long)) {
-        for row in MODES.iter().filter(|row| opt.serves(row.verb)) {
+        for row in MODES.iter().filter(|row| opt.is_taken_by(row.verb)) {
             // What some options need at their side.
             let job = matches!(row.verb, Verb::Run | Verb::Supervise);
             let mut base = vec![row.name];

@@ -2,6 +2,11 @@
 
 use super::{message, message_with, parse_bytes};
 
+fn no_capture(option: &str) -> String {
+    let why = "the output of processes that others started cannot be captured";
+    format!("--{option} is of no use to watch: {why}")
+}
+
 #[test]
 fn wrong_words_are_named_with_what_was_expected() {
     let modes = "run, supervise, watch, check, wait or help (see kapo --help)";
@@ -53,6 +58,11 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("run --stop-on TSTP x", "--stop-on: SIGTSTP cannot ask kapo to stop: it has a use of its own"),
         ("run --stop-on TERM, x", "--stop-on: '' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3)"),
         ("watch", "watch needs NAME or --pid"),
+        ("--stdout watch a", &no_capture("stdout")),
+        ("watch --stderr a", &no_capture("stderr")),
+        ("-S -E --tail 1K watch a", &no_capture("stdout")),
+        ("-L watch a", &no_capture("stdlog")),
+        ("--tail 1K w a", &no_capture("tail")),
         ("watch a b", "unexpected word 'b': watch takes one NAME"),
         ("watch a --wait 3", "unexpected word '--wait': options stand before NAME"),
         ("check http://a http://b", "unexpected word 'http://b': check takes one URL"),
