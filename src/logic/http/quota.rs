@@ -71,9 +71,11 @@ impl Quota {
         self.received > INPUT_LIMIT
     }
 
-    /// The output that is not taken may be too much; [`Quota::owes_too_much`] tells, for the price of a search.
-    pub fn may_owe_too_much(&self) -> bool {
-        self.owed > OUTPUT_LIMIT
+    /// After a connection took `before` and takes `after`: the output that is not taken may be too much.
+    /// [`Quota::owes_too_much`] tells, for the price of a search. What all but one owe grows only if one of them owes more
+    /// than before, so a large answer that is being taken costs no search for each portion.
+    pub fn may_owe_too_much(&self, before: Share, after: Share) -> bool {
+        after.owed > before.owed && self.owed > OUTPUT_LIMIT
     }
 
     /// The connection that owes most, and owes this much, must go.
@@ -118,7 +120,7 @@ mod tests {
             assert!(!quota.received_too_much());
         }
         quota.change(none, full);
-        assert!(quota.received_too_much() && !quota.may_owe_too_much());
+        assert!(quota.received_too_much() && !quota.may_owe_too_much(none, full));
         quota.change(full, none);
         assert!(!quota.received_too_much());
     }
@@ -128,12 +130,24 @@ mod tests {
         let mut quota = Quota::new(4);
         let owes = |owed| Share { owed, ..Share::default() };
         quota.change(owes(0), owes(100 << 20));
-        assert!(quota.may_owe_too_much() && !quota.owes_too_much(100 << 20));
+        assert!(quota.may_owe_too_much(owes(0), owes(100 << 20)) && !quota.owes_too_much(100 << 20));
         quota.change(owes(0), owes(OUTPUT_LIMIT));
         assert!(!quota.owes_too_much(100 << 20));
         quota.change(owes(0), owes(1));
         assert!(quota.owes_too_much(100 << 20));
         quota.change(owes(100 << 20), owes(0));
         assert!(!quota.owes_too_much(OUTPUT_LIMIT));
+    }
+
+    #[test]
+    fn a_large_answer_that_is_being_taken_costs_no_search() {
+        let mut quota = Quota::new(4);
+        let owes = |owed| Share { owed, ..Share::default() };
+        quota.change(owes(0), owes(100 << 20));
+        quota.change(owes(100 << 20), owes(99 << 20));
+        assert!(!quota.may_owe_too_much(owes(100 << 20), owes(99 << 20)));
+        // Nor what happens to others that owe as much as before.
+        assert!(!quota.may_owe_too_much(owes(7), Share { held: true, ..owes(7) }));
+        assert!(quota.may_owe_too_much(owes(7), owes(8)));
     }
 }

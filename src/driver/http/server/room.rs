@@ -35,7 +35,7 @@ impl Server {
             let Some(slot) = least else { break };
             self.evict(now, slot, UNFINISHED, "4 MiB in all");
         }
-        while self.quota.may_owe_too_much() {
+        while self.quota.may_owe_too_much(before, after) {
             let most = self.entries().map(|(entry, slot)| (entry.share.owed, slot)).max();
             match most {
                 Some((owed, slot)) if self.quota.owes_too_much(owed) => {
