@@ -39,6 +39,9 @@ pub(crate) struct Page {
     no_output: &'static str,
 }
 
+/// An answer with more captured output than this comes after smaller ones: each 64 KiB cost as much as a probe.
+const LARGE: usize = 64 * 1024;
+
 /// What /logs says without `--tail`, where there is a command.
 const NO_OUTPUT: &str =
     "no output is kept: start kapo with --stderr --tail 64K (--stdout for standard output)\n";
@@ -227,6 +230,11 @@ impl Handler for RequestContext<'_> {
         let (code, next) = tell(wait(self.page, now, timeout), reply);
         self.count(Route::Wait, code);
         next
+    }
+
+    fn is_costly(&self, request: &Request<'_>) -> bool {
+        let kept = || self.tail.map_or(0, |tail| tail.length(None));
+        request.method == Method::Get && Route::of(request.path) == Route::Logs && kept() > LARGE
     }
 
     fn refused(&mut self, status: u16) {

@@ -476,6 +476,10 @@ impl Conn {
                 }
             };
             self.search = Search::default();
+            if self.phase != Phase::Crowded && site.is_costly(&parsed.request) {
+                self.crowd(now);
+                return used;
+            }
             self.ask(now, &parsed, length == rest.len(), site, out);
             used += length;
             answered += 1;

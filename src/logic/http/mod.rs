@@ -54,6 +54,13 @@ pub trait Handler {
     /// must be answered now. Nothing of the request is known any more: a site holds those of one kind alone.
     fn again(&mut self, now: Now, overdue: bool, reply: response::Reply<'_>) -> Next;
 
+    /// Whether the answer to `request` is so large that clients with smaller requests should come first. It is asked for
+    /// once these have had their turn.
+    fn is_costly(&self, request: &Request<'_>) -> bool {
+        let _ = request;
+        false
+    }
+
     /// A request was refused with this status before it could be asked for an answer; told for counting.
     fn refused(&mut self, status: u16) {
         let _ = status;

@@ -388,6 +388,22 @@ fn a_reader_that_falls_behind_is_dropped_and_not_buffered_for() {
 }
 
 #[test]
+fn a_costly_answer_waits_for_a_turn_of_its_own() {
+    let mut talk = Talk::new();
+    assert_eq!(talk.get(0.0, &["/costly"]), "");
+    assert!(talk.conn.is_crowded() && talk.conn.wants().write);
+    assert_eq!(statuses(&talk.resume(0.0)).len(), 1);
+    assert_eq!(talk.conn.wants(), Interest { read: true, write: false });
+    // What stands before it is answered at once, what follows with it.
+    assert_eq!(bodies(&talk.get(0.0, &["/a", "/costly", "/b"])), ["Get /a None"]);
+    assert_eq!(bodies(&talk.resume(0.0)), ["Get /costly None", "Get /b None"]);
+    // One a turn.
+    assert_eq!(talk.get(0.0, &["/costly", "/costly"]), "");
+    assert_eq!([1, 1], [(); 2].map(|()| statuses(&talk.resume(0.0)).len()));
+    assert_eq!(talk.conn.wants(), Interest { read: true, write: false });
+}
+
+#[test]
 fn a_turn_answers_so_many_requests_and_leaves_the_rest_for_the_next() {
     let mut talk = Talk::new();
     let seen = talk.get(0.0, &["/"; 100]);

@@ -42,6 +42,10 @@ impl Handler for Echo {
         Next::Answered
     }
 
+    fn is_costly(&self, request: &Request<'_>) -> bool {
+        request.path == "/costly"
+    }
+
     fn again(&mut self, now: Now, overdue: bool, reply: Reply<'_>) -> Next {
         self.asked += 1;
         match (overdue, self.done) {
