@@ -12,34 +12,9 @@ use crate::harness::{Kapo, before_exec, kapo, kapo_after, lives, now, proc_statu
 use crate::http::{get, is_at_its_end, one_answer};
 use crate::idle::cpu_ticks;
 use crate::outlets::captured;
+use crate::seccomp::refuse;
 use crate::streams::read_head;
 use crate::tools::Gate;
-
-/// Makes accept4(2) fail with `errno` in the program that this process becomes.
-#[expect(unsafe_code, reason = "a seccomp filter is given to the kernel by address")]
-fn refuse_to_accept(errno: i32) -> std::io::Result<()> {
-    let instruction = |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter {
-        code: u16::try_from(code).unwrap_or(0),
-        jt: yes,
-        jf: no,
-        k,
-    };
-    let number = u32::try_from(libc::SYS_accept4).unwrap_or(0);
-    let errno = u32::try_from(errno).unwrap_or(0);
-    let mut filter = [
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-    // SAFETY: plain integers.
-    let mut failed = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0;
-    // SAFETY: the program and its filter live across the call, which copies them.
-    failed |=
-        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) } != 0;
-    if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-}
 
 #[test]
 fn a_system_without_room_closes_no_connection() {
@@ -48,7 +23,7 @@ fn a_system_without_room_closes_no_connection() {
         let (mut client, given) = connection();
         let mut command =
             handed([&listener as _, &given as _], &["--socket-activation", "run", "sleep", "60"]);
-        before_exec(&mut command, move || refuse_to_accept(errno));
+        before_exec(&mut command, move || refuse(libc::SYS_accept4, None, errno));
         let mut kapo = Kapo::launch(command);
         client.write_all(&get("/livez")).unwrap();
         assert_eq!(one_answer(&mut client).body, "ok");
