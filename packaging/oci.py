@@ -18,7 +18,7 @@ binaries = dict(each.split("=", 1) for each in sys.argv[5:])
 created = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 LABELS = {
     "org.opencontainers.image.title": "kapo",
-    "org.opencontainers.image.description": "Wraps any command in a status socket",
+    "org.opencontainers.image.description": "Wraps any command in a status socket with a JSON document, probes and metrics",
     "org.opencontainers.image.version": version,
     "org.opencontainers.image.revision": commit,
     "org.opencontainers.image.created": created,

@@ -106,7 +106,7 @@ pub struct Job {
     pub single_child: bool,
     /// `--setsid`.
     pub setsid: bool,
-    /// `--rewrite-signal`: FROM, TO; `None`: not passed on.
+    /// `--rewrite-signal`: FROM, TO; `None`: not forwarded.
     pub rewrite_signal: Vec<(Signal, Option<Signal>)>,
     /// `--success-exit`.
     pub success_exit: Vec<Success>,

@@ -99,7 +99,7 @@ complete -c kapo -n '__kapo_at run r supervise s' -l stop-on -x -d 'which signal
 complete -c kapo -n '__kapo_at run r supervise s' -s k -l kill-after -x -d 'SIGKILL this long after the stop signal'
 complete -c kapo -n '__kapo_at run r supervise s' -l single-child -d 'signal only the command, not its process group'
 complete -c kapo -n '__kapo_at run r supervise s' -l setsid -d 'give the command a session of its own'
-complete -c kapo -n '__kapo_at run r supervise s' -l rewrite-signal -x -d 'pass FROM on as TO; TO 0: do not pass it on'
+complete -c kapo -n '__kapo_at run r supervise s' -l rewrite-signal -x -d 'forward FROM as TO; TO 0: do not forward it'
 complete -c kapo -n '__kapo_at run r supervise s' -l success-exit -x -d 'codes and signals that count as success: 143,TERM'
 complete -c kapo -n '__kapo_at run r supervise s' -l parent-death-signal -x -a '(__kapo_signals)' -d 'get this signal when kapo\'s own parent dies'
 complete -c kapo -n '__kapo_at run r supervise s' -l orphan-signal -x -a '(__kapo_signals)' -d 'what the command gets when kapo is killed; 0: nothing'

@@ -6,7 +6,7 @@ use super::options::{Fallback, GROUPS, MODES, OPTIONS, Opt, Verb};
 const WIDTH: usize = 79;
 
 /// What kapo is, in one line.
-pub const ABOUT: &str = "Wraps any command in a status socket: the open port says alive, the JSON says more.";
+pub const ABOUT: &str = "Wraps any command in a status socket with a JSON document, probes and metrics.";
 
 /// The commit the program was built from; scripts/build.sh sets it. None for `cargo install` and source archives.
 const COMMIT: Option<&str> = option_env!("KAPO_COMMIT");

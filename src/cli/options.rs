@@ -330,11 +330,11 @@ pub static OPTIONS: &[Opt] = &[
     ),
     value(JOB, "stop-signal", "SIGNAL").completes(Completion::Signal).env("KAPO_STOP_SIGNAL").otherwise("TERM").says(
         "what ends the command when its TTL has passed",
-        "A signal that kapo gets is passed on as it is; see --rewrite-signal.",
+        "A signal that kapo gets is forwarded as it is; see --rewrite-signal.",
     ),
     value(JOB, "stop-on", "SIGNALS").env("KAPO_STOP_ON").otherwise("TERM,INT,QUIT").says(
         "which signals ask kapo to stop: a comma list",
-        "All others are passed on and end nothing. For images whose STOPSIGNAL is another one (WINCH, PWR, RTMIN+3), \
+        "All others are forwarded and end nothing. For images whose STOPSIGNAL is another one (WINCH, PWR, RTMIN+3), \
          and without QUIT for a JVM, which prints its threads and lives on. That the terminal is gone always asks \
          kapo to stop.",
     ),
@@ -356,7 +356,7 @@ pub static OPTIONS: &[Opt] = &[
         "And the terminal with it, where there is one.",
     ),
     value(JOB, "rewrite-signal", "FROM:TO").env("KAPO_REWRITE_SIGNAL").says(
-        "pass FROM on as TO; TO 0: do not pass it on",
+        "forward FROM as TO; TO 0: do not forward it",
         "Can be given again and again, or as a comma list. What --stop-on lists still asks kapo to stop, \
          whatever it is rewritten to.",
     ),

@@ -179,7 +179,7 @@ fn rewrite(pair: &OsStr) -> Result<(Signal, Option<Signal>), Wrong> {
         return Err(format!("{from} cannot be rewritten: no process can catch it"));
     }
     if from == Signal::CHLD {
-        return Err(format!("{from} cannot be rewritten: it is never passed on"));
+        return Err(format!("{from} cannot be rewritten: it is never forwarded"));
     }
     Ok((from, optional_signal(OsStr::new(to))?))
 }

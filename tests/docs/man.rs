@@ -66,11 +66,12 @@ const PATHS: &[(&str, &str)] = &[
 ];
 
 const SIGNALS: &[&str] = &[
-    "Every signal but KILL, STOP and CHLD that a process sends to kapo is passed on to the command's process \
+    "Every signal but KILL, STOP and CHLD that a process sends to kapo is forwarded to the command's process \
      group, real-time signals included; with --single-child to the command alone. --rewrite-signal changes or \
      drops it.",
-    "TERM, INT and QUIT ask for an end, whatever they are rewritten to: after one of them no new run is started. HUP \
-     from a process is only passed on; HUP from the kernel, when the terminal is gone, asks for an end.",
+    "TERM, INT and QUIT ask for an end, whatever they are rewritten to: after one of them no new run is started. While the command runs, a \
+     second one is forwarded like the first; after its end a second one kills the rest of its process group. HUP \
+     from a process is only forwarded; HUP from the kernel, when the terminal is gone, asks for an end.",
     "After the TTL kapo sends --stop-signal and, --kill-after later, KILL to the group. After a signal from outside \
      it does so only when --kill-after was given.",
     "TSTP, TTIN and TTOU stop the command and then kapo; CONT wakes both.",
@@ -86,7 +87,7 @@ const SIGNALS: &[&str] = &[
      When ^Z has stopped the command, kapo stops all of its own process group, as the shell waits for a script that \
      calls kapo, too; where no shell would wake them, as in a container, ^Z does nothing.",
     "A parent that was dead before --parent-death-signal could be asked for counts as dying at the start: what asks for \
-     an end, and KILL, then prevents the start, and any other signal is passed on to the command right after it.",
+     an end, and KILL, then prevents the start, and any other signal is forwarded to the command right after it.",
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[

@@ -116,7 +116,7 @@ fn wrong_words_are_named_with_what_was_expected() {
         ),
         (
             "run --rewrite-signal CHLD:2 x",
-            "--rewrite-signal: SIGCHLD cannot be rewritten: it is never passed on",
+            "--rewrite-signal: SIGCHLD cannot be rewritten: it is never forwarded",
         ),
         (
             "run --rewrite-signal TERM x",
