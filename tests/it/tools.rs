@@ -85,9 +85,11 @@ impl Events {
 
     /// The first object of the next document; `None` once the stream has ended.
     pub(crate) fn next(&mut self) -> Option<Value> {
-        let mut line = String::new();
+        let (mut line, start) = (String::new(), now());
         loop {
             line.clear();
+            // The comments of a silent stream keep the time-out of the socket from passing.
+            assert!(start.elapsed() < LIMIT, "waited in vain for a document");
             if self.0.read_line(&mut line).unwrap() == 0 {
                 return None;
             }
@@ -190,6 +192,12 @@ impl Stranger {
         use std::os::unix::process::CommandExt;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        // spawn returns before the kernel has set the new name and arguments, and a scan in between would not know it.
+        wait_for("its exec is complete", || {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+                || process_state(pid) == Some('Z')
+        });
         let (say, hear) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
         Stranger { child, say, hear }
     }
