@@ -35,6 +35,21 @@ fn wait_for_scans(kapo: &Kapo) {
 }
 
 #[test]
+fn an_exec_that_leaves_comm_as_it_is_is_seen_by_the_next_scan() {
+    let (name, mut gate) = (unique("w"), Gate::new());
+    let mut kapo = watch(&name);
+    wait_for_scans(&kapo);
+    let script = "read x < \"$0\"; exec -a \"$1\" bash -c 'read x < \"$0\"; :' \"$0\"";
+    let mut command = clean("bash");
+    command.args(["-c", script, gate.path(), &name]);
+    let job = Stranger::start(command);
+    wait_for_scans(&kapo);
+    assert_eq!(pids(&kapo), [0]);
+    gate.open();
+    wait_for_pids(&mut kapo, &[job.pid()]);
+}
+
+#[test]
 fn a_renamed_main_thread_does_not_hide_a_process() {
     let (programs, name) = (Programs::new(), unique("w"));
     let copy = programs.folder().join(&name);

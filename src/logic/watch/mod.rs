@@ -142,6 +142,9 @@ impl Watch {
                 } else if self.living.contains_key(&pid) {
                     // What it executes now decides.
                     out.push(WatchEffect::Open(pid));
+                } else if words.cmdline.is_empty() && !words.exe.is_empty() {
+                    // In the middle of an exec: the new arguments are not there yet.
+                    self.seen.forget(pid);
                 }
             }
             WatchEvent::Opened { pid, ticks, image, start, guarded, words } => {

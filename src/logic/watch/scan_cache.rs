@@ -14,7 +14,7 @@ struct Entry {
     pid: Pid,
     /// Changes when the pid is given to another process; 0 is never equal.
     mark: u32,
-    /// When it was first seen, in seconds of the watch.
+    /// When it was first seen, in seconds of the watch; 0: by the first scan.
     since: u32,
     /// A hash of the `comm` that was read last; 0: none was read.
     name: u32,
@@ -32,6 +32,8 @@ pub(crate) struct ScanCache {
     /// Of this scan.
     now: u32,
     all: bool,
+    /// This is not the first scan.
+    again: bool,
 }
 
 impl ScanCache {
@@ -47,13 +49,14 @@ impl ScanCache {
         while self.entries.get(self.cursor).is_some_and(|e| e.pid < pid) {
             self.cursor += 1;
         }
+        let since = if self.again { self.now.max(1) } else { 0 };
         let Some(known) = self.entries.get(self.cursor).copied().filter(|e| e.pid == pid) else {
-            self.fresh.push(Entry { pid, mark, since: self.now, name: 0 });
+            self.fresh.push(Entry { pid, mark, since, name: 0 });
             return true;
         };
         self.cursor += 1;
         let same = mark != 0 && known.mark == mark;
-        let since = if same { known.since } else { self.now };
+        let since = if same { known.since } else { since };
         let name = if same { known.name } else { 0 };
         if let Some(slot) = self.entries.get_mut(self.kept) {
             *slot = Entry { pid, mark, since, name };
@@ -63,7 +66,8 @@ impl ScanCache {
     }
 
     /// Whether the process that the scan met last had this `comm` when it was read before, so that it has executed nothing
-    /// since and the rest of it need not be read again. A scan that reads everything is never told so.
+    /// since and the rest of it need not be read again. A scan that reads everything is never told so, nor is any scan of a
+    /// process that is new to the host: its exec may be half done, or be that of a program of the same `comm`.
     pub(crate) fn has_kept_its_name(&mut self, pid: Pid, comm: &[u8]) -> bool {
         let met = self.kept.checked_sub(1).and_then(|at| self.entries.get_mut(at)).filter(|e| e.pid == pid);
         let Some(entry) = met.or_else(|| self.fresh.last_mut().filter(|e| e.pid == pid)) else {
@@ -71,11 +75,12 @@ impl ScanCache {
         };
         let name = crate::logic::hash(comm) | 1;
         let before = std::mem::replace(&mut entry.name, name);
-        before == name && !self.all
+        before == name && !self.all && entry.since == 0
     }
 
     /// The scan has met everything; what it did not meet is forgotten.
     pub(crate) fn finish(&mut self) {
+        self.again = true;
         self.entries.truncate(self.kept);
         self.merge();
     }
@@ -172,9 +177,9 @@ mod tests {
             (3, false, 6, "job", true),
             (4, true, 6, "job", false),
             (5, false, 6, "job", true),
-            // The pid of another process.
+            // The pid of another process, which is new to the host.
             (6, false, 8, "job", false),
-            (7, false, 8, "job", true),
+            (7, false, 8, "job", false),
         ] {
             seen.begin(now, all);
             assert!(seen.must_read(pid, mark));
