@@ -1,0 +1,283 @@
+//! What the world knows of an event without asking the machine.
+
+use std::time::Duration;
+
+use super::World;
+use super::child::{Child, Rest, Stop, StopCause, Watch};
+use crate::config::{After, KILL_AFTER, Linger, Restart, Success};
+use crate::logic::lifecycle::{End, Event, ForegroundOwner, SpawnErrorKind};
+use crate::logic::notify::message::Notification;
+use crate::logic::{Exit, Sender};
+use crate::signal::Signal;
+
+/// The pause before the second look at what is left of a group.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+impl World {
+    /// What the world knows of an event without asking the machine.
+    pub(super) fn take_in(&mut self, event: &Event) {
+        match event {
+            Event::Start => self.begun = true,
+            Event::Signal { signal, sender } => {
+                self.early |= !self.begun;
+                let listed = self.job.stop_on.contains(signal);
+                let stop = match *signal {
+                    Signal::KILL => true,
+                    Signal::TERM => listed,
+                    Signal::INT | Signal::QUIT => {
+                        listed && !(*sender == Sender::Kernel && self.context.ignored_at_start.interrupt)
+                    }
+                    Signal::HUP if *sender == Sender::Kernel => !self.context.ignored_at_start.hang_up,
+                    _ => listed && *sender != Sender::Kernel,
+                };
+                let again = self.asked_by.is_some();
+                self.asked |= stop;
+                let typed = *sender == Sender::Kernel && matches!(*signal, Signal::INT | Signal::QUIT);
+                let pausing = self.life.status().next_start.is_some() || self.clearing;
+                if stop && (pausing || !self.begun) {
+                    self.dies_by = (typed && !self.context.is_init).then_some((*signal, false));
+                    if typed && pausing {
+                        self.expected_code = 128 + signal.number();
+                    }
+                }
+                if stop && self.asked_by.is_none() {
+                    self.asked_by = Some((*signal, *sender));
+                }
+                if stop && self.child.is_some() && self.stop.is_none() {
+                    self.stop = Some(Stop { at: self.now, why: StopCause::Outside, killed: false });
+                }
+                if stop && self.child.is_none() && self.begun {
+                    self.insisted |= self.finishing && again;
+                    (self.finishing, self.clearing, self.lingering) = (true, false, None);
+                }
+                if *signal == Signal::CONT {
+                    self.ping_again();
+                }
+            }
+            Event::Spawned { .. } => {
+                self.said_ready = false;
+                self.watch = None;
+                self.interval = self.job.watchdog;
+                self.stop =
+                    self.asked.then_some(Stop { at: self.now, why: StopCause::Outside, killed: false });
+            }
+            Event::SpawnFailed { kind, .. } => {
+                self.expected_code = match kind {
+                    SpawnErrorKind::NotFound => 127,
+                    SpawnErrorKind::NotExecutable => 126,
+                    SpawnErrorKind::Before => 125,
+                };
+                self.last_end = Some((self.now, true));
+                self.stop = None;
+                self.failures.push(self.now);
+                self.finishing = self.asked || self.meant;
+                self.superseded += u64::from(self.draining.take().is_some());
+            }
+            Event::Exited(End { exit, on_terminal, hung_up, .. }) => {
+                self.early = false;
+                if *hung_up && !self.context.ignored_at_start.hang_up {
+                    self.asked = true;
+                    self.asked_by.get_or_insert((Signal::HUP, Sender::Kernel));
+                }
+                let why = self.stop.map(|stop| stop.why);
+                self.meant |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
+                self.expected_code = match why {
+                    Some(StopCause::Ttl) if self.job.success_exit.contains(&Success::Ttl) => 0,
+                    Some(StopCause::Ttl) => 124,
+                    Some(StopCause::Watchdog) => exit.code().max(1),
+                    Some(StopCause::Outside) | None if self.is_success(*exit) => 0,
+                    Some(StopCause::Outside) | None => exit.code(),
+                };
+                self.dies_by = self.must_die_by(*exit, why, *on_terminal);
+                self.last_end = Some((self.now, false));
+                if self.stable_at().is_some_and(|at| at <= self.now) {
+                    self.failures.clear();
+                }
+                if why == Some(StopCause::Watchdog)
+                    || (why != Some(StopCause::Ttl) && self.expected_code != 0)
+                {
+                    self.failures.push(self.now);
+                }
+                self.finishing = self.asked || self.meant;
+                let lingers = matches!(self.job.after,
+                    After::Once(Linger::Fixed(time) | Linger::Idle(time)) if !time.is_zero());
+                self.lingering = (lingers && !self.finishing).then_some(self.now);
+                self.leave_rest();
+            }
+            Event::Drained { run, .. } => drop(self.draining.take_if(|(_, reading)| reading == run)),
+            Event::GroupCounted { members } => self.take_in_count(*members),
+            Event::OrphansReaped | Event::KillFailed { .. } | Event::FoundStopped => {}
+            Event::Asked => {
+                if matches!(self.job.after, After::Once(Linger::Idle(_))) && self.lingering.is_some() {
+                    self.lingering = Some(self.now);
+                }
+            }
+            Event::Notified(told) => self.take_in_told(told),
+            Event::Resumed => self.ping_again(),
+            Event::SiblingStopped { foreground_owner, .. } => {
+                self.shared |= *foreground_owner != ForegroundOwner::Other
+            }
+            Event::Deadline => {
+                self.take_in_dues();
+                // Who overslept does not judge others.
+                let late = self.watch.and_then(|due| self.now.checked_sub(due));
+                if let Some((late, interval)) = late.zip(self.interval)
+                    && late > (interval / 4).max(Duration::from_millis(100))
+                {
+                    self.watch = self.now.checked_add(interval);
+                }
+            }
+            Event::Stopped { .. } | Event::Closed => {}
+        }
+    }
+
+    /// The command has ended; what it has left lives on, and has got the stop signal if the command has.
+    pub(super) fn leave_rest(&mut self) {
+        self.gave_up = false;
+        let Some(Child { pid, behaviour, group_killed, .. }) = self.child.take() else { return };
+        self.reaped = Some(pid);
+        self.rest = behaviour.leaves.filter(|_| !group_killed).map(|leaves| {
+            let ends = leaves.ends_after.filter(|_| self.stop.is_some()).map(|after| self.now + after);
+            Rest { leaves, ends }
+        });
+        if let Some(stop) = self.stop.filter(|_| !self.job.single_child) {
+            let due = match group_killed {
+                true => Some(self.now + Duration::from_secs(1)),
+                false => self.patience().and_then(|patience| stop.at.checked_add(patience)),
+            };
+            self.awaited = Some(Watch { asked: true, killed: group_killed, due, ..Watch::default() });
+        }
+    }
+
+    /// For how long the rest of a group is waited for; `None`: without limit.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        Some(self.job.kill_after.unwrap_or(KILL_AFTER)).filter(|patience| !patience.is_zero())
+    }
+
+    pub(super) fn take_in_count(&mut self, members: Option<usize>) {
+        let patience = self.patience();
+        let Some(watch) = &mut self.awaited else { return };
+        if members == Some(0) {
+            self.awaited = None;
+            return;
+        }
+        if !watch.asked {
+            watch.asked = true;
+            watch.due = patience.and_then(|patience| self.now.checked_add(patience));
+        }
+        let pause = watch.look.map_or(FIRST_PAUSE, |(_, next)| next);
+        watch.look = Some((self.now + pause, (2 * pause).min(Duration::from_secs(1))));
+    }
+
+    /// When the run has lasted for `--stable`.
+    pub(super) fn stable_at(&self) -> Option<Duration> {
+        let stable = self.restart()?.stable;
+        self.child.as_ref()?.since.checked_add(stable).filter(|_| !stable.is_zero())
+    }
+
+    /// Deadlines that have come.
+    pub(super) fn take_in_dues(&mut self) {
+        // A TTL that passes at the same moment comes first; the length of the run counts at its end then.
+        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= self.now);
+        let runs = self.stop.is_none() && !is_due(self.ttl_due());
+        if runs && self.life.status().flapping && is_due(self.stable_at()) {
+            self.failures.clear();
+        }
+        if let Some(watch) = &mut self.awaited
+            && watch.due.is_some_and(|due| due <= self.now)
+        {
+            if watch.killed {
+                self.awaited = None;
+                self.gave_up = true;
+            } else {
+                watch.killed = true;
+                watch.due = Some(self.now + Duration::from_secs(1));
+                watch.look = None;
+            }
+        }
+        let wall = self.epoch.wall + self.now;
+        self.clearing |= self.life.status().next_start.is_some_and(|at| at <= wall);
+        let (After::Once(Linger::Fixed(time) | Linger::Idle(time)), Some(since)) =
+            (&self.job.after, self.lingering)
+        else {
+            return;
+        };
+        if since.checked_add(*time).is_some_and(|due| due <= self.now) {
+            (self.lingering, self.finishing) = (None, true);
+        }
+    }
+
+    /// Neither kapo nor the command has run; it has its whole time for the next ping.
+    pub(super) fn ping_again(&mut self) {
+        if self.watch.is_some() {
+            self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
+        }
+    }
+
+    pub(super) fn take_in_told(&mut self, told: &Notification) {
+        if let (Some(main), Some(child)) = (told.main_pid, &mut self.child) {
+            child.pid = main;
+        }
+        if self.child.is_none() {
+            return;
+        }
+        if let Some(interval) = told.interval {
+            self.interval = Some(interval).filter(|interval| !interval.is_zero());
+        }
+        if self.stop.is_some() {
+            return;
+        }
+        if told.reloading {
+            self.may_tell_ready += 1;
+        }
+        if told.reloading || told.stopping {
+            self.said_ready = false;
+        }
+        self.said_ready |= told.ready;
+        if told.stopping && !told.ready {
+            self.watch = None;
+        }
+        let speaks = told.ready || ((told.ping || told.interval.is_some()) && !told.stopping);
+        if speaks && (self.said_ready || self.watch.is_some()) {
+            self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
+        }
+        if told.trigger {
+            self.stop = Some(Stop { at: self.now, why: StopCause::Watchdog, killed: false });
+        }
+    }
+
+    /// A shell that waits must see the end that ^C has made.
+    pub(super) fn must_die_by(
+        &self,
+        exit: Exit,
+        why: Option<StopCause>,
+        on_terminal: bool,
+    ) -> Option<(Signal, bool)> {
+        let Exit::Signal { signal: signal @ (Signal::INT | Signal::QUIT), .. } = exit else { return None };
+        let typed = matches!(self.asked_by, Some((Signal::INT | Signal::QUIT, Sender::Kernel)));
+        if self.context.is_init || self.is_success(exit) {
+            return None;
+        }
+        match why {
+            None => on_terminal.then_some((signal, true)),
+            Some(StopCause::Outside) => typed.then_some((signal, false)),
+            Some(StopCause::Ttl | StopCause::Watchdog) => None,
+        }
+    }
+
+    pub(super) fn is_success(&self, exit: Exit) -> bool {
+        exit == Exit::Code(0)
+            || self.job.success_exit.iter().any(|success| match (success, exit) {
+                (Success::Code(code), exit) => exit.code() == *code,
+                (Success::Signal(wanted), Exit::Signal { signal, .. }) => signal == *wanted,
+                (Success::Signal(_), Exit::Code(_)) | (Success::Ttl, _) => false,
+            })
+    }
+
+    pub(super) fn restart(&self) -> Option<&Restart> {
+        match &self.job.after {
+            After::Once(_) => None,
+            After::Again(restart) => Some(restart),
+        }
+    }
+}
