@@ -4,6 +4,8 @@ pub mod batch;
 pub(crate) mod coalesce;
 pub(crate) mod drain;
 pub mod lines;
+pub(crate) mod loss;
 pub(crate) mod outage;
 pub(crate) mod pieces;
+pub(crate) mod policy;
 pub(crate) mod tail;

@@ -1,9 +1,8 @@
 //! One captured stream: from the command's pipe to our own output, as it is or in lines.
 //!
 //! Nothing is read before all that was read is written: a reader who stalls us stalls the command, through its full
-//! pipe, as he would without kapo. Small output is read and written. Where reads come back large and our output is a
-//! pipe, pages are moved instead (splice), and the command's pipe is enlarged; not before, as the kernel limits the
-//! pages of a user's pipes and there may be thousands of us.
+//! pipe, as he would without kapo. Whether bytes are copied or pages moved is the decision of
+//! [`crate::logic::output::policy`].
 
 mod writing;
 
@@ -19,32 +18,13 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_siz
 use crate::driver::output::sink::{Sink, Sinks};
 use crate::logic::log::record::Record;
 use crate::logic::output::batch::Batch;
-use crate::logic::output::coalesce;
-use crate::logic::output::coalesce::Coalescer;
 use crate::logic::output::drain::Drain;
 use crate::logic::output::lines::Lines;
+use crate::logic::output::loss::Loss;
+use crate::logic::output::policy::{MOVE, SMALL, TransferPolicy, TurnSummary};
 use crate::logic::output::tail::Tail;
 use crate::logic::status::Counters;
 use crate::logic::{Now, Stream};
-
-/// The first buffer; a command that says little never makes us touch more.
-const SMALL: usize = 4 * 1024;
-/// The buffer once a read has filled the small one: more than a pipe holds, so that a read empties it and ends where a
-/// write of the command's ended.
-const LARGE: usize = 68 * 1024;
-/// After this many bytes the loop gets its turn.
-const BUDGET: usize = 256 * 1024;
-
-/// A read of this size is large.
-const BULKY: usize = 32 * 1024;
-/// So many large reads in a row, and pages are moved, if the last one has ended between two writes of the command's;
-/// after so many they are moved in any case: the command has a pipe that holds more than our buffer. So many turns in a row that moved less than [`SMALL_MOVE`], and
-/// bytes are copied again.
-const IN_A_ROW: u8 = 4;
-const IN_ANY_CASE: u8 = 64;
-const SMALL_MOVE: u64 = 16 * 1024;
-/// What one move asks for, and what the command's pipe is made to hold.
-const MOVE: usize = 1024 * 1024;
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +54,18 @@ pub(crate) struct CapturedStream {
     stream: Stream,
     /// `None`: raw.
     lines: Option<Lines>,
+    run: RunPipe,
+    input: Input,
+    rendered: Rendered,
+    delivery: Delivery,
+    policy: TransferPolicy,
+    counters: Counters,
+    loss: Loss,
+}
+
+/// The pipe of one run, and how far its output has come to an end.
+#[derive(Debug, Default)]
+struct RunPipe {
     /// The read end, while the run's output has not ended.
     pipe: Option<OwnedFd>,
     /// Set while the output of a run is read after its end.
@@ -84,38 +76,53 @@ pub(crate) struct CapturedStream {
     complete: bool,
     /// The pipe has ended.
     ended: bool,
-    /// What was read; dealt with up to `start`.
-    input: Vec<u8>,
+}
+
+/// What was read from the pipe.
+#[derive(Debug, Default)]
+struct Input {
+    /// Dealt with up to `start`.
+    bytes: Vec<u8>,
     start: usize,
-    /// For how much a read is to have room.
-    room: usize,
     /// The last read has emptied the pipe.
     dry: bool,
-    /// Lines to be written, written up to `sent`, made of this many bytes of input.
-    rendered: Batch,
+}
+
+impl Input {
+    /// What is not dealt with.
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    /// Moves what is not dealt with to the front, and sees to it that there is room for a read behind it.
+    fn make_room(&mut self, room: usize) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        if self.bytes.capacity() - self.bytes.len() < room / 2 {
+            self.bytes.reserve_exact(room);
+        }
+    }
+}
+
+/// Lines to be written.
+#[derive(Debug, Default)]
+struct Rendered {
+    /// Written up to `sent`.
+    lines: Batch,
     sent: usize,
-    batch: usize,
+    /// How many bytes of input they were made of.
+    consumed: usize,
+}
+
+/// Where the sink stands.
+#[derive(Debug, Default)]
+struct Delivery {
     /// How many bytes behind the written ones the sink was offered and has not taken.
     offered: usize,
     /// The sink is full.
     stalled: bool,
     /// The last byte written raw was not a newline.
     mid_line: bool,
-    bulk: Bulk,
-    pace: Coalescer,
-    counters: Counters,
-    /// Set while the sink fails: how many bytes were discarded since.
-    lost: Option<u64>,
-    troubles: Vec<Record>,
-}
-
-/// Whether pages are moved.
-#[derive(Debug)]
-enum Bulk {
-    /// Bytes are copied; this many reads in a row were large.
-    Copying(u8),
-    /// Pages are moved; this many turns in a row brought little.
-    Moving(u8),
 }
 
 /// What came of asking for more.
@@ -133,26 +140,13 @@ impl CapturedStream {
         CapturedStream {
             stream,
             lines: in_lines.then(|| Lines::new(stream)),
-            pipe: None,
-            drain: None,
-            completing: false,
-            complete: false,
-            ended: false,
-            input: Vec::new(),
-            start: 0,
-            room: SMALL,
-            dry: false,
-            rendered: Batch::default(),
-            sent: 0,
-            batch: 0,
-            offered: 0,
-            stalled: false,
-            mid_line: false,
-            bulk: Bulk::Copying(0),
-            pace: Coalescer::new(&coalesce::OUTPUT),
+            run: RunPipe::default(),
+            input: Input::default(),
+            rendered: Rendered::default(),
+            delivery: Delivery::default(),
+            policy: TransferPolicy::new(),
             counters: Counters::default(),
-            lost: None,
-            troubles: Vec::new(),
+            loss: Loss::default(),
         }
     }
 
@@ -161,11 +155,9 @@ impl CapturedStream {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         // Not by the flag of pipe2, which would make the command's end non-blocking too.
         fcntl_setfl(&ours, OFlags::NONBLOCK)?;
-        self.pipe = Some(ours);
-        self.drain = None;
-        (self.completing, self.complete, self.ended) = (false, false, false);
-        self.copy();
-        (self.stalled, self.mid_line) = (false, false);
+        self.run = RunPipe { pipe: Some(ours), ..RunPipe::default() };
+        self.policy.copy();
+        (self.delivery.stalled, self.delivery.mid_line) = (false, false);
         self.lines = self.lines.as_ref().map(|_| Lines::new(self.stream));
         Ok(theirs)
     }
@@ -173,29 +165,32 @@ impl CapturedStream {
     /// Returns an output of the same stream for the next run, while this one goes on with what descendants of the last
     /// command write.
     pub(crate) fn successor(&self) -> CapturedStream {
-        CapturedStream { lost: self.lost, ..CapturedStream::new(self.stream, self.lines.is_some()) }
+        CapturedStream {
+            loss: self.loss.successor(),
+            ..CapturedStream::new(self.stream, self.lines.is_some())
+        }
     }
 
     /// The command has ended: all that it wrote is in the pipe now. Call [`CapturedStream::on_ready`] until
     /// [`CapturedStream::is_drained`].
     pub(crate) fn end(&mut self, now: Now) {
-        if let Some(pipe) = &self.pipe {
+        if let Some(pipe) = &self.run.pipe {
             // A pipe that cannot tell is read until it is empty.
-            self.drain = Some(Drain::new(now.mono, ioctl_fionread(pipe).unwrap_or(u64::MAX)));
+            self.run.drain = Some(Drain::new(now.mono, ioctl_fionread(pipe).unwrap_or(u64::MAX)));
         }
     }
 
     /// When the run's output counts as complete although the pipe is open, see [`Drain`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.drain.as_ref()?.deadline()
+        self.run.drain.as_ref()?.deadline()
     }
 
     /// Looks at the limits of the drain. If they have passed, the last line is complete and is to be written at once.
     pub(crate) fn complete(&mut self, now: Now) -> bool {
-        let over = self.drain.is_some_and(|drain| drain.is_over(now.mono));
-        self.completing |= over;
+        let over = self.run.drain.is_some_and(|drain| drain.is_over(now.mono));
+        self.run.completing |= over;
         if over {
-            self.drain = None;
+            self.run.drain = None;
         }
         over
     }
@@ -205,13 +200,13 @@ impl CapturedStream {
     pub(crate) fn on_ready(&mut self, now: Now, sinks: &mut Sinks<'_>, tail: &mut Tail) -> StreamFate {
         let sink = sinks.of(self.stream);
         let before = self.counters.bytes;
-        let resumed = std::mem::take(&mut self.stalled);
-        self.dry = false;
+        let resumed = std::mem::take(&mut self.delivery.stalled);
+        self.input.dry = false;
         let fate = loop {
             if !self.write_out(sink) {
                 break self.stall();
             }
-            if self.counters.bytes - before >= BUDGET as u64 && !self.dry {
+            if self.policy.is_budget_spent(self.counters.bytes - before, self.input.dry) {
                 break StreamFate::Again;
             }
             match self.more(now, sink, tail) {
@@ -221,38 +216,28 @@ impl CapturedStream {
                 Got::Stalled => break self.stall(),
             }
         };
-        // A turn that only wrote what an earlier one had read says nothing about how much the command says.
-        let brought = self.counters.bytes - before;
-        if fate == StreamFate::Wait && !self.stalled && !resumed {
-            self.pace.turn(now.mono, usize::try_from(brought).unwrap_or(usize::MAX));
-            if let Bulk::Moving(small) = &mut self.bulk {
-                *small = if brought < SMALL_MOVE { *small + 1 } else { 0 };
-                if *small >= IN_A_ROW {
-                    self.copy();
-                }
-            }
-        }
-        if fate != StreamFate::Again
-            && !self.stalled
-            && !resumed
-            && brought < SMALL as u64
-            && self.pace.rest().is_none()
-        {
+        let turn = TurnSummary {
+            brought: self.counters.bytes - before,
+            again: fate == StreamFate::Again,
+            closed: fate == StreamFate::Closed,
+            stalled: self.delivery.stalled || resumed,
+        };
+        if self.policy.turn(now.mono, turn) {
             self.shrink();
         }
-        sink.hold(self.stream, self.mid_line && (fate == StreamFate::Again || self.stalled));
+        sink.hold(self.stream, self.delivery.mid_line && (turn.again || self.delivery.stalled));
         fate
     }
 
     fn stall(&mut self) -> StreamFate {
-        self.stalled = true;
+        self.delivery.stalled = true;
         StreamFate::Wait
     }
 
     /// What to wait for.
     pub(crate) fn wants(&self) -> StreamInterest {
-        match &self.pipe {
-            _ if self.stalled => StreamInterest::Room,
+        match &self.run.pipe {
+            _ if self.delivery.stalled => StreamInterest::Room,
             Some(_) => StreamInterest::Input,
             None => StreamInterest::Nothing,
         }
@@ -260,18 +245,18 @@ impl CapturedStream {
 
     /// For how long its pipe should be left alone, so that more gathers in it.
     pub(crate) fn rest(&self) -> Option<Duration> {
-        self.pace.rest().filter(|_| self.wants() == StreamInterest::Input)
+        self.policy.rest().filter(|_| self.wants() == StreamInterest::Input)
     }
 
     /// The read end, to be polled; `None` when the run's output has ended.
     pub(crate) fn pipe(&self) -> Option<BorrowedFd<'_>> {
-        self.pipe.as_ref().map(AsFd::as_fd)
+        self.run.pipe.as_ref().map(AsFd::as_fd)
     }
 
     /// All of the run's output is written or discarded. The pipe may still be open, for descendants of the command.
     pub(crate) fn is_drained(&self) -> bool {
-        let written = self.input.len() == self.start && self.rendered.len() == self.sent;
-        self.complete || self.drain.is_none() && self.pipe.is_none() && written
+        let written = self.input.rest().is_empty() && self.rendered.lines.len() == self.rendered.sent;
+        self.run.complete || self.run.drain.is_none() && self.run.pipe.is_none() && written
     }
 
     /// What passed through since kapo's start.
@@ -286,7 +271,7 @@ impl CapturedStream {
 
     /// Takes what is to be logged about our own output: that it has failed, or that it works again.
     pub(crate) fn troubles(&mut self) -> Vec<Record> {
-        std::mem::take(&mut self.troubles)
+        self.loss.take_records()
     }
 
     /// Gets something to write, from what was read or else from the pipe.
@@ -295,18 +280,18 @@ impl CapturedStream {
             if self.render(now) {
                 return Got::Something;
             }
-            self.complete |= std::mem::take(&mut self.completing);
-            if self.ended && self.pipe.is_some() {
-                self.pipe = None;
-                self.drain = None;
+            self.run.complete |= std::mem::take(&mut self.run.completing);
+            if self.run.ended && self.run.pipe.is_some() {
+                self.run.pipe = None;
+                self.run.drain = None;
                 continue;
             }
-            let waits = self.lines.is_none() && self.start < self.input.len();
-            if self.pipe.is_none() {
+            let waits = self.lines.is_none() && !self.input.rest().is_empty();
+            if self.run.pipe.is_none() {
                 return if waits { Got::Something } else { Got::End };
             }
             // While the run is drained, the read after the last one tells whether the pipe has ended.
-            if self.dry && self.drain.is_none() {
+            if self.input.dry && self.run.drain.is_none() {
                 return if waits { Got::Something } else { Got::Nothing };
             }
             let before = self.counters.bytes;
@@ -322,56 +307,39 @@ impl CapturedStream {
     /// Makes lines of what was read; false when there is no whole one.
     fn render(&mut self, now: Now) -> bool {
         let Some(lines) = &mut self.lines else { return false };
-        let input = self.input.get(self.start..).unwrap_or_default();
-        let ended = self.pipe.is_none() || self.completing;
-        let done = lines.render(now.wall, input, ended, &mut self.rendered);
-        self.start += done.consumed;
-        self.batch = done.consumed;
+        let ended = self.run.pipe.is_none() || self.run.completing;
+        let done = lines.render(now.wall, self.input.rest(), ended, &mut self.rendered.lines);
+        self.input.start += done.consumed;
+        self.rendered.consumed = done.consumed;
         self.counters.lines += done.lines;
         done.consumed > 0
     }
 
     /// `None`: something was read, or the pipe has ended, which [`CapturedStream::count`] has noted.
     fn read(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<Got> {
-        self.make_room();
-        let (pipe, filled) = (self.pipe.as_ref()?, self.input.len());
-        let asked = self.input.capacity() - filled;
-        let read = match retry_on_intr(|| read(pipe, spare_capacity(&mut self.input))) {
+        self.input.make_room(self.policy.room());
+        let (pipe, filled) = (self.run.pipe.as_ref()?, self.input.bytes.len());
+        let asked = self.input.bytes.capacity() - filled;
+        let read = match retry_on_intr(|| read(pipe, spare_capacity(&mut self.input.bytes))) {
             Ok(read) => read,
             Err(Errno::AGAIN) => {
-                self.dry = true;
-                self.drain.as_mut().map(Drain::emptied);
+                self.input.dry = true;
+                self.run.drain.as_mut().map(Drain::emptied);
                 // The beginning of a line that waited for its end.
-                let waits = self.lines.is_none() && self.start < self.input.len();
+                let waits = self.lines.is_none() && !self.input.rest().is_empty();
                 return Some(if waits { Got::Something } else { Got::Nothing });
             }
             // Cannot be; that is the end, too.
             Err(_) => 0,
         };
-        tail.push(self.stream, self.input.get(filled..).unwrap_or_default());
+        tail.push(self.stream, self.input.bytes.get(filled..).unwrap_or_default());
         self.count(now, read);
         // A read that leaves room has emptied the pipe; asking again would cost a call to learn it.
-        self.dry = read < asked;
-        if !self.dry {
-            self.room = LARGE;
-        }
-        self.bulk = match self.bulk {
-            Bulk::Copying(large) if read >= BULKY => Bulk::Copying(large.saturating_add(1)),
-            // The buffer was too small to tell.
-            Bulk::Copying(large) if !self.dry => Bulk::Copying(large),
-            _ => Bulk::Copying(0),
-        };
-        let Bulk::Copying(large) = self.bulk else { return None };
-        let moves = self.lines.is_none() && !tail.is_on();
-        let begins =
-            if moves { large >= IN_A_ROW && self.dry || large >= IN_ANY_CASE } else { large == IN_A_ROW };
-        if begins && sink.can_splice() {
-            let grown = self.grow_pipes(sink);
-            if moves {
-                self.bulk = Bulk::Moving(0);
-                // Pipes that hold little would be full before a rest is over.
-                self.pace = Coalescer::new(if grown { &coalesce::PAGES } else { &coalesce::OUTPUT });
-            }
+        self.input.dry = read < asked;
+        let movable = self.lines.is_none() && !tail.is_on();
+        if self.policy.read(read, self.input.dry, movable) && sink.can_splice() {
+            let granted = self.grow_pipes(sink);
+            self.policy.enlarged(granted, movable);
         }
         None
     }
@@ -379,7 +347,7 @@ impl CapturedStream {
     /// Makes the command's pipe hold much; the reader's as well, since one that holds less would have us woken for each of
     /// its fills. False: it was refused, as the user's pipes hold too many pages already.
     fn grow_pipes(&self, sink: &mut Sink<'_>) -> bool {
-        [self.pipe.as_ref().map(AsFd::as_fd), sink.splice_target()].into_iter().all(|pipe| {
+        [self.pipe(), sink.splice_target()].into_iter().all(|pipe| {
             pipe.is_some_and(|pipe| {
                 let size = fcntl_getpipe_size(pipe).unwrap_or(0);
                 size >= MOVE || fcntl_setpipe_size(pipe, MOVE).is_ok_and(|size| size >= MOVE)
@@ -389,28 +357,28 @@ impl CapturedStream {
 
     /// `None`: it is not the time for that; bytes are to be copied.
     fn move_pages(&mut self, now: Now, sink: &mut Sink<'_>, tail: &Tail) -> Option<Got> {
-        let (Bulk::Moving(_), Some(pipe)) = (&self.bulk, &self.pipe) else { return None };
+        let pipe = self.run.pipe.as_ref().filter(|_| self.policy.moves())?;
         let Some(target) = sink.splice_target().filter(|_| !tail.is_on()) else {
-            self.copy();
+            self.policy.copy();
             return None;
         };
         match retry_on_intr(|| splice(pipe, None, target, None, MOVE, SpliceFlags::NONBLOCK)) {
             // The kernel does not say which end is meant.
             Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => Some(Got::Stalled),
             Err(Errno::AGAIN) => {
-                self.drain.as_mut().map(Drain::emptied);
+                self.run.drain.as_mut().map(Drain::emptied);
                 Some(Got::Nothing)
             }
             Ok(0) => {
-                self.ended = true;
+                self.run.ended = true;
                 Some(Got::Something)
             }
             Ok(moved) => {
                 // The rest, if there is any, has gathered by the next turn.
-                self.dry = true;
+                self.input.dry = true;
                 self.count(now, moved);
                 // Whether a line ends here is not known: nobody has seen the bytes.
-                self.mid_line = false;
+                self.delivery.mid_line = false;
                 Some(Got::Something)
             }
             Err(errno) => {
@@ -418,46 +386,30 @@ impl CapturedStream {
                 if errno == Errno::PIPE {
                     sink.break_off(errno);
                 }
-                self.copy();
+                self.policy.copy();
                 None
             }
         }
-    }
-
-    /// Bytes are copied from now on.
-    fn copy(&mut self) {
-        self.bulk = Bulk::Copying(0);
-        self.pace = Coalescer::new(&coalesce::OUTPUT);
     }
 
     /// So many bytes came out of the pipe; none: it has ended.
     fn count(&mut self, now: Now, read: usize) {
         self.counters.bytes += read as u64;
         if read == 0 {
-            self.ended = true;
-        } else if let Some(drain) = &mut self.drain {
+            self.run.ended = true;
+        } else if let Some(drain) = &mut self.run.drain {
             drain.read(now.mono, read as u64);
-        }
-    }
-
-    /// Moves what is not dealt with to the front, and sees to it that there is room for a read behind it.
-    fn make_room(&mut self) {
-        self.input.drain(..self.start);
-        self.start = 0;
-        if self.input.capacity() - self.input.len() < self.room / 2 {
-            self.input.reserve_exact(self.room);
         }
     }
 
     /// Gives back what a burst took.
     fn shrink(&mut self) {
-        if self.input.len() == self.start && self.input.capacity() > SMALL {
-            self.input = Vec::new();
-            self.start = 0;
-            self.room = SMALL;
+        if self.input.rest().is_empty() && self.input.bytes.capacity() > SMALL {
+            self.input = Input { dry: self.input.dry, ..Input::default() };
+            self.policy.buffer_released();
         }
-        if self.rendered.is_empty() && self.rendered.capacity() > 2 * SMALL {
-            self.rendered = Batch::default();
+        if self.rendered.lines.is_empty() && self.rendered.lines.capacity() > 2 * SMALL {
+            self.rendered.lines = Batch::default();
         }
     }
 }

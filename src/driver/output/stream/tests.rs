@@ -10,6 +10,7 @@ use rustix::pipe::fcntl_getpipe_size;
 
 use super::*;
 use crate::driver::output::sink::tests::{STALLING, fifo, pattern, plain_pipe, terminal};
+use crate::logic::output::policy::LARGE;
 
 const PREFIX: &str = "time=1970-01-01T00:00:00.000000Z level=info stream=stdout msg=\"";
 
@@ -110,18 +111,18 @@ fn pages_are_moved_and_the_pipe_enlarged_only_while_output_is_bulky() {
         for piece in small.chunks(100) {
             assert_eq!(turn(&mut output, &mut sinks, piece), size, "{name}");
         }
-        assert!(matches!(output.bulk, Bulk::Copying(_)), "{name}: {output:?}");
+        assert!(!output.policy.moves(), "{name}: {output:?}");
         let (bulk, rest) = rest.split_at(2_000_000);
         let mut last = 0;
         for piece in bulk.chunks(65_536) {
             last = turn(&mut output, &mut sinks, piece);
         }
-        assert!(matches!(output.bulk, Bulk::Moving { .. }), "{name}: {output:?}");
+        assert!(output.policy.moves(), "{name}: {output:?}");
         assert_eq!(last, MOVE, "{name}");
         for piece in rest.chunks(1000) {
             turn(&mut output, &mut sinks, piece);
         }
-        assert!(matches!(output.bulk, Bulk::Copying(_)), "{name}: {output:?}");
+        assert!(!output.policy.moves(), "{name}: {output:?}");
         drop(theirs);
         pump(&mut output, &mut sinks, &mut Tail::new(0));
         assert!(reader.join().unwrap().0 == bytes, "{name}");
@@ -146,7 +147,7 @@ fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
         pass_on(&mut output);
         reader.read_exact(&mut block.clone()).unwrap();
     }
-    assert!(matches!(output.bulk, Bulk::Moving(_)), "{output:?}");
+    assert!(output.policy.moves(), "{output:?}");
     while output.wants() != StreamInterest::Room {
         theirs.write_all(&block).unwrap();
         pass_on(&mut output);
@@ -154,7 +155,7 @@ fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
     for _ in 0..20 {
         reader.read_exact(&mut [0; 4096]).unwrap();
         pass_on(&mut output);
-        assert!(matches!(output.bulk, Bulk::Moving(_)), "{output:?}");
+        assert!(output.policy.moves(), "{output:?}");
     }
 }
 
@@ -337,7 +338,7 @@ fn a_line_without_end_costs_bounded_memory() {
     });
     while output.on_ready(now(), &mut sinks, &mut tail) != StreamFate::Closed {
         assert!(
-            output.input.capacity() <= 3 * LARGE && output.rendered.capacity() <= 16 * LARGE,
+            output.input.bytes.capacity() <= 3 * LARGE && output.rendered.lines.capacity() <= 16 * LARGE,
             "{output:?}"
         );
         assert!(ready(&output, &mut sinks));
@@ -355,13 +356,13 @@ fn a_command_that_says_little_makes_us_hold_little() {
     for in_lines in [false, true] {
         let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, in_lines), Tail::new(0));
         let mut theirs = File::from(output.begin().unwrap());
-        assert_eq!(output.input.capacity() + output.rendered.capacity(), 0);
+        assert_eq!(output.input.bytes.capacity() + output.rendered.lines.capacity(), 0);
         theirs.write_all(&vec![b'\n'; if in_lines { 200 } else { 20_000 }]).unwrap();
         while output.on_ready(now(), &mut sinks, &mut tail) == StreamFate::Again {}
         theirs.write_all(b"little\n").unwrap();
         output.on_ready(now(), &mut sinks, &mut tail);
-        assert!(output.input.capacity() <= SMALL, "{}", output.input.capacity());
-        assert!(output.rendered.capacity() <= 16 * SMALL, "{}", output.rendered.capacity());
+        assert!(output.input.bytes.capacity() <= SMALL, "{}", output.input.bytes.capacity());
+        assert!(output.rendered.lines.capacity() <= 16 * SMALL, "{}", output.rendered.lines.capacity());
     }
 }
 

@@ -1,12 +1,8 @@
 //! The writing half of a captured stream: what was read goes to the sink, or is lost and counted.
 
-use rustix::io::Errno;
-
 use crate::driver::output::sink::{Sink, Written};
-use crate::driver::output::stream::{Bulk, CapturedStream};
+use crate::driver::output::stream::CapturedStream;
 use crate::error::reason;
-use crate::logic::Stream;
-use crate::logic::log::record::Record;
 use crate::logic::output::pieces;
 
 impl CapturedStream {
@@ -16,14 +12,14 @@ impl CapturedStream {
         let goes_on = self.goes_on();
         loop {
             let (bytes, done) = match self.lines {
-                Some(_) => (self.rendered.as_bytes(), &mut self.sent),
-                None => (&self.input[..], &mut self.start),
+                Some(_) => (self.rendered.lines.as_bytes(), &mut self.rendered.sent),
+                None => (&self.input.bytes[..], &mut self.input.start),
             };
             let mut all = bytes.get(*done..).unwrap_or_default();
             // After a cut the sink must be offered the same bytes again, whatever has changed meanwhile.
             let free = !sink.is_cut_short(self.stream);
             if goes_on {
-                let again = if free { 0 } else { self.offered };
+                let again = if free { 0 } else { self.delivery.offered };
                 all = all.get(..pieces::complete(all).max(again)).unwrap_or(all);
             }
             // Records that wait get their place at the end of a line.
@@ -38,26 +34,27 @@ impl CapturedStream {
                 Written::All | Written::Part(_) => {
                     let taken = if let Written::Part(taken) = written { taken } else { piece.len() };
                     *done += taken;
-                    self.offered = piece.len() - taken;
-                    self.mid_line = taken.checked_sub(1).and_then(|last| piece.get(last)) != Some(&b'\n');
+                    self.delivery.offered = piece.len() - taken;
+                    self.delivery.mid_line =
+                        taken.checked_sub(1).and_then(|last| piece.get(last)) != Some(&b'\n');
                     if line_end.is_some() && written == Written::All {
                         sink.hold(self.stream, false);
                     }
-                    if let Some(lost) = self.lost.take() {
-                        self.troubles.push(recovered(self.stream, lost));
-                    }
+                    self.loss.written(self.stream);
                 }
                 Written::Full => {
-                    self.offered = piece.len();
+                    self.delivery.offered = piece.len();
                     return false;
                 }
                 Written::Failed(errno) => {
-                    let lost = if self.lines.is_some() { self.batch } else { bytes.len() - *done };
+                    let lost =
+                        if self.lines.is_some() { self.rendered.consumed } else { bytes.len() - *done };
                     *done = bytes.len();
-                    self.offered = 0;
+                    self.delivery.offered = 0;
                     // What was already written of a batch of lines is not lost, and a batch is lost once.
-                    self.batch = 0;
-                    self.lose(lost as u64, errno);
+                    self.rendered.consumed = 0;
+                    self.counters.discarded_bytes += lost as u64;
+                    self.loss.lose(self.stream, lost as u64, &reason(&errno.into()));
                 }
             }
         }
@@ -69,12 +66,12 @@ impl CapturedStream {
     fn forget_written(&mut self) {
         match self.lines {
             Some(_) => {
-                self.rendered.clear();
-                (self.sent, self.batch) = (0, 0);
+                self.rendered.lines.clear();
+                (self.rendered.sent, self.rendered.consumed) = (0, 0);
             }
-            None if self.start == self.input.len() => {
-                self.input.clear();
-                self.start = 0;
+            None if self.input.rest().is_empty() => {
+                self.input.bytes.clear();
+                self.input.start = 0;
             }
             None => {}
         }
@@ -83,25 +80,7 @@ impl CapturedStream {
     /// Whether raw input ends in the middle of what the command wrote: there is more in the pipe, so the last line is
     /// completed first. A line that is written in two pieces could be torn by another writer of the same pipe.
     fn goes_on(&self) -> bool {
-        let copies = matches!(self.bulk, Bulk::Copying(_));
-        self.lines.is_none() && !self.dry && copies && self.pipe.is_some() && !self.ended
+        let open = self.run.pipe.is_some() && !self.run.ended;
+        self.lines.is_none() && !self.input.dry && !self.policy.moves() && open
     }
-
-    /// So many bytes cannot be written.
-    fn lose(&mut self, bytes: u64, errno: Errno) {
-        self.counters.discarded_bytes += bytes;
-        if self.lost.is_none() {
-            self.troubles.push(
-                Record::error("output cannot be written and is discarded")
-                    .with("stream", self.stream.name())
-                    .with("error", reason(&errno.into())),
-            );
-        }
-        *self.lost.get_or_insert(0) += bytes;
-    }
-}
-
-/// What the log says when an output that has failed can be written again.
-fn recovered(stream: Stream, lost: u64) -> Record {
-    Record::warn("output can be written again").with("stream", stream.name()).with("discarded_bytes", lost)
 }
