@@ -1,16 +1,140 @@
-//! Datagrams that the service manager has not accepted yet: their order, and which one makes room for another.
+//! Datagrams on their way to the service manager: their order, which one makes room for another, when the next attempt
+//! is made, what is dropped, and the pings of its watchdog. Knows nothing about sockets.
+
+use std::time::{Duration, Instant};
+
+use crate::logic::Now;
+use crate::logic::log::record::Record;
 
 /// The greatest number of datagrams that wait. State messages alone never reach it.
 const CAPACITY: usize = 16;
+/// After a datagram was refused because the manager has not read for a while, the next attempt is made this much later.
+const RETRY: Duration = Duration::from_secs(1);
+/// The number of attempts; after them only state messages wait, without a timer, for the next datagram.
+const TRIES: u32 = 30;
+
+/// What came of an attempt to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// The datagram is in the manager's queue.
+    Accepted,
+    /// The manager's queue is full.
+    Full,
+    /// The socket is gone or kapo may not write to it. This is final for the datagram.
+    Failed(String),
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    queue: NotifyQueue,
+    tries: u32,
+    retry: Option<Instant>,
+    /// How often the watchdog is pinged, and when next.
+    ping: Option<(Duration, Instant)>,
+    /// The first failure, which is logged once.
+    failure: Failure,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Failure {
+    #[default]
+    None,
+    Unreported(String),
+    Reported,
+}
+
+impl Outbox {
+    /// `watchdog`: the interval after which the manager acts on a missing ping. The first ping is due at once.
+    pub(crate) fn new(now: Now, watchdog: Option<Duration>) -> Outbox {
+        Outbox {
+            queue: NotifyQueue::default(),
+            tries: 0,
+            retry: None,
+            ping: watchdog.map(|interval| (interval / 2, now.mono)),
+            failure: Failure::None,
+        }
+    }
+
+    /// Adds a datagram. The caller sends at once.
+    pub(crate) fn push(&mut self, datagram: Vec<u8>) {
+        self.queue.push(datagram);
+    }
+
+    /// Returns the datagram to send next.
+    pub(crate) fn first(&self) -> Option<&[u8]> {
+        self.queue.first()
+    }
+
+    /// Takes what came of sending [`Outbox::first`]. Returns whether the next datagram should be sent at once.
+    pub(crate) fn sent(&mut self, now: Now, delivery: Delivery) -> bool {
+        match delivery {
+            Delivery::Full if self.tries < TRIES => {
+                // Counted by time, not by how many datagrams there are.
+                if self.retry.is_none_or(|at| at <= now.mono) {
+                    self.tries += 1;
+                    self.retry = now.mono.checked_add(RETRY);
+                }
+                return false;
+            }
+            Delivery::Full => {
+                self.queue.keep_states();
+                self.retry = None;
+                return false;
+            }
+            Delivery::Accepted => {}
+            Delivery::Failed(why) if self.failure == Failure::None => {
+                self.failure = Failure::Unreported(why);
+            }
+            Delivery::Failed(_) => {}
+        }
+        self.queue.remove_first();
+        let more = self.queue.first().is_some();
+        if !more {
+            (self.tries, self.retry) = (0, None);
+        }
+        more
+    }
+
+    /// When [`Outbox::turn`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [self.ping.map(|(_, at)| at), self.retry].into_iter().flatten().min()
+    }
+
+    /// Adds a ping that is due. Returns whether the caller should send.
+    pub(crate) fn turn(&mut self, now: Now) -> bool {
+        let ping = self.ping.filter(|(_, at)| *at <= now.mono);
+        if let Some((interval, _)) = ping {
+            self.ping = now.mono.checked_add(interval).map(|next| (interval, next));
+            self.queue.push(b"WATCHDOG=1".to_vec());
+        }
+        ping.is_some() || self.retry.is_some_and(|at| at <= now.mono)
+    }
+
+    /// Returns what is to be logged, once: a service for which systemd waits in vain would end without an explanation.
+    pub(crate) fn take_record(&mut self) -> Option<Record> {
+        match std::mem::take(&mut self.failure) {
+            Failure::None => None,
+            Failure::Unreported(why) => {
+                self.failure = Failure::Reported;
+                Some(Record::warn("NOTIFY_SOCKET cannot be reached").with("error", why))
+            }
+            Failure::Reported => {
+                self.failure = Failure::Reported;
+                None
+            }
+        }
+    }
+}
 
 /// The queue, oldest datagram first.
 #[derive(Debug, Default)]
-pub(crate) struct NotifyQueue(Vec<Vec<u8>>);
+struct NotifyQueue(Vec<Vec<u8>>);
 
 impl NotifyQueue {
     /// Adds a datagram. It replaces an older one of the same state, an older `STATUS=`, or an equal one. In a full queue
     /// the oldest datagram that is not a state message makes room.
-    pub(crate) fn push(&mut self, datagram: Vec<u8>) {
+    fn push(&mut self, datagram: Vec<u8>) {
         self.0.retain(|older| !replaces(&datagram, older));
         if self.0.len() >= CAPACITY
             && let Some(least) = self.0.iter().position(|older| state(older).is_none())
@@ -21,19 +145,19 @@ impl NotifyQueue {
     }
 
     /// Returns the datagram to send next.
-    pub(crate) fn first(&self) -> Option<&[u8]> {
+    fn first(&self) -> Option<&[u8]> {
         self.0.first().map(Vec::as_slice)
     }
 
     /// Removes the datagram that [`NotifyQueue::first`] returned.
-    pub(crate) fn remove_first(&mut self) {
+    fn remove_first(&mut self) {
         if !self.0.is_empty() {
             self.0.remove(0);
         }
     }
 
     /// Keeps state messages only, because the manager has not read for a long time.
-    pub(crate) fn keep_states(&mut self) {
+    fn keep_states(&mut self) {
         self.0.retain(|datagram| state(datagram).is_some());
     }
 }
@@ -64,6 +188,7 @@ fn replaces(newer: &[u8], older: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logic::tests::epoch;
 
     fn queue_of(datagrams: &[&str]) -> NotifyQueue {
         let mut queue = NotifyQueue::default();
@@ -115,5 +240,65 @@ mod tests {
         let mut queue = queue_of(&["STATUS=a", "READY=1", "ERRNO=1", "STOPPING=1"]);
         queue.keep_states();
         assert_eq!(contents(queue), ["READY=1", "STOPPING=1"]);
+    }
+
+    fn after(seconds: u64) -> Now {
+        let now = epoch();
+        Now { mono: now.mono + Duration::from_secs(seconds), ..now }
+    }
+
+    fn outbox_of(datagrams: &[&str]) -> Outbox {
+        Outbox { queue: queue_of(datagrams), ..Outbox::new(after(0), None) }
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_is_tried_every_second_for_a_while() {
+        let mut outbox = outbox_of(&["STATUS=a", "READY=1"]);
+        for second in 0..u64::from(TRIES) - 1 {
+            // Datagrams that come between do not count as attempts.
+            for _ in 0..3 {
+                assert!(!outbox.sent(after(second), Delivery::Full));
+                assert_eq!(outbox.deadline(), Some(after(second + 1).mono));
+            }
+            assert!(!outbox.turn(after(second)) && outbox.turn(after(second + 1)));
+        }
+        // The last attempt, and the first datagram after it.
+        assert!(!outbox.sent(after(100), Delivery::Full) && outbox.deadline().is_some());
+        assert!(!outbox.sent(after(100), Delivery::Full) && outbox.deadline().is_none());
+        assert_eq!(contents(outbox.queue), ["READY=1"]);
+    }
+
+    #[test]
+    fn an_empty_queue_gives_back_all_attempts() {
+        let mut outbox = outbox_of(&["STATUS=a", "READY=1"]);
+        assert!(!outbox.sent(after(0), Delivery::Full));
+        assert!(outbox.sent(after(1), Delivery::Accepted));
+        assert_eq!((outbox.tries, outbox.deadline()), (1, Some(after(1).mono)));
+        assert!(!outbox.sent(after(1), Delivery::Accepted));
+        assert_eq!((outbox.tries, outbox.deadline()), (0, None));
+    }
+
+    #[test]
+    fn a_failure_drops_the_datagram_and_is_logged_once() {
+        let mut outbox = outbox_of(&["STATUS=a", "READY=1", "ERRNO=1"]);
+        assert!(outbox.take_record().is_none());
+        assert!(outbox.sent(after(0), Delivery::Failed("Connection refused".to_owned())));
+        assert!(outbox.sent(after(0), Delivery::Failed("No such file or directory".to_owned())));
+        assert_eq!(outbox.failure, Failure::Unreported("Connection refused".to_owned()));
+        assert!(outbox.take_record().is_some() && outbox.take_record().is_none());
+        assert!(!outbox.sent(after(0), Delivery::Failed("Connection refused".to_owned())));
+        assert!(outbox.take_record().is_none());
+    }
+
+    #[test]
+    fn the_watchdog_is_pinged_twice_in_each_interval() {
+        let mut outbox = Outbox::new(after(0), Some(Duration::from_secs(10)));
+        for second in [0, 5, 10] {
+            assert_eq!(outbox.deadline(), Some(after(second).mono));
+            assert!(outbox.turn(after(second)) && !outbox.turn(after(second + 4)));
+            assert_eq!(outbox.first(), Some(&b"WATCHDOG=1"[..]));
+            assert!(!outbox.sent(after(second), Delivery::Accepted));
+        }
+        assert_eq!(Outbox::new(after(0), None).deadline(), None);
     }
 }
