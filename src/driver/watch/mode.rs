@@ -10,16 +10,16 @@ use crate::driver::poll::{Ready, Source};
 use crate::driver::proc::process_usage;
 use crate::driver::process::terminal;
 use crate::driver::watch::watcher::Watcher;
-use crate::error::{EXIT_SETUP, Error};
+use crate::error::Error;
 use crate::logic::endpoints::StateFacts;
 use crate::logic::lifecycle::{IgnoredAtStart, asks_for_an_end, job_control};
 use crate::logic::log::record::Record;
 use crate::logic::metrics::Snapshot;
 use crate::logic::notify::message;
 use crate::logic::output::tail::Tail;
-use crate::logic::status::{State, Status};
-use crate::logic::watch::Note;
-use crate::logic::{Exit, Now, Sender, Stream};
+use crate::logic::status::Status;
+use crate::logic::watch::{Note, report};
+use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
 
 /// See the head of the file.
@@ -96,26 +96,8 @@ impl Watching {
 
     fn tell_notes(&self, now: Now, notes: Vec<Note>, stage: &mut LoopContext) {
         for note in notes {
-            let name = self.watcher.command();
-            let record = match note {
-                Note::Found(pid) => Record::info("found").with("name", name).with("pid", pid),
-                Note::Ended(pid, exit) => {
-                    let record = Record::info("ended").with("name", name).with("pid", pid);
-                    match exit {
-                        None => record,
-                        Some(Exit::Code(code)) => record.with("code", code),
-                        Some(Exit::Signal { signal, .. }) => record.with("signal", signal),
-                    }
-                }
-                Note::Absent(pid) => {
-                    // Only if it could not be looked at before the loop, for want of descriptors.
-                    stage.exit = Some(EXIT_SETUP);
-                    Record::error("no process has this pid").with("pid", pid)
-                }
-                Note::Scanning(why) => {
-                    Record::warn("process events cannot be used, scanning instead").with("error", why)
-                }
-            };
+            stage.exit = report::exit_code(note).or(stage.exit);
+            let record = report::record(note, self.watcher.command());
             stage.log(now, &record);
         }
     }
@@ -126,17 +108,11 @@ impl Watching {
         for object in &mut self.objects {
             object.sidebind_port = sidebind_port;
         }
-        let last = self.objects.first().filter(|object| object.end_time.is_some());
-        let ended = if self.watcher.lives() { None } else { last.map(|object| object.exit_code) };
+        let ended = report::ended(&self.objects, self.watcher.lives());
         let facts = StateFacts { stopping: self.closing, ended, ..StateFacts::default() };
         stage.server.publish(now, &stage.epoll, &self.objects, facts, self);
         if let Some(manager) = &mut self.manager {
-            let name = self.watcher.command();
-            let text = match self.objects.iter().filter(|object| object.state == State::Running).count() {
-                0 => format!("no process {name}"),
-                1 => format!("1 process {name}"),
-                many => format!("{many} processes {name}"),
-            };
+            let text = report::summary(&self.objects, self.watcher.command());
             manager.tell(now, message::status(&text));
         }
     }

@@ -9,6 +9,7 @@
 
 pub(crate) mod event;
 pub(crate) mod matching;
+pub(crate) mod report;
 pub(crate) mod scan_cache;
 
 use std::collections::BTreeMap;

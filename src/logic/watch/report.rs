@@ -1,0 +1,112 @@
+//! What is said about the watched processes: log records, the summary for the service manager, the exit code that
+//! answers `/wait`, and kapo's own exit code.
+
+use crate::error::EXIT_SETUP;
+use crate::logic::Exit;
+use crate::logic::log::record::Record;
+use crate::logic::status::{State, Status};
+use crate::logic::watch::event::Note;
+
+/// Returns the log record for `note`; `name` is what is looked for.
+pub(crate) fn record(note: Note, name: &str) -> Record {
+    match note {
+        Note::Found(pid) => Record::info("found").with("name", name).with("pid", pid),
+        Note::Ended(pid, exit) => {
+            let record = Record::info("ended").with("name", name).with("pid", pid);
+            match exit {
+                None => record,
+                Some(Exit::Code(code)) => record.with("code", code),
+                Some(Exit::Signal { signal, .. }) => record.with("signal", signal),
+            }
+        }
+        Note::Absent(pid) => Record::error("no process has this pid").with("pid", pid),
+        Note::Scanning(why) => {
+            Record::warn("process events cannot be used, scanning instead").with("error", why)
+        }
+    }
+}
+
+/// Returns the code with which kapo exits because of `note`; `None`: it goes on.
+pub(crate) fn exit_code(note: Note) -> Option<u8> {
+    match note {
+        // Only if the process could not be looked at before the loop, for want of descriptors.
+        Note::Absent(_) => Some(EXIT_SETUP),
+        Note::Found(_) | Note::Ended(..) | Note::Scanning(_) => None,
+    }
+}
+
+/// Returns the exit code of the last process, while none lives.
+pub(crate) fn ended(objects: &[Status], lives: bool) -> Option<u8> {
+    let last = objects.first().filter(|object| !lives && object.end_time.is_some());
+    last.map(|object| object.exit_code)
+}
+
+/// Returns the text of `STATUS=`.
+pub(crate) fn summary(objects: &[Status], name: &str) -> String {
+    match objects.iter().filter(|object| object.state == State::Running).count() {
+        0 => format!("no process {name}"),
+        1 => format!("1 process {name}"),
+        many => format!("{many} processes {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::logic::Pid;
+    use crate::logic::status::ModeName;
+    use crate::signal::Signal;
+
+    fn pid() -> Pid {
+        Pid::new(7).unwrap()
+    }
+
+    #[test]
+    fn each_note_becomes_one_record() {
+        let named = |record: Record| record.with("name", "job").with("pid", pid());
+        let killed = Exit::Signal { signal: Signal::KILL, core_dumped: false };
+        for (note, wanted, code) in [
+            (Note::Found(pid()), named(Record::info("found")), None),
+            (Note::Ended(pid(), None), named(Record::info("ended")), None),
+            (Note::Ended(pid(), Some(Exit::Code(3))), named(Record::info("ended")).with("code", 3), None),
+            (
+                Note::Ended(pid(), Some(killed)),
+                named(Record::info("ended")).with("signal", Signal::KILL),
+                None,
+            ),
+            (
+                Note::Absent(pid()),
+                Record::error("no process has this pid").with("pid", pid()),
+                Some(EXIT_SETUP),
+            ),
+            (
+                Note::Scanning("it is off"),
+                Record::warn("process events cannot be used, scanning instead").with("error", "it is off"),
+                None,
+            ),
+        ] {
+            assert_eq!((record(note, "job"), exit_code(note)), (wanted, code));
+        }
+    }
+
+    #[test]
+    fn the_last_exit_code_is_told_while_no_process_lives() {
+        let blank = Status::blank(ModeName::Watch);
+        let over = Status { end_time: Some(UNIX_EPOCH), exit_code: 3, ..blank.clone() };
+        assert_eq!(ended(&[], false), None);
+        assert_eq!(ended(std::slice::from_ref(&blank), false), None);
+        assert_eq!(ended(std::slice::from_ref(&over), false), Some(3));
+        assert_eq!(ended(&[over], true), None);
+    }
+
+    #[test]
+    fn the_summary_counts_processes_that_run() {
+        let running = Status { state: State::Running, ..Status::blank(ModeName::Watch) };
+        for (count, wanted) in [(0, "no process job"), (1, "1 process job"), (3, "3 processes job")] {
+            assert_eq!(summary(&vec![running.clone(); count], "job"), wanted);
+        }
+        assert_eq!(summary(&[Status::blank(ModeName::Watch)], "job"), "no process job");
+    }
+}
