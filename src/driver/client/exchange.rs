@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::connect::connect;
+use super::connect::{Stream, connect};
 use crate::error::reason;
+use crate::logic::client::body::{Body, Part};
 use crate::sys::clock;
 use crate::target::Address;
 
@@ -18,13 +19,13 @@ const FIELDS: usize = 128;
 
 /// Which part of the body is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub(super) enum Wanted {
     /// None: the head is enough.
-    Ignored,
+    Head,
     /// That of a failure, which is its reason.
-    OfFailure,
+    BodyOfFailure,
     /// All of it.
-    Whole,
+    Body,
 }
 
 /// The answer, as far as it is of interest.
@@ -87,117 +88,181 @@ impl Deadline {
 pub(super) fn exchange(
     target: &Address,
     timeout: Option<Duration>,
-    body: Body,
+    wanted: Wanted,
 ) -> Result<Answer, ExchangeError> {
     let deadline = Deadline::after(timeout);
-    let mut stream = connect(&target.peer, deadline)?;
-    let Address { authority, path, peer } = target;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: kapo/{}\r\nConnection: close\r\n\r\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ExchangeError::TimedOut,
-        _ => ExchangeError::Cut(format!("cannot talk to {peer}: {}", reason(&error))),
+    let mut reply = Reply::to(target, deadline)?;
+    let (status, kapo_exit_code) = (reply.status, reply.kapo_exit_code);
+    let wanted = match wanted {
+        Wanted::Head => false,
+        Wanted::BodyOfFailure => !(200..300).contains(&status),
+        Wanted::Body => true,
     };
-    stream.limit(deadline)?;
-    // The answer may have come already if the request is not taken to its end.
-    let sent = stream.write_all(request.as_bytes());
-    let mut text = Vec::new();
-    let late = loop {
-        match parse(&text) {
-            Err(Malformed) => return Err(ExchangeError::Other(format!("no HTTP answer from {peer}"))),
-            Ok(Some((answer, whole))) => {
-                let wanted = match body {
-                    Body::Ignored => false,
-                    Body::OfFailure => !(200..300).contains(&answer.status),
-                    Body::Whole => true,
-                };
-                if !wanted || whole || text.len() > LONGEST_BODY {
-                    return Ok(answer);
+    let mut body = Vec::new();
+    // The beginning of a failure's reason is better than none.
+    while wanted
+        && body.len() <= LONGEST_BODY
+        && matches!(reply.read(deadline, &mut body), Ok(Progress::More))
+    {}
+    Ok(Answer { status, kapo_exit_code, body })
+}
+
+/// What a read has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// A part of the body, perhaps an empty one.
+    More,
+    /// The end of the body.
+    Complete,
+}
+
+/// An answer whose head has come and whose body is read piece by piece.
+pub(super) struct Reply {
+    stream: Stream,
+    peer: String,
+    /// 200 to 599, or an invented one above.
+    pub status: u16,
+    /// The field Kapo-Exit-Code.
+    pub kapo_exit_code: Option<u8>,
+    body: Body,
+    /// What came with the head.
+    early: Vec<u8>,
+}
+
+impl Reply {
+    /// Sends `GET` and reads the head of the answer.
+    pub(super) fn to(target: &Address, deadline: Deadline) -> Result<Reply, ExchangeError> {
+        let mut stream = connect(&target.peer, deadline)?;
+        let Address { authority, path, peer } = target;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: kapo/{}\r\nConnection: close\r\n\r\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        let peer = peer.to_string();
+        stream.limit(deadline)?;
+        // The answer may have come already if the request is not taken to its end.
+        let sent = stream.write_all(request.as_bytes());
+        let mut text = Vec::new();
+        let late = loop {
+            match parse(&text) {
+                Err(Malformed) => return Err(ExchangeError::Other(format!("no HTTP answer from {peer}"))),
+                Ok(Some(Head { status, kapo_exit_code, body, end })) => {
+                    let early = text.split_off(end);
+                    return Ok(Reply { stream, peer, status, kapo_exit_code, body, early });
+                }
+                Ok(None) if text.len() > LONGEST_HEAD => {
+                    return Err(ExchangeError::Other(format!("the head of {peer}'s answer has no end")));
+                }
+                Ok(None) => {}
+            }
+            match receive(&mut stream, &peer, deadline) {
+                Ok(Received(_, 0)) => {
+                    break ExchangeError::Cut(format!("{peer} closed the connection without an answer"));
+                }
+                Ok(received) => text.extend_from_slice(received.bytes()),
+                Err(late) => break late,
+            }
+        };
+        Err(sent.err().map_or(late, |error| failed(&peer, &error)))
+    }
+
+    /// Appends the next part of the body to `out`.
+    pub(super) fn read(&mut self, deadline: Deadline, out: &mut Vec<u8>) -> Result<Progress, ExchangeError> {
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() || self.body == Body::Length(0) {
+            return self.take(&early, out);
+        }
+        let received = receive(&mut self.stream, &self.peer, deadline)?;
+        match received.bytes() {
+            [] if self.body.may_end() => Ok(Progress::Complete),
+            [] => Err(ExchangeError::Cut(format!("{} closed the connection within an answer", self.peer))),
+            bytes => self.take(bytes, out),
+        }
+    }
+
+    fn take(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<Progress, ExchangeError> {
+        loop {
+            match self.body.next(&mut bytes) {
+                Part::Content(content, _) => out.extend_from_slice(content),
+                Part::More => return Ok(Progress::More),
+                Part::Complete => return Ok(Progress::Complete),
+                Part::Malformed => {
+                    return Err(ExchangeError::Cut(format!("the answer of {} is malformed", self.peer)));
                 }
             }
-            Ok(None) if text.len() > LONGEST_HEAD => {
-                return Err(ExchangeError::Other(format!("the head of {peer}'s answer has no end")));
-            }
-            Ok(None) => {}
         }
-        if let Err(late) = stream.limit(deadline) {
-            break late;
+    }
+}
+
+/// Bytes, and how many of them have been received; none at the end of the connection.
+struct Received([u8; 16_384], usize);
+
+impl Received {
+    fn bytes(&self) -> &[u8] {
+        self.0.get(..self.1).unwrap_or_default()
+    }
+}
+
+fn receive(stream: &mut Stream, peer: &str, deadline: Deadline) -> Result<Received, ExchangeError> {
+    let mut received = Received([0; 16_384], 0);
+    loop {
+        stream.limit(deadline)?;
+        match stream.read(&mut received.0) {
+            Ok(n) => received.1 = n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(peer, &error)),
         }
-        let mut buffer = [0; 16_384];
-        match stream.read(&mut buffer) {
-            Ok(0) => break ExchangeError::Cut(format!("{peer} closed the connection without an answer")),
-            Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => break failed(error),
-        }
-    };
-    match (parse(&text), sent) {
-        // The beginning of a failure's reason is better than none.
-        (Ok(Some((answer, _))), _) => Ok(answer),
-        (_, Err(error)) => Err(failed(error)),
-        _ => Err(late),
+        return Ok(received);
+    }
+}
+
+fn failed(peer: &str, error: &io::Error) -> ExchangeError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ExchangeError::TimedOut,
+        _ => ExchangeError::Cut(format!("cannot talk to {peer}: {}", reason(error))),
     }
 }
 
 struct Malformed;
 
-/// The answer, and whether its body is complete; `None` while the head is not.
-fn parse(text: &[u8]) -> Result<Option<(Answer, bool)>, Malformed> {
-    let mut rest = text;
+/// What the head of an answer says.
+struct Head {
+    status: u16,
+    kapo_exit_code: Option<u8>,
+    body: Body,
+    /// Where in the text the body begins.
+    end: usize,
+}
+
+/// The head of the final answer; `None` while it is not complete.
+fn parse(text: &[u8]) -> Result<Option<Head>, Malformed> {
+    let mut start = 0;
     loop {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];
         let mut head = httparse::Response::new(&mut fields);
-        let Ok(parsed) = head.parse(rest) else { return Err(Malformed) };
-        let httparse::Status::Complete(end) = parsed else { return Ok(None) };
+        let parsed = head.parse(text.get(start..).unwrap_or_default()).map_err(|_| Malformed)?;
+        let httparse::Status::Complete(length) = parsed else { return Ok(None) };
         let status = head.code.ok_or(Malformed)?;
-        let body = rest.get(end..).unwrap_or_default();
+        let end = start + length;
         if status < 100 {
             return Err(Malformed);
         }
         // An interim answer; the final one follows (RFC 9110, 15.2).
         if (100..200).contains(&status) {
-            rest = body;
+            start = end;
             continue;
         }
         let field = |name: &str| {
             let field = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
             std::str::from_utf8(field.value).ok()
         };
-        let length = || field("Content-Length").and_then(|length| length.trim().parse::<usize>().ok());
-        let (body, whole) = match field("Transfer-Encoding") {
-            _ if matches!(status, 204 | 304) => (Vec::new(), true),
-            // kapo sends none, but a proxy may.
-            Some(_) => unchunk(body),
-            None => (body.to_vec(), length().is_some_and(|length| body.len() >= length)),
+        let length = || field("Content-Length").and_then(|length| length.trim().parse().ok());
+        let body = match field("Transfer-Encoding") {
+            _ if matches!(status, 204 | 304) => Body::Length(0),
+            Some(_) => Body::CHUNKED,
+            None => length().map_or(Body::Connection, Body::Length),
         };
         let kapo_exit_code = field("Kapo-Exit-Code").and_then(|code| code.trim().parse().ok());
-        return Ok(Some((Answer { status, kapo_exit_code, body }, whole)));
-    }
-}
-
-/// The content of the chunks that came, and whether the last one is among them (RFC 9112, 7.1). What is no chunk ends
-/// it.
-fn unchunk(mut text: &[u8]) -> (Vec<u8>, bool) {
-    let mut content = Vec::new();
-    loop {
-        let chunk = match httparse::parse_chunk_size(text) {
-            Ok(httparse::Status::Complete((start, size))) => {
-                (start, usize::try_from(size).unwrap_or(usize::MAX))
-            }
-            Ok(httparse::Status::Partial) => return (content, false),
-            Err(_) => return (content, true),
-        };
-        let (start, size) = chunk;
-        let rest = text.get(start..).unwrap_or_default();
-        if size == 0 {
-            return (content, true);
-        }
-        content.extend_from_slice(rest.get(..size).unwrap_or(rest));
-        match size.checked_add(2).and_then(|behind| rest.get(behind..)) {
-            Some(behind) => text = behind,
-            None => return (content, false),
-        }
+        return Ok(Some(Head { status, kapo_exit_code, body, end }));
     }
 }

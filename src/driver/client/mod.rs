@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use exchange::{Answer, Body, Deadline, ExchangeError, exchange};
+use exchange::{Answer, Deadline, ExchangeError, Wanted, exchange};
 
 use crate::config::{Check, Config, Probe, Wait};
 use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line};
@@ -30,7 +30,7 @@ pub(crate) fn check(config: &Config, options: &Check) -> u8 {
     let path = options.probe.path();
     let target = target(config, options.url.as_deref(), path).map(|target| target.at(path));
     let verbose = target.as_ref().is_ok_and(|target| target.path.contains('?'));
-    let body = if verbose { Body::Whole } else { Body::OfFailure };
+    let body = if verbose { Wanted::Body } else { Wanted::BodyOfFailure };
     let (code, line, body) = match target.and_then(|target| exchange(&target, Some(options.timeout), body)) {
         Ok(Answer { status: 200..=299, body, .. }) => (0, format!("{what}: ok"), body),
         Ok(Answer { status, body, .. }) => match first_line(&body) {
@@ -74,7 +74,7 @@ fn ask_until_the_end(
     options: &Wait,
     failed: &mut Option<String>,
 ) -> Result<Answer, ExchangeError> {
-    let body = if options.verbose { Body::Whole } else { Body::Ignored };
+    let body = if options.verbose { Wanted::Body } else { Wanted::Head };
     let deadline = Deadline::after(options.timeout.filter(|timeout| !timeout.is_zero()));
     let mut waiting = Waiting::new(options.timeout, options.retry);
     loop {
