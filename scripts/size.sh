@@ -3,8 +3,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# 640 KiB is the budget of version 0.2 with all of its features.
-budget=$((608 * 1024))
+# With the clients that show a kapo's state to a person.
+budget=$((640 * 1024))
 binary=${KAPO_BIN:-target/kapo}
 size=$(stat -c %s "$binary")
 echo "size: $binary $size bytes of $budget ($((size * 100 / budget)) %)"

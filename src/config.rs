@@ -11,7 +11,7 @@ use crate::signal::Signal;
 /// Everything that one start of kapo was asked to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where to listen, or, for `check` and `wait`, whom to ask.
+    /// Where to listen, or, for a client, which kapo to ask.
     pub listen: Listen,
     /// Which of the command's outputs pass through kapo, and how.
     pub capture: Capture,
@@ -21,7 +21,7 @@ pub struct Config {
     pub max_connections: usize,
     /// `--quiet`: kapo logs only warnings and errors.
     pub quiet: bool,
-    /// Variables that kapo does not know and that were probably meant for it; empty for `check` and `wait`.
+    /// Variables that kapo does not know and that were probably meant for it; empty for clients.
     pub misspelt: Vec<Misspelt>,
     /// What to do.
     pub mode: Mode,
@@ -84,6 +84,8 @@ pub enum Mode {
     Check(Check),
     /// `wait`.
     Wait(Wait),
+    /// `status`.
+    Status(Status),
 }
 
 /// A command of ours and all that happens to it.
@@ -242,6 +244,17 @@ pub struct Wait {
     pub retry: Duration,
     /// `--verbose`.
     pub verbose: bool,
+}
+
+/// The options of `status`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// As [`crate::target::Address::parse`] reads it, without a path; `None`: the address that `listen` names.
+    pub url: Option<String>,
+    /// `--output json`.
+    pub json: bool,
+    /// `--timeout`.
+    pub timeout: Duration,
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Whom `check` and `wait` ask, and for what: from a URL, or from the options that tell kapo where to listen.
+//! Which kapo a client asks, and for what: from a URL, or from the options that tell kapo where to listen.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;

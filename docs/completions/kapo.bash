@@ -21,6 +21,9 @@ _kapo_options() {
         wait)
             options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --timeout --retry --verbose -v'
             valued=' --port --interface --max-connections --tail --timeout --retry ' ;;
+        status)
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --output -o --timeout'
+            valued=' --port --interface --max-connections --tail --output -o --timeout ' ;;
         *) options='' valued='' ;;
     esac
 }
@@ -63,12 +66,13 @@ _kapo() {
                 mapfile -t COMPREPLY < <(compgen -P "$word" -W 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS' -- "${cur#SIG}")
                 ;;
             --restart) mapfile -t COMPREPLY < <(compgen -W 'always on-failure' -- "$cur") ;;
+            --output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur") ;;
             --interface|-i|--termination-log) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         esac
         return
     fi
     if [[ ! $mode ]]; then
-        [[ $cur == -* ]] || options='run supervise watch check wait help'
+        [[ $cur == -* ]] || options='run supervise watch check wait status help'
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
     fi
@@ -87,7 +91,7 @@ _kapo() {
                 mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             fi ;;
         watch | w) mapfile -t COMPREPLY < <(compgen -W "$(ps -eo comm= 2> /dev/null)" -- "$cur") ;;
-        help) mapfile -t COMPREPLY < <(compgen -W 'run supervise watch check wait help' -- "$cur") ;;
+        help) mapfile -t COMPREPLY < <(compgen -W 'run supervise watch check wait status help' -- "$cur") ;;
     esac
 }
 

@@ -186,8 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn the_help_of_check_shows_what_check_uses() {
-        for verb in [Verb::Check, Verb::Wait] {
+    fn the_help_of_a_client_shows_what_it_uses() {
+        for verb in [Verb::Check, Verb::Wait, Verb::Status] {
             let page = page(Some(verb), false);
             assert!(page.contains("--timeout SECONDS") && page.contains("--interface ADDR"), "{page}");
             assert!(!page.contains("--stdout") && !page.contains("--max-connections N"), "{page}");

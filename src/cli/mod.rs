@@ -8,9 +8,10 @@ pub mod parse;
 use std::cmp::Ordering;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use crate::config::{
-    After, Capture, Check, Config, Interface, Job, Linger, Listen, Mode, Probe, Restart, Wait, Watch,
+    After, Capture, Check, Config, Interface, Job, Linger, Listen, Mode, Probe, Restart, Status, Wait, Watch,
 };
 use crate::error::Error;
 use crate::target::Address;
@@ -81,9 +82,10 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
         }
         Verb::Check => Mode::Check(check(settings, operands)?),
         Verb::Wait => Mode::Wait(wait(settings, operands)?),
+        Verb::Status => Mode::Status(status(settings, operands)?),
     };
-    // check and wait listen nowhere; they may share the variables of the process that does.
-    let serves = !matches!(mode, Mode::Check(_) | Mode::Wait(_));
+    // Clients listen nowhere; they may share the variables of the process that does.
+    let serves = !settings.verb().is_client();
     if serves && listen.sidebind && !matches!(listen.interface, Interface::Ip(_)) {
         let label = settings.label("sidebind");
         return Err(Error::Usage(format!(
@@ -224,16 +226,21 @@ fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Check, 
             return Err(Error::Usage(format!("--{name}: one of --live, --ready and --health can be given")));
         }
     }
-    let timeout = settings.value("timeout", values::seconds)?;
-    if timeout.is_zero() {
-        return Err(Error::Usage("--timeout: '0' leaves no time for an answer".to_owned()));
-    }
+    let timeout = time_for_an_answer(settings)?;
     let url = url(Verb::Check, operands)?;
     let probe = match &url {
         Some(url) => named(url, probe.unwrap_or(Probe::Ready))?,
         None => probe.unwrap_or(Probe::Ready),
     };
     Ok(Check { probe, url, timeout })
+}
+
+fn time_for_an_answer(settings: &mut Settings<'_>) -> Result<Duration, Error> {
+    let timeout = settings.value("timeout", values::seconds)?;
+    if timeout.is_zero() {
+        return Err(Error::Usage("--timeout: '0' leaves no time for an answer".to_owned()));
+    }
+    Ok(timeout)
 }
 
 /// The probe that the path of the URL names. Any other page would be healthy whatever the state is.
@@ -251,6 +258,27 @@ fn wait(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Wait, Er
     let retry = settings.value("retry", values::seconds)?;
     let verbose = settings.flag("verbose")?;
     Ok(Wait { url: url(Verb::Wait, operands)?, timeout, retry, verbose })
+}
+
+fn status(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Status, Error> {
+    let json = settings.value("output", values::json)?;
+    let timeout = time_for_an_answer(settings)?;
+    Ok(Status { url: address_alone(Verb::Status, "/", operands)?, json, timeout })
+}
+
+/// A URL without a query, and without another path than `/` and the one that the mode asks.
+fn address_alone(verb: Verb, path: &str, operands: Vec<OsString>) -> Result<Option<String>, Error> {
+    let url = url(verb, operands)?;
+    let named = url.as_deref().and_then(|url| Address::parse(url, path).ok()).map(|target| target.path);
+    match named {
+        Some(named) if named != path => {
+            let mode = verb.row().name;
+            Err(Error::Usage(format!(
+                "URL: {named} is too much: {mode} takes the address of a kapo and asks its pages"
+            )))
+        }
+        _ => Ok(url),
+    }
 }
 
 fn url(verb: Verb, operands: Vec<OsString>) -> Result<Option<String>, Error> {

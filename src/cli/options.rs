@@ -10,6 +10,7 @@ pub enum Verb {
     Watch,
     Check,
     Wait,
+    Status,
 }
 
 /// One mode and its texts.
@@ -78,6 +79,16 @@ pub static MODES: &[ModeRow] = &[
         full: "Waits until the run of the kapo at URL, or where --port and --interface say, has ended, and exits \
                with the code of that job; 124 when --timeout passed first, 125 when nothing answers.",
     },
+    ModeRow {
+        verb: Verb::Status,
+        name: "status",
+        alias: None,
+        operands: "[URL]",
+        brief: "show what a command does and why it ended",
+        full: "Asks the kapo at URL, or where --port and --interface say, and shows in at most 24 lines what the command \
+               does now, how its last runs ended, and what it said last. Exits with 0 when it is well (/healthz), with 1 \
+               when it is not, and with 3 when no kapo answers.",
+    },
 ];
 
 impl Verb {
@@ -87,6 +98,11 @@ impl Verb {
             Some(row) => row,
             None => unreachable!("MODES names every mode; a test looks"),
         }
+    }
+
+    /// Whether it asks a running kapo instead of being one.
+    pub fn is_client(self) -> bool {
+        matches!(self, Verb::Check | Verb::Wait | Verb::Status)
     }
 
     /// The mode of that word, by name or alias.
@@ -182,13 +198,15 @@ impl Opt {
         self.serves(verb) && !(verb == Verb::Watch && CAPTURE.contains(&self.long))
     }
 
-    /// Whether that mode does something with it. `check` and `wait` take every global option, as they may share the
-    /// variables of the process they ask, and need few. `watch` has no command, whose output and arguments some are for.
+    /// Whether that mode does something with it. Clients take every global option, because they may share the variables
+    /// of the process that they ask, and need few. `watch` has no command, whose output and arguments some are for.
     pub fn matters_to(&self, verb: Verb) -> bool {
         let used = match verb {
             Verb::Run | Verb::Supervise => true,
             Verb::Watch => self.is_taken_by(verb) && self.long != "hide-args",
-            Verb::Check | Verb::Wait => matches!(self.long, "port" | "interface" | "help" | "version"),
+            Verb::Check | Verb::Wait | Verb::Status => {
+                matches!(self.long, "port" | "interface" | "help" | "version")
+            }
         };
         self.serves(verb) && (used || !self.is_global())
     }
@@ -250,6 +268,7 @@ const SUPERVISE: &[Verb] = &[Verb::Supervise];
 const WATCH: &[Verb] = &[Verb::Watch];
 const CHECK: &[Verb] = &[Verb::Check];
 const WAIT: &[Verb] = &[Verb::Wait];
+const STATUS: &[Verb] = &[Verb::Status];
 
 /// The groups of the help, in its order: a title and the modes of its options.
 pub static GROUPS: &[(&str, &[Verb])] = &[
@@ -260,13 +279,14 @@ pub static GROUPS: &[(&str, &[Verb])] = &[
     ("Options of watch", WATCH),
     ("Options of check", CHECK),
     ("Options of wait", WAIT),
+    ("Options of status", STATUS),
 ];
 
 /// Every option, in the order of the help.
 pub static OPTIONS: &[Opt] = &[
     value(GLOBAL, "port", "PORT").short('p').env("KAPO_PORT").otherwise("6666").says(
         "TCP port; 0 lets the kernel choose",
-        "The port that was chosen is logged. check and wait ask this port of the local host.",
+        "The port that was chosen is logged. check, wait and status ask this port of the local host.",
     ),
     value(GLOBAL, "interface", "ADDR").completes(Completion::Path)
         .short('i')
@@ -451,6 +471,13 @@ pub static OPTIONS: &[Opt] = &[
         "print reason, code, start and last lines",
         "On stdout, when the job has ended: one line as in a log, and below it the LastOutput of the document.",
     ),
+    value(STATUS, "output", "FORMAT").short('o').completes(Completion::Words(&["text", "json"])).otherwise("text").says(
+        "text for people, or json",
+        "json is one object: Status is the document, Runs is the answer to /runs, null where that kapo keeps no runs.",
+    ),
+    value(STATUS, "timeout", "SECONDS")
+        .otherwise("5")
+        .says("limit for all requests together", "Without the document by then the exit code is 3."),
 ];
 
 #[cfg(test)]
@@ -459,7 +486,7 @@ mod tests {
 
     #[test]
     fn every_mode_has_its_row() {
-        for verb in [Verb::Run, Verb::Supervise, Verb::Watch, Verb::Check, Verb::Wait] {
+        for verb in [Verb::Run, Verb::Supervise, Verb::Watch, Verb::Check, Verb::Wait, Verb::Status] {
             assert_eq!(Verb::named(verb.row().name), Some(verb));
         }
     }

@@ -211,6 +211,15 @@ pub(super) fn on_failure_only(text: &OsStr) -> Result<bool, Wrong> {
     }
 }
 
+/// `json`: true; `text`: false.
+pub(super) fn json(text: &OsStr) -> Result<bool, Wrong> {
+    match text.as_bytes() {
+        b"text" => Ok(false),
+        b"json" => Ok(true),
+        _ => Err(not(text, "text or json")),
+    }
+}
+
 /// A path that is not empty.
 pub(super) fn path(text: &OsStr) -> Result<PathBuf, Wrong> {
     if text.is_empty() { Err(not(text, "a path")) } else { Ok(PathBuf::from(text)) }

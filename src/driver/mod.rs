@@ -48,6 +48,7 @@ pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsS
         Mode::Watch(options) => run_watch(config, options, argv0, variable),
         Mode::Check(options) => Ok(client::check(config, options)),
         Mode::Wait(options) => Ok(client::wait(config, options)),
+        Mode::Status(options) => Ok(client::status(config, options, variable)),
     }
 }
 

@@ -32,6 +32,7 @@ mod signals;
 mod slow_exec;
 mod socket_path;
 mod starts;
+mod status_client;
 
 mod stopping;
 mod streams;

@@ -18,6 +18,7 @@ fn sample(opt: &Opt) -> &'static str {
         Some("FROM:TO") => "TERM:INT",
         Some("PATH") => "/log",
         Some("WHEN") => "on-failure",
+        Some("FORMAT") => "json",
         Some(_) => "7",
     }
 }
@@ -38,8 +39,7 @@ fn every_option_works_by_its_long_and_short_name_and_by_its_variable() {
             if opt.long == "stdout" {
                 base.push("--stderr");
             }
-            let operands: &[&str] =
-                if row.verb == Verb::Check || row.verb == Verb::Wait { &[] } else { &["x"] };
+            let operands: &[&str] = if row.verb.is_client() { &[] } else { &["x"] };
             let joined = |words: [&[&str]; 4]| -> Vec<String> {
                 words.concat().iter().map(|w| w.to_string()).collect()
             };
@@ -73,8 +73,7 @@ fn every_default_of_the_table_is_what_holds_when_nothing_is_said() {
     for opt in OPTIONS {
         if let Fallback::Text(text) = opt.fallback {
             for row in MODES.iter().filter(|row| opt.serves(row.verb)) {
-                let operands: &[&str] =
-                    if row.verb == Verb::Check || row.verb == Verb::Wait { &[] } else { &["x"] };
+                let operands: &[&str] = if row.verb.is_client() { &[] } else { &["x"] };
                 let word = format!("--{}={text}", opt.long);
                 let given = try_config(&[&[row.name, &word], operands].concat(), &[]);
                 assert_eq!(given, try_config(&[&[row.name], operands].concat(), &[]), "{word}");

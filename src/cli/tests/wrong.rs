@@ -9,7 +9,7 @@ fn no_capture(option: &str) -> String {
 
 #[test]
 fn wrong_words_are_named_with_what_was_expected() {
-    let modes = "run, supervise, watch, check, wait or help (see kapo --help)";
+    let modes = "run, supervise, watch, check, wait, status or help (see kapo --help)";
     for (words, expected) in [
         ("", &*format!("a mode is expected: {modes}")),
         ("--", &format!("a mode is expected: {modes}")),
@@ -67,6 +67,12 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("watch a --wait 3", "unexpected word '--wait': options stand before NAME"),
         ("check http://a http://b", "unexpected word 'http://b': check takes one URL"),
         ("wait http://a http://b", "unexpected word 'http://b': wait takes one URL"),
+        (
+            "status http://a:1/runs",
+            "URL: /runs is too much: status takes the address of a kapo and asks its pages",
+        ),
+        ("status --output xml", "--output: 'xml' is not text or json"),
+        ("status --timeout 0", "--timeout: '0' leaves no time for an answer"),
         (
             "check http://localhost:99999",
             "URL: 'http://localhost:99999' has no port from 1 to 65535 behind its colon \

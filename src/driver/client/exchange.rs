@@ -107,6 +107,25 @@ pub(super) fn exchange(
     Ok(Answer { status, kapo_exit_code, body })
 }
 
+/// The same, if the whole body comes in time and has at most `limit` bytes.
+pub(super) fn exchange_whole(
+    target: &Address,
+    deadline: Deadline,
+    limit: usize,
+) -> Result<Answer, ExchangeError> {
+    let mut reply = Reply::to(target, deadline)?;
+    let mut body = Vec::new();
+    while let Progress::More = reply.read(deadline, &mut body)? {
+        if body.len() > limit {
+            return Err(ExchangeError::Other(format!(
+                "the answer of {} is longer than {limit} bytes",
+                target.peer
+            )));
+        }
+    }
+    Ok(Answer { status: reply.status, kapo_exit_code: reply.kapo_exit_code, body })
+}
+
 /// What a read has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {

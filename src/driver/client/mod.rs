@@ -1,8 +1,9 @@
 //! `kapo check` and `kapo wait`: one blocking request to a kapo, for HEALTHCHECK in images that hold nothing else,
-//! and for scripts. Names are resolved by the C library; everything has one deadline.
+//! and for scripts. `kapo status` makes several. Names are resolved by the C library; everything has one deadline.
 
 mod connect;
 mod exchange;
+mod status;
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -18,6 +19,8 @@ use crate::logic::client::ended;
 use crate::logic::client::waiting::{Outcome, Waiting};
 use crate::sys::clock;
 use crate::target::Address;
+
+pub(crate) use status::status;
 
 /// Asks for a probe and says why on stdout: 0 for an answer of 2xx, 1 for anything else. One line is enough, unless the
 /// URL has a query: then the whole body follows.

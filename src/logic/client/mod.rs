@@ -1,5 +1,8 @@
-//! What `check` and `wait` decide.
+//! What `check`, `wait` and `status` decide and show.
 
 pub(crate) mod body;
 pub(crate) mod ended;
+pub(crate) mod json;
+pub(crate) mod status;
 pub(crate) mod waiting;
+pub(crate) mod words;

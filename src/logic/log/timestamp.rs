@@ -71,6 +71,47 @@ pub(crate) fn rfc3339(wall: SystemTime) -> String {
     text
 }
 
+/// Reads what [`rfc3339`] writes; `None` for anything else, and for [`ZERO`].
+pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    const FORM: &[u8] = b"0000-00-00T00:00:00";
+    let (second, fraction) = text.strip_suffix('Z')?.split_at_checked(FORM.len())?;
+    let digits = match fraction.strip_prefix('.') {
+        Some(digits) if (1..=9).contains(&digits.len()) => digits,
+        None if fraction.is_empty() => "",
+        _ => return None,
+    };
+    let mut numbers = [0_i64; 6];
+    let mut at = 0;
+    for (byte, form) in second.bytes().zip(FORM) {
+        match (byte, form) {
+            (b'0'..=b'9', b'0') => {
+                let number = numbers.get_mut(at)?;
+                *number = *number * 10 + i64::from(byte - b'0');
+            }
+            (byte, form) if byte == *form => at += 1,
+            _ => return None,
+        }
+    }
+    let mut nanos = 0;
+    for place in 0..9 {
+        let digit = digits.as_bytes().get(place).copied().unwrap_or(b'0');
+        nanos = nanos * 10 + u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
+    }
+    let [year, month, day, hour, minute, second] = numbers;
+    if !(1..=12).contains(&month) || hour > 23 || text == ZERO {
+        return None;
+    }
+    // The inverse of Civil::new.
+    let (year, shifted) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * shifted + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let wall = if seconds < 0 { UNIX_EPOCH.checked_sub(whole)? } else { UNIX_EPOCH.checked_add(whole)? };
+    wall.checked_add(Duration::from_nanos(nanos))
+}
+
 /// `2026-11-22T06:45:30.123456Z`, always six decimals, so that log lines align and sort.
 pub(crate) fn log_time(wall: SystemTime, out: &mut Vec<u8>) {
     let c = Civil::new(wall);
@@ -119,12 +160,35 @@ mod tests {
             (LAST + 10, 0, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(rfc3339(at(seconds, nanos)), text);
+            let read = Some(at(seconds.min(LAST), nanos)).filter(|_| text != ZERO);
+            assert_eq!(parse_rfc3339(text), read, "{text}");
         }
     }
 
     #[test]
     fn the_example_of_rfc_9110_comes_out() {
         assert_eq!(imf_fixdate(at(784_111_777, 5)), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    #[test]
+    fn what_is_no_time_is_not_read() {
+        for text in [
+            "",
+            "Z",
+            "T",
+            "2026-11-22",
+            "2026-11-22T06:45:30",
+            "2026-11-22T06:45Z",
+            "2026-13-22T06:45:30Z",
+            "2026-11-22T24:45:30Z",
+            "2026-11-22T06:45:30.Z",
+            "2026-11-22T06:45:30.1234567890Z",
+            "2026-11-22T06:45:30.-1Z",
+            "99999999999-11-22T06:45:30Z",
+            "2026-11-22-1T06:45:30Z",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
+        }
     }
 
     #[test]
@@ -140,6 +204,7 @@ mod tests {
         for day in 0..146_097 {
             let text = rfc3339(at(day * 86_400, 0));
             assert!(text > last, "{last} then {text}");
+            assert_eq!(parse_rfc3339(&text), Some(at(day * 86_400, 0)));
             last = text;
         }
         assert_eq!(last, "2369-12-31T00:00:00Z");

@@ -1,0 +1,90 @@
+//! `kapo status`: a few requests with one deadline, and a page for a person or one JSON text.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use rustix::termios::{isatty, tcgetwinsize};
+
+use super::exchange::{Answer, Deadline, ExchangeError, exchange_whole};
+use super::{first_line, say, target};
+use crate::config::{Config, Status};
+use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY};
+use crate::logic::client::status::{self, Findings, METRICS};
+use crate::sys::clock;
+use crate::target::Address;
+
+/// The status document of a kapo, and what it answers to `/runs` and `/metrics`, is shorter.
+const LONGEST: usize = 8 << 20;
+/// The width of a line if stdout is no terminal.
+const WIDTH: usize = 160;
+
+/// Shows the state of a kapo: 0 if it is well, 1 if not, 3 if none answers, with the reason on stderr.
+pub(crate) fn status(config: &Config, options: &Status, variable: &dyn Fn(&str) -> Option<OsString>) -> u8 {
+    let deadline = Deadline::after(Some(options.timeout));
+    let asked = target(config, options.url.as_deref(), "/")
+        .and_then(|target| show(&target, options, deadline, variable));
+    asked.unwrap_or_else(|failure| {
+        say(std::io::stderr(), &format!("kapo: {failure}"));
+        EXIT_NO_ANSWER
+    })
+}
+
+fn show(
+    target: &Address,
+    options: &Status,
+    deadline: Deadline,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<u8, ExchangeError> {
+    let ask = |path: &str| exchange_whole(&target.clone().at(path), deadline, LONGEST);
+    let no_kapo = |why: &str| ExchangeError::Other(format!("no kapo answers at {}: {why}", target.peer));
+    let text = match ask("/")? {
+        Answer { status: 200, body, .. } => body,
+        Answer { status, .. } => return Err(no_kapo(&format!("HTTP {status}"))),
+    };
+    let document = status::document(&text).ok_or_else(|| no_kapo("this is no status document"))?;
+    let unhealthy = refusal(ask("/healthz")?);
+    // Whatever is late or missing from here on is left out.
+    let runs = ask("/runs").ok().filter(|answer| answer.status == 200).map(|answer| answer.body);
+    let history = runs.as_deref().and_then(status::history);
+    let out = std::io::stdout();
+    let page = if options.json {
+        status::json(&text, runs.as_deref().filter(|_| history.is_some()))
+    } else {
+        let unready =
+            unhealthy.is_some() || document.list().iter().any(|object| !object.get("Ready").is_true());
+        let unready = if unready { ask("/readyz").ok().and_then(refusal) } else { None };
+        let metrics = ask(METRICS).ok().map(|answer| answer.body);
+        let kept = ask("/logs").ok().filter(|answer| answer.status == 200).map(|answer| answer.body);
+        let findings = Findings {
+            document: &document,
+            runs: history.as_ref(),
+            metrics: metrics.as_deref().unwrap_or_default(),
+            output: kept.as_deref(),
+            unhealthy: unhealthy.as_deref(),
+            unready: unready.as_deref(),
+            now: clock::now().1,
+        };
+        let terminal = isatty(&out);
+        let width = tcgetwinsize(&out).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width >= 40);
+        let colour = terminal && variable("NO_COLOR").is_none_or(|value| value.is_empty());
+        status::page(
+            &status::report(&findings),
+            width.unwrap_or(WIDTH),
+            colour.then_some(unhealthy.is_none()),
+        )
+        .into_bytes()
+    };
+    // The exit code is the answer, whether or not it can be written.
+    let _ = (&out).write_all(&page);
+    let _ = (&out).flush();
+    Ok(if unhealthy.is_none() { 0 } else { EXIT_UNHEALTHY })
+}
+
+/// Why a probe does not answer with 200.
+fn refusal(answer: Answer) -> Option<String> {
+    match (answer.status, first_line(&answer.body)) {
+        (200..=299, _) => None,
+        (status, reason) if reason.is_empty() => Some(format!("HTTP {status}")),
+        (_, reason) => Some(reason),
+    }
+}
