@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# With the clients that show a kapo's state to a person.
+# The budget of version 0.2 with all of its features.
 budget=$((640 * 1024))
 binary=${KAPO_BIN:-target/kapo}
 size=$(stat -c %s "$binary")

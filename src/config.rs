@@ -19,6 +19,8 @@ pub struct Config {
     pub hide_args: bool,
     /// `--max-connections`.
     pub max_connections: usize,
+    /// `--history`: how many ended runs are kept; 0: none.
+    pub history: usize,
     /// `--quiet`: kapo logs only warnings and errors.
     pub quiet: bool,
     /// Variables that kapo does not know and that were probably meant for it; empty for clients.

@@ -4,26 +4,26 @@
 _kapo_options() {
     case $1 in
         '')
-            options='--port -p --interface -i --sidebind -b --socket-activation -s --stdout -S --stderr -E --stdlog -L --hide-args --max-connections --tail --quiet -q --help -h --version -v'
-            valued=' --port -p --interface -i --max-connections --tail ' ;;
+            options='--port -p --interface -i --sidebind -b --socket-activation -s --stdout -S --stderr -E --stdlog -L --hide-args --max-connections --tail --history --quiet -q --help -h --version -v'
+            valued=' --port -p --interface -i --max-connections --tail --history ' ;;
         run|r)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --idle-exit'
-            valued=' --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --idle-exit'
+            valued=' --port --interface --max-connections --tail --history --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit ' ;;
         supervise|s)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart'
-            valued=' --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart'
+            valued=' --port --interface --max-connections --tail --history --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart ' ;;
         watch|w)
-            options='--port --interface --sidebind --socket-activation --hide-args --max-connections --quiet --help -h --version --wait -w --pid -p --process-events'
-            valued=' --port --interface --max-connections --wait -w --pid -p ' ;;
+            options='--port --interface --sidebind --socket-activation --hide-args --max-connections --history --quiet --help -h --version --wait -w --pid -p --process-events'
+            valued=' --port --interface --max-connections --history --wait -w --pid -p ' ;;
         check)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --live --ready --health --timeout'
-            valued=' --port --interface --max-connections --tail --timeout ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --live --ready --health --timeout'
+            valued=' --port --interface --max-connections --tail --history --timeout ' ;;
         wait)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --timeout --retry --verbose -v'
-            valued=' --port --interface --max-connections --tail --timeout --retry ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --timeout --retry --verbose -v'
+            valued=' --port --interface --max-connections --tail --history --timeout --retry ' ;;
         status)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --quiet --help -h --version --output -o --timeout'
-            valued=' --port --interface --max-connections --tail --output -o --timeout ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --output -o --timeout'
+            valued=' --port --interface --max-connections --tail --history --output -o --timeout ' ;;
         *) options='' valued='' ;;
     esac
 }

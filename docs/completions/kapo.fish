@@ -4,19 +4,19 @@
 function __kapo_valued
     switch $argv[1]
         case start
-            string join \n -- --port -p --interface -i --max-connections --tail
+            string join \n -- --port -p --interface -i --max-connections --tail --history
         case run r
-            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
+            string join \n -- --port --interface --max-connections --tail --history --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --max-connections --tail --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
+            string join \n -- --port --interface --max-connections --tail --history --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
         case watch w
-            string join \n -- --port --interface --max-connections --wait -w --pid -p
+            string join \n -- --port --interface --max-connections --history --wait -w --pid -p
         case check
-            string join \n -- --port --interface --max-connections --tail --timeout
+            string join \n -- --port --interface --max-connections --tail --history --timeout
         case wait
-            string join \n -- --port --interface --max-connections --tail --timeout --retry
+            string join \n -- --port --interface --max-connections --tail --history --timeout --retry
         case status
-            string join \n -- --port --interface --max-connections --tail --output -o --timeout
+            string join \n -- --port --interface --max-connections --tail --history --output -o --timeout
     end
 end
 
@@ -90,6 +90,8 @@ complete -c kapo -n '__kapo_at start' -l max-connections -x -d 'open connections
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status' -l max-connections -x -d 'open connections at most'
 complete -c kapo -n '__kapo_at start' -l tail -x -d 'keep the last bytes of captured output; 0: off'
 complete -c kapo -n '__kapo_at run r supervise s check wait status' -l tail -x -d 'keep the last bytes of captured output; 0: off'
+complete -c kapo -n '__kapo_at start' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
 complete -c kapo -n '__kapo_at start' -s q -l quiet -d 'log only warnings and errors'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status' -l quiet -d 'log only warnings and errors'
 complete -c kapo -n '__kapo_at start' -s h -l help -d 'show help; after a mode, the help of that mode'

@@ -66,6 +66,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     let capture = capture(settings)?;
     let hide_args = settings.flag("hide-args")?;
     let max_connections = settings.value("max-connections", values::connections)?;
+    let history = settings.value("history", values::history)?;
     let quiet = settings.flag("quiet")?;
     let mode = match settings.verb() {
         Verb::Run => {
@@ -94,7 +95,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     }
     let misspelt = if serves { misspelt::find(settings.variables()) } else { Vec::new() };
     settings.finish();
-    Ok(Config { misspelt, listen, capture, hide_args, max_connections, quiet, mode })
+    Ok(Config { misspelt, listen, capture, hide_args, max_connections, history, quiet, mode })
 }
 
 fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {

@@ -334,6 +334,11 @@ pub static OPTIONS: &[Opt] = &[
         "keep the last bytes of captured output; 0: off",
         "For /logs and LastOutput. Needs --stdout or --stderr. At most 1048576; 64K and 1M are understood.",
     ),
+    value(GLOBAL, "history", "N").env("KAPO_HISTORY").otherwise("5").says(
+        "keep the last N ended runs for /runs; 0: off",
+        "And the first failure of the present crash loop, which tells its cause. At most 100. The member LastRun of \
+         the document does not depend on it.",
+    ),
     flag(GLOBAL, "quiet").short('q').env("KAPO_QUIET").says(
         "log only warnings and errors",
         "With --port 0 the chosen port is logged nevertheless.",

@@ -62,6 +62,12 @@ pub(super) fn connections(text: &OsStr) -> Result<usize, Wrong> {
         .ok_or_else(|| not(text, &format!("a number of connections (1 to {})", u32::MAX)))
 }
 
+/// 0: none.
+pub(super) fn history(text: &OsStr) -> Result<usize, Wrong> {
+    let number = digits(text).and_then(|t| t.parse::<usize>().ok()).filter(|n| *n <= 100);
+    number.ok_or_else(|| not(text, "a number of runs (up to 100; 0: off)"))
+}
+
 /// 0: no limit.
 pub(super) fn restarts(text: &OsStr) -> Result<Option<u32>, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<u32>().ok());

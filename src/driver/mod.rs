@@ -110,7 +110,7 @@ fn run_watch(
     let now = clock();
     let mut stage = open_stage(config, connections, argv0, &signals, now)?;
     // Before the listeners, so that an error is the only line.
-    let watcher = watch::mode::OpenedWatcher::open(options, now)?;
+    let watcher = watch::mode::OpenedWatcher::open(options, config.history, now)?;
     let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
     let beginning = watch::mode::WatchSetup {
         now,

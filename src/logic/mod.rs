@@ -2,9 +2,11 @@
 //! makes no system call, and can therefore be tested in microseconds. This page is the vocabulary between logic
 //! and driver.
 
+pub(crate) mod cgroup;
 pub(crate) mod client;
 pub(crate) mod deadlines;
 pub(crate) mod endpoints;
+pub mod history;
 pub mod http;
 pub mod lifecycle;
 pub(crate) mod log;

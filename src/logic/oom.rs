@@ -1,5 +1,5 @@
-//! Did the kernel end the command for want of memory? The cgroup of kapo counts such kills; nothing else tells: the
-//! victim just gets SIGKILL. Also: where that counter is to be found.
+//! Whether the kernel ended the command for want of memory. Only the counter of kapo's cgroup tells: the victim gets a
+//! plain SIGKILL.
 //!
 //! Limits. The counter is that of a cgroup, not of a process: when somebody else kills the command within ten
 //! seconds of another process of the same cgroup having been killed by the kernel, the reason is wrong. A command that moved
@@ -63,84 +63,6 @@ impl Oom {
     }
 }
 
-/// The counter in a file memory.events (version 2) or memory.oom_control (version 1, Linux 4.13 and later).
-pub(crate) fn kills(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-}
-
-/// A file that counts, and whether it wakes those who wait for it (version 2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Absolute.
-    pub path: String,
-    /// It is a file of cgroup version 2.
-    pub wakes: bool,
-}
-
-/// Where the counter may be, by /proc/self/cgroup, if everything is mounted at the usual places. The first that can be
-/// read is the one.
-pub(crate) fn usual_places(own: &str) -> Vec<Place> {
-    places(
-        own,
-        &[
-            ("", "/sys/fs/cgroup", true),
-            ("", "/sys/fs/cgroup/memory", false),
-            ("", "/sys/fs/cgroup/unified", true),
-        ],
-    )
-}
-
-/// The same by what is really mounted (proc_pid_mountinfo(5)): in a container without a cgroup namespace the mount
-/// shows a part of the tree only, and the path is that of the host.
-pub(crate) fn mounted_places(own: &str, mountinfo: &str) -> Vec<Place> {
-    let mounts: Vec<(&str, &str, bool)> = mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (mount, kind) = line.split_once(" - ")?;
-            let mut fields = mount.split(' ').skip(3);
-            let (root, point) = (fields.next()?, fields.next()?);
-            let mut kind = kind.split(' ');
-            let (kind, options) = (kind.next()?, kind.nth(1)?);
-            let wakes = kind == "cgroup2";
-            let memory = kind == "cgroup" && options.split(',').any(|option| option == "memory");
-            (wakes || memory).then_some((root, point, wakes))
-        })
-        .collect();
-    places(own, &mounts)
-}
-
-/// `mounts`: the part of the tree that is mounted, where, and whether it is of version 2.
-fn places(own: &str, mounts: &[(&str, &str, bool)]) -> Vec<Place> {
-    let mut found = Vec::new();
-    for (root, point, wakes) in mounts {
-        for line in own.lines() {
-            // 0::/path is version 2, 4:memory:/path version 1.
-            let mut fields = line.splitn(3, ':');
-            let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
-            let fits = match wakes {
-                true => number == "0" && controllers.is_empty(),
-                false => controllers.split(',').any(|controller| controller == "memory"),
-            };
-            let Some(path) = path.strip_prefix(root.trim_end_matches('/')) else { continue };
-            // A path outside of the cgroup namespace begins with /.. and cannot be reached; neither can one that
-            // merely begins like the root.
-            if !fits
-                || !(path.is_empty() || path.starts_with('/'))
-                || path.split('/').any(|part| part == "..")
-            {
-                continue;
-            }
-            let file = if *wakes { "memory.events" } else { "memory.oom_control" };
-            found
-                .push(Place { path: format!("{point}{}/{file}", path.trim_end_matches('/')), wakes: *wakes });
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,55 +101,5 @@ mod tests {
         assert_eq!(oom.observed(now, 2), 0);
         assert!(!oom.is_cause(now, KILLED, false));
         assert_eq!(oom.total_at(None), 2);
-    }
-
-    #[test]
-    fn both_versions_of_the_counter_are_read() {
-        let events = "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n";
-        assert_eq!(kills(events), Some(2));
-        assert_eq!(kills("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"), Some(1));
-        assert_eq!(kills("oom_kill_disable 0\nunder_oom 0\n"), None, "before Linux 4.13");
-        assert_eq!(kills(""), None);
-    }
-
-    fn paths(places: &[Place]) -> Vec<&str> {
-        places.iter().map(|place| place.path.as_str()).collect()
-    }
-
-    #[test]
-    fn the_counter_is_looked_for_where_cgroups_usually_are() {
-        assert_eq!(
-            paths(&usual_places("0::/system.slice/a:b.service\n")),
-            [
-                "/sys/fs/cgroup/system.slice/a:b.service/memory.events",
-                "/sys/fs/cgroup/unified/system.slice/a:b.service/memory.events"
-            ]
-        );
-        let hybrid = usual_places("5:cpu,memory:/docker/x\n1:name=systemd:/y\n0::/\n");
-        assert_eq!(
-            paths(&hybrid),
-            [
-                "/sys/fs/cgroup/memory.events",
-                "/sys/fs/cgroup/memory/docker/x/memory.oom_control",
-                "/sys/fs/cgroup/unified/memory.events"
-            ]
-        );
-        assert_eq!(hybrid.iter().map(|place| place.wakes).collect::<Vec<_>>(), [true, false, true]);
-        assert_eq!(usual_places("0::/../other\n"), []);
-        assert_eq!(usual_places("nonsense\n"), []);
-    }
-
-    #[test]
-    fn mounts_of_a_part_of_the_tree_are_understood() {
-        let mountinfo = "31 23 0:28 / / rw - overlay overlay rw\n\
-            40 31 0:26 /docker/abc /sys/fs/cgroup ro,nosuid shared:9 - cgroup2 cgroup rw,nsdelegate\n\
-            41 31 0:27 /docker/abc /mnt/memory ro - cgroup cgroup rw,memory\n\
-            42 31 0:27 /docker/abc /mnt/cpu ro - cgroup cgroup rw,cpu\n";
-        let own = "3:cpu:/docker/abc\n2:memory:/docker/abc\n0::/docker/abc/inner\n";
-        assert_eq!(
-            paths(&mounted_places(own, mountinfo)),
-            ["/sys/fs/cgroup/inner/memory.events", "/mnt/memory/memory.oom_control"]
-        );
-        assert_eq!(mounted_places("0::/docker/abcdef\n", mountinfo), []);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use super::history::PastRun;
 use super::reason::Reason;
 use super::{Pid, Sender, Usage};
 use crate::logic::log::timestamp;
@@ -71,6 +72,8 @@ pub struct Status {
     pub last_output: Vec<String>,
     /// With capture.
     pub output: Option<Output>,
+    /// The run before the present one; when nothing runs, the one that ended.
+    pub last_run: Option<PastRun>,
 }
 
 /// The member `Mode`.
@@ -112,6 +115,7 @@ impl Status {
             status_text: String::new(),
             last_output: Vec::new(),
             output: None,
+            last_run: None,
         }
     }
 }
@@ -199,7 +203,7 @@ pub fn render(objects: &[Status]) -> Vec<u8> {
     document
 }
 
-fn time<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn time<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => serializer.serialize_str(&timestamp::rfc3339(*time)),
         None => serializer.serialize_str(timestamp::ZERO),
@@ -219,22 +223,22 @@ fn whole_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> R
     serializer.serialize_i64(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
-fn pid<S: Serializer>(pid: &Option<Pid>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn pid<S: Serializer>(pid: &Option<Pid>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_i32(pid.map_or(0, Pid::get))
 }
 
-fn reason<S: Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn reason<S: Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(reason_name(*reason))
 }
 
-fn signal<S: Serializer>(signal: &Option<Signal>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn signal<S: Serializer>(signal: &Option<Signal>, serializer: S) -> Result<S::Ok, S::Error> {
     match signal {
         Some(signal) => serializer.collect_str(signal),
         None => serializer.serialize_str(""),
     }
 }
 
-fn usage<S: Serializer>(usage: &Usage, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn usage<S: Serializer>(usage: &Usage, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct Shown {
@@ -274,7 +278,7 @@ mod tests {
                 r#""TTL":0,"Wait":0,"Pid":0,"Reason":"","Signal":"","Restarts":0,"Ready":false,"#,
                 r#""Flapping":false,"NextStart":"0001-01-01T00:00:00Z","ExpiresAt":"0001-01-01T00:00:00Z","#,
                 r#""StopSignalFrom":null,"Usage":{"UserSeconds":0.0,"SystemSeconds":0.0,"MaxRssBytes":0},"#,
-                r#""StatusText":"","LastOutput":[],"Output":null}]"#,
+                r#""StatusText":"","LastOutput":[],"Output":null,"LastRun":null}]"#,
                 "\n"
             )
         );

@@ -9,6 +9,7 @@ mod connections;
 mod environment;
 mod exit_codes;
 mod harness;
+mod history;
 mod http;
 mod idle;
 mod limits;

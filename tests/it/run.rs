@@ -43,6 +43,7 @@ fn the_document_of_a_running_command_is_whole_and_in_order() {
         "StatusText",
         "LastOutput",
         "Output",
+        "LastRun",
     ];
     let places: Vec<_> = names.iter().map(|name| answer.body.find(&format!("\"{name}\":"))).collect();
     assert!(places.iter().all(Option::is_some), "{names:?} {places:?}");
@@ -68,6 +69,7 @@ fn the_document_of_a_running_command_is_whole_and_in_order() {
         ("StopSignalFrom", json!(null)),
         ("StatusText", json!("")),
         ("Output", json!(null)),
+        ("LastRun", json!(null)),
     ] {
         assert_eq!(status[name], value, "{name}");
     }

@@ -75,6 +75,7 @@ fn plain(mode: Mode) -> Config {
         capture: Capture::default(),
         hide_args: false,
         max_connections: 512,
+        history: 5,
         quiet: false,
         misspelt: Vec::new(),
         mode,

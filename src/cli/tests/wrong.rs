@@ -85,6 +85,7 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("--port= run x", "--port: '' is not a port (0 to 65535)"),
         ("--port +80 run x", "--port: '+80' is not a port (0 to 65535)"),
         ("--port --quiet run x", "--port: '--quiet' is not a port (0 to 65535)"),
+        ("--history 101 run x", "--history: '101' is not a number of runs (up to 100; 0: off)"),
         (
             "--max-connections 0 run x",
             "--max-connections: '0' is not a number of connections (1 to 4294967295)",

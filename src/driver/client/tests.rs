@@ -20,6 +20,7 @@ fn config(interface: Interface, port: u16) -> Config {
         capture: Capture::default(),
         hide_args: false,
         max_connections: 512,
+        history: 5,
         quiet: false,
         misspelt: Vec::new(),
         mode: Mode::Wait(Wait::default()),

@@ -1,61 +1,143 @@
-//! The counter of out-of-memory kills of kapo's own cgroup: found, read, waited for. What it means is decided in
-//! `logic::oom`.
+//! Reads the files of kapo's own cgroup: the counter of out-of-memory kills, which can wake kapo, and what a scrape and
+//! the end of a run show. What the files mean is decided in `logic::cgroup` and `logic::oom`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::logic::oom::{self, Place};
+use crate::logic::cgroup::{self, CgroupUsage, Folder, Version};
+use crate::logic::history::Memory;
 
-/// Where the counter is.
+/// The counter of out-of-memory kills.
 #[derive(Debug)]
-pub(crate) enum Cgroup {
-    /// Version 2: an open file, since only that one is woken by the kernel. It keeps the mount busy.
-    Waking(OwnedFd),
-    /// Version 1: opened for each look, nothing is held.
-    Silent(String),
+pub(crate) struct OomKillFile {
+    folder: Folder,
+    /// Version 2: the open file, since only that one is woken by the kernel. It keeps the mount busy. In version 1 the
+    /// file is opened for each look, and nothing is held.
+    waking: Option<OwnedFd>,
 }
 
-impl Cgroup {
+impl OomKillFile {
     /// Looks for the counter, and tells how it stands: one small file of /proc is read and, at the usual places, one more
-    /// opened. `None` where the kernel does not count for us.
-    pub(crate) fn find() -> Option<(Cgroup, u64)> {
-        let Some(own) = text("/proc/self/cgroup") else {
-            // Without /proc, what a container usually sees as its own.
-            return Cgroup::open(Place { path: "/sys/fs/cgroup/memory.events".to_owned(), wakes: true });
-        };
-        oom::usual_places(&own).into_iter().find_map(Cgroup::open).or_else(|| {
-            let mountinfo = text("/proc/self/mountinfo")?;
-            oom::mounted_places(&own, &mountinfo).into_iter().find_map(Cgroup::open)
-        })
+    /// opened. `None` if the kernel does not count for us.
+    pub(crate) fn find() -> Option<(OomKillFile, u64)> {
+        find("memory", OomKillFile::open)
     }
 
-    /// The counter in this file; `None` where it cannot be read or counts nothing.
-    fn open(place: Place) -> Option<(Cgroup, u64)> {
-        let cgroup = match place.wakes {
-            true => Cgroup::Waking(open(&place.path)?),
-            false => Cgroup::Silent(place.path),
+    /// The counter in this folder; `None` if it cannot be read or counts nothing.
+    fn open(folder: &Folder) -> Option<(OomKillFile, u64)> {
+        let waking = match folder.version {
+            Version::V2 => Some(open(&oom_kill_file(folder))?),
+            Version::V1 => None,
         };
-        let count = cgroup.oom_kills()?;
-        Some((cgroup, count))
+        let file = OomKillFile { folder: folder.clone(), waking };
+        let count = file.count()?;
+        Some((file, count))
     }
 
-    /// The counter of now. Reading it also makes [`Cgroup::source`] quiet until the next change.
-    pub(crate) fn oom_kills(&self) -> Option<u64> {
-        match self {
-            Cgroup::Waking(file) => oom::kills(&contents(file)?),
-            Cgroup::Silent(path) => oom::kills(&text(path)?),
-        }
+    /// The counter of now. Reading it also makes [`OomKillFile::source`] quiet until the next change.
+    pub(crate) fn count(&self) -> Option<u64> {
+        let text = match &self.waking {
+            Some(file) => contents(file)?,
+            None => text(&oom_kill_file(&self.folder))?,
+        };
+        cgroup::keyed(&text, "oom_kill")
     }
 
     /// To be registered with epoll for EPOLLPRI alone: it becomes ready (PRI and ERR) when some counter of the file
-    /// has changed, until [`Cgroup::oom_kills`] is called. `None` for version 1: look when the command has ended.
+    /// has changed, until [`OomKillFile::count`] is called. `None` for version 1: look when the command has ended.
     pub(crate) fn source(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Cgroup::Waking(file) => Some(file.as_fd()),
-            Cgroup::Silent(_) => None,
+        self.waking.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Reads the memory of the cgroup.
+    pub(crate) fn memory(&self) -> Memory {
+        memory(&self.folder)
+    }
+}
+
+fn memory(folder: &Folder) -> Memory {
+    let number = |v1, v2| text(&folder.file(v1, v2)).as_deref().and_then(cgroup::number);
+    Memory {
+        peak_bytes: number("memory.max_usage_in_bytes", "memory.peak"),
+        limit_bytes: number("memory.limit_in_bytes", "memory.max"),
+        oom_kills: text(&oom_kill_file(folder)).and_then(|text| cgroup::keyed(&text, "oom_kill")),
+    }
+}
+
+fn oom_kill_file(folder: &Folder) -> String {
+    folder.file("memory.oom_control", "memory.events")
+}
+
+/// The folders of kapo's cgroup, found once: a process is rarely moved, and a scrape should not read mountinfo.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    memory: Option<Folder>,
+    cpu: Option<Folder>,
+    pids: Option<Folder>,
+    /// Version 2 alone has pressure files, for all resources in one folder.
+    pressure: Option<Folder>,
+}
+
+impl Cgroup {
+    /// Looks for the folders; allocates some hundred bytes.
+    pub(crate) fn find() -> Cgroup {
+        let with = |controller, v1: &str, v2: &str| {
+            find(controller, |folder| open(&folder.file(v1, v2)).map(|_| folder.clone()))
+        };
+        Cgroup {
+            memory: with("memory", "memory.usage_in_bytes", "memory.current"),
+            cpu: with("cpu", "cpu.stat", "cpu.stat"),
+            pids: with("pids", "pids.current", "pids.current"),
+            pressure: with("", "", "memory.pressure"),
         }
     }
+
+    /// Reads all that a scrape shows.
+    pub(crate) fn usage(&self) -> CgroupUsage {
+        let number = |folder: &Option<Folder>, v1, v2| {
+            text(&folder.as_ref()?.file(v1, v2)).as_deref().and_then(cgroup::number)
+        };
+        let mut pressure = Vec::new();
+        for (resource, file) in
+            [("cpu", "cpu.pressure"), ("io", "io.pressure"), ("memory", "memory.pressure")]
+        {
+            let text = self.pressure.as_ref().and_then(|folder| text(&folder.file("", file)));
+            pressure.extend(
+                cgroup::pressure(&text.unwrap_or_default()).map(|(kind, total)| (resource, kind, total)),
+            );
+        }
+        CgroupUsage {
+            memory_bytes: number(&self.memory, "memory.usage_in_bytes", "memory.current"),
+            memory: self.memory.as_ref().map(memory).unwrap_or_default(),
+            cpu_throttled: self.cpu.as_ref().and_then(throttled),
+            pids: number(&self.pids, "pids.current", "pids.current"),
+            pids_limit: number(&self.pids, "pids.max", "pids.max"),
+            pressure,
+        }
+    }
+}
+
+/// For how long the CPU quota has held tasks up: nanoseconds in version 1, microseconds in version 2.
+fn throttled(folder: &Folder) -> Option<Duration> {
+    let text = text(&folder.file("cpu.stat", "cpu.stat"))?;
+    match folder.version {
+        Version::V1 => cgroup::keyed(&text, "throttled_time").map(Duration::from_nanos),
+        Version::V2 => cgroup::keyed(&text, "throttled_usec").map(Duration::from_micros),
+    }
+}
+
+/// Tries the folders of a controller, those at the usual places first, until `look` finds what it wants.
+fn find<T>(controller: &str, look: impl Fn(&Folder) -> Option<T>) -> Option<T> {
+    let Some(own) = text("/proc/self/cgroup") else {
+        // Without /proc, what a container usually sees as its own.
+        return look(&Folder { path: "/sys/fs/cgroup".to_owned(), version: Version::V2 });
+    };
+    cgroup::usual_folders(&own, controller).iter().find_map(&look).or_else(|| {
+        let mountinfo = text("/proc/self/mountinfo")?;
+        cgroup::mounted_folders(&own, &mountinfo, controller).iter().find_map(&look)
+    })
 }
 
 fn open(path: &str) -> Option<OwnedFd> {
@@ -96,13 +178,13 @@ mod tests {
     use super::*;
 
     /// A cgroup of the test's own, gone with it.
-    struct Folder(PathBuf);
+    struct OwnCgroup(PathBuf);
 
-    impl Folder {
-        fn new(below: &str, name: &str) -> Option<Folder> {
+    impl OwnCgroup {
+        fn new(below: &str, name: &str) -> Option<OwnCgroup> {
             let path = Path::new(below).join(format!("kapo-{name}-{}", std::process::id()));
             match fs::create_dir(&path) {
-                Ok(()) => Some(Folder(path)),
+                Ok(()) => Some(OwnCgroup(path)),
                 Err(error) => {
                     println!("not checked: no cgroup of our own at {}: {error}", path.display());
                     None
@@ -121,7 +203,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for OwnCgroup {
         fn drop(&mut self) {
             let _ = fs::remove_dir(&self.0);
         }
@@ -129,18 +211,21 @@ mod tests {
 
     #[test]
     fn a_kill_for_want_of_memory_is_counted() {
-        let Some(folder) = Folder::new("/sys/fs/cgroup/memory", "oom") else { return };
+        let Some(folder) = OwnCgroup::new("/sys/fs/cgroup/memory", "oom") else { return };
         fs::write(folder.file("memory.limit_in_bytes"), "16777216").unwrap();
         // Where swap is not accounted for, there is no such file; the limit alone then decides.
         let _ = fs::write(folder.file("memory.memsw.limit_in_bytes"), "16777216");
-        let place = Place { path: folder.file("memory.oom_control"), wakes: false };
-        let (cgroup, count) = Cgroup::open(place).unwrap();
+        let own = Folder { path: folder.0.to_str().unwrap().to_owned(), version: Version::V1 };
+        let (cgroup, count) = OomKillFile::open(&own).unwrap();
         assert_eq!(count, 0);
         assert!(cgroup.source().is_none());
         // The pipe keeps the shell in the same cgroup as the victim; tail holds all that it reads.
         let status = folder.sh("exec tail -n 1 </dev/zero");
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
-        assert_eq!(cgroup.oom_kills(), Some(1));
+        assert_eq!(cgroup.count(), Some(1));
+        let memory = cgroup.memory();
+        assert_eq!((memory.limit_bytes, memory.oom_kills), (Some(16 << 20), Some(1)));
+        assert!(memory.peak_bytes > Some(8 << 20), "{memory:?}");
     }
 
     #[test]
@@ -149,8 +234,11 @@ mod tests {
         let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
             .into_iter()
             .find(|root| Path::new(root).join("cgroup.controllers").exists());
-        let Some(folder) = root.and_then(|root| Folder::new(root, "wake")) else { return };
-        let cgroup = Cgroup::Waking(open(&folder.file("cgroup.events")).unwrap());
+        let Some(folder) = root.and_then(|root| OwnCgroup::new(root, "wake")) else { return };
+        let cgroup = OomKillFile {
+            folder: Folder { path: folder.0.to_str().unwrap().to_owned(), version: Version::V2 },
+            waking: open(&folder.file("cgroup.events")),
+        };
         let ready = |seconds: i64| {
             let fd = cgroup.source().unwrap();
             let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::PRI)];
@@ -158,7 +246,7 @@ mod tests {
             poll(&mut fds, Some(&limit)).unwrap();
             fds[0].revents().contains(PollFlags::PRI)
         };
-        let look = || assert_eq!(cgroup.oom_kills(), None, "this file counts no kills");
+        let look = || assert_eq!(cgroup.count(), None, "this file counts no kills");
         look();
         assert!(!ready(0), "nothing has happened");
         assert!(folder.sh("true").success());
@@ -173,15 +261,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_counts_nothing_is_not_taken() {
-        assert!(Cgroup::open(Place { path: "/proc/self/stat".to_owned(), wakes: true }).is_none());
-        assert!(Cgroup::open(Place { path: "/nowhere".to_owned(), wakes: false }).is_none());
+    fn a_folder_that_counts_nothing_is_not_taken() {
+        for version in [Version::V1, Version::V2] {
+            assert!(OomKillFile::open(&Folder { path: "/proc/self".to_owned(), version }).is_none());
+        }
     }
 
     #[test]
     fn whatever_is_found_can_be_read() {
-        match Cgroup::find() {
-            Some((cgroup, count)) => assert!(cgroup.oom_kills() >= Some(count)),
+        match OomKillFile::find() {
+            Some((cgroup, count)) => assert!(cgroup.count() >= Some(count)),
             None => println!("not checked: no counter of kills on this machine"),
         }
     }

@@ -1,6 +1,6 @@
 //! One command of ours: carries out what `logic::lifecycle` decides. The driver's half of `run` and `supervise`.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
@@ -21,6 +21,7 @@ use crate::driver::output::capture::Capture;
 use crate::driver::poll::{Ready, Source};
 use crate::driver::proc::process_usage;
 use crate::driver::proc::process_usage::Sampler;
+use crate::driver::process::cgroup::Cgroup;
 use crate::driver::process::directory::Directory;
 use crate::driver::process::leftover_group;
 use crate::driver::process::main_pid::{MainPid, Outcome};
@@ -33,11 +34,12 @@ use crate::driver::process::terminal::Terminal;
 use crate::driver::process::termination_log::TerminationLog;
 use crate::error::{Error, reason};
 use crate::logic::endpoints::StateFacts;
+use crate::logic::history::History;
 use crate::logic::lifecycle::{
     Effect, End, Event, ForegroundOwner, JobContext, Lifecycle, SignalTarget, SpawnErrorKind,
 };
 use crate::logic::log::record::Record;
-use crate::logic::metrics::Snapshot;
+use crate::logic::metrics::{Snapshot, Sources};
 use crate::logic::output::tail::Tail;
 use crate::logic::status::State;
 use crate::logic::{Exit, Now, Pid, Sender, Stream, Usage};
@@ -77,6 +79,8 @@ pub(crate) struct Job {
     /// When the run's first process was born, while another one is followed.
     run_since: Option<u64>,
     oom: OomCounter,
+    /// Looked for at the first scrape.
+    cgroup: OnceCell<Cgroup>,
     termination_log: Option<TerminationLog>,
     /// We sent SIGKILL in this run.
     killed: bool,
@@ -138,6 +142,7 @@ impl Job {
         // Without entropy (early boot) all draws are alike, which harms nobody.
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
         let context = JobContext {
+            history: config.history,
             hide_args: config.hide_args,
             sidebind_port: beginning.sidebind_port,
             manager: manager.is_some(),
@@ -163,6 +168,7 @@ impl Job {
             main_pid_ignored: false,
             run_since: None,
             oom: OomCounter::default(),
+            cgroup: OnceCell::new(),
             termination_log,
             killed: false,
             was_stopped: false,
@@ -500,7 +506,10 @@ impl Job {
         let oom_killed = self.oom.is_cause(now, exit, self.killed);
         let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
         let hung_up = by_hup && self.terminal_is_gone();
-        self.handle(now, Event::Exited(End { exit, usage, oom_killed, on_terminal, hung_up }), stage);
+        // A `run` that ends kapo at once shows it to nobody who is not connected already.
+        let shown = self.life.goes_on_after_end() || stage.server.connections() > 0;
+        let memory = if shown { self.oom.memory() } else { None };
+        self.handle(now, Event::Exited(End { exit, usage, oom_killed, on_terminal, hung_up, memory }), stage);
     }
 
     /// Takes in what the command has said on its NOTIFY_SOCKET; whether there may be more.
@@ -732,7 +741,7 @@ impl LoopMode for Job {
 }
 
 impl MetricsSource for Job {
-    fn snapshot(&self, connections: usize) -> Snapshot {
+    fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot {
         let status = self.life.status();
         Snapshot {
             started: self.started,
@@ -743,17 +752,26 @@ impl MetricsSource for Job {
             exits: Some(self.life.exits()),
             last_exit_code: self.life.last_exit_code(),
             flapping: Some(status.flapping),
-            oom_kills: self.oom.total(),
+            oom_kills: if sources.oom_kills { self.oom.total() } else { None },
             orphans_reaped: Some(self.orphans),
             output: self.capture.counters(),
             connections,
-            tree: self.sampler.borrow_mut().tree(),
-            own: process_usage::own(),
+            last_end: None,
+            last_success: None,
+            last_lasted: None,
+            tree: if sources.tree { self.sampler.borrow_mut().tree() } else { None },
+            own: if sources.own { process_usage::own() } else { None },
+            cgroup: sources.cgroup.then(|| self.cgroup.get_or_init(Cgroup::find).usage()),
         }
+        .with_last_run(self.life.history())
     }
 
     fn tail(&self) -> Option<&Tail> {
         self.capture.tail()
+    }
+
+    fn history(&self) -> Option<&History> {
+        Some(self.life.history()).filter(|history| history.is_on())
     }
 }
 

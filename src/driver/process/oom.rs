@@ -7,7 +7,8 @@ use rustix::event::epoll::EventFlags;
 
 use crate::driver::event_loop::LoopContext;
 use crate::driver::poll::Source;
-use crate::driver::process::cgroup::Cgroup;
+use crate::driver::process::cgroup::OomKillFile;
+use crate::logic::history::Memory;
 use crate::logic::log::record::Record;
 use crate::logic::oom::Oom;
 use crate::logic::{Exit, Now};
@@ -15,7 +16,7 @@ use crate::logic::{Exit, Now};
 /// See the head of the file. Before the first run, and where the kernel does not count for us, nothing is followed.
 #[derive(Debug, Default)]
 pub(crate) struct OomCounter {
-    followed: Option<(Cgroup, Oom)>,
+    followed: Option<(OomKillFile, Oom)>,
     /// A counter that wakes nobody (cgroup version 1) was seen, or may be expected, to have moved.
     moved: Cell<bool>,
 }
@@ -25,12 +26,12 @@ impl OomCounter {
     pub(crate) fn run_started(&mut self, now: Now, stage: &mut LoopContext) {
         match &mut self.followed {
             Some((cgroup, oom)) => {
-                if let Some(count) = cgroup.oom_kills() {
+                if let Some(count) = cgroup.count() {
                     tell(now, oom.run_started(now.mono, count), stage);
                 }
             }
             None => {
-                self.followed = Cgroup::find().map(|(cgroup, count)| {
+                self.followed = OomKillFile::find().map(|(cgroup, count)| {
                     let oom = Oom::new(count);
                     if let Some(source) = cgroup.source() {
                         let _ = stage.epoll.add(source, Source::Oom, EventFlags::PRI);
@@ -44,7 +45,7 @@ impl OomCounter {
     /// The counter has moved, or may have.
     pub(crate) fn look(&mut self, now: Now, stage: &mut LoopContext) {
         let Some((cgroup, oom)) = &mut self.followed else { return };
-        let Some(count) = cgroup.oom_kills() else {
+        let Some(count) = cgroup.count() else {
             // The cgroup was removed: its file says so for ever, and would wake us for ever.
             if let Some(source) = cgroup.source() {
                 stage.epoll.delete(source);
@@ -73,10 +74,15 @@ impl OomCounter {
         self.followed.as_ref().is_some_and(|(_, oom)| oom.is_cause(now.mono, exit, ours))
     }
 
+    /// The memory of the cgroup; `None`: it cannot be read.
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        self.followed.as_ref().map(|(cgroup, _)| cgroup.memory())
+    }
+
     /// Those since kapo's start, for a scrape; what is new to us is told in the log before this turn ends.
     pub(crate) fn total(&self) -> Option<u64> {
         let (cgroup, oom) = self.followed.as_ref()?;
-        let total = oom.total_at(cgroup.oom_kills());
+        let total = oom.total_at(cgroup.count());
         if total > oom.total_at(None) {
             self.expect_kill();
         }

@@ -12,9 +12,10 @@ use crate::driver::process::terminal;
 use crate::driver::watch::watcher::Watcher;
 use crate::error::Error;
 use crate::logic::endpoints::StateFacts;
+use crate::logic::history::History;
 use crate::logic::lifecycle::{IgnoredAtStart, asks_for_an_end, job_control};
 use crate::logic::log::record::Record;
-use crate::logic::metrics::Snapshot;
+use crate::logic::metrics::{Snapshot, Sources};
 use crate::logic::notify::message;
 use crate::logic::output::tail::Tail;
 use crate::logic::status::Status;
@@ -56,10 +57,10 @@ pub(crate) struct OpenedWatcher {
 }
 
 impl OpenedWatcher {
-    /// Opens what watching needs. A `--pid` of no process is an error.
-    pub(crate) fn open(options: &config::Watch, now: Now) -> Result<OpenedWatcher, Error> {
+    /// Opens what watching needs. A `--pid` of no process is an error. `history`: how many ended matches are kept.
+    pub(crate) fn open(options: &config::Watch, history: usize, now: Now) -> Result<OpenedWatcher, Error> {
         let mut notes = Vec::new();
-        let watcher = Watcher::open(options, now, &mut |note| notes.push(note))?;
+        let watcher = Watcher::open(options, history, now, &mut |note| notes.push(note))?;
         Ok(OpenedWatcher { watcher, notes })
     }
 }
@@ -191,7 +192,7 @@ impl LoopMode for Watching {
 }
 
 impl MetricsSource for Watching {
-    fn snapshot(&self, connections: usize) -> Snapshot {
+    fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot {
         let lives = self.watcher.lives();
         let first = self.objects.first();
         Snapshot {
@@ -207,12 +208,25 @@ impl MetricsSource for Watching {
             orphans_reaped: None,
             output: [None; 2],
             connections,
-            tree: process_usage::listed(self.objects.iter().filter_map(|object| object.pid)),
-            own: process_usage::own(),
+            last_end: None,
+            last_success: None,
+            last_lasted: None,
+            tree: match sources.tree {
+                true => process_usage::listed(self.objects.iter().filter_map(|object| object.pid)),
+                false => None,
+            },
+            own: if sources.own { process_usage::own() } else { None },
+            // The processes need not be in the cgroup of kapo.
+            cgroup: None,
         }
+        .with_last_run(self.watcher.history())
     }
 
     fn tail(&self) -> Option<&Tail> {
         None
+    }
+
+    fn history(&self) -> Option<&History> {
+        Some(self.watcher.history()).filter(|history| history.is_on())
     }
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::logic::history::History;
 use crate::logic::http::query::{decoded, parameter, seconds};
 use crate::logic::http::request::ALLOW;
 use crate::logic::http::response::Reply;
@@ -11,7 +12,7 @@ use crate::logic::http::routes::Route;
 use crate::logic::http::{Handler, Method, Next, Request};
 use crate::logic::log::timestamp;
 use crate::logic::metrics;
-use crate::logic::metrics::{Counts, Format, Snapshot};
+use crate::logic::metrics::{Counts, Format, Selection, Snapshot, Sources};
 use crate::logic::output::tail::Tail;
 use crate::logic::reason::Reason;
 use crate::logic::restart::Failures;
@@ -48,6 +49,9 @@ const NO_OUTPUT: &str =
 
 /// The same in watch mode, where nothing can be captured.
 const NO_OUTPUT_OF_OTHERS: &str = "no output is kept: kapo watch cannot capture output\n";
+
+/// What /runs says under `--history 0`.
+const NO_HISTORY: &str = "no runs are kept: start kapo without --history 0\n";
 
 /// What the document does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,8 +186,10 @@ pub(crate) struct RequestContext<'a> {
     pub argv0: &'a str,
     /// The last captured output, of one stream or of both; `None` without `--tail`.
     pub tail: Option<&'a Tail>,
+    /// The runs that have ended; `None` with `--history 0`.
+    pub history: Option<&'a History>,
     /// Takes a snapshot; called for /metrics and /debug/vars only.
-    pub sample: &'a mut dyn FnMut() -> Snapshot,
+    pub sample: &'a mut dyn FnMut(Sources) -> Snapshot,
 }
 
 /// What [`RequestContext::decide`] decided.
@@ -283,6 +289,14 @@ impl RequestContext<'_> {
         let head = request.method == Method::Head;
         match route {
             Route::Document | Route::Other => whole(200, JSON, &page.document),
+            Route::Runs if request.query.is_some_and(|query| !query.is_empty()) => {
+                refuse("/runs takes no parameters\n")
+            }
+            Route::Runs => match self.history {
+                Some(_) if head => Answer::Head { content_type: JSON, length: None },
+                Some(history) => whole(200, JSON, history.render()),
+                None => whole(404, TEXT, NO_HISTORY.as_bytes()),
+            },
             Route::Livez => probe("livez", &[Check::new("answering", None)], None, request.query),
             Route::Readyz => probe("readyz", &page.ready, retry_after(page, now), request.query),
             Route::Healthz => probe("healthz", &page.health, retry_after(page, now), request.query),
@@ -291,12 +305,14 @@ impl RequestContext<'_> {
                 if head {
                     return Answer::Head { content_type: format.content_type(), length: None };
                 }
-                let snapshot = (self.sample)();
-                whole(200, format.content_type(), metrics::render(format, &snapshot, self.counts))
+                let selection = Selection::of(request.query);
+                let snapshot = (self.sample)(selection.sources());
+                let page = metrics::render(format, selection, &snapshot, self.counts);
+                whole(200, format.content_type(), page)
             }
             Route::Vars if head => Answer::Head { content_type: JSON, length: None },
             Route::Vars => {
-                let snapshot = (self.sample)();
+                let snapshot = (self.sample)(Sources::VARS);
                 whole(200, JSON, vars::render(self.argv0, now, &snapshot, self.counts))
             }
             Route::Wait => match parameter(request.query, "timeout").map(seconds) {

@@ -52,7 +52,7 @@ fn asked<'a>(target: &'a str) -> Request<'a> {
     Request { path, query, ..GET }
 }
 
-fn snapshot() -> Snapshot {
+fn snapshot(_: Sources) -> Snapshot {
     Snapshot { started: at(500), up: true, ready: true, connections: 1, ..Snapshot::blank() }
 }
 
@@ -80,6 +80,7 @@ fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
         counts: &mut Counts::default(),
         argv0: "kapo",
         tail: Some(&tail),
+        history: Some(&History::new(5)),
         sample: &mut snapshot,
     };
     told(&view.decide(now, Route::of(request.path), request))
@@ -222,7 +223,8 @@ fn waiting_ends_with_the_run_or_with_its_time() {
     assert_eq!(decide(&up, &asked("/wait?timeout=0")), format!("200 {document}"));
     let again = |page: &Page, overdue| {
         let (mut out, counts) = (Out::new(), &mut Counts::default());
-        let mut view = RequestContext { page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+        let mut view =
+            RequestContext { page, counts, argv0: "kapo", tail: None, history: None, sample: &mut snapshot };
         let next = view.again(now, overdue, Reply::new(&mut out, now, Method::Get, Persist::Open));
         let seen = String::from_utf8(out.bytes).unwrap();
         let code = seen.lines().find_map(|line| line.strip_prefix("Kapo-Exit-Code: ")).map(str::to_owned);
@@ -285,8 +287,14 @@ fn logs_without_a_tail_are_not_found() {
     ] {
         let page = page(Status { mode, ..running() }, StateFacts::default());
         let counts = &mut Counts::default();
-        let mut view =
-            RequestContext { page: &page, counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+        let mut view = RequestContext {
+            page: &page,
+            counts,
+            argv0: "kapo",
+            tail: None,
+            history: None,
+            sample: &mut snapshot,
+        };
         for target in ["/logs", "/logs?follow=1", "/logs?stream=stdout"] {
             assert_eq!(told(&view.decide(now(), Route::Logs, &asked(target))), says, "{target}");
         }
@@ -310,19 +318,43 @@ fn the_answer_to_head_is_made_without_a_body() {
 }
 
 #[test]
+fn the_runs_that_ended_are_shown_unless_none_are_kept() {
+    let page = page(running(), StateFacts::default());
+    for (target, answer) in [
+        ("/runs", "200 []\n"),
+        ("/runs?", "200 []\n"),
+        ("/runs?x", "400 /runs takes no parameters\n"),
+        ("/runs/", "200"),
+    ] {
+        assert!(ask(&page, target).starts_with(answer), "{target}: {}", ask(&page, target));
+    }
+    let mut view = RequestContext {
+        page: &page,
+        counts: &mut Counts::default(),
+        argv0: "kapo",
+        tail: None,
+        history: None,
+        sample: &mut snapshot,
+    };
+    let answer = view.decide(now(), Route::Runs, &asked("/runs"));
+    assert_eq!(told(&answer), "404 no runs are kept: start kapo without --history 0\n");
+}
+
+#[test]
 fn a_snapshot_is_taken_for_metrics_and_vars_alone() {
     let page = page(running(), StateFacts::default());
     for row in crate::logic::http::routes::ROUTES {
         let mut taken = 0;
-        let mut sample = || {
+        let mut sample = |_| {
             taken += 1;
-            snapshot()
+            snapshot(Sources::VARS)
         };
         let mut view = RequestContext {
             page: &page,
             counts: &mut Counts::default(),
             argv0: "kapo",
             tail: None,
+            history: None,
             sample: &mut sample,
         };
         let _ = view.decide(now(), row.route, &asked(row.path));
@@ -342,8 +374,14 @@ fn metrics_come_in_the_format_that_is_asked_for() {
 fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
     use crate::logic::http::{conn::Conn, response::Out};
     let mut counts = Counts::default();
-    let mut view =
-        RequestContext { page, counts: &mut counts, argv0: "kapo", tail: None, sample: &mut snapshot };
+    let mut view = RequestContext {
+        page,
+        counts: &mut counts,
+        argv0: "kapo",
+        tail: None,
+        history: None,
+        sample: &mut snapshot,
+    };
     let mut out = Out::new();
     Conn::new(now()).receive(now(), bytes, &mut view, &mut out);
     (String::from_utf8(out.bytes).unwrap(), counts)

@@ -27,8 +27,13 @@ fn hex(digit: u8) -> Option<u8> {
 
 /// The value of a parameter of a query (`a=1&b`), still percent-encoded; empty where it has none. Of several of the
 /// same name the first counts.
-pub fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    query?.split('&').find_map(|pair| {
+pub fn parameter<'a>(query: Option<&'a str>, name: &'a str) -> Option<&'a str> {
+    parameters(query, name).next()
+}
+
+/// The values of all parameters of that name, still percent-encoded.
+pub fn parameters<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
+    query.into_iter().flat_map(|query| query.split('&')).filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         decoded(key).eq(name.bytes()).then_some(value)
     })

@@ -8,6 +8,7 @@ use super::query::decoded;
 #[expect(missing_docs, reason = "the table below says what each is")]
 pub enum Route {
     Document,
+    Runs,
     Livez,
     Readyz,
     Healthz,
@@ -32,8 +33,9 @@ pub struct Row {
 }
 
 /// All of them, in the order of [`Route`].
-pub const ROUTES: [Row; 10] = [
+pub const ROUTES: [Row; 11] = [
     Row { route: Route::Document, path: "/", brief: "the status document" },
+    Row { route: Route::Runs, path: "/runs", brief: "the last runs that ended; 404 with --history 0" },
     Row { route: Route::Livez, path: "/livez", brief: "200 as long as kapo answers" },
     Row {
         route: Route::Readyz,

@@ -12,6 +12,8 @@ use super::{
 };
 use crate::config::After;
 use crate::error;
+use crate::logic::history;
+use crate::logic::history::{Memory, PastRun};
 use crate::logic::reason::Reason;
 use crate::logic::status::reason_name;
 
@@ -68,6 +70,7 @@ impl Lifecycle {
         self.status.last_output.clear();
         self.exits.count(Reason::ExecFailed);
         self.changed = true;
+        self.remember(None, Duration::ZERO, None);
         let command = if self.status.command.is_empty() { "''" } else { &self.status.command };
         let text = format!("{message} {command}: {reason}");
         self.draining = None;
@@ -100,6 +103,7 @@ impl Lifecycle {
         let group = self.group.unwrap_or(pid);
         let lasted = now.mono.saturating_duration_since(since);
         self.publish_end(now, why, end);
+        self.remember(Some(pid), lasted, end.memory);
         out.push(Effect::Log(self.end_record(pid, why, lasted)));
         let success = self.status.reason == Some(Reason::Success);
         let termination_message = self.termination_message();
@@ -151,6 +155,20 @@ impl Lifecycle {
         self.changed = true;
     }
 
+    /// Keeps the run whose end the document shows.
+    fn remember(&mut self, pid: Option<Pid>, lasted: Duration, memory: Option<Memory>) {
+        let verdict = match self.status.reason {
+            // An end by TTL is planned.
+            Some(Reason::Success | Reason::Timeout) => history::Verdict::Success,
+            _ => {
+                let stable = self.policy.as_ref().and_then(Policy::stable);
+                history::Verdict::Failure { stable: stable.is_some_and(|stable| lasted >= stable) }
+            }
+        };
+        self.history.ended(PastRun::of(&self.status, pid, lasted, memory), verdict);
+        self.status.last_run = self.history.last().cloned();
+    }
+
     /// The log line of the end that the document shows.
     fn end_record(&self, pid: Pid, why: Option<StopCause>, lasted: Duration) -> Record {
         // An end that somebody asked for is no news, however the command took it.
@@ -172,6 +190,8 @@ impl Lifecycle {
         let Some(ended) = self.draining.take_if(|ended| ended.run == run) else { return };
         self.write_termination_message(ended.termination_message, &last_output, out);
         if !ended.success && !last_output.is_empty() {
+            self.history.drained(&last_output);
+            self.status.last_run = self.history.last().cloned();
             self.status.last_output = last_output;
             self.changed = true;
         }

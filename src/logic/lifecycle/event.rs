@@ -1,5 +1,6 @@
 //! What the driver tells a [`Lifecycle`](crate::logic::lifecycle::Lifecycle), and what it is told to do.
 
+use crate::logic::history::Memory;
 use crate::logic::log::record::Record;
 use crate::logic::notify::message::Notification;
 use crate::logic::{Exit, Pid, Sender, Usage};
@@ -91,6 +92,8 @@ pub struct End {
     pub on_terminal: bool,
     /// HUP has ended it, and the terminal that kapo was started on is gone.
     pub hung_up: bool,
+    /// The memory of kapo's cgroup, if it can be read.
+    pub memory: Option<Memory>,
 }
 
 /// Who is in the foreground of kapo's terminal.
@@ -220,6 +223,8 @@ pub struct JobContext {
     pub piped: bool,
     /// kapo is PID 1, which no signal of its own ends.
     pub is_init: bool,
+    /// `--history`
+    pub history: usize,
     /// For TTL ranges and jitter.
     pub seed: u64,
 }

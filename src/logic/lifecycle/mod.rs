@@ -34,6 +34,7 @@ use super::status::{Output, State as Shown, Status, StopSignalFrom};
 use super::{Exit, Now, Pid, Sender, Usage};
 use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
 use crate::duration::Seconds;
+use crate::logic::history::History;
 use crate::logic::log::record::Record;
 use crate::logic::notify::message;
 use crate::logic::notify::message::Notification;
@@ -131,6 +132,7 @@ pub struct Lifecycle {
     policy: Option<Policy>,
     random: Random,
     status: Status,
+    history: History,
     starts: u64,
     exits: Exits,
     last_code: Option<u8>,
@@ -180,6 +182,7 @@ impl Lifecycle {
             policy,
             random,
             status,
+            history: History::new(context.history),
             starts: 0,
             exits: Exits::default(),
             last_code: None,
@@ -325,6 +328,16 @@ impl Lifecycle {
     /// Ends so far, by reason.
     pub fn exits(&self) -> Exits {
         self.exits
+    }
+
+    /// Whether kapo answers on after the end of a run, or starts another one.
+    pub fn goes_on_after_end(&self) -> bool {
+        !matches!(&self.job.after, After::Once(Linger::Fixed(wait)) if wait.is_zero())
+    }
+
+    /// The runs that have ended.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// ExitCode of the last run that ended, also while the next one is running.

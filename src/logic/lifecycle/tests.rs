@@ -22,6 +22,7 @@ fn supervise() -> Job {
 
 fn context() -> JobContext {
     JobContext {
+        history: 5,
         hide_args: false,
         sidebind_port: 0,
         manager: false,
@@ -126,6 +127,50 @@ fn a_run_ends_with_the_code_of_its_command() {
     assert_eq!((status.exit_code, status.reason, status.state), (7, Some(Reason::ExitCode), Shown::Stopped));
     assert_eq!(status.start_time, Some(epoch().wall));
     assert_eq!(status.end_time, Some(epoch().wall + SECOND));
+}
+
+/// The runs that are kept: exit code, seconds, lines, and whether it is the first failure.
+fn kept(world: &World) -> Vec<(u64, f64, usize, bool)> {
+    let runs: Vec<serde_json::Value> = serde_json::from_slice(&world.life.history().render()).unwrap();
+    let kept = runs.iter().map(|run| {
+        let lines = run["LastOutput"].as_array().unwrap().len();
+        let lasted = run["LastedSeconds"].as_f64().unwrap();
+        (run["ExitCode"].as_u64().unwrap(), lasted, lines, run["First"] == true)
+    });
+    kept.collect()
+}
+
+#[test]
+fn the_first_failure_of_a_crash_loop_is_kept() {
+    let restart = Restart { wait: SECOND, ..again() };
+    let job = Job { after: After::Again(restart), ..run() };
+    let mut world = begun(job, Behaviour::ends(2 * SECOND, Exit::Code(7)));
+    assert_eq!(world.life.status().last_run, None);
+    world.run_for(SECOND * 5 / 2);
+    let last = world.life.status().last_run.clone().unwrap();
+    assert_eq!((last.exit_code, last.reason, last.lasted), (7, Some(Reason::ExitCode), 2 * SECOND));
+    assert_eq!((last.pid, last.end_time), (Some(child()), Some(epoch().wall + 2 * SECOND)));
+    assert_eq!(kept(&world), [(7, 2.0, 0, true)]);
+    world.behaviour = Behaviour::ends(SECOND, Exit::Code(1));
+    world.run_for(100 * SECOND);
+    let first = (7, 2.0, 0, true);
+    assert_eq!(kept(&world), [vec![(1, 1.0, 0, false); 5], vec![first]].concat());
+    // A run of --stable length ends the episode, whether or not it fails.
+    world.behaviour = Behaviour::ends(60 * SECOND, Exit::Code(2));
+    world.run_for(70 * SECOND);
+    assert_eq!(kept(&world).iter().filter(|run| run.3).collect::<Vec<_>>(), [&(2, 60.0, 0, true)]);
+    assert_eq!(world.life.history().last_success(), None);
+}
+
+#[test]
+fn the_last_run_is_there_while_the_next_one_runs() {
+    let mut world = begun(supervise(), Behaviour::ends(SECOND, killed_by(Signal::KILL)));
+    world.behaviour = Behaviour::patient();
+    world.run_for(7 * SECOND);
+    let status = world.life.status();
+    assert_eq!((status.state, status.reason), (Shown::Running, None));
+    let last = status.last_run.as_ref().unwrap();
+    assert_eq!((last.exit_code, last.signal, last.reason), (137, Some(Signal::KILL), Some(Reason::Signal)));
 }
 
 #[test]

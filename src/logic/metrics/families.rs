@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::selection::Sources;
 use super::{Counts, Exits, Snapshot};
 use crate::logic::Stream;
 use crate::logic::status::Counters;
@@ -38,6 +39,8 @@ pub(super) struct Family {
     pub help: &'static str,
     /// The names of its labels.
     pub labels: &'static [&'static str],
+    /// What has to be read for it.
+    pub source: Sources,
     /// Gives its samples, none where the value is not known.
     pub read: fn(&Snapshot, &Counts, Samples<'_>),
 }
@@ -89,7 +92,7 @@ fn streams(samples: Samples<'_>, snapshot: &Snapshot, value: fn(&Counters) -> u6
 }
 
 const fn gauge(name: &'static str, help: &'static str, read: fn(&Snapshot, &Counts, Samples<'_>)) -> Family {
-    Family { name, kind: Kind::Gauge, help, labels: &[], read }
+    Family { name, kind: Kind::Gauge, help, labels: &[], source: Sources::NONE, read }
 }
 
 const fn counter(
@@ -98,11 +101,18 @@ const fn counter(
     help: &'static str,
     read: fn(&Snapshot, &Counts, Samples<'_>),
 ) -> Family {
-    Family { name, kind: Kind::Counter, help, labels, read }
+    Family { name, kind: Kind::Counter, help, labels, source: Sources::NONE, read }
+}
+
+impl Family {
+    const fn from(mut self, source: Sources) -> Family {
+        self.source = source;
+        self
+    }
 }
 
 /// All of them, in the order in which they are shown.
-pub(super) const FAMILIES: [Family; 28] = [
+pub(super) const FAMILIES: [Family; 38] = [
     gauge(
         "kapo_child_up",
         "Whether the command runs; in watch mode, whether a process matches.",
@@ -125,32 +135,92 @@ pub(super) const FAMILIES: [Family; 28] = [
         "Exit code of the last run, 128+n when signal n ended it.",
         |s, _, out| one(out, s.last_exit_code.map(u64::from)),
     ),
+    gauge(
+        "kapo_child_last_end_time_seconds",
+        "End of the last run that ended, in seconds since 1970.",
+        |s, _, out| one(out, s.last_end.map(unix)),
+    ),
+    gauge(
+        "kapo_child_last_success_time_seconds",
+        "End of the last run that ended with success, in seconds since 1970.",
+        |s, _, out| one(out, s.last_success.map(unix)),
+    ),
+    gauge("kapo_child_last_run_seconds", "How long the last run that ended has lasted.", |s, _, out| {
+        one(out, s.last_lasted);
+    }),
     counter(
         "kapo_child_cpu_seconds",
         &[],
         "CPU time of the command and all its descendants, of all runs.",
         |s, _, out| one(out, s.tree.and_then(|tree| tree.cpu)),
-    ),
+    )
+    .from(Sources::TREE),
     gauge(
         "kapo_child_resident_memory_bytes",
         "Resident memory of the command and its descendants; shared pages count in each.",
         |s, _, out| one(out, s.tree.map(|tree| tree.resident_bytes)),
-    ),
+    )
+    .from(Sources::TREE),
     gauge("kapo_child_open_fds", "Open descriptors of the command and its descendants.", |s, _, out| {
         one(out, s.tree.map(|tree| tree.open_fds))
-    }),
+    })
+    .from(Sources::TREE),
     gauge(
         "kapo_child_processes",
         "The command and its descendants; in watch mode, the processes that match.",
         |s, _, out| one(out, s.tree.map(|tree| tree.processes)),
-    ),
+    )
+    .from(Sources::TREE),
     gauge("kapo_flapping", "Whether runs fail too often.", |s, _, out| one(out, s.flapping)),
     counter(
         "kapo_oom_kills",
         &[],
         "Processes of kapo's cgroup that the kernel killed for want of memory.",
         |s, _, out| one(out, s.oom_kills),
-    ),
+    )
+    .from(Sources::OOM_KILLS),
+    gauge("kapo_cgroup_memory_bytes", "Memory that kapo's cgroup uses, page cache included.", |s, _, out| {
+        one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory_bytes));
+    })
+    .from(Sources::CGROUP),
+    gauge(
+        "kapo_cgroup_memory_limit_bytes",
+        "Limit of the memory of kapo's cgroup; left out if there is none.",
+        |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory.limit_bytes)),
+    )
+    .from(Sources::CGROUP),
+    gauge("kapo_cgroup_memory_peak_bytes", "The most memory that kapo's cgroup has used.", |s, _, out| {
+        one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory.peak_bytes));
+    })
+    .from(Sources::CGROUP),
+    counter(
+        "kapo_cgroup_cpu_throttled_seconds",
+        &[],
+        "For how long the CPU quota of kapo's cgroup has held it up.",
+        |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.cpu_throttled)),
+    )
+    .from(Sources::CGROUP),
+    gauge("kapo_cgroup_pids", "Processes and threads in kapo's cgroup.", |s, _, out| {
+        one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.pids));
+    })
+    .from(Sources::CGROUP),
+    gauge(
+        "kapo_cgroup_pids_limit",
+        "Limit of the processes and threads in kapo's cgroup; left out if there is none.",
+        |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.pids_limit)),
+    )
+    .from(Sources::CGROUP),
+    counter(
+        "kapo_cgroup_pressure_seconds",
+        &["resource", "kind"],
+        "For how long some or all tasks of kapo's cgroup had to wait for a resource.",
+        |s, _, out| {
+            for (resource, kind, total) in s.cgroup.iter().flat_map(|cgroup| &cgroup.pressure) {
+                out(&[resource, kind], (*total).into());
+            }
+        },
+    )
+    .from(Sources::CGROUP),
     counter(
         "kapo_orphans_reaped",
         &[],
@@ -193,29 +263,37 @@ pub(super) const FAMILIES: [Family; 28] = [
         kind: Kind::Info,
         help: "The version of kapo.",
         labels: &["version"],
+        source: Sources::NONE,
         read: |_, _, out| out(&[env!("CARGO_PKG_VERSION")], Value::Number(1)),
     },
     counter("process_cpu_seconds", &[], "CPU time of kapo itself.", |s, _, out| {
         one(out, s.own.map(|own| own.cpu))
-    }),
+    })
+    .from(Sources::OWN),
     gauge("process_open_fds", "Open descriptors of kapo itself.", |s, _, out| {
         one(out, s.own.map(|own| own.open_fds))
-    }),
+    })
+    .from(Sources::OWN),
     gauge("process_max_fds", "Most descriptors that kapo may open.", |s, _, out| {
         one(out, s.own.map(|own| own.max_fds))
-    }),
+    })
+    .from(Sources::OWN),
     gauge("process_virtual_memory_bytes", "Address space of kapo itself.", |s, _, out| {
         one(out, s.own.map(|own| own.virtual_bytes));
-    }),
+    })
+    .from(Sources::OWN),
     gauge("process_virtual_memory_max_bytes", "Most address space that kapo may have.", |s, _, out| {
         one(out, s.own.map(|own| own.virtual_max_bytes));
-    }),
+    })
+    .from(Sources::OWN),
     gauge("process_resident_memory_bytes", "Resident memory of kapo itself.", |s, _, out| {
         one(out, s.own.map(|own| own.resident_bytes));
-    }),
+    })
+    .from(Sources::OWN),
     gauge("process_heap_bytes", "Data and stack segments of kapo itself.", |s, _, out| {
         one(out, s.own.map(|own| own.data_bytes));
-    }),
+    })
+    .from(Sources::OWN),
     gauge("process_start_time_seconds", "Start of kapo itself, in seconds since 1970.", |s, _, out| {
         one(out, Some(unix(s.started)));
     }),

@@ -2,13 +2,17 @@
 
 mod families;
 mod format;
+mod selection;
 
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use families::{FAMILIES, Family, Kind, Value, unix};
 pub use format::Format;
+pub use selection::{Selection, Sources};
 
+use super::cgroup::CgroupUsage;
+use super::history::History;
 use super::http::routes::{ROUTES, Route};
 use super::reason::Reason;
 use super::status::Counters;
@@ -30,6 +34,12 @@ pub struct Snapshot {
     pub exits: Option<Exits>,
     /// Of the last run, once there is one.
     pub last_exit_code: Option<u8>,
+    /// When the last run ended.
+    pub last_end: Option<SystemTime>,
+    /// When a run last ended with success.
+    pub last_success: Option<SystemTime>,
+    /// How long the last run that ended has lasted.
+    pub last_lasted: Option<Duration>,
     /// `None` in watch mode.
     pub flapping: Option<bool>,
     /// Kills by the kernel's out-of-memory killer in kapo's cgroup since kapo's start, where the kernel tells.
@@ -44,6 +54,21 @@ pub struct Snapshot {
     pub tree: Option<Tree>,
     /// kapo's own process.
     pub own: Option<Own>,
+    /// kapo's cgroup.
+    pub cgroup: Option<CgroupUsage>,
+}
+
+impl Snapshot {
+    /// Takes the facts about the last run.
+    pub(crate) fn with_last_run(self, history: &History) -> Snapshot {
+        let last = history.last();
+        Snapshot {
+            last_end: last.and_then(|run| run.end_time),
+            last_success: history.last_success(),
+            last_lasted: last.map(|run| run.lasted),
+            ..self
+        }
+    }
 }
 
 /// Sums over several processes.
@@ -155,10 +180,10 @@ impl Counts {
     }
 }
 
-/// The whole page.
-pub fn render(format: Format, snapshot: &Snapshot, counts: &Counts) -> Vec<u8> {
-    let mut out = Vec::with_capacity(8 << 10);
-    for family in &FAMILIES {
+/// The page with the selected families.
+pub fn render(format: Format, selection: Selection, snapshot: &Snapshot, counts: &Counts) -> Vec<u8> {
+    let mut out = Vec::with_capacity(if selection == Selection::ALL { 8 << 10 } else { 256 });
+    for (_, family) in FAMILIES.iter().enumerate().filter(|(place, _)| selection.has(*place)) {
         render_family(&mut out, format, family, snapshot, counts);
     }
     if format == Format::OpenMetrics {
@@ -168,7 +193,7 @@ pub fn render(format: Format, snapshot: &Snapshot, counts: &Counts) -> Vec<u8> {
 }
 
 fn render_family(out: &mut Vec<u8>, format: Format, family: &Family, snapshot: &Snapshot, counts: &Counts) {
-    let Family { name, kind, help, labels, read } = family;
+    let Family { name, kind, help, labels, read, .. } = family;
     let open = format == Format::OpenMetrics;
     let suffix = kind.suffix();
     // OpenMetrics names the family in its head, the older text the samples.

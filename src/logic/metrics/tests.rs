@@ -3,6 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::logic::history::Memory;
 use crate::logic::reason::Reason;
 
 impl Snapshot {
@@ -16,6 +17,9 @@ impl Snapshot {
             starts: None,
             exits: None,
             last_exit_code: None,
+            last_end: None,
+            last_success: None,
+            last_lasted: None,
             flapping: None,
             oom_kills: None,
             orphans_reaped: None,
@@ -23,6 +27,7 @@ impl Snapshot {
             connections: 0,
             tree: None,
             own: None,
+            cgroup: None,
         }
     }
 }
@@ -40,6 +45,9 @@ fn full() -> Snapshot {
         starts: Some(2),
         exits: Some(exits),
         last_exit_code: Some(137),
+        last_end: Some(wall + Duration::from_secs(5)),
+        last_success: Some(wall + Duration::from_secs(3)),
+        last_lasted: Some(Duration::from_millis(1_500)),
         flapping: Some(false),
         oom_kills: Some(1),
         orphans_reaped: Some(20_000),
@@ -61,6 +69,14 @@ fn full() -> Snapshot {
             open_fds: 9,
             max_fds: 1_024,
         }),
+        cgroup: Some(CgroupUsage {
+            memory_bytes: Some(1 << 20),
+            memory: Memory { peak_bytes: Some(2 << 20), limit_bytes: Some(4 << 20), oom_kills: Some(1) },
+            cpu_throttled: Some(Duration::from_micros(1_500)),
+            pids: Some(5),
+            pids_limit: Some(100),
+            pressure: vec![("memory", "full", Duration::from_micros(7))],
+        }),
     }
 }
 
@@ -81,7 +97,7 @@ fn counts() -> Counts {
 }
 
 fn text(format: Format, snapshot: &Snapshot) -> String {
-    String::from_utf8(render(format, snapshot, &counts())).unwrap()
+    String::from_utf8(render(format, Selection::ALL, snapshot, &counts())).unwrap()
 }
 
 #[test]
@@ -110,6 +126,9 @@ fn a_metric_looks_as_each_format_wants_it() {
         (&prometheus, "\nkapo_http_requests_total{path=\"/readyz\",code=\"503\"} 2\n"),
         (&prometheus, "\nkapo_http_requests_total{path=\"other\",code=\"200\"} 1\n"),
         (&prometheus, "\nkapo_http_requests_total{path=\"invalid\",code=\"431\"} 1\n"),
+        (&prometheus, "\nkapo_child_last_run_seconds 1.5\n"),
+        (&prometheus, "\nkapo_cgroup_cpu_throttled_seconds_total 0.0015\n"),
+        (&prometheus, "\nkapo_cgroup_pressure_seconds_total{resource=\"memory\",kind=\"full\"} 0.000007\n"),
         (&prometheus, "\nprocess_virtual_memory_max_bytes 18446744073709551615\n"),
     ] {
         assert!(format.contains(lines), "{lines}\n is missing in\n{format}");
@@ -136,6 +155,16 @@ fn what_is_not_known_is_not_shown_at_all() {
             "process_start_time_seconds gauge",
         ]
     );
+}
+
+#[test]
+fn only_the_selected_families_are_shown() {
+    let selection = Selection::of(Some("name[]=kapo_child_up&name[]=kapo_cgroup_pids"));
+    let text = String::from_utf8(render(Format::Text, selection, &full(), &counts())).unwrap();
+    let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(samples, ["kapo_child_up 1", "kapo_cgroup_pids 5"]);
+    let text = render(Format::OpenMetrics, Selection::of(Some("name[]=other")), &full(), &counts());
+    assert_eq!(text, b"# EOF\n");
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub(crate) mod scan_cache;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::history::{History, PastRun, Verdict};
 use super::reason::Reason;
 use super::status::{ModeName, State, Status};
 use super::{Exit, Now, Pid};
@@ -81,13 +82,20 @@ pub(crate) struct Watch {
     living: BTreeMap<Pid, Process>,
     unguarded: usize,
     last: Option<Last>,
+    history: History,
     found: u64,
     changed: bool,
 }
 
 impl Watch {
     /// `own` is kapo as /proc names it; it never matches. `rule` is for NAME.
-    pub(crate) fn new(config: &config::Watch, rule: Rule, own: Option<Pid>, now: Now) -> Watch {
+    pub(crate) fn new(
+        config: &config::Watch,
+        rule: Rule,
+        own: Option<Pid>,
+        history: usize,
+        now: Now,
+    ) -> Watch {
         Watch {
             rule,
             only: config.pid.and_then(Pid::new),
@@ -104,6 +112,7 @@ impl Watch {
             living: BTreeMap::new(),
             unguarded: 0,
             last: None,
+            history: History::new(history),
             found: 0,
             changed: true,
         }
@@ -209,6 +218,11 @@ impl Watch {
         !self.living.is_empty()
     }
 
+    /// The matches that have ended.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
     /// Whether [`Watch::status`] is other than when this was last asked.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
@@ -235,7 +249,10 @@ impl Watch {
     }
 
     fn stopped(&self) -> Status {
-        let Some(last) = self.last else { return self.blank() };
+        self.last.map_or_else(|| self.blank(), |last| self.end_of(last))
+    }
+
+    fn end_of(&self, last: Last) -> Status {
         let (state, reason, signal) = match last.exit {
             // Not known: only the parent was told, or nobody yet.
             None => (State::Stopped, None, None),
@@ -264,6 +281,7 @@ impl Watch {
             command: self.command.clone(),
             wait: Some(self.wait),
             restarts: self.found.saturating_sub(1),
+            last_run: self.history.last().cloned(),
             ..Status::blank(ModeName::Watch)
         }
     }
@@ -409,15 +427,28 @@ impl Watch {
             return;
         }
         let Some(last) = self.last.as_mut().filter(|last| last.open && last.pid == pid) else { return };
-        if exit.is_some() && last.exit != exit {
+        let told = exit.is_some() && last.exit != exit;
+        if told {
             last.exit = exit;
             self.changed = true;
         }
         if reaped {
             last.open = false;
             out.push(WatchEffect::Close(pid));
+        }
+        let last = *last;
+        if told {
+            self.history.correct_last(self.past_run(last));
+        }
+        if reaped {
             self.look_again(pid, out);
         }
+    }
+
+    /// What the kernel tells of a process of somebody else: neither what it has used nor who has asked for its end.
+    fn past_run(&self, last: Last) -> PastRun {
+        let lasted = last.end.duration_since(last.start).unwrap_or_default();
+        PastRun::of(&self.end_of(last), Some(last.pid), lasted, None)
     }
 
     /// It is out of the table; with `over` nothing more will be heard of it.
@@ -432,7 +463,9 @@ impl Watch {
         if let Some(last) = self.last.filter(|last| last.open && last.pid != pid) {
             out.push(WatchEffect::Close(last.pid));
         }
-        self.last = Some(Last { pid, start: process.start, end: now.wall, exit, open });
+        let last = Last { pid, start: process.start, end: now.wall, exit, open };
+        self.last = Some(last);
+        self.history.ended(self.past_run(last), verdict(exit));
         self.changed = true;
         out.push(WatchEffect::Note(Note::Ended(pid, exit)));
         self.look_again(pid, out);
@@ -444,6 +477,14 @@ impl Watch {
         if self.events {
             self.look(pid, out);
         }
+    }
+}
+
+/// An end of which nothing is known is no failure.
+fn verdict(exit: Option<Exit>) -> Verdict {
+    match exit {
+        None | Some(Exit::Code(0)) => Verdict::Success,
+        Some(Exit::Code(_) | Exit::Signal { .. }) => Verdict::Failure { stable: false },
     }
 }
 

@@ -53,7 +53,7 @@ impl World {
     fn new(config: &config::Watch) -> World {
         let now = epoch();
         World {
-            watch: Watch::new(config, Rule::new(&config.name, None), Pid::new(99), now),
+            watch: Watch::new(config, Rule::new(&config.name, None), Pid::new(99), 5, now),
             now,
             processes: BTreeMap::new(),
             guards: BTreeMap::new(),

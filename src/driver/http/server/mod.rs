@@ -15,12 +15,13 @@ use crate::driver::poll::{Epoll, GENERATION_MASK, Key, Source};
 use crate::error::reason;
 use crate::logic::Now;
 use crate::logic::endpoints::{Page, RequestContext, StateFacts};
+use crate::logic::history::History;
 use crate::logic::http::conn::Feed;
 use crate::logic::http::heartbeat::{self, Heartbeat};
 use crate::logic::http::quota::{Quota, Share};
 use crate::logic::http::turn::{Budget, Queue};
 use crate::logic::log::record::Record;
-use crate::logic::metrics::{Counts, Snapshot};
+use crate::logic::metrics::{Counts, Snapshot, Sources};
 use crate::logic::output::coalesce;
 use crate::logic::output::coalesce::Coalescer;
 use crate::logic::output::tail::{Position, Tail};
@@ -46,10 +47,12 @@ const GRACE_GIVEN: Duration = Duration::from_secs(10);
 
 /// What only the rest of kapo knows.
 pub(crate) trait MetricsSource {
-    /// For /metrics and /debug/vars.
-    fn snapshot(&self, connections: usize) -> Snapshot;
+    /// For /metrics and /debug/vars. What is not in `sources` need not be read.
+    fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot;
     /// The last captured output; `None` without `--tail`.
     fn tail(&self) -> Option<&Tail>;
+    /// The runs that have ended; `None` with `--history 0`.
+    fn history(&self) -> Option<&History>;
 }
 
 struct Entry {
@@ -98,7 +101,7 @@ pub(crate) struct Server {
     arrivals: Option<usize>,
     /// What /proc and the rest of kapo said in this turn: reading that is what costs, and one packet may hold hundreds
     /// of requests for it.
-    sampled: Option<(Instant, Snapshot)>,
+    sampled: Option<(Instant, Sources, Snapshot)>,
     /// What is to be said in the log, and when it was last said that there is no room.
     notices: Vec<Record>,
     told: [Option<Instant>; 2],
@@ -349,15 +352,22 @@ impl Server {
         let before = self.counts.total();
         let tail = subject.tail();
         let sampled = &mut self.sampled;
-        let mut sample = || match sampled {
-            Some((at, snapshot)) if *at == now.mono => Snapshot { connections, ..snapshot.clone() },
-            _ => sampled.insert((now.mono, subject.snapshot(connections))).1.clone(),
+        let mut sample = |wanted: Sources| {
+            let known = sampled.as_ref().filter(|(at, ..)| *at == now.mono);
+            let sources = known.map_or(wanted, |(_, sources, _)| sources.and(wanted));
+            match known {
+                Some((_, before, snapshot)) if *before == sources => {
+                    Snapshot { connections, ..snapshot.clone() }
+                }
+                _ => sampled.insert((now.mono, sources, subject.snapshot(connections, sources))).2.clone(),
+            }
         };
         let mut view = RequestContext {
             page: &self.page,
             counts: &mut self.counts,
             argv0: &self.argv0,
             tail,
+            history: subject.history(),
             sample: &mut sample,
         };
         let fate = what(&mut entry.connection, now, &mut self.buffers, &mut view);

@@ -53,13 +53,17 @@ fn a_silent_stream_over_tcp_has_a_sign_of_life_each_half_minute() {
 struct Slow;
 
 impl MetricsSource for Slow {
-    fn snapshot(&self, _: usize) -> Snapshot {
+    fn snapshot(&self, _: usize, _: Sources) -> Snapshot {
         Snapshot::blank()
     }
 
     fn tail(&self) -> Option<&Tail> {
         let until = sys::clock::monotonic() + crate::logic::http::turn::BUDGET * 3 / 4;
         while sys::clock::monotonic() < until {}
+        None
+    }
+
+    fn history(&self) -> Option<&History> {
         None
     }
 }
@@ -101,12 +105,16 @@ fn a_turn_serves_what_its_time_allows_and_the_next_ones_the_rest() {
 struct Asked(Cell<u32>);
 
 impl MetricsSource for Asked {
-    fn snapshot(&self, connections: usize) -> Snapshot {
+    fn snapshot(&self, connections: usize, _: Sources) -> Snapshot {
         self.0.set(self.0.get() + 1);
         Snapshot { connections, ..Snapshot::blank() }
     }
 
     fn tail(&self) -> Option<&Tail> {
+        None
+    }
+
+    fn history(&self) -> Option<&History> {
         None
     }
 }

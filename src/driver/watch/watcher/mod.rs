@@ -17,6 +17,7 @@ use crate::driver::proc::procfs;
 use crate::driver::proc::procfs::{Listing, ProcView};
 use crate::driver::watch::process_events::ProcessEvents;
 use crate::error::{Error, reason};
+use crate::logic::history::History;
 use crate::logic::proc::stat;
 use crate::logic::proc::stat::Stat;
 use crate::logic::status::Status;
@@ -76,6 +77,7 @@ impl Watcher {
     /// then; it starts the first scan.
     pub(crate) fn open(
         config: &config::Watch,
+        history: usize,
         now: Now,
         note: &mut dyn FnMut(Note),
     ) -> Result<Watcher, Error> {
@@ -99,7 +101,7 @@ impl Watcher {
             budget: 0,
             starved: false,
         };
-        let mut watch = Watch::new(config, rule(&config.name), view.own, now);
+        let mut watch = Watch::new(config, rule(&config.name), view.own, history, now);
         let mut effects = Vec::new();
         if config.process_events && config.pid.is_none() {
             match hands.subscribe() {
@@ -124,6 +126,11 @@ impl Watcher {
             }
         }
         Ok(watcher)
+    }
+
+    /// The matches that have ended.
+    pub(crate) fn history(&self) -> &History {
+        self.watch.history()
     }
 
     /// Call this when [`Watcher::as_fd`] is readable, when [`Watcher::deadline`] has passed, and in the next turn, without

@@ -35,7 +35,7 @@ fn only(pid: u32) -> config::Watch {
 impl Rig {
     fn new(config: &config::Watch) -> Rig {
         let mut notes = Vec::new();
-        let watcher = Watcher::open(config, now(), &mut |note| notes.push(note)).unwrap();
+        let watcher = Watcher::open(config, 5, now(), &mut |note| notes.push(note)).unwrap();
         let mut rig = Rig { watcher, notes };
         rig.turn();
         rig
@@ -382,13 +382,13 @@ fn one_process_by_its_pid_costs_no_wake_up() {
     if kernel_tells() {
         rig.until("its code", |w| w.status()[0].exit_code == 5);
     }
-    let gone = Watcher::open(&only(job.pid()), now(), &mut |_| ()).unwrap_err();
+    let gone = Watcher::open(&only(job.pid()), 5, now(), &mut |_| ()).unwrap_err();
     assert_eq!(gone, Error::Setup(format!("cannot watch --pid {}: No such process", job.pid())));
 }
 
 #[test]
 fn kapo_does_not_watch_itself() {
-    let refused = Watcher::open(&only(std::process::id()), now(), &mut |_| ()).unwrap_err();
+    let refused = Watcher::open(&only(std::process::id()), 5, now(), &mut |_| ()).unwrap_err();
     assert_eq!(refused, Error::Usage(format!("--pid {} is kapo itself", std::process::id())));
 }
 
@@ -477,7 +477,7 @@ fn what_a_hidepid_mount_hides_is_not_there() {
         );
     }
     // The shell in front of us is root's.
-    let hidden = Watcher::open(&only(1), now(), &mut |_| ()).unwrap_err();
+    let hidden = Watcher::open(&only(1), 5, now(), &mut |_| ()).unwrap_err();
     assert_eq!(hidden, Error::Setup("cannot watch --pid 1: No such process".to_owned()));
     let mut ours = Rig::new(&config("cat"));
     let job = Job::start(Path::new("/bin/cat"), &[]);
@@ -491,7 +491,7 @@ fn without_proc_the_start_is_refused() {
         let cover = "mount -t tmpfs none /proc && exec \"$@\"";
         return run_inside("without_proc_the_start_is_refused", &["unshare", "-m", "sh", "-c", cover, "sh"]);
     }
-    let refused = Watcher::open(&config("any"), now(), &mut |_| ()).unwrap_err();
+    let refused = Watcher::open(&config("any"), 5, now(), &mut |_| ()).unwrap_err();
     assert_eq!(refused.to_string(), "cannot read /proc: not mounted");
 }
 

@@ -12,6 +12,7 @@ use crate::signal::Signal;
 pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
     let job = any_job(pick);
     let context = JobContext {
+        history: 2,
         hide_args: false,
         sidebind_port: 0,
         manager: pick(2) == 0,

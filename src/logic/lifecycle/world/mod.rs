@@ -282,6 +282,7 @@ impl World {
                     exit,
                     usage: Usage::default(),
                     oom_killed,
+                    memory: None,
                     on_terminal,
                     hung_up,
                 }));

@@ -1,0 +1,212 @@
+//! Control groups (cgroups(7)): in which folders the files of a controller are, and what these files say.
+
+use std::time::Duration;
+
+use crate::logic::history::Memory;
+
+/// Which of the two interfaces of the kernel a folder belongs to. The files have other names in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// One hierarchy for each controller.
+    V1,
+    /// One hierarchy for all of them.
+    V2,
+}
+
+/// A folder with the files of a controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Folder {
+    /// Absolute, without a slash at the end.
+    pub path: String,
+    /// Its interface.
+    pub version: Version,
+}
+
+impl Folder {
+    /// Returns the path of a file, by its name in version 1 and in version 2.
+    pub(crate) fn file(&self, v1: &str, v2: &str) -> String {
+        let name = match self.version {
+            Version::V1 => v1,
+            Version::V2 => v2,
+        };
+        format!("{}/{name}", self.path)
+    }
+}
+
+/// Where the files of `controller` may be, by /proc/self/cgroup, if everything is mounted at the usual places. The first
+/// folder whose files can be read is the one.
+pub(crate) fn usual_folders(own: &str, controller: &str) -> Vec<Folder> {
+    let v1 = format!("/sys/fs/cgroup/{controller}");
+    folders(
+        own,
+        controller,
+        &[
+            ("", "/sys/fs/cgroup", Version::V2),
+            ("", &v1, Version::V1),
+            ("", "/sys/fs/cgroup/unified", Version::V2),
+        ],
+    )
+}
+
+/// The same by what is really mounted (proc_pid_mountinfo(5)). In a container without a cgroup namespace the mount shows
+/// a part of the tree only, and the path is that of the host.
+pub(crate) fn mounted_folders(own: &str, mountinfo: &str, controller: &str) -> Vec<Folder> {
+    let mounts: Vec<(&str, &str, Version)> = mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (mount, kind) = line.split_once(" - ")?;
+            let mut fields = mount.split(' ').skip(3);
+            let (root, point) = (fields.next()?, fields.next()?);
+            let mut kind = kind.split(' ');
+            match (kind.next()?, kind.nth(1)?) {
+                ("cgroup2", _) => Some((root, point, Version::V2)),
+                ("cgroup", options) if options.split(',').any(|option| option == controller) => {
+                    Some((root, point, Version::V1))
+                }
+                _ => None,
+            }
+        })
+        .collect();
+    folders(own, controller, &mounts)
+}
+
+/// `mounts`: the part of the tree that is mounted, where, and its version.
+fn folders(own: &str, controller: &str, mounts: &[(&str, &str, Version)]) -> Vec<Folder> {
+    let mut found = Vec::new();
+    for (root, point, version) in mounts {
+        for line in own.lines() {
+            // 0::/path is version 2, 4:memory:/path version 1.
+            let mut fields = line.splitn(3, ':');
+            let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let fits = match version {
+                Version::V2 => number == "0" && controllers.is_empty(),
+                Version::V1 => controllers.split(',').any(|one| one == controller),
+            };
+            let Some(path) = path.strip_prefix(root.trim_end_matches('/')) else { continue };
+            // A path outside of the cgroup namespace begins with /.. and cannot be reached; neither can one that
+            // merely begins like the root.
+            if !fits
+                || !(path.is_empty() || path.starts_with('/'))
+                || path.split('/').any(|part| part == "..")
+            {
+                continue;
+            }
+            found.push(Folder { path: format!("{point}{}", path.trim_end_matches('/')), version: *version });
+        }
+    }
+    found
+}
+
+/// What the files of kapo's cgroup say at one moment. `None`: the file is not there or cannot be read; for a limit also
+/// that there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CgroupUsage {
+    /// Memory in use, page cache included.
+    pub memory_bytes: Option<u64>,
+    /// The limit of the memory, and the most that was used.
+    pub memory: Memory,
+    /// For how long tasks had to wait because the CPU quota was used up.
+    pub cpu_throttled: Option<Duration>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// The limit of their number.
+    pub pids_limit: Option<u64>,
+    /// Pressure stall information (version 2): resource, `some` or `full`, and for how long tasks had to wait.
+    pub pressure: Vec<(&'static str, &'static str, Duration)>,
+}
+
+/// Reads a file that holds one number. `max` (version 2) and the largest multiple of a page (version 1) mean that there
+/// is no limit, and give `None`.
+pub(crate) fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|number| *number < NO_LIMIT)
+}
+
+/// Version 1 shows the largest multiple of a page that fits into 63 bits; a page has at most 64 KiB.
+const NO_LIMIT: u64 = (1 << 63) - (64 << 10);
+
+/// Reads the number behind a key in a file of `KEY NUMBER` lines.
+pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Reads the totals of a file of pressure stall information: `some avg10=0.00 avg60=0.00 avg300=0.00 total=123`, in
+/// microseconds.
+pub(crate) fn pressure(text: &str) -> impl Iterator<Item = (&'static str, Duration)> + '_ {
+    text.lines().filter_map(|line| {
+        let kind = ["some", "full"].into_iter().find(|kind| line.starts_with(kind))?;
+        let total = line.split(' ').find_map(|field| field.strip_prefix("total="))?;
+        Some((kind, Duration::from_micros(total.parse().ok()?)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(folders: &[Folder]) -> Vec<&str> {
+        folders.iter().map(|folder| folder.path.as_str()).collect()
+    }
+
+    #[test]
+    fn folders_are_looked_for_where_cgroups_usually_are() {
+        assert_eq!(
+            paths(&usual_folders("0::/system.slice/a:b.service\n", "memory")),
+            ["/sys/fs/cgroup/system.slice/a:b.service", "/sys/fs/cgroup/unified/system.slice/a:b.service"]
+        );
+        let hybrid = usual_folders("5:cpu,memory:/docker/x\n1:name=systemd:/y\n0::/\n", "memory");
+        assert_eq!(
+            paths(&hybrid),
+            ["/sys/fs/cgroup", "/sys/fs/cgroup/memory/docker/x", "/sys/fs/cgroup/unified"]
+        );
+        let files: Vec<String> = hybrid.iter().map(|folder| folder.file("old", "new")).collect();
+        assert_eq!(
+            files,
+            ["/sys/fs/cgroup/new", "/sys/fs/cgroup/memory/docker/x/old", "/sys/fs/cgroup/unified/new"]
+        );
+        assert_eq!(usual_folders("0::/../other\n", "memory"), []);
+        assert_eq!(usual_folders("nonsense\n", "memory"), []);
+    }
+
+    #[test]
+    fn mounts_of_a_part_of_the_tree_are_understood() {
+        let mountinfo = "31 23 0:28 / / rw - overlay overlay rw\n\
+            40 31 0:26 /docker/abc /sys/fs/cgroup ro,nosuid shared:9 - cgroup2 cgroup rw,nsdelegate\n\
+            41 31 0:27 /docker/abc /mnt/memory ro - cgroup cgroup rw,memory\n\
+            42 31 0:27 /docker/abc /mnt/cpu ro - cgroup cgroup rw,cpu\n";
+        let own = "3:cpu:/docker/abc\n2:memory:/docker/abc\n0::/docker/abc/inner\n";
+        assert_eq!(
+            paths(&mounted_folders(own, mountinfo, "memory")),
+            ["/sys/fs/cgroup/inner", "/mnt/memory"]
+        );
+        assert_eq!(paths(&mounted_folders(own, mountinfo, "cpu")), ["/sys/fs/cgroup/inner", "/mnt/cpu"]);
+        assert_eq!(mounted_folders("0::/docker/abcdef\n", mountinfo, "memory"), []);
+    }
+
+    #[test]
+    fn files_of_both_versions_are_read() {
+        let events = "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n";
+        assert_eq!(keyed(events, "oom_kill"), Some(2));
+        assert_eq!(keyed("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n", "oom_kill"), Some(1));
+        assert_eq!(keyed("oom_kill_disable 0\nunder_oom 0\n", "oom_kill"), None, "before Linux 4.13");
+        assert_eq!(keyed("", "oom_kill"), None);
+        for (text, expected) in [
+            ("4096\n", Some(4096)),
+            ("max\n", None),
+            ("9223372036854771712\n", None),
+            ("9223372036854710272\n", None),
+            ("", None),
+            ("-1\n", None),
+        ] {
+            assert_eq!(number(text), expected, "{text:?}");
+        }
+        let text =
+            "some avg10=0.12 avg60=0.00 avg300=0.00 total=1500000\nfull avg10=0.00 total=7\nodd total=x\n";
+        assert_eq!(
+            pressure(text).collect::<Vec<_>>(),
+            [("some", Duration::from_millis(1_500)), ("full", Duration::from_micros(7))]
+        );
+    }
+}

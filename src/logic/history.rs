@@ -1,0 +1,298 @@
+//! The runs that have ended: the member `LastRun` of the document, and `GET /runs`.
+//!
+//! Kept are the last runs, and the first failure of the present episode: of a crash loop the first end tells the cause,
+//! the tenth only its consequences. An episode begins with the first failed run after kapo's start, after a success, or
+//! after a run that was stable.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::Usage;
+use super::reason::Reason;
+use super::status::{self, Status, StopSignalFrom};
+use crate::logic::Pid;
+use crate::signal::Signal;
+
+/// The most memory, in bytes, that the kept lines of output take together.
+const LINES_IN_SUM: usize = 48 * 1024;
+
+/// A run that has ended. The members are those of the document that tell how it ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PastRun {
+    /// When its exec had succeeded, or when it failed.
+    #[serde(serialize_with = "status::time")]
+    pub start_time: Option<SystemTime>,
+    /// When it was reaped.
+    #[serde(serialize_with = "status::time")]
+    pub end_time: Option<SystemTime>,
+    /// By the monotonic clock: the difference of the two times is another one if the clock was set in between.
+    #[serde(rename = "LastedSeconds", serialize_with = "seconds")]
+    pub lasted: Duration,
+    /// `None`: 0, it could not be executed.
+    #[serde(serialize_with = "status::pid")]
+    pub pid: Option<Pid>,
+    /// 128+n if signal n ended it.
+    pub exit_code: u8,
+    /// `SIGKILL`, or empty.
+    #[serde(serialize_with = "status::signal")]
+    pub signal: Option<Signal>,
+    /// Why it ended.
+    #[serde(serialize_with = "status::reason")]
+    pub reason: Option<Reason>,
+    /// The signal that asked kapo to stop.
+    pub stop_signal_from: Option<StopSignalFrom>,
+    /// With its reaped descendants.
+    #[serde(serialize_with = "status::usage")]
+    pub usage: Usage,
+    /// The memory of kapo's cgroup at the end; `None`: it cannot be read.
+    pub memory: Option<Memory>,
+    /// Under `--tail`, after a failed run: its last lines.
+    pub last_output: Vec<String>,
+    /// It is the first failure of the present episode.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
+}
+
+/// The memory of a cgroup. `None`: null, it cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Memory {
+    /// The most that it has used: memory.peak, or memory.max_usage_in_bytes.
+    pub peak_bytes: Option<u64>,
+    /// The limit; `None` also if there is none.
+    pub limit_bytes: Option<u64>,
+    /// Processes killed by the out-of-memory killer since the cgroup was made.
+    pub oom_kills: Option<u64>,
+}
+
+impl PastRun {
+    /// Takes the members of the document of a run that has just ended.
+    pub(crate) fn of(object: &Status, pid: Option<Pid>, lasted: Duration, memory: Option<Memory>) -> PastRun {
+        PastRun {
+            start_time: object.start_time,
+            end_time: object.end_time,
+            lasted,
+            pid,
+            exit_code: object.exit_code,
+            signal: object.signal,
+            reason: object.reason,
+            stop_signal_from: object.stop_signal_from,
+            usage: object.usage,
+            memory,
+            last_output: object.last_output.clone(),
+            first: false,
+        }
+    }
+
+    fn length_of_lines(&self) -> usize {
+        self.last_output.iter().map(String::len).sum()
+    }
+}
+
+/// What an end means to the episode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// A success, or an end that was planned. The episode is over.
+    Success,
+    /// A failure.
+    Failure {
+        /// The run had lasted so long that the episode before it is over.
+        stable: bool,
+    },
+}
+
+/// See the head of the file. Allocates nothing before the first end.
+#[derive(Debug)]
+pub struct History {
+    /// How many runs are shown.
+    limit: usize,
+    /// The newest first; the newest is kept whatever the limit is.
+    runs: VecDeque<PastRun>,
+    /// The first failure of the episode, after it has left `runs`.
+    first: Option<Box<PastRun>>,
+    last_success: Option<SystemTime>,
+}
+
+impl History {
+    /// Keeps at most `limit` runs, and the first failure beside them.
+    pub(crate) fn new(limit: usize) -> History {
+        History { limit, runs: VecDeque::new(), first: None, last_success: None }
+    }
+
+    /// Whether runs are kept (`--history 0`: they are not).
+    pub(crate) fn is_on(&self) -> bool {
+        self.limit > 0
+    }
+
+    /// A run has ended.
+    pub(crate) fn ended(&mut self, mut run: PastRun, verdict: Verdict) {
+        if run.reason == Some(Reason::Success) {
+            self.last_success = run.end_time;
+        }
+        let over = matches!(verdict, Verdict::Success | Verdict::Failure { stable: true });
+        if over {
+            self.first = None;
+            self.runs.iter_mut().for_each(|run| run.first = false);
+        }
+        let begun = self.first.is_some() || self.runs.iter().any(|run| run.first);
+        run.first = verdict != Verdict::Success && !begun;
+        if self.runs.len() >= self.limit.max(1) {
+            let oldest = self.runs.pop_back().filter(|run| run.first && self.is_on());
+            self.first = oldest.map(Box::new).or(self.first.take());
+        }
+        self.runs.push_front(run);
+        self.bound();
+    }
+
+    /// How the newest run has ended has become known only now. It does not begin an episode any more.
+    pub(crate) fn correct_last(&mut self, run: PastRun) {
+        if run.reason == Some(Reason::Success) {
+            self.last_success = run.end_time;
+        }
+        if let Some(last) = self.runs.front_mut() {
+            *last = PastRun { first: last.first, ..run };
+        }
+    }
+
+    /// The output of the newest run has been read.
+    pub(crate) fn drained(&mut self, last_output: &[String]) {
+        if let Some(run) = self.runs.front_mut() {
+            run.last_output = last_output.to_vec();
+        }
+        self.bound();
+    }
+
+    /// The run that ended last.
+    pub(crate) fn last(&self) -> Option<&PastRun> {
+        self.runs.front()
+    }
+
+    /// When a run last ended with [`Reason::Success`].
+    pub(crate) fn last_success(&self) -> Option<SystemTime> {
+        self.last_success
+    }
+
+    /// The array of `GET /runs`, and a newline.
+    pub(crate) fn render(&self) -> Vec<u8> {
+        let runs: Vec<&PastRun> = self.runs.iter().take(self.limit).chain(self.first.as_deref()).collect();
+        let mut text = serde_json::to_vec(&runs).expect("strings, numbers and arrays always serialize");
+        text.push(b'\n');
+        text
+    }
+
+    /// Drops the lines of the oldest runs, but not of the first failure, until all lines together are within the limit.
+    fn bound(&mut self) {
+        let first = self.first.as_deref().map_or(0, PastRun::length_of_lines);
+        let mut sum = first + self.runs.iter().map(PastRun::length_of_lines).sum::<usize>();
+        for run in self.runs.iter_mut().skip(1).rev().filter(|run| !run.first) {
+            if sum <= LINES_IN_SUM {
+                return;
+            }
+            sum -= run.length_of_lines();
+            run.last_output = Vec::new();
+        }
+    }
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::status::ModeName;
+
+    const FAILURE: Verdict = Verdict::Failure { stable: false };
+    const STABLE: Verdict = Verdict::Failure { stable: true };
+
+    fn run(code: u8) -> PastRun {
+        let object = Status { exit_code: code, ..Status::blank(ModeName::Supervise) };
+        PastRun::of(&object, Pid::new(7), Duration::from_millis(1_250), None)
+    }
+
+    /// Codes of what is shown, the first failure with a bar.
+    fn shown(history: &History) -> Vec<String> {
+        let text = history.render();
+        let runs: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
+        runs.iter()
+            .map(|run| format!("{}{}", run["ExitCode"], if run["First"] == true { "!" } else { "" }))
+            .collect()
+    }
+
+    #[test]
+    fn the_newest_come_first_and_the_first_failure_stays() {
+        let mut history = History::new(3);
+        assert_eq!(history.render(), b"[]\n");
+        for (code, verdict, expected) in [
+            (0, Verdict::Success, &["0"][..]),
+            (1, FAILURE, &["1!", "0"]),
+            (2, FAILURE, &["2", "1!", "0"]),
+            (3, FAILURE, &["3", "2", "1!"]),
+            (4, FAILURE, &["4", "3", "2", "1!"]),
+            (5, FAILURE, &["5", "4", "3", "1!"]),
+            (6, STABLE, &["6!", "5", "4"]),
+            (7, FAILURE, &["7", "6!", "5"]),
+            (0, Verdict::Success, &["0", "7", "6"]),
+            (8, FAILURE, &["8!", "0", "7"]),
+            (0, Verdict::Success, &["0", "8", "0"]),
+        ] {
+            history.ended(run(code), verdict);
+            assert_eq!(shown(&history), expected);
+        }
+    }
+
+    #[test]
+    fn a_limit_of_one_keeps_the_first_failure_beside_it() {
+        let mut history = History::new(1);
+        for code in 1..=3 {
+            history.ended(run(code), FAILURE);
+        }
+        assert_eq!(shown(&history), ["3", "1!"]);
+    }
+
+    #[test]
+    fn nothing_is_kept_if_it_is_off() {
+        let mut history = History::new(0);
+        history.ended(run(1), FAILURE);
+        history.drained(&["line".to_owned()]);
+        assert_eq!(shown(&history), [""; 0]);
+    }
+
+    #[test]
+    fn lines_are_those_of_the_newest_run_and_bounded_in_sum() {
+        let mut history = History::new(100);
+        let lines = vec!["x".repeat(512); 10];
+        for code in 1..=100 {
+            history.ended(run(code), FAILURE);
+            history.drained(&lines);
+        }
+        let runs: Vec<serde_json::Value> = serde_json::from_slice(&history.render()).unwrap();
+        let counts: Vec<usize> = runs.iter().map(|run| run["LastOutput"].as_array().unwrap().len()).collect();
+        let kept = LINES_IN_SUM / (10 * 512);
+        // The first failure is the last of the list and keeps its lines.
+        let expected: Vec<usize> =
+            (0..100).map(|at| if at + 1 < kept || at == 99 { 10 } else { 0 }).collect();
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn a_run_reads_as_the_contract_says() {
+        let mut history = History::new(1);
+        let memory = Memory { peak_bytes: Some(1), limit_bytes: None, oom_kills: Some(2) };
+        history.ended(PastRun { memory: Some(memory), ..run(3) }, FAILURE);
+        assert_eq!(
+            String::from_utf8(history.render()).unwrap(),
+            concat!(
+                r#"[{"StartTime":"0001-01-01T00:00:00Z","EndTime":"0001-01-01T00:00:00Z","LastedSeconds":1.25,"#,
+                r#""Pid":7,"ExitCode":3,"Signal":"","Reason":"","StopSignalFrom":null,"#,
+                r#""Usage":{"UserSeconds":0.0,"SystemSeconds":0.0,"MaxRssBytes":0},"#,
+                r#""Memory":{"PeakBytes":1,"LimitBytes":null,"OomKills":2},"LastOutput":[],"First":true}]"#,
+                "\n"
+            )
+        );
+    }
+}

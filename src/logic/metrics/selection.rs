@@ -1,0 +1,136 @@
+//! Which families a scrape asks for by `name[]`, and what has to be read for them.
+
+use super::families::FAMILIES;
+use crate::logic::http::query::{decoded, parameters};
+
+/// What the values of metrics come from, beside what kapo knows without a system call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// /proc of the command and its descendants, or of the watched processes.
+    pub tree: bool,
+    /// /proc of kapo itself.
+    pub own: bool,
+    /// The counter of out-of-memory kills.
+    pub oom_kills: bool,
+    /// The files of kapo's cgroup.
+    pub cgroup: bool,
+}
+
+impl Sources {
+    /// Nothing has to be read.
+    pub(super) const NONE: Sources = Sources { tree: false, own: false, oom_kills: false, cgroup: false };
+    /// The processes of the command.
+    pub(super) const TREE: Sources = Sources { tree: true, ..Sources::NONE };
+    /// kapo's own process.
+    pub(super) const OWN: Sources = Sources { own: true, ..Sources::NONE };
+    /// The counter of kills.
+    pub(super) const OOM_KILLS: Sources = Sources { oom_kills: true, ..Sources::NONE };
+    /// The cgroup.
+    pub(super) const CGROUP: Sources = Sources { cgroup: true, ..Sources::NONE };
+    /// What /debug/vars shows.
+    pub(crate) const VARS: Sources = Sources { tree: true, own: true, oom_kills: true, cgroup: false };
+
+    /// Returns what is in one of both.
+    pub(crate) fn and(self, other: Sources) -> Sources {
+        Sources {
+            tree: self.tree || other.tree,
+            own: self.own || other.own,
+            oom_kills: self.oom_kills || other.oom_kills,
+            cgroup: self.cgroup || other.cgroup,
+        }
+    }
+}
+
+/// A set of families, one bit for each row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection(u64);
+
+const _: () = assert!(FAMILIES.len() <= 64, "a Selection has 64 bits");
+
+impl Selection {
+    /// All families.
+    pub const ALL: Selection = Selection(u64::MAX);
+
+    /// Returns the families that `name[]` names in a query, by the name of the family or of its samples; all if it names
+    /// none. A name that kapo does not know selects nothing.
+    pub(crate) fn of(query: Option<&str>) -> Selection {
+        let mut names = parameters(query, "name[]").peekable();
+        if names.peek().is_none() {
+            return Selection::ALL;
+        }
+        Selection(names.fold(0, |bits, name| bits | Selection::named(name)))
+    }
+
+    fn named(name: &str) -> u64 {
+        let is = |family: &str, suffix: &str| decoded(name).eq(family.bytes().chain(suffix.bytes()));
+        let mut bit = 1;
+        for family in &FAMILIES {
+            if ["", family.kind.suffix(), "_created"].iter().any(|suffix| is(family.name, suffix)) {
+                return bit;
+            }
+            bit <<= 1;
+        }
+        0
+    }
+
+    /// Whether the family at this place of the table is selected.
+    pub(super) fn has(self, place: usize) -> bool {
+        self.0 >> place & 1 == 1
+    }
+
+    /// What has to be read for these families.
+    pub(crate) fn sources(self) -> Sources {
+        let selected = FAMILIES.iter().enumerate().filter(|(place, _)| self.has(*place));
+        selected.fold(Sources::NONE, |sources, (_, family)| sources.and(family.source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(query: &str) -> Vec<&'static str> {
+        let selection = Selection::of(Some(query));
+        FAMILIES
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| selection.has(*at))
+            .map(|(_, family)| family.name)
+            .collect()
+    }
+
+    #[test]
+    fn families_are_named_as_they_or_their_samples_are() {
+        for (query, expected) in [
+            ("name[]=kapo_child_up", &["kapo_child_up"][..]),
+            (
+                "name%5B%5D=kapo_child_starts_total&name[]=kapo_child_up",
+                &["kapo_child_up", "kapo_child_starts"],
+            ),
+            ("name[]=kapo_child_starts&x=y", &["kapo_child_starts"]),
+            ("name[]=kapo_child_starts_created", &["kapo_child_starts"]),
+            ("name[]=kapo_build_info", &["kapo_build"]),
+            ("name[]=kapo_child", &[]),
+            ("name[]=", &[]),
+        ] {
+            assert_eq!(names(query), expected, "{query}");
+        }
+        assert_eq!(Selection::of(None), Selection::ALL);
+        assert_eq!(Selection::of(Some("name=kapo_child_up")), Selection::ALL);
+    }
+
+    #[test]
+    fn only_what_is_shown_is_read() {
+        let all = Sources { tree: true, own: true, oom_kills: true, cgroup: true };
+        for (query, expected) in [
+            (None, all),
+            (Some("name[]=kapo_child_up&name[]=kapo_http_connections"), Sources::NONE),
+            (Some("name[]=kapo_child_processes"), Sources::TREE),
+            (Some("name[]=process_open_fds"), Sources::OWN),
+            (Some("name[]=kapo_oom_kills_total"), Sources::OOM_KILLS),
+            (Some("name[]=kapo_cgroup_pids"), Sources::CGROUP),
+        ] {
+            assert_eq!(Selection::of(query).sources(), expected, "{query:?}");
+        }
+    }
+}
