@@ -18,7 +18,7 @@ use rustix::process::{geteuid, umask};
 
 use crate::driver::http::socket_file::SocketFile;
 use crate::driver::poll::{Epoll, Source};
-use crate::driver::proc::procfs::{GENERATIONS, parent_and_birth};
+use crate::driver::proc::procfs::{lineage, parent_and_birth};
 use crate::error::{Error, reason};
 use crate::logic::Pid;
 use crate::logic::notify::address;
@@ -172,22 +172,11 @@ impl Run {
         }
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let since = self.since.or_else(|| self.birth());
-        let (Some(since), Some((mut parent, ticks))) = (since, parent_and_birth(pid)) else {
+        let (Some(since), Some((parent, ticks))) = (since, parent_and_birth(pid)) else {
             return false;
         };
-        if ticks < since {
-            return false;
-        }
-        for _ in 0..GENERATIONS {
-            if parent == self.command.get() || parent == own {
-                return true;
-            }
-            match Pid::new(parent).filter(|parent| parent.get() > 1).and_then(parent_and_birth) {
-                Some((next, _)) => parent = next,
-                None => return false,
-            }
-        }
-        false
+        let is_of_the_run = |ancestor: Pid| ancestor == self.command || ancestor.get() == own;
+        ticks >= since && lineage(Pid::new(parent)).any(is_of_the_run)
     }
 
     /// When the command was born.

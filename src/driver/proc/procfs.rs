@@ -75,7 +75,7 @@ pub(crate) fn stat(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<&[u8]> {
 }
 
 /// A chain of parents is no longer than this.
-pub(crate) const GENERATIONS: usize = 1_000;
+const GENERATIONS: usize = 1_000;
 
 /// The pid of its parent, 0 where that is nobody whom we can see, and its start in clock ticks. `None` without /proc, and
 /// for who is gone.
@@ -83,6 +83,12 @@ pub(crate) fn parent_and_birth(pid: Pid) -> Option<(i32, u64)> {
     let mut buffer = [0; 1024];
     let parsed = stat::Stat::parse(stat(pid, &mut buffer).ok()?)?;
     Some((parsed.ppid, parsed.ticks))
+}
+
+/// Returns `first` and its ancestors, the nearest first, as far as /proc shows them.
+pub(crate) fn lineage(first: Option<Pid>) -> impl Iterator<Item = Pid> {
+    let parent = |pid: &Pid| parent_and_birth(*pid).and_then(|(parent, _)| Pid::new(parent));
+    std::iter::successors(first, parent).take(GENERATIONS)
 }
 
 /// The beginning of its arguments; empty for a kernel thread, and where it cannot be read.

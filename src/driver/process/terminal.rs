@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, test_kill_process_group};
 use rustix::termios::{isatty, tcgetattr, tcsetpgrp};
 
-use crate::driver::proc::procfs::{GENERATIONS, parent_and_birth};
+use crate::driver::proc::procfs::lineage;
 use crate::logic;
 use crate::logic::lifecycle::ForegroundOwner;
 use crate::sys;
@@ -53,17 +53,13 @@ impl Terminal {
         if !can_be_stopped() {
             return false;
         }
-        let mut ancestor = getppid().map(|parent| parent.as_raw_nonzero().get());
-        for _ in 0..GENERATIONS {
-            // Without a parent that we can see it is 0, and without /proc none is known.
-            let Some(pid) = ancestor.filter(|pid| *pid > 0) else { return false };
+        for pid in lineage(getppid().map(Pid::as_raw_nonzero)).map(logic::Pid::get) {
             if sys::group::session_of(pid) != sys::group::session_of(0) {
                 return false;
             }
             if sys::group::of(pid) != sys::group::of(0) {
                 return true;
             }
-            ancestor = logic::Pid::new(pid).and_then(parent_and_birth).map(|(parent, _)| parent);
         }
         false
     }
