@@ -8,13 +8,11 @@ use rustix::process::{Resource, getpid, getrlimit};
 
 use crate::logic::Pid;
 use crate::logic::metrics::{Own, Tree};
+use crate::logic::proc::stat::{Stat, Usage};
 use crate::sys;
 
 /// More processes than this are not looked at in one scrape: some 25 us each.
 const MOST: usize = 10_000;
-
-/// The kernel shows CPU time in hundredths of a second on all machines that kapo runs on (USER_HZ).
-const TICK_MILLIS: u64 = 10;
 
 /// Takes the samples of one kapo.
 #[derive(Debug, Default)]
@@ -29,9 +27,9 @@ impl Sampler {
     pub(crate) fn tree(&mut self) -> Option<Tree> {
         let (root, below) = below(numbered()?)?;
         let mut tree = Tree::default();
-        let mut cpu = root.reaped;
+        let mut cpu = root.usage.reaped;
         for (pid, stat) in &below {
-            cpu += stat.own + stat.reaped;
+            cpu += stat.usage.cpu + stat.usage.reaped;
             add(&mut tree, *pid, stat);
         }
         self.shown = self.shown.max(cpu);
@@ -53,9 +51,9 @@ fn numbered() -> Option<i32> {
 }
 
 /// The process of that number, and all under it.
-fn below(pid: i32) -> Option<(Stat, Vec<(i32, Stat)>)> {
+fn below(pid: i32) -> Option<(Process, Vec<(i32, Process)>)> {
     let mut text = Vec::new();
-    let root = Stat::read(pid, &mut text)?;
+    let root = Process::read(pid, &mut text)?;
     let below = match children(pid, root.threads, &mut text) {
         Some(first) => walk(first, &mut text),
         None => scan(pid, &mut text),
@@ -69,7 +67,7 @@ pub(crate) fn listed(pids: impl Iterator<Item = Pid>) -> Option<Tree> {
     let mut text = Vec::new();
     let mut tree = Tree::default();
     for pid in pids.take(MOST).map(Pid::get) {
-        if let Some(stat) = Stat::read(pid, &mut text) {
+        if let Some(stat) = Process::read(pid, &mut text) {
             add(&mut tree, pid, &stat);
         }
     }
@@ -80,15 +78,15 @@ pub(crate) fn listed(pids: impl Iterator<Item = Pid>) -> Option<Tree> {
 pub(crate) fn own() -> Option<Own> {
     let mut text = Vec::new();
     read("/proc/self/stat", &mut text)?;
-    let (_, stat) = Stat::parse(&text)?;
+    let usage = Stat::parse(&text)?.usage;
     read("/proc/self/statm", &mut text)?;
     let [_, resident, shared, _, _, data, ..] = *numbers(&text).collect::<Vec<u64>>() else { return None };
     let page = page_size();
     // Counted by its size, the folder needs no descriptor that would be counted with the others.
     let limit = |resource| getrlimit(resource).current.unwrap_or(u64::MAX);
     Some(Own {
-        cpu: stat.own,
-        virtual_bytes: stat.virtual_bytes,
+        cpu: usage.cpu,
+        virtual_bytes: usage.virtual_bytes,
         virtual_max_bytes: limit(Resource::As),
         resident_bytes: resident * page,
         private_bytes: resident.saturating_sub(shared) * page,
@@ -98,11 +96,11 @@ pub(crate) fn own() -> Option<Own> {
     })
 }
 
-fn add(tree: &mut Tree, pid: i32, stat: &Stat) {
+fn add(tree: &mut Tree, pid: i32, stat: &Process) {
     // A zombie holds nothing but its exit code.
     if !stat.dead {
         tree.processes += 1;
-        tree.resident_bytes += stat.resident_pages * page_size();
+        tree.resident_bytes += stat.usage.resident_pages * page_size();
         tree.open_fds += descriptors(&format!("/proc/{pid}/fd"));
     }
 }
@@ -112,59 +110,31 @@ fn page_size() -> u64 {
     u64::try_from(rustix::param::page_size()).unwrap_or(4_096)
 }
 
-/// What is of interest in /proc/PID/stat (proc_pid_stat(5)).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Stat {
+/// What is of interest of a process.
+#[derive(Clone, Copy, Debug)]
+struct Process {
     dead: bool,
     parent: i32,
-    own: Duration,
-    /// CPU time of those children, and theirs, that ended and were waited for.
-    reaped: Duration,
-    threads: u64,
-    virtual_bytes: u64,
-    resident_pages: u64,
+    threads: u32,
+    usage: Usage,
 }
 
-impl Stat {
-    fn read(pid: i32, text: &mut Vec<u8>) -> Option<Stat> {
+impl Process {
+    fn read(pid: i32, text: &mut Vec<u8>) -> Option<Process> {
         read(&format!("/proc/{pid}/stat"), text)?;
-        Stat::parse(text).map(|(_, stat)| stat)
-    }
-
-    /// The pid and the rest. The name may hold anything, blanks and brackets too: its end is the last bracket.
-    fn parse(text: &[u8]) -> Option<(i32, Stat)> {
-        let pid = numbers(text).next()?;
-        let name_ends = memchr::memrchr(b')', text)?;
-        let rest = text.get(name_ends + 2..)?;
-        let state = *rest.first()?;
-        // The first of these is field 4; negative ones, none of which is used, count as 0.
-        let fields: Vec<u64> = numbers(rest.get(1..)?).take(21).collect();
-        let field = |number: usize| fields.get(number - 4).copied();
-        let time = |first, second| {
-            let ticks = field(first)?.saturating_add(field(second)?);
-            Some(Duration::from_millis(ticks.saturating_mul(TICK_MILLIS)))
-        };
-        let stat = Stat {
-            dead: matches!(state, b'Z' | b'X' | b'x'),
-            parent: i32::try_from(field(4)?).ok()?,
-            own: time(14, 15)?,
-            reaped: time(16, 17)?,
-            threads: field(20)?,
-            virtual_bytes: field(23)?,
-            resident_pages: field(24)?,
-        };
-        Some((i32::try_from(pid).ok()?, stat))
+        let stat = Stat::parse(text)?;
+        Some(Process { dead: stat.is_zombie(), parent: stat.ppid, threads: stat.threads, usage: stat.usage })
     }
 }
 
 /// All below these, they included.
-fn walk(mut todo: Vec<i32>, text: &mut Vec<u8>) -> Vec<(i32, Stat)> {
+fn walk(mut todo: Vec<i32>, text: &mut Vec<u8>) -> Vec<(i32, Process)> {
     let mut found = Vec::new();
     while let Some(pid) = todo.pop() {
         if found.len() >= MOST {
             break;
         }
-        let Some(stat) = Stat::read(pid, text) else { continue };
+        let Some(stat) = Process::read(pid, text) else { continue };
         todo.extend(children(pid, stat.threads, text).unwrap_or_default());
         found.push((pid, stat));
     }
@@ -173,7 +143,7 @@ fn walk(mut todo: Vec<i32>, text: &mut Vec<u8>) -> Vec<(i32, Stat)> {
 
 /// The children of a process, those of all its threads; `None` where the kernel does not list them
 /// (CONFIG_PROC_CHILDREN) or the process is gone.
-fn children(pid: i32, threads: u64, text: &mut Vec<u8>) -> Option<Vec<i32>> {
+fn children(pid: i32, threads: u32, text: &mut Vec<u8>) -> Option<Vec<i32>> {
     let mut found = Vec::new();
     let mut of_thread = |thread: i32| {
         read(&format!("/proc/{pid}/task/{thread}/children"), text)?;
@@ -191,13 +161,13 @@ fn children(pid: i32, threads: u64, text: &mut Vec<u8>) -> Option<Vec<i32>> {
 }
 
 /// The same as [`walk`] where the kernel does not list children: all processes, by their parents.
-fn scan(root: i32, text: &mut Vec<u8>) -> Vec<(i32, Stat)> {
-    let mut others: Vec<(i32, Stat)> = entries("/proc")
+fn scan(root: i32, text: &mut Vec<u8>) -> Vec<(i32, Process)> {
+    let mut others: Vec<(i32, Process)> = entries("/proc")
         .filter(|pid| *pid != root)
         .take(MOST)
-        .filter_map(|pid| Stat::read(pid, text).map(|stat| (pid, stat)))
+        .filter_map(|pid| Process::read(pid, text).map(|stat| (pid, stat)))
         .collect();
-    let mut found: Vec<(i32, Stat)> = Vec::new();
+    let mut found: Vec<(i32, Process)> = Vec::new();
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
         let at = found.len();
@@ -261,31 +231,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_stat_line_is_read_whatever_the_process_is_called() {
-        let line = b"1234 (a) R 1 (b\n) S 77 1234 1234 34816 1250 4194304 1 2 3 4 150 50 7 3 20 0 5 0 9999 \
-            1048576 12 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0\n";
-        let stat = Stat {
-            dead: false,
-            parent: 77,
-            own: Duration::from_secs(2),
-            reaped: Duration::from_millis(100),
-            threads: 5,
-            virtual_bytes: 1 << 20,
-            resident_pages: 12,
-        };
-        assert_eq!(Stat::parse(line), Some((1234, stat)));
-        // A hundred cores busy for a month.
-        let busy = String::from_utf8_lossy(line).replace(" 150 50 ", " 25920000000 0 ");
-        let (_, busy) = Stat::parse(busy.as_bytes()).unwrap();
-        assert_eq!(busy.own, Duration::from_secs(100 * 30 * 86_400));
-        for cut in 0..line.len() {
-            // Nothing that is cut short makes it panic.
-            let _ = Stat::parse(&line[..cut]);
-        }
-        assert_eq!(Stat::parse(b"1 (x) S 1 2"), None);
-    }
-
     /// A shell with a child and a grandchild, which end when it does: each reads what only we can write.
     fn family() -> (Child, Vec<i32>) {
         let mut shell = Command::new("sh")
@@ -310,7 +255,7 @@ mod tests {
         let root = i32::try_from(shell.id()).unwrap();
         let below: Vec<i32> = pids.iter().copied().filter(|pid| *pid != root).collect();
         let mut text = Vec::new();
-        let sorted = |found: Vec<(i32, Stat)>| {
+        let sorted = |found: Vec<(i32, Process)>| {
             let mut pids: Vec<i32> = found.into_iter().map(|(pid, _)| pid).collect();
             pids.sort_unstable();
             pids
@@ -344,7 +289,7 @@ mod tests {
         });
         let mut child = hear.recv().unwrap();
         let mut text = Vec::new();
-        let threads = Stat::read(own, &mut text).unwrap().threads;
+        let threads = Process::read(own, &mut text).unwrap().threads;
         if let Some(found) = children(own, threads, &mut text) {
             assert!(found.contains(&i32::try_from(child.id()).unwrap()), "{found:?}");
         }

@@ -28,6 +28,21 @@ pub struct Stat<'a> {
     pub start_stack: u64,
     /// The wait status of a zombie. The kernel shows 0 to those who may not look, so 0 tells nothing.
     pub wait_status: i32,
+    /// What it uses.
+    pub usage: Usage,
+}
+
+/// What a process uses, out of the same line. A field that is negative or missing counts as 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Its CPU time.
+    pub cpu: Duration,
+    /// CPU time of those children, and theirs, that ended and were waited for.
+    pub reaped: Duration,
+    /// Its address space.
+    pub virtual_bytes: u64,
+    /// Its memory.
+    pub resident_pages: u64,
 }
 
 impl<'a> Stat<'a> {
@@ -45,16 +60,29 @@ impl<'a> Stat<'a> {
         };
         // Numbered as in proc(5), where the state is field 3.
         let ppid = number(fields.next()?)?; // 4
-        let threads = number(fields.nth(15)?)?; // 20
+        let mut time = |skipped| {
+            let first: u64 = fields.nth(skipped).and_then(number).unwrap_or(0);
+            let second: u64 = fields.next().and_then(number).unwrap_or(0);
+            Duration::from_millis(first.saturating_add(second).saturating_mul(1_000 / TICKS_A_SECOND))
+        };
+        let (cpu, reaped) = (time(9), time(0)); // 14 to 17
+        let threads = number(fields.nth(2)?)?; // 20
         let ticks = number(fields.nth(1)?)?; // 22
-        let start_stack = fields.nth(5).and_then(number).unwrap_or(0); // 28
+        let mut next = || fields.next().and_then(number).unwrap_or(0);
+        let usage = Usage { cpu, reaped, virtual_bytes: next(), resident_pages: next() }; // 23, 24
+        let start_stack = fields.nth(3).and_then(number).unwrap_or(0); // 28
         let wait_status = fields.nth(23).and_then(number).unwrap_or(0); // 52
-        Some(Stat { comm, state, ppid, threads, ticks, start_stack, wait_status })
+        Some(Stat { comm, state, ppid, threads, ticks, start_stack, wait_status, usage })
     }
 
     /// Whether anything of it still runs. A zombie with threads is a process whose first thread has ended.
     pub fn lives(&self) -> bool {
-        !matches!(self.state, b'Z' | b'X' | b'x') || self.threads > 1
+        !self.is_zombie() || self.threads > 1
+    }
+
+    /// Whether its first thread has ended.
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
     }
 
     /// How it ended, where a zombie shows that; exit code 0 cannot be told from "may not look".
@@ -131,6 +159,7 @@ mod tests {
                 ticks: 16043,
                 start_stack: 140728,
                 wait_status: 9,
+                usage: Usage { virtual_bytes: 5_652_480, resident_pages: 228, ..Usage::default() },
             };
             assert_eq!(stat, expected);
         }
@@ -143,6 +172,21 @@ mod tests {
         assert_eq!(stat.comm, std::fs::read("/proc/self/comm").unwrap().trim_ascii_end());
         assert_eq!(stat.ppid, i32::try_from(std::os::unix::process::parent_id()).unwrap());
         assert!(stat.lives() && stat.ticks > 0 && stat.exit().is_none());
+    }
+
+    #[test]
+    fn times_are_summed_and_negative_ones_are_nothing() {
+        let usage = |times: &str| {
+            let line =
+                format!("42 (x) {}", TAIL.replace(" 92 0 0 0 0 0 0 0 ", &format!(" 92 0 0 0 {times} ")));
+            Stat::parse(line.as_bytes()).unwrap().usage
+        };
+        let milliseconds = |times| (usage(times).cpu.as_millis(), usage(times).reaped.as_millis());
+        assert_eq!(milliseconds("150 50 7 3"), (2_000, 100));
+        assert_eq!(milliseconds("1 0 -7 3"), (10, 30));
+        // A hundred cores busy for a month.
+        assert_eq!(usage("25920000000 0 0 0").cpu, Duration::from_secs(100 * 30 * 86_400));
+        assert!(usage("18446744073709551615 18446744073709551615 0 0").cpu > Duration::from_secs(1));
     }
 
     #[test]
@@ -166,6 +210,7 @@ mod tests {
             ticks: 1,
             start_stack: 0,
             wait_status,
+            usage: Usage::default(),
         };
         assert!(!stat(b'Z', 1, 0).lives() && !stat(b'X', 1, 0).lives() && stat(b'Z', 2, 0).lives());
         assert_eq!(stat(b'Z', 1, 7 << 8).exit(), Some(Exit::Code(7)));
