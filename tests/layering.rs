@@ -20,6 +20,7 @@ const RULES: &[Rule] = &[
             "crate::driver",
             "crate::sys",
             "crate::cli",
+            "crate::target",
             "rustix",
             "mio::",
             "libc::",
@@ -105,11 +106,18 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The lines that are code of the program, with their numbers: no comments, nothing from the unit tests on.
+/// The lines of the program with their numbers, without the unit tests at the end. A declaration for tests alone, such
+/// as `mod world;`, is no end.
+fn program(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let opens_tests = |pair: &[&str]| matches!(pair, ["#[cfg(test)]", item] if item.ends_with('{'));
+    let end = lines.windows(2).position(opens_tests).unwrap_or(lines.len());
+    lines.into_iter().take(end).zip(1..).map(|(line, number)| (number, line))
+}
+
+/// Those of [`program`] that are no comments.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().zip(1..).map(|(line, number)| (number, line));
-    let of_the_program = lines.take_while(|(_, line)| *line != "#[cfg(test)]");
-    of_the_program.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    program(text).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
 #[test]
@@ -140,4 +148,44 @@ fn no_layer_names_what_it_must_not() {
         assert!(covered > 0, "no file is under {:?}: the rule guards nothing", rule.inside);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The most lines of a file that are not unit tests.
+const LONGEST_FILE: usize = 500;
+
+/// Files that are longer than [`LONGEST_FILE`]. Nothing is added here, and a file that has become short enough leaves.
+const LONG_FILES: &[&str] =
+    &["driver/http/server/mod.rs", "driver/process/job.rs", "logic/http/conn.rs", "logic/lifecycle/mod.rs"];
+
+/// Modules whose folder stands beside their file.
+const BESIDE_THEIR_FOLDER: &[&str] = &["logic/client/status.rs"];
+
+#[test]
+fn no_file_is_long_apart_from_those_that_still_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut long: Vec<String> = files
+        .iter()
+        .filter(|file| {
+            let text = fs::read_to_string(file).expect("the source tree is readable");
+            program(&text).count() > LONGEST_FILE
+        })
+        .map(|file| file.strip_prefix(&root).expect("found below it").to_string_lossy().into_owned())
+        .collect();
+    long.sort();
+    assert_eq!(long, LONG_FILES, "split what is new on the left, remove what is only on the right");
+}
+
+#[test]
+fn a_module_with_files_of_its_own_is_a_folder_with_mod_rs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let beside: Vec<String> = files
+        .iter()
+        .filter(|file| file.with_extension("").is_dir())
+        .map(|file| file.strip_prefix(&root).expect("found below it").to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(beside, BESIDE_THEIR_FOLDER, "write x/mod.rs, not x.rs beside x/");
 }
