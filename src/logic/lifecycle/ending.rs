@@ -6,9 +6,10 @@
 use std::time::{Duration, Instant};
 
 use super::report::with_output;
+use super::run_record::RunEnd;
 use super::{
-    Deadline, Deadlines, Effect, End, Exit, Lifecycle, Linger, Now, Pid, Policy, Record, Run, Seconds, Shown,
-    Signal, SignalTarget, SpawnErrorKind, State, StopCause, Success, Usage, Verdict,
+    Deadline, Deadlines, Effect, End, Exit, Lifecycle, Linger, Now, Pid, Policy, Record, Run, Seconds,
+    Signal, SignalTarget, SpawnErrorKind, State, StopCause, Success, Verdict,
 };
 use crate::config::After;
 use crate::error;
@@ -53,22 +54,7 @@ impl Lifecycle {
             SpawnErrorKind::Before => (error::EXIT_SETUP, "cannot start"),
         };
         self.code = code;
-        self.count_start();
-        self.status.start_time = Some(now.wall);
-        self.status.end_time = Some(now.wall);
-        self.status.exit_code = self.code;
-        self.last_code = Some(self.code);
-        self.status.state = Shown::Stopped;
-        self.status.pid = None;
-        self.status.reason = Some(Reason::ExecFailed);
-        self.status.signal = None;
-        self.status.next_start = None;
-        self.status.ttl = None;
-        self.status.expires_at = None;
-        self.status.usage = Usage::default();
-        self.status.status_text.clear();
-        self.status.last_output.clear();
-        self.exits.count(Reason::ExecFailed);
+        self.runs.failed(now, code, &mut self.status);
         self.changed = true;
         self.remember(None, Duration::ZERO, None);
         let command = if self.status.command.is_empty() { "''" } else { &self.status.command };
@@ -102,12 +88,12 @@ impl Lifecycle {
         // Another process may be followed than the one that leads the group.
         let group = self.group.unwrap_or(pid);
         let lasted = now.mono.saturating_duration_since(since);
-        self.publish_end(now, why, end);
+        self.record_end(now, why, end);
         self.remember(Some(pid), lasted, end.memory);
         out.push(Effect::Log(self.end_record(pid, why, lasted)));
         let success = self.status.reason == Some(Reason::Success);
         let termination_message = self.termination_message();
-        self.draining = Some(EndedRun { run: self.starts, success, termination_message });
+        self.draining = Some(EndedRun { run: self.runs.starts(), success, termination_message });
         if self.job.single_child {
             // The rest of the group is not ours to end.
         } else if let Some(stop) = stop {
@@ -119,15 +105,15 @@ impl Lifecycle {
                 log: None,
             });
         }
-        out.push(Effect::Drain { run: self.starts });
+        out.push(Effect::Drain { run: self.runs.starts() });
         self.next(now, Run { lasted, success, expired: why == Some(StopCause::Ttl), never_ran: false }, out);
         if stop.is_none() && self.state == State::Pausing && !self.job.single_child {
             self.clear_group(group, out);
         }
     }
 
-    /// Shows the end in the document.
-    fn publish_end(&mut self, now: Now, why: Option<StopCause>, end: End) {
+    /// Records the end, and with it the code that kapo exits with.
+    fn record_end(&mut self, now: Now, why: Option<StopCause>, end: End) {
         let End { exit, usage, .. } = end;
         let reason = reason(&self.job.success_exit, why, end);
         self.code = match reason {
@@ -137,21 +123,7 @@ impl Lifecycle {
             Reason::Watchdog => exit.code().max(1),
             _ => exit.code(),
         };
-        let signal = match exit {
-            Exit::Code(_) => None,
-            Exit::Signal { signal, .. } => Some(signal),
-        };
-        self.last_code = Some(exit.code());
-        self.status.end_time = Some(now.wall);
-        self.status.exit_code = exit.code();
-        self.status.state = if signal.is_some() { Shown::Killed } else { Shown::Stopped };
-        self.status.pid = None;
-        self.status.reason = Some(reason);
-        self.status.signal = signal;
-        self.status.expires_at = None;
-        self.status.usage = usage;
-        self.status.last_output.clear();
-        self.exits.count(reason);
+        self.runs.ended(RunEnd::new(now, exit, reason, usage), &mut self.status);
         self.changed = true;
     }
 
@@ -192,7 +164,7 @@ impl Lifecycle {
         if !ended.success && !last_output.is_empty() {
             self.history.drained(&last_output);
             self.status.last_run = self.history.last().cloned();
-            self.status.last_output = last_output;
+            self.runs.drained(last_output, &mut self.status);
             self.changed = true;
         }
         self.go_on(out);
@@ -301,7 +273,7 @@ impl Lifecycle {
     pub(super) fn exit(&mut self, out: &mut Vec<Effect>) {
         self.state = State::Done;
         // Where it is another than that of the command, which was told.
-        if self.last_code != Some(self.code) {
+        if self.runs.last_code() != Some(self.code) {
             out.push(Effect::Log(Record::info("exiting").with("code", self.code)));
         }
         // Who takes that end for a success has no reason to stop.

@@ -16,7 +16,7 @@ impl Lifecycle {
         }
         let record = Record::info("following MAINPID").with("pid", main).with("before", *pid);
         *pid = main;
-        self.status.pid = Some(main);
+        self.runs.followed(main, &mut self.status);
         self.changed = true;
         out.push(Effect::Log(record));
     }

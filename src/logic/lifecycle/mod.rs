@@ -30,8 +30,8 @@ use super::deadlines::{Deadline, Deadlines};
 use super::metrics::Exits;
 use super::random::Random;
 use super::restart::{Failures, Policy, Run, Verdict};
-use super::status::{Output, State as Shown, Status, StopSignalFrom};
-use super::{Exit, Now, Pid, Sender, Usage};
+use super::status::{Output, Status, StopSignalFrom};
+use super::{Exit, Now, Pid, Sender};
 use crate::config::{After, Job, KILL_AFTER, Linger, Success, Ttl};
 use crate::duration::Seconds;
 use crate::logic::history::History;
@@ -44,6 +44,7 @@ use crate::signal::Signal;
 mod ending;
 mod following;
 mod report;
+pub mod run_record;
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, fuzzing))]
@@ -58,6 +59,7 @@ use crate::logic::lifecycle::signal_policy::{
     concerns_the_command, interruption, is_interrupted, is_worth_a_word,
 };
 use ending::{EndedRun, Stop};
+use run_record::Runs;
 
 /// So often siblings get the terminal back before the command has to wait for it: until then it can ask for a password
 /// and the like. Two that want it at once may need a few before one of them is content.
@@ -133,9 +135,7 @@ pub struct Lifecycle {
     random: Random,
     status: Status,
     history: History,
-    starts: u64,
-    exits: Exits,
-    last_code: Option<u8>,
+    runs: Runs,
     changed: bool,
 }
 
@@ -183,9 +183,7 @@ impl Lifecycle {
             random,
             status,
             history: History::new(context.history),
-            starts: 0,
-            exits: Exits::default(),
-            last_code: None,
+            runs: Runs::default(),
             changed: true,
             job,
             context,
@@ -322,12 +320,12 @@ impl Lifecycle {
 
     /// Starts so far, those that failed included.
     pub fn starts(&self) -> u64 {
-        self.starts
+        self.runs.starts()
     }
 
     /// Ends so far, by reason.
     pub fn exits(&self) -> Exits {
-        self.exits
+        self.runs.exits()
     }
 
     /// Whether kapo answers on after the end of a run, or starts another one.
@@ -342,7 +340,7 @@ impl Lifecycle {
 
     /// ExitCode of the last run that ended, also while the next one is running.
     pub fn last_exit_code(&self) -> Option<u8> {
-        self.last_code
+        self.runs.last_code()
     }
 
     /// The document's `Output`; the driver counts, and tells before it renders.
@@ -406,13 +404,7 @@ impl Lifecycle {
         })
     }
 
-    fn count_start(&mut self) {
-        self.status.restarts = self.starts;
-        self.starts += 1;
-    }
-
     fn started(&mut self, now: Now, pid: Pid, out: &mut Vec<Effect>) {
-        self.count_start();
         let ttl = self.job.ttl.map(|Ttl { min, max }| self.random.between(min, max));
         self.state = State::Running { pid, since: now.mono };
         self.group = Some(pid);
@@ -421,20 +413,7 @@ impl Lifecycle {
         self.unreachable = false;
         self.claims = 0;
         self.watchdog = self.job.watchdog;
-        let mode = self.status.mode;
-        self.status = Status {
-            exit_code: 0,
-            start_time: Some(now.wall),
-            state: Shown::Running,
-            ttl,
-            pid: Some(pid),
-            reason: None,
-            signal: None,
-            next_start: None,
-            expires_at: ttl.and_then(|ttl| now.wall.checked_add(ttl)),
-            status_text: String::new(),
-            ..std::mem::replace(&mut self.status, Status::blank(mode))
-        };
+        self.runs.started(now, pid, ttl, &mut self.status);
         self.changed = true;
         if let Some(ttl) = ttl {
             self.deadlines.set(Deadline::Ttl, now.mono, ttl);

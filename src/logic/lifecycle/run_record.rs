@@ -1,0 +1,158 @@
+//! What a run was: its start and its end. The status document is written from this record and from nothing else.
+
+use std::time::{Duration, SystemTime};
+
+use crate::logic::metrics::Exits;
+use crate::logic::reason::Reason;
+use crate::logic::status::{State as Shown, Status};
+use crate::logic::{Exit, Now, Pid, Usage};
+use crate::signal::Signal;
+
+/// One run of the command, or one attempt to start it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRecord {
+    /// Counted from 1; failed starts count.
+    pub number: u64,
+    /// The process that counts as the command; `None` if it could not be started.
+    pub pid: Option<Pid>,
+    /// The time of the start.
+    pub start_time: SystemTime,
+    /// The TTL that was drawn for this run.
+    pub ttl: Option<Duration>,
+    /// `None` while it runs.
+    pub end: Option<RunEnd>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunEnd {
+    /// The time of the end.
+    pub end_time: SystemTime,
+    /// The command's own exit code, or 128+n for a signal.
+    pub exit_code: u8,
+    /// The signal that ended it.
+    pub signal: Option<Signal>,
+    /// The cause of the end.
+    pub reason: Reason,
+    /// What the run and its reaped descendants used.
+    pub usage: Usage,
+    /// The last lines of its output. They arrive after the end, and only if the run has failed.
+    pub last_output: Vec<String>,
+}
+
+impl RunEnd {
+    /// The end of a process that has run.
+    pub fn new(now: Now, exit: Exit, reason: Reason, usage: Usage) -> RunEnd {
+        let signal = match exit {
+            Exit::Code(_) => None,
+            Exit::Signal { signal, .. } => Some(signal),
+        };
+        RunEnd { end_time: now.wall, exit_code: exit.code(), signal, reason, usage, last_output: Vec::new() }
+    }
+}
+
+impl RunRecord {
+    /// Writes the members of the document that are about a run. While a run goes on, EndTime, Usage and LastOutput are
+    /// those of the run before it.
+    fn write(&self, status: &mut Status) {
+        status.start_time = Some(self.start_time);
+        status.ttl = self.ttl;
+        status.pid = self.pid.filter(|_| self.end.is_none());
+        status.expires_at =
+            self.ttl.filter(|_| self.end.is_none()).and_then(|ttl| self.start_time.checked_add(ttl));
+        status.reason = self.end.as_ref().map(|end| end.reason);
+        status.signal = self.end.as_ref().and_then(|end| end.signal);
+        status.exit_code = self.end.as_ref().map_or(0, |end| end.exit_code);
+        status.state = match &self.end {
+            None => Shown::Running,
+            Some(RunEnd { signal: Some(_), .. }) => Shown::Killed,
+            Some(_) => Shown::Stopped,
+        };
+        if let Some(end) = &self.end {
+            status.end_time = Some(end.end_time);
+            status.usage = end.usage;
+            status.last_output.clone_from(&end.last_output);
+        }
+    }
+}
+
+/// The runs so far. Each method writes what it changes into the status document.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    /// The current run, or the last one.
+    latest: Option<RunRecord>,
+    starts: u64,
+    exits: Exits,
+    last_code: Option<u8>,
+}
+
+impl Runs {
+    /// The command runs.
+    pub(super) fn started(&mut self, now: Now, pid: Pid, ttl: Option<Duration>, status: &mut Status) {
+        self.begin(now, Some(pid), ttl, status).write(status);
+    }
+
+    /// The command could not be started.
+    pub(super) fn failed(&mut self, now: Now, code: u8, status: &mut Status) {
+        self.begin(now, None, None, status);
+        let exit = Exit::Code(code);
+        self.ended(RunEnd::new(now, exit, Reason::ExecFailed, Usage::default()), status);
+    }
+
+    fn begin(
+        &mut self,
+        now: Now,
+        pid: Option<Pid>,
+        ttl: Option<Duration>,
+        status: &mut Status,
+    ) -> &RunRecord {
+        status.restarts = self.starts;
+        status.next_start = None;
+        status.status_text.clear();
+        self.starts += 1;
+        self.latest.insert(RunRecord { number: self.starts, pid, start_time: now.wall, ttl, end: None })
+    }
+
+    /// The run has ended.
+    pub(super) fn ended(&mut self, end: RunEnd, status: &mut Status) {
+        self.exits.count(end.reason);
+        self.last_code = Some(end.exit_code);
+        if let Some(run) = &mut self.latest {
+            run.end = Some(end);
+            run.write(status);
+        }
+    }
+
+    /// Another process counts as the command from now on.
+    pub(super) fn followed(&mut self, main: Pid, status: &mut Status) {
+        if let Some(run) = &mut self.latest {
+            run.pid = Some(main);
+            run.write(status);
+        }
+    }
+
+    /// The last lines of the latest run have arrived after its end.
+    pub(super) fn drained(&mut self, last_output: Vec<String>, status: &mut Status) {
+        if let Some(run) = &mut self.latest
+            && let Some(end) = &mut run.end
+        {
+            end.last_output = last_output;
+            run.write(status);
+        }
+    }
+
+    /// Starts so far, those that failed included.
+    pub(super) fn starts(&self) -> u64 {
+        self.starts
+    }
+
+    /// Ends so far, by reason.
+    pub(super) fn exits(&self) -> Exits {
+        self.exits
+    }
+
+    /// ExitCode of the last run that has ended, also while the next one is running.
+    pub(super) fn last_code(&self) -> Option<u8> {
+        self.last_code
+    }
+}
