@@ -43,6 +43,8 @@ use crate::signal::Signal;
 
 mod ending;
 mod following;
+mod job_control;
+mod readiness;
 mod report;
 pub mod run_record;
 #[cfg(test)]
@@ -59,17 +61,12 @@ use crate::logic::lifecycle::signal_policy::{
     concerns_the_command, interruption, is_interrupted, is_worth_a_word,
 };
 use ending::{EndedRun, Stop};
+use job_control::JobControl;
+use readiness::Readiness;
 use run_record::Runs;
-
-/// So often siblings get the terminal back before the command has to wait for it: until then it can ask for a password
-/// and the like. Two that want it at once may need a few before one of them is content.
-const CLAIMS: u32 = 10;
 
 /// So late a deadline is not on a machine that is merely busy: we were stopped.
 const LATE: Duration = Duration::from_millis(100);
-
-/// What the service manager is told of a command that has not said READY=1 yet.
-const STARTING: &str = "starting";
 
 /// Why the command is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,27 +106,16 @@ pub struct Lifecycle {
     interrupted: Option<(Signal, bool)>,
     /// A signal that came before there was anybody to pass it to; the last one, if there were several.
     early: Option<Signal>,
-    /// Siblings, such as a pager in kapo's pipeline or the script that has started kapo with `&`, want the terminal or may
-    /// want it: it is theirs, and the command's only while it asks for it.
-    shared: bool,
-    /// How often they have wanted it back from the command since it was started or resumed.
-    claims: u32,
-    /// The command has said READY=1 in this run, and has not begun to reload or to stop since.
-    said_ready: bool,
-    /// What it is doing where it is not ready.
-    unready: &'static str,
     /// The log says that this command cannot be signalled.
     unreachable: bool,
-    /// Under `--notify`, how often the command must ping.
-    watchdog: Option<Duration>,
     /// The output of the last run is still being read.
     draining: Option<EndedRun>,
     /// The process group of the last run may not be empty, and is waited for.
     leftover: Option<Leftover>,
     /// What kapo exits with.
     code: u8,
-    told_ready: bool,
-    told_stopping: bool,
+    readiness: Readiness,
+    control: JobControl,
     deadlines: Deadlines,
     policy: Option<Policy>,
     random: Random,
@@ -165,19 +151,12 @@ impl Lifecycle {
             leaving: false,
             interrupted: None,
             early: None,
-            // The kernel tells of those who want it by stopping them, which the shell may see first: so it is not given to
-            // the command where there may be others.
-            shared: context.piped || context.ignored_at_start.interrupt,
-            claims: 0,
-            said_ready: false,
-            unready: STARTING,
             unreachable: false,
-            watchdog: job.watchdog,
             draining: None,
             leftover: None,
             code: 0,
-            told_ready: false,
-            told_stopping: false,
+            readiness: Readiness::new(job.watchdog),
+            control: JobControl::new(context.piped || context.ignored_at_start.interrupt),
             deadlines: Deadlines::default(),
             policy,
             random,
@@ -386,17 +365,6 @@ impl Lifecycle {
         self.leaving || matches!(self.state, State::Stopping { .. })
     }
 
-    /// Whether a command gets the terminal with its start, without asking.
-    pub fn gives_terminal(&self) -> bool {
-        !self.shared
-    }
-
-    /// Whether a command that asks for the terminal gets it. One that quarrels over it with its siblings does not for
-    /// ever: it waits, as a job in the background would.
-    pub fn lends_terminal(&self) -> bool {
-        self.claims <= CLAIMS
-    }
-
     /// What was typed there has reached kapo's own group.
     fn was_asked_by_the_terminal(&self) -> bool {
         self.status.stop_signal_from.is_some_and(|StopSignalFrom { signal, sender }| {
@@ -408,11 +376,9 @@ impl Lifecycle {
         let ttl = self.job.ttl.map(|Ttl { min, max }| self.random.between(min, max));
         self.state = State::Running { pid, since: now.mono };
         self.group = Some(pid);
-        self.said_ready = false;
-        self.unready = STARTING;
+        self.readiness.run_started(self.job.watchdog);
+        self.control.reset_claims();
         self.unreachable = false;
-        self.claims = 0;
-        self.watchdog = self.job.watchdog;
         self.runs.started(now, pid, ttl, &mut self.status);
         self.changed = true;
         if let Some(ttl) = ttl {
@@ -455,7 +421,7 @@ impl Lifecycle {
             self.tell_stopping(out);
         }
         if signal == Signal::CONT {
-            self.claims = 0;
+            self.control.reset_claims();
         }
         let typed = sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT);
         match self.state {
@@ -552,25 +518,6 @@ impl Lifecycle {
         }
     }
 
-    fn sibling_stopped(&mut self, signal: Signal, foreground_owner: ForegroundOwner, out: &mut Vec<Effect>) {
-        match foreground_owner {
-            ForegroundOwner::Own | ForegroundOwner::Command => {
-                self.shared = true;
-                self.claims =
-                    self.claims.saturating_add(u32::from(foreground_owner == ForegroundOwner::Command));
-                out.push(Effect::WakeSiblings);
-            }
-            // All of the job is stopped then, and the shell resumes it with the terminal.
-            ForegroundOwner::Other => {
-                if let Some(pid) = self.pid() {
-                    self.pass_on(signal, pid, None, out);
-                }
-                out.push(Effect::Log(Record::info("stopped with its job").with("signal", signal)));
-                out.push(Effect::Suspend { signal, all: false });
-            }
-        }
-    }
-
     /// What `--rewrite-signal` makes of it; `None`: it is not passed on.
     fn rewritten(&self, signal: Signal) -> Option<Signal> {
         let found = self.job.rewrite_signal.iter().rev().find(|(from, _)| *from == signal);
@@ -592,7 +539,7 @@ impl Lifecycle {
             out.extend(log.map(Effect::Log));
             return;
         };
-        if signal == Signal::CONT && !self.shared {
+        if signal == Signal::CONT && self.control.gives_terminal() {
             out.push(Effect::GiveTerminal(self.group.unwrap_or(pid)));
         }
         // A group without a parent outside its session is orphaned, and the kernel ignores TSTP for it.
@@ -651,7 +598,9 @@ impl Lifecycle {
             }
             (Deadline::Watchdog, State::Running { pid, since }) => {
                 // Where we did not run ourselves, as in a frozen cgroup (docker pause), the command did not either.
-                if let Some(interval) = self.watchdog.filter(|interval| late > LATE.max(*interval / 4)) {
+                if let Some(interval) =
+                    self.readiness.watchdog.filter(|interval| late > LATE.max(*interval / 4))
+                {
                     return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
                 }
                 let record = Record::warn("missed a watchdog ping").with("pid", pid);
@@ -704,80 +653,10 @@ impl Lifecycle {
         }
     }
 
-    fn told(&mut self, now: Now, told: Notification, out: &mut Vec<Effect>) {
-        if let Some(main) = told.main_pid {
-            self.follow(main, out);
-        }
-        if let Some(interval) = told.interval {
-            self.watchdog = Some(interval).filter(|interval| !interval.is_zero());
-        }
-        if let Some(text) = told.status {
-            self.changed |= text != self.status.status_text;
-            self.status.status_text = text;
-        }
-        if self.context.manager && !told.forward.is_empty() {
-            out.push(Effect::Notify(told.forward));
-        }
-        // How ready it is matters no more once it is being stopped.
-        let State::Running { pid, since } = self.state else { return };
-        if told.reloading || told.stopping {
-            self.unready = if told.stopping { "stopping by itself" } else { "reloading" };
-            self.said_ready = false;
-            self.told_ready &= !told.reloading;
-        }
-        if told.stopping {
-            self.deadlines.stop(Deadline::Watchdog);
-        }
-        if told.ready {
-            if !std::mem::replace(&mut self.said_ready, true) && self.job.notify {
-                out.push(Effect::Log(Record::info("ready").with("pid", pid)));
-            }
-            self.tell_ready(out);
-        }
-        if told.trigger {
-            let record = Record::warn("asks to be stopped, by WATCHDOG=trigger").with("pid", pid);
-            self.stop_ourselves(now, (pid, since), StopCause::Watchdog, record, out);
-        } else if told.ready || told.ping || told.interval.is_some() {
-            self.wait_for_ping(now);
-        }
-    }
-
-    /// The command could not ping while it was suspended, as we were.
-    fn has_been_suspended(&mut self, now: Now) {
-        if self.deadlines.is_set(Deadline::Watchdog) {
-            self.wait_for_ping(now);
-        }
-    }
-
-    /// The command has given a sign of life, or could not. Counted from READY=1 on, as systemd does: a slow start is
-    /// no missed ping; a reload is no excuse.
-    fn wait_for_ping(&mut self, now: Now) {
-        match self.watchdog {
-            Some(interval) if self.said_ready || self.deadlines.is_set(Deadline::Watchdog) => {
-                self.deadlines.set(Deadline::Watchdog, now.mono, interval);
-            }
-            _ => self.deadlines.stop(Deadline::Watchdog),
-        }
-    }
-
-    /// Once, and once more after each reload of the command's.
-    fn tell_ready(&mut self, out: &mut Vec<Effect>) {
-        if self.context.manager && !self.told_ready && !self.told_stopping {
-            out.push(Effect::Notify(b"READY=1".to_vec()));
-        }
-        self.told_ready = true;
-    }
-
-    fn tell_stopping(&mut self, out: &mut Vec<Effect>) {
-        if self.context.manager && !self.told_stopping {
-            out.push(Effect::Notify(b"STOPPING=1".to_vec()));
-        }
-        self.told_stopping = true;
-    }
-
     /// Brings what follows from the state up to date, and tells the service manager in words.
     fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let ready = matches!(self.state, State::Running { .. }) && (!self.job.notify || self.said_ready);
+        let ready =
+            matches!(self.state, State::Running { .. }) && (!self.job.notify || self.readiness.said_ready);
         self.changed |= ready != self.status.ready;
         self.status.ready = ready;
         if self.changed && self.context.manager && self.state != State::Done {

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::{Lifecycle, STARTING, State};
+use super::readiness::STARTING;
+use super::{Lifecycle, State};
 use crate::logic::status::reason_name;
 
 impl Lifecycle {
@@ -10,7 +11,7 @@ impl Lifecycle {
     pub(super) fn headline(&self, wall: SystemTime) -> String {
         let mut text = match self.state {
             State::Running { pid, .. } if self.status.ready => format!("running, pid {pid}"),
-            State::Running { pid, .. } => format!("{}, pid {pid}", self.unready),
+            State::Running { pid, .. } => format!("{}, pid {pid}", self.readiness.unready),
             State::Stopping { pid, .. } => format!("stopping, pid {pid}"),
             State::Pausing => {
                 let pause = self.status.next_start.and_then(|at| at.duration_since(wall).ok());
