@@ -36,7 +36,8 @@ use crate::error::{Error, reason};
 use crate::logic::endpoints::StateFacts;
 use crate::logic::history::History;
 use crate::logic::lifecycle::{
-    Effect, End, Event, ForegroundOwner, JobContext, Lifecycle, SignalTarget, SpawnErrorKind,
+    AfterStop, Effect, End, Event, ForegroundOwner, JobContext, Lifecycle, SignalTarget, SpawnErrorKind,
+    TerminalView, origin,
 };
 use crate::logic::log::record::Record;
 use crate::logic::metrics::{Snapshot, Sources};
@@ -464,31 +465,22 @@ impl Job {
         }
     }
 
-    /// The command was stopped. If it wants the terminal, and that is free by now, it gets it. Else kapo stops, too, as
-    /// the shell waits for kapo. Where nobody would wake us ^Z does nothing, as in an orphaned group without kapo; but
-    /// who was stopped with STOP, or wants a terminal that others have, stays so: it would only come back here.
+    /// The command was stopped.
     fn stopped(&mut self, now: Now, pid: Pid, signal: i32, stage: &mut LoopContext) {
         let leader = self.life.group().unwrap_or(pid);
         let Some(terminal) = self.terminal.as_ref().filter(|_| !self.suspended) else { return };
-        let signal = Signal::new(signal);
-        let goes_on = match signal {
-            Some(Signal::TTIN | Signal::TTOU) if !self.life.lends_terminal() && terminal.is_ours() => false,
-            // It has come to and fro meanwhile.
-            Some(Signal::TTIN | Signal::TTOU)
-                if !self.life.gives_terminal() && terminal.is_with(group(leader)) =>
-            {
-                true
+        let Some(signal) = Signal::new(signal) else { return };
+        let view = terminal.view(group(leader));
+        let mut answer = self.life.after_stop(signal, view);
+        if answer == AfterStop::GiveTerminal && !terminal.give(group(leader)) {
+            answer = self.life.after_stop(signal, TerminalView { is_free: false, ..view });
+        }
+        match answer {
+            AfterStop::Continue | AfterStop::GiveTerminal => {
+                let _ = sys::signal::send(-leader.get(), i32::from(Signal::CONT.number()));
             }
-            Some(Signal::TTIN | Signal::TTOU) if terminal.give(group(leader)) => true,
-            // Somebody's STOP is none of the shell's business while that has the terminal.
-            Some(Signal::STOP) if !terminal.is_with(group(leader)) => false,
-            Some(signal) if terminal.somebody_minds_us() => {
-                return self.handle(now, Event::Stopped { signal }, stage);
-            }
-            signal => signal == Some(Signal::TSTP),
-        };
-        if goes_on {
-            let _ = sys::signal::send(-leader.get(), i32::from(Signal::CONT.number()));
+            AfterStop::StopWithIt => self.handle(now, Event::Stopped { signal }, stage),
+            AfterStop::StayStopped => {}
         }
     }
 
@@ -614,7 +606,7 @@ impl Job {
         // Who has wanted the terminal right before it came back would stay stopped.
         if let Some(terminal) = &self.terminal {
             let mut wanted = false;
-            signals.read(|signal, sender| wanted |= is_want_of_terminal(signal, sender));
+            signals.read(|signal, sender| wanted |= origin::is_want_of_terminal(signal, sender));
             if wanted {
                 terminal.wake_siblings(None);
             }
@@ -652,18 +644,13 @@ impl Job {
 
 impl LoopMode for Job {
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
-        // A lost terminal is told by the kernel to the shell alone, and by the shell to its jobs; to scripts among them, and
-        // those they call, too.
-        let from_the_shell = |sender| {
-            matches!(sender, Sender::Process { pid, .. }
-                if RawPid::from_raw(pid) == self.parent || sys::group::session_of(0) == Some(pid))
-        };
-        let sender = if signal == Signal::HUP && from_the_shell(sender) && self.terminal_is_gone() {
-            Sender::Kernel
+        let sender = if signal == Signal::HUP {
+            let parent = self.parent.map(|parent| parent.as_raw_nonzero().get());
+            origin::of_hang_up(sender, [parent, sys::group::session_of(0)], self.terminal_is_gone())
         } else {
             sender
         };
-        if is_want_of_terminal(signal, sender) {
+        if origin::is_want_of_terminal(signal, sender) {
             let command = self.life.group().map(group);
             let foreground_owner = self
                 .terminal
@@ -773,12 +760,6 @@ impl MetricsSource for Job {
     fn history(&self) -> Option<&History> {
         Some(self.life.history()).filter(|history| history.is_on())
     }
-}
-
-/// Whether a process of our group has been stopped as it wants the terminal. It cannot have been us, who read nothing
-/// from it and block TTOU.
-fn is_want_of_terminal(signal: Signal, sender: Sender) -> bool {
-    sender == Sender::Kernel && matches!(signal, Signal::TTIN | Signal::TTOU)
 }
 
 fn group(pid: Pid) -> RawPid {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::driver::proc::procfs;
 use crate::driver::process::terminal;
 use crate::logic::lifecycle::IgnoredAtStart;
+use crate::logic::lifecycle::origin::{self, Delivery, Peer};
 use crate::logic::proc::stat::Stat;
 use crate::logic::{self, Sender};
 use crate::signal::Signal;
@@ -58,7 +59,10 @@ impl Signals {
         for _ in 0..BATCHES_AT_ONCE {
             let more = sys::signal::read(self.fd.as_fd(), |info| match Signal::new(info.signal) {
                 Some(Signal::CHLD) => child = true,
-                Some(signal) => each(signal, self.sender(info)),
+                Some(signal) => {
+                    let delivery = Delivery { signal, code: info.code, pid: info.pid, uid: info.uid };
+                    each(signal, origin::sender(delivery, self.own, || self.peer(info.pid)));
+                }
                 None => {}
             });
             if !more {
@@ -73,32 +77,15 @@ impl Signals {
         self.own == 1
     }
 
-    /// `si_code` is positive when the kernel raised it. But a PIPE of our own writing comes as if we had sent it
-    /// to ourselves, and so it is told apart by that: nobody else has our pid.
-    fn sender(&self, info: sys::signal::Info) -> Sender {
-        if info.code > 0 || info.pid == self.own || self.is_of_the_terminal(info) {
-            Sender::Kernel
-        } else {
-            Sender::Process { pid: info.pid, uid: info.uid }
-        }
-    }
-
-    /// Whether another kapo of our group has sent it: it does so when ^C has ended its command, in place of the terminal
-    /// (see [`sys::signal::die_by`]), and dies. So one who is gone may have been it, where there is a terminal that ^C is
-    /// typed at and ^C is to end nothing.
-    fn is_of_the_terminal(&self, info: sys::signal::Info) -> bool {
-        let typed = matches!(Signal::new(info.signal), Some(Signal::INT | Signal::QUIT));
-        if !typed {
-            return false;
-        }
+    /// What can be seen of the sender of an INT or QUIT.
+    fn peer(&self, pid: i32) -> Peer {
         let (mut buffer, mut own) = ([0; 1024], [0; 1024]);
-        match (sys::group::of(info.pid), name_of(info.pid, &mut buffer)) {
-            (Some(group), Some(name)) => {
-                group == sys::group::own() && name_of(self.own, &mut own) == Some(name)
-            }
-            // 0 is somebody outside our PID namespace.
+        match (sys::group::of(pid), name_of(pid, &mut buffer)) {
+            (Some(group), Some(name)) => Peer::Alive {
+                is_sibling_kapo: group == sys::group::own() && name_of(self.own, &mut own) == Some(name),
+            },
             (None, _) | (_, None) => {
-                info.pid > 0 && self.ignored_at_start.interrupt && terminal::is_before_us()
+                Peer::Gone { may_be_typed: self.ignored_at_start.interrupt && terminal::is_before_us() }
             }
         }
     }

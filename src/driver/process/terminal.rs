@@ -11,7 +11,7 @@ use rustix::termios::{isatty, tcgetattr, tcsetpgrp};
 
 use crate::driver::proc::procfs::lineage;
 use crate::logic;
-use crate::logic::lifecycle::ForegroundOwner;
+use crate::logic::lifecycle::{ForegroundOwner, TerminalView};
 use crate::sys;
 
 /// kapo's controlling terminal.
@@ -78,6 +78,17 @@ impl Terminal {
     /// To the command's group, if kapo's own has it, or a group that is gone; whether it got it.
     pub(crate) fn give(&self, group: Pid) -> bool {
         (self.is_ours() || self.foreground_owner_is_gone()) && tcsetpgrp(&self.fd, group).is_ok()
+    }
+
+    /// How the terminal stands, `command` being the group of the command.
+    pub(crate) fn view(&self, command: Pid) -> TerminalView {
+        let is_ours = self.is_ours();
+        TerminalView {
+            is_ours,
+            is_with_command: self.is_with(command),
+            is_free: is_ours || self.foreground_owner_is_gone(),
+            is_minded: self.somebody_minds_us(),
+        }
     }
 
     /// Who has it, `command` being the group of the one that runs.

@@ -44,7 +44,61 @@ impl JobControl {
     }
 }
 
+/// The terminal at the moment when the command was stopped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TerminalView {
+    /// kapo's own group is in the foreground.
+    pub is_ours: bool,
+    /// The command's group is in the foreground.
+    pub is_with_command: bool,
+    /// kapo's own group is in the foreground, or a group that is gone.
+    pub is_free: bool,
+    /// A shell would wake kapo with CONT if kapo stopped.
+    pub is_minded: bool,
+}
+
+/// What follows when the command was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterStop {
+    /// The command is continued.
+    Continue,
+    /// The command's group gets the foreground, and is continued.
+    GiveTerminal,
+    /// kapo stops, too, because its shell waits for kapo.
+    StopWithIt,
+    /// Nothing.
+    StayStopped,
+}
+
+impl JobControl {
+    /// The answer to a stop of the command by `signal`. If nobody would wake kapo, ^Z does nothing, as in an orphaned
+    /// group without kapo. A command that was stopped with STOP, or that wants a terminal that others have, stays
+    /// stopped then: it would only be stopped again.
+    fn after_stop(&self, signal: Signal, terminal: TerminalView) -> AfterStop {
+        match signal {
+            Signal::TTIN | Signal::TTOU if !self.lends_terminal() && terminal.is_ours => {
+                AfterStop::StayStopped
+            }
+            // The terminal has changed hands twice since the stop.
+            Signal::TTIN | Signal::TTOU if !self.gives_terminal() && terminal.is_with_command => {
+                AfterStop::Continue
+            }
+            Signal::TTIN | Signal::TTOU if terminal.is_free => AfterStop::GiveTerminal,
+            // A STOP by another process does not concern the shell while the shell has the terminal.
+            Signal::STOP if !terminal.is_with_command => AfterStop::StayStopped,
+            _ if terminal.is_minded => AfterStop::StopWithIt,
+            Signal::TSTP => AfterStop::Continue,
+            _ => AfterStop::StayStopped,
+        }
+    }
+}
+
 impl Lifecycle {
+    /// The answer to a stop of the command by `signal`.
+    pub fn after_stop(&self, signal: Signal, terminal: TerminalView) -> AfterStop {
+        self.control.after_stop(signal, terminal)
+    }
+
     /// Whether a command gets the terminal with its start, without asking.
     pub fn gives_terminal(&self) -> bool {
         self.control.gives_terminal()
@@ -75,6 +129,36 @@ impl Lifecycle {
                 out.push(Effect::Log(Record::info("stopped with its job").with("signal", signal)));
                 out.push(Effect::Suspend { signal, all: false });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_command_goes_on_or_stops_with_kapo() {
+        let none = TerminalView::default();
+        let ours = TerminalView { is_ours: true, is_free: true, ..none };
+        let with_command = TerminalView { is_with_command: true, ..none };
+        let minded = |view| TerminalView { is_minded: true, ..view };
+        let alone = JobControl::new(false);
+        let shared = JobControl::new(true);
+        let quarrelled = JobControl { shared: true, claims: CLAIMS + 1 };
+        for (control, signal, view, expected) in [
+            (&alone, Signal::TTIN, ours, AfterStop::GiveTerminal),
+            (&alone, Signal::TTOU, minded(none), AfterStop::StopWithIt),
+            (&alone, Signal::TTIN, none, AfterStop::StayStopped),
+            (&shared, Signal::TTIN, with_command, AfterStop::Continue),
+            (&shared, Signal::TTIN, ours, AfterStop::GiveTerminal),
+            (&quarrelled, Signal::TTIN, minded(ours), AfterStop::StayStopped),
+            (&alone, Signal::STOP, minded(none), AfterStop::StayStopped),
+            (&alone, Signal::STOP, minded(with_command), AfterStop::StopWithIt),
+            (&alone, Signal::TSTP, minded(with_command), AfterStop::StopWithIt),
+            (&alone, Signal::TSTP, with_command, AfterStop::Continue),
+        ] {
+            assert_eq!(control.after_stop(signal, view), expected, "{control:?} {signal} {view:?}");
         }
     }
 }

@@ -22,6 +22,7 @@
 
 pub mod event;
 pub mod leftover_group;
+pub mod origin;
 pub mod signal_policy;
 
 use std::time::{Duration, Instant};
@@ -62,6 +63,7 @@ use crate::logic::lifecycle::signal_policy::{
 };
 use ending::{EndedRun, Stop};
 use job_control::JobControl;
+pub use job_control::{AfterStop, TerminalView};
 use readiness::Readiness;
 use run_record::Runs;
 
