@@ -1,0 +1,208 @@
+//! Carries out the effects that the lifecycle has decided: start, signals, terminal, log.
+
+use super::{Job, group};
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+use rustix::termios::isatty;
+
+use crate::config::After;
+use crate::driver::event_loop::LoopContext;
+use crate::driver::notify::notify_socket::NotifySocket;
+use crate::driver::process::leftover_group;
+use crate::driver::process::program::Start;
+use crate::driver::process::terminal;
+use crate::driver::process::terminal::Terminal;
+use crate::error::reason;
+use crate::logic::lifecycle::{Effect, Event, SignalTarget, SpawnErrorKind};
+use crate::logic::{Now, Pid, Stream};
+use crate::signal::Signal;
+use crate::sys;
+use crate::sys::spawn::{SpawnError, Step};
+
+impl Job {
+    pub(super) fn perform(&mut self, now: Now, effect: Effect, stage: &mut LoopContext) -> Option<Event> {
+        match effect {
+            Effect::Spawn => return Some(self.spawn(now, stage)),
+            Effect::Kill { signal, to, log } => match self.kill(signal, to) {
+                Ok(()) => log.iter().for_each(|record| stage.log(now, record)),
+                Err(error) => return Some(Event::KillFailed { signal, reason: reason(&error) }),
+            },
+            Effect::CheckStopped(pid) => return self.is_stopped(pid).then_some(Event::FoundStopped),
+            Effect::Suspend { signal, all } => {
+                if let (Some(terminal), Some(pid)) = (&self.terminal, self.life.group()) {
+                    terminal.take_back(Some(group(pid)));
+                }
+                self.suspended = terminal::can_be_stopped();
+                terminal::suspend(self.terminal.as_ref(), signal, all);
+            }
+            Effect::GiveTerminal(pid) => {
+                if let Some(terminal) = &self.terminal {
+                    terminal.give(group(pid));
+                }
+            }
+            Effect::WakeSiblings => {
+                if let Some(terminal) = &self.terminal {
+                    terminal.wake_siblings(self.life.group().map(group));
+                }
+            }
+            Effect::Drain { run } => {
+                self.draining = run;
+                self.capture.end(now);
+                self.serve_capture(now, stage, &|_| false);
+                return self.drained(now);
+            }
+            Effect::CountGroup { group, exactly } => {
+                return Some(Event::GroupCounted { members: leftover_group::count(group, exactly) });
+            }
+            Effect::Notify(datagram) => {
+                if let Some(manager) = &mut self.manager {
+                    manager.tell(now, datagram);
+                }
+            }
+            Effect::Log(record) => stage.log(now, &record),
+            Effect::Complain(text) => stage.complain(&text),
+            Effect::TerminationLog(text) => {
+                if let Some(log) = &mut self.termination_log {
+                    log.write(now, &text, stage);
+                }
+            }
+            Effect::Close => {
+                self.close_unused_standard(stage);
+                self.publish(now, stage);
+                stage.server.close(now, &stage.epoll, self);
+                self.closing = true;
+            }
+            Effect::DieBy { signal, all } => self.dies_by = Some((signal, all)),
+            Effect::Exit(code) => stage.exit = Some(code),
+        }
+        None
+    }
+
+    pub(super) fn spawn(&mut self, now: Now, stage: &mut LoopContext) -> Event {
+        match self.try_spawn(stage) {
+            Ok(pid) => {
+                self.killed = false;
+                self.was_stopped = false;
+                self.main_pid_ignored = false;
+                self.oom.run_started(now, stage);
+                if matches!(self.options.after, After::Once(_)) {
+                    self.close_unused_standard(stage);
+                }
+                Event::Spawned { pid }
+            }
+            Err(failure) => {
+                self.capture.abandon(now, &stage.epoll, &mut stage.sinks);
+                if let Some(terminal) = &self.terminal {
+                    terminal.take_back(None);
+                }
+                self.failed(&failure)
+            }
+        }
+    }
+
+    /// Closes stdin, and stdout unless it is captured, once no further start needs them: the reader of the command's
+    /// output meets its end when the command and its descendants have closed it, not when kapo ends. Terminals stay,
+    /// because they tell whether they have hung up, and stderr, because the log goes there.
+    pub(super) fn close_unused_standard(&mut self, stage: &LoopContext) {
+        if std::mem::replace(&mut self.standard_closed, true) {
+            return;
+        }
+        let [stdin, stdout, _] = sys::stdio::standard();
+        let unused = [Some(stdin), Some(stdout).filter(|_| !self.capture.captures(Stream::Stdout))];
+        for fd in unused.into_iter().flatten().filter(|fd| !isatty(fd)) {
+            // The epoll instance can be neither read nor written. Without a descriptor to spare things stay as they are.
+            let _ = sys::stdio::close_but_keep_number(fd, stage.epoll.as_fd());
+        }
+    }
+
+    pub(super) fn failed(&self, failure: &SpawnError) -> Event {
+        let why = reason(&failure.error);
+        let (kind, reason) = match failure.step {
+            Step::Execute if failure.error.kind() == io::ErrorKind::NotFound => match self.program.is_there()
+            {
+                true => {
+                    (SpawnErrorKind::NotExecutable, "its interpreter or dynamic loader is missing".to_owned())
+                }
+                false => (SpawnErrorKind::NotFound, why),
+            },
+            Step::Execute => (SpawnErrorKind::NotExecutable, why),
+            Step::Prepare => (SpawnErrorKind::Before, why),
+            Step::Enter => {
+                let directory = self.program.directory().unwrap_or_default().to_string_lossy();
+                (SpawnErrorKind::Before, format!("cannot enter {directory}: {why}"))
+            }
+        };
+        Event::SpawnFailed { reason, kind }
+    }
+
+    pub(super) fn try_spawn(&mut self, stage: &mut LoopContext) -> Result<Pid, SpawnError> {
+        let before = |error| SpawnError { step: Step::Prepare, error };
+        let [stdout, stderr] = self.capture.begin(&stage.epoll, &stage.sinks).map_err(before)?;
+        let terminal = if self.options.setsid {
+            Terminal::for_new_session()
+        } else {
+            let given = self.terminal.as_ref().filter(|_| self.life.gives_terminal());
+            given.filter(|terminal| terminal.is_at_hand()).map(AsFd::as_fd)
+        };
+        let start = Start {
+            stdout: stdout.as_ref().map(AsFd::as_fd),
+            stderr: stderr.as_ref().map(AsFd::as_fd),
+            terminal,
+            blocked: self.blocked,
+            ignore_chld: self.ignore_chld,
+            open_files: self.open_files,
+            set: self.notify.as_ref().map_or(&[], NotifySocket::variables),
+            pid_variable: self.options.watchdog.map(|_| "WATCHDOG_PID"),
+        };
+        let pid = self.program.start(&self.options, &start);
+        stage.deep = true;
+        if let Some(directory) = self.directory.leave() {
+            self.program.starts_in(directory);
+        }
+        Pid::new(pid?).ok_or_else(|| before(io::ErrorKind::Other.into()))
+    }
+
+    /// Sends a signal. A process that is gone needs none any more.
+    pub(super) fn kill(&mut self, signal: Signal, to: SignalTarget) -> io::Result<()> {
+        let number = i32::from(signal.number());
+        let sent = match to {
+            SignalTarget::Process(pid) => sys::signal::send(pid.get(), number),
+            SignalTarget::Group(pid) => {
+                // A command that has moved to another group would miss it.
+                let moved = sys::group::of(pid.get()).is_some_and(|now| now != pid.get());
+                let direct = moved.then(|| sys::signal::send(pid.get(), number));
+                let group = sys::signal::send(-pid.get(), number);
+                direct.unwrap_or(group)
+            }
+            SignalTarget::Followed { pid, group } if sys::group::of(pid.get()) == Some(group.get()) => {
+                sys::signal::send(-group.get(), number)
+            }
+            SignalTarget::Followed { pid, group } => {
+                if leftover_group::count(group, false) != Some(0) {
+                    // The answer for the command itself is the one that counts.
+                    let _ = sys::signal::send(-group.get(), number);
+                }
+                sys::signal::send(pid.get(), number)
+            }
+            SignalTarget::LeftoverGroup(pid) if leftover_group::count(pid, false) != Some(0) => {
+                sys::signal::send(-pid.get(), number)
+            }
+            SignalTarget::LeftoverGroup(_) => Ok(()),
+        };
+        match sent {
+            Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => Err(error),
+            Ok(()) | Err(_) => {
+                self.killed |= signal == Signal::KILL;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the command is stopped now. Where kapo waits for stops it has taken the news of the last one.
+    pub(super) fn is_stopped(&self, pid: Pid) -> bool {
+        let pid = pid.get();
+        sys::wait::is_stopped(pid) || (self.was_stopped && !sys::wait::is_continued(pid))
+    }
+}
