@@ -1,0 +1,46 @@
+//! The stop of a run: from the signal for it on there is a deadline for SIGKILL.
+
+use std::time::{Duration, Instant};
+
+use super::{Deadline, Effect, Lifecycle, Linger, Now, Pid, Record, Signal, State, Stop, StopCause};
+use crate::config::{After, KILL_AFTER};
+
+impl Lifecycle {
+    /// The end of this run begins; the signal for it is the caller's.
+    pub(super) fn stop(&mut self, now: Now, pid: Pid, since: Instant, why: StopCause, out: &mut Vec<Effect>) {
+        self.state = State::Stopping { pid, since, stop: Stop { why, at: now.mono, killed: false } };
+        self.changed = true;
+        self.deadlines.stop(Deadline::Ttl);
+        self.deadlines.stop(Deadline::Watchdog);
+        self.deadlines.stop(Deadline::Stable);
+        let patience = match why {
+            StopCause::Asked => self.job.kill_after,
+            StopCause::Ttl | StopCause::Watchdog => Some(self.job.kill_after.unwrap_or(KILL_AFTER)),
+        };
+        // As with timeout(1), zero means never.
+        if let Some(patience) = patience.filter(|patience| !patience.is_zero()) {
+            self.deadlines.set(Deadline::Kill, now.mono, patience);
+        }
+        // Where the command's end is ours too. A manager that hears of an end counts down to killing us, so one that
+        // is followed by another start, or by answering on, is not told yet.
+        if self.job.after == After::Once(Linger::Fixed(Duration::ZERO)) {
+            self.tell_stopping(out);
+        }
+    }
+
+    /// Stops the command of our own accord, and logs `log` after that.
+    pub(super) fn stop_ourselves(
+        &mut self,
+        now: Now,
+        (pid, since): (Pid, Instant),
+        why: StopCause,
+        log: Record,
+        out: &mut Vec<Effect>,
+    ) {
+        self.stop(now, pid, since, why, out);
+        self.kill(self.job.stop_signal, pid, None, out);
+        // A stopped process would not act on it.
+        self.kill(Signal::CONT, pid, None, out);
+        out.push(Effect::Log(log));
+    }
+}
