@@ -2,6 +2,7 @@
 //! no file is opened, and no variable is read except those that are passed in.
 
 pub mod help;
+pub mod modes;
 pub mod options;
 pub mod parse;
 
