@@ -88,6 +88,8 @@ pub enum Mode {
     Wait(Wait),
     /// `status`.
     Status(Status),
+    /// `logs`.
+    Logs(Logs),
 }
 
 /// A command of ours and all that happens to it.
@@ -257,6 +259,40 @@ pub struct Status {
     pub json: bool,
     /// `--timeout`.
     pub timeout: Duration,
+}
+
+/// The options of `logs`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logs {
+    /// As [`crate::target::Address::parse`] reads it, without a path; `None`: the address that `listen` names.
+    pub url: Option<String>,
+    /// `--follow`.
+    pub follow: bool,
+    /// `--lines`; `None`: all that is kept.
+    pub lines: Option<usize>,
+    /// `--stream`; `None`: both.
+    pub stream: Option<Stream>,
+    /// `--timeout`.
+    pub timeout: Duration,
+}
+
+/// One of the two streams that can be captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    /// `stdout` or `stderr`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
 }
 
 #[cfg(test)]

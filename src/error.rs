@@ -3,11 +3,12 @@
 
 use std::fmt;
 
-/// `kapo check`: not healthy, or nobody to ask, or asked wrongly; `kapo status`: not healthy.
+/// `kapo check`: not healthy, or nobody to ask, or asked wrongly; `kapo status`: not healthy;
+/// `kapo logs`: no output is kept, or not all of it came.
 pub const EXIT_UNHEALTHY: u8 = 1;
 /// Wrong usage.
 pub const EXIT_USAGE: u8 = 2;
-/// `kapo status`: no kapo answers.
+/// `kapo status` and `kapo logs`: no kapo answers.
 pub const EXIT_NO_ANSWER: u8 = 3;
 /// The command's TTL ended it (as timeout(1) says); `kapo wait`: its own `--timeout` passed.
 pub const EXIT_TIMEOUT: u8 = 124;

@@ -24,6 +24,9 @@ _kapo_options() {
         status)
             options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --output -o --timeout'
             valued=' --port --interface --max-connections --tail --history --output -o --timeout ' ;;
+        logs)
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --follow -f --lines -n --stream --timeout'
+            valued=' --port --interface --max-connections --tail --history --lines -n --stream --timeout ' ;;
         *) options='' valued='' ;;
     esac
 }
@@ -67,12 +70,13 @@ _kapo() {
                 ;;
             --restart) mapfile -t COMPREPLY < <(compgen -W 'always on-failure' -- "$cur") ;;
             --output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur") ;;
+            --stream) mapfile -t COMPREPLY < <(compgen -W 'stdout stderr' -- "$cur") ;;
             --interface|-i|--termination-log) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         esac
         return
     fi
     if [[ ! $mode ]]; then
-        [[ $cur == -* ]] || options='run supervise watch check wait status help'
+        [[ $cur == -* ]] || options='run supervise watch check wait status logs help'
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
     fi
@@ -91,7 +95,7 @@ _kapo() {
                 mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             fi ;;
         watch | w) mapfile -t COMPREPLY < <(compgen -W "$(ps -eo comm= 2> /dev/null)" -- "$cur") ;;
-        help) mapfile -t COMPREPLY < <(compgen -W 'run supervise watch check wait status help' -- "$cur") ;;
+        help) mapfile -t COMPREPLY < <(compgen -W 'run supervise watch check wait status logs help' -- "$cur") ;;
     esac
 }
 

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_help_of_a_client_shows_what_it_uses() {
-        for verb in [Verb::Check, Verb::Wait, Verb::Status] {
+        for verb in [Verb::Check, Verb::Wait, Verb::Status, Verb::Logs] {
             let page = page(Some(verb), false);
             assert!(page.contains("--timeout SECONDS") && page.contains("--interface ADDR"), "{page}");
             assert!(!page.contains("--stdout") && !page.contains("--max-connections N"), "{page}");

@@ -12,7 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use crate::config::{
-    After, Capture, Check, Config, Interface, Job, Linger, Listen, Mode, Probe, Restart, Status, Wait, Watch,
+    After, Capture, Check, Config, Interface, Job, Linger, Listen, Logs, Mode, Probe, Restart, Status, Wait,
+    Watch,
 };
 use crate::error::Error;
 use crate::target::Address;
@@ -85,6 +86,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
         Verb::Check => Mode::Check(check(settings, operands)?),
         Verb::Wait => Mode::Wait(wait(settings, operands)?),
         Verb::Status => Mode::Status(status(settings, operands)?),
+        Verb::Logs => Mode::Logs(logs(settings, operands)?),
     };
     // Clients listen nowhere; they may share the variables of the process that does.
     let serves = !settings.verb().is_client();
@@ -266,6 +268,14 @@ fn status(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Status
     let json = settings.value("output", values::json)?;
     let timeout = time_for_an_answer(settings)?;
     Ok(Status { url: address_alone(Verb::Status, "/", operands)?, json, timeout })
+}
+
+fn logs(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Logs, Error> {
+    let follow = settings.flag("follow")?;
+    let lines = settings.optional("lines", values::lines)?;
+    let stream = settings.optional("stream", values::stream)?;
+    let timeout = time_for_an_answer(settings)?;
+    Ok(Logs { url: address_alone(Verb::Logs, "/logs", operands)?, follow, lines, stream, timeout })
 }
 
 /// A URL without a query, and without another path than `/` and the one that the mode asks.

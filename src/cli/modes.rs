@@ -10,6 +10,7 @@ pub enum Verb {
     Check,
     Wait,
     Status,
+    Logs,
 }
 
 /// One mode and its texts.
@@ -88,6 +89,17 @@ pub static MODES: &[ModeRow] = &[
                does now, how its last runs ended, and what it said last. Exits with 0 when it is well (/healthz), with 1 \
                when it is not, and with 3 when no kapo answers.",
     },
+    ModeRow {
+        verb: Verb::Logs,
+        name: "logs",
+        alias: None,
+        operands: "[URL]",
+        brief: "show the last output of a command",
+        full: "Copies the captured output that the kapo at URL, or where --port and --interface say, keeps by its --tail. \
+               Exits with 0 at the end of it, with 1 when that kapo keeps none or the stream is cut off, and with 3 \
+               when no kapo answers. On a terminal control characters other than newlines, tabs and colours are \
+               escaped; a pipe and a file get the bytes.",
+    },
 ];
 
 impl Verb {
@@ -101,7 +113,7 @@ impl Verb {
 
     /// Whether it asks a running kapo instead of being one.
     pub fn is_client(self) -> bool {
-        matches!(self, Verb::Check | Verb::Wait | Verb::Status)
+        matches!(self, Verb::Check | Verb::Wait | Verb::Status | Verb::Logs)
     }
 
     /// The mode of that word, by name or alias.
@@ -116,7 +128,9 @@ mod tests {
 
     #[test]
     fn every_mode_has_its_row() {
-        for verb in [Verb::Run, Verb::Supervise, Verb::Watch, Verb::Check, Verb::Wait, Verb::Status] {
+        for verb in
+            [Verb::Run, Verb::Supervise, Verb::Watch, Verb::Check, Verb::Wait, Verb::Status, Verb::Logs]
+        {
             assert_eq!(Verb::named(verb.row().name), Some(verb));
         }
     }

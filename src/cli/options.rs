@@ -96,7 +96,7 @@ impl Opt {
         let used = match verb {
             Verb::Run | Verb::Supervise => true,
             Verb::Watch => self.is_taken_by(verb) && self.long != "hide-args",
-            Verb::Check | Verb::Wait | Verb::Status => {
+            Verb::Check | Verb::Wait | Verb::Status | Verb::Logs => {
                 matches!(self.long, "port" | "interface" | "help" | "version")
             }
         };
@@ -161,6 +161,7 @@ const WATCH: &[Verb] = &[Verb::Watch];
 const CHECK: &[Verb] = &[Verb::Check];
 const WAIT: &[Verb] = &[Verb::Wait];
 const STATUS: &[Verb] = &[Verb::Status];
+const LOGS: &[Verb] = &[Verb::Logs];
 
 /// The groups of the help, in its order: a title and the modes of its options.
 pub static GROUPS: &[(&str, &[Verb])] = &[
@@ -172,13 +173,14 @@ pub static GROUPS: &[(&str, &[Verb])] = &[
     ("Options of check", CHECK),
     ("Options of wait", WAIT),
     ("Options of status", STATUS),
+    ("Options of logs", LOGS),
 ];
 
 /// Every option, in the order of the help.
 pub static OPTIONS: &[Opt] = &[
     value(GLOBAL, "port", "PORT").short('p').env("KAPO_PORT").otherwise("6666").says(
         "TCP port; 0 lets the kernel choose",
-        "The port that was chosen is logged. check, wait and status ask this port of the local host.",
+        "The port that was chosen is logged. check, wait, status and logs ask this port of the local host.",
     ),
     value(GLOBAL, "interface", "ADDR").completes(Completion::Path)
         .short('i')
@@ -375,6 +377,22 @@ pub static OPTIONS: &[Opt] = &[
     value(STATUS, "timeout", "SECONDS")
         .otherwise("5")
         .says("limit for all requests together", "Without the document by then the exit code is 3."),
+    flag(LOGS, "follow").short('f').says(
+        "go on with what comes, until kapo ends",
+        "Across restarts of the command. The exit code is then 0.",
+    ),
+    value(LOGS, "lines", "N").short('n').says(
+        "of what is kept only the last lines",
+        "0 shows nothing of it, which makes sense with --follow.",
+    ),
+    value(LOGS, "stream", "STREAM").completes(Completion::Words(&["stdout", "stderr"])).says(
+        "only what the command wrote to stdout, or to stderr",
+        "Without it both, in the order of their arrival.",
+    ),
+    value(LOGS, "timeout", "SECONDS").otherwise("5").says(
+        "limit for the answer",
+        "With --follow for its beginning. Without an answer by then the exit code is 3.",
+    ),
 ];
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Interface, Success, Ttl};
+use crate::config::{Interface, Stream, Success, Ttl};
 use crate::duration;
 use crate::error::one_line;
 use crate::signal::Signal;
@@ -224,6 +224,18 @@ pub(super) fn json(text: &OsStr) -> Result<bool, Wrong> {
         b"json" => Ok(true),
         _ => Err(not(text, "text or json")),
     }
+}
+
+/// Any number of lines.
+pub(super) fn lines(text: &OsStr) -> Result<usize, Wrong> {
+    let number = digits(text).and_then(|t| t.parse::<u32>().ok()).and_then(|n| usize::try_from(n).ok());
+    number.ok_or_else(|| not(text, &format!("a number of lines (up to {})", u32::MAX)))
+}
+
+/// One of the two captured streams.
+pub(super) fn stream(text: &OsStr) -> Result<Stream, Wrong> {
+    let stream = [Stream::Stdout, Stream::Stderr].into_iter().find(|stream| text == stream.name());
+    stream.ok_or_else(|| not(text, "stdout or stderr"))
 }
 
 /// A path that is not empty.

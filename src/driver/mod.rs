@@ -49,6 +49,7 @@ pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsS
         Mode::Check(options) => Ok(client::check(config, options)),
         Mode::Wait(options) => Ok(client::wait(config, options)),
         Mode::Status(options) => Ok(client::status(config, options, variable)),
+        Mode::Logs(options) => Ok(client::logs(config, options)),
     }
 }
 

@@ -27,11 +27,11 @@ const EXIT_CODES: &[(u8, &str, &str)] = &[
     (
         EXIT_UNHEALTHY,
         "",
-        "check: not healthy, or nobody answered, or wrong usage. check knows no other code. status: not healthy. run and \
+        "check: not healthy, or nobody answered, or wrong usage. check knows no other code. status: not healthy. logs: no output is kept. run and \
          supervise: a missed --watchdog ping, where the command's own code is 0.",
     ),
     (EXIT_USAGE, "", "Wrong usage: a word or a variable that kapo does not understand."),
-    (EXIT_NO_ANSWER, "", "status: no kapo answers."),
+    (EXIT_NO_ANSWER, "", "status, logs: no kapo answers."),
     (EXIT_TIMEOUT, "", "The TTL ended the command; wait: its own --timeout passed."),
     (EXIT_SETUP, "", "kapo itself could not work: port taken, no inherited socket; wait: nobody answers."),
     (
@@ -119,7 +119,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "End a job after an hour, and wait for it elsewhere:",
         &["kapo run --ttl 1h --wait 5m -- backup", "kapo wait && echo done"],
     ),
-    ("See what it does and why it was restarted:", &["kapo status", "kapo status http://worker:6666"]),
+    ("See what it does and why it was restarted:", &["kapo status", "kapo logs --follow http://worker:6666"]),
     (
         "A Unix socket instead of a port:",
         &["kapo -i /run/job.sock run -- job", "curl --unix-socket /run/job.sock http://localhost/"],

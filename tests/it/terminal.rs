@@ -842,3 +842,36 @@ fn interrupting_a_command_that_handles_it_ends_supervise() {
     session.types("\x03");
     session.kapo.expect_exit(130);
 }
+
+#[test]
+fn the_logs_on_a_terminal_have_colours_and_no_other_sequences() {
+    let script = "printf 'one\\n\\033[2J\\033[31mred\\033[m\\r\\377\\n'; exec sleep 60";
+    let kapo = Kapo::start(["-S", "--tail", "4K", "run", "sh", "-c", script]);
+    wait_for("it has spoken", || kapo.get("/logs").body.contains("red"));
+    let url = format!("http://{}", kapo.address());
+    for words in [&["logs"][..], &["logs", "--follow"]] {
+        let mut command = clean(binary());
+        command.args(words).arg(&url);
+        let mut session = Session::start(command);
+        session.shows("one\r\n\\u{1b}[2J\u{1b}[31mred\u{1b}[m\\r\\xff\r\n");
+        if words.len() == 1 {
+            session.shows("\u{1b}[0m");
+        }
+    }
+}
+
+#[test]
+fn the_verdict_has_a_colour_on_a_terminal_unless_no_color_is_set() {
+    let kapo = Kapo::start(["run", "sleep", "60"]);
+    let url = format!("http://{}", kapo.address());
+    for (no_color, shown) in [("", "\u{1b}[32msleep: running for "), ("1", "sleep: running for ")] {
+        let mut command = clean(binary());
+        command.args(["status", &url]).env("NO_COLOR", no_color);
+        let mut session = Session::start(command);
+        session.shows(shown);
+        if no_color == "1" {
+            session.shows("state");
+            assert!(!session.shown.0.contains('\u{1b}'));
+        }
+    }
+}

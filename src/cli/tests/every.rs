@@ -19,6 +19,7 @@ fn sample(opt: &Opt) -> &'static str {
         Some("PATH") => "/log",
         Some("WHEN") => "on-failure",
         Some("FORMAT") => "json",
+        Some("STREAM") => "stderr",
         Some(_) => "7",
     }
 }

@@ -9,7 +9,7 @@ fn no_capture(option: &str) -> String {
 
 #[test]
 fn wrong_words_are_named_with_what_was_expected() {
-    let modes = "run, supervise, watch, check, wait, status or help (see kapo --help)";
+    let modes = "run, supervise, watch, check, wait, status, logs or help (see kapo --help)";
     for (words, expected) in [
         ("", &*format!("a mode is expected: {modes}")),
         ("--", &format!("a mode is expected: {modes}")),
@@ -71,6 +71,12 @@ fn wrong_words_are_named_with_what_was_expected() {
             "status http://a:1/runs",
             "URL: /runs is too much: status takes the address of a kapo and asks its pages",
         ),
+        (
+            "logs http://a:1/logs?stream=stdout",
+            "URL: /logs?stream=stdout is too much: logs takes the address of a kapo and asks its pages",
+        ),
+        ("logs --lines -1", "--lines: '-1' is not a number of lines (up to 4294967295)"),
+        ("logs --stream both", "--stream: 'both' is not stdout or stderr"),
         ("status --output xml", "--output: 'xml' is not text or json"),
         ("status --timeout 0", "--timeout: '0' leaves no time for an answer"),
         (

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::connect::{Stream, connect};
@@ -35,6 +36,8 @@ pub(super) struct Answer {
     pub status: u16,
     /// The field Kapo-Exit-Code.
     pub kapo_exit_code: Option<u8>,
+    /// Its Content-Type is text/plain.
+    pub is_text: bool,
     /// As much as came, if it was asked for.
     pub body: Vec<u8>,
 }
@@ -68,6 +71,9 @@ impl fmt::Display for ExchangeError {
 pub(super) struct Deadline(Option<Instant>);
 
 impl Deadline {
+    /// No limit.
+    pub(super) const NEVER: Deadline = Deadline(None);
+
     /// So long from now. A moment beyond the clock's range is never.
     pub(super) fn after(timeout: Option<Duration>) -> Deadline {
         Deadline(timeout.and_then(|timeout| clock::now().0.checked_add(timeout)))
@@ -92,7 +98,7 @@ pub(super) fn exchange(
 ) -> Result<Answer, ExchangeError> {
     let deadline = Deadline::after(timeout);
     let mut reply = Reply::to(target, deadline)?;
-    let (status, kapo_exit_code) = (reply.status, reply.kapo_exit_code);
+    let Reply { status, kapo_exit_code, is_text, .. } = reply;
     let wanted = match wanted {
         Wanted::Head => false,
         Wanted::BodyOfFailure => !(200..300).contains(&status),
@@ -104,7 +110,7 @@ pub(super) fn exchange(
         && body.len() <= LONGEST_BODY
         && matches!(reply.read(deadline, &mut body), Ok(Progress::More))
     {}
-    Ok(Answer { status, kapo_exit_code, body })
+    Ok(Answer { status, kapo_exit_code, is_text, body })
 }
 
 /// The same, if the whole body comes in time and has at most `limit` bytes.
@@ -123,7 +129,8 @@ pub(super) fn exchange_whole(
             )));
         }
     }
-    Ok(Answer { status: reply.status, kapo_exit_code: reply.kapo_exit_code, body })
+    let Reply { status, kapo_exit_code, is_text, .. } = reply;
+    Ok(Answer { status, kapo_exit_code, is_text, body })
 }
 
 /// What a read has brought.
@@ -131,6 +138,8 @@ pub(super) fn exchange_whole(
 pub(super) enum Progress {
     /// A part of the body, perhaps an empty one.
     More,
+    /// A part that ends with a chunk.
+    Chunk,
     /// The end of the body.
     Complete,
 }
@@ -143,8 +152,10 @@ pub(super) struct Reply {
     pub status: u16,
     /// The field Kapo-Exit-Code.
     pub kapo_exit_code: Option<u8>,
+    /// Its Content-Type is text/plain.
+    pub is_text: bool,
     body: Body,
-    /// What came with the head.
+    /// What has come and was not taken: at first what came with the head.
     early: Vec<u8>,
 }
 
@@ -165,9 +176,9 @@ impl Reply {
         let late = loop {
             match parse(&text) {
                 Err(Malformed) => return Err(ExchangeError::Other(format!("no HTTP answer from {peer}"))),
-                Ok(Some(Head { status, kapo_exit_code, body, end })) => {
+                Ok(Some(Head { status, kapo_exit_code, is_text, body, end })) => {
                     let early = text.split_off(end);
-                    return Ok(Reply { stream, peer, status, kapo_exit_code, body, early });
+                    return Ok(Reply { stream, peer, status, kapo_exit_code, is_text, body, early });
                 }
                 Ok(None) if text.len() > LONGEST_HEAD => {
                     return Err(ExchangeError::Other(format!("the head of {peer}'s answer has no end")));
@@ -185,8 +196,28 @@ impl Reply {
         Err(sent.err().map_or(late, |error| failed(&peer, &error)))
     }
 
+    /// Whether something has come that was not taken.
+    pub(super) fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     /// Appends the next part of the body to `out`.
     pub(super) fn read(&mut self, deadline: Deadline, out: &mut Vec<u8>) -> Result<Progress, ExchangeError> {
+        loop {
+            match self.read_chunk(deadline, out)? {
+                Progress::Chunk if self.has_early() => {}
+                Progress::Chunk => return Ok(Progress::More),
+                progress => return Ok(progress),
+            }
+        }
+    }
+
+    /// The same, but no more than up to the end of a chunk.
+    pub(super) fn read_chunk(
+        &mut self,
+        deadline: Deadline,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress, ExchangeError> {
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() || self.body == Body::Length(0) {
             return self.take(&early, out);
@@ -202,7 +233,13 @@ impl Reply {
     fn take(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<Progress, ExchangeError> {
         loop {
             match self.body.next(&mut bytes) {
-                Part::Content(content, _) => out.extend_from_slice(content),
+                Part::Content(content, ends) => {
+                    out.extend_from_slice(content);
+                    if ends {
+                        self.early.extend_from_slice(bytes);
+                        return Ok(Progress::Chunk);
+                    }
+                }
                 Part::More => return Ok(Progress::More),
                 Part::Complete => return Ok(Progress::Complete),
                 Part::Malformed => {
@@ -210,6 +247,12 @@ impl Reply {
                 }
             }
         }
+    }
+}
+
+impl AsFd for Reply {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 
@@ -248,6 +291,7 @@ struct Malformed;
 struct Head {
     status: u16,
     kapo_exit_code: Option<u8>,
+    is_text: bool,
     body: Body,
     /// Where in the text the body begins.
     end: usize,
@@ -282,6 +326,9 @@ fn parse(text: &[u8]) -> Result<Option<Head>, Malformed> {
             None => length().map_or(Body::Connection, Body::Length),
         };
         let kapo_exit_code = field("Kapo-Exit-Code").and_then(|code| code.trim().parse().ok());
-        return Ok(Some(Head { status, kapo_exit_code, body, end }));
+        let is_text = field("Content-Type").is_some_and(|kind| {
+            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/plain"))
+        });
+        return Ok(Some(Head { status, kapo_exit_code, is_text, body, end }));
     }
 }

@@ -1,8 +1,9 @@
 //! `kapo check` and `kapo wait`: one blocking request to a kapo, for HEALTHCHECK in images that hold nothing else,
-//! and for scripts. `kapo status` makes several. Names are resolved by the C library; everything has one deadline.
+//! and for scripts. `kapo status` makes several, `kapo logs` copies a stream. Names are resolved by the C library; everything has one deadline.
 
 mod connect;
 mod exchange;
+mod logs;
 mod status;
 
 use std::io::Write;
@@ -20,6 +21,7 @@ use crate::logic::client::waiting::{Outcome, Waiting};
 use crate::sys::clock;
 use crate::target::Address;
 
+pub(crate) use logs::logs;
 pub(crate) use status::status;
 
 /// Asks for a probe and says why on stdout: 0 for an answer of 2xx, 1 for anything else. One line is enough, unless the

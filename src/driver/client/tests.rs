@@ -73,7 +73,7 @@ fn asked(answer: &'static str, held: bool, body: bool) -> Result<Answer, Exchang
 }
 
 fn answer(status: u16, kapo_exit_code: Option<u8>, body: &str) -> Result<Answer, ExchangeError> {
-    Ok(Answer { status, kapo_exit_code, body: body.as_bytes().to_vec() })
+    Ok(Answer { status, kapo_exit_code, is_text: false, body: body.as_bytes().to_vec() })
 }
 
 #[test]
@@ -241,7 +241,8 @@ fn an_answer_without_an_exit_code_is_not_called_nobody() {
         ((200, Some(3)), false, (3, "")),
     ] {
         let (status, kapo_exit_code) = answer;
-        let (code, line) = verdict(Ok(Answer { status, kapo_exit_code, body: Vec::new() }), once);
+        let (code, line) =
+            verdict(Ok(Answer { status, kapo_exit_code, is_text: false, body: Vec::new() }), once);
         assert_eq!((code, line.as_deref().unwrap_or_default()), said);
     }
     assert_eq!(verdict(Err(ExchangeError::TimedOut), false), (124, None));

@@ -1,8 +1,9 @@
-//! What `check`, `wait` and `status` decide and show.
+//! What `check`, `wait`, `status` and `logs` decide and show.
 
 pub(crate) mod body;
 pub(crate) mod ended;
 pub(crate) mod json;
+pub(crate) mod logs;
 pub(crate) mod status;
 pub(crate) mod waiting;
 pub(crate) mod words;

@@ -1,0 +1,178 @@
+//! `kapo logs`: copies the captured output that a kapo keeps, and with `--follow` what comes after it.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::termios::isatty;
+
+use super::exchange::{Answer, Deadline, ExchangeError, Progress, Reply, exchange_whole};
+use super::{first_line, say, target};
+use crate::config::{Config, Logs};
+use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY, reason};
+use crate::logic::client::logs::{Screen, last_lines};
+use crate::target::Address;
+
+/// More is kept by no kapo.
+const LONGEST: usize = 8 << 20;
+
+/// Why the copying has ended before its time.
+enum Stopped {
+    /// Nothing reads stdout any more.
+    NoReader,
+    /// With this exit code, for the reason in this line.
+    Failed(u8, String),
+}
+
+impl From<ExchangeError> for Stopped {
+    fn from(error: ExchangeError) -> Stopped {
+        Stopped::Failed(EXIT_NO_ANSWER, error.to_string())
+    }
+}
+
+/// Copies the output to stdout: 0 at its end, 1 if none is kept or the stream is cut off, 3 if no kapo answers.
+pub(crate) fn logs(config: &Config, options: &Logs) -> u8 {
+    let target = target(config, options.url.as_deref(), "/logs").map_err(Stopped::from);
+    match target.and_then(|target| copy(target.at("/logs"), options)) {
+        Ok(()) | Err(Stopped::NoReader) => 0,
+        Err(Stopped::Failed(code, line)) => {
+            say(std::io::stderr(), &format!("kapo: {line}"));
+            code
+        }
+    }
+}
+
+fn copy(mut target: Address, options: &Logs) -> Result<(), Stopped> {
+    if let Some(stream) = options.stream {
+        target = target.with(&format!("stream={}", stream.name()));
+    }
+    let deadline = Deadline::after(Some(options.timeout));
+    let mut out = Out::new();
+    if !options.follow {
+        let answer = exchange_whole(&target, deadline, LONGEST)?;
+        let answer = Some(answer).filter(|answer| answer.is_text || answer.status != 200);
+        let Answer { status, body, .. } = answer.ok_or_else(|| no_log(&target))?;
+        if status != 200 {
+            return Err(refused(&target, status, &body));
+        }
+        out.write(options.lines.map_or(&*body, |most| last_lines(&body, most)))?;
+        return out.finish();
+    }
+    let target = target.with("follow=1");
+    let mut reply = Reply::to(&target, deadline)?;
+    let mut bytes = Vec::new();
+    if reply.status != 200 {
+        while bytes.len() < LONGEST && reply.read(deadline, &mut bytes)? == Progress::More {}
+        return Err(refused(&target, reply.status, &bytes));
+    }
+    if !reply.is_text {
+        return Err(no_log(&target));
+    }
+    if let Some(most) = options.lines {
+        // kapo sends what it keeps as one chunk, together with the head.
+        while reply.has_early() && reply.read_chunk(deadline, &mut bytes)? == Progress::More {
+            if bytes.len() > LONGEST {
+                return Err(no_log(&target));
+            }
+        }
+        out.write(last_lines(&bytes, most))?;
+    }
+    loop {
+        bytes.clear();
+        if !reply.has_early() {
+            out.wait_for(&reply)?;
+        }
+        let cut = |error: ExchangeError| Stopped::Failed(EXIT_UNHEALTHY, error.to_string());
+        let progress = reply.read(Deadline::NEVER, &mut bytes).map_err(cut)?;
+        out.write(&bytes)?;
+        if progress == Progress::Complete {
+            return out.finish();
+        }
+    }
+}
+
+fn no_log(target: &Address) -> Stopped {
+    let line = format!("no kapo answers at {}: /logs is no plain text", target.peer);
+    Stopped::Failed(EXIT_NO_ANSWER, line)
+}
+
+/// A kapo that keeps no output says so.
+fn refused(target: &Address, status: u16, body: &[u8]) -> Stopped {
+    match first_line(body) {
+        reason if status == 404 && reason.starts_with("no output is kept") => {
+            Stopped::Failed(EXIT_UNHEALTHY, reason)
+        }
+        _ => Stopped::Failed(EXIT_NO_ANSWER, format!("no kapo answers at {}: HTTP {status}", target.peer)),
+    }
+}
+
+/// Stdout, and how it is written to.
+struct Out {
+    /// If it is a terminal.
+    screen: Option<Screen>,
+}
+
+impl Out {
+    fn new() -> Out {
+        Out { screen: isatty(Out::fd()).then(Screen::default) }
+    }
+
+    fn fd() -> BorrowedFd<'static> {
+        rustix::stdio::stdout()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
+        match &mut self.screen {
+            None => write_all(bytes),
+            Some(screen) => {
+                let mut shown = Vec::new();
+                screen.show(bytes, &mut shown);
+                write_all(&shown)
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), Stopped> {
+        let mut shown = Vec::new();
+        if let Some(screen) = &mut self.screen {
+            screen.finish(&mut shown);
+        }
+        write_all(&shown)
+    }
+
+    /// Waits until something comes, or until nothing reads stdout any more.
+    fn wait_for(&self, reply: &Reply) -> Result<(), Stopped> {
+        let mut fds =
+            [PollFd::new(reply, PollFlags::IN), PollFd::from_borrowed_fd(Out::fd(), PollFlags::empty())];
+        loop {
+            // An error is that of a signal.
+            let polled = poll(&mut fds, None);
+            let [reply, out] = &fds;
+            if out.revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+                return Err(Stopped::NoReader);
+            }
+            if polled.is_ok() && !reply.revents().is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn write_all(mut bytes: &[u8]) -> Result<(), Stopped> {
+    while !bytes.is_empty() {
+        match rustix::io::write(Out::fd(), bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // Another process has made the terminal or the pipe non-blocking.
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::from_borrowed_fd(Out::fd(), PollFlags::OUT)], None);
+            }
+            Err(Errno::PIPE) => return Err(Stopped::NoReader),
+            Err(errno) => {
+                let line = format!("cannot write to stdout: {}", reason(&errno.into()));
+                return Err(Stopped::Failed(EXIT_UNHEALTHY, line));
+            }
+        }
+    }
+    Ok(())
+}
