@@ -282,19 +282,22 @@ impl Facts<'_> {
         let runs = self.findings.runs.map(Json::list).unwrap_or_default();
         let runs: Vec<&Json> =
             if runs.is_empty() { self.last.into_iter().collect() } else { runs.iter().collect() };
-        let first = runs.iter().find(|run| run.get("First").is_true());
-        let mut others = runs.iter().filter(|run| !run.get("First").is_true()).take(ENDS).peekable();
-        if others.peek().is_some() {
-            lines.push("last ends:".to_owned());
+        // If it is the newest run as well, it is simply the last end.
+        let first = runs.iter().skip(1).find(|run| run.get("First").is_true());
+        let mut listed = 0;
+        for (place, run) in runs.iter().enumerate() {
+            if listed < ENDS && (place == 0 || !run.get("First").is_true()) {
+                if listed == 0 {
+                    lines.push("last ends:".to_owned());
+                }
+                listed += 1;
+                lines.push(ended(run));
+            }
         }
-        lines.extend(others.map(|run| ended(run)));
         let Some(first) = first else { return };
         lines.push("first failure of the episode:".to_owned());
         lines.push(ended(first));
-        // The newest run's output comes below.
-        if runs.len() > 1 {
-            quote(first.get("LastOutput").list(), FIRST_OUTPUT, lines);
-        }
+        quote(first.get("LastOutput").list(), FIRST_OUTPUT, lines);
     }
 
     /// The last lines of the output, as many as there is room for.

@@ -148,6 +148,25 @@ fn a_crash_loop_shows_its_ends_and_the_first_failure() {
 }
 
 #[test]
+fn the_first_failure_is_not_listed_twice_if_it_is_the_newest() {
+    let first = run("10:30:00", &format!("\"First\":true,{REFUSED}"));
+    let page = Page {
+        runs: Some([first, run("10:00:00", "\"Reason\":\"success\",\"ExitCode\":0")].join(",")),
+        ..Page::of(object(&[("Restarts", "2")]))
+    };
+    let text = page.text();
+    let (_, ends) = text.split_once("  restarts  2\n").unwrap();
+    assert_eq!(
+        ends,
+        "last ends:\n\
+        \x20 2026-11-27 10:30:00Z  after 1.2 s       exit 1\n\
+        \x20 2026-11-27 10:00:00Z  after 1.2 s       success\n\
+        last output:\n\
+        \x20   | connection refused\n"
+    );
+}
+
+#[test]
 fn an_older_kapo_without_history_tells_its_last_end() {
     let page = Page::of(object(&[
         ("Status", "\"stopped\""),
