@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use super::framing::Framing;
 use super::head::{Found, HEAD_LIMIT, Search};
+use super::head_cache::Memory;
 use super::quota::Share;
-use super::request::{self, ALLOW, Memory, Parsed, Refusal};
+use super::request::{self, ALLOW, Parsed, Refusal};
 use super::response::{Out, Persist, Reply};
 use super::{Handler, Method, Next};
 use crate::logic::{Now, Stream};

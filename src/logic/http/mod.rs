@@ -7,6 +7,7 @@ pub mod activation;
 pub mod conn;
 pub mod framing;
 pub mod head;
+pub mod head_cache;
 pub mod heartbeat;
 pub mod query;
 pub mod quota;

@@ -4,7 +4,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::framing::Framing;
-use super::request::Memory;
+use super::head_cache::Memory;
 use super::{Method, Now};
 use crate::logic::log::timestamp::imf_fixdate;
 

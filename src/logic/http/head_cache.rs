@@ -1,0 +1,166 @@
+//! The request heads that were parsed last: a client that repeats a request sends the same bytes, and they are compared
+//! instead of being parsed again.
+
+use super::framing::Framing;
+use super::request::Parsed;
+use super::response::Persist;
+use super::{Method, Request};
+
+/// A head that is longer is read anew each time: it is none of a health check.
+const KNOWN_LIMIT: usize = 1024;
+
+/// How many heads are remembered: as many as there are sorts of peers, a load balancer and a few probes.
+const KNOWN_MOST: usize = 4;
+
+/// The heads that were understood last. Who asks again and again (probes, load balancers, scrapers) sends the same bytes
+/// each time, and the same bytes mean the same: they are compared, eight at once, instead of being read anew.
+#[derive(Debug, Default)]
+pub struct Memory {
+    known: Vec<Known>,
+    /// Who is forgotten next.
+    oldest: usize,
+}
+
+impl Memory {
+    /// Keeps a head and what it means, where it can be kept: an odd client does not push the others out.
+    pub fn learn(&mut self, head: &[u8], parsed: &Parsed<'_>) {
+        let Some(known) = Known::of(head, parsed) else { return };
+        match self.known.get_mut(self.oldest) {
+            Some(oldest) => *oldest = known,
+            None => self.known.push(known),
+        }
+        self.oldest = (self.oldest + 1) % KNOWN_MOST;
+    }
+
+    /// What the head at the start of `bytes` means, and its length, if it is known.
+    pub fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
+        self.known.iter().find_map(|known| known.at_the_start_of(bytes))
+    }
+}
+
+#[derive(Debug)]
+struct Known {
+    head: String,
+    method: Method,
+    path: Place,
+    query: Option<Place>,
+    accept: Place,
+    last_event_id: Place,
+    persist: Persist,
+    body: bool,
+    framing: Framing,
+}
+
+/// Where in a head.
+type Place = (u16, u16);
+
+impl Known {
+    /// `None`: it cannot be kept.
+    fn of(head: &[u8], parsed: &Parsed<'_>) -> Option<Known> {
+        // A part that does not lie in the head, as the path of a target without one, has no place there.
+        let place = |part: &str| {
+            if part.is_empty() {
+                return Some(Place::default());
+            }
+            let from = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+            let to = from.checked_add(part.len()).filter(|to| *to <= head.len())?;
+            Some((u16::try_from(from).ok()?, u16::try_from(to).ok()?))
+        };
+        let Parsed { request, persist, body, framing } = *parsed;
+        Some(Known {
+            head: str::from_utf8(head).ok().filter(|head| head.len() <= KNOWN_LIMIT)?.to_owned(),
+            method: request.method,
+            path: place(request.path)?,
+            query: match request.query {
+                Some(query) => Some(place(query)?),
+                None => None,
+            },
+            accept: place(request.accept)?,
+            last_event_id: place(request.last_event_id)?,
+            persist,
+            body,
+            framing,
+        })
+    }
+
+    fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
+        if !same(bytes.get(..self.head.len())?, self.head.as_bytes()) {
+            return None;
+        }
+        let request = Request {
+            method: self.method,
+            path: self.part(self.path)?,
+            query: match self.query {
+                Some(query) => Some(self.part(query)?),
+                None => None,
+            },
+            accept: self.part(self.accept)?,
+            last_event_id: self.part(self.last_event_id)?,
+        };
+        let Known { persist, body, framing, .. } = *self;
+        Some((Parsed { request, persist, body, framing }, self.head.len()))
+    }
+
+    fn part(&self, (from, to): Place) -> Option<&str> {
+        self.head.get(usize::from(from)..usize::from(to))
+    }
+}
+
+/// The comparison of the C library of a static program goes byte by byte.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let ((a, rest_of_a), (b, rest_of_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    a.len() == b.len()
+        && rest_of_a.len() == rest_of_b.len()
+        && a.iter().zip(b).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
+        && rest_of_a.iter().zip(rest_of_b).all(|(a, b)| a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::http::request::parse;
+
+    #[test]
+    fn a_head_is_known_by_its_bytes_and_means_what_it_meant() {
+        for (head, known) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), true),
+            ("HEAD /a?b HTTP/1.1\r\nHost: a\r\nAccept: c\r\nLast-Event-ID: 7\r\n\r\n".to_owned(), true),
+            ("GET /? HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned(), true),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n".to_owned(), true),
+            // Its path is none of its bytes.
+            ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), false),
+            (format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "a".repeat(1024)), false),
+        ] {
+            let parsed = parse(head.as_bytes()).unwrap();
+            let mut memory = Memory::default();
+            memory.learn(head.as_bytes(), &parsed);
+            let expected = known.then_some((parsed, head.len()));
+            assert_eq!(memory.at_the_start_of(head.as_bytes()), expected, "{head}");
+            assert_eq!(memory.at_the_start_of(format!("{head}behind").as_bytes()), expected, "{head}");
+            for at in 0..head.len() {
+                assert_eq!(memory.at_the_start_of(&head.as_bytes()[..at]), None);
+                let mut other = head.clone().into_bytes();
+                other[at] ^= 1;
+                assert_eq!(memory.at_the_start_of(&other), None);
+            }
+        }
+    }
+
+    #[test]
+    fn the_heads_of_a_few_are_remembered_and_the_oldest_forgotten() {
+        let head = |n: usize| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+        let mut memory = Memory::default();
+        for n in 0..10 {
+            let latest = head(n);
+            memory.learn(&latest, &parse(&latest).unwrap());
+            let known = (0..10).filter(|n| memory.at_the_start_of(&head(*n)).is_some()).collect::<Vec<_>>();
+            assert_eq!(known, (n.saturating_sub(3)..=n).collect::<Vec<_>>());
+        }
+        // One that cannot be kept takes nobody's place.
+        let odd = b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n";
+        for _ in 0..10 {
+            memory.learn(odd, &parse(odd).unwrap());
+        }
+        assert!((6..10).all(|n| memory.at_the_start_of(&head(n)).is_some()));
+    }
+}
