@@ -33,9 +33,10 @@ pub(crate) fn span(span: Duration) -> String {
         small => format!("{big} {unit} {small} {part}"),
     };
     match seconds {
+        // What took less than 1 ms has not taken no time.
         0..10 => match span.as_millis() / 100 {
             0 if span.is_zero() => "0 s".to_owned(),
-            0 => format!("{} ms", span.as_millis()),
+            0 => format!("{} ms", span.as_millis().max(1)),
             tenths if tenths % 10 == 0 => format!("{} s", tenths / 10),
             tenths => format!("{}.{} s", tenths / 10, tenths % 10),
         },
@@ -151,6 +152,7 @@ mod tests {
         ] {
             assert_eq!(span(Duration::from_millis(millis)), text);
         }
+        assert_eq!(span(Duration::from_micros(1)), "1 ms");
     }
 
     #[test]
