@@ -232,11 +232,13 @@ fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Check, 
     }
     let timeout = time_for_an_answer(settings)?;
     let url = url(Verb::Check, operands)?;
-    let probe = match &url {
-        Some(url) => named(url, probe.unwrap_or(Probe::Ready))?,
-        None => probe.unwrap_or(Probe::Ready),
-    };
-    Ok(Check { probe, url, timeout })
+    let asked = probe.unwrap_or(Probe::Ready);
+    let named = url.as_deref().map(|url| named(url, asked)).transpose()?.unwrap_or(asked);
+    if probe.is_some() && named != asked {
+        let (asked, named) = (asked.path(), named.path());
+        return Err(Error::Usage(format!("URL: its path is {named}, but the option asks for {asked}")));
+    }
+    Ok(Check { probe: named, url, timeout })
 }
 
 fn time_for_an_answer(settings: &mut Settings<'_>) -> Result<Duration, Error> {

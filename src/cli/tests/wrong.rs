@@ -156,6 +156,7 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("watch --pid -1 x", "--pid: '-1' is not a pid (1 or more)"),
         ("watch -p abc x", "--pid: 'abc' is not a pid (1 or more)"),
         ("watch -p 2147483648 x", "--pid: '2147483648' is not a pid (1 or more)"),
+        ("check --live http://a/healthz", "URL: its path is /healthz, but the option asks for /livez"),
         ("check --live --ready", "--ready: one of --live, --ready and --health can be given"),
         ("check --timeout 0", "--timeout: '0' leaves no time for an answer"),
         ("run --termination-log= x", "--termination-log: '' is not a path"),
