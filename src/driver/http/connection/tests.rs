@@ -1,0 +1,344 @@
+//! One connection over a real socket pair, served as the loop serves it.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::SystemTime;
+
+use super::*;
+use crate::logic::http::response::Reply;
+use crate::logic::http::{Next, Request};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// `/wait` is held until `done`; all else is answered with `body`.
+struct Page {
+    body: Vec<u8>,
+    done: bool,
+}
+
+impl Handler for Page {
+    fn answer(&mut self, _: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
+        match request.path {
+            "/wait" if !self.done => return Next::Wait(None),
+            "/events" => {
+                reply.stream("text/event-stream", &[], b"first\n");
+                return Next::Events;
+            }
+            _ => reply.send(200, "text/plain", &[], &self.body),
+        }
+        Next::Answered
+    }
+
+    fn again(&mut self, _: Now, _: bool, reply: Reply<'_>) -> Next {
+        if !self.done {
+            return Next::Wait(None);
+        }
+        reply.send(200, "text/plain", &[], &self.body);
+        Next::Answered
+    }
+}
+
+/// The loop for one connection: waits by poll(2) for what it wants.
+struct Served {
+    connection: Connection,
+    buffers: Buffers,
+    page: Page,
+    now: Now,
+}
+
+impl Served {
+    #[expect(clippy::disallowed_methods, reason = "a test needs some Instant to begin with")]
+    fn new(socket: impl Into<OwnedFd>) -> Served {
+        let now = Now { mono: Instant::now(), wall: SystemTime::UNIX_EPOCH };
+        let page = Page { body: b"hello".to_vec(), done: false };
+        Served { connection: Connection::new(now, socket.into()), buffers: Buffers::new(), page, now }
+    }
+
+    fn turn(&mut self) -> ConnectionFate {
+        self.connection.on_ready(self.now, &mut self.buffers, &mut self.page)
+    }
+
+    /// Turns until it wants nothing that is there within 5 s, or is gone.
+    fn wait_turn(&mut self) -> ConnectionFate {
+        let interest = self.connection.interest();
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, interest.contains(EventFlags::IN));
+        flags.set(PollFlags::OUT, interest.contains(EventFlags::OUT));
+        let mut sockets = [PollFd::new(&self.connection, flags)];
+        let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
+        assert_eq!(poll(&mut sockets, Some(&limit)), Ok(1), "nothing came: {interest:?}");
+        self.turn()
+    }
+
+    fn until_gone(&mut self) {
+        while self.wait_turn() == ConnectionFate::Wait {}
+    }
+}
+
+fn tcp() -> (TcpStream, Served) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    (peer, Served::new(socket))
+}
+
+fn unix() -> (UnixStream, Served) {
+    let (peer, socket) = UnixStream::pair().unwrap();
+    (peer, Served::new(socket))
+}
+
+fn read_to_end(mut peer: impl Read) -> Vec<u8> {
+    let mut seen = Vec::new();
+    peer.read_to_end(&mut seen).unwrap();
+    seen
+}
+
+#[test]
+fn one_turn_reads_and_answers_all_that_is_there() {
+    let (mut peer, mut served) = unix();
+    peer.write_all(&[GET, GET].concat()).unwrap();
+    assert_eq!(served.turn(), ConnectionFate::Wait);
+    assert_eq!(served.connection.interest(), EventFlags::IN);
+    drop(served);
+    let seen = String::from_utf8(read_to_end(peer)).unwrap();
+    assert_eq!(seen.matches("\r\n\r\nhello").count(), 2);
+}
+
+#[test]
+fn a_turn_without_anything_to_read_changes_nothing() {
+    let (_peer, mut served) = unix();
+    assert_eq!(served.turn(), ConnectionFate::Wait);
+    assert_eq!((served.connection.interest(), served.connection.deadline()), (EventFlags::IN, None));
+}
+
+#[test]
+fn a_request_with_connection_close_is_over_in_its_first_turn() {
+    let (mut peer, mut served) = tcp();
+    peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    assert_eq!(served.wait_turn(), ConnectionFate::Gone);
+    drop(served);
+    assert!(read_to_end(peer).ends_with(b"\r\n\r\nhello"));
+}
+
+/// All that comes until the end or a reset.
+fn read_to_any_end(mut peer: impl Read) -> (Vec<u8>, io::Result<()>) {
+    let mut seen = Vec::new();
+    let ended = peer.read_to_end(&mut seen).map(drop);
+    (seen, ended)
+}
+
+#[test]
+fn the_last_answer_is_not_lost_to_a_peer_who_sends_more_meanwhile() {
+    for more in [&b"\r\n"[..], GET, &[b'x'; 65_536]] {
+        let (mut peer, mut served) = tcp();
+        peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        assert_eq!(served.wait_turn(), ConnectionFate::Gone);
+        assert!(served.connection.corked, "the answer is to leave together with the end");
+        peer.write_all(more).unwrap();
+        drop(served);
+        assert!(read_to_any_end(peer).0.ends_with(b"\r\n\r\nhello"));
+    }
+}
+
+#[test]
+fn who_is_given_up_in_the_middle_of_a_stream_does_not_take_it_for_the_whole() {
+    let (mut peer, mut served) = tcp();
+    peer.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(served.wait_turn(), ConnectionFate::Wait);
+    let part = [b'x'; 65_536];
+    let mut fate = ConnectionFate::Wait;
+    // It does not read: first the socket is full, then our patience ends.
+    while fate == ConnectionFate::Wait {
+        fate = served.connection.push(served.now, &part, &mut served.buffers);
+    }
+    drop(served);
+    let (_, ended) = read_to_any_end(peer);
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// Its socket takes as little as possible, so that an answer is sent in many parts.
+fn narrow<Peer>((peer, mut served): (Peer, Served), length: u32) -> (Peer, Served) {
+    sockopt::set_socket_send_buffer_size(&served.connection, 4096).unwrap();
+    served.page.body = (0..length).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+    (peer, served)
+}
+
+fn assert_two_answers(seen: &[u8], body: &[u8]) {
+    let (first, second) = seen.split_at(seen.len() / 2);
+    assert!(first == second && first.ends_with(body));
+}
+
+#[test]
+fn what_a_short_send_left_is_sent_when_there_is_room() {
+    let (mut peer, mut served) = narrow(tcp(), 400_000);
+    peer.write_all(&[GET, GET].concat()).unwrap();
+    assert_eq!(served.wait_turn(), ConnectionFate::Wait);
+    assert_eq!(served.connection.interest(), EventFlags::OUT);
+    let reader = std::thread::spawn({
+        let peer = peer.try_clone().unwrap();
+        move || read_to_end(peer)
+    });
+    while served.connection.is_busy() {
+        assert_eq!(served.wait_turn(), ConnectionFate::Wait);
+    }
+    assert_eq!(served.connection.interest(), EventFlags::IN);
+    peer.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(served.wait_turn(), ConnectionFate::Gone);
+    let body = served.page.body.clone();
+    drop(served);
+    assert_two_answers(&reader.join().unwrap(), &body);
+}
+
+#[test]
+fn what_was_held_is_answered_behind_what_is_unsent() {
+    let (mut peer, mut served) = narrow(unix(), 60_000);
+    peer.write_all(&[GET, b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).unwrap();
+    peer.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(served.wait_turn(), ConnectionFate::Wait);
+    assert!(served.connection.is_held() && served.connection.is_busy());
+    // There is room again when the state changes, and the rest was not sent yet.
+    let mut some = [0; 4096];
+    let taken = peer.read(&mut some).unwrap();
+    served.page.done = true;
+    served.connection.resume(served.now, &mut served.buffers, &mut served.page);
+    let reader = std::thread::spawn(move || [some[..taken].to_vec(), read_to_end(peer)].concat());
+    served.until_gone();
+    let body = served.page.body.clone();
+    drop(served);
+    assert_two_answers(&reader.join().unwrap(), &body);
+}
+
+#[test]
+fn a_peer_that_is_still_sending_a_megabyte_gets_the_answer() {
+    for head in ["POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n", "BAD\r\n"] {
+        let (peer, mut served) = tcp();
+        let client = std::thread::spawn(move || {
+            let mut peer = peer;
+            peer.write_all(head.as_bytes()).unwrap();
+            for _ in 0..1000 {
+                peer.write_all(&[b'x'; 1000]).unwrap();
+            }
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+            read_to_end(peer)
+        });
+        served.until_gone();
+        drop(served);
+        let seen = String::from_utf8(client.join().unwrap()).unwrap();
+        assert!(seen.starts_with("HTTP/1.1 40"), "{seen}");
+        assert_eq!(seen.matches("HTTP/1.1 4").count(), 1);
+    }
+}
+
+#[test]
+fn our_side_is_closed_as_soon_as_a_refusal_was_sent() {
+    let (mut peer, mut served) = tcp();
+    peer.write_all(b"\x16\x03\x01").unwrap();
+    assert_eq!(served.wait_turn(), ConnectionFate::Wait);
+    // The peer reads the end although it has not ended its own side.
+    assert!(read_to_end(&peer).starts_with(b"HTTP/1.1 400 "));
+    served.now.mono = served.connection.deadline().unwrap();
+    assert_eq!(
+        served.connection.expire(served.now, &mut served.buffers, &mut served.page),
+        ConnectionFate::Gone
+    );
+}
+
+#[test]
+fn a_half_closed_peer_that_is_held_gets_its_answer_without_being_read_again() {
+    let (mut peer, mut served) = tcp();
+    peer.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    peer.shutdown(std::net::Shutdown::Write).unwrap();
+    while !served.connection.interest().is_empty() {
+        assert_eq!(served.wait_turn(), ConnectionFate::Wait);
+    }
+    // An event from before the interest changed.
+    assert_eq!(served.turn(), ConnectionFate::Wait);
+    served.page.done = true;
+    let fate = served.connection.resume(served.now, &mut served.buffers, &mut served.page);
+    assert_eq!(fate, ConnectionFate::Gone);
+    drop(served);
+    assert!(read_to_end(peer).ends_with(b"hello"));
+}
+
+#[test]
+fn a_held_peer_that_has_left_is_let_go() {
+    let (mut peer, mut served) = unix();
+    peer.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(served.turn(), ConnectionFate::Wait);
+    drop(peer);
+    served.until_gone();
+}
+
+#[test]
+fn a_peer_that_leaves_without_a_word_or_resets_is_let_go() {
+    let (peer, mut served) = tcp();
+    drop(peer);
+    assert_eq!(served.wait_turn(), ConnectionFate::Gone);
+    let (mut peer, mut served) = tcp();
+    peer.write_all(&GET[..7]).unwrap();
+    assert_eq!(served.wait_turn(), ConnectionFate::Wait);
+    sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    assert_eq!(served.wait_turn(), ConnectionFate::Gone);
+}
+
+#[test]
+fn what_one_peer_did_not_take_never_reaches_another() {
+    let (mut gone, mut first) = unix();
+    gone.write_all(GET).unwrap();
+    gone.shutdown(std::net::Shutdown::Read).unwrap();
+    drop(gone);
+    assert_eq!(first.turn(), ConnectionFate::Gone);
+    assert!(first.buffers.out.bytes.is_empty());
+}
+
+#[test]
+fn a_stream_is_pushed_and_its_reader_dropped_when_it_stalls() {
+    let (mut peer, mut served) = unix();
+    peer.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(served.turn(), ConnectionFate::Wait);
+    assert_eq!(served.connection.feed(), Some(Feed::Events));
+    served.connection.push(served.now, b"second\n", &mut served.buffers);
+    let mut seen = [0; 4096];
+    let length = peer.read(&mut seen).unwrap();
+    assert!(seen[..length].ends_with(b"6\r\nfirst\n\r\n7\r\nsecond\n\r\n"));
+    let chunk = [b'x'; 8192];
+    let mut pushed = 0;
+    while served.connection.push(served.now, &chunk, &mut served.buffers) == ConnectionFate::Wait {
+        pushed += chunk.len();
+        assert!(pushed < 16 * 1024 * 1024, "it is buffered for ever");
+    }
+}
+
+#[test]
+fn epoll_is_told_only_what_has_changed() {
+    let (mut peer, mut served) = unix();
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    served.connection.register(epoll.as_fd(), 7).unwrap();
+    peer.write_all(GET).unwrap();
+    let mut events = Vec::with_capacity(4);
+    epoll::wait(&epoll, spare_capacity(&mut events), None).unwrap();
+    assert_eq!(events.iter().map(|event| event.data.u64()).collect::<Vec<_>>(), [7]);
+    served.turn();
+    // Were it told anything, a closed epoll would say so.
+    let (not_epoll, _) = UnixStream::pair().unwrap();
+    served.connection.register(not_epoll.as_fd(), 7).unwrap();
+    peer.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    peer.shutdown(std::net::Shutdown::Write).unwrap();
+    while !served.connection.interest().is_empty() {
+        served.wait_turn();
+    }
+    assert!(served.connection.register(not_epoll.as_fd(), 7).is_err());
+    served.connection.register(epoll.as_fd(), 7).unwrap();
+}
+
+#[test]
+fn a_blocking_socket_is_served_without_blocking() {
+    let (mut peer, mut served) = unix();
+    served.page.body = vec![b'x'; 4_000_000];
+    peer.write_all(GET).unwrap();
+    assert_eq!(served.turn(), ConnectionFate::Wait);
+    assert!(served.connection.is_busy());
+    assert_eq!(served.turn(), ConnectionFate::Wait);
+}
