@@ -179,141 +179,169 @@ pub static GROUPS: &[(&str, &[Verb])] = &[
 /// Every option, in the order of the help.
 pub static OPTIONS: &[Opt] = &[
     value(GLOBAL, "port", "PORT").short('p').env("KAPO_PORT").otherwise("6666").says(
-        "TCP port; 0 lets the kernel choose",
-        "The port that was chosen is logged. check, wait, status and logs ask this port of the local host.",
+        "TCP port to listen on; 0: the kernel chooses one",
+        "kapo logs the chosen port. check, wait, status and logs connect to this port of the \
+             local host.",
     ),
-    value(GLOBAL, "interface", "ADDR").completes(Completion::Path)
+    value(GLOBAL, "interface", "ADDR")
+        .completes(Completion::Path)
         .short('i')
         .env("KAPO_INTERFACE")
         .otherwise("0.0.0.0")
         .says(
-            "IPv4 or IPv6 address, or a Unix socket: /path or @name",
-            "An absolute path is a socket in the file system, @name one in the abstract name space; --port does \
-             not matter then. A host name is not taken: it could change between two starts.",
+            "address to listen on, or a Unix socket: /path or @name",
+            "An IPv4 or IPv6 address, an absolute path for a socket in the file system, or @name \
+             for a socket in the abstract namespace. A Unix socket does not use --port. Host \
+             names are rejected, because their address could change between two starts.",
         ),
     flag(GLOBAL, "sidebind").short('b').env("KAPO_SIDEBIND").says(
         "also listen on the next free port above --port",
-        "On the address of --interface. The document shows the port as SidebindPort.",
+        "This port is opened on the address of --interface. The document shows it as \
+             SidebindPort.",
     ),
     flag(GLOBAL, "socket-activation").short('s').env("KAPO_SOCKET_ACTIVATION").says(
         "serve on inherited sockets (LISTEN_FDS)",
-        "Instead of binding --port; --port and --interface then serve only --sidebind. LISTEN_PID must be \
-         kapo's own pid. Where LISTEN_FDS is not set, a socket on stdin is served, as inetd hands it over.",
+        "kapo then does not listen on --port, and --port and --interface apply only to \
+             --sidebind. LISTEN_PID must be kapo's own pid. If LISTEN_FDS is not set, kapo serves \
+             a socket on stdin, as inetd passes it.",
     ),
     flag(GLOBAL, "stdout").short('S').env("KAPO_STDOUT").says(
         "capture the command's stdout and copy it to kapo's",
-        "Byte for byte. Without it the command inherits stdout and kapo never sees a byte.",
+        "The output is copied byte for byte. Without this option the command inherits stdout, \
+             and kapo never reads its output.",
     ),
     flag(GLOBAL, "stderr").short('E').env("KAPO_STDERR").says(
         "capture the command's stderr and copy it to kapo's",
-        "Byte for byte. Without it the command inherits stderr and kapo never sees a byte.",
+        "The output is copied byte for byte. Without this option the command inherits stderr, \
+             and kapo never reads its output.",
     ),
     flag(GLOBAL, "stdlog").short('L').env("KAPO_STDLOG").says(
-        "emit captured lines as timestamped log lines",
-        "Needs --stdout or --stderr. A record over 32 KiB comes in parts marked partial=true.",
+        "write captured lines as timestamped log records",
+        "Requires --stdout or --stderr. If a record would be longer than 32 KiB, the line is \
+             split into several records. All except the last one are marked partial=true.",
     ),
     flag(GLOBAL, "hide-args").env("KAPO_HIDE_ARGS").says(
-        "keep the command's arguments off every page and log",
-        "For arguments that hold secrets. They still stand in the process list.",
+        "hide the command's arguments in all answers and logs",
+        "Use this option if arguments contain secrets. The process list of the system still \
+             shows them.",
     ),
-    value(GLOBAL, "max-connections", "N")
-        .env("KAPO_MAX_CONNECTIONS")
-        .otherwise("512")
-        .says(
-            "open connections at most",
-            "At the limit the one that has waited longest is closed to let the new one in, so that a fresh \
-             health check is always answered. At least 1.",
-        ),
+    value(GLOBAL, "max-connections", "N").env("KAPO_MAX_CONNECTIONS").otherwise("512").says(
+        "maximum number of open connections",
+        "To accept a new connection at the limit, kapo closes the connection that has waited \
+             longest, so that a health check is always answered. The minimum is 1.",
+    ),
     value(GLOBAL, "tail", "BYTES").env("KAPO_TAIL").otherwise("0").says(
         "keep the last bytes of captured output; 0: off",
-        "For /logs and LastOutput. Needs --stdout or --stderr. At most 1048576; 64K and 1M are understood.",
+        "/logs and LastOutput show this output. Requires --stdout or --stderr. The maximum is \
+             1048576; values such as 64K and 1M are accepted.",
     ),
     value(GLOBAL, "history", "N").env("KAPO_HISTORY").otherwise("5").says(
         "keep the last N ended runs for /runs; 0: off",
-        "And the first failure of the present crash loop, which tells its cause. At most 100. The member LastRun of \
-         the document does not depend on it.",
+        "kapo also keeps the first failure of the current crash loop, which often shows the \
+             cause. The maximum is 100. The member LastRun of the document does not depend on \
+             this option.",
     ),
-    flag(GLOBAL, "quiet").short('q').env("KAPO_QUIET").says(
-        "log only warnings and errors",
-        "With --port 0 the chosen port is logged nevertheless.",
-    ),
+    flag(GLOBAL, "quiet")
+        .short('q')
+        .env("KAPO_QUIET")
+        .says("log only warnings and errors", "With --port 0 the chosen port is still logged."),
     flag(GLOBAL, "help").short('h').says(
         "show help; after a mode, the help of that mode",
-        "-h shows one line an option, --help and `kapo help [MODE]` all there is to say.",
+        "-h shows one line for each option. --help and `kapo help [MODE]` show everything.",
     ),
     flag(GLOBAL, "version").short('v').says("show the version", ""),
     value(JOB, "ttl", "SECONDS|MIN-MAX").short('t').env("KAPO_TTL").otherwise("0").says(
-        "end each run after this long; 0: never",
-        "A range draws at random, anew for each run, so that a fleet does not restart all at once. kapo then \
-         exits with 124.",
+        "stop each run after this time; 0: never",
+        "If a range is given, each run gets a random time from it, so that many instances do \
+             not restart at the same time. If the TTL has ended the command, kapo exits with 124.",
     ),
-    value(JOB, "stop-signal", "SIGNAL").completes(Completion::Signal).env("KAPO_STOP_SIGNAL").otherwise("TERM").says(
-        "what ends the command when its TTL has passed",
-        "A signal that kapo gets is forwarded as it is; see --rewrite-signal.",
-    ),
+    value(JOB, "stop-signal", "SIGNAL")
+        .completes(Completion::Signal)
+        .env("KAPO_STOP_SIGNAL")
+        .otherwise("TERM")
+        .says(
+            "signal for the command when its TTL has passed",
+            "This option does not affect the signals that kapo receives: they are forwarded \
+             unchanged, or as --rewrite-signal specifies.",
+        ),
     value(JOB, "stop-on", "SIGNALS").env("KAPO_STOP_ON").otherwise("TERM,INT,QUIT").says(
-        "which signals ask kapo to stop: a comma list",
-        "All others are forwarded and end nothing. For images whose STOPSIGNAL is another one (WINCH, PWR, RTMIN+3), \
-         and without QUIT for a JVM, which prints its threads and lives on. That the terminal is gone always asks \
-         kapo to stop.",
+        "signals that ask kapo to stop, separated by commas",
+        "All other signals are forwarded and do not stop kapo. Use this option for images \
+             with another STOPSIGNAL (WINCH, PWR, RTMIN+3). For a JVM, leave out QUIT, because a \
+             JVM prints its threads on QUIT and does not exit. A HUP that the kernel sends \
+             because the terminal is gone always asks kapo to stop.",
     ),
     Opt {
         fallback: Fallback::Shown("10"),
         ..value(JOB, "kill-after", "SECONDS").short('k').env("KAPO_KILL_AFTER").says(
-            "SIGKILL this long after the stop signal",
-            "0: never. The command itself is killed after a TTL, and after a signal from outside only when this \
-             option was given: container engines and systemd kill by themselves, and a long drain must not be cut \
-             short. What is left of its process group after that is always killed at this time.",
+            "send SIGKILL this long after the stop signal",
+            "0: never. The command gets SIGKILL after its TTL. After a stop signal from outside, \
+             the command gets SIGKILL only if this option is given, because container engines and \
+             systemd send SIGKILL themselves and a long drain must not be interrupted. After the \
+             command has ended, the rest of its process group always gets SIGKILL at this time.",
         )
     },
     flag(JOB, "single-child").env("KAPO_SINGLE_CHILD").says(
         "signal only the command, not its process group",
-        "What is left of its group is then neither waited for nor killed.",
+        "kapo then neither waits for the rest of the process group nor kills it.",
     ),
     flag(JOB, "setsid").env("KAPO_SETSID").says(
-        "give the command a session of its own",
-        "And the terminal with it, where there is one.",
+        "run the command in a new session",
+        "If kapo has a terminal, the new session gets this terminal.",
     ),
     value(JOB, "rewrite-signal", "FROM:TO").env("KAPO_REWRITE_SIGNAL").says(
-        "forward FROM as TO; TO 0: do not forward it",
-        "Can be given again and again, or as a comma list. What --stop-on lists still asks kapo to stop, \
-         whatever it is rewritten to.",
+        "forward TO instead of FROM; TO 0: do not forward FROM",
+        "This option may be repeated, and it accepts a list separated by commas. A signal \
+             listed in --stop-on asks kapo to stop even if it is rewritten.",
     ),
     value(JOB, "success-exit", "CODES").env("KAPO_SUCCESS_EXIT").says(
         "codes and signals that count as success: 143,TERM",
-        "A comma list. Such an end has Reason success and kapo exits with 0. TTL stands for an end by --ttl, for \
-         jobs that are meant to be recycled.",
+        "A list separated by commas. If a run ends with one of them, its Reason is success \
+             and kapo exits with 0. TTL stands for an end by --ttl, for jobs that are recycled on \
+             purpose.",
     ),
-    value(JOB, "parent-death-signal", "SIGNAL").completes(Completion::Signal)
+    value(JOB, "parent-death-signal", "SIGNAL")
+        .completes(Completion::Signal)
         .env("KAPO_PARENT_DEATH_SIGNAL")
         .says(
-            "get this signal when kapo's own parent dies",
-            "0: none. The parent is the process that started kapo, whichever of its threads did; where the kernel gives \
-             no pidfd of it (before Linux 5.3, a parent outside the PID namespace), it is the thread.",
+            "signal that kapo gets when its own parent ends",
+            "0: none. The parent is the process that started kapo. If the kernel provides no \
+             pidfd for this process (before Linux 5.3, or if it is outside the PID namespace), \
+             the parent is the thread that started kapo.",
         ),
-    value(JOB, "orphan-signal", "SIGNAL").completes(Completion::Signal)
+    value(JOB, "orphan-signal", "SIGNAL")
+        .completes(Completion::Signal)
         .env("KAPO_ORPHAN_SIGNAL")
         .otherwise("TERM")
-        .says("what the command gets when kapo is killed; 0: nothing", "No port, no life."),
+        .says(
+            "signal for the command if kapo is killed; 0: none",
+            "The signal ensures that the command does not run without its port.",
+        ),
     value(JOB, "termination-log", "PATH").completes(Completion::Path).env("KAPO_TERMINATION_LOG").says(
-        "at the end write reason, code and last output there",
-        "4096 bytes at most. This is the terminationMessagePath of Kubernetes.",
+        "write reason, code and last output to this file at the end",
+        "At most 4096 bytes are written. Kubernetes reads this file as \
+             terminationMessagePath.",
     ),
     flag(JOB, "notify").env("KAPO_NOTIFY").says(
-        "the command reports by sd_notify when it is ready",
-        "It gets a NOTIFY_SOCKET of kapo's own, by path if a folder is writable ($RUNTIME_DIRECTORY, /run, $XDG_RUNTIME_DIR, /tmp), and otherwise abstract. /readyz is 503 until it says READY=1.",
+        "the command reports with sd_notify when it is ready",
+        "kapo sets NOTIFY_SOCKET for the command. The socket is a path if one of the \
+             directories $RUNTIME_DIRECTORY, /run, $XDG_RUNTIME_DIR and /tmp is writable, and \
+             otherwise an abstract address. /readyz answers 503 until the command sends READY=1.",
     ),
     value(JOB, "watchdog", "SECONDS").env("KAPO_WATCHDOG").otherwise("0").says(
-        "the command must ping this often; 0: off",
-        "Needs --notify; begins at READY=1. The command gets WATCHDOG_USEC and WATCHDOG_PID. A missed ping stops the command with Reason watchdog.",
+        "interval in which the command must ping; 0: off",
+        "Requires --notify. The first interval begins at READY=1. kapo sets WATCHDOG_USEC and \
+             WATCHDOG_PID for the command. If a ping is missed, kapo stops the command with \
+             Reason watchdog.",
     ),
     value(RUN, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("0").says(
-        "go on answering this long after the end",
-        "So that a poller still sees how the command ended.",
+        "keep answering for this long after the end",
+        "A poller can then still see how the command ended.",
     ),
     value(RUN, "idle-exit", "SECONDS").env("KAPO_IDLE_EXIT").says(
-        "go on answering until no request came for this long",
-        "Instead of --wait: giving both is an error. One on the command line beats the other's variable.",
+        "keep answering until no request came for this long",
+        "This option cannot be combined with --wait. If only one of them is given on the \
+             command line, the variable of the other is ignored.",
     ),
     value(SUPERVISE, "wait", "SECONDS")
         .short('w')
@@ -322,76 +350,103 @@ pub static OPTIONS: &[Opt] = &[
         .says("pause between an end and the next start", ""),
     value(SUPERVISE, "backoff-max", "SECONDS").env("KAPO_BACKOFF_MAX").otherwise("0").says(
         "double the pause after short runs, up to this; 0: off",
-        "A run is short when it lasted less than --stable. The pause is varied by 10 %.",
+        "A run is short if it lasted less than --stable. Doubled pauses are lengthened at random \
+         by up to 10 %.",
     ),
     value(SUPERVISE, "stable", "SECONDS")
         .env("KAPO_STABLE")
         .otherwise("60")
-        .says("a run this long ends back-off and Flapping", ""),
+        .says("a run of this length resets back-off and Flapping", ""),
     value(SUPERVISE, "max-restarts", "N").env("KAPO_MAX_RESTARTS").otherwise("0").says(
         "give up after N restarts within --within; 0: never",
-        "kapo then exits with the command's code. Ends by --ttl do not count.",
+        "kapo then exits with the command's exit code. Ends by --ttl are not counted.",
     ),
     value(SUPERVISE, "within", "SECONDS")
         .env("KAPO_WITHIN")
         .otherwise("300")
-        .says("the window for --max-restarts and for Flapping", ""),
-    value(SUPERVISE, "restart", "WHEN").completes(Completion::Words(&["always", "on-failure"])).env("KAPO_RESTART").otherwise("always").says(
-        "when to start again: always or on-failure",
-        "With on-failure a successful run ends kapo with 0.",
-    ),
+        .says("time window for --max-restarts and for Flapping", ""),
+    value(SUPERVISE, "restart", "WHEN")
+        .completes(Completion::Words(&["always", "on-failure"]))
+        .env("KAPO_RESTART")
+        .otherwise("always")
+        .says(
+            "when to start again: always or on-failure",
+            "With on-failure, kapo exits with 0 after the first successful run.",
+        ),
     value(WATCH, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("5").says(
         "pause between scans of the process list",
-        "Where scanning is needed at all: the end of a process is noticed without.",
+        "kapo notices the end of a process at once, without a scan.",
     ),
     value(WATCH, "pid", "PID").short('p').env("KAPO_WATCHPID").says(
         "watch this one process",
-        "NAME may then be left out and is only what is shown as Command. If there is no such process, kapo \
-         exits with 125. A recycled pid is never taken for the old process.",
+        "NAME is then optional and is only shown as Command. If the process does not exist, \
+             kapo exits with 125. If its pid is reused, the new process is never taken for the \
+             old one.",
     ),
     flag(WATCH, "process-events").env("KAPO_PROCESS_EVENTS").says(
-        "let the kernel tell of new processes",
-        "Instead of scanning. For one watcher on a bare host: not in containers, not by the hundred.",
+        "get new processes from the kernel instead of scanning",
+        "This option is meant for a single watcher on a host. Do not use it in containers or \
+             for many watchers on one host.",
     ),
-    flag(CHECK, "live").says("ask /livez: does kapo answer", "One of --live, --ready and --health."),
-    flag(CHECK, "ready")
-        .says("ask /readyz: does the command run (this is the default)", "One of --live, --ready and --health."),
-    flag(CHECK, "health")
-        .says("ask /healthz: is it well", "One of --live, --ready and --health."),
-    value(CHECK, "timeout", "SECONDS").otherwise("5").says("no answer by then counts as bad", ""),
-    value(WAIT, "timeout", "SECONDS")
-        .says("exit with 124 when the job has not ended by then", "0 asks once and does not wait."),
+    flag(CHECK, "live").says(
+        "request /livez: whether kapo answers",
+        "Only one of --live, --ready and --health may be given.",
+    ),
+    flag(CHECK, "ready").says(
+        "request /readyz: whether the command is ready (default)",
+        "Only one of --live, --ready and --health may be given.",
+    ),
+    flag(CHECK, "health").says(
+        "request /healthz: whether the command is healthy",
+        "Only one of --live, --ready and --health may be given.",
+    ),
+    value(CHECK, "timeout", "SECONDS")
+        .otherwise("5")
+        .says("exit with 1 if no answer arrives within this time", ""),
+    value(WAIT, "timeout", "SECONDS").says(
+        "exit with 124 if the job has not ended after this time",
+        "With 0, kapo asks once and does not wait.",
+    ),
     value(WAIT, "retry", "SECONDS").otherwise("0").says(
-        "keep trying this long while nothing listens",
-        "For a job that starts at the same time, as in a compose file. A proxy that answers 502, 503 or 504, or \
-         cuts the connection, is asked again in any case: until --timeout, or for 60 s in a row without one.",
+        "keep trying for this long if nothing listens",
+        "Use this option for a job that starts at the same time, as in a compose file. If a \
+             proxy answers 502, 503 or 504, or cuts the connection, kapo always asks again: until \
+             --timeout has passed, or, without --timeout, for 60 s in a row.",
     ),
     flag(WAIT, "verbose").short('v').says(
-        "print reason, code, start and last lines",
-        "On stdout, when the job has ended: one line as in a log, and below it the LastOutput of the document.",
+        "print reason, exit code, start time and last lines",
+        "They are printed to stdout when the job has ended: one line in the format of a log \
+             record, followed by the LastOutput of the document.",
     ),
-    value(STATUS, "output", "FORMAT").short('o').completes(Completion::Words(&["text", "json"])).otherwise("text").says(
-        "text for people, or json",
-        "json is one object: Status is the document, Runs is the answer to /runs, null where that kapo keeps no runs.",
+    value(STATUS, "output", "FORMAT")
+        .short('o')
+        .completes(Completion::Words(&["text", "json"]))
+        .otherwise("text")
+        .says(
+            "output format: text or json",
+            "json is one object: Status is the document, and Runs is the answer to /runs, or null \
+             if that kapo keeps no runs.",
+        ),
+    value(STATUS, "timeout", "SECONDS").otherwise("5").says(
+        "time limit for all requests together",
+        "If the document has not arrived by then, the exit code is 3.",
     ),
-    value(STATUS, "timeout", "SECONDS")
-        .otherwise("5")
-        .says("limit for all requests together", "Without the document by then the exit code is 3."),
     flag(LOGS, "follow").short('f').says(
-        "go on with what comes, until kapo ends",
-        "Across restarts of the command. The exit code is then 0.",
+        "also print new output until kapo exits",
+        "This continues across restarts of the command. The exit code is then 0.",
     ),
     value(LOGS, "lines", "N").short('n').says(
-        "of what is kept only the last lines",
-        "0 shows nothing of it, which makes sense with --follow.",
+        "print only the last N lines of the kept output",
+        "With 0, none of the kept output is printed, which is useful with --follow.",
     ),
     value(LOGS, "stream", "STREAM").completes(Completion::Words(&["stdout", "stderr"])).says(
-        "only what the command wrote to stdout, or to stderr",
-        "Without it both, in the order of their arrival.",
+        "print only stdout or only stderr",
+        "Without this option both streams are printed, in the order of arrival.",
     ),
     value(LOGS, "timeout", "SECONDS").otherwise("5").says(
-        "limit for the answer",
-        "With --follow for its beginning. Without an answer by then the exit code is 3.",
+        "time limit for the answer",
+        "With --follow, it limits only the time until the answer begins. If no answer arrives \
+             by then, the exit code is 3.",
     ),
 ];
 
