@@ -61,10 +61,12 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
 }
 
 /// What holds for all options.
-pub const REMARKS: &str = "Global options stand before the mode; by their long names also after it. Every option of \
-     run, supervise and watch, and every global one, is also an environment variable: --max-connections is \
-     KAPO_MAX_CONNECTIONS (but --pid is KAPO_WATCHPID). The command line beats the environment; an empty variable \
-     counts as not set; a flag can be taken back by --flag=false.";
+pub const REMARKS: &str = "Global options are accepted before the mode and, in their long form, also after it. \
+     Every option of run, supervise and watch, and every global option, can also be set \
+     by an environment variable: KAPO_MAX_CONNECTIONS sets --max-connections. The only \
+     different name is KAPO_WATCHPID, which sets --pid. The command line takes precedence \
+     over the environment. An empty variable counts as not set. A flag is switched off \
+     with =false, such as --quiet=false.";
 
 /// `kapo [OPTIONS] run [OPTIONS] [--] COMMAND [ARG...]`.
 pub fn synopsis(verb: Verb) -> String {

@@ -37,57 +37,63 @@ pub static MODES: &[ModeRow] = &[
         name: "run",
         alias: Some("r"),
         operands: "[--] COMMAND [ARG...]",
-        brief: "run a command once and answer for it",
-        full: "Listens, starts COMMAND and answers for it. When it has ended kapo goes on answering for --wait or \
-               --idle-exit and then exits with the command's code.",
+        brief: "run a command once and serve its status",
+        full: "Listens, starts COMMAND and serves its status. When COMMAND has ended, kapo keeps \
+               answering for --wait or --idle-exit, and then exits with the command's exit code.",
     },
     ModeRow {
         verb: Verb::Supervise,
         name: "supervise",
         alias: Some("s"),
         operands: "[--] COMMAND [ARG...]",
-        brief: "run a command again and again",
-        full: "As run, but starts COMMAND again --wait after each end, for ever or as --restart and --max-restarts \
-               say. A stop signal to kapo stops the command and then kapo; nothing is started after one.",
+        brief: "run a command and restart it after each end",
+        full: "Works like run, but starts COMMAND again --wait after each end. This continues \
+               without a limit, unless --restart or --max-restarts sets one. A stop signal to kapo \
+               stops the command and then kapo. After a stop signal, kapo starts no new run.",
     },
     ModeRow {
         verb: Verb::Watch,
         name: "watch",
         alias: Some("w"),
         operands: "[--] NAME",
-        brief: "report on processes that others started",
-        full: "Reports on every process that NAME means, or on the one of --pid. NAME is the name of the executable, \
-               of the first argument up to a space, or the one that the kernel keeps (comm); a NAME with a slash is \
-               the path of the executable, or of the script as it was started. A process that changes its name is still the same. The \
-               end of a process is noticed at once, a new one by the next scan.",
+        brief: "report on processes that kapo did not start",
+        full: "Reports on every process that matches NAME, or on the process of --pid. NAME is \
+               compared with the name of the executable, with the name of the first argument up to \
+               a space, and with the name that the kernel stores (comm). A NAME with a slash is \
+               compared with the path of the executable, or with the path by which a script was \
+               started. A process that changes its name remains the same process. kapo notices the \
+               end of a process at once, and a new process at the next scan.",
     },
     ModeRow {
         verb: Verb::Check,
         name: "check",
         alias: None,
         operands: "[URL]",
-        brief: "ask a kapo for its health: exit 0 or 1",
-        full: "Asks the kapo at URL, or where --port and --interface say, and exits 0 when the answer is good and \
-               1 in every other case. Meant for HEALTHCHECK in images without curl.",
+        brief: "query the health of a running kapo: exit 0 or 1",
+        full: "Queries the kapo at URL, or at the address of --port and --interface. Exits with 0 \
+               if the answer is good, and with 1 in every other case. It is meant for HEALTHCHECK \
+               in images without curl.",
     },
     ModeRow {
         verb: Verb::Wait,
         name: "wait",
         alias: None,
         operands: "[URL]",
-        brief: "wait for the end of a job: exits with its code",
-        full: "Waits until the run of the kapo at URL, or where --port and --interface say, has ended, and exits \
-               with the code of that job; 124 when --timeout passed first, 125 when nothing answers.",
+        brief: "wait for the end of a job and exit with its code",
+        full: "Waits until the run of the kapo at URL, or at the address of --port and --interface, \
+               has ended. Exits with the exit code of that run, with 124 if --timeout passes first, \
+               and with 125 if no kapo answers.",
     },
     ModeRow {
         verb: Verb::Status,
         name: "status",
         alias: None,
         operands: "[URL]",
-        brief: "show what a command does and why it ended",
-        full: "Asks the kapo at URL, or where --port and --interface say, and shows in at most 24 lines what the command \
-               does now, how its last runs ended, and what it said last. Exits with 0 when it is well (/healthz), with 1 \
-               when it is not, and with 3 when no kapo answers.",
+        brief: "show the state of a command and why it ended",
+        full: "Queries the kapo at URL, or at the address of --port and --interface. Shows in at \
+               most 24 lines the state of the command, how its last runs ended, and its last \
+               output. Exits with 0 if the command is healthy (/healthz), with 1 if it is not, and \
+               with 3 if no kapo answers.",
     },
     ModeRow {
         verb: Verb::Logs,
@@ -95,10 +101,11 @@ pub static MODES: &[ModeRow] = &[
         alias: None,
         operands: "[URL]",
         brief: "show the last output of a command",
-        full: "Copies the captured output that the kapo at URL, or where --port and --interface say, keeps by its --tail. \
-               Exits with 0 at the end of it, with 1 when that kapo keeps none or the stream is cut off, and with 3 \
-               when no kapo answers. On a terminal control characters other than newlines, tabs and colours are \
-               escaped; a pipe and a file get the bytes.",
+        full: "Prints the captured output that the kapo at URL, or at the address of --port and \
+               --interface, keeps with --tail. Exits with 0 after all output, with 1 if that kapo \
+               keeps no output or if the stream is cut off, and with 3 if no kapo answers. On a \
+               terminal, control characters other than newlines, tabs and colours are escaped. A \
+               pipe or a file gets the bytes unchanged.",
     },
 ];
 

@@ -11,117 +11,137 @@ use kapo::error::{
 /// The day of the release that the man page describes.
 const DATE: &str = "2026-11-23";
 
-const DESCRIPTION: &str = "kapo starts the command, or watches one that runs already, and answers over HTTP whether it lives, since \
-         when, and how it ended. It is read-only: no request can change anything; control is by signals. The command \
-         begins at the first word that is not an option, or after --; nothing after it is taken by kapo.";
+const DESCRIPTION: &str = "kapo starts a command, or watches a process that is already running, and serves over HTTP \
+         whether it runs, since when, and how it ended. No HTTP request changes anything; kapo is \
+         controlled by signals. The command begins at the first word that is not an option, or after --. \
+         kapo does not interpret the words after it.";
 
-const VALUES: &str = "SECONDS is a number such as 30 or 0.5, or one with units: 500ms, 30s, 5m, 6h, 2d, 1w, 1m30s. SIGNAL is a name or a \
-         number: TERM, SIGTERM, 15, RTMIN+3. When an option is repeated the last one counts.";
+const VALUES: &str = "SECONDS is a number such as 30 or 0.5, or a number with units: 500ms, 30s, 5m, 6h, 2d, 1w, \
+         1m30s. SIGNAL is a name or a number: TERM, SIGTERM, 15, RTMIN+3. If an option is repeated, the \
+         last one counts.";
 
-const FILES: &str = "kapo reads no configuration file, and writes none but that of --termination-log. A Unix socket in the file system \
-         is removed at the end; one that a kill has left behind is replaced by the next start.";
+const FILES: &str = "kapo reads no configuration file. It writes no file except that of --termination-log. It removes \
+         a Unix socket in the file system when it exits. If kapo was killed and left a socket behind, the \
+         next start replaces the socket.";
 
 /// Exit codes, as people look them up.
 const EXIT_CODES: &[(u8, &str, &str)] = &[
-    (0, "", "Success; also an end that --success-exit names, and watch after a stop signal."),
+    (0, "", "Success; also an end that --success-exit lists, and watch after a stop signal."),
     (
         EXIT_UNHEALTHY,
         "",
-        "check: not healthy, or nobody answered, or wrong usage. check knows no other code. status: not healthy. logs: no output is kept. run and \
-         supervise: a missed --watchdog ping, where the command's own code is 0.",
+        "check: not healthy, no answer, or wrong usage; check has no other exit codes except 0. status: \
+         not healthy. logs: no output is kept, or the stream was cut off. run and supervise: the command \
+         missed a --watchdog ping and its own exit code is 0.",
     ),
-    (EXIT_USAGE, "", "Wrong usage: a word or a variable that kapo does not understand."),
+    (EXIT_USAGE, "", "Wrong usage: kapo does not understand an argument or a variable."),
     (EXIT_NO_ANSWER, "", "status, logs: no kapo answers."),
-    (EXIT_TIMEOUT, "", "The TTL ended the command; wait: its own --timeout passed."),
-    (EXIT_SETUP, "", "kapo itself could not work: port taken, no inherited socket; wait: nobody answers."),
+    (EXIT_TIMEOUT, "", "The TTL ended the command. wait: --timeout has passed."),
+    (
+        EXIT_SETUP,
+        "",
+        "kapo itself failed, for example because the port is in use or no socket was inherited. wait: no \
+         kapo answers.",
+    ),
     (
         EXIT_CANNOT_EXECUTE,
         "",
-        "The command was found but could not be executed; or its interpreter or dynamic loader is missing. A script \
-         without a #! line is executed by /bin/sh.",
+        "The command was found but could not be executed, or its interpreter or dynamic loader is \
+         missing. A script without a #! line is executed by /bin/sh.",
     ),
     (EXIT_NOT_FOUND, "", "The command was not found."),
     (128, "+n", "Signal n ended the command: 137 is KILL, 143 is TERM."),
 ];
 
-/// What can be asked for over HTTP.
+/// The HTTP paths.
 const PATHS: &[(&str, &str)] = &[
-    ("/", "The status document, JSON. Any path that is not listed here gives it, too."),
+    ("/", "The status document as JSON. Every path that is not listed here returns it too."),
+    ("/runs", "The last runs that ended, as JSON; 404 with --history 0."),
     ("/livez", "200 as long as kapo answers."),
     (
         "/readyz",
-        "200 while the command runs (with --notify: is ready) and is not being stopped; else 503 and why.",
+        "200 while the command runs and is not being stopped (with --notify: and is ready); otherwise 503 \
+         with the reason.",
     ),
-    ("/healthz", "200 while the command runs and is not flapping, or ended with success; else 503 and why."),
-    ("/metrics", "Metrics for Prometheus; OpenMetrics when Accept asks for it."),
-    ("/debug/vars", "The same as JSON, in the form of Go's expvar."),
     (
-        "/wait",
-        "Does not answer until the run has ended or ?timeout=SECONDS has passed; then the status document.",
+        "/healthz",
+        "200 while the command runs or after it has ended with success, unless it is flapping; otherwise \
+         503 with the reason.",
     ),
+    ("/metrics", "Metrics for Prometheus; OpenMetrics if the Accept field asks for it."),
+    ("/debug/vars", "Numbers as JSON, in the expvar format of Go."),
+    ("/wait", "The status document, sent when the run has ended or when ?timeout=SECONDS has passed."),
     (
         "/logs",
-        "With --tail: the last captured output, else 404. ?stream=stdout or stderr for one, ?follow=1 to go on.",
+        "The last captured output; 404 without --tail. ?stream=stdout or ?stream=stderr selects one \
+         stream. ?follow=1 streams new output.",
     ),
-    ("/events", "The document now and at each change, as text/event-stream."),
+    ("/events", "The current document, and then the new document after each change, as text/event-stream."),
 ];
 
 const SIGNALS: &[&str] = &[
-    "Every signal but KILL, STOP and CHLD that a process sends to kapo is forwarded to the command's process \
-     group, real-time signals included; with --single-child to the command alone. --rewrite-signal changes or \
-     drops it.",
-    "TERM, INT and QUIT ask for an end, whatever they are rewritten to: after one of them no new run is started. While the command runs, a \
-     second one is forwarded like the first; after its end a second one kills the rest of its process group. HUP \
-     from a process is only forwarded; HUP from the kernel, when the terminal is gone, asks for an end.",
-    "After the TTL kapo sends --stop-signal and, --kill-after later, KILL to the group. After a signal from outside \
-     it does so only when --kill-after was given.",
-    "TSTP, TTIN and TTOU stop the command and then kapo; CONT wakes both.",
-    "INT and QUIT that a process sends ask for an end even where kapo was started with them ignored, as the background \
-     jobs of a script are, and the command does not heed them. ^C is not for these: they go on, and leave the terminal \
-     to the script.",
-    "On a terminal the command has the foreground: ^C and ^Z reach it alone. If it ends by INT or QUIT then, or with the \
-     exit code 130 or 131, kapo is meant, too, and supervise starts nothing any more; where the signal has ended it, kapo \
-     sends that to its own process group, too, and dies of it, as shells and make expect. A command that handles ^C \
-     itself and ends with another code, 0 for instance, has ended like any other, so supervise starts it again; ^C once \
-     more during the pause ends kapo. In a pipeline of a script, and for a command that a script starts with &, the terminal is shared: \
-     the command, or a pager beside kapo, gets it when it wants it. \
-     When ^Z has stopped the command, kapo stops all of its own process group, as the shell waits for a script that \
-     calls kapo, too; where no shell would wake them, as in a container, ^Z does nothing.",
-    "A parent that was dead before --parent-death-signal could be asked for counts as dying at the start: what asks for \
-     an end, and KILL, then prevents the start, and any other signal is forwarded to the command right after it.",
+    "kapo forwards every signal that a process sends to it, including real-time signals, to the \
+     command's process group. The exceptions are KILL, STOP and CHLD. With --single-child it forwards \
+     signals only to the command. --rewrite-signal changes or drops a signal.",
+    "TERM, INT and QUIT ask kapo to stop, even if they are rewritten. After one of them kapo starts no \
+     new run. While the command runs, a second one is forwarded like the first one. After the end of \
+     the command, a second one kills the rest of its process group. A HUP from a process is only \
+     forwarded. A HUP that the kernel sends because the terminal is gone asks kapo to stop.",
+    "When the TTL has passed, kapo sends --stop-signal to the process group, and KILL after another \
+     --kill-after. After a stop signal from outside, kapo sends KILL only if --kill-after was given.",
+    "TSTP, TTIN and TTOU stop the command and then kapo; CONT continues both.",
+    "If kapo was started with INT and QUIT ignored, as the background jobs of a script are, these \
+     signals still ask kapo to stop if a process sends them, although the command ignores them. ^C does \
+     not affect such background jobs: they continue, and leave the terminal to the script.",
+    "On a terminal, the process group of the command is the foreground process group, so ^C and ^Z \
+     reach only the command. If the command then ends by INT or QUIT, or with the exit code 130 or 131, \
+     kapo stops too, and supervise starts no new run. If the signal itself ended the command, kapo also \
+     sends the signal to its own process group and ends by it, as shells and make expect.",
+    "If the command handles ^C itself and ends with another exit code, such as 0, this is an ordinary \
+     end, and supervise starts the command again. Another ^C during the pause stops kapo.",
+    "In a pipeline of a script, and for a command that a script starts with &, the terminal is shared. \
+     The command, or a pager beside kapo, gets the terminal when it uses it.",
+    "If ^Z has stopped the command, kapo stops its own process group, because the shell also waits for \
+     a script that calls kapo. If no shell could continue them, as in a container, ^Z has no effect.",
+    "If the parent has ended before kapo could set up --parent-death-signal, it counts as ended at the \
+     start. If the signal is a stop signal or KILL, the command is not started. Any other signal is \
+     forwarded to the command right after its start.",
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[
-    ("PATH", "Where COMMAND is looked for when it holds no slash."),
+    ("PATH", "The directories in which COMMAND is searched if it contains no slash."),
     (
         "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES",
-        "The sockets that systemd passes, for --socket-activation. The command does not get them.",
+        "The sockets that systemd passes for --socket-activation. kapo does not pass these variables to the command.",
     ),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID",
-        "kapo tells systemd of its state and pings its watchdog. The command does not get them; with --notify it \
-         gets its own.",
+        "kapo reports its state to systemd and pings systemd's watchdog. kapo does not pass these \
+         variables to the command; with --notify it sets new ones.",
     ),
 ];
 
 const EXAMPLES: &[(&str, &[&str])] = &[
-    ("Wrap a command and look at it:", &["kapo run -- sleep 60 &", "curl localhost:6666/"]),
+    ("Wrap a command and query its status:", &["kapo run -- sleep 60 &", "curl localhost:6666/"]),
     (
-        "The first process of a container:",
+        "Run kapo as the first process of a container:",
         &["ENTRYPOINT [\"/kapo\", \"run\", \"--\"]", "HEALTHCHECK CMD [\"/kapo\", \"check\"]"],
     ),
     (
-        "Restart a worker with a growing pause, and give up when it keeps falling over:",
+        "Restart a worker with a growing pause, and give up after 10 restarts within 10 minutes:",
         &["kapo supervise --backoff-max 1m --max-restarts 10 --within 10m -- worker --queue mail"],
     ),
-    ("Report on a process that somebody else started:", &["kapo --port 6667 watch nginx"]),
+    ("Report on a process that kapo did not start:", &["kapo --port 6667 watch nginx"]),
     (
-        "End a job after an hour, and wait for it elsewhere:",
+        "Stop a job after an hour, and wait for its end in another shell:",
         &["kapo run --ttl 1h --wait 5m -- backup", "kapo wait && echo done"],
     ),
-    ("See what it does and why it was restarted:", &["kapo status", "kapo logs --follow http://worker:6666"]),
     (
-        "A Unix socket instead of a port:",
+        "Show the state of a command and why it was restarted:",
+        &["kapo status", "kapo logs --follow http://worker:6666"],
+    ),
+    (
+        "Use a Unix socket instead of a port:",
         &["kapo -i /run/job.sock run -- job", "curl --unix-socket /run/job.sock http://localhost/"],
     ),
 ];
