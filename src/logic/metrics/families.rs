@@ -115,105 +115,115 @@ impl Family {
 pub(super) const FAMILIES: [Family; 38] = [
     gauge(
         "kapo_child_up",
-        "Whether the command runs; in watch mode, whether a process matches.",
+        "1 while the command runs; in watch mode, while a process matches.",
         |s, _, out| one(out, Some(s.up)),
     ),
-    gauge("kapo_child_ready", "What /readyz answers.", |s, _, out| one(out, Some(s.ready))),
+    gauge("kapo_child_ready", "1 while /readyz answers 200.", |s, _, out| one(out, Some(s.ready))),
     gauge(
         "kapo_child_start_time_seconds",
-        "Start of the current or last run, in seconds since 1970.",
+        "Start time of the current or last run, in seconds since 1970.",
         |s, _, out| one(out, s.start_time.map(unix)),
     ),
-    counter("kapo_child_starts", &[], "Starts of the command.", |s, _, out| one(out, s.starts)),
-    counter("kapo_child_exits", &["reason"], "Ends of the command.", |s, _, out| {
+    counter("kapo_child_starts", &[], "Number of starts of the command.", |s, _, out| one(out, s.starts)),
+    counter("kapo_child_exits", &["reason"], "Number of ends of the command, by reason.", |s, _, out| {
         for (reason, n) in s.exits.iter().flat_map(Exits::iter) {
             out(&[reason.name()], n.into());
         }
     }),
     gauge(
         "kapo_child_last_exit_code",
-        "Exit code of the last run, 128+n when signal n ended it.",
+        "Exit code of the last run, or 128+n if signal n ended it.",
         |s, _, out| one(out, s.last_exit_code.map(u64::from)),
     ),
     gauge(
         "kapo_child_last_end_time_seconds",
-        "End of the last run that ended, in seconds since 1970.",
+        "End time of the last run that ended, in seconds since 1970.",
         |s, _, out| one(out, s.last_end.map(unix)),
     ),
     gauge(
         "kapo_child_last_success_time_seconds",
-        "End of the last run that ended with success, in seconds since 1970.",
+        "End time of the last successful run, in seconds since 1970.",
         |s, _, out| one(out, s.last_success.map(unix)),
     ),
-    gauge("kapo_child_last_run_seconds", "How long the last run that ended has lasted.", |s, _, out| {
+    gauge("kapo_child_last_run_seconds", "Duration of the last run that ended, in seconds.", |s, _, out| {
         one(out, s.last_lasted);
     }),
     counter(
         "kapo_child_cpu_seconds",
         &[],
-        "CPU time of the command and all its descendants, of all runs.",
+        "CPU time of the command and its descendants, summed over all runs.",
         |s, _, out| one(out, s.tree.and_then(|tree| tree.cpu)),
     )
     .from(Sources::TREE),
     gauge(
         "kapo_child_resident_memory_bytes",
-        "Resident memory of the command and its descendants; shared pages count in each.",
+        "Resident memory of the command and its descendants; a shared page counts once for each process.",
         |s, _, out| one(out, s.tree.map(|tree| tree.resident_bytes)),
     )
     .from(Sources::TREE),
-    gauge("kapo_child_open_fds", "Open descriptors of the command and its descendants.", |s, _, out| {
-        one(out, s.tree.map(|tree| tree.open_fds))
-    })
+    gauge(
+        "kapo_child_open_fds",
+        "Number of open descriptors of the command and its descendants.",
+        |s, _, out| one(out, s.tree.map(|tree| tree.open_fds)),
+    )
     .from(Sources::TREE),
     gauge(
         "kapo_child_processes",
-        "The command and its descendants; in watch mode, the processes that match.",
+        "Number of processes: the command and its descendants; in watch mode, the processes that match.",
         |s, _, out| one(out, s.tree.map(|tree| tree.processes)),
     )
     .from(Sources::TREE),
-    gauge("kapo_flapping", "Whether runs fail too often.", |s, _, out| one(out, s.flapping)),
+    gauge("kapo_flapping", "1 while the document shows Flapping.", |s, _, out| one(out, s.flapping)),
     counter(
         "kapo_oom_kills",
         &[],
-        "Processes of kapo's cgroup that the kernel killed for want of memory.",
+        "Number of processes of kapo's cgroup that the kernel killed because memory ran out.",
         |s, _, out| one(out, s.oom_kills),
     )
     .from(Sources::OOM_KILLS),
-    gauge("kapo_cgroup_memory_bytes", "Memory that kapo's cgroup uses, page cache included.", |s, _, out| {
-        one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory_bytes));
-    })
+    gauge(
+        "kapo_cgroup_memory_bytes",
+        "Memory usage of kapo's cgroup, including the page cache.",
+        |s, _, out| {
+            one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory_bytes));
+        },
+    )
     .from(Sources::CGROUP),
     gauge(
         "kapo_cgroup_memory_limit_bytes",
-        "Limit of the memory of kapo's cgroup; left out if there is none.",
+        "Memory limit of kapo's cgroup; left out if there is none.",
         |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory.limit_bytes)),
     )
     .from(Sources::CGROUP),
-    gauge("kapo_cgroup_memory_peak_bytes", "The most memory that kapo's cgroup has used.", |s, _, out| {
-        one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory.peak_bytes));
-    })
+    gauge(
+        "kapo_cgroup_memory_peak_bytes",
+        "Highest memory usage of kapo's cgroup since it was created.",
+        |s, _, out| {
+            one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory.peak_bytes));
+        },
+    )
     .from(Sources::CGROUP),
     counter(
         "kapo_cgroup_cpu_throttled_seconds",
         &[],
-        "For how long the CPU quota of kapo's cgroup has held it up.",
+        "Time for which the CPU quota has throttled kapo's cgroup.",
         |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.cpu_throttled)),
     )
     .from(Sources::CGROUP),
-    gauge("kapo_cgroup_pids", "Processes and threads in kapo's cgroup.", |s, _, out| {
+    gauge("kapo_cgroup_pids", "Number of processes and threads in kapo's cgroup.", |s, _, out| {
         one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.pids));
     })
     .from(Sources::CGROUP),
     gauge(
         "kapo_cgroup_pids_limit",
-        "Limit of the processes and threads in kapo's cgroup; left out if there is none.",
+        "Limit for the number of processes and threads in kapo's cgroup; left out if there is none.",
         |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.pids_limit)),
     )
     .from(Sources::CGROUP),
     counter(
         "kapo_cgroup_pressure_seconds",
         &["resource", "kind"],
-        "For how long some or all tasks of kapo's cgroup had to wait for a resource.",
+        "Time for which some or all tasks of kapo's cgroup waited for a resource.",
         |s, _, out| {
             for (resource, kind, total) in s.cgroup.iter().flat_map(|cgroup| &cgroup.pressure) {
                 out(&[resource, kind], (*total).into());
@@ -224,38 +234,43 @@ pub(super) const FAMILIES: [Family; 38] = [
     counter(
         "kapo_orphans_reaped",
         &[],
-        "Processes other than the command that ended under kapo.",
+        "Number of processes other than the command that kapo reaped.",
         |s, _, out| one(out, s.orphans_reaped),
     ),
-    counter("kapo_output_bytes", &["stream"], "Captured output.", |s, _, out| {
+    counter("kapo_output_bytes", &["stream"], "Number of bytes of captured output.", |s, _, out| {
         streams(out, s, |counters| counters.bytes);
     }),
-    counter("kapo_output_lines", &["stream"], "Captured lines, counted with --stdlog.", |s, _, out| {
-        streams(out, s, |counters| counters.lines);
-    }),
+    counter(
+        "kapo_output_lines",
+        &["stream"],
+        "Number of lines of captured output; counted only with --stdlog.",
+        |s, _, out| {
+            streams(out, s, |counters| counters.lines);
+        },
+    ),
     counter(
         "kapo_output_discarded_bytes",
         &["stream"],
-        "Captured output thrown away because kapo's own output was closed or full.",
+        "Number of bytes of captured output discarded because kapo could not write them.",
         |s, _, out| streams(out, s, |counters| counters.discarded_bytes),
     ),
     counter(
         "kapo_http_requests",
         &["path", "code"],
-        "Answered requests; path is the route's name, other for any other path, invalid for what was refused.",
+        "Number of answered requests; path is a known path, other for any other path, or invalid for a refused request.",
         |_, counts, out| {
             for (path, code, n) in counts.seen() {
                 out(&[path, &code.to_string()], n.into());
             }
         },
     ),
-    gauge("kapo_http_connections", "Open connections.", |s, _, out| {
+    gauge("kapo_http_connections", "Number of open connections.", |s, _, out| {
         one(out, u64::try_from(s.connections).ok());
     }),
     counter(
         "kapo_http_connections_evicted",
         &[],
-        "Connections closed to let another one in, at --max-connections or out of descriptors.",
+        "Number of connections evicted for a new one, at --max-connections or without a free descriptor.",
         |_, counts, out| one(out, Some(counts.evicted)),
     ),
     Family {
@@ -270,19 +285,19 @@ pub(super) const FAMILIES: [Family; 38] = [
         one(out, s.own.map(|own| own.cpu))
     })
     .from(Sources::OWN),
-    gauge("process_open_fds", "Open descriptors of kapo itself.", |s, _, out| {
+    gauge("process_open_fds", "Number of open descriptors of kapo itself.", |s, _, out| {
         one(out, s.own.map(|own| own.open_fds))
     })
     .from(Sources::OWN),
-    gauge("process_max_fds", "Most descriptors that kapo may open.", |s, _, out| {
+    gauge("process_max_fds", "Maximum number of open descriptors of kapo.", |s, _, out| {
         one(out, s.own.map(|own| own.max_fds))
     })
     .from(Sources::OWN),
-    gauge("process_virtual_memory_bytes", "Address space of kapo itself.", |s, _, out| {
+    gauge("process_virtual_memory_bytes", "Size of the address space of kapo itself.", |s, _, out| {
         one(out, s.own.map(|own| own.virtual_bytes));
     })
     .from(Sources::OWN),
-    gauge("process_virtual_memory_max_bytes", "Most address space that kapo may have.", |s, _, out| {
+    gauge("process_virtual_memory_max_bytes", "Limit for the address space of kapo.", |s, _, out| {
         one(out, s.own.map(|own| own.virtual_max_bytes));
     })
     .from(Sources::OWN),
@@ -290,11 +305,11 @@ pub(super) const FAMILIES: [Family; 38] = [
         one(out, s.own.map(|own| own.resident_bytes));
     })
     .from(Sources::OWN),
-    gauge("process_heap_bytes", "Data and stack segments of kapo itself.", |s, _, out| {
+    gauge("process_heap_bytes", "Size of the data and stack segments of kapo itself.", |s, _, out| {
         one(out, s.own.map(|own| own.data_bytes));
     })
     .from(Sources::OWN),
-    gauge("process_start_time_seconds", "Start of kapo itself, in seconds since 1970.", |s, _, out| {
+    gauge("process_start_time_seconds", "Start time of kapo itself, in seconds since 1970.", |s, _, out| {
         one(out, Some(unix(s.started)));
     }),
 ];

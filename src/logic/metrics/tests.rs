@@ -106,12 +106,12 @@ fn a_metric_looks_as_each_format_wants_it() {
     for (format, lines) in [
         (
             &prometheus,
-            "# HELP kapo_child_cpu_seconds_total CPU time of the command and all its descendants, of all runs.\n\
+            "# HELP kapo_child_cpu_seconds_total CPU time of the command and its descendants, summed over all runs.\n\
              # TYPE kapo_child_cpu_seconds_total counter\nkapo_child_cpu_seconds_total 1.23\n",
         ),
         (
             &open,
-            "# HELP kapo_child_cpu_seconds CPU time of the command and all its descendants, of all runs.\n\
+            "# HELP kapo_child_cpu_seconds CPU time of the command and its descendants, summed over all runs.\n\
              # TYPE kapo_child_cpu_seconds counter\n# UNIT kapo_child_cpu_seconds seconds\n\
              kapo_child_cpu_seconds_total 1.23\nkapo_child_cpu_seconds_created 1763793930.25\n",
         ),
