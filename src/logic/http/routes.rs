@@ -1,9 +1,8 @@
-//! The paths that kapo knows, in one table: what a request is about, the names that metrics show, and a line on
-//! each for the manual.
+//! The table of the paths that kapo knows: the route of each, its name in the metrics, and a line for the manual.
 
 use super::query::decoded;
 
-/// What a request is about.
+/// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the table below says what each is")]
 pub enum Route {
@@ -23,16 +22,16 @@ pub enum Route {
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// What a request for this path is about.
+    /// What a request for this path asks for.
     pub route: Route,
-    /// The path; `other` stands for any that is not in the table. Also the label `path` of the metrics, so that a
-    /// label never holds what a stranger sent.
+    /// The path; `other` stands for every path that is not in the table. This is also the label `path` of the metrics,
+    /// so that a label never contains text that a client has sent.
     pub path: &'static str,
     /// One line for the manual.
     pub brief: &'static str,
 }
 
-/// All of them, in the order of [`Route`].
+/// Every route, in the order of [`Route`].
 pub const ROUTES: [Row; 11] = [
     Row { route: Route::Document, path: "/", brief: "the status document" },
     Row { route: Route::Runs, path: "/runs", brief: "the last runs that ended; 404 with --history 0" },
@@ -40,36 +39,37 @@ pub const ROUTES: [Row; 11] = [
     Row {
         route: Route::Readyz,
         path: "/readyz",
-        brief: "200 while the command runs and is ready, else 503 and why",
+        brief: "200 while the command runs and is ready, otherwise 503 with the reason",
     },
     Row {
         route: Route::Healthz,
         path: "/healthz",
-        brief: "200 while the command runs without flapping or has ended with success, else 503 and why",
+        brief: "200 while the command runs or after it has ended with success, unless it is flapping; \
+                otherwise 503 with the reason",
     },
     Row {
         route: Route::Metrics,
         path: "/metrics",
         brief: "metrics for Prometheus, as text or as OpenMetrics",
     },
-    Row { route: Route::Vars, path: "/debug/vars", brief: "numbers for expvar clients" },
-    Row { route: Route::Wait, path: "/wait", brief: "the status document, once the run has ended" },
+    Row { route: Route::Vars, path: "/debug/vars", brief: "numbers as JSON, in the expvar format of Go" },
+    Row { route: Route::Wait, path: "/wait", brief: "the status document, sent when the run has ended" },
     Row { route: Route::Logs, path: "/logs", brief: "the last captured output; 404 without --tail" },
     Row {
         route: Route::Events,
         path: "/events",
-        brief: "the status document now and at each change, as a stream",
+        brief: "a stream of the status document: now, and after each change",
     },
     Row { route: Route::Other, path: "other", brief: "any other path: the status document" },
 ];
 
-/// The probes, and another path for each.
+/// The probes, each with an alias.
 const PROBES: [(Route, &str); 3] =
     [(Route::Livez, "/live"), (Route::Readyz, "/ready"), (Route::Healthz, "/health")];
 
 impl Route {
-    /// What a path asks for. Percent-encoded bytes stand for themselves: no path contains a `/` that is not a
-    /// separator, so `%2F` can mean nothing else (RFC 3986, section 6.2.2.2, asks for it with letters alone).
+    /// Returns the route of a path. Percent-encoded bytes are decoded first. This includes `%2F`, because no known path
+    /// contains a `/` that is not a separator. RFC 3986, section 6.2.2.2, requires it only for unreserved characters.
     pub fn of(path: &str) -> Route {
         let plain = !path.as_bytes().contains(&b'%');
         let exact = ROUTES
@@ -79,7 +79,7 @@ impl Route {
         exact.unwrap_or_else(|| Route::of_mistyped_probe(path).unwrap_or(Route::Other))
     }
 
-    /// The probe that a path nearly names. The document would answer 200 there, and the probe would never fail.
+    /// Returns the probe for an alias. Without it the document would answer 200, and the probe would never fail.
     fn of_mistyped_probe(path: &str) -> Option<Route> {
         let with_slash = |name: &str| decoded(path).eq(name.bytes().chain([b'/']));
         PROBES
@@ -90,7 +90,7 @@ impl Route {
             .map(|(probe, _)| *probe)
     }
 
-    /// The path as the table has it.
+    /// Returns the path from the table.
     pub fn name(self) -> &'static str {
         ROUTES.get(self as usize).map_or("other", |row| row.path)
     }
