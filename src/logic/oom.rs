@@ -1,11 +1,11 @@
-//! Whether the kernel ended the command for want of memory. Only the counter of kapo's cgroup tells: the victim gets a
-//! plain SIGKILL.
+//! Decides whether the kernel killed the command because memory ran out. The only source is the counter of kapo's cgroup,
+//! because the command itself gets a plain SIGKILL.
 //!
-//! Limits. The counter is that of a cgroup, not of a process: when somebody else kills the command within ten
-//! seconds of another process of the same cgroup having been killed by the kernel, the reason is wrong. A command that moved
-//! itself out of kapo's cgroup tree (version 1: out of the cgroup itself) is not seen. The root cgroup of version 2
-//! counts nothing. Version 1 wakes nobody: its counter is looked at when a run ends, when an orphan was killed, and at
-//! each scrape; a kill of a descendant is told of then, and the ten seconds begin then.
+//! Limits: The counter belongs to a cgroup and not to a process. If another process sends SIGKILL to the command within
+//! ten seconds after the kernel has killed any process of the cgroup, the reason is wrong. A command that has moved out of
+//! kapo's cgroup tree (version 1: out of the cgroup itself) is not counted. The root cgroup of version 2 has no counter.
+//! Version 1 sends no notification: its counter is read when a run ends, when an orphan was killed, and at each scrape.
+//! The kill of a descendant is logged then, and the ten seconds begin then.
 
 use std::time::{Duration, Instant};
 

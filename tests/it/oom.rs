@@ -1,4 +1,4 @@
-//! Kills for want of memory, in a cgroup of the test's own.
+//! Out-of-memory kills, in a cgroup of the test's own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -37,6 +37,6 @@ fn the_kill_of_a_descendant_is_logged_although_the_command_succeeds() {
     let script = "tail -n 1 </dev/zero; [ $? = 137 ]";
     let (code, _, stderr) = run_to_the_end(kapo_after(&preparation, ["run", "sh", "-c", script]));
     assert_eq!(code, Some(0), "{stderr}");
-    let killed = "level=warn msg=\"the kernel killed for want of memory\" kills=1\n";
+    let killed = "level=warn msg=\"killed by the kernel: out of memory\" kills=1\n";
     assert_eq!(stderr.matches(killed).count(), 1, "{stderr}");
 }

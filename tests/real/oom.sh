@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The kernel kills for want of memory, in a cgroup of the test's own: the command itself is reported as `oom-kill`, a
-# descendant is counted and logged, and a kill that somebody sent by hand is neither.
+# Out-of-memory kills, in a cgroup of the test's own: the command itself is reported as `oom-kill`, a
+# descendant is counted and logged, and a KILL that was sent by hand is neither.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need curl python3
@@ -89,7 +89,7 @@ check "and counted" metric_is "$URL" kapo_oom_kills_total 1
 same "once" 1 "$(grep -c memory "$WORK/orphan.log")"
 stop "$kapo"
 
-# --- KILL by hand is no want of memory ---
+# --- a KILL sent by hand is not an out-of-memory kill ---
 start_kapo hand run --wait 60 -- sleep 600
 kapo=$PID
 pid=$(status "$URL" Pid)

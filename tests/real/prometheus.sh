@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The real Prometheus scrapes kapo: the target is up, kapo_child_up follows the command, the alerts of examples/ fire for
 # what they are named after and for nothing else, and promtool has nothing to say against metrics, rules and
-# configuration. (The alert for want of memory is tried by promtool alone; the metric itself in oom.sh.)
+# configuration. (The out-of-memory alert is tested by promtool alone; the metric itself is tested in oom.sh.)
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need prometheus promtool curl python3

@@ -275,7 +275,7 @@ impl Lane {
         let wanted = self.output.wants() == StreamInterest::Input && !blocked;
         let Some(pipe) = self.output.pipe() else { return };
         if wanted && !self.listening {
-            // Fails for want of memory only; then the lane is served at every turn.
+            // This fails only if no memory is left; the lane is then served in every turn.
             self.listening = epoll.add(pipe, Source::Pipe(self.stream), EventFlags::IN).is_ok();
             self.again |= !self.listening;
         } else if !wanted && self.listening {

@@ -101,7 +101,7 @@ pub(crate) fn exe(pid: Pid, buffer: &mut [MaybeUninit<u8>]) -> &[u8] {
     rustix::fs::readlinkat_raw(CWD, Path::of(pid, c"exe").as_c_str(), buffer).map_or(&[], |(path, _)| &*path)
 }
 
-/// A read failed for want of descriptors or memory, which says nothing about the process.
+/// A read failed because no descriptor or no memory was left. This says nothing about the process.
 pub(crate) fn is_resource_exhaustion(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }

@@ -90,9 +90,9 @@ impl OomCounter {
     }
 }
 
-/// So many more were killed than was known.
+/// Logs kills that were not known before.
 fn tell(now: Now, kills: u64, stage: &mut LoopContext) {
     if kills > 0 {
-        stage.log(now, &Record::warn("the kernel killed for want of memory").with("kills", kills));
+        stage.log(now, &Record::warn("killed by the kernel: out of memory").with("kills", kills));
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn record(note: Note, name: &str) -> Record {
 /// Returns the code with which kapo exits because of `note`; `None`: it goes on.
 pub(crate) fn exit_code(note: Note) -> Option<u8> {
     match note {
-        // Only if the process could not be looked at before the loop, for want of descriptors.
+        // Only if kapo could not read the process before the loop, because no descriptor was left.
         Note::Absent(_) => Some(EXIT_SETUP),
         Note::Found(_) | Note::Ended(..) | Note::Scanning(_) => None,
     }

@@ -68,7 +68,7 @@ struct WatchIo {
     /// Of this turn.
     boot: Option<SystemTime>,
     budget: u32,
-    /// A read failed for want of descriptors or memory.
+    /// A read failed because no descriptor or no memory was left.
     starved: bool,
 }
 
