@@ -12,7 +12,7 @@ use crate::logic::http::routes::Route;
 use crate::logic::http::{Handler, Method, Next, Request};
 use crate::logic::log::timestamp;
 use crate::logic::metrics;
-use crate::logic::metrics::{Counts, Format, Selection, Snapshot, Sources};
+use crate::logic::metrics::{Counts, Format, Measured, Selection, Snapshot, Sources};
 use crate::logic::output::tail::Tail;
 use crate::logic::reason::Reason;
 use crate::logic::restart::Failures;
@@ -188,8 +188,10 @@ pub(crate) struct RequestContext<'a> {
     pub tail: Option<&'a Tail>,
     /// The runs that have ended; `None` with `--history 0`.
     pub history: Option<&'a History>,
-    /// Takes a snapshot; called for /metrics and /debug/vars only.
-    pub sample: &'a mut dyn FnMut(Sources) -> Snapshot,
+    /// The snapshot of this turn, once one was taken.
+    pub measured: Option<Measured>,
+    /// Set when a request was not answered ([`Next::Lacking`]): what has to be read for it.
+    pub lacking: Option<Sources>,
 }
 
 /// What [`RequestContext::decide`] decided.
@@ -212,6 +214,7 @@ enum Answer<'a> {
         first: Vec<u8>,
     },
     Wait(Option<Instant>),
+    Lacking(Sources),
 }
 
 fn whole<'a>(code: u16, content_type: &'static str, body: impl Into<Cow<'a, [u8]>>) -> Answer<'a> {
@@ -225,7 +228,13 @@ fn refuse(reason: &'static str) -> Answer<'static> {
 impl Handler for RequestContext<'_> {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
         let route = Route::of(request.path);
-        let (code, next) = tell(self.decide(now, route, request), reply);
+        let answer = self.decide(now, route, request);
+        let lacking = match answer {
+            Answer::Lacking(sources) => Some(sources),
+            _ => None,
+        };
+        let (code, next) = tell(answer, reply);
+        self.lacking = lacking;
         self.count(route, code);
         next
     }
@@ -252,6 +261,7 @@ impl Handler for RequestContext<'_> {
 fn tell(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
     match answer {
         Answer::Wait(until) => (None, Next::Wait(until)),
+        Answer::Lacking(_) => (None, Next::Lacking),
         Answer::Whole { code, content_type, extra, body } => {
             let extra: Vec<_> = extra.iter().map(|(name, value)| (*name, value.as_str())).collect();
             reply.send(code, content_type, &extra, &body);
@@ -276,7 +286,12 @@ impl RequestContext<'_> {
         }
     }
 
-    fn decide(&mut self, now: Now, route: Route, request: &Request<'_>) -> Answer<'_> {
+    fn snapshot(&self, sources: Sources) -> Result<&Snapshot, Answer<'static>> {
+        let known = self.measured.as_ref().and_then(|measured| measured.with(sources));
+        known.ok_or(Answer::Lacking(sources))
+    }
+
+    fn decide(&self, now: Now, route: Route, request: &Request<'_>) -> Answer<'_> {
         if request.method == Method::Options {
             return Answer::Whole {
                 code: 204,
@@ -306,15 +321,19 @@ impl RequestContext<'_> {
                     return Answer::Head { content_type: format.content_type(), length: None };
                 }
                 let selection = Selection::of(request.query);
-                let snapshot = (self.sample)(selection.sources());
-                let page = metrics::render(format, selection, &snapshot, self.counts);
-                whole(200, format.content_type(), page)
+                match self.snapshot(selection.sources()) {
+                    Ok(snapshot) => {
+                        let page = metrics::render(format, selection, snapshot, self.counts);
+                        whole(200, format.content_type(), page)
+                    }
+                    Err(lacking) => lacking,
+                }
             }
             Route::Vars if head => Answer::Head { content_type: JSON, length: None },
-            Route::Vars => {
-                let snapshot = (self.sample)(Sources::VARS);
-                whole(200, JSON, vars::render(self.argv0, now, &snapshot, self.counts))
-            }
+            Route::Vars => match self.snapshot(Sources::VARS) {
+                Ok(snapshot) => whole(200, JSON, vars::render(self.argv0, now, snapshot, self.counts)),
+                Err(lacking) => lacking,
+            },
             Route::Wait => match parameter(request.query, "timeout").map(seconds) {
                 None => wait(page, now, None),
                 Some(Some(timeout)) => wait(page, now, Some(timeout)),

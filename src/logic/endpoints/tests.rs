@@ -52,8 +52,10 @@ fn asked<'a>(target: &'a str) -> Request<'a> {
     Request { path, query, ..GET }
 }
 
-fn snapshot(_: Sources) -> Snapshot {
-    Snapshot { started: at(500), up: true, ready: true, connections: 1, ..Snapshot::blank() }
+fn measured() -> Option<Measured> {
+    let sources = Selection::ALL.sources();
+    let snapshot = Snapshot { started: at(500), up: true, ready: true, connections: 1, ..Snapshot::blank() };
+    Some(Measured { sources, snapshot })
 }
 
 /// An answer, owned, as a short text: code, extra field, body.
@@ -66,6 +68,7 @@ fn told(answer: &Answer<'_>) -> String {
         Answer::Stream { next, first, .. } => format!("{next:?} {}", String::from_utf8_lossy(first)),
         Answer::Head { length, .. } => format!("head {length:?}"),
         Answer::Wait(until) => format!("wait {}", until.is_some()),
+        Answer::Lacking(sources) => format!("lacks {sources:?}"),
     }
 }
 
@@ -75,13 +78,14 @@ fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
     for stream in Stream::BOTH {
         tail.push(stream, stream.name().as_bytes());
     }
-    let mut view = RequestContext {
+    let view = RequestContext {
         page,
         counts: &mut Counts::default(),
         argv0: "kapo",
         tail: Some(&tail),
         history: Some(&History::new(5)),
-        sample: &mut snapshot,
+        measured: measured(),
+        lacking: None,
     };
     told(&view.decide(now, Route::of(request.path), request))
 }
@@ -223,8 +227,15 @@ fn waiting_ends_with_the_run_or_with_its_time() {
     assert_eq!(decide(&up, &asked("/wait?timeout=0")), format!("200 {document}"));
     let again = |page: &Page, overdue| {
         let (mut out, counts) = (Out::new(), &mut Counts::default());
-        let mut view =
-            RequestContext { page, counts, argv0: "kapo", tail: None, history: None, sample: &mut snapshot };
+        let mut view = RequestContext {
+            page,
+            counts,
+            argv0: "kapo",
+            tail: None,
+            history: None,
+            measured: measured(),
+            lacking: None,
+        };
         let next = view.again(now, overdue, Reply::new(&mut out, now, Method::Get, Persist::Open));
         let seen = String::from_utf8(out.bytes).unwrap();
         let code = seen.lines().find_map(|line| line.strip_prefix("Kapo-Exit-Code: ")).map(str::to_owned);
@@ -287,13 +298,14 @@ fn logs_without_a_tail_are_not_found() {
     ] {
         let page = page(Status { mode, ..running() }, StateFacts::default());
         let counts = &mut Counts::default();
-        let mut view = RequestContext {
+        let view = RequestContext {
             page: &page,
             counts,
             argv0: "kapo",
             tail: None,
             history: None,
-            sample: &mut snapshot,
+            measured: measured(),
+            lacking: None,
         };
         for target in ["/logs", "/logs?follow=1", "/logs?stream=stdout"] {
             assert_eq!(told(&view.decide(now(), Route::Logs, &asked(target))), says, "{target}");
@@ -328,38 +340,49 @@ fn the_runs_that_ended_are_shown_unless_none_are_kept() {
     ] {
         assert!(ask(&page, target).starts_with(answer), "{target}: {}", ask(&page, target));
     }
-    let mut view = RequestContext {
+    let view = RequestContext {
         page: &page,
         counts: &mut Counts::default(),
         argv0: "kapo",
         tail: None,
         history: None,
-        sample: &mut snapshot,
+        measured: measured(),
+        lacking: None,
     };
     let answer = view.decide(now(), Route::Runs, &asked("/runs"));
     assert_eq!(told(&answer), "404 no runs are kept: start kapo without --history 0\n");
 }
 
 #[test]
-fn a_snapshot_is_taken_for_metrics_and_vars_alone() {
+fn a_snapshot_is_needed_for_metrics_and_vars_alone() {
     let page = page(running(), StateFacts::default());
-    for row in crate::logic::http::routes::ROUTES {
-        let mut taken = 0;
-        let mut sample = |_| {
-            taken += 1;
-            snapshot(Sources::VARS)
-        };
+    let lacking = |method, target: &str| {
         let mut view = RequestContext {
             page: &page,
             counts: &mut Counts::default(),
             argv0: "kapo",
             tail: None,
             history: None,
-            sample: &mut sample,
+            measured: None,
+            lacking: None,
         };
-        let _ = view.decide(now(), row.route, &asked(row.path));
-        assert_eq!(taken, u32::from(matches!(row.route, Route::Metrics | Route::Vars)), "{}", row.path);
+        let request = Request { method, ..asked(target) };
+        let mut out = Out::new();
+        let next = view.answer(now(), &request, Reply::new(&mut out, now(), method, Persist::Open));
+        let sent = !out.bytes.is_empty();
+        assert_eq!(next == Next::Lacking, view.lacking.is_some() && !sent && view.counts.total() == 0);
+        view.lacking
+    };
+    for row in crate::logic::http::routes::ROUTES {
+        let sources = match row.route {
+            Route::Metrics => Some(Selection::ALL.sources()),
+            Route::Vars => Some(Sources::VARS),
+            _ => None,
+        };
+        assert_eq!(lacking(Method::Get, row.path), sources, "{}", row.path);
+        assert_eq!(lacking(Method::Head, row.path), None, "{}", row.path);
     }
+    assert_eq!(lacking(Method::Get, "/metrics?name[]=kapo_child_up"), Some(Sources::default()));
 }
 
 #[test]
@@ -380,7 +403,8 @@ fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
         argv0: "kapo",
         tail: None,
         history: None,
-        sample: &mut snapshot,
+        measured: measured(),
+        lacking: None,
     };
     let mut out = Out::new();
     Conn::new(now()).receive(now(), bytes, &mut view, &mut out);

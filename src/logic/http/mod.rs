@@ -76,6 +76,9 @@ pub enum Next {
     /// Nothing was sent. The request is held: [`Handler::again`] is asked at each `Conn::resume` and once this moment
     /// has passed.
     Wait(Option<Instant>),
+    /// Nothing was sent, because the handler lacks data that the driver has to read first. The request stays in front of
+    /// what is left over and is answered at the next `Conn::resume`.
+    Lacking,
     /// `reply.stream` was called; what follows is pushed at each change of state.
     Events,
     /// `reply.stream` was called; what follows is captured output, of one stream or of both.

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use families::{FAMILIES, Family, Kind, Value, unix};
 pub use format::Format;
+pub(crate) use selection::Measured;
 pub use selection::{Selection, Sources};
 
 use super::cgroup::CgroupUsage;

@@ -1,5 +1,6 @@
 //! Which families a scrape asks for by `name[]`, and what has to be read for them.
 
+use super::Snapshot;
 use super::families::FAMILIES;
 use crate::logic::http::query::{decoded, parameters};
 
@@ -30,6 +31,11 @@ impl Sources {
     /// What /debug/vars shows.
     pub(crate) const VARS: Sources = Sources { tree: true, own: true, oom_kills: true, cgroup: false };
 
+    /// Whether all of `other` is among these.
+    fn include(self, other: Sources) -> bool {
+        self.and(other) == self
+    }
+
     /// Returns what is in one of both.
     pub(crate) fn and(self, other: Sources) -> Sources {
         Sources {
@@ -38,6 +44,22 @@ impl Sources {
             oom_kills: self.oom_kills || other.oom_kills,
             cgroup: self.cgroup || other.cgroup,
         }
+    }
+}
+
+/// A snapshot and the sources that were read for it.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// What was read.
+    pub sources: Sources,
+    /// What it said.
+    pub snapshot: Snapshot,
+}
+
+impl Measured {
+    /// The snapshot, if all of `sources` was read for it.
+    pub(crate) fn with(&self, sources: Sources) -> Option<&Snapshot> {
+        self.sources.include(sources).then_some(&self.snapshot)
     }
 }
 

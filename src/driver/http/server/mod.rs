@@ -21,7 +21,7 @@ use crate::logic::http::heartbeat::{self, Heartbeat};
 use crate::logic::http::quota::{Quota, Share};
 use crate::logic::http::turn::{Budget, Queue};
 use crate::logic::log::record::Record;
-use crate::logic::metrics::{Counts, Snapshot, Sources};
+use crate::logic::metrics::{Counts, Measured, Snapshot, Sources};
 use crate::logic::output::coalesce;
 use crate::logic::output::coalesce::Coalescer;
 use crate::logic::output::tail::{Position, Tail};
@@ -101,7 +101,7 @@ pub(crate) struct Server {
     arrivals: Option<usize>,
     /// What /proc and the rest of kapo said in this turn: reading that is what costs, and one packet may hold hundreds
     /// of requests for it.
-    sampled: Option<(Instant, Sources, Snapshot)>,
+    measured: Option<(Instant, Measured)>,
     /// What is to be said in the log, and when it was last said that there is no room.
     notices: Vec<Record>,
     told: [Option<Instant>; 2],
@@ -156,7 +156,7 @@ impl Server {
             accepted: Vec::new(),
             pace: Coalescer::new(&coalesce::ARRIVALS),
             arrivals: None,
-            sampled: None,
+            measured: None,
             notices: Vec::new(),
             told: [None; 2],
         }
@@ -351,26 +351,31 @@ impl Server {
         let Some(entry) = entry_at(&mut self.slots, slot) else { return };
         let before = self.counts.total();
         let tail = subject.tail();
-        let sampled = &mut self.sampled;
-        let mut sample = |wanted: Sources| {
-            let known = sampled.as_ref().filter(|(at, ..)| *at == now.mono);
-            let sources = known.map_or(wanted, |(_, sources, _)| sources.and(wanted));
-            match known {
-                Some((_, before, snapshot)) if *before == sources => {
-                    Snapshot { connections, ..snapshot.clone() }
-                }
-                _ => sampled.insert((now.mono, sources, subject.snapshot(connections, sources))).2.clone(),
-            }
-        };
+        let mut measured =
+            self.measured.take().filter(|(at, _)| *at == now.mono).map(|(_, measured)| measured);
+        if let Some(measured) = &mut measured {
+            measured.snapshot.connections = connections;
+        }
         let mut view = RequestContext {
             page: &self.page,
             counts: &mut self.counts,
             argv0: &self.argv0,
             tail,
             history: subject.history(),
-            sample: &mut sample,
+            measured,
+            lacking: None,
         };
-        let fate = what(&mut entry.connection, now, &mut self.buffers, &mut view);
+        let mut fate = what(&mut entry.connection, now, &mut self.buffers, &mut view);
+        // Each snapshot has more sources than the one before, so this ends.
+        while fate == ConnectionFate::Wait
+            && let Some(wanted) = view.lacking.take()
+        {
+            let sources = view.measured.as_ref().map_or(wanted, |before| before.sources.and(wanted));
+            let snapshot = subject.snapshot(connections, sources);
+            view.measured = Some(Measured { sources, snapshot });
+            fate = entry.connection.resume(now, &mut self.buffers, &mut view);
+        }
+        self.measured = view.measured.take().map(|measured| (now.mono, measured));
         entry.served |= self.counts.total() != before;
         if let Some(Feed::Logs(_)) = entry.connection.feed()
             && entry.followed.is_none()

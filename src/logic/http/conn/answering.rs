@@ -92,6 +92,9 @@ impl Conn {
                 return used;
             }
             self.ask(now, &parsed, length == rest.len(), site, out);
+            if self.phase == Phase::Crowded {
+                return used;
+            }
             used += length;
             answered += 1;
             match self.phase {
@@ -150,6 +153,7 @@ impl Conn {
                 self.phase = Phase::Held { until, asked };
                 self.since = now.mono;
             }
+            Next::Lacking => self.crowd(now),
             _ if !sent => self.refuse(now, NO_ANSWER, asked.method, site, out),
             Next::Answered => {
                 self.phase = Phase::Idle;

@@ -195,7 +195,8 @@ impl Conn {
                 match site.again(now, overdue, Reply::new(out, now, asked.method, asked.persist)) {
                     // The first moment stands: counted anew it would never come.
                     Next::Wait(_) if !overdue => return,
-                    Next::Wait(_) => self.refuse(now, NO_ANSWER, asked.method, site, out),
+                    // The held request is not in `input` any more and could not be asked again.
+                    Next::Wait(_) | Next::Lacking => self.refuse(now, NO_ANSWER, asked.method, site, out),
                     next => {
                         let sent = out.bytes.len() > before;
                         self.conclude(now, asked, next, sent, self.input.is_empty(), site, out);

@@ -528,3 +528,19 @@ fn the_date_moves_with_the_wall_clock() {
         ]
     );
 }
+
+#[test]
+fn a_request_that_lacks_data_keeps_its_place_until_it_is_read() {
+    let (clock, mut site, mut out) = (Clock::new(), Echo::default(), Out::new());
+    let mut conn = Conn::new(clock.at(0.0));
+    let requests =
+        b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /read HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    conn.receive(clock.at(0.0), requests, &mut site, &mut out);
+    conn.eof(&mut out);
+    assert!(conn.wants().write && !conn.is_done());
+    assert_eq!(bodies(&String::from_utf8(std::mem::take(&mut out.bytes)).unwrap()), ["Get /a None"]);
+    site.has_read = true;
+    conn.resume(clock.at(0.0), &mut site, &mut out);
+    assert_eq!(bodies(&String::from_utf8(out.bytes).unwrap()), ["Get /read None"]);
+    assert_eq!((conn.is_done(), site.asked), (true, 3));
+}

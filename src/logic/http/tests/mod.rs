@@ -17,6 +17,8 @@ use crate::logic::Now;
 struct Echo {
     done: bool,
     asked: usize,
+    /// `/read` lacks what it needs as long as this is false.
+    has_read: bool,
 }
 
 impl Handler for Echo {
@@ -24,6 +26,7 @@ impl Handler for Echo {
         self.asked += 1;
         let body = match (request.path, request.query) {
             ("/wait", _) if !self.done => return Next::Wait(Some(now.mono + Duration::from_secs(60))),
+            ("/read", _) if !self.has_read => return Next::Lacking,
             ("/events", _) => {
                 reply.stream("text/event-stream", &[], b"first\n");
                 return Next::Events;
