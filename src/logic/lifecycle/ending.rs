@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::report::with_output;
 use super::run_record::RunEnd;
+use super::signals::Received;
 use super::{
-    Deadline, Deadlines, Effect, End, Exit, Lifecycle, Linger, Now, Pid, Policy, Record, Run, Seconds,
-    Signal, SignalTarget, SpawnErrorKind, State, StopCause, Success, Verdict,
+    Deadline, Deadlines, Effect, End, Exit, Lifecycle, Linger, Now, Pid, Policy, Process, Record, Run,
+    Seconds, Signal, SignalTarget, SpawnErrorKind, State, StopCause, Success, Verdict, interruption,
+    is_interrupted,
 };
 use crate::config::After;
 use crate::error;
@@ -72,33 +74,15 @@ impl Lifecycle {
         self.next(now, run, out);
     }
 
-    /// The command has ended and is reaped; `stop`: it was asked to.
-    pub(super) fn ended(
-        &mut self,
-        now: Now,
-        (pid, since): (Pid, Instant),
-        stop: Option<Stop>,
-        end: End,
-        out: &mut Vec<Effect>,
-    ) {
-        for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog, Deadline::Stable] {
-            self.deadlines.stop(which);
-        }
-        let why = stop.map(|stop| stop.why);
-        // Another process may be followed than the one that leads the group.
-        let group = self.group.unwrap_or(pid);
-        let lasted = now.mono.saturating_duration_since(since);
-        self.record_end(now, why, end);
-        self.remember(Some(pid), lasted, end.memory);
-        out.push(Effect::Log(self.end_record(pid, why, lasted)));
-        let success = self.status.reason == Some(Reason::Success);
-        let termination_message = self.termination_message();
-        self.draining = Some(EndedRun { run: self.runs.starts(), success, termination_message });
-        if self.job.single_child {
-            // The rest of the group is not ours to end.
-        } else if let Some(stop) = stop {
-            self.wait_for_stopped_group(now, group, stop, out);
-        } else if self.job.setsid && self.policy.is_none() {
+    /// The command has ended without having been asked to.
+    pub(super) fn ended_by_itself(&mut self, now: Now, process: Process, end: End, out: &mut Vec<Effect>) {
+        self.hears_of_hang_up(end.hung_up, out);
+        self.leaving |= end.on_terminal && is_interrupted(end.exit);
+        let typed = interruption(end.exit).filter(|_| end.on_terminal);
+        self.interrupted = typed.map(|signal| (signal, true));
+        let run = self.ended(now, process, None, end, out);
+        let group = process.group;
+        if self.job.setsid && self.policy.is_none() && !self.job.single_child {
             out.push(Effect::Kill {
                 signal: Signal::TERM,
                 to: SignalTarget::LeftoverGroup(group),
@@ -106,10 +90,52 @@ impl Lifecycle {
             });
         }
         out.push(Effect::Drain { run: self.runs.starts() });
-        self.next(now, Run { lasted, success, expired: why == Some(StopCause::Ttl), never_ran: false }, out);
-        if stop.is_none() && self.state == State::Pausing && !self.job.single_child {
+        if self.next(now, run, out) && !self.job.single_child {
             self.clear_group(group, out);
         }
+    }
+
+    /// The command has ended after it was asked to.
+    pub(super) fn ended_by_stop(
+        &mut self,
+        now: Now,
+        process: Process,
+        stop: Stop,
+        end: End,
+        out: &mut Vec<Effect>,
+    ) {
+        self.hears_of_hang_up(end.hung_up, out);
+        let typed = stop.why == StopCause::Asked && self.was_asked_by_the_terminal();
+        self.interrupted = interruption(end.exit).filter(|_| typed).map(|signal| (signal, false));
+        let run = self.ended(now, process, Some(stop.why), end, out);
+        // Under `--single-child` the rest of the group is not ours to end.
+        if !self.job.single_child {
+            self.wait_for_stopped_group(now, process.group, stop, out);
+        }
+        out.push(Effect::Drain { run: self.runs.starts() });
+        self.next(now, run, out);
+    }
+
+    /// The command has ended and is reaped.
+    fn ended(
+        &mut self,
+        now: Now,
+        process: Process,
+        why: Option<StopCause>,
+        end: End,
+        out: &mut Vec<Effect>,
+    ) -> Run {
+        for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog, Deadline::Stable] {
+            self.deadlines.stop(which);
+        }
+        let lasted = now.mono.saturating_duration_since(process.since);
+        self.record_end(now, why, end);
+        self.remember(Some(process.pid), lasted, end.memory);
+        out.push(Effect::Log(self.end_record(process.pid, why, lasted)));
+        let success = self.status.reason == Some(Reason::Success);
+        let termination_message = self.termination_message();
+        self.draining = Some(EndedRun { run: self.runs.starts(), success, termination_message });
+        Run { lasted, success, expired: why == Some(StopCause::Ttl), never_ran: false }
     }
 
     /// Records the end, and with it the code that kapo exits with.
@@ -167,11 +193,10 @@ impl Lifecycle {
             self.runs.drained(last_output, &mut self.status);
             self.changed = true;
         }
-        self.go_on(out);
     }
 
-    /// After a run: leave, answer on, or start again.
-    fn next(&mut self, now: Now, run: Run, out: &mut Vec<Effect>) {
+    /// After a run: leave, answer on, or start again. Returns whether another run follows.
+    fn next(&mut self, now: Now, run: Run, out: &mut Vec<Effect>) -> bool {
         let verdict = self.policy.as_mut().map(|policy| policy.ended(now.mono, run, &mut self.random));
         self.update_flapping(now, out);
         if let Some(until) = self.policy.as_ref().and_then(Policy::flapping_until).filter(|at| *at > now.mono)
@@ -179,7 +204,8 @@ impl Lifecycle {
             self.deadlines.set(Deadline::Flapping, now.mono, until.saturating_duration_since(now.mono));
         }
         if self.leaving {
-            return self.finish(out);
+            self.finish();
+            return false;
         }
         match (verdict, &self.job.after) {
             (Some(Verdict::Again(pause)), _) => {
@@ -191,13 +217,14 @@ impl Lifecycle {
                 self.status.next_start = now.wall.checked_add(pause);
                 self.changed = true;
                 self.deadlines.set(Deadline::Start, now.mono, pause);
+                return true;
             }
-            (Some(Verdict::Finished), _) => self.finish(out),
+            (Some(Verdict::Finished), _) => self.finish(),
             (Some(Verdict::GiveUp), _) => {
                 out.push(Effect::Log(
                     Record::error("giving up: too many restarts").with("restarts", self.status.restarts),
                 ));
-                self.finish(out);
+                self.finish();
             }
             (None, After::Once(Linger::Fixed(wait)) | After::Once(Linger::Idle(wait))) if !wait.is_zero() => {
                 out.push(Effect::Log(Record::info("answering on").with("wait", Seconds(*wait))));
@@ -205,57 +232,48 @@ impl Lifecycle {
                 self.state = State::Lingering;
                 self.changed = true;
             }
-            (None, _) => self.finish(out),
+            (None, _) => self.finish(),
         }
+        false
     }
 
-    /// The pause is over: starts the command as soon as nothing of the last run is in its way.
-    pub(super) fn clear(&mut self, out: &mut Vec<Effect>) {
+    /// The pause is over, and the next start follows as soon as nothing is left of the last run.
+    pub(super) fn clear(&mut self) {
         self.state = State::Clearing;
         self.status.next_start = None;
         self.changed = true;
-        self.go_on(out);
+    }
+
+    /// Nothing is in the way of the next run.
+    pub(super) fn start_again(&mut self, out: &mut Vec<Effect>) {
+        self.state = State::Starting;
+        out.push(Effect::Spawn);
+    }
+
+    /// A request was answered: under `--linger` of the idle kind the time begins again.
+    pub(super) fn linger_on(&mut self, now: Now) {
+        if let After::Once(Linger::Idle(idle)) = self.job.after {
+            self.deadlines.set(Deadline::Linger, now.mono, idle);
+        }
     }
 
     /// Nothing runs any more: kapo ends as soon as nothing of the last run is left.
-    pub(super) fn finish(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn finish(&mut self) {
         self.leaving = true;
         self.deadlines.stop(Deadline::Start);
         self.deadlines.stop(Deadline::Linger);
         self.state = State::Finishing;
         self.status.next_start = None;
         self.changed = true;
-        self.go_on(out);
     }
 
-    /// What was waited for has come: the output, or the end of the group.
-    pub(super) fn go_on(&mut self, out: &mut Vec<Effect>) {
-        if self.draining.is_some() || self.leftover.is_some() {
-            return;
-        }
-        match self.state {
-            State::Clearing => {
-                self.state = State::Starting;
-                out.push(Effect::Spawn);
-            }
-            State::Finishing => self.close(out),
-            State::Starting
-            | State::Running { .. }
-            | State::Stopping { .. }
-            | State::Pausing
-            | State::Lingering
-            | State::Closing
-            | State::Done => {}
-        }
-    }
-
-    /// Closes without waiting for anything: neither for a reader that has stalled nor for the rest of the group.
-    pub(super) fn close_at_once(&mut self, out: &mut Vec<Effect>) {
+    /// A second stop signal waits neither for a reader that has stalled nor for the rest of the group.
+    pub(super) fn give_up_waiting(&mut self, by: Received, out: &mut Vec<Effect>) {
         self.kill_leftover(out);
+        self.note_stop_request(by, out);
         if let Some(EndedRun { termination_message, .. }) = self.draining.take() {
             self.write_termination_message(termination_message, &[], out);
         }
-        self.close(out);
     }
 
     /// Answers the clients that are left, and nobody else.

@@ -1,6 +1,6 @@
 //! Who stops, who continues, and which process group may have the foreground of the terminal.
 
-use super::{Effect, ForegroundOwner, Lifecycle, Record, Signal};
+use super::{Effect, ForegroundOwner, Lifecycle, Process, Record, Signal};
 
 /// How many times a sibling may reclaim the terminal before the command must wait. Until then the command can ask for a
 /// password and the like. Two that want the terminal at once may need a few claims before one of them is content.
@@ -110,26 +110,22 @@ impl Lifecycle {
         self.control.lends_terminal()
     }
 
-    pub(super) fn sibling_stopped(
-        &mut self,
-        signal: Signal,
-        foreground_owner: ForegroundOwner,
-        out: &mut Vec<Effect>,
-    ) {
-        match foreground_owner {
-            ForegroundOwner::Own | ForegroundOwner::Command => {
-                self.control.sibling_wants_terminal(foreground_owner);
-                out.push(Effect::WakeSiblings);
-            }
-            // All of the job is stopped then, and the shell resumes it with the terminal.
-            ForegroundOwner::Other => {
-                if let Some(pid) = self.pid() {
-                    self.pass_on(signal, pid, None, out);
-                }
-                out.push(Effect::Log(Record::info("stopped with its job").with("signal", signal)));
-                out.push(Effect::Suspend { signal, all: false });
-            }
-        }
+    /// A sibling was stopped because it wants the terminal, which is kapo's or the command's.
+    pub(super) fn give_terminal_to_sibling(&mut self, owner: ForegroundOwner, out: &mut Vec<Effect>) {
+        self.control.sibling_wants_terminal(owner);
+        out.push(Effect::WakeSiblings);
+    }
+
+    /// All of the job is stopped, and the shell resumes it with the terminal.
+    pub(super) fn stop_with_job(&self, signal: Signal, out: &mut Vec<Effect>) {
+        out.push(Effect::Log(Record::info("stopped with its job").with("signal", signal)));
+        out.push(Effect::Suspend { signal, all: false });
+    }
+
+    /// CONT has come: the command gets it, and the terminal with it.
+    pub(super) fn resume(&mut self, process: Process, out: &mut Vec<Effect>) {
+        self.control.reset_claims();
+        self.pass_on(Signal::CONT, process, None, out);
     }
 }
 

@@ -6,9 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::KILL_AFTER;
-use crate::logic::lifecycle::{
-    Deadline, Effect, Lifecycle, Now, Pid, Record, Signal, SignalTarget, State, Stop,
-};
+use crate::logic::lifecycle::{Deadline, Effect, Lifecycle, Now, Pid, Record, Signal, SignalTarget, Stop};
 
 /// The first pause between two looks at the group. SIGCHLD announces most of its ends; a process that moves to another
 /// group, or that has a parent outside the group, ends without one.
@@ -85,7 +83,7 @@ impl Lifecycle {
     pub(super) fn group_counted(&mut self, now: Now, members: Option<usize>, out: &mut Vec<Effect>) {
         let Some(mut leftover) = self.leftover else { return };
         if members == Some(0) {
-            return self.leave_group(out);
+            return self.leave_group();
         }
         if let Stage::New { stopped } = leftover.stage {
             let record = match stopped {
@@ -120,7 +118,7 @@ impl Lifecycle {
             out.push(Effect::Log(
                 Record::warn("what was left behind does not die").with("group", leftover.group),
             ));
-            return self.leave_group(out);
+            return self.leave_group();
         }
         let record = Record::warn("what was left behind did not end in time, killing it");
         out.push(Effect::Kill {
@@ -145,13 +143,9 @@ impl Lifecycle {
     }
 
     /// The group is empty, or given up.
-    fn leave_group(&mut self, out: &mut Vec<Effect>) {
+    fn leave_group(&mut self) {
         self.leftover = None;
         self.deadlines.stop(Deadline::CountGroup);
-        // While a command is being stopped, the deadline is its own.
-        if !matches!(self.state, State::Stopping { .. }) {
-            self.deadlines.stop(Deadline::Kill);
-        }
-        self.go_on(out);
+        self.deadlines.stop(Deadline::Kill);
     }
 }

@@ -1,19 +1,7 @@
 //! The life of one command under `run` and `supervise`: events in, effects out.
 //!
-//! | state     | there is a process | leaves it by                                                       |
-//! |-----------|--------------------|--------------------------------------------------------------------|
-//! | Starting  | not yet            | Spawned, SpawnFailed; Start after a stop signal: Finishing         |
-//! | Running   | yes                | Exited; a stop signal, the TTL or a missed watchdog ping: Stopping |
-//! | Stopping  | yes                | Exited (SIGKILL at the Kill deadline helps)                        |
-//! | Pausing   | no                 | the Start deadline: Clearing; a stop signal: Finishing             |
-//! | Clearing  | no                 | nothing is left of the last run: Starting; a stop signal: Finishing |
-//! | Lingering | no                 | the Linger deadline, a stop signal: Finishing                      |
-//! | Finishing | no                 | nothing is left of the last run: Closing                           |
-//! | Closing   | no                 | Closed: every client has been answered                             |
-//! | Done      | no                 | never                                                              |
-//!
-//! Where a run has ended is in `ending`: Exited leads from Running and Stopping to Pausing, Lingering or Finishing. What
-//! is left of it, its output and its process group, is kept beside the state, as it may outlast several of them.
+//! The states, and what follows from which event in which state, are one table in `machine`. The methods that it calls
+//! are in the other files: `signals` and `stopping` up to the end of a run, `ending` and `leftover_group` from there on.
 //!
 //! Two facts stand beside the state and are not multiplied into it: whether we were asked to leave, and whether the
 //! command has said that it is ready. Whoever starts a stop owns its deadline: after a TTL or a missed ping we send
@@ -25,7 +13,7 @@ pub mod leftover_group;
 pub mod origin;
 pub mod signal_policy;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::deadlines::{Deadline, Deadlines};
 use super::metrics::Exits;
@@ -45,6 +33,7 @@ use crate::signal::Signal;
 mod ending;
 mod following;
 mod job_control;
+mod machine;
 mod readiness;
 mod report;
 pub mod run_record;
@@ -64,11 +53,9 @@ use crate::logic::lifecycle::signal_policy::{interruption, is_interrupted};
 use ending::{EndedRun, Stop};
 use job_control::JobControl;
 pub use job_control::{AfterStop, TerminalView};
+use machine::{Process, State};
 use readiness::Readiness;
 use run_record::Runs;
-
-/// So late a deadline is not on a machine that is merely busy: we were stopped.
-const LATE: Duration = Duration::from_millis(100);
 
 /// Why the command is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,27 +68,12 @@ enum StopCause {
     Asked,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Starting,
-    Running { pid: Pid, since: Instant },
-    Stopping { pid: Pid, since: Instant, stop: Stop },
-    Pausing,
-    Clearing,
-    Lingering,
-    Finishing,
-    Closing,
-    Done,
-}
-
 /// The machine.
 #[derive(Debug)]
 pub struct Lifecycle {
     job: Box<Job>,
     context: JobContext,
     state: State,
-    /// The process group of the last run.
-    group: Option<Pid>,
     /// No new run after this one.
     leaving: bool,
     /// What was typed at the terminal and has ended the command; `true`: its group alone has got it.
@@ -149,7 +121,6 @@ impl Lifecycle {
         let random = Random::new(context.seed);
         Lifecycle {
             state: State::Starting,
-            group: None,
             leaving: false,
             interrupted: None,
             early: None,
@@ -169,114 +140,6 @@ impl Lifecycle {
             job,
             context,
         }
-    }
-
-    /// Takes in what happened at `now` and says what to do.
-    pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
-        let changed_before = std::mem::take(&mut self.changed);
-        match (self.state, event) {
-            // What is over is over, whatever happens.
-            (State::Done, _) => {}
-            (State::Starting, Event::Start) if self.leaving => self.finish(out),
-            (State::Starting, Event::Start) => out.push(Effect::Spawn),
-            (State::Starting, Event::Spawned { pid }) => self.started(now, pid, out),
-            (State::Starting, Event::SpawnFailed { reason, kind }) => {
-                self.not_started(now, &reason, kind, out);
-            }
-            (State::Running { pid, since }, Event::Exited(end)) => {
-                self.hears_of_hang_up(end.hung_up, out);
-                self.leaving |= end.on_terminal && is_interrupted(end.exit);
-                let typed = interruption(end.exit).filter(|_| end.on_terminal);
-                self.interrupted = typed.map(|signal| (signal, true));
-                self.ended(now, (pid, since), None, end, out);
-            }
-            (State::Stopping { pid, since, stop }, Event::Exited(end)) => {
-                self.hears_of_hang_up(end.hung_up, out);
-                let typed = stop.why == StopCause::Asked && self.was_asked_by_the_terminal();
-                self.interrupted = interruption(end.exit).filter(|_| typed).map(|signal| (signal, false));
-                self.ended(now, (pid, since), Some(stop), end, out);
-            }
-            (_, Event::Drained { run, last_output }) => self.drained(run, last_output, out),
-            (_, Event::GroupCounted { members }) => self.group_counted(now, members, out),
-            (_, Event::OrphansReaped) => self.look_again(out),
-            (_, Event::KillFailed { signal, reason }) => self.kill_failed(signal, &reason, out),
-            (_, Event::FoundStopped) => self.found_stopped(out),
-            (_, Event::Signal { signal, sender }) => self.signal(now, signal, sender, out),
-            (State::Running { .. } | State::Stopping { .. }, Event::Stopped { signal }) => {
-                out.push(Effect::Suspend { signal, all: true });
-            }
-            (_, Event::SiblingStopped { signal, foreground_owner }) => {
-                self.sibling_stopped(signal, foreground_owner, out)
-            }
-            (State::Running { .. } | State::Stopping { .. }, Event::Notified(told)) => {
-                self.told(now, told, out)
-            }
-            (State::Running { .. }, Event::Resumed) => self.has_been_suspended(now),
-            (State::Lingering, Event::Asked) => {
-                if let After::Once(Linger::Idle(idle)) = self.job.after {
-                    self.deadlines.set(Deadline::Linger, now.mono, idle);
-                }
-            }
-            (_, Event::Deadline) => {
-                while let Some((which, late)) = self.deadlines.take_due(now.mono) {
-                    self.due(now, which, late, out);
-                }
-            }
-            (State::Closing, Event::Closed) => self.exit(out),
-            // A process that is not ours any more, or not yet, has nothing to say; it starts only when we asked for it;
-            // requests matter only while kapo answers on.
-            (
-                State::Starting
-                | State::Pausing
-                | State::Clearing
-                | State::Lingering
-                | State::Finishing
-                | State::Closing,
-                Event::Exited(_) | Event::Stopped { .. } | Event::Notified(_),
-            )
-            | (
-                State::Running { .. }
-                | State::Stopping { .. }
-                | State::Pausing
-                | State::Clearing
-                | State::Lingering
-                | State::Finishing
-                | State::Closing,
-                Event::Start | Event::Spawned { .. } | Event::SpawnFailed { .. },
-            )
-            | (
-                State::Starting
-                | State::Running { .. }
-                | State::Stopping { .. }
-                | State::Pausing
-                | State::Clearing
-                | State::Finishing
-                | State::Closing,
-                Event::Asked,
-            )
-            | (
-                State::Starting
-                | State::Stopping { .. }
-                | State::Pausing
-                | State::Clearing
-                | State::Lingering
-                | State::Finishing
-                | State::Closing,
-                Event::Resumed,
-            )
-            | (
-                State::Starting
-                | State::Running { .. }
-                | State::Stopping { .. }
-                | State::Pausing
-                | State::Clearing
-                | State::Lingering
-                | State::Finishing,
-                Event::Closed,
-            ) => {}
-        }
-        self.refresh(now, out);
-        self.changed |= changed_before;
     }
 
     /// When to send [`Event::Deadline`]; `None`: never, as things stand.
@@ -336,35 +199,18 @@ impl Lifecycle {
 
     /// The process whose end is to be told with [`Event::Exited`].
     pub fn pid(&self) -> Option<Pid> {
-        match self.state {
-            State::Running { pid, .. } | State::Stopping { pid, .. } => Some(pid),
-            State::Starting
-            | State::Pausing
-            | State::Clearing
-            | State::Lingering
-            | State::Finishing
-            | State::Closing
-            | State::Done => None,
-        }
+        self.state.process().map(|process| process.pid)
     }
 
     /// The code of the last run, as kapo itself would exit with it, once that run has ended: until then, and again
     /// from the next start on, it is `None` and `/wait` waits.
     pub fn ended_with(&self) -> Option<u8> {
-        match self.state {
-            State::Pausing
-            | State::Clearing
-            | State::Lingering
-            | State::Finishing
-            | State::Closing
-            | State::Done => Some(self.code),
-            State::Starting | State::Running { .. } | State::Stopping { .. } => None,
-        }
+        self.state.is_after_end().then_some(self.code)
     }
 
     /// The command is being ended, or kapo is.
     pub fn is_stopping(&self) -> bool {
-        self.leaving || matches!(self.state, State::Stopping { .. })
+        self.leaving || matches!(self.state, State::Stopping(..))
     }
 
     /// What was typed there has reached kapo's own group.
@@ -376,8 +222,8 @@ impl Lifecycle {
 
     fn started(&mut self, now: Now, pid: Pid, out: &mut Vec<Effect>) {
         let ttl = self.job.ttl.map(|Ttl { min, max }| self.random.between(min, max));
-        self.state = State::Running { pid, since: now.mono };
-        self.group = Some(pid);
+        let process = Process { pid, group: pid, since: now.mono };
+        self.state = State::Running(process);
         self.readiness.run_started(self.job.watchdog);
         self.control.reset_claims();
         self.unreachable = false;
@@ -400,61 +246,20 @@ impl Lifecycle {
         }
         // The stop signal came before there was anybody to pass it to.
         if let Some(StopSignalFrom { signal, .. }) = self.status.stop_signal_from {
-            self.pass_on(signal, pid, None, out);
-            self.stop(now, pid, now.mono, StopCause::Asked, out);
+            self.pass_on(signal, process, None, out);
+            self.stop(now, process, StopCause::Asked, out);
         }
         if let Some(signal) = self.early.take() {
-            self.pass_on(signal, pid, None, out);
+            self.pass_on(signal, process, None, out);
         }
     }
 
-    fn due(&mut self, now: Now, which: Deadline, late: Duration, out: &mut Vec<Effect>) {
-        match (which, self.state) {
-            (Deadline::Ttl, State::Running { pid, since }) => {
-                let record = Record::info("TTL has passed").with("pid", pid);
-                let record = record.with("signal", self.job.stop_signal);
-                self.stop_ourselves(now, (pid, since), StopCause::Ttl, record, out);
-            }
-            (Deadline::Watchdog, State::Running { pid, since }) => {
-                // Where we did not run ourselves, as in a frozen cgroup (docker pause), the command did not either.
-                if let Some(interval) =
-                    self.readiness.watchdog.filter(|interval| late > LATE.max(*interval / 4))
-                {
-                    return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
-                }
-                let record = Record::warn("missed a watchdog ping").with("pid", pid);
-                self.stop_ourselves(now, (pid, since), StopCause::Watchdog, record, out);
-            }
-            (Deadline::Kill, State::Stopping { pid, since, stop }) => {
-                self.state = State::Stopping { pid, since, stop: Stop { killed: true, ..stop } };
-                let record = Record::warn("did not end in time, killing it").with("pid", pid);
-                self.kill(Signal::KILL, pid, Some(record), out);
-            }
-            (Deadline::Kill, _) => self.group_is_due(now, out),
-            (Deadline::CountGroup, _) => self.look_again(out),
-            (Deadline::Start, State::Pausing) => self.clear(out),
-            (Deadline::Linger, State::Lingering) => self.finish(out),
-            (Deadline::Flapping, _) => self.update_flapping(now, out),
-            (Deadline::Stable, _) => {
-                if let Some(policy) = &mut self.policy {
-                    policy.was_stable();
-                }
-                self.update_flapping(now, out);
-            }
-            // Stopped with the state that they belong to; none of these can be due elsewhere.
-            (
-                Deadline::Ttl | Deadline::Watchdog | Deadline::Start | Deadline::Linger,
-                State::Starting
-                | State::Running { .. }
-                | State::Stopping { .. }
-                | State::Pausing
-                | State::Clearing
-                | State::Lingering
-                | State::Finishing
-                | State::Closing
-                | State::Done,
-            ) => {}
+    /// The run has lasted long enough to end flapping.
+    fn become_stable(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if let Some(policy) = &mut self.policy {
+            policy.was_stable();
         }
+        self.update_flapping(now, out);
     }
 
     fn update_flapping(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -475,7 +280,7 @@ impl Lifecycle {
     /// Brings what follows from the state up to date, and tells the service manager in words.
     fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
         let ready =
-            matches!(self.state, State::Running { .. }) && (!self.job.notify || self.readiness.said_ready);
+            matches!(self.state, State::Running(_)) && (!self.job.notify || self.readiness.said_ready);
         self.changed |= ready != self.status.ready;
         self.status.ready = ready;
         if self.changed && self.context.manager && self.state != State::Done {

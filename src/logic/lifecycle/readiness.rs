@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Deadline, Effect, Lifecycle, Notification, Now, Record, State, StopCause};
+use super::{Deadline, Effect, Lifecycle, Notification, Now, Process, Record, StopCause};
 
 /// What the service manager is told of a command that has not said READY=1 yet.
 pub(super) const STARTING: &str = "starting";
+
+/// A deadline this late means that kapo itself was stopped or frozen.
+const LATE: Duration = Duration::from_millis(100);
 
 /// How ready the command is, and what the service manager knows of that.
 #[derive(Debug)]
@@ -35,22 +38,10 @@ impl Readiness {
 }
 
 impl Lifecycle {
-    pub(super) fn told(&mut self, now: Now, told: Notification, out: &mut Vec<Effect>) {
-        if let Some(main) = told.main_pid {
-            self.follow(main, out);
-        }
-        if let Some(interval) = told.interval {
-            self.readiness.watchdog = Some(interval).filter(|interval| !interval.is_zero());
-        }
-        if let Some(text) = told.status {
-            self.changed |= text != self.status.status_text;
-            self.status.status_text = text;
-        }
-        if self.context.manager && !told.forward.is_empty() {
-            out.push(Effect::Notify(told.forward));
-        }
-        // How ready it is matters no more once it is being stopped.
-        let State::Running { pid, since } = self.state else { return };
+    /// A running command has spoken.
+    pub(super) fn notified(&mut self, now: Now, notification: Notification, out: &mut Vec<Effect>) {
+        let told = self.take_facts(notification, out);
+        let Some(process) = self.state.process() else { return };
         if told.reloading || told.stopping {
             self.readiness.unready = if told.stopping { "stopping by itself" } else { "reloading" };
             self.readiness.said_ready = false;
@@ -61,16 +52,43 @@ impl Lifecycle {
         }
         if told.ready {
             if !std::mem::replace(&mut self.readiness.said_ready, true) && self.job.notify {
-                out.push(Effect::Log(Record::info("ready").with("pid", pid)));
+                out.push(Effect::Log(Record::info("ready").with("pid", process.pid)));
             }
             self.tell_ready(out);
         }
         if told.trigger {
-            let record = Record::warn("asks to be stopped, by WATCHDOG=trigger").with("pid", pid);
-            self.stop_ourselves(now, (pid, since), StopCause::Watchdog, record, out);
+            let record = Record::warn("asks to be stopped, by WATCHDOG=trigger").with("pid", process.pid);
+            self.stop_ourselves(now, process, StopCause::Watchdog, record, out);
         } else if told.ready || told.ping || told.interval.is_some() {
             self.wait_for_ping(now);
         }
+    }
+
+    /// What counts in any words of the command, also while it is being stopped; how ready it is does not any more then.
+    pub(super) fn take_facts(&mut self, mut told: Notification, out: &mut Vec<Effect>) -> Notification {
+        if let Some(main) = told.main_pid {
+            self.follow(main, out);
+        }
+        if let Some(interval) = told.interval {
+            self.readiness.watchdog = Some(interval).filter(|interval| !interval.is_zero());
+        }
+        if let Some(text) = told.status.take() {
+            self.changed |= text != self.status.status_text;
+            self.status.status_text = text;
+        }
+        if self.context.manager && !told.forward.is_empty() {
+            out.push(Effect::Notify(std::mem::take(&mut told.forward)));
+        }
+        told
+    }
+
+    /// The ping is due. Where we did not run ourselves, as in a frozen cgroup (docker pause), the command did not either.
+    pub(super) fn miss_ping(&mut self, now: Now, process: Process, late: Duration, out: &mut Vec<Effect>) {
+        if let Some(interval) = self.readiness.watchdog.filter(|interval| late > LATE.max(*interval / 4)) {
+            return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
+        }
+        let record = Record::warn("missed a watchdog ping").with("pid", process.pid);
+        self.stop_ourselves(now, process, StopCause::Watchdog, record, out);
     }
 
     /// The command could not ping while it was suspended, as we were.

@@ -10,9 +10,9 @@ impl Lifecycle {
     /// What `systemctl status` shows.
     pub(super) fn headline(&self, wall: SystemTime) -> String {
         let mut text = match self.state {
-            State::Running { pid, .. } if self.status.ready => format!("running, pid {pid}"),
-            State::Running { pid, .. } => format!("{}, pid {pid}", self.readiness.unready),
-            State::Stopping { pid, .. } => format!("stopping, pid {pid}"),
+            State::Running(process) if self.status.ready => format!("running, pid {}", process.pid),
+            State::Running(process) => format!("{}, pid {}", self.readiness.unready, process.pid),
+            State::Stopping(process, _) => format!("stopping, pid {}", process.pid),
             State::Pausing => {
                 let pause = self.status.next_start.and_then(|at| at.duration_since(wall).ok());
                 format!("{}, next start in {} s", self.last_end(), pause.unwrap_or_default().as_secs())

@@ -1,78 +1,108 @@
 //! What a signal for kapo leads to: a stop, a signal for the command, or both.
 
+use super::machine::Input;
 use super::signal_policy::{asks_for_an_end, concerns_the_command, is_worth_a_word, job_control};
-use super::{Effect, Exit, Lifecycle, Now, Pid, Record, Sender, Signal, State, StopCause, StopSignalFrom};
+use super::{Effect, Exit, Lifecycle, Now, Process, Record, Sender, Signal, StopCause, StopSignalFrom};
+
+/// A signal for kapo.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received {
+    pub(super) signal: Signal,
+    pub(super) sender: Sender,
+}
+
+impl Received {
+    /// It was typed at the terminal: ^C or ^\.
+    pub(super) fn is_typed(self) -> bool {
+        self.sender == Sender::Kernel && matches!(self.signal, Signal::INT | Signal::QUIT)
+    }
+}
 
 impl Lifecycle {
-    pub(super) fn signal(&mut self, now: Now, signal: Signal, sender: Sender, out: &mut Vec<Effect>) {
-        if sender == Sender::Kernel && !concerns_the_command(signal) {
-            return;
+    /// What a signal means; `None`: nothing. No stop signal is one of job control, as `--stop-on` refuses those.
+    pub(super) fn classify(&self, by: Received) -> Option<Input> {
+        if by.sender == Sender::Kernel && !concerns_the_command(by.signal) {
+            return None;
         }
-        let stop = self.is_asked_to_stop_by(signal, sender);
-        let again = self.status.stop_signal_from.is_some();
-        let mut request = stop.then(|| self.stop_request(signal, sender));
-        if stop && self.pid().is_none() {
-            if self.state == State::Finishing && again {
-                self.kill_leftover(out);
+        Some(if self.is_asked_to_stop_by(by.signal, by.sender) {
+            match self.status.stop_signal_from {
+                None => Input::StopRequest(by),
+                Some(_) => Input::InsistOnStop(by),
             }
-            out.extend(request.take().map(Effect::Log));
-            self.tell_stopping(out);
+        } else if by.signal == Signal::CONT {
+            Input::Continue
+        } else if job_control(by.signal) {
+            Input::JobControl(by.signal)
+        } else {
+            Input::Forward(by)
+        })
+    }
+
+    /// There is no command yet. Should it never come to be, this is how it would have ended.
+    pub(super) fn stop_before_start(&mut self, by: Received, out: &mut Vec<Effect>) {
+        self.note_stop_request(by, out);
+        self.end_by(by.signal);
+        self.interrupted = Some((by.signal, false)).filter(|_| by.is_typed());
+    }
+
+    /// The command gets the signal, and its end begins.
+    pub(super) fn stop_as_asked(&mut self, now: Now, process: Process, by: Received, out: &mut Vec<Effect>) {
+        let request = self.stop_request(by);
+        self.pass_on(by.signal, process, None, out);
+        self.stop(now, process, StopCause::Asked, out);
+        self.report_stop_request(by, process, request, out);
+    }
+
+    /// The command gets another stop signal.
+    pub(super) fn forward_stop(&mut self, process: Process, by: Received, out: &mut Vec<Effect>) {
+        let request = self.stop_request(by);
+        self.pass_on(by.signal, process, None, out);
+        self.report_stop_request(by, process, request, out);
+    }
+
+    /// No other run follows. What was typed meant all that run on the terminal, so kapo ends by it as they do.
+    pub(super) fn leave_between_runs(&mut self, by: Received, out: &mut Vec<Effect>) {
+        self.note_stop_request(by, out);
+        if by.is_typed() {
+            self.end_by(by.signal);
+            self.interrupted = Some((by.signal, false));
         }
-        if signal == Signal::CONT {
-            self.control.reset_claims();
+        self.finish();
+    }
+
+    /// A running command gets a signal that is no stop signal.
+    pub(super) fn forward(&self, by: Received, process: Process, out: &mut Vec<Effect>) {
+        let record = || {
+            self.with_rewrite(by.signal, by.sender.told(Record::info("passed on").with("signal", by.signal)))
+        };
+        self.pass_on(by.signal, process, is_worth_a_word(by.signal).then(record), out);
+    }
+
+    /// Logs a stop request and tells the service manager.
+    pub(super) fn note_stop_request(&mut self, by: Received, out: &mut Vec<Effect>) {
+        let request = self.stop_request(by);
+        out.push(Effect::Log(request));
+        self.tell_stopping(out);
+    }
+
+    /// The command has got the signal by now, however long the log takes.
+    fn report_stop_request(
+        &mut self,
+        by: Received,
+        process: Process,
+        request: Record,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.rewritten(by.signal).is_some_and(|to| !job_control(to)) {
+            out.push(Effect::CheckStopped(process.pid));
         }
-        let typed = sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT);
-        match self.state {
-            State::Running { pid, since } => {
-                let told = !stop && is_worth_a_word(signal);
-                let log = told.then(|| sender.told(Record::info("passed on").with("signal", signal)));
-                self.pass_on(signal, pid, log.map(|record| self.with_rewrite(signal, record)), out);
-                if signal == Signal::CONT {
-                    self.has_been_suspended(now);
-                }
-                if stop {
-                    self.stop(now, pid, since, StopCause::Asked, out);
-                }
-            }
-            State::Stopping { pid, .. } => self.pass_on(signal, pid, None, out),
-            State::Pausing | State::Clearing if stop => {
-                if typed {
-                    self.code = Exit::Signal { signal, core_dumped: false }.code();
-                    self.interrupted = Some((signal, false));
-                }
-                self.finish(out);
-            }
-            State::Lingering if stop => self.finish(out),
-            // A second stop signal waits neither for a reader that has stalled, nor for the group, nor for a client.
-            State::Finishing if stop && again => self.close_at_once(out),
-            State::Closing if stop && again => self.exit(out),
-            // Should the command never come to be, this is how it would have ended.
-            State::Starting if stop => {
-                self.code = Exit::Signal { signal, core_dumped: false }.code();
-                self.interrupted = Some((signal, false)).filter(|_| typed);
-            }
-            State::Starting if !job_control(signal) => self.early = Some(signal),
-            State::Starting
-            | State::Pausing
-            | State::Clearing
-            | State::Lingering
-            | State::Finishing
-            | State::Closing
-            | State::Done => {}
-        }
-        // The command has got the signal by now, however long the log takes.
-        if let Some(request) = request {
-            if let Some(pid) =
-                self.pid().filter(|_| self.rewritten(signal).is_some_and(|to| !job_control(to)))
-            {
-                out.push(Effect::CheckStopped(pid));
-            }
-            out.push(Effect::Log(request));
-            self.tell_stopping(out);
-        }
-        if job_control(signal) {
-            out.push(Effect::Suspend { signal, all: false });
-        }
+        out.push(Effect::Log(request));
+        self.tell_stopping(out);
+    }
+
+    /// kapo exits as if this signal had ended it.
+    fn end_by(&mut self, signal: Signal) {
+        self.code = Exit::Signal { signal, core_dumped: false }.code();
     }
 
     pub(super) fn is_asked_to_stop_by(&self, signal: Signal, sender: Sender) -> bool {
@@ -80,7 +110,7 @@ impl Lifecycle {
     }
 
     /// Notes that kapo was asked to stop; the line for the log.
-    pub(super) fn stop_request(&mut self, signal: Signal, sender: Sender) -> Record {
+    pub(super) fn stop_request(&mut self, Received { signal, sender }: Received) -> Record {
         self.leaving = true;
         if self.status.stop_signal_from.is_none() {
             self.status.stop_signal_from = Some(StopSignalFrom { signal, sender });
@@ -88,14 +118,6 @@ impl Lifecycle {
         }
         let record = Record::info("asked to stop").with("signal", signal);
         self.with_rewrite(signal, sender.told(record))
-    }
-
-    /// The command is stopped, and would not act on the stop signal that it has got. A running command gets exactly the
-    /// signals that were sent.
-    pub(super) fn found_stopped(&self, out: &mut Vec<Effect>) {
-        if let State::Stopping { pid, .. } = self.state {
-            self.kill(Signal::CONT, pid, None, out);
-        }
     }
 
     pub(super) fn kill_failed(&mut self, signal: Signal, reason: &str, out: &mut Vec<Effect>) {
@@ -109,10 +131,9 @@ impl Lifecycle {
     /// The kernel tells of a lost terminal only who leads its session or is in its foreground. Where that is the
     /// command, kapo learns of it by its end: the next one would run on a terminal that nobody sees.
     pub(super) fn hears_of_hang_up(&mut self, hung_up: bool, out: &mut Vec<Effect>) {
-        if hung_up && self.is_asked_to_stop_by(Signal::HUP, Sender::Kernel) {
-            let request = self.stop_request(Signal::HUP, Sender::Kernel);
-            out.push(Effect::Log(request));
-            self.tell_stopping(out);
+        let by = Received { signal: Signal::HUP, sender: Sender::Kernel };
+        if hung_up && self.is_asked_to_stop_by(by.signal, by.sender) {
+            self.note_stop_request(by, out);
         }
     }
 
@@ -132,20 +153,31 @@ impl Lifecycle {
     }
 
     /// Forwards a signal to the command, as `--rewrite-signal` says, and logs `log` after that.
-    pub(super) fn pass_on(&self, signal: Signal, pid: Pid, log: Option<Record>, out: &mut Vec<Effect>) {
+    pub(super) fn pass_on(
+        &self,
+        signal: Signal,
+        process: Process,
+        log: Option<Record>,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(signal) = self.rewritten(signal) else {
             out.extend(log.map(Effect::Log));
             return;
         };
         if signal == Signal::CONT && self.control.gives_terminal() {
-            out.push(Effect::GiveTerminal(self.group.unwrap_or(pid)));
+            out.push(Effect::GiveTerminal(process.group));
         }
         // A group without a parent outside its session is orphaned, and the kernel ignores TSTP for it.
         let signal = if self.job.setsid && job_control(signal) { Signal::STOP } else { signal };
-        self.kill(signal, pid, log, out);
+        self.kill(signal, process, log, out);
     }
 
-    pub(super) fn kill(&self, signal: Signal, pid: Pid, log: Option<Record>, out: &mut Vec<Effect>) {
-        out.push(Effect::Kill { signal, to: self.target(pid), log });
+    /// Takes the terminal back and stops kapo as its job was stopped.
+    pub(super) fn suspend(&self, signal: Signal, all: bool, out: &mut Vec<Effect>) {
+        out.push(Effect::Suspend { signal, all });
+    }
+
+    pub(super) fn kill(&self, signal: Signal, process: Process, log: Option<Record>, out: &mut Vec<Effect>) {
+        out.push(Effect::Kill { signal, to: self.target(process), log });
     }
 }

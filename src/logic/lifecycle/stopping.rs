@@ -1,14 +1,14 @@
 //! The stop of a run: from the signal for it on there is a deadline for SIGKILL.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Deadline, Effect, Lifecycle, Linger, Now, Pid, Record, Signal, State, Stop, StopCause};
+use super::{Deadline, Effect, Lifecycle, Linger, Now, Process, Record, Signal, State, Stop, StopCause};
 use crate::config::{After, KILL_AFTER};
 
 impl Lifecycle {
     /// The end of this run begins; the signal for it is the caller's.
-    pub(super) fn stop(&mut self, now: Now, pid: Pid, since: Instant, why: StopCause, out: &mut Vec<Effect>) {
-        self.state = State::Stopping { pid, since, stop: Stop { why, at: now.mono, killed: false } };
+    pub(super) fn stop(&mut self, now: Now, process: Process, why: StopCause, out: &mut Vec<Effect>) {
+        self.state = State::Stopping(process, Stop { why, at: now.mono, killed: false });
         self.changed = true;
         self.deadlines.stop(Deadline::Ttl);
         self.deadlines.stop(Deadline::Watchdog);
@@ -32,15 +32,29 @@ impl Lifecycle {
     pub(super) fn stop_ourselves(
         &mut self,
         now: Now,
-        (pid, since): (Pid, Instant),
+        process: Process,
         why: StopCause,
         log: Record,
         out: &mut Vec<Effect>,
     ) {
-        self.stop(now, pid, since, why, out);
-        self.kill(self.job.stop_signal, pid, None, out);
+        self.stop(now, process, why, out);
+        self.kill(self.job.stop_signal, process, None, out);
         // A stopped process would not act on it.
-        self.kill(Signal::CONT, pid, None, out);
+        self.kill(Signal::CONT, process, None, out);
         out.push(Effect::Log(log));
+    }
+
+    /// The run has lasted as long as it may.
+    pub(super) fn expire(&mut self, now: Now, process: Process, out: &mut Vec<Effect>) {
+        let record = Record::info("TTL has passed").with("pid", process.pid);
+        let record = record.with("signal", self.job.stop_signal);
+        self.stop_ourselves(now, process, StopCause::Ttl, record, out);
+    }
+
+    /// The command has not ended in time.
+    pub(super) fn kill_command(&mut self, process: Process, stop: Stop, out: &mut Vec<Effect>) {
+        self.state = State::Stopping(process, Stop { killed: true, ..stop });
+        let record = Record::warn("did not end in time, killing it").with("pid", process.pid);
+        self.kill(Signal::KILL, process, Some(record), out);
     }
 }

@@ -1,0 +1,271 @@
+//! The state machine: its states, its inputs, and the one table that says what follows from which input in which state.
+//!
+//! An input is an [`Event`] made precise: a signal by what it asks for, a deadline by its name. The methods that the
+//! table calls therefore do not branch on the state again. Two facts stand beside the state and are not multiplied into
+//! it: whether kapo was asked to leave, and whether the command is ready. What is left of the last run, its output and
+//! its process group, may outlast several states and is kept beside them, too.
+
+use std::time::{Duration, Instant};
+
+use super::signals::Received;
+use super::{Deadline, Effect, End, Event, ForegroundOwner, Lifecycle, Notification, Now, Pid, Signal};
+use super::{SpawnErrorKind, ending::Stop};
+
+/// The process that counts as the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) pid: Pid,
+    /// The process group of the run: the pid of the process that kapo started, also if `MAINPID=` names another one.
+    pub(super) group: Pid,
+    /// When it was started.
+    pub(super) since: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// There is no process yet.
+    Starting,
+    Running(Process),
+    /// The command was asked to end. SIGKILL follows at the Kill deadline, if there is one.
+    Stopping(Process, Stop),
+    /// The pause before the next start.
+    Pausing,
+    /// The pause is over. The next start waits until nothing is left of the last run.
+    Clearing,
+    /// The last run has ended, and kapo keeps serving its status.
+    Lingering,
+    /// The last run has ended, and kapo closes when nothing is left of it.
+    Finishing,
+    /// Nobody is accepted any more; the clients that are connected get their answers.
+    Closing,
+    /// kapo exits.
+    Done,
+}
+
+impl State {
+    /// The process that there is.
+    pub(super) fn process(&self) -> Option<Process> {
+        match self {
+            State::Running(process) | State::Stopping(process, _) => Some(*process),
+            State::Starting
+            | State::Pausing
+            | State::Clearing
+            | State::Lingering
+            | State::Finishing
+            | State::Closing
+            | State::Done => None,
+        }
+    }
+
+    /// As [`State::process`], to be changed.
+    pub(super) fn process_mut(&mut self) -> Option<&mut Process> {
+        match self {
+            State::Running(process) | State::Stopping(process, _) => Some(process),
+            State::Starting
+            | State::Pausing
+            | State::Clearing
+            | State::Lingering
+            | State::Finishing
+            | State::Closing
+            | State::Done => None,
+        }
+    }
+
+    /// Whether a run has ended and no other one is about to be started.
+    pub(super) fn is_after_end(&self) -> bool {
+        match self {
+            State::Starting | State::Running(_) | State::Stopping(..) => false,
+            State::Pausing
+            | State::Clearing
+            | State::Lingering
+            | State::Finishing
+            | State::Closing
+            | State::Done => true,
+        }
+    }
+}
+
+/// An event as the machine takes it in.
+#[derive(Debug)]
+pub(super) enum Input {
+    Start,
+    Spawned(Pid),
+    SpawnFailed(String, SpawnErrorKind),
+    Exited(End),
+    /// The command was stopped while it held the terminal.
+    Stopped(Signal),
+    /// The command is stopped and would not act on a signal.
+    FoundStopped,
+    KillFailed(Signal, String),
+    /// A sibling wants the terminal, which is kapo's or the command's.
+    TerminalWanted(ForegroundOwner),
+    /// All of kapo's job was stopped, kapo included.
+    JobStopped(Signal),
+    Notified(Notification),
+    /// kapo has not run for a while.
+    Resumed,
+    /// A signal that asks kapo to stop.
+    StopRequest(Received),
+    /// One after kapo was asked to stop.
+    InsistOnStop(Received),
+    /// CONT.
+    Continue,
+    /// TSTP, TTIN or TTOU.
+    JobControl(Signal),
+    /// Any other signal that is meant for the command.
+    Forward(Received),
+    /// A deadline has come, and this long ago.
+    Due(Deadline, Duration),
+    Drained(u64, Vec<String>),
+    GroupCounted(Option<usize>),
+    OrphansReaped,
+    /// Neither output nor process group is left of the last run.
+    NothingLeft,
+    Asked,
+    Closed,
+}
+
+impl Lifecycle {
+    /// Takes in what happened at `now` and says what to do.
+    pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        let changed_before = std::mem::take(&mut self.changed);
+        if event == Event::Deadline {
+            while let Some((which, late)) = self.deadlines.take_due(now.mono) {
+                self.take_in(now, Input::Due(which, late), out);
+            }
+        } else if let Some(input) = self.input(event) {
+            self.take_in(now, input, out);
+        }
+        self.refresh(now, out);
+        self.changed |= changed_before;
+    }
+
+    /// What an event means. A deadline means several inputs, and some signals none.
+    fn input(&self, event: Event) -> Option<Input> {
+        Some(match event {
+            Event::Signal { signal, sender } => return self.classify(Received { signal, sender }),
+            Event::Deadline => return None,
+            Event::SiblingStopped { signal, foreground_owner } => match foreground_owner {
+                ForegroundOwner::Own | ForegroundOwner::Command => Input::TerminalWanted(foreground_owner),
+                ForegroundOwner::Other => Input::JobStopped(signal),
+            },
+            Event::Start => Input::Start,
+            Event::Spawned { pid } => Input::Spawned(pid),
+            Event::SpawnFailed { reason, kind } => Input::SpawnFailed(reason, kind),
+            Event::Exited(end) => Input::Exited(end),
+            Event::KillFailed { signal, reason } => Input::KillFailed(signal, reason),
+            Event::FoundStopped => Input::FoundStopped,
+            Event::Stopped { signal } => Input::Stopped(signal),
+            Event::Drained { run, last_output } => Input::Drained(run, last_output),
+            Event::GroupCounted { members } => Input::GroupCounted(members),
+            Event::OrphansReaped => Input::OrphansReaped,
+            Event::Notified(notification) => Input::Notified(notification),
+            Event::Resumed => Input::Resumed,
+            Event::Asked => Input::Asked,
+            Event::Closed => Input::Closed,
+        })
+    }
+
+    fn take_in(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
+        self.step(now, input, out);
+        if self.draining.is_none() && self.leftover.is_none() {
+            self.step(now, Input::NothingLeft, out);
+        }
+    }
+
+    /// The whole machine.
+    fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
+        use Deadline as D;
+        use Input as I;
+        use State as S;
+        match (self.state, input) {
+            // What is over is over.
+            (S::Done, _) => {}
+
+            (S::Starting, I::Start) if self.leaving => self.finish(),
+            (S::Starting, I::Start) => out.push(Effect::Spawn),
+            (S::Starting, I::Spawned(pid)) => self.started(now, pid, out),
+            (S::Starting, I::SpawnFailed(reason, kind)) => self.not_started(now, &reason, kind, out),
+            (S::Starting, I::StopRequest(by) | I::InsistOnStop(by)) => self.stop_before_start(by, out),
+            (S::Starting, I::Forward(Received { signal, .. })) => self.early = Some(signal),
+            (S::Starting, I::Continue) => self.early = Some(Signal::CONT),
+
+            (S::Running(process), I::Exited(end)) => self.ended_by_itself(now, process, end, out),
+            (S::Running(process), I::StopRequest(by) | I::InsistOnStop(by)) => {
+                self.stop_as_asked(now, process, by, out)
+            }
+            (S::Running(process), I::Forward(signal)) => self.forward(signal, process, out),
+            (S::Running(process), I::Continue) => {
+                self.resume(process, out);
+                self.has_been_suspended(now);
+            }
+            (S::Running(_), I::Resumed) => self.has_been_suspended(now),
+            (S::Running(_), I::Notified(notification)) => self.notified(now, notification, out),
+            (S::Running(process), I::Due(D::Ttl, _)) => self.expire(now, process, out),
+            (S::Running(process), I::Due(D::Watchdog, late)) => self.miss_ping(now, process, late, out),
+            (S::Running(_), I::Due(D::Stable, _)) => self.become_stable(now, out),
+
+            (S::Stopping(process, stop), I::Exited(end)) => self.ended_by_stop(now, process, stop, end, out),
+            (S::Stopping(process, _), I::StopRequest(by) | I::InsistOnStop(by)) => {
+                self.forward_stop(process, by, out)
+            }
+            (S::Stopping(process, _), I::Forward(by)) => self.pass_on(by.signal, process, None, out),
+            (S::Stopping(process, _), I::Continue) => self.resume(process, out),
+            (S::Stopping(process, _), I::FoundStopped) => self.kill(Signal::CONT, process, None, out),
+            (S::Stopping(..), I::Notified(notification)) => drop(self.take_facts(notification, out)),
+            (S::Stopping(process, stop), I::Due(D::Kill, _)) => self.kill_command(process, stop, out),
+
+            (S::Running(_) | S::Stopping(..), I::Stopped(signal)) => self.suspend(signal, true, out),
+            (S::Running(process) | S::Stopping(process, _), I::JobControl(signal)) => {
+                self.pass_on(signal, process, None, out);
+                self.suspend(signal, false, out);
+            }
+            (S::Running(process) | S::Stopping(process, _), I::JobStopped(signal)) => {
+                self.pass_on(signal, process, None, out);
+                self.stop_with_job(signal, out);
+            }
+
+            (S::Pausing, I::Due(D::Start, _)) => self.clear(),
+            (S::Pausing | S::Clearing, I::StopRequest(by) | I::InsistOnStop(by)) => {
+                self.leave_between_runs(by, out)
+            }
+            (S::Clearing, I::NothingLeft) => self.start_again(out),
+
+            (S::Lingering, I::Asked) => self.linger_on(now),
+            (S::Lingering, I::StopRequest(by) | I::InsistOnStop(by)) => {
+                self.note_stop_request(by, out);
+                self.finish();
+            }
+            (S::Lingering, I::Due(D::Linger, _)) => self.finish(),
+
+            (S::Finishing, I::InsistOnStop(by)) => self.give_up_waiting(by, out),
+            (S::Finishing, I::NothingLeft) => self.close(out),
+            (S::Closing, I::InsistOnStop(by)) => {
+                self.note_stop_request(by, out);
+                self.exit(out);
+            }
+            (S::Closing, I::Closed) => self.exit(out),
+            (S::Finishing | S::Closing, I::StopRequest(by)) => self.note_stop_request(by, out),
+
+            // What is left of the last run may outlast several states.
+            (_, I::Drained(run, last_output)) => self.drained(run, last_output, out),
+            (_, I::GroupCounted(members)) => self.group_counted(now, members, out),
+            (_, I::OrphansReaped | I::Due(D::CountGroup, _)) => self.look_again(out),
+            (_, I::Due(D::Kill, _)) => self.group_is_due(now, out),
+
+            (_, I::KillFailed(signal, reason)) => self.kill_failed(signal, &reason, out),
+            (_, I::TerminalWanted(owner)) => self.give_terminal_to_sibling(owner, out),
+            (_, I::JobControl(signal)) => self.suspend(signal, false, out),
+            (_, I::JobStopped(signal)) => self.stop_with_job(signal, out),
+            (_, I::Due(D::Flapping, _)) => self.update_flapping(now, out),
+
+            // There is no process yet, or no process any more, and a running one gets exactly the signals that were sent.
+            (_, I::Exited(_) | I::Stopped(_) | I::FoundStopped | I::Notified(_)) => {}
+            (_, I::Forward(_) | I::Continue | I::Resumed) => {}
+            // Only Starting asks for a start, only Closing for the end of the connections, a deadline is stopped when
+            // its state ends, a request matters only to Lingering, and only Clearing and Finishing wait for remains.
+            (_, I::Start | I::Spawned(_) | I::SpawnFailed(..) | I::Closed | I::Asked | I::NothingLeft) => {}
+            (_, I::Due(D::Ttl | D::Watchdog | D::Stable | D::Start | D::Linger, _)) => {}
+        }
+    }
+}
