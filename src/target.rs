@@ -35,7 +35,9 @@ impl Address {
         let peer = match &listen.interface {
             Interface::Path(path) => Peer::Path(path.as_os_str().as_bytes().to_vec()),
             Interface::Abstract(name) => Peer::Abstract(name.clone()),
-            Interface::Ip(_) if listen.port == 0 => return Err("port 0 names no port to ask".to_owned()),
+            Interface::Ip(_) if listen.port == 0 => {
+                return Err("port 0 cannot be queried; give a port or a URL".to_owned());
+            }
             // A connection cannot be made to the address that means all of them.
             Interface::Ip(IpAddr::V4(ip)) if ip.is_unspecified() => {
                 Peer::Tcp(Ipv4Addr::LOCALHOST.to_string(), listen.port)
@@ -51,7 +53,7 @@ impl Address {
     /// sentence that begins with the URL.
     pub fn parse(url: &str, path: &str) -> Result<Address, &'static str> {
         if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-            return Err("holds a character that kapo takes in no URL");
+            return Err("contains a character that kapo does not accept in a URL");
         }
         if let Some(name) = url.strip_prefix("unix:") {
             let peer = match name.strip_prefix('@') {
@@ -70,23 +72,23 @@ impl Address {
         let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
             Some((name, port)) if name.parse::<Ipv6Addr>().is_ok() => (name, port),
             Some(_) => return Err("has no IPv6 address in its brackets"),
-            None if host.starts_with('[') => return Err("has a bracket that nothing closes"),
+            None if host.starts_with('[') => return Err("has an unclosed bracket"),
             None => host.split_at(host.find(':').unwrap_or(host.len())),
         };
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => 80,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
                 Ok(port) if port > 0 => port,
-                _ => return Err("has no port from 1 to 65535 behind its colon"),
+                _ => return Err("has no port from 1 to 65535 after the colon"),
             },
-            _ => return Err("has no port from 1 to 65535 behind its colon"),
+            _ => return Err("has no port from 1 to 65535 after the colon"),
         };
         if name.is_empty() {
             return Err("names no host");
         }
         // No user, no escapes, and no bracket that ends nothing.
         if host.contains(['@', '\\', '%']) || (!host.starts_with('[') && host.contains(['[', ']'])) {
-            return Err("holds a character that kapo takes in no URL");
+            return Err("contains a character that kapo does not accept in a URL");
         }
         let path = match named {
             "" | "/" => path.to_owned(),
@@ -177,23 +179,23 @@ mod tests {
             ("localhost:6666", "does not begin with http:// or unix:"),
             ("https://web", "does not begin with http:// or unix:"),
             ("HTTP://web", "does not begin with http:// or unix:"),
-            ("http://web/#x", "holds a character that kapo takes in no URL"),
-            ("http://web]", "holds a character that kapo takes in no URL"),
-            ("http://%41", "holds a character that kapo takes in no URL"),
-            ("http://web:", "has no port from 1 to 65535 behind its colon"),
+            ("http://web/#x", "contains a character that kapo does not accept in a URL"),
+            ("http://web]", "contains a character that kapo does not accept in a URL"),
+            ("http://%41", "contains a character that kapo does not accept in a URL"),
+            ("http://web:", "has no port from 1 to 65535 after the colon"),
             ("http://", "names no host"),
             ("http://:80/", "names no host"),
-            ("http://web:0", "has no port from 1 to 65535 behind its colon"),
-            ("http://web:65536", "has no port from 1 to 65535 behind its colon"),
-            ("http://web:+1", "has no port from 1 to 65535 behind its colon"),
-            ("http://::1:80", "has no port from 1 to 65535 behind its colon"),
-            ("http://[::1]80", "has no port from 1 to 65535 behind its colon"),
-            ("http://[::1", "has a bracket that nothing closes"),
+            ("http://web:0", "has no port from 1 to 65535 after the colon"),
+            ("http://web:65536", "has no port from 1 to 65535 after the colon"),
+            ("http://web:+1", "has no port from 1 to 65535 after the colon"),
+            ("http://::1:80", "has no port from 1 to 65535 after the colon"),
+            ("http://[::1]80", "has no port from 1 to 65535 after the colon"),
+            ("http://[::1", "has an unclosed bracket"),
             ("http://[web]:80", "has no IPv6 address in its brackets"),
-            ("http://a b/", "holds a character that kapo takes in no URL"),
-            ("http://a/\r\nX: y", "holds a character that kapo takes in no URL"),
-            ("http://user@web/", "holds a character that kapo takes in no URL"),
-            ("http://\u{e9}/", "holds a character that kapo takes in no URL"),
+            ("http://a b/", "contains a character that kapo does not accept in a URL"),
+            ("http://a/\r\nX: y", "contains a character that kapo does not accept in a URL"),
+            ("http://user@web/", "contains a character that kapo does not accept in a URL"),
+            ("http://\u{e9}/", "contains a character that kapo does not accept in a URL"),
             ("unix:relative", "has no absolute path"),
             ("unix:@", "names no socket"),
         ] {
@@ -234,7 +236,7 @@ mod tests {
         assert_eq!(of(ip("0.0.0.0"), 6666), local("127.0.0.1", "127.0.0.1:6666"));
         assert_eq!(of(ip("::"), 6666), Ok((Peer::Loopback(6666), "[::1]:6666".to_owned())));
         assert_eq!(of(ip("10.1.2.3"), 6666), local("10.1.2.3", "10.1.2.3:6666"));
-        assert_eq!(of(ip("0.0.0.0"), 0), Err("port 0 names no port to ask".to_owned()));
+        assert_eq!(of(ip("0.0.0.0"), 0), Err("port 0 cannot be queried; give a port or a URL".to_owned()));
         let path = Interface::Path(PathBuf::from("/run/k"));
         assert_eq!(of(path, 0), Ok((Peer::Path(b"/run/k".to_vec()), "localhost".to_owned())));
         let name = Interface::Abstract(b"k".to_vec());

@@ -93,7 +93,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     if serves && listen.sidebind && !matches!(listen.interface, Interface::Ip(_)) {
         let label = settings.label("sidebind");
         return Err(Error::Usage(format!(
-            "{label} needs an IP address in --interface: a Unix socket has no ports"
+            "{label} needs an IP address in --interface: a Unix socket has no port"
         )));
     }
     let misspelt = if serves { misspelt::find(settings.variables()) } else { Vec::new() };
@@ -175,7 +175,7 @@ fn linger(settings: &mut Settings<'_>) -> Result<Linger, Error> {
         Ordering::Less => Ok(Linger::Fixed(wait)),
         Ordering::Equal => {
             let [idle, wait] = ["idle-exit", "wait"].map(|name| settings.label(name));
-            Err(Error::Usage(format!("{idle} goes instead of {wait}: give one of them")))
+            Err(Error::Usage(format!("{idle} and {wait} cannot be combined")))
         }
     }
 }
@@ -191,9 +191,7 @@ fn restart(settings: &mut Settings<'_>) -> Result<Restart, Error> {
     };
     if restart.max_restarts.is_some() && restart.within.is_zero() {
         let within = settings.label("within");
-        return Err(Error::Usage(format!(
-            "{within}: '0' leaves no time in which --max-restarts could count"
-        )));
+        return Err(Error::Usage(format!("{within}: with --max-restarts the time must be longer than 0")));
     }
     Ok(restart)
 }
@@ -204,7 +202,7 @@ fn captures_nothing(settings: &Settings<'_>, capture: &Capture) -> Result<(), Er
     let mut given = options::CAPTURE.iter().zip(on).filter(|(_, on)| *on).map(|(name, _)| name);
     match given.find(|name| settings.source(name) == settings::Source::CommandLine) {
         Some(name) => Err(Error::Usage(format!(
-            "--{name} is of no use to watch: the output of processes that others started cannot be captured"
+            "--{name} cannot be used with watch: kapo can capture only the output of a command that it has started"
         ))),
         None => Ok(()),
     }
@@ -227,7 +225,9 @@ fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Check, 
     let mut probe = None;
     for (name, asked) in [("live", Probe::Live), ("ready", Probe::Ready), ("health", Probe::Health)] {
         if settings.flag(name)? && probe.replace(asked).is_some() {
-            return Err(Error::Usage(format!("--{name}: one of --live, --ready and --health can be given")));
+            return Err(Error::Usage(format!(
+                "--{name}: only one of --live, --ready and --health may be given"
+            )));
         }
     }
     let timeout = time_for_an_answer(settings)?;
@@ -244,7 +244,7 @@ fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Check, 
 fn time_for_an_answer(settings: &mut Settings<'_>) -> Result<Duration, Error> {
     let timeout = settings.value("timeout", values::seconds)?;
     if timeout.is_zero() {
-        return Err(Error::Usage("--timeout: '0' leaves no time for an answer".to_owned()));
+        return Err(Error::Usage("--timeout: the time must be longer than 0".to_owned()));
     }
     Ok(timeout)
 }
@@ -287,9 +287,7 @@ fn address_alone(verb: Verb, path: &str, operands: Vec<OsString>) -> Result<Opti
     match named {
         Some(named) if named != path => {
             let mode = verb.row().name;
-            Err(Error::Usage(format!(
-                "URL: {named} is too much: {mode} takes the address of a kapo and asks its pages"
-            )))
+            Err(Error::Usage(format!("URL: unexpected path {named}: {mode} takes an address without a path")))
         }
         _ => Ok(url),
     }
@@ -306,9 +304,12 @@ fn only(operands: Vec<OsString>, mode: &str, name: &str) -> Result<Option<OsStri
     let first = operands.next();
     match operands.next() {
         None => Ok(first),
-        Some(word) if word.as_bytes().starts_with(b"-") => {
-            Err(Error::Usage(format!("unexpected word {}: options stand before {name}", shown(&word))))
+        Some(word) if word.as_bytes().starts_with(b"-") => Err(Error::Usage(format!(
+            "unexpected argument {}: options must come before {name}",
+            shown(&word)
+        ))),
+        Some(word) => {
+            Err(Error::Usage(format!("unexpected argument {}: {mode} takes only one {name}", shown(&word))))
         }
-        Some(word) => Err(Error::Usage(format!("unexpected word {}: {mode} takes one {name}", shown(&word)))),
     }
 }

@@ -59,7 +59,9 @@ fn help(words: &mut VecDeque<OsString>) -> Result<Asked, Error> {
         None => None,
     };
     match words.pop_front() {
-        Some(word) => Err(Error::Usage(format!("unexpected word {}; help takes one mode", shown(&word)))),
+        Some(word) => {
+            Err(Error::Usage(format!("unexpected argument {}: help takes only one mode", shown(&word))))
+        }
         None => Ok(Asked::Help { verb, long: true }),
     }
 }
@@ -101,7 +103,7 @@ impl Scan {
             }
         }
         let Some(word) = self.words.pop_front() else {
-            let error = Error::Usage(format!("a mode is expected: {}", one_of_the_modes()));
+            let error = Error::Usage(format!("no mode given; expected {}", one_of_the_modes()));
             return Err(self.swallowed(error));
         };
         if word == "help" {
@@ -113,7 +115,10 @@ impl Scan {
             return Ok(asked);
         }
         if let Some(word) = self.words.iter().find(|word| word.as_bytes().contains(&0)) {
-            return Err(Error::Usage(format!("{} holds a NUL byte, which nobody can be given", shown(word))));
+            return Err(Error::Usage(format!(
+                "{} contains a NUL byte, which an argument cannot contain",
+                shown(word)
+            )));
         }
         Ok(Asked::Mode {
             verb,
@@ -174,9 +179,9 @@ impl Scan {
             let Some(opt) = rows().find(here) else {
                 let hint = match (rows().next(), self.verb) {
                     (Some(opt), Some(_)) if opt.is_global() => {
-                        format!("it goes before the mode; after it write --{}", opt.long)
+                        format!("it must come before the mode; after the mode use --{}", opt.long)
                     }
-                    (Some(opt), None) => format!("{} goes after the mode", opt.usage()),
+                    (Some(opt), None) => format!("{} must come after the mode", opt.usage()),
                     (Some(opt), Some(verb)) => {
                         format!("{} is not an option of {}", opt.usage(), verb.row().name)
                     }
@@ -239,7 +244,7 @@ impl Scan {
         let last = self.given.last().and_then(|given| Some((given.opt, given.value.as_deref()?)));
         match (error, last) {
             (Error::Usage(text), Some((opt, value))) if Verb::named(&value.to_string_lossy()).is_some() => {
-                Error::Usage(format!("{text}; --{} has taken {} for its value", opt.long, shown(value)))
+                Error::Usage(format!("{text}; {} was read as the value of --{}", shown(value), opt.long))
             }
             (error, _) => error,
         }
@@ -251,8 +256,8 @@ impl Scan {
         let modes: Vec<&str> = modes.map(|verb| verb.row().name).collect();
         let modes = modes.join(", ");
         match self.verb {
-            Some(verb) => format!("--{name} is not an option of {}, but of {modes}", verb.row().name),
-            None => format!("--{name} goes after the mode ({modes})"),
+            Some(verb) => format!("--{name} is not an option of {}; it belongs to {modes}", verb.row().name),
+            None => format!("--{name} must come after the mode ({modes})"),
         }
     }
 

@@ -20,7 +20,8 @@ pub(super) enum Source {
 }
 
 /// What sets KAPO_PORT to `tcp://10.0.0.1:6666`.
-const SERVICE_LINK: &str = "; a Kubernetes Service called kapo sets it so: enableServiceLinks: false";
+const SERVICE_LINK: &str =
+    "; Kubernetes sets this variable for a Service named kapo: set enableServiceLinks: false";
 
 /// Names and values of the variables whose names begin with KAPO_; there are few of them, or none.
 pub type Variables<'env> = &'env [(OsString, OsString)];
@@ -119,7 +120,7 @@ impl<'env> Settings<'env> {
         }
         self.sources.push((name, source));
         match texts.iter().find(|text| text.as_bytes().contains(&0)) {
-            Some(text) => Err(self.refuse(name, text, &format!("{} holds a NUL byte", shown(text)))),
+            Some(text) => Err(self.refuse(name, text, &format!("{} contains a NUL byte", shown(text)))),
             None => Ok(texts),
         }
     }

@@ -86,7 +86,7 @@ pub(super) fn tail(text: &OsStr) -> Result<usize, Wrong> {
     let number =
         digits(OsStr::from_bytes(number)).ok_or_else(|| not(text, "a size (such as 4096, 64K or 1M)"))?;
     let bytes = number.parse::<usize>().ok().and_then(|n| n.checked_mul(unit)).filter(|n| *n <= TAIL_MAX);
-    bytes.ok_or_else(|| format!("{} is too much (at most {TAIL_MAX} bytes)", shown(text)))
+    bytes.ok_or_else(|| format!("{} is too large (at most {TAIL_MAX} bytes)", shown(text)))
 }
 
 /// A process id; whether it is one of a living process is not known here.
@@ -120,7 +120,7 @@ pub(super) fn ttl(text: &OsStr) -> Result<Option<Ttl>, Wrong> {
     Ok(Some(Ttl { min, max }).filter(|ttl| !ttl.max.is_zero()))
 }
 
-/// `minimum 50m is above maximum 70s; did you mean 50m-70m?`: most such ranges have lost the second unit.
+/// `the minimum 50m is longer than the maximum 70s; did you mean 50m-70m?`: most such ranges have lost the second unit.
 fn empty_range(min: &str, max: &str) -> Wrong {
     let unit = |text: &str| text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').to_owned();
     let with_unit = |text: &str| if unit(text).is_empty() { format!("{text}s") } else { text.to_owned() };
@@ -128,7 +128,7 @@ fn empty_range(min: &str, max: &str) -> Wrong {
     let one_unit = unit(min).bytes().all(|b| b.is_ascii_alphabetic());
     let fits = one_unit && unit(max).is_empty() && duration::parse(&meant) >= duration::parse(min);
     let hint = if fits { format!("; did you mean {min}-{meant}?") } else { String::new() };
-    format!("minimum {} is above maximum {}{hint}", with_unit(min), with_unit(max))
+    format!("the minimum {} is longer than the maximum {}{hint}", with_unit(min), with_unit(max))
 }
 
 const SIGNAL: &str = "a signal (such as TERM, SIGTERM, 15 or RTMIN+3)";
@@ -142,7 +142,7 @@ pub(super) fn signal(text: &OsStr) -> Result<Signal, Wrong> {
 pub(super) fn optional_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
     match text.as_bytes() {
         b"0" => Ok(None),
-        _ => signal(text).map(Some).map_err(|wrong| format!("{wrong}, nor 0 for none")),
+        _ => signal(text).map(Some).map_err(|wrong| format!("{wrong} or 0 (no signal)")),
     }
 }
 
@@ -154,9 +154,11 @@ pub(super) fn stop_signals(text: &OsStr) -> Result<Vec<Signal>, Wrong> {
 fn stop_signal(word: &OsStr) -> Result<Signal, Wrong> {
     let signal = signal(word)?;
     match signal {
-        Signal::KILL | Signal::STOP => Err(format!("{signal} asks for nothing: no process can catch it")),
+        Signal::KILL | Signal::STOP => {
+            Err(format!("{signal} cannot ask kapo to stop: no process can catch it"))
+        }
         Signal::CHLD | Signal::CONT | Signal::TSTP | Signal::TTIN | Signal::TTOU => {
-            Err(format!("{signal} cannot ask kapo to stop: it has a use of its own"))
+            Err(format!("{signal} cannot ask kapo to stop: kapo uses this signal itself"))
         }
         signal => Ok(signal),
     }
@@ -179,7 +181,7 @@ pub(super) fn last_of_each(all: Vec<(Signal, Option<Signal>)>) -> Vec<(Signal, O
 
 fn rewrite(pair: &OsStr) -> Result<(Signal, Option<Signal>), Wrong> {
     let whole = pair.to_str().and_then(|pair| pair.split_once(':'));
-    let (from, to) = whole.ok_or_else(|| not(pair, "FROM:TO (such as TERM:INT, or HUP:0 for none)"))?;
+    let (from, to) = whole.ok_or_else(|| not(pair, "FROM:TO (such as TERM:INT, or HUP:0 to drop HUP)"))?;
     let from = signal(OsStr::new(from))?;
     if [Signal::KILL, Signal::STOP].contains(&from) {
         return Err(format!("{from} cannot be rewritten: no process can catch it"));
@@ -246,7 +248,7 @@ pub(super) fn path(text: &OsStr) -> Result<PathBuf, Wrong> {
 /// An address, an absolute path or `@name`.
 pub(super) fn interface(text: &OsStr) -> Result<Interface, Wrong> {
     let socket_name = |name: &[u8]| match name.len() {
-        0 => Err(format!("{} is a socket without a name", shown(text))),
+        0 => Err(format!("{} is an abstract socket without a name", shown(text))),
         1..=SOCKET_NAME_MAX => Ok(()),
         n => Err(format!("{} is too long for a socket ({n} bytes, at most {SOCKET_NAME_MAX})", shown(text))),
     };
@@ -267,12 +269,9 @@ fn address(text: &OsStr) -> Result<IpAddr, Wrong> {
     found.ok_or_else(|| {
         let label = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         if whole.parse::<std::net::SocketAddr>().is_ok() {
-            format!("{} is an address with a port; give the port to --port", shown(text))
+            format!("{} is an address with a port; use --port for the port", shown(text))
         } else if whole.bytes().all(label) && whole.bytes().any(|b| b.is_ascii_alphabetic()) {
-            format!(
-                "{} is a name; give an address, not a name (127.0.0.1 or ::1, /path or @name)",
-                shown(text)
-            )
+            format!("{} is a host name; use an address (127.0.0.1 or ::1, /path or @name)", shown(text))
         } else {
             no_address(text)
         }

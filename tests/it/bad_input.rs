@@ -36,7 +36,7 @@ fn misused(words: &[&str], part: &str) {
 
 #[test]
 fn unknown_modes_and_options_are_refused() {
-    misused(&[], "a mode is expected");
+    misused(&[], "no mode given");
     misused(&["frob"], "unknown mode 'frob'");
     misused(&["", "true"], "unknown mode ''");
     misused(&["--frob", "run"], "unknown option '--frob'");
@@ -81,7 +81,7 @@ fn seconds_that_are_none_are_refused() {
             misused(&["run", option, seconds], option);
         }
     }
-    misused(&["run", "--ttl", "30-1"], "minimum 30s is above maximum 1s");
+    misused(&["run", "--ttl", "30-1"], "the minimum 30s is longer than the maximum 1s");
     for range in ["-", "1-", "-1", "1-2-3", "a-b"] {
         misused(&["run", "--ttl", range], "--ttl");
     }

@@ -268,11 +268,11 @@ fn run_lingers_for_a_time_or_until_nobody_asks() {
     assert_eq!(linger("run --idle-exit 3 x", &[]), idle(3));
     assert_eq!(linger("run --idle-exit 3 x", &[("KAPO_WAIT", "4")]), idle(3));
     assert_eq!(linger("run --wait 3 x", &[("KAPO_IDLE_EXIT", "4")]), fixed(3));
-    let said = "--idle-exit goes instead of --wait: give one of them";
+    let said = "--idle-exit and --wait cannot be combined";
     assert_eq!(message("run --idle-exit 3 --wait 0 x"), said);
     assert_eq!(
         message_with("run x", &[("KAPO_IDLE_EXIT", "1"), ("KAPO_WAIT", "1")]),
-        "KAPO_IDLE_EXIT goes instead of KAPO_WAIT: give one of them"
+        "KAPO_IDLE_EXIT and KAPO_WAIT cannot be combined"
     );
 }
 

@@ -64,13 +64,13 @@ fn a_ttl_is_a_time_or_a_range_and_zero_is_none() {
     ] {
         assert_eq!(job(&format!("run -t {text} x")).ttl, expected, "{text}");
     }
-    assert_eq!(message("run --ttl 30-1 x"), "--ttl: minimum 30s is above maximum 1s");
+    assert_eq!(message("run --ttl 30-1 x"), "--ttl: the minimum 30s is longer than the maximum 1s");
     assert_eq!(
         message("run --ttl 50m-70 x"),
-        "--ttl: minimum 50m is above maximum 70s; did you mean 50m-70m?"
+        "--ttl: the minimum 50m is longer than the maximum 70s; did you mean 50m-70m?"
     );
-    assert_eq!(message("run --ttl 50m-40 x"), "--ttl: minimum 50m is above maximum 40s");
-    assert_eq!(message("run --ttl 1h30m-100 x"), "--ttl: minimum 1h30m is above maximum 100s");
+    assert_eq!(message("run --ttl 50m-40 x"), "--ttl: the minimum 50m is longer than the maximum 40s");
+    assert_eq!(message("run --ttl 1h30m-100 x"), "--ttl: the minimum 1h30m is longer than the maximum 100s");
     for text in ["-5", "5-", "-", "1-2-3", "NaN", "a-b", "-1-2"] {
         assert_eq!(
             message(&format!("run --ttl {text} x")),
@@ -119,17 +119,14 @@ fn an_interface_is_an_address_a_path_or_an_abstract_name() {
     let long = "p".repeat(107);
     let cut = "p".repeat(59);
     for (text, expected) in [
-        (
-            "localhost",
-            "'localhost' is a name; give an address, not a name (127.0.0.1 or ::1, /path or @name)",
-        ),
-        ("a.b-c", "'a.b-c' is a name; give an address, not a name (127.0.0.1 or ::1, /path or @name)"),
+        ("localhost", "'localhost' is a host name; use an address (127.0.0.1 or ::1, /path or @name)"),
+        ("a.b-c", "'a.b-c' is a host name; use an address (127.0.0.1 or ::1, /path or @name)"),
         ("", "'' is not an address (IPv4 or IPv6), an absolute path or @name"),
         ("300.1.1.1", "'300.1.1.1' is not an address (IPv4 or IPv6), an absolute path or @name"),
         ("[127.0.0.1]", "'[127.0.0.1]' is not an address (IPv4 or IPv6), an absolute path or @name"),
         ("./sock", "'./sock' is not an address (IPv4 or IPv6), an absolute path or @name"),
-        ("0.0.0.0:80", "'0.0.0.0:80' is an address with a port; give the port to --port"),
-        ("@", "'@' is a socket without a name"),
+        ("0.0.0.0:80", "'0.0.0.0:80' is an address with a port; use --port for the port"),
+        ("@", "'@' is an abstract socket without a name"),
         (&format!("/{long}"), &format!("'/{cut}...' is too long for a socket (108 bytes, at most 107)")),
         (&format!("@{long}p"), &format!("'@{cut}...' is too long for a socket (108 bytes, at most 107)")),
     ] {

@@ -3,35 +3,35 @@
 use super::{message, message_with, parse_bytes};
 
 fn no_capture(option: &str) -> String {
-    let why = "the output of processes that others started cannot be captured";
-    format!("--{option} is of no use to watch: {why}")
+    let why = "kapo can capture only the output of a command that it has started";
+    format!("--{option} cannot be used with watch: {why}")
 }
 
 #[test]
 fn wrong_words_are_named_with_what_was_expected() {
     let modes = "run, supervise, watch, check, wait, status, logs or help (see kapo --help)";
     for (words, expected) in [
-        ("", &*format!("a mode is expected: {modes}")),
-        ("--", &format!("a mode is expected: {modes}")),
-        ("-S --port 1", &format!("a mode is expected: {modes}")),
+        ("", &*format!("no mode given; expected {modes}")),
+        ("--", &format!("no mode given; expected {modes}")),
+        ("-S --port 1", &format!("no mode given; expected {modes}")),
         ("sleep 60", &format!("unknown mode 'sleep'; expected {modes}")),
         ("x", &format!("unknown mode 'x'; expected {modes}")),
         ("rnu x", "unknown mode 'rnu'; did you mean run?"),
         ("sup x", "unknown mode 'sup'; did you mean supervise?"),
         ("Watch x", "unknown mode 'Watch'; did you mean watch?"),
-        ("-p run", &format!("a mode is expected: {modes}; --port has taken 'run' for its value")),
+        ("-p run", &format!("no mode given; expected {modes}; 'run' was read as the value of --port")),
         (
             "check http://[::1",
-            "URL: 'http://[::1' has a bracket that nothing closes (http://HOST[:PORT][/PATH], unix:/PATH or \
+            "URL: 'http://[::1' has an unclosed bracket (http://HOST[:PORT][/PATH], unix:/PATH or \
              unix:@NAME)",
         ),
         ("--port tcp://a:1 run x", "--port: 'tcp://a:1' is not a port (0 to 65535)"),
         (
             "-p run true",
-            &format!("unknown mode 'true'; expected {modes}; --port has taken 'run' for its value"),
+            &format!("unknown mode 'true'; expected {modes}; 'run' was read as the value of --port"),
         ),
         ("help me", &format!("unknown mode 'me'; expected {modes}")),
-        ("help run x", "unexpected word 'x'; help takes one mode"),
+        ("help run x", "unexpected argument 'x': help takes only one mode"),
         ("--prot 1 run x", "unknown option '--prot'; did you mean --port?"),
         ("run --sock x", "unknown option '--sock'; did you mean --socket-activation?"),
         ("run --frobnicate x", "unknown option '--frobnicate'"),
@@ -39,13 +39,13 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("run -x y", "unknown option '-x'"),
         ("-Sx run y", "unknown option '-x' in '-Sx'"),
         ("-S=maybe run y", "--stdout: 'maybe' is not a boolean (1, t, true, 0, f or false)"),
-        ("run -p 80 x", "unknown option '-p': it goes before the mode; after it write --port"),
-        ("-t 5 run x", "unknown option '-t': --ttl SECONDS|MIN-MAX goes after the mode"),
+        ("run -p 80 x", "unknown option '-p': it must come before the mode; after the mode use --port"),
+        ("-t 5 run x", "unknown option '-t': --ttl SECONDS|MIN-MAX must come after the mode"),
         ("watch -t 5 x", "unknown option '-t': --ttl SECONDS|MIN-MAX is not an option of watch"),
-        ("--ttl 5 run x", "--ttl goes after the mode (run, supervise)"),
-        ("watch --ttl 5 x", "--ttl is not an option of watch, but of run, supervise"),
-        ("run --pid 5 x", "--pid is not an option of run, but of watch"),
-        ("check --wait 5", "--wait is not an option of check, but of run, supervise, watch"),
+        ("--ttl 5 run x", "--ttl must come after the mode (run, supervise)"),
+        ("watch --ttl 5 x", "--ttl is not an option of watch; it belongs to run, supervise"),
+        ("run --pid 5 x", "--pid is not an option of run; it belongs to watch"),
+        ("check --wait 5", "--wait is not an option of check; it belongs to run, supervise, watch"),
         ("run --port", "--port needs a value (PORT)"),
         ("-p", "--port needs a value (PORT)"),
         ("-Sp", "--port needs a value (PORT)"),
@@ -54,8 +54,8 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("--version=", "--version takes no value"),
         ("run", "run needs a command: kapo run [OPTIONS] [--] COMMAND [ARG...]"),
         ("s --", "supervise needs a command: kapo supervise [OPTIONS] [--] COMMAND [ARG...]"),
-        ("run --stop-on TERM,KILL x", "--stop-on: SIGKILL asks for nothing: no process can catch it"),
-        ("run --stop-on TSTP x", "--stop-on: SIGTSTP cannot ask kapo to stop: it has a use of its own"),
+        ("run --stop-on TERM,KILL x", "--stop-on: SIGKILL cannot ask kapo to stop: no process can catch it"),
+        ("run --stop-on TSTP x", "--stop-on: SIGTSTP cannot ask kapo to stop: kapo uses this signal itself"),
         ("run --stop-on TERM, x", "--stop-on: '' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3)"),
         ("watch", "watch needs NAME or --pid"),
         ("--stdout watch a", &no_capture("stdout")),
@@ -63,25 +63,22 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("-S -E --tail 1K watch a", &no_capture("stdout")),
         ("-L watch a", &no_capture("stdlog")),
         ("--tail 1K w a", &no_capture("tail")),
-        ("watch a b", "unexpected word 'b': watch takes one NAME"),
-        ("watch a --wait 3", "unexpected word '--wait': options stand before NAME"),
-        ("check http://a http://b", "unexpected word 'http://b': check takes one URL"),
-        ("wait http://a http://b", "unexpected word 'http://b': wait takes one URL"),
-        (
-            "status http://a:1/runs",
-            "URL: /runs is too much: status takes the address of a kapo and asks its pages",
-        ),
+        ("watch a b", "unexpected argument 'b': watch takes only one NAME"),
+        ("watch a --wait 3", "unexpected argument '--wait': options must come before NAME"),
+        ("check http://a http://b", "unexpected argument 'http://b': check takes only one URL"),
+        ("wait http://a http://b", "unexpected argument 'http://b': wait takes only one URL"),
+        ("status http://a:1/runs", "URL: unexpected path /runs: status takes an address without a path"),
         (
             "logs http://a:1/logs?stream=stdout",
-            "URL: /logs?stream=stdout is too much: logs takes the address of a kapo and asks its pages",
+            "URL: unexpected path /logs?stream=stdout: logs takes an address without a path",
         ),
         ("logs --lines -1", "--lines: '-1' is not a number of lines (up to 4294967295)"),
         ("logs --stream both", "--stream: 'both' is not stdout or stderr"),
         ("status --output xml", "--output: 'xml' is not text or json"),
-        ("status --timeout 0", "--timeout: '0' leaves no time for an answer"),
+        ("status --timeout 0", "--timeout: the time must be longer than 0"),
         (
             "check http://localhost:99999",
-            "URL: 'http://localhost:99999' has no port from 1 to 65535 behind its colon \
+            "URL: 'http://localhost:99999' has no port from 1 to 65535 after the colon \
              (http://HOST[:PORT][/PATH], unix:/PATH or unix:@NAME)",
         ),
         ("--port 65536 run x", "--port: '65536' is not a port (0 to 65535)"),
@@ -96,17 +93,17 @@ fn wrong_words_are_named_with_what_was_expected() {
             "--max-connections 0 run x",
             "--max-connections: '0' is not a number of connections (1 to 4294967295)",
         ),
-        ("--tail 1048577 run x", "--tail: '1048577' is too much (at most 1048576 bytes)"),
-        ("--tail 2M run x", "--tail: '2M' is too much (at most 1048576 bytes)"),
+        ("--tail 1048577 run x", "--tail: '1048577' is too large (at most 1048576 bytes)"),
+        ("--tail 2M run x", "--tail: '2M' is too large (at most 1048576 bytes)"),
         (
             "--tail 99999999999999999999K run x",
-            "--tail: '99999999999999999999K' is too much (at most 1048576 bytes)",
+            "--tail: '99999999999999999999K' is too large (at most 1048576 bytes)",
         ),
         ("--tail K run x", "--tail: 'K' is not a size (such as 4096, 64K or 1M)"),
         ("--tail 64K run x", "--tail needs --stdout or --stderr"),
         ("--stdlog run x", "--stdlog needs --stdout or --stderr"),
         ("run --watchdog 5 x", "--watchdog needs --notify"),
-        ("-b -i @x w y", "--sidebind needs an IP address in --interface: a Unix socket has no ports"),
+        ("-b -i @x w y", "--sidebind needs an IP address in --interface: a Unix socket has no port"),
         (
             "run --stop-signal FOO x",
             "--stop-signal: 'FOO' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3)",
@@ -117,7 +114,7 @@ fn wrong_words_are_named_with_what_was_expected() {
         ),
         (
             "run --orphan-signal FOO x",
-            "--orphan-signal: 'FOO' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3), nor 0 for none",
+            "--orphan-signal: 'FOO' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3) or 0 (no signal)",
         ),
         (
             "run --rewrite-signal KILL:0 x",
@@ -133,7 +130,7 @@ fn wrong_words_are_named_with_what_was_expected() {
         ),
         (
             "run --rewrite-signal TERM x",
-            "--rewrite-signal: 'TERM' is not FROM:TO (such as TERM:INT, or HUP:0 for none)",
+            "--rewrite-signal: 'TERM' is not FROM:TO (such as TERM:INT, or HUP:0 to drop HUP)",
         ),
         (
             "run --success-exit 256 x",
@@ -146,7 +143,7 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("supervise --restart never x", "--restart: 'never' is not always or on-failure"),
         (
             "supervise --max-restarts 3 --within 0 x",
-            "--within: '0' leaves no time in which --max-restarts could count",
+            "--within: with --max-restarts the time must be longer than 0",
         ),
         (
             "supervise --max-restarts 4294967296 x",
@@ -157,8 +154,8 @@ fn wrong_words_are_named_with_what_was_expected() {
         ("watch -p abc x", "--pid: 'abc' is not a pid (1 or more)"),
         ("watch -p 2147483648 x", "--pid: '2147483648' is not a pid (1 or more)"),
         ("check --live http://a/healthz", "URL: its path is /healthz, but the option asks for /livez"),
-        ("check --live --ready", "--ready: one of --live, --ready and --health can be given"),
-        ("check --timeout 0", "--timeout: '0' leaves no time for an answer"),
+        ("check --live --ready", "--ready: only one of --live, --ready and --health may be given"),
+        ("check --timeout 0", "--timeout: the time must be longer than 0"),
         ("run --termination-log= x", "--termination-log: '' is not a path"),
     ] {
         assert_eq!(message(words), expected, "{words}");
@@ -173,15 +170,15 @@ fn wrong_variables_are_named_as_variables() {
             "run x",
             "KAPO_PORT",
             "tcp://10.0.0.1:6666",
-            "KAPO_PORT: 'tcp://10.0.0.1:6666' is not a port (0 to 65535); a Kubernetes Service called kapo sets it so: \
-             enableServiceLinks: false",
+            "KAPO_PORT: 'tcp://10.0.0.1:6666' is not a port (0 to 65535); Kubernetes sets this variable for a \
+             Service named kapo: set enableServiceLinks: false",
         ),
         ("run x", "KAPO_WATCHDOG", "5", "KAPO_WATCHDOG needs KAPO_NOTIFY"),
         ("run x", "KAPO_STDLOG", "1", "KAPO_STDLOG needs KAPO_STDOUT or KAPO_STDERR"),
         ("run x", "KAPO_TAIL", "1K", "KAPO_TAIL needs KAPO_STDOUT or KAPO_STDERR"),
         ("watch", "KAPO_WATCHPID", "0", "KAPO_WATCHPID: '0' is not a pid (1 or more)"),
         ("run x", "KAPO_PORT", "8\n0", "KAPO_PORT: '8\\n0' is not a port (0 to 65535)"),
-        ("run x", "KAPO_TERMINATION_LOG", "/a\0b", "KAPO_TERMINATION_LOG: '/a\\u{0}b' holds a NUL byte"),
+        ("run x", "KAPO_TERMINATION_LOG", "/a\0b", "KAPO_TERMINATION_LOG: '/a\\u{0}b' contains a NUL byte"),
     ] {
         assert_eq!(message_with(words, &[(name, text)]), expected);
     }
@@ -189,9 +186,9 @@ fn wrong_variables_are_named_as_variables() {
 
 #[test]
 fn a_nul_in_a_word_is_refused() {
-    assert_eq!(message("run a\0b"), "'a\\u{0}b' holds a NUL byte, which nobody can be given");
-    assert_eq!(message("run x a\0"), "'a\\u{0}' holds a NUL byte, which nobody can be given");
-    assert_eq!(message("--interface /a\0b run x"), "--interface: '/a\\u{0}b' holds a NUL byte");
+    assert_eq!(message("run a\0b"), "'a\\u{0}b' contains a NUL byte, which an argument cannot contain");
+    assert_eq!(message("run x a\0"), "'a\\u{0}' contains a NUL byte, which an argument cannot contain");
+    assert_eq!(message("--interface /a\0b run x"), "--interface: '/a\\u{0}b' contains a NUL byte");
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Candidates {
             return Ok(Candidates::known(both.to_vec()));
         }
         let cannot = |why: &str| ExchangeError::Other(format!("cannot resolve {name}: {why}"));
-        let text = CString::new(name).map_err(|_| cannot("it holds a NUL byte"))?;
+        let text = CString::new(name).map_err(|_| cannot("it contains a NUL byte"))?;
         let (answer, resolvers) = channel();
         for family in [Family::V4, Family::V6] {
             let (answer, text) = (answer.clone(), text.clone());
