@@ -23,10 +23,22 @@ pub struct Config {
     pub history: usize,
     /// `--quiet`: kapo logs only warnings and errors.
     pub quiet: bool,
+    /// `--log-format`.
+    pub log_format: LogFormat,
     /// Variables that kapo does not know and that were probably meant for it; empty for clients.
     pub misspelt: Vec<Misspelt>,
     /// What to do.
     pub mode: Mode,
+}
+
+/// `--log-format`: the format of kapo's own records and of the lines of `--stdlog`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `time=... level=info msg="listening" address=0.0.0.0:6666`
+    #[default]
+    Logfmt,
+    /// One JSON object a line.
+    Json,
 }
 
 /// A variable whose name resembles that of one of kapo's.

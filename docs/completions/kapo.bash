@@ -4,29 +4,29 @@
 _kapo_options() {
     case $1 in
         '')
-            options='--port -p --interface -i --sidebind -b --socket-activation -s --stdout -S --stderr -E --stdlog -L --hide-args --max-connections --tail --history --quiet -q --help -h --version -v'
-            valued=' --port -p --interface -i --max-connections --tail --history ' ;;
+            options='--port -p --interface -i --sidebind -b --socket-activation -s --stdout -S --stderr -E --stdlog -L --hide-args --max-connections --tail --history --log-format --quiet -q --help -h --version -v'
+            valued=' --port -p --interface -i --max-connections --tail --history --log-format ' ;;
         run|r)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --idle-exit'
-            valued=' --port --interface --max-connections --tail --history --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --idle-exit'
+            valued=' --port --interface --max-connections --tail --history --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit ' ;;
         supervise|s)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart'
-            valued=' --port --interface --max-connections --tail --history --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart'
+            valued=' --port --interface --max-connections --tail --history --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart ' ;;
         watch|w)
-            options='--port --interface --sidebind --socket-activation --hide-args --max-connections --history --quiet --help -h --version --wait -w --pid -p --process-events'
-            valued=' --port --interface --max-connections --history --wait -w --pid -p ' ;;
+            options='--port --interface --sidebind --socket-activation --hide-args --max-connections --history --log-format --quiet --help -h --version --wait -w --pid -p --process-events'
+            valued=' --port --interface --max-connections --history --log-format --wait -w --pid -p ' ;;
         check)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --live --ready --health --timeout'
-            valued=' --port --interface --max-connections --tail --history --timeout ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --live --ready --health --timeout'
+            valued=' --port --interface --max-connections --tail --history --log-format --timeout ' ;;
         wait)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --timeout --retry --verbose -v'
-            valued=' --port --interface --max-connections --tail --history --timeout --retry ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --timeout --retry --verbose -v'
+            valued=' --port --interface --max-connections --tail --history --log-format --timeout --retry ' ;;
         status)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --output -o --timeout'
-            valued=' --port --interface --max-connections --tail --history --output -o --timeout ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --output -o --timeout'
+            valued=' --port --interface --max-connections --tail --history --log-format --output -o --timeout ' ;;
         logs)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --quiet --help -h --version --follow -f --lines -n --stream --timeout'
-            valued=' --port --interface --max-connections --tail --history --lines -n --stream --timeout ' ;;
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --follow -f --lines -n --stream --timeout'
+            valued=' --port --interface --max-connections --tail --history --log-format --lines -n --stream --timeout ' ;;
         *) options='' valued='' ;;
     esac
 }
@@ -68,6 +68,7 @@ _kapo() {
                 [[ $cur == SIG* ]] && word=SIG
                 mapfile -t COMPREPLY < <(compgen -P "$word" -W 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS' -- "${cur#SIG}")
                 ;;
+            --log-format) mapfile -t COMPREPLY < <(compgen -W 'logfmt json' -- "$cur") ;;
             --restart) mapfile -t COMPREPLY < <(compgen -W 'always on-failure' -- "$cur") ;;
             --output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur") ;;
             --stream) mapfile -t COMPREPLY < <(compgen -W 'stdout stderr' -- "$cur") ;;

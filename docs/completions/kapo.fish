@@ -4,21 +4,21 @@
 function __kapo_valued
     switch $argv[1]
         case start
-            string join \n -- --port -p --interface -i --max-connections --tail --history
+            string join \n -- --port -p --interface -i --max-connections --tail --history --log-format
         case run r
-            string join \n -- --port --interface --max-connections --tail --history --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
+            string join \n -- --port --interface --max-connections --tail --history --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --max-connections --tail --history --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
+            string join \n -- --port --interface --max-connections --tail --history --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
         case watch w
-            string join \n -- --port --interface --max-connections --history --wait -w --pid -p
+            string join \n -- --port --interface --max-connections --history --log-format --wait -w --pid -p
         case check
-            string join \n -- --port --interface --max-connections --tail --history --timeout
+            string join \n -- --port --interface --max-connections --tail --history --log-format --timeout
         case wait
-            string join \n -- --port --interface --max-connections --tail --history --timeout --retry
+            string join \n -- --port --interface --max-connections --tail --history --log-format --timeout --retry
         case status
-            string join \n -- --port --interface --max-connections --tail --history --output -o --timeout
+            string join \n -- --port --interface --max-connections --tail --history --log-format --output -o --timeout
         case logs
-            string join \n -- --port --interface --max-connections --tail --history --lines -n --stream --timeout
+            string join \n -- --port --interface --max-connections --tail --history --log-format --lines -n --stream --timeout
     end
 end
 
@@ -95,6 +95,8 @@ complete -c kapo -n '__kapo_at start' -l tail -x -d 'keep the last bytes of capt
 complete -c kapo -n '__kapo_at run r supervise s check wait status logs' -l tail -x -d 'keep the last bytes of captured output; 0: off'
 complete -c kapo -n '__kapo_at start' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
+complete -c kapo -n '__kapo_at start' -l log-format -x -a 'logfmt json' -d 'format of log lines: logfmt or json'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l log-format -x -a 'logfmt json' -d 'format of log lines: logfmt or json'
 complete -c kapo -n '__kapo_at start' -s q -l quiet -d 'log only warnings and errors'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l quiet -d 'log only warnings and errors'
 complete -c kapo -n '__kapo_at start' -s h -l help -d 'show help; after a mode, the help of that mode'

@@ -4,6 +4,7 @@
 
 use std::time::UNIX_EPOCH;
 
+use kapo::config::LogFormat;
 use kapo::logic::Stream;
 use kapo::logic::output::batch::Batch;
 use kapo::logic::output::lines::{BATCH, LONGEST, Lines};
@@ -17,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     let text = data.repeat(if size & 15 == 15 { 1 + 2 * LONGEST / data.len().max(1) } else { 1 });
     let piece = 1 + usize::from(size >> 1) * text.len() / 128;
 
-    let mut lines = Lines::new(Stream::Stdout);
+    let mut lines = Lines::new(Stream::Stdout, LogFormat::Logfmt);
     let (mut held, mut log, mut count) = (Vec::new(), Vec::new(), 0);
     let mut step = |held: &mut Vec<u8>, ended| {
         loop {

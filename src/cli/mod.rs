@@ -70,6 +70,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     let max_connections = settings.value("max-connections", values::connections)?;
     let history = settings.value("history", values::history)?;
     let quiet = settings.flag("quiet")?;
+    let log_format = settings.value("log-format", values::log_format)?;
     let mode = match settings.verb() {
         Verb::Run => {
             let after = After::Once(linger(settings)?);
@@ -98,7 +99,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     }
     let misspelt = if serves { misspelt::find(settings.variables()) } else { Vec::new() };
     settings.finish();
-    Ok(Config { misspelt, listen, capture, hide_args, max_connections, history, quiet, mode })
+    Ok(Config { misspelt, listen, capture, hide_args, max_connections, history, quiet, log_format, mode })
 }
 
 fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {

@@ -241,6 +241,15 @@ pub static OPTIONS: &[Opt] = &[
              cause. The maximum is 100. The member LastRun of the document does not depend on \
              this option.",
     ),
+    value(GLOBAL, "log-format", "FORMAT")
+        .completes(Completion::Words(&["logfmt", "json"]))
+        .env("KAPO_LOG_FORMAT")
+        .otherwise("logfmt")
+        .says(
+            "format of log lines: logfmt or json",
+            "With json each line is one JSON object with the same keys. A captured line is a string in it and is \
+             never parsed.",
+        ),
     flag(GLOBAL, "quiet")
         .short('q')
         .env("KAPO_QUIET")

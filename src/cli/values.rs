@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Interface, Stream, Success, Ttl};
+use crate::config::{Interface, LogFormat, Stream, Success, Ttl};
 use crate::duration;
 use crate::error::one_line;
 use crate::signal::Signal;
@@ -225,6 +225,15 @@ pub(super) fn json(text: &OsStr) -> Result<bool, Wrong> {
         b"text" => Ok(false),
         b"json" => Ok(true),
         _ => Err(not(text, "text or json")),
+    }
+}
+
+/// The format of the log.
+pub(super) fn log_format(text: &OsStr) -> Result<LogFormat, Wrong> {
+    match text.as_bytes() {
+        b"logfmt" => Ok(LogFormat::Logfmt),
+        b"json" => Ok(LogFormat::Json),
+        _ => Err(not(text, "logfmt or json")),
     }
 }
 

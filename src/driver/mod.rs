@@ -14,10 +14,12 @@ pub(crate) mod process;
 pub(crate) mod watch;
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::UNIX_EPOCH;
 
 use rustix::event::epoll::EventFlags;
+use rustix::fs::fstat;
 use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, set_child_subreaper, setrlimit};
 
 use crate::config::{self, Config, Misspelt, Mode};
@@ -31,7 +33,8 @@ use crate::driver::watch::mode::Watching;
 use crate::error::{Error, reason};
 use crate::logic::Now;
 use crate::logic::lifecycle::Event;
-use crate::logic::log::record::Record;
+use crate::logic::log::journal;
+use crate::logic::log::record::{Record, Style};
 use crate::sys;
 use event_loop::{LoopContext, clock};
 use poll::{Epoll, Source};
@@ -68,7 +71,7 @@ fn run_job(
     let extra = if options.notify { sys::datagram::DESCRIPTORS } else { 0 };
     let Room { connections, open_files } = make_room(config.max_connections, extra);
     let now = clock();
-    let mut stage = open_stage(config, connections, argv0, &signals, now)?;
+    let mut stage = open_stage(config, connections, argv0, &signals, variable, now)?;
     let Listening { sidebind_port, mut given } = listen(config, sockets, &mut stage, now)?;
     if let Err(errno) = subreaper {
         let record = Record::warn("orphans of the command are not reaped: the kernel has no subreapers");
@@ -109,7 +112,7 @@ fn run_watch(
     let signals = take_over_signals()?;
     let Room { connections, .. } = make_room(config.max_connections, 0);
     let now = clock();
-    let mut stage = open_stage(config, connections, argv0, &signals, now)?;
+    let mut stage = open_stage(config, connections, argv0, &signals, variable, now)?;
     // Before the listeners, so that an error is the only line.
     let watcher = watch::mode::OpenedWatcher::open(options, config.history, now)?;
     let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
@@ -137,6 +140,7 @@ fn open_stage(
     connections: usize,
     argv0: String,
     signals: &Signals,
+    variable: &dyn Fn(&str) -> Option<OsString>,
     now: Now,
 ) -> Result<LoopContext, Error> {
     let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
@@ -147,11 +151,19 @@ fn open_stage(
     let first_event = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     let server = Server::new(connections, argv0, first_event);
     let mut stage = LoopContext::new(epoll, server, config.quiet);
+    let journal = is_journal(rustix::stdio::stderr(), variable);
+    stage.sinks.set_style(Style { format: config.log_format, journal });
     if connections < config.max_connections {
         let record = Record::info("the limit of open files leaves room for fewer connections");
-        stage.log(now, &record.with("connections", connections));
+        stage.log(now, &record.number("connections", connections));
     }
     Ok(stage)
+}
+
+/// Whether `fd` leads to systemd's journal.
+fn is_journal(fd: BorrowedFd<'_>, variable: &dyn Fn(&str) -> Option<OsString>) -> bool {
+    let Some(named) = variable("JOURNAL_STREAM") else { return false };
+    fstat(fd).is_ok_and(|stat| journal::names(named.as_bytes(), stat.st_dev, stat.st_ino))
 }
 
 /// What the options make kapo listen on.

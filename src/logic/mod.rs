@@ -98,7 +98,7 @@ impl Sender {
     pub fn told(self, record: log::record::Record) -> log::record::Record {
         match self {
             Sender::Kernel => record,
-            Sender::Process { pid, uid } => record.with("sender_pid", pid).with("sender_uid", uid),
+            Sender::Process { pid, uid } => record.number("sender_pid", pid).number("sender_uid", uid),
         }
     }
 }

@@ -142,7 +142,7 @@ say('STATUS=said'); time.sleep(60)"
         let log = kapo.stderr();
         let warnings: Vec<_> = log.lines().filter(|line| line.contains("MAINPID")).collect();
         assert_eq!(warnings.len(), 1, "{value}: {log}");
-        assert!(warnings[0].contains("level=warn msg=\"MAINPID ignored\" pid="), "{log}");
+        assert!(warnings[0].contains("level=warn msg=\"MAINPID ignored\" mainpid="), "{log}");
         assert!(warnings[0].ends_with(&format!("why=\"{why}\"")), "{value}: {log}");
     }
 }

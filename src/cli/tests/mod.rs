@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{Order, parse};
 use crate::config::{
-    After, Capture, Check, Config, Interface, Job, Linger, Listen, Mode, Probe, Restart, Wait, Watch,
+    After, Capture, Check, Config, Interface, Job, Linger, Listen, LogFormat, Mode, Probe, Restart, Wait,
+    Watch,
 };
 use crate::error::Error;
 use crate::signal::Signal;
@@ -77,6 +78,7 @@ fn plain(mode: Mode) -> Config {
         max_connections: 512,
         history: 5,
         quiet: false,
+        log_format: LogFormat::Logfmt,
         misspelt: Vec::new(),
         mode,
     }

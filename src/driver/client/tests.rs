@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Capture, Interface, Listen, Mode};
+use crate::config::{Capture, Interface, Listen, LogFormat, Mode};
 
 /// Long enough never to pass where an answer comes.
 const LONG: Duration = Duration::from_secs(60);
@@ -22,6 +22,7 @@ fn config(interface: Interface, port: u16) -> Config {
         max_connections: 512,
         history: 5,
         quiet: false,
+        log_format: LogFormat::Logfmt,
         misspelt: Vec::new(),
         mode: Mode::Wait(Wait::default()),
     }

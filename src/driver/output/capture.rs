@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 
-use crate::config;
+use crate::config::{self, LogFormat};
 use crate::driver::output::sink::Sinks;
 use crate::driver::output::stream::{CapturedStream, StreamFate, StreamInterest};
 use crate::driver::poll::{Epoll, Source};
@@ -46,14 +46,19 @@ struct Lane {
 impl Capture {
     /// What the options ask for. A stream whose outlet cannot be written to without blocking is left to the command,
     /// and the log says so.
-    pub(crate) fn new(now: Now, options: &config::Capture, sinks: &mut Sinks<'_>) -> Capture {
+    pub(crate) fn new(
+        now: Now,
+        options: &config::Capture,
+        format: LogFormat,
+        sinks: &mut Sinks<'_>,
+    ) -> Capture {
         let mut lane = |stream: Stream, wanted: bool| {
             let captured = wanted && sinks.of(stream).can_capture();
             if wanted && !captured {
                 let record = Record::warn("not captured: this terminal cannot be opened again");
                 sinks.log(now.wall, &record.with("stream", stream.name()));
             }
-            captured.then(|| Lane::new(stream, CapturedStream::new(stream, options.lines)))
+            captured.then(|| Lane::new(stream, CapturedStream::new(stream, options.lines.then_some(format))))
         };
         let lanes = [lane(Stream::Stdout, options.stdout), lane(Stream::Stderr, options.stderr)];
         let lanes: Vec<Lane> = lanes.into_iter().flatten().collect();

@@ -174,11 +174,11 @@ impl Lifecycle {
         let record = if expected { Record::info("ended") } else { Record::warn("ended") };
         let record = record
             .with("command", &self.status.command)
-            .with("pid", pid)
+            .number("pid", pid)
             .with("reason", reason_name(self.status.reason));
         let record = match self.status.signal {
             Some(signal) => record.with("signal", signal),
-            None => record.with("code", self.status.exit_code),
+            None => record.number("code", self.status.exit_code),
         };
         record.with("lasted", Seconds(lasted))
     }
@@ -222,7 +222,7 @@ impl Lifecycle {
             (Some(Verdict::Finished), _) => self.finish(),
             (Some(Verdict::GiveUp), _) => {
                 out.push(Effect::Log(
-                    Record::error("giving up: too many restarts").with("restarts", self.status.restarts),
+                    Record::error("giving up: too many restarts").number("restarts", self.status.restarts),
                 ));
                 self.finish();
             }
@@ -292,7 +292,7 @@ impl Lifecycle {
         self.state = State::Done;
         // Where it is another than that of the command, which was told.
         if self.runs.last_code() != Some(self.code) {
-            out.push(Effect::Log(Record::info("exiting").with("code", self.code)));
+            out.push(Effect::Log(Record::info("exiting").number("code", self.code)));
         }
         // Who takes that end for a success has no reason to stop.
         if let Some((signal, all)) = self.interrupted

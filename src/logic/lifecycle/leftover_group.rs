@@ -90,9 +90,9 @@ impl Lifecycle {
                 true => Record::info("waiting for the rest of the process group"),
                 false => Record::warn("left behind, stopping them").with("signal", Signal::TERM),
             };
-            let record = record.with("group", leftover.group);
+            let record = record.number("group", leftover.group);
             let record = match members {
-                Some(members) => record.with("processes", members),
+                Some(members) => record.number("processes", members),
                 None => record,
             };
             if stopped {
@@ -116,7 +116,7 @@ impl Lifecycle {
         let Some(leftover) = self.leftover else { return };
         if leftover.stage == Stage::Killed {
             out.push(Effect::Log(
-                Record::warn("what was left behind does not die").with("group", leftover.group),
+                Record::warn("what was left behind does not die").number("group", leftover.group),
             ));
             return self.leave_group();
         }
@@ -124,7 +124,7 @@ impl Lifecycle {
         out.push(Effect::Kill {
             signal: Signal::KILL,
             to: SignalTarget::LeftoverGroup(leftover.group),
-            log: Some(record.with("group", leftover.group)),
+            log: Some(record.number("group", leftover.group)),
         });
         self.leftover = Some(Leftover { stage: Stage::Killed, pause: FIRST_PAUSE, ..leftover });
         self.deadlines.set(Deadline::Kill, now.mono, DYING);

@@ -236,10 +236,10 @@ impl Lifecycle {
         if let Some(stable) = stable.filter(|_| self.status.flapping) {
             self.deadlines.set(Deadline::Stable, now.mono, stable);
         }
-        let record = Record::info("started").with("command", &self.status.command).with("pid", pid);
+        let record = Record::info("started").with("command", &self.status.command).number("pid", pid);
         out.push(Effect::Log(match self.status.restarts {
             0 => record,
-            restarts => record.with("restarts", restarts),
+            restarts => record.number("restarts", restarts),
         }));
         if !self.job.notify {
             self.tell_ready(out);
@@ -267,7 +267,7 @@ impl Lifecycle {
         if std::mem::replace(&mut self.status.flapping, flapping) != flapping {
             self.changed = true;
             out.push(Effect::Log(match flapping {
-                true => Record::warn("flapping").with("restarts", self.status.restarts),
+                true => Record::warn("flapping").number("restarts", self.status.restarts),
                 false => Record::info("not flapping any more"),
             }));
             if !flapping {

@@ -52,12 +52,12 @@ impl Lifecycle {
         }
         if told.ready {
             if !std::mem::replace(&mut self.readiness.said_ready, true) && self.job.notify {
-                out.push(Effect::Log(Record::info("ready").with("pid", process.pid)));
+                out.push(Effect::Log(Record::info("ready").number("pid", process.pid)));
             }
             self.tell_ready(out);
         }
         if told.trigger {
-            let record = Record::warn("asks to be stopped, by WATCHDOG=trigger").with("pid", process.pid);
+            let record = Record::warn("asks to be stopped, by WATCHDOG=trigger").number("pid", process.pid);
             self.stop_ourselves(now, process, StopCause::Watchdog, record, out);
         } else if told.ready || told.ping || told.interval.is_some() {
             self.wait_for_ping(now);
@@ -87,7 +87,7 @@ impl Lifecycle {
         if let Some(interval) = self.readiness.watchdog.filter(|interval| late > LATE.max(*interval / 4)) {
             return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
         }
-        let record = Record::warn("missed a watchdog ping").with("pid", process.pid);
+        let record = Record::warn("missed a watchdog ping").number("pid", process.pid);
         self.stop_ourselves(now, process, StopCause::Watchdog, record, out);
     }
 

@@ -6,7 +6,7 @@ use super::world::{Behaviour, Leaves, SOMEBODY, World, any_life};
 use super::{Effect, Event, ForegroundOwner, IgnoredAtStart, JobContext, SignalTarget, SpawnErrorKind};
 use crate::config::tests::{job as run, restart as again};
 use crate::config::{After, Job, Linger, Restart, Success, Ttl};
-use crate::logic::log::record::Record;
+use crate::logic::log::record::{Record, Style};
 use crate::logic::random::Random;
 use crate::logic::reason::Reason;
 use crate::logic::status::State as Shown;
@@ -109,7 +109,7 @@ fn a_year_of_crashes_is_lived_in_a_moment() {
 fn a_run_ends_with_the_code_of_its_command() {
     let mut world = begun(run(), Behaviour::ends(SECOND, Exit::Code(7)));
     assert_eq!(world.run_to_the_end(), 7);
-    let log = |record: Record| Effect::Log(record.with("command", "command").with("pid", 101));
+    let log = |record: Record| Effect::Log(record.with("command", "command").number("pid", 101));
     let ended = log(Record::warn("ended"));
     let Effect::Log(ended) = ended else { panic!() };
     assert_eq!(
@@ -117,7 +117,7 @@ fn a_run_ends_with_the_code_of_its_command() {
         [
             Effect::Spawn,
             log(Record::info("started")),
-            Effect::Log(ended.with("reason", "exit-code").with("code", 7).with("lasted", "1.000s")),
+            Effect::Log(ended.with("reason", "exit-code").number("code", 7).with("lasted", "1.000s")),
             Effect::Drain { run: 1 },
             Effect::Close,
             Effect::Exit(7),
@@ -1032,7 +1032,7 @@ fn logged(world: &mut World) -> Vec<String> {
     let records = world.effects().into_iter().filter_map(|effect| match effect {
         Effect::Log(record) | Effect::Kill { log: Some(record), .. } => {
             let mut line = Vec::new();
-            record.render(epoch().wall, &mut line);
+            record.render(Style::default(), epoch().wall, &mut line);
             let line = String::from_utf8(line).unwrap();
             Some(line.trim_end().split_once(' ').unwrap().1.to_owned())
         }

@@ -5,21 +5,29 @@
 //! | `"` and `\` | `\"` and `\\` |
 //! | newline, carriage return, tab | `\n`, `\r`, `\t` |
 //! | other control characters: U+0000 to U+001F, U+007F to U+009F | `\u00NN` |
-//! | a byte NN that is no UTF-8 | `\udcNN`, a lone surrogate as in Python's surrogateescape (PEP 383) |
+//! | a byte NN that is no UTF-8 | `\udcNN`, a lone surrogate as in Python's surrogateescape (PEP 383); in JSON `\uefNN` |
 //!
 //! So every sequence of bytes has exactly one form, that form is one line of valid UTF-8 which no terminal obeys,
 //! and undoing the escapes gives back the bytes. They are escapes of JSON strings, which is what readers of logfmt
-//! such as Loki's understand; they would refuse a `\xNN`. Clean spans are found eight bytes at a time and copied whole.
+//! such as Loki's understand; they would refuse a `\xNN`.
+//!
+//! Strict readers of JSON refuse a lone surrogate, and jq replaces it by U+FFFD. JSON therefore has the private-use
+//! characters U+EF80 to U+EFFF for such bytes, as MirBSD's OPTU encoding does. If the text itself contains one of these
+//! characters, its three bytes are written as if they were no UTF-8, so that the form remains unambiguous.
+//!
+//! Clean spans are found eight bytes at a time and copied whole.
+
+use crate::config::LogFormat;
 
 /// Writes `text` with all that needs it escaped; the quotes around it are the caller's.
-pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn escape(text: &[u8], format: LogFormat, out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
         let (clean, dirty) = rest.split_at(clean_span(rest));
         out.extend_from_slice(clean);
         let Some((&first, after)) = dirty.split_first() else { return };
         rest = match first {
-            0x80.. => non_ascii(dirty, out),
+            0x80.. => non_ascii(dirty, format, out),
             _ => {
                 ascii(first, out);
                 after
@@ -33,9 +41,9 @@ const LONGEST_ESCAPE: usize = 6;
 
 /// Writes as much of `text` as fits into `limit` bytes with its escapes, and ends between two letters. Returns how much
 /// of `text` that was.
-pub(crate) fn escape_within(text: &[u8], limit: usize, out: &mut Vec<u8>) -> usize {
+pub(crate) fn escape_within(text: &[u8], limit: usize, format: LogFormat, out: &mut Vec<u8>) -> usize {
     if text.len() <= limit / LONGEST_ESCAPE {
-        escape(text, out);
+        escape(text, format, out);
         return text.len();
     }
     let end = out.len() + limit;
@@ -49,7 +57,7 @@ pub(crate) fn escape_within(text: &[u8], limit: usize, out: &mut Vec<u8>) -> usi
         let Some((&first, after)) = dirty.split_first() else { return text.len() };
         let written = out.len();
         let after = match first {
-            0x80.. => letter(dirty, out),
+            0x80.. => letter(dirty, format, out),
             _ => {
                 ascii(first, out);
                 after
@@ -63,19 +71,19 @@ pub(crate) fn escape_within(text: &[u8], limit: usize, out: &mut Vec<u8>) -> usi
     }
 }
 
-/// Writes `text` bare where every logfmt reader takes it so, else quoted; the empty text as `""`.
+/// Writes a value of logfmt: `text` bare where every logfmt reader takes it so, else quoted; the empty text as `""`.
 pub(crate) fn value(text: &[u8], out: &mut Vec<u8>) {
     if !text.is_empty() && text.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'=' | b'\\')) {
         out.extend_from_slice(text);
     } else {
-        quoted(text, out);
+        quoted(text, LogFormat::Logfmt, out);
     }
 }
 
 /// Writes `text` between quotes.
-pub(crate) fn quoted(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn quoted(text: &[u8], format: LogFormat, out: &mut Vec<u8>) {
     out.push(b'"');
-    escape(text, out);
+    escape(text, format, out);
     out.push(b'"');
 }
 
@@ -146,8 +154,13 @@ fn ascii(byte: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// What stands before the digits of a byte that is no UTF-8.
-const SURROGATE: [u8; 2] = *b"dc";
+/// Returns what stands before the digits of a byte that is no UTF-8.
+fn marker(format: LogFormat) -> [u8; 2] {
+    match format {
+        LogFormat::Logfmt => *b"dc",
+        LogFormat::Json => *b"ef",
+    }
+}
 
 /// `\uHHNN`
 fn unicode(high: [u8; 2], low: u8, out: &mut Vec<u8>) {
@@ -156,18 +169,21 @@ fn unicode(high: [u8; 2], low: u8, out: &mut Vec<u8>) {
 }
 
 /// Writes the run of non-ASCII bytes at the start of `text`, and returns what follows it.
-fn non_ascii<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+fn non_ascii<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] {
     let mut rest = text;
     while let Some(0x80..) = rest.first() {
-        rest = letter(rest, out);
+        rest = letter(rest, format, out);
     }
     rest
 }
 
 /// Writes the letter, or the byte that is no UTF-8, at the start of `text`, and returns what follows it.
-fn letter<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+fn letter<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] {
     let Some((&first, rest)) = text.split_first() else { return text };
+    let marker = marker(format);
     let length = match first {
+        // U+EF80 to U+EFFF, which stand for bytes.
+        0xee if format == LogFormat::Json && matches!(rest, [0xbe | 0xbf, ..]) => 1,
         0xc2..=0xdf => 2,
         0xe0..=0xef => 3,
         0xf0..=0xf4 => 4,
@@ -184,7 +200,7 @@ fn letter<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         }
         // Only the first byte is taken: what follows may begin a letter.
         _ => {
-            unicode(SURROGATE, first, out);
+            unicode(marker, first, out);
             rest
         }
     }
@@ -195,9 +211,26 @@ pub(crate) mod tests {
     use super::*;
 
     fn escaped(text: &[u8]) -> String {
+        escaped_for(LogFormat::Logfmt, text)
+    }
+
+    fn escaped_for(format: LogFormat, text: &[u8]) -> String {
         let mut out = Vec::new();
-        escape(text, &mut out);
+        escape(text, format, &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    /// Undoes the form of JSON: a strict reader first, then what the table says of U+EF80 to U+EFFF.
+    pub(crate) fn unescape_json(text: &str) -> Vec<u8> {
+        let text: String = serde_json::from_str(&format!("\"{text}\"")).unwrap();
+        let mut out = Vec::new();
+        for letter in text.chars() {
+            match u32::from(letter) {
+                byte @ 0xef80..=0xefff => out.push((byte & 0xff) as u8),
+                _ => out.extend_from_slice(letter.to_string().as_bytes()),
+            }
+        }
+        out
     }
 
     /// Undoes [`escape`]; panics on anything that it does not write.
@@ -269,24 +302,47 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn in_json_no_text_is_mistaken_for_bytes() {
+        for (text, wanted) in [
+            (&b"\xff\xc3\xa9\xe4\xb8"[..], "\\uefff\u{e9}\\uefe4\\uefb8"),
+            ("\u{ef7f}\u{ef80}\u{f000}".as_bytes(), "\u{ef7f}\\uefee\\uefbe\\uef80\u{f000}"),
+            ("\u{efff}".as_bytes(), "\\uefee\\uefbf\\uefbf"),
+            (b"\xed\xa0\x80 \x1b\"\\\n", "\\uefed\\uefa0\\uef80 \\u001b\\\"\\\\\\n"),
+            (b"\xee\xbe", "\\uefee\\uefbe"),
+        ] {
+            let json = escaped_for(LogFormat::Json, text);
+            assert_eq!(json, wanted);
+            assert_eq!(unescape_json(&json), text);
+        }
+        for byte in 0..=255_u8 {
+            for before in [&b""[..], b"\xee", b"\xee\xbe", b"\xee\xbf", b"\xc2", b"12345678"] {
+                let text = [before, &[byte], b"\x80!"].concat();
+                assert_eq!(unescape_json(&escaped_for(LogFormat::Json, &text)), text);
+            }
+        }
+    }
+
+    #[test]
     fn what_is_cut_fits_and_joins() {
         let text = "plain \"q\" \0\u{85} é世🦀 \n".repeat(5);
         for text in [text.as_bytes(), &[0xff; 100], &[0; 100], "🦀".repeat(50).as_bytes()] {
-            let whole = escaped(text);
-            // The interpreter takes minutes for all of them.
-            let step = if cfg!(miri) { 97 } else { 1 };
-            for limit in (6..whole.len() + 10).step_by(step) {
-                let (mut rest, mut joined) = (text, String::new());
-                while !rest.is_empty() {
-                    let mut out = Vec::new();
-                    let part = escape_within(rest, limit, &mut out);
-                    assert!(part > 0 && out.len() <= limit, "{limit}");
-                    // Nothing more would have fitted.
-                    assert!(part == rest.len() || out.len() + LONGEST_ESCAPE > limit, "{limit}");
-                    joined.push_str(std::str::from_utf8(&out).unwrap());
-                    rest = &rest[part..];
+            for format in [LogFormat::Logfmt, LogFormat::Json] {
+                let whole = escaped_for(format, text);
+                // The interpreter takes minutes for all of them.
+                let step = if cfg!(miri) { 97 } else { 1 };
+                for limit in (6..whole.len() + 10).step_by(step) {
+                    let (mut rest, mut joined) = (text, String::new());
+                    while !rest.is_empty() {
+                        let mut out = Vec::new();
+                        let part = escape_within(rest, limit, format, &mut out);
+                        assert!(part > 0 && out.len() <= limit, "{limit}");
+                        // Nothing more would have fitted.
+                        assert!(part == rest.len() || out.len() + LONGEST_ESCAPE > limit, "{limit}");
+                        joined.push_str(std::str::from_utf8(&out).unwrap());
+                        rest = &rest[part..];
+                    }
+                    assert_eq!(joined, whole, "{limit}");
                 }
-                assert_eq!(joined, whole, "{limit}");
             }
         }
     }

@@ -1,15 +1,16 @@
 //! Cuts captured output into lines and writes each as a log line of kapo's,
-//! `time=2026-11-22T06:45:30.123456Z level=info stream=stdout msg="..."`; knows nothing of where they come from or go.
+//! `time=2026-11-22T06:45:30.123456Z level=info stream=stdout msg="..."` or the same as JSON; knows nothing of where they come from or go.
 //!
-//! The text between the quotes is reversible (see `quote`): undoing the escapes gives the line byte for byte. A carriage
+//! The text between the quotes is reversible (see [`escape`]): undoing the escapes gives the line byte for byte. A carriage
 //! return before the newline is part of the line and written `\r`. A line whose text is longer than [`LONGEST`] comes in
-//! parts, all but the last marked `partial=true` behind the text; joined they are the line. What was read at one instant
+//! parts, all but the last marked `partial=true` (in JSON `"partial":true`) behind the text; joined they are the line. What was read at one instant
 //! bears one time stamp: that of the read that completed the line.
 
 use std::time::SystemTime;
 
 use memchr::memchr;
 
+use crate::config::LogFormat;
 use crate::logic::Stream;
 use crate::logic::log::{escape, timestamp};
 use crate::logic::output::batch::Batch;
@@ -19,25 +20,62 @@ pub const RECORD: usize = 32 * 1024;
 
 /// The longest text of a record, with its escapes: a line whose text is longer is cut into parts. A part ends before
 /// an escape or a letter of UTF-8 rather than within it.
-pub const LONGEST: usize = RECORD - PREFIX - PARTIAL.len();
+pub const LONGEST: usize = LOGFMT.longest();
 
-/// What follows the text.
-const END: &[u8; 2] = b"\"\n";
+/// What stands around the text. All of it has a known length, because such an array is copied without a call.
+struct Frame<const PREFIX: usize, const END: usize, const PARTIAL: usize> {
+    format: LogFormat,
+    /// What is before the time, between it and the stream, and between that and the text.
+    before: [&'static [u8]; 3],
+    /// What follows the text.
+    end: &'static [u8; END],
+    /// What follows the text of a part.
+    partial: &'static [u8; PARTIAL],
+}
 
-/// What follows the text of a part.
-const PARTIAL: &[u8; 15] = b"\" partial=true\n";
+impl<const PREFIX: usize, const END: usize, const PARTIAL: usize> Frame<PREFIX, END, PARTIAL> {
+    /// The longest text of a record.
+    const fn longest(&self) -> usize {
+        RECORD - PREFIX - PARTIAL
+    }
+
+    /// All before the text.
+    fn prefix(&self, stream: Stream, wall: SystemTime) -> [u8; PREFIX] {
+        let [time, name, text] = self.before;
+        let mut prefix = Vec::with_capacity(PREFIX);
+        prefix.extend_from_slice(time);
+        timestamp::log_time(wall, &mut prefix);
+        prefix.extend_from_slice(name);
+        prefix.extend_from_slice(stream.name().as_bytes());
+        prefix.extend_from_slice(text);
+        prefix.try_into().expect("times and the names of streams are always of one length")
+    }
+}
+
+const LOGFMT: Frame<63, 2, 15> = Frame {
+    format: LogFormat::Logfmt,
+    before: [b"time=", b" level=info stream=", b" msg=\""],
+    end: b"\"\n",
+    partial: b"\" partial=true\n",
+};
+
+/// Its records hold a little less text than those of [`LOGFMT`].
+const JSON: Frame<78, 3, 18> = Frame {
+    format: LogFormat::Json,
+    before: [b"{\"time\":\"", b"\",\"level\":\"info\",\"stream\":\"", b"\",\"msg\":\""],
+    end: b"\"}\n",
+    partial: b"\",\"partial\":true}\n",
+};
 
 /// [`Lines::render`] begins no further line when this much is written. A pipe holds 64 KiB: with the last line a batch
 /// should still fit, as what little is left over would cost a write of its own.
 pub const BATCH: usize = 60 * 1024;
 
-/// The length of all before the text: an array of a known length is copied without a call.
-const PREFIX: usize = 63;
-
 /// The framing of one stream of one run.
 #[derive(Debug)]
 pub struct Lines {
     stream: Stream,
+    format: LogFormat,
     /// This much of the unfinished line was looked through before and holds no newline: a line that drips in is not
     /// searched again and again.
     searched: usize,
@@ -54,30 +92,50 @@ pub struct Rendered {
 
 impl Lines {
     /// Nothing read yet.
-    pub fn new(stream: Stream) -> Lines {
-        Lines { stream, searched: 0 }
+    pub fn new(stream: Stream, format: LogFormat) -> Lines {
+        Lines { stream, format, searched: 0 }
+    }
+
+    /// The format of the lines.
+    pub fn format(&self) -> LogFormat {
+        self.format
     }
 
     /// Appends to `out` the lines that `input` holds, until `out` holds [`BATCH`] bytes or only an unfinished line is
     /// left, which is at most [`LONGEST`] bytes. With `ended` nothing will follow, and that line is complete too.
     pub fn render(&mut self, wall: SystemTime, input: &[u8], ended: bool, out: &mut Batch) -> Rendered {
-        let prefix = self.prefix(wall);
+        match self.format {
+            LogFormat::Logfmt => self.render_in(&LOGFMT, wall, input, ended, out),
+            LogFormat::Json => self.render_in(&JSON, wall, input, ended, out),
+        }
+    }
+
+    fn render_in<const PREFIX: usize, const END: usize, const PARTIAL: usize>(
+        &mut self,
+        frame: &Frame<PREFIX, END, PARTIAL>,
+        wall: SystemTime,
+        input: &[u8],
+        ended: bool,
+        out: &mut Batch,
+    ) -> Rendered {
+        let prefix = frame.prefix(self.stream, wall);
+        let longest = frame.longest();
         let mut rendered = Rendered::default();
         let mut rest = input;
         let mut escapes = Vec::new();
         while out.len() < BATCH {
-            let window = rest.get(..=LONGEST).unwrap_or(rest);
+            let window = rest.get(..=longest).unwrap_or(rest);
             let found = memchr(b'\n', window.get(self.searched..).unwrap_or_default());
             let line = if let Some(at) = found {
                 rest.get(..self.searched + at).unwrap_or(rest)
-            } else if rest.len() > LONGEST || ended && !rest.is_empty() {
+            } else if rest.len() > longest || ended && !rest.is_empty() {
                 rest
             } else {
                 self.searched = rest.len();
                 break;
             };
             self.searched = 0;
-            let part = record(&prefix, line, &mut escapes, out);
+            let part = record(frame, &prefix, line, &mut escapes, out);
             if part < line.len() {
                 rest = rest.get(part..).unwrap_or_default();
             } else {
@@ -88,40 +146,40 @@ impl Lines {
         rendered.consumed = input.len() - rest.len();
         rendered
     }
-
-    /// All before the text.
-    fn prefix(&self, wall: SystemTime) -> [u8; PREFIX] {
-        let mut text = Vec::with_capacity(PREFIX);
-        text.extend_from_slice(b"time=");
-        timestamp::log_time(wall, &mut text);
-        text.extend_from_slice(b" level=info stream=");
-        text.extend_from_slice(self.stream.name().as_bytes());
-        text.extend_from_slice(b" msg=\"");
-        text.try_into().expect("times and the names of streams are always of one length")
-    }
 }
 
 /// Appends a record of `line`, or of as much of it as one record holds. Returns how much of `line` that was. `escapes` is
 /// memory for the text of a line from its first escape on.
-fn record(prefix: &[u8; PREFIX], line: &[u8], escapes: &mut Vec<u8>, out: &mut Batch) -> usize {
-    let text = line.get(..LONGEST).unwrap_or(line);
-    let free = out.free(PREFIX + text.len() + PARTIAL.len());
+fn record<const PREFIX: usize, const END: usize, const PARTIAL: usize>(
+    frame: &Frame<PREFIX, END, PARTIAL>,
+    prefix: &[u8; PREFIX],
+    line: &[u8],
+    escapes: &mut Vec<u8>,
+    out: &mut Batch,
+) -> usize {
+    let longest = frame.longest();
+    let text = line.get(..longest).unwrap_or(line);
+    let free = out.free(PREFIX + text.len() + PARTIAL);
     let Some((head, body)) = free.split_first_chunk_mut() else { return line.len() };
     *head = *prefix;
     let clean = escape::copy_clean(text, body);
     if clean == line.len()
         && let Some(end) = body.get_mut(clean..).and_then(<[u8]>::first_chunk_mut)
     {
-        *end = *END;
-        out.advance(PREFIX + clean + END.len());
+        *end = *frame.end;
+        out.advance(PREFIX + clean + END);
         return clean;
     }
     out.advance(PREFIX + clean);
     escapes.clear();
     let rest = line.get(clean..).unwrap_or_default();
-    let part = escape::escape_within(rest, LONGEST - clean, escapes);
+    let part = escape::escape_within(rest, longest - clean, frame.format, escapes);
     out.push(escapes);
-    out.push(if part < rest.len() { PARTIAL } else { END });
+    if part < rest.len() {
+        out.push(frame.partial);
+    } else {
+        out.push(frame.end);
+    }
     clean + part
 }
 
@@ -130,7 +188,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::logic::log::escape::tests::unescape;
+    use crate::logic::log::escape::tests::{unescape, unescape_json};
 
     const STAMP: &str = "time=2025-11-22T06:45:30.123456Z level=info stream=stderr msg=\"";
 
@@ -140,7 +198,11 @@ mod tests {
 
     /// As the driver does it: pieces come in, what is not consumed stays in front of the next.
     fn rendered<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, u64) {
-        let mut lines = Lines::new(Stream::Stderr);
+        rendered_as(LogFormat::Logfmt, pieces)
+    }
+
+    fn rendered_as<'a>(format: LogFormat, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, u64) {
+        let mut lines = Lines::new(Stream::Stderr, format);
         let (mut held, mut all, mut count) = (Vec::new(), Vec::new(), 0);
         let mut step = |held: &mut Vec<u8>, ended| {
             loop {
@@ -218,6 +280,38 @@ mod tests {
         let longest = log.split_inclusive(|&b| b == b'\n').map(<[u8]>::len).max();
         assert!((RECORD - 6..=RECORD).contains(&longest.unwrap()), "{longest:?}");
         assert!(parts >= 11, "{parts} parts of escapes");
+    }
+
+    #[test]
+    fn every_byte_comes_back_from_json() {
+        const PREFIX: &str =
+            "{\"time\":\"2025-11-22T06:45:30.123456Z\",\"level\":\"info\",\"stream\":\"stderr\",\"msg\":\"";
+        let mut input: Vec<u8> = (0..=255).cycle().take(if cfg!(miri) { 3_000 } else { 300_000 }).collect();
+        for length in [JSON.longest() - 1, JSON.longest(), JSON.longest() + 1, LONGEST, LONGEST + 1] {
+            input.push(b'\n');
+            input.extend(vec![b'x'; length]);
+        }
+        input.extend("\n\u{ef80}\u{efff} 🦀".as_bytes());
+        input.extend(vec![0xff; LONGEST]);
+        input.push(b'\n');
+        let (log, count) = rendered_as(LogFormat::Json, input.chunks(10_007));
+        let (mut back, mut parts) = (Vec::new(), 0);
+        for line in log.split_inclusive(|&b| b == b'\n') {
+            assert!(line.len() <= RECORD, "{}", line.len());
+            let line = std::str::from_utf8(line).unwrap();
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+            let text = line.strip_prefix(PREFIX).unwrap();
+            if let Some(part) = text.strip_suffix("\",\"partial\":true}\n") {
+                back.extend(unescape_json(part));
+                parts += 1;
+            } else {
+                back.extend(unescape_json(text.strip_suffix("\"}\n").unwrap()));
+                back.push(b'\n');
+            }
+        }
+        assert!(back == input);
+        assert_eq!(count, input.iter().filter(|&&b| b == b'\n').count() as u64);
+        assert!(parts >= 9, "{parts} parts");
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Loss {
             self.records.push(
                 Record::warn("output can be written again")
                     .with("stream", stream.name())
-                    .with("discarded_bytes", lost),
+                    .number("discarded_bytes", lost),
             );
         }
     }

@@ -10,16 +10,16 @@ use crate::logic::watch::event::Note;
 /// Returns the log record for `note`; `name` is what is looked for.
 pub(crate) fn record(note: Note, name: &str) -> Record {
     match note {
-        Note::Found(pid) => Record::info("found").with("name", name).with("pid", pid),
+        Note::Found(pid) => Record::info("found").with("name", name).number("pid", pid),
         Note::Ended(pid, exit) => {
-            let record = Record::info("ended").with("name", name).with("pid", pid);
+            let record = Record::info("ended").with("name", name).number("pid", pid);
             match exit {
                 None => record,
-                Some(Exit::Code(code)) => record.with("code", code),
+                Some(Exit::Code(code)) => record.number("code", code),
                 Some(Exit::Signal { signal, .. }) => record.with("signal", signal),
             }
         }
-        Note::Absent(pid) => Record::error("no process has this pid").with("pid", pid),
+        Note::Absent(pid) => Record::error("no process has this pid").number("pid", pid),
         Note::Scanning(why) => {
             Record::warn("process events cannot be used, scanning instead").with("error", why)
         }
@@ -65,12 +65,12 @@ mod tests {
 
     #[test]
     fn each_note_becomes_one_record() {
-        let named = |record: Record| record.with("name", "job").with("pid", pid());
+        let named = |record: Record| record.with("name", "job").number("pid", pid());
         let killed = Exit::Signal { signal: Signal::KILL, core_dumped: false };
         for (note, wanted, code) in [
             (Note::Found(pid()), named(Record::info("found")), None),
             (Note::Ended(pid(), None), named(Record::info("ended")), None),
-            (Note::Ended(pid(), Some(Exit::Code(3))), named(Record::info("ended")).with("code", 3), None),
+            (Note::Ended(pid(), Some(Exit::Code(3))), named(Record::info("ended")).number("code", 3), None),
             (
                 Note::Ended(pid(), Some(killed)),
                 named(Record::info("ended")).with("signal", Signal::KILL),
@@ -78,7 +78,7 @@ mod tests {
             ),
             (
                 Note::Absent(pid()),
-                Record::error("no process has this pid").with("pid", pid()),
+                Record::error("no process has this pid").number("pid", pid()),
                 Some(EXIT_SETUP),
             ),
             (

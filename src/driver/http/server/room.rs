@@ -57,7 +57,7 @@ impl Server {
         self.give_up(slot);
         self.counts.evicted();
         let record = Record::warn(what).with("why", why);
-        let record = if what == FOR_OTHERS { record.with("limit", self.limit) } else { record };
+        let record = if what == FOR_OTHERS { record.number("limit", self.limit) } else { record };
         self.tell_of_room(now, false, record);
     }
 

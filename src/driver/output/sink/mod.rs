@@ -32,7 +32,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::driver::output::sink::kind::{Kind, is_final};
 use crate::logic::Stream;
-use crate::logic::log::record::Record;
+use crate::logic::log::record::{Record, Style};
 use crate::logic::output::outage::Outage;
 
 /// What became of bytes.
@@ -71,6 +71,8 @@ pub(crate) struct Sink<'fd> {
     now: Option<Instant>,
     /// Captured output of stdout and stderr stands in the middle of a line and goes on.
     held: [bool; 2],
+    /// How records are written.
+    style: Style,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,7 @@ impl<'fd> Sink<'fd> {
             outage: None,
             now: None,
             held: [false; 2],
+            style: Style::default(),
         }
     }
 
@@ -133,9 +136,13 @@ impl<'fd> Sink<'fd> {
         }
         let before = self.queue.len();
         if self.dropped > 0 {
-            Record::warn("log records dropped").with("count", self.dropped).render(wall, &mut self.queue);
+            Record::warn("log records dropped").number("count", self.dropped).render(
+                self.style,
+                wall,
+                &mut self.queue,
+            );
         }
-        record.render(wall, &mut self.queue);
+        record.render(self.style, wall, &mut self.queue);
         if self.queue.len() > QUEUE {
             self.queue.truncate(before);
             self.dropped += 1;
@@ -300,6 +307,11 @@ impl<'fd> Sinks<'fd> {
     /// Makes no system call.
     pub(crate) fn open(stdout: BorrowedFd<'fd>, stderr: BorrowedFd<'fd>) -> Sinks<'fd> {
         Sinks { stdout: Sink::open(stdout), stderr: Sink::open(stderr), shared: false }
+    }
+
+    /// Sets how records are written.
+    pub(crate) fn set_style(&mut self, style: Style) {
+        self.stderr.style = style;
     }
 
     /// Begins a turn of the loop: outputs that have failed may be due for another attempt.

@@ -15,6 +15,7 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
+use crate::config::LogFormat;
 use crate::driver::output::sink::{Sink, Sinks};
 use crate::logic::log::record::Record;
 use crate::logic::output::batch::Batch;
@@ -135,11 +136,11 @@ enum Got {
 }
 
 impl CapturedStream {
-    /// Of no run yet; allocates nothing.
-    pub(crate) fn new(stream: Stream, in_lines: bool) -> CapturedStream {
+    /// Of no run yet; allocates nothing. `lines`: the format of `--stdlog`.
+    pub(crate) fn new(stream: Stream, lines: Option<LogFormat>) -> CapturedStream {
         CapturedStream {
             stream,
-            lines: in_lines.then(|| Lines::new(stream)),
+            lines: lines.map(|format| Lines::new(stream, format)),
             run: RunPipe::default(),
             input: Input::default(),
             rendered: Rendered::default(),
@@ -158,7 +159,7 @@ impl CapturedStream {
         self.run = RunPipe { pipe: Some(ours), ..RunPipe::default() };
         self.policy.copy();
         (self.delivery.stalled, self.delivery.mid_line) = (false, false);
-        self.lines = self.lines.as_ref().map(|_| Lines::new(self.stream));
+        self.lines = self.lines.as_ref().map(|lines| Lines::new(self.stream, lines.format()));
         Ok(theirs)
     }
 
@@ -167,7 +168,7 @@ impl CapturedStream {
     pub(crate) fn successor(&self) -> CapturedStream {
         CapturedStream {
             loss: self.loss.successor(),
-            ..CapturedStream::new(self.stream, self.lines.is_some())
+            ..CapturedStream::new(self.stream, self.lines.as_ref().map(Lines::format))
         }
     }
 

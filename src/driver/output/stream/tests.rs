@@ -9,7 +9,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::fcntl_getpipe_size;
 
 use super::*;
+use crate::config::LogFormat;
 use crate::driver::output::sink::tests::{STALLING, fifo, pattern, plain_pipe, terminal};
+use crate::logic::log::record::Style;
 use crate::logic::output::policy::LARGE;
 
 const PREFIX: &str = "time=1970-01-01T00:00:00.000000Z level=info stream=stdout msg=\"";
@@ -73,7 +75,7 @@ fn every_byte_arrives_on_every_kind_of_output_in_blocks_of_any_size() {
             let bytes = pattern(2_000_000);
             let (reader, writer) = pair();
             let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-            let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
+            let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, None), Tail::new(0));
             let command = command(output.begin().unwrap(), bytes.clone(), block);
             let reader = collect(reader, bytes.len());
             pump(&mut output, &mut sinks, &mut tail);
@@ -92,7 +94,7 @@ fn pages_are_moved_and_the_pipe_enlarged_only_while_output_is_bulky() {
         let bytes = pattern(3_000_000);
         let (reader, writer) = pair();
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-        let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
+        let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, None), Tail::new(0));
         let mut theirs = File::from(output.begin().unwrap());
         let size = fcntl_getpipe_size(&theirs).unwrap();
         let reader = collect(reader, bytes.len());
@@ -133,7 +135,7 @@ fn pages_are_moved_and_the_pipe_enlarged_only_while_output_is_bulky() {
 fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
     let (mut reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let mut output = CapturedStream::new(Stream::Stdout, false);
+    let mut output = CapturedStream::new(Stream::Stdout, None);
     let mut theirs = File::from(output.begin().unwrap());
     let block = [b'x'; 65_536];
     // Nobody else is there, so what is not ready now will not be.
@@ -163,7 +165,7 @@ fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
 fn the_readers_pipe_is_enlarged_for_bulky_lines_too() {
     let (reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, true), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, Some(LogFormat::Logfmt)), Tail::new(0));
     let command = command(output.begin().unwrap(), b"a line of some length\n".repeat(100_000), 65_536);
     let reader = thread::spawn(move || io::copy(&mut { reader }, &mut io::sink()).unwrap());
     pump(&mut output, &mut sinks, &mut tail);
@@ -178,7 +180,8 @@ fn a_stalled_reader_stalls_the_command_and_loses_nothing() {
     for in_lines in [false, true] {
         let (mut reader, writer) = plain_pipe();
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-        let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, in_lines), Tail::new(0));
+        let (mut output, mut tail) =
+            (CapturedStream::new(Stream::Stdout, in_lines.then_some(LogFormat::Logfmt)), Tail::new(0));
         let text: Vec<u8> = (0..100_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
         let command = command(output.begin().unwrap(), text.clone(), 5000);
         while output.wants() != StreamInterest::Room {
@@ -218,7 +221,8 @@ fn a_broken_output_is_told_once_and_the_command_goes_on() {
         drop(reader);
         for writer in [full, gone] {
             let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-            let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, in_lines), Tail::new(20));
+            let (mut output, mut tail) =
+                (CapturedStream::new(Stream::Stdout, in_lines.then_some(LogFormat::Logfmt)), Tail::new(20));
             for run in 1..=2 {
                 let command =
                     command(output.begin().unwrap(), [&[b'x'; 999][..], b"\n"].concat().repeat(1000), 7000);
@@ -240,7 +244,7 @@ fn a_broken_output_is_told_once_and_the_command_goes_on() {
 fn a_reader_who_leaves_in_the_middle_of_bulk_does_not_stop_the_command() {
     let (reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, None), Tail::new(0));
     let command = command(output.begin().unwrap(), vec![b'x'; 8_000_000], 65_536);
     let reader = collect(reader, 2_000_000);
     let leave = thread::spawn(move || drop(reader.join().unwrap()));
@@ -251,7 +255,7 @@ fn a_reader_who_leaves_in_the_middle_of_bulk_does_not_stop_the_command() {
     assert_eq!(counters.bytes, 8_000_000);
     assert!(counters.discarded_bytes > 0 && counters.discarded_bytes <= 6_000_000, "{counters:?}");
     let mut told = Vec::new();
-    output.troubles()[0].render(UNIX_EPOCH, &mut told);
+    output.troubles()[0].render(Style::default(), UNIX_EPOCH, &mut told);
     assert!(told.ends_with(b"stream=stdout error=\"Broken pipe\"\n"), "{}", String::from_utf8_lossy(&told));
 }
 
@@ -260,7 +264,8 @@ fn a_pipe_that_stays_open_after_the_end_belongs_to_the_run_until_it_falls_silent
     for in_lines in [false, true] {
         let (mut reader, writer) = plain_pipe();
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-        let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, in_lines), Tail::new(0));
+        let (mut output, mut tail) =
+            (CapturedStream::new(Stream::Stdout, in_lines.then_some(LogFormat::Logfmt)), Tail::new(0));
         // The test is the process left behind: it holds the pipe to the last.
         let mut theirs = File::from(output.begin().unwrap());
         theirs.write_all(b"before\nunfinished").unwrap();
@@ -299,7 +304,7 @@ fn a_pipe_that_stays_open_after_the_end_belongs_to_the_run_until_it_falls_silent
 fn a_process_left_behind_that_never_stops_writing_does_not_keep_the_drain_from_ending() {
     let (reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, None), Tail::new(0));
     let mut theirs = File::from(output.begin().unwrap());
     let never_stops = thread::spawn(move || while theirs.write_all(&[b'x'; 4096]).is_ok() {});
     let sip = thread::spawn(move || {
@@ -329,7 +334,7 @@ fn a_process_left_behind_that_never_stops_writing_does_not_keep_the_drain_from_e
 fn a_line_without_end_costs_bounded_memory() {
     let (mut reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
-    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, true), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, Some(LogFormat::Logfmt)), Tail::new(0));
     let command = command(output.begin().unwrap(), vec![0; 3_000_000], 65_536);
     let reader = thread::spawn(move || {
         let mut parts = Vec::new();
@@ -354,7 +359,8 @@ fn a_command_that_says_little_makes_us_hold_little() {
     let (_reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     for in_lines in [false, true] {
-        let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, in_lines), Tail::new(0));
+        let (mut output, mut tail) =
+            (CapturedStream::new(Stream::Stdout, in_lines.then_some(LogFormat::Logfmt)), Tail::new(0));
         let mut theirs = File::from(output.begin().unwrap());
         assert_eq!(output.input.bytes.capacity() + output.rendered.lines.capacity(), 0);
         theirs.write_all(&vec![b'\n'; if in_lines { 200 } else { 20_000 }]).unwrap();
@@ -373,7 +379,7 @@ fn lines_of_both_streams_and_records_are_whole_on_one_pipe_and_on_one_terminal()
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
         sinks.share();
         let mut tail = Tail::new(1 << 20);
-        let mut outputs = Stream::BOTH.map(|stream| CapturedStream::new(stream, true));
+        let mut outputs = Stream::BOTH.map(|stream| CapturedStream::new(stream, Some(LogFormat::Logfmt)));
         let commands: Vec<_> = outputs
             .iter_mut()
             .map(|output| {
@@ -438,7 +444,7 @@ fn a_record_that_comes_while_output_is_cut_short_repeats_nothing() {
     let text = [&[b'x'; 6_000][..], b"\n", &[b'y'; 10]].concat();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     sinks.share();
-    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, None), Tail::new(0));
     File::from(output.begin().unwrap()).write_all(&text).unwrap();
     assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), StreamFate::Wait);
     assert_eq!(output.wants(), StreamInterest::Room);
@@ -458,7 +464,7 @@ fn what_a_full_sink_refused_is_offered_again_without_the_line_behind_it() {
     let (mut reader, mut writer) = fifo();
     let target = writer.try_clone().unwrap();
     let mut sinks = Sinks::open(target.as_fd(), target.as_fd());
-    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, false), Tail::new(0));
+    let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, None), Tail::new(0));
     let mut theirs = File::from(output.begin().unwrap());
     // Lines of 200 bytes: the first read ends in the middle of the 21st.
     let line = [&[b'x'; 199][..], b"\n"].concat();

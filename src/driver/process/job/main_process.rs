@@ -58,7 +58,7 @@ impl Job {
         stage: &mut LoopContext,
     ) {
         if !std::mem::replace(&mut self.main_pid_ignored, true) {
-            stage.log(now, &Record::warn("MAINPID ignored").with("pid", pid).with("why", why));
+            stage.log(now, &Record::warn("MAINPID ignored").with("mainpid", pid).with("why", why));
         }
     }
 

@@ -144,7 +144,7 @@ impl Job {
             options: options.clone(),
             program,
             directory: Directory::current(),
-            capture: Capture::new(beginning.now, &config.capture, &mut stage.sinks),
+            capture: Capture::new(beginning.now, &config.capture, config.log_format, &mut stage.sinks),
             draining: 0,
             terminal,
             parent: rustix::process::getppid(),

@@ -186,7 +186,11 @@ impl World {
 pub(super) fn shown(effect: &Effect) -> String {
     let mut line = Vec::new();
     match effect {
-        Effect::Log(record) => record.render(std::time::SystemTime::UNIX_EPOCH, &mut line),
+        Effect::Log(record) => record.render(
+            crate::logic::log::record::Style::default(),
+            std::time::SystemTime::UNIX_EPOCH,
+            &mut line,
+        ),
         Effect::Notify(bytes) | Effect::TerminationLog(bytes) => line.clone_from(bytes),
         other => return format!("{other:?}"),
     }
