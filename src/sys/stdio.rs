@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Descriptors 0, 1 and 2, which the program's entry keeps open.
 pub fn standard() -> [BorrowedFd<'static>; 3] {
@@ -45,9 +47,42 @@ pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
     super::signal::discard_pending(&[libc::SIGHUP, libc::SIGCONT]);
 }
 
-/// A descriptor that was handed over by number, if it is open. To be called once for each. What closes at exec cannot
-/// have come through one: it is ours, opened since, by a number that was free.
-pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+/// Whether [`InheritedFds::take`] was called.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Descriptors that kapo was started with, in the order of their numbers. A process takes them once, so that none has two owners.
+#[derive(Debug)]
+pub(crate) struct InheritedFds(Vec<io::Result<OwnedFd>>);
+
+impl InheritedFds {
+    /// Takes the descriptors `numbers`, apart from 0, 1 and 2, up to the first one that is closed or close-on-exec (EBADF).
+    /// The latter cannot have come through an exec: kapo has opened it since, under a number that was free. The second
+    /// call of a process takes nothing and gives EBADF.
+    pub(crate) fn take(numbers: Range<i32>) -> InheritedFds {
+        if TAKEN.swap(true, Ordering::Relaxed) {
+            return InheritedFds(vec![Err(io::Error::from_raw_os_error(libc::EBADF))]);
+        }
+        let mut taken = Vec::new();
+        for number in numbers.start.max(3)..numbers.end {
+            taken.push(take(number));
+            if taken.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        InheritedFds(taken)
+    }
+}
+
+impl IntoIterator for InheritedFds {
+    type Item = io::Result<OwnedFd>;
+    type IntoIter = std::vec::IntoIter<io::Result<OwnedFd>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+fn take(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: asks for the flags of a number, open or not.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
     if flags < 0 {
@@ -56,7 +91,8 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     if flags & libc::FD_CLOEXEC != 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // SAFETY: it is open, and whoever started us gave it to us by convention (sd_listen_fds(3)).
+    // SAFETY: it is open. It has no other owner: all that kapo opens is close-on-exec, and `TAKEN` lets each number be
+    // taken once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -89,5 +125,27 @@ pub fn replace(standard: BorrowedFd<'_>, other: Option<BorrowedFd<'_>>) -> io::R
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd;
+
+    use super::*;
+
+    #[test]
+    fn inherited_descriptors_are_taken_once_up_to_a_closed_one() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        // SAFETY: duplicates an open descriptor, as a service manager does, without close-on-exec.
+        let number = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_DUPFD, 800) };
+        let errno = |result: io::Result<OwnedFd>| result.map_err(|error| error.raw_os_error());
+        let seen: Vec<_> = InheritedFds::take(number..number + 5)
+            .into_iter()
+            .map(|fd| errno(fd).map(IntoRawFd::into_raw_fd))
+            .collect();
+        assert_eq!(seen, [Ok(number), Err(Some(libc::EBADF))]);
+        let again: Vec<_> = InheritedFds::take(number..number + 1).into_iter().collect();
+        assert!(matches!(again.as_slice(), [Err(_)]), "{again:?}");
     }
 }

@@ -13,6 +13,7 @@ use crate::error::{Error, reason};
 use crate::logic::http::activation;
 use crate::logic::http::activation::{Inherited, Variables};
 use crate::sys;
+use crate::sys::stdio::InheritedFds;
 
 /// What was handed over.
 #[derive(Debug, Default)]
@@ -33,9 +34,10 @@ pub(crate) fn take_over(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<S
     let mut sockets = Sockets::default();
     match activation::inherited(variables, own).map_err(Error::Setup)? {
         Some(inherited) => {
-            for Inherited { fd, name } in inherited {
-                let socket = sys::stdio::inherited(fd).map_err(|e| refused(fd, &name, &reason(&e)))?;
-                sockets.add(socket, fd, name)?;
+            let count = i32::try_from(inherited.len()).unwrap_or(i32::MAX);
+            let taken = InheritedFds::take(activation::FIRST..activation::FIRST.saturating_add(count));
+            for (Inherited { fd, name }, socket) in inherited.into_iter().zip(taken) {
+                sockets.add(socket.map_err(|e| refused(fd, &name, &reason(&e)))?, fd, name)?;
             }
         }
         None => sockets.take_stdin()?,
