@@ -4,7 +4,8 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::logic::Pid;
-use crate::logic::http::response::{Out, Persist};
+use crate::logic::http::Persist;
+use crate::logic::http::response::Out;
 use crate::logic::reason::Reason;
 use crate::logic::status::ModeName;
 use crate::signal::Signal;

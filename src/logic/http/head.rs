@@ -5,7 +5,8 @@
 
 use memchr::memchr;
 
-use super::request::{METHOD_LIMIT, Refusal, UNKNOWN_METHOD, bad};
+use super::refusal::{Refusal, UNKNOWN_METHOD, bad};
+use super::request::METHOD_LIMIT;
 
 /// The longest request line, its CRLF not counted.
 pub const LINE_LIMIT: usize = 8 * 1024;

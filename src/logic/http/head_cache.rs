@@ -3,8 +3,7 @@
 
 use super::framing::Framing;
 use super::request::Parsed;
-use super::response::Persist;
-use super::{Method, Request};
+use super::{Method, Persist, Request};
 
 /// A head that is longer is read anew each time: it is none of a health check.
 const KNOWN_LIMIT: usize = 1024;

@@ -11,6 +11,7 @@ pub mod head_cache;
 pub mod heartbeat;
 pub mod query;
 pub mod quota;
+pub mod refusal;
 pub mod request;
 pub mod response;
 pub mod routes;
@@ -44,6 +45,17 @@ pub struct Request<'a> {
     pub accept: &'a str,
     /// The Last-Event-ID field; empty when there is none.
     pub last_event_id: &'a str,
+}
+
+/// What becomes of the connection after an answer, and how the answer says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persist {
+    /// HTTP/1.1: it stays open, which needs no word.
+    Open,
+    /// HTTP/1.0 with `Connection: keep-alive`: it stays open, and the answer says so.
+    OpenAndSay,
+    /// It is closed.
+    Close,
 }
 
 /// Who knows the answers.

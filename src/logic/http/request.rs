@@ -7,17 +7,8 @@ use std::str::FromStr;
 
 use super::framing::Framing;
 use super::head::{FIELD_LIMIT, is_token};
-use super::response::Persist;
-use super::{Method, Request};
-
-/// Why a request is not answered; the connection is closed after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// 400, 405, 414, 431, 501 or 505.
-    pub status: u16,
-    /// One line for people, sent as the body.
-    pub why: &'static str,
-}
+use super::refusal::{Refusal, UNKNOWN_METHOD, bad};
+use super::{Method, Persist, Request};
 
 /// A request and what it means for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +69,6 @@ const REGISTERED: [&str; 37] = [
 
 /// The length of the longest method of all: UPDATEREDIRECTREF.
 pub const METHOD_LIMIT: usize = 17;
-
-/// Answers a method that is in no registry.
-pub const UNKNOWN_METHOD: Refusal = Refusal { status: 501, why: "the method is unknown" };
-
-/// Malformed.
-pub const fn bad(why: &'static str) -> Refusal {
-    Refusal { status: 400, why }
-}
 
 /// Reads a head that [`super::head::Search`] found complete: its lines end in CRLF, its request line has three words
 /// and a version that is 1.0 or 1.1.

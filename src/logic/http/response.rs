@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use super::framing::Framing;
 use super::head_cache::Memory;
-use super::{Method, Now};
+use super::{Method, Now, Persist};
 use crate::logic::log::timestamp::imf_fixdate;
 
 /// Above this the buffer's memory is given back once it was sent.
@@ -93,17 +93,6 @@ impl Out {
 
 fn second(now: Now) -> u64 {
     now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// What becomes of the connection after an answer, and how the answer says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Persist {
-    /// HTTP/1.1: it stays open, which needs no word.
-    Open,
-    /// HTTP/1.0 with `Connection: keep-alive`: it stays open, and the answer says so.
-    OpenAndSay,
-    /// It is closed.
-    Close,
 }
 
 /// Writes exactly one answer to one request: the connection knows method, version and whether it stays open, the

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use crate::logic::watch::matching::ProcessNames;
 use crate::logic::{Exit, Pid, hash};
 
 /// What happened.
@@ -27,11 +28,11 @@ pub(crate) enum WatchEvent<'a> {
         /// Its name.
         comm: &'a [u8],
     },
-    /// Answers [`WatchEffect::ReadWords`].
-    ProcessWords {
+    /// Answers [`WatchEffect::ReadAllNames`].
+    AllNames {
         pid: Pid,
-        /// Its name and words.
-        words: ProcessWords<'a>,
+        /// Its names.
+        names: ProcessNames<'a>,
     },
     /// Answers [`WatchEffect::Open`]: it lives, and all this is of one and the same process.
     Opened {
@@ -44,8 +45,8 @@ pub(crate) enum WatchEvent<'a> {
         start: SystemTime,
         /// A pidfd will tell its end.
         guarded: bool,
-        /// Its name and words.
-        words: ProcessWords<'a>,
+        /// Its names.
+        names: ProcessNames<'a>,
     },
     /// Answers [`WatchEffect::Open`]: there is no living process with this pid.
     Vanished { pid: Pid },
@@ -86,17 +87,6 @@ impl Image {
     }
 }
 
-/// All that the name of a process can be told from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ProcessWords<'a> {
-    /// The name that the kernel keeps.
-    pub comm: &'a [u8],
-    /// Its arguments, each followed by NUL; at least the first three, where they are not very long.
-    pub cmdline: &'a [u8],
-    /// What its exe link names; empty where it may not be read.
-    pub exe: &'a [u8],
-}
-
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WatchEffect {
@@ -104,8 +94,8 @@ pub(crate) enum WatchEffect {
     Scan,
     /// Tell [`WatchEvent::Named`].
     ReadName(Pid),
-    /// Tell [`WatchEvent::ProcessWords`].
-    ReadWords(Pid),
+    /// Tell [`WatchEvent::AllNames`].
+    ReadAllNames(Pid),
     /// Take a pidfd where there is none yet and tell [`WatchEvent::Opened`] or [`WatchEvent::Vanished`].
     Open(Pid),
     /// Give up its pidfd.

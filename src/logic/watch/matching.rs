@@ -4,10 +4,19 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::logic::watch::ProcessWords;
-
 /// TASK_COMM_LEN without its NUL.
 const CUT: usize = 15;
+
+/// All that the name of a process can be told from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProcessNames<'a> {
+    /// The name that the kernel keeps.
+    pub comm: &'a [u8],
+    /// Its arguments, each followed by NUL; at least the first three, where they are not very long.
+    pub cmdline: &'a [u8],
+    /// What its exe link names; empty where it may not be read.
+    pub exe: &'a [u8],
+}
 
 /// NAME, and how processes are compared with it.
 #[derive(Debug)]
@@ -29,22 +38,22 @@ impl Rule {
     }
 
     /// Whether the process matches.
-    pub(crate) fn matches(&self, words: &ProcessWords<'_>) -> bool {
+    pub(crate) fn matches(&self, names: &ProcessNames<'_>) -> bool {
         // The kernel appends this to the path of a file that was removed or replaced.
-        let exe = words.exe.strip_suffix(b" (deleted)").unwrap_or(words.exe);
-        let mut arguments = words.cmdline.split(|byte| *byte == 0);
+        let exe = names.exe.strip_suffix(b" (deleted)").unwrap_or(names.exe);
+        let mut arguments = names.cmdline.split(|byte| *byte == 0);
         let program = arguments.next().unwrap_or_default();
         // The command line of a script is INTERPRETER [ARGUMENT] SCRIPT (execve(2)), and comm is the script's name.
         let mut scripts = [arguments.next(), arguments.next()]
             .into_iter()
             .flatten()
-            .filter(|path| is_cut(words.comm, path));
+            .filter(|path| is_cut(names.comm, path));
         if self.name.contains(&b'/') {
             let named = |path: &[u8]| *path == *self.name || Some(path) == self.resolved.as_deref();
             return named(exe) || named(program) || named(first_word(program)) || scripts.any(named);
         }
         let named = |path: &[u8]| *base(path) == *self.name;
-        self.matches_comm(words.comm) || named(exe) || self.is_title(program) || scripts.any(named)
+        self.matches_comm(names.comm) || named(exe) || self.is_title(program) || scripts.any(named)
     }
 
     /// Whether the first argument is NAME. Programs that rewrite it put their own name first: `nginx: master process`,
@@ -82,10 +91,10 @@ mod tests {
     use super::*;
 
     fn matches(name: &str, comm: &str, cmdline: &str, exe: &str) -> bool {
-        let words = ProcessWords { comm: comm.as_bytes(), cmdline: cmdline.as_bytes(), exe: exe.as_bytes() };
+        let names = ProcessNames { comm: comm.as_bytes(), cmdline: cmdline.as_bytes(), exe: exe.as_bytes() };
         // What the path of a symbolic link resolves to here.
         let resolved = (name == "/bin/sleep").then_some(OsStr::new("/usr/bin/sleep"));
-        Rule::new(OsStr::new(name), resolved).matches(&words)
+        Rule::new(OsStr::new(name), resolved).matches(&names)
     }
 
     const LONG: &str = "kube-controller-manager";

@@ -2,7 +2,7 @@
 //! look at next, and the document, out.
 //!
 //! A process is found in three steps. A scan lists it ([`WatchEvent::Listed`]); if [`ScanCache`] does not know it, its name is read
-//! ([`WatchEvent::Named`]), and if that is new and not NAME, its words too ([`WatchEvent::ProcessWords`]); a match is opened
+//! ([`WatchEvent::Named`]), and if that is new and not NAME, all of its names too ([`WatchEvent::AllNames`]); a match is opened
 //! ([`WatchEvent::Opened`]), and only what is read then, under the protection of a pidfd, counts. From there on pid and
 //! start time are its identity and the pidfd tells its end; without a pidfd every scan looks at it again. A change of
 //! name is no end; the execution of a program that does not match is one.
@@ -20,7 +20,8 @@ use super::reason::Reason;
 use super::status::{ModeName, State, Status};
 use super::{Exit, Now, Pid};
 use crate::config;
-pub(crate) use crate::logic::watch::event::{Image, Note, ProcessWords, WatchEffect, WatchEvent};
+pub(crate) use crate::logic::watch::event::{Image, Note, WatchEffect, WatchEvent};
+pub(crate) use crate::logic::watch::matching::ProcessNames;
 use crate::logic::watch::matching::Rule;
 use crate::logic::watch::scan_cache::ScanCache;
 
@@ -143,23 +144,23 @@ impl Watch {
                 if self.rule.matches_comm(comm) {
                     self.candidate(pid, out);
                 } else if !kept {
-                    out.push(WatchEffect::ReadWords(pid));
+                    out.push(WatchEffect::ReadAllNames(pid));
                 }
             }
-            WatchEvent::ProcessWords { pid, words } => {
-                if self.rule.matches(&words) {
+            WatchEvent::AllNames { pid, names } => {
+                if self.rule.matches(&names) {
                     self.candidate(pid, out);
                 } else if self.living.contains_key(&pid) {
                     // What it executes now decides.
                     out.push(WatchEffect::Open(pid));
-                } else if words.cmdline.is_empty() && !words.exe.is_empty() {
+                } else if names.cmdline.is_empty() && !names.exe.is_empty() {
                     // In the middle of an exec: the new arguments are not there yet.
                     self.seen.forget(pid);
                 }
             }
-            WatchEvent::Opened { pid, ticks, image, start, guarded, words } => {
+            WatchEvent::Opened { pid, ticks, image, start, guarded, names } => {
                 let process = Process { ticks, image, start, guarded, listed: true };
-                self.opened(now, pid, process, &words, out);
+                self.opened(now, pid, process, &names, out);
             }
             WatchEvent::Vanished { pid } => {
                 if let Some(process) = self.living.get(&pid) {
@@ -363,7 +364,7 @@ impl Watch {
     /// A process event names it.
     fn look(&self, pid: Pid, out: &mut Vec<WatchEffect>) {
         if self.only.is_none() && Some(pid) != self.own {
-            out.push(WatchEffect::ReadWords(pid));
+            out.push(WatchEffect::ReadAllNames(pid));
         }
     }
 
@@ -372,10 +373,10 @@ impl Watch {
         now: Now,
         pid: Pid,
         process: Process,
-        words: &ProcessWords<'_>,
+        names: &ProcessNames<'_>,
         out: &mut Vec<WatchEffect>,
     ) {
-        let matches = self.only.is_some() || self.rule.matches(words);
+        let matches = self.only.is_some() || self.rule.matches(names);
         let known = self.living.get(&pid).copied();
         if known.is_some_and(|k| k.ticks != process.ticks) {
             self.end(now, pid, None, true, out);
@@ -395,14 +396,14 @@ impl Watch {
             }
             // The pid of --pid now names another process: not the one that was asked for.
             None if !matches || self.only.is_some() && self.found > 0 => out.push(WatchEffect::Close(pid)),
-            None => self.adopt(pid, process, words, out),
+            None => self.adopt(pid, process, names, out),
         }
         if self.phase == Phase::Resting {
             self.schedule(now);
         }
     }
 
-    fn adopt(&mut self, pid: Pid, process: Process, words: &ProcessWords<'_>, out: &mut Vec<WatchEffect>) {
+    fn adopt(&mut self, pid: Pid, process: Process, names: &ProcessNames<'_>, out: &mut Vec<WatchEffect>) {
         // A process runs: how the last one ended is not shown any more. Its pidfd is not closed by a pid that
         // now means the new one.
         if let Some(last) = &mut self.last
@@ -412,7 +413,7 @@ impl Watch {
             out.push(WatchEffect::Close(last.pid));
         }
         if self.command.is_empty() {
-            self.command = String::from_utf8_lossy(words.comm).into_owned();
+            self.command = String::from_utf8_lossy(names.comm).into_owned();
         }
         self.unguarded += usize::from(!process.guarded);
         self.living.insert(pid, process);

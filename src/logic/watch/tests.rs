@@ -132,10 +132,10 @@ impl World {
                     self.tell(WatchEvent::Named { pid, comm });
                 }
             }
-            WatchEffect::ReadWords(pid) => {
+            WatchEffect::ReadAllNames(pid) => {
                 if let Some(comm) = self.processes.get(&pid).map(|p| p.name.as_bytes()) {
-                    let words = ProcessWords { comm, ..ProcessWords::default() };
-                    self.tell(WatchEvent::ProcessWords { pid, words });
+                    let names = ProcessNames { comm, ..ProcessNames::default() };
+                    self.tell(WatchEvent::AllNames { pid, names });
                 }
             }
             WatchEffect::Open(pid) => {
@@ -148,8 +148,8 @@ impl World {
                 if guarded {
                     self.guards.insert(pid, ticks);
                 }
-                let words = ProcessWords { comm, ..ProcessWords::default() };
-                self.tell(WatchEvent::Opened { pid, ticks, image, start: UNIX_EPOCH, guarded, words });
+                let names = ProcessNames { comm, ..ProcessNames::default() };
+                self.tell(WatchEvent::Opened { pid, ticks, image, start: UNIX_EPOCH, guarded, names });
             }
         }
     }
@@ -306,9 +306,9 @@ fn an_exec_that_cannot_be_told_from_a_change_of_name_is_no_end() {
     let mut world = World::new(&config("job"));
     world.fork(7, "job");
     let mut world = world.start();
-    let words = ProcessWords { comm: b"else", ..ProcessWords::default() };
+    let names = ProcessNames { comm: b"else", ..ProcessNames::default() };
     let opened =
-        |image| WatchEvent::Opened { pid: pid(7), ticks: 1, image, start: UNIX_EPOCH, guarded: true, words };
+        |image| WatchEvent::Opened { pid: pid(7), ticks: 1, image, start: UNIX_EPOCH, guarded: true, names };
     world.tell(opened(None));
     assert_eq!(world.pids(), [7]);
     world.tell(opened(Image::of(1, b"")));

@@ -22,7 +22,7 @@ use crate::logic::proc::stat;
 use crate::logic::proc::stat::Stat;
 use crate::logic::status::Status;
 use crate::logic::watch::matching::Rule;
-use crate::logic::watch::{Image, Note, ProcessWords, Watch, WatchEffect, WatchEvent};
+use crate::logic::watch::{Image, Note, ProcessNames, Watch, WatchEffect, WatchEvent};
 use crate::logic::{Now, Pid};
 use crate::sys::pidfd;
 
@@ -211,7 +211,7 @@ impl Watcher {
                 WatchEffect::ReadName(pid) => self.hands.read_name(pid, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
-                WatchEffect::ReadWords(pid) => self.hands.read_words(pid, |event| {
+                WatchEffect::ReadAllNames(pid) => self.hands.read_words(pid, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
                 WatchEffect::Open(pid) => self.hands.open(pid, |event| {
@@ -285,7 +285,7 @@ impl WatchIo {
             Ok(comm) => {
                 let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
                 let (cmdline, exe) = (procfs::cmdline(pid, &mut line), procfs::exe(pid, &mut link));
-                tell(WatchEvent::ProcessWords { pid, words: ProcessWords { comm, cmdline, exe } });
+                tell(WatchEvent::AllNames { pid, names: ProcessNames { comm, cmdline, exe } });
             }
             Err(error) => self.starved |= procfs::is_resource_exhaustion(error),
         }
@@ -324,7 +324,7 @@ impl WatchIo {
             image: Image::of(stat.start_stack, cmdline),
             start: stat::start_time(boot, stat.ticks),
             guarded,
-            words: ProcessWords { comm: stat.comm, cmdline, exe },
+            names: ProcessNames { comm: stat.comm, cmdline, exe },
         });
     }
 

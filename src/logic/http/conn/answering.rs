@@ -6,9 +6,10 @@ use crate::logic::Now;
 use crate::logic::http::framing::Framing;
 use crate::logic::http::head::{Found, Search};
 use crate::logic::http::head_cache::Memory;
-use crate::logic::http::request::{self, ALLOW, Parsed, Refusal};
-use crate::logic::http::response::{Out, Persist, Reply};
-use crate::logic::http::{Handler, Method, Next};
+use crate::logic::http::refusal::Refusal;
+use crate::logic::http::request::{self, ALLOW, Parsed};
+use crate::logic::http::response::{Out, Reply};
+use crate::logic::http::{Handler, Method, Next, Persist};
 
 /// The handler said that it has answered and sent nothing: the peer must not wait for an answer.
 pub(super) const NO_ANSWER: Refusal = Refusal { status: 500, why: "no answer" };

@@ -22,8 +22,8 @@ use self::answering::NO_ANSWER;
 use super::framing::Framing;
 use super::head::{HEAD_LIMIT, Search};
 use super::quota::Share;
-use super::response::{Out, Persist, Reply};
-use super::{Handler, Method, Next};
+use super::response::{Out, Reply};
+use super::{Handler, Method, Next, Persist};
 use crate::logic::{Now, Stream};
 
 /// For a head to be complete since its first byte, and for an answer to be taken.
