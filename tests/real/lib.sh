@@ -103,6 +103,43 @@ start_kapo() {
     URL=http://$(grep -aE 'msg="?listening' "$WORK/$name.log" | sed -n '1s/.*address="\{0,1\}\([^ "]*\).*/\1/p')
 }
 
+# memory_cgroup BYTES: a cgroup of the script's own with this memory limit, at $CGROUP, and $WORK/inside, which is kapo
+# in that cgroup. Fails if no such cgroup can be made. `clean_more` must call remove_memory_cgroup.
+memory_cgroup() {
+    local root limit swap_limit swap=0
+    # Version 2 if it has the memory controller, else version 1.
+    CGROUP=
+    for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do
+        if grep -qsw memory "$root/cgroup.subtree_control"; then
+            CGROUP=$root/kapo-real-$$ limit=memory.max swap_limit=memory.swap.max
+        fi
+    done
+    if [ -z "$CGROUP" ] && [ -e /sys/fs/cgroup/memory/memory.limit_in_bytes ]; then
+        # Version 1 counts memory and swap together.
+        CGROUP=/sys/fs/cgroup/memory/kapo-real-$$ limit=memory.limit_in_bytes swap_limit=memory.memsw.limit_in_bytes swap=$1
+    fi
+    if [ -z "$CGROUP" ] || ! mkdir "$CGROUP" 2>/dev/null; then
+        CGROUP=
+        return 1
+    fi
+    echo "$1" >"$CGROUP/$limit"
+    # Without accounting for swap there is no such file, and the limit alone decides.
+    echo "$swap" >"$CGROUP/$swap_limit" 2>/dev/null || true
+    cat >"$WORK/inside" <<I
+#!/bin/sh
+echo \$\$ >"$CGROUP/cgroup.procs" && exec "$KAPO" "\$@"
+I
+    chmod 755 "$WORK/inside"
+    echo "# in $CGROUP"
+}
+
+remove_memory_cgroup() {
+    local each
+    [ -n "${CGROUP-}" ] || return 0
+    while read -r each; do kill -KILL "$each" 2>/dev/null || true; done <"$CGROUP/cgroup.procs"
+    wait_until 5 rmdir "$CGROUP"
+}
+
 is_gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # stop PID [SIGNAL]: and wait for its end; its exit code is in $CODE.

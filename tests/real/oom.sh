@@ -6,37 +6,12 @@
 need curl python3
 [ "$(id -u)" = 0 ] || skip_all "needs root"
 
-# Version 2 where it has the memory controller, else version 1.
-CGROUP=
-for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do
-    if grep -qsw memory "$root/cgroup.subtree_control"; then CGROUP=$root/kapo-oom-$$ && LIMIT=memory.max SWAP=memory.swap.max; fi
-done
-if [ -z "$CGROUP" ] && [ -e /sys/fs/cgroup/memory/memory.limit_in_bytes ]; then
-    CGROUP=/sys/fs/cgroup/memory/kapo-oom-$$ LIMIT=memory.limit_in_bytes SWAP=memory.memsw.limit_in_bytes
-fi
-[ -n "$CGROUP" ] || skip_all "no cgroup with the memory controller"
-mkdir "$CGROUP" 2>/dev/null || skip_all "no cgroup of our own can be made at $CGROUP"
-
+memory_cgroup 33554432 || skip_all "no cgroup with a memory limit can be made"
 # shellcheck disable=SC2317  # called by the trap in lib.sh
-clean_more() {
-    local each
-    while read -r each; do kill -KILL "$each" 2>/dev/null || true; done <"$CGROUP/cgroup.procs"
-    wait_until 5 rmdir "$CGROUP"
-}
-echo 33554432 >"$CGROUP/$LIMIT"
-# Where swap is not accounted for there is no such file, and the limit alone decides. Version 2 counts swap by itself.
-if [ "$SWAP" = memory.swap.max ]; then echo 0; else echo 33554432; fi >"$CGROUP/$SWAP" 2>/dev/null || true
-echo "# in $CGROUP"
+clean_more() { remove_memory_cgroup; }
 
 # Everything that tail reads it holds: more than the limit within the moment.
 EAT='tail -n 1 </dev/zero'
-# inside NAME ARGUMENT...: kapo in the cgroup, and with it all that it starts; $PID and $URL as start_kapo sets them.
-cat >"$WORK/inside" <<'I'
-#!/bin/sh
-echo $$ >"$CGROUP/cgroup.procs" && exec "$REAL_KAPO" "$@"
-I
-chmod 755 "$WORK/inside"
-export CGROUP REAL_KAPO=$KAPO
 KAPO=$WORK/inside
 
 metric() { curl -sS --max-time 5 "$1/metrics" | awk -v name="$2" '$1 == name { print $2 }'; }
