@@ -10,6 +10,7 @@ use kapo::logic::metrics;
 
 mod completions;
 mod man;
+mod operations;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

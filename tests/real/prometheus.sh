@@ -12,6 +12,32 @@ start_kapo flapping supervise --wait 0.2 -- sh -c 'exit 3'
 flapping=${URL#http://}
 start_kapo recycled supervise --wait 0.1 --ttl 2 -- sleep 600
 recycled=${URL#http://}
+# Daily jobs: one that succeeds again and again, one that has succeeded once, one that never has.
+start_kapo daily supervise --wait 0.2 -- true
+daily=${URL#http://}
+start_kapo once supervise --wait 600 -- true
+once=${URL#http://}
+start_kapo never supervise --wait 600 -- sh -c 'exit 3'
+never=${URL#http://}
+# One that fills the memory that its cgroup may use, as far as a cgroup can be made.
+# shellcheck disable=SC2317  # called by the trap in lib.sh
+clean_more() { remove_memory_cgroup; }
+full=none
+if [ "$(id -u)" = 0 ] && memory_cgroup 67108864; then
+    cat >"$WORK/fill.py" <<F
+import os, time
+usage = next(f for f in ("$CGROUP/memory.current", "$CGROUP/memory.usage_in_bytes") if os.path.exists(f))
+kept = []
+while int(open(usage).read()) < 0.94 * 67108864:
+    kept.append(os.urandom(1 << 18))
+time.sleep(600)
+F
+    outside=$KAPO
+    KAPO=$WORK/inside
+    start_kapo full run -- python3 "$WORK/fill.py"
+    KAPO=$outside
+    full=${URL#http://} full_pid=$PID
+fi
 start_kapo kapo supervise --wait 5 -- sleep 600
 kapo=$PID
 well=${URL#http://}
@@ -32,7 +58,7 @@ check "promtool test rules: each alert fires when it should, and not before" \
     promtool test rules "$EXAMPLES/alerts_test.yml"
 
 # The rules of the examples, with shorter patience: nobody here waits for minutes.
-sed -E 's/^( *(- )?for:).*/\1 0s/' "$EXAMPLES/alerts.yml" >"$WORK/alerts.yml"
+sed -E 's/^( *(- )?for:).*/\1 0s/; s/> 90000/> 4/' "$EXAMPLES/alerts.yml" >"$WORK/alerts.yml"
 port=$(free_port)
 cat >"$WORK/prometheus.yml" <<E2
 global:
@@ -44,7 +70,13 @@ scrape_configs:
   - job_name: kapo
     static_configs:
       - targets: ["$well", "$flapping", "$recycled"]
+  - job_name: kapo-daily
+    static_configs:
+      - targets: ["$daily", "$once", "$never"]
 E2
+if [ "$full" != none ]; then
+    printf '  - job_name: kapo-full\n    static_configs:\n      - targets: ["%s"]\n' "$full" >>"$WORK/prometheus.yml"
+fi
 start prometheus prometheus --config.file="$WORK/prometheus.yml" --storage.tsdb.path="$WORK/tsdb" \
     --web.listen-address="127.0.0.1:$port" --log.level=warn
 prom=http://127.0.0.1:$port
@@ -92,6 +124,21 @@ check "KapoFlapping fires for the command that fails again and again" wait_until
 passes() { firing "$recycled" | grep -qw KapoTimeToLivePassed; }
 check "KapoTimeToLivePassed fires for the one that its TTL ends" wait_until 15 passes
 check "and not for the one that flaps" sh -c "! echo '$(firing "$flapping")' | grep -q TimeToLive"
+fires_among() { firing "$1" | grep -qw "$2"; }
+check "KapoNoSuccess fires for the daily job that has never succeeded" wait_until 15 fires_among "$never" KapoNoSuccess
+check "and for the one whose last success is too old" wait_until 15 fires_among "$once" KapoNoSuccess
+same "but not for the one that succeeds" "" "$(firing "$daily" | grep -w KapoNoSuccess)"
+same "nor for a service" "" "$(firing "$well" | grep -w KapoNoSuccess)"
+if [ "$full" = none ]; then
+    echo "# no memory cgroup of our own: KapoMemoryNearLimit is left out"
+else
+    check "KapoMemoryNearLimit fires for the command that fills its cgroup" wait_until 15 fires "$full" KapoMemoryNearLimit
+    stop "$full_pid"
+fi
+matches "each alert names its section of the runbook" '^docs/operations.md#kaponosuccess$' "$(
+    curl -sS --max-time 5 "$prom/api/v1/alerts" | python3 -c '
+import json, sys
+for a in json.load(sys.stdin)["data"]["alerts"]: print(a["annotations"]["runbook_url"])')"
 
 # kapo itself goes: the target is down, which only Prometheus can say.
 stop "$kapo"
