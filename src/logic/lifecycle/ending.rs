@@ -9,14 +9,14 @@ use super::report::with_output;
 use super::run_record::RunEnd;
 use super::signals::Received;
 use super::{
-    Deadline, Deadlines, Effect, End, Exit, Lifecycle, Linger, Now, Pid, Policy, Process, Record, Run,
-    Seconds, Signal, SignalTarget, SpawnErrorKind, State, StopCause, Success, Verdict, interruption,
+    Deadline, Deadlines, Effect, End, Exit, Leftover, Lifecycle, Linger, Now, Pid, Policy, Process, Record,
+    Run, Seconds, Signal, SignalTarget, SpawnErrorKind, State, StopCause, Success, Verdict, interruption,
     is_interrupted,
 };
 use crate::config::After;
 use crate::error;
 use crate::logic::history;
-use crate::logic::history::{Memory, PastRun};
+use crate::logic::history::Memory;
 use crate::logic::reason::Reason;
 use crate::logic::status::reason_name;
 
@@ -28,6 +28,32 @@ pub(super) struct EndedRun {
     success: bool,
     /// Its first line for `--termination-log`.
     termination_message: String,
+}
+
+/// What is left of the last run. The next start waits for the end of both, and so does kapo's own end.
+#[derive(Debug, Default)]
+pub(super) struct Remains {
+    /// Its output is still being read.
+    pub(super) output: Option<EndedRun>,
+    /// Its process group may not be empty, and is waited for.
+    pub(super) group: Option<Leftover>,
+}
+
+impl Remains {
+    pub(super) fn is_empty(&self) -> bool {
+        self.output.is_none() && self.group.is_none()
+    }
+}
+
+/// How kapo itself ends.
+#[derive(Debug, Default)]
+pub(super) struct OwnEnd {
+    /// No new run follows the present one.
+    pub(super) leaving: bool,
+    /// The exit code.
+    pub(super) code: u8,
+    /// The signal that was typed at the terminal and has ended the command; `true`: only its group has got it.
+    pub(super) dies_by: Option<(Signal, bool)>,
 }
 
 /// The stop of a run.
@@ -55,20 +81,20 @@ impl Lifecycle {
             SpawnErrorKind::NotExecutable => (error::EXIT_CANNOT_EXECUTE, "cannot execute"),
             SpawnErrorKind::Before => (error::EXIT_SETUP, "cannot start"),
         };
-        self.code = code;
-        self.runs.failed(now, code, &mut self.status);
-        self.changed = true;
+        self.own_end.code = code;
+        self.document.failed(now, code);
         self.remember(None, Duration::ZERO, None);
-        let command = if self.status.command.is_empty() { "''" } else { &self.status.command };
+        let command =
+            if self.document.status.command.is_empty() { "''" } else { &self.document.status.command };
         let text = format!("{message} {command}: {reason}");
-        self.draining = None;
+        self.remains.output = None;
         self.write_termination_message(self.termination_message(), std::slice::from_ref(&text), out);
         if self.policy.is_none() {
             out.push(Effect::Complain(text));
             return self.close(out);
         }
         out.push(Effect::Log(
-            Record::error(message).with("command", &self.status.command).with("error", reason),
+            Record::error(message).with("command", &self.document.status.command).with("error", reason),
         ));
         let run = Run { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
         self.next(now, run, out);
@@ -77,9 +103,9 @@ impl Lifecycle {
     /// The command has ended without having been asked to.
     pub(super) fn ended_by_itself(&mut self, now: Now, process: Process, end: End, out: &mut Vec<Effect>) {
         self.hears_of_hang_up(end.hung_up, out);
-        self.leaving |= end.on_terminal && is_interrupted(end.exit);
+        self.own_end.leaving |= end.on_terminal && is_interrupted(end.exit);
         let typed = interruption(end.exit).filter(|_| end.on_terminal);
-        self.interrupted = typed.map(|signal| (signal, true));
+        self.own_end.dies_by = typed.map(|signal| (signal, true));
         let run = self.ended(now, process, None, end, out);
         let group = process.group;
         if self.job.setsid && self.policy.is_none() && !self.job.single_child {
@@ -89,7 +115,7 @@ impl Lifecycle {
                 log: None,
             });
         }
-        out.push(Effect::Drain { run: self.runs.starts() });
+        out.push(Effect::Drain { run: self.document.runs.starts() });
         if self.next(now, run, out) && !self.job.single_child {
             self.clear_group(group, out);
         }
@@ -106,13 +132,13 @@ impl Lifecycle {
     ) {
         self.hears_of_hang_up(end.hung_up, out);
         let typed = stop.why == StopCause::Asked && self.was_asked_by_the_terminal();
-        self.interrupted = interruption(end.exit).filter(|_| typed).map(|signal| (signal, false));
+        self.own_end.dies_by = interruption(end.exit).filter(|_| typed).map(|signal| (signal, false));
         let run = self.ended(now, process, Some(stop.why), end, out);
         // Under `--single-child` the rest of the group is not ours to end.
         if !self.job.single_child {
             self.wait_for_stopped_group(now, process.group, stop, out);
         }
-        out.push(Effect::Drain { run: self.runs.starts() });
+        out.push(Effect::Drain { run: self.document.runs.starts() });
         self.next(now, run, out);
     }
 
@@ -132,9 +158,10 @@ impl Lifecycle {
         self.record_end(now, why, end);
         self.remember(Some(process.pid), lasted, end.memory);
         out.push(Effect::Log(self.end_record(process.pid, why, lasted)));
-        let success = self.status.reason == Some(Reason::Success);
+        let success = self.document.status.reason == Some(Reason::Success);
         let termination_message = self.termination_message();
-        self.draining = Some(EndedRun { run: self.runs.starts(), success, termination_message });
+        self.remains.output =
+            Some(EndedRun { run: self.document.runs.starts(), success, termination_message });
         Run { lasted, success, expired: why == Some(StopCause::Ttl), never_ran: false }
     }
 
@@ -142,20 +169,19 @@ impl Lifecycle {
     fn record_end(&mut self, now: Now, why: Option<StopCause>, end: End) {
         let End { exit, usage, .. } = end;
         let reason = reason(&self.job.success_exit, why, end);
-        self.code = match reason {
+        self.own_end.code = match reason {
             Reason::Success => 0,
             Reason::Timeout => error::EXIT_TIMEOUT,
             // Whoever restarts kapo on failure must not take a hung command for a success.
             Reason::Watchdog => exit.code().max(1),
             _ => exit.code(),
         };
-        self.runs.ended(RunEnd::new(now, exit, reason, usage), &mut self.status);
-        self.changed = true;
+        self.document.ended(RunEnd::new(now, exit, reason, usage));
     }
 
     /// Keeps the run whose end the document shows.
     fn remember(&mut self, pid: Option<Pid>, lasted: Duration, memory: Option<Memory>) {
-        let verdict = match self.status.reason {
+        let verdict = match self.document.status.reason {
             // An end by TTL is planned.
             Some(Reason::Success | Reason::Timeout) => history::Verdict::Success,
             _ => {
@@ -163,35 +189,31 @@ impl Lifecycle {
                 history::Verdict::Failure { stable: stable.is_some_and(|stable| lasted >= stable) }
             }
         };
-        self.history.ended(PastRun::of(&self.status, pid, lasted, memory), verdict);
-        self.status.last_run = self.history.last().cloned();
+        self.document.remember(pid, lasted, memory, verdict);
     }
 
     /// The log line of the end that the document shows.
     fn end_record(&self, pid: Pid, why: Option<StopCause>, lasted: Duration) -> Record {
         // An end that somebody asked for is no news, however the command took it.
-        let expected = self.status.reason == Some(Reason::Success) || why == Some(StopCause::Asked);
+        let expected = self.document.status.reason == Some(Reason::Success) || why == Some(StopCause::Asked);
         let record = if expected { Record::info("ended") } else { Record::warn("ended") };
         let record = record
-            .with("command", &self.status.command)
+            .with("command", &self.document.status.command)
             .number("pid", pid)
-            .with("reason", reason_name(self.status.reason));
-        let record = match self.status.signal {
+            .with("reason", reason_name(self.document.status.reason));
+        let record = match self.document.status.signal {
             Some(signal) => record.with("signal", signal),
-            None => record.number("code", self.status.exit_code),
+            None => record.number("code", self.document.status.exit_code),
         };
         record.with("lasted", Seconds(lasted))
     }
 
     /// The output of a run has been read. One that was followed by another end is of no interest any more.
     pub(super) fn drained(&mut self, run: u64, last_output: Vec<String>, out: &mut Vec<Effect>) {
-        let Some(ended) = self.draining.take_if(|ended| ended.run == run) else { return };
+        let Some(ended) = self.remains.output.take_if(|ended| ended.run == run) else { return };
         self.write_termination_message(ended.termination_message, &last_output, out);
         if !ended.success && !last_output.is_empty() {
-            self.history.drained(&last_output);
-            self.status.last_run = self.history.last().cloned();
-            self.runs.drained(last_output, &mut self.status);
-            self.changed = true;
+            self.document.drained(last_output);
         }
     }
 
@@ -203,7 +225,7 @@ impl Lifecycle {
         {
             self.deadlines.set(Deadline::Flapping, now.mono, until.saturating_duration_since(now.mono));
         }
-        if self.leaving {
+        if self.own_end.leaving {
             self.finish();
             return false;
         }
@@ -214,15 +236,16 @@ impl Lifecycle {
                     out.push(Effect::Log(Record::info("backing off").with("pause", Seconds(pause))));
                 }
                 self.state = State::Pausing;
-                self.status.next_start = now.wall.checked_add(pause);
-                self.changed = true;
+                self.document.status.next_start = now.wall.checked_add(pause);
+                self.document.changed = true;
                 self.deadlines.set(Deadline::Start, now.mono, pause);
                 return true;
             }
             (Some(Verdict::Finished), _) => self.finish(),
             (Some(Verdict::GiveUp), _) => {
                 out.push(Effect::Log(
-                    Record::error("giving up: too many restarts").number("restarts", self.status.restarts),
+                    Record::error("giving up: too many restarts")
+                        .number("restarts", self.document.status.restarts),
                 ));
                 self.finish();
             }
@@ -230,7 +253,7 @@ impl Lifecycle {
                 out.push(Effect::Log(Record::info("answering on").with("wait", Seconds(*wait))));
                 self.deadlines.set(Deadline::Linger, now.mono, *wait);
                 self.state = State::Lingering;
-                self.changed = true;
+                self.document.changed = true;
             }
             (None, _) => self.finish(),
         }
@@ -240,8 +263,7 @@ impl Lifecycle {
     /// The pause is over, and the next start follows as soon as nothing is left of the last run.
     pub(super) fn clear(&mut self) {
         self.state = State::Clearing;
-        self.status.next_start = None;
-        self.changed = true;
+        self.document.no_next_start();
     }
 
     /// Nothing is in the way of the next run.
@@ -259,30 +281,28 @@ impl Lifecycle {
 
     /// Nothing runs any more: kapo ends as soon as nothing of the last run is left.
     pub(super) fn finish(&mut self) {
-        self.leaving = true;
+        self.own_end.leaving = true;
         self.deadlines.stop(Deadline::Start);
         self.deadlines.stop(Deadline::Linger);
         self.state = State::Finishing;
-        self.status.next_start = None;
-        self.changed = true;
+        self.document.no_next_start();
     }
 
     /// A second stop signal waits neither for a reader that has stalled nor for the rest of the group.
     pub(super) fn give_up_waiting(&mut self, by: Received, out: &mut Vec<Effect>) {
         self.kill_leftover(out);
         self.note_stop_request(by, out);
-        if let Some(EndedRun { termination_message, .. }) = self.draining.take() {
+        if let Some(EndedRun { termination_message, .. }) = self.remains.output.take() {
             self.write_termination_message(termination_message, &[], out);
         }
     }
 
     /// Answers the clients that are left, and nobody else.
     pub(super) fn close(&mut self, out: &mut Vec<Effect>) {
-        self.leaving = true;
+        self.own_end.leaving = true;
         self.deadlines = Deadlines::default();
         self.state = State::Closing;
-        self.status.next_start = None;
-        self.changed = true;
+        self.document.no_next_start();
         self.tell_stopping(out);
         out.push(Effect::Close);
     }
@@ -291,17 +311,17 @@ impl Lifecycle {
     pub(super) fn exit(&mut self, out: &mut Vec<Effect>) {
         self.state = State::Done;
         // Where it is another than that of the command, which was told.
-        if self.runs.last_code() != Some(self.code) {
-            out.push(Effect::Log(Record::info("exiting").number("code", self.code)));
+        if self.document.runs.last_code() != Some(self.own_end.code) {
+            out.push(Effect::Log(Record::info("exiting").number("code", self.own_end.code)));
         }
         // Who takes that end for a success has no reason to stop.
-        if let Some((signal, all)) = self.interrupted
-            && self.code == (Exit::Signal { signal, core_dumped: false }).code()
+        if let Some((signal, all)) = self.own_end.dies_by
+            && self.own_end.code == (Exit::Signal { signal, core_dumped: false }).code()
             && !self.context.is_init
         {
             out.push(Effect::DieBy { signal, all });
         }
-        out.push(Effect::Exit(self.code));
+        out.push(Effect::Exit(self.own_end.code));
     }
 
     fn write_termination_message(

@@ -13,8 +13,7 @@ impl Lifecycle {
         let Some(process) = self.state.process_mut().filter(|process| process.pid != main) else { return };
         let record = Record::info("following MAINPID").number("pid", main).number("before", process.pid);
         process.pid = main;
-        self.runs.followed(main, &mut self.status);
-        self.changed = true;
+        self.document.followed(main);
         out.push(Effect::Log(record));
     }
 

@@ -40,7 +40,7 @@ enum Stage {
 impl Lifecycle {
     /// Whether ends of other children than the command matter.
     pub fn waits_for_group(&self) -> bool {
-        self.leftover.is_some()
+        self.remains.group.is_some()
     }
 
     /// The run has ended by `stop`, of which the group has had its part.
@@ -60,7 +60,7 @@ impl Lifecycle {
     }
 
     fn look_for_leftover(&mut self, group: Pid, stage: Stage, out: &mut Vec<Effect>) {
-        self.leftover = Some(Leftover { group, stage, pause: FIRST_PAUSE });
+        self.remains.group = Some(Leftover { group, stage, pause: FIRST_PAUSE });
         out.push(Effect::CountGroup { group, exactly: matches!(stage, Stage::New { .. }) });
     }
 
@@ -74,14 +74,14 @@ impl Lifecycle {
 
     /// Asks for another look at the group, if one is awaited.
     pub(super) fn look_again(&self, out: &mut Vec<Effect>) {
-        if let Some(Leftover { group, .. }) = self.leftover {
+        if let Some(Leftover { group, .. }) = self.remains.group {
             out.push(Effect::CountGroup { group, exactly: false });
         }
     }
 
     /// So many processes are in the group.
     pub(super) fn group_counted(&mut self, now: Now, members: Option<usize>, out: &mut Vec<Effect>) {
-        let Some(mut leftover) = self.leftover else { return };
+        let Some(mut leftover) = self.remains.group else { return };
         if members == Some(0) {
             return self.leave_group();
         }
@@ -108,12 +108,12 @@ impl Lifecycle {
         }
         self.deadlines.set(Deadline::CountGroup, now.mono, leftover.pause);
         leftover.pause = (2 * leftover.pause).min(LONGEST_PAUSE);
-        self.leftover = Some(leftover);
+        self.remains.group = Some(leftover);
     }
 
     /// The time of the group is up.
     pub(super) fn group_is_due(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let Some(leftover) = self.leftover else { return };
+        let Some(leftover) = self.remains.group else { return };
         if leftover.stage == Stage::Killed {
             out.push(Effect::Log(
                 Record::warn("what was left behind does not die").number("group", leftover.group),
@@ -126,14 +126,14 @@ impl Lifecycle {
             to: SignalTarget::LeftoverGroup(leftover.group),
             log: Some(record.number("group", leftover.group)),
         });
-        self.leftover = Some(Leftover { stage: Stage::Killed, pause: FIRST_PAUSE, ..leftover });
+        self.remains.group = Some(Leftover { stage: Stage::Killed, pause: FIRST_PAUSE, ..leftover });
         self.deadlines.set(Deadline::Kill, now.mono, DYING);
         self.look_again(out);
     }
 
     /// Somebody insists: the group is killed and not waited for.
     pub(super) fn kill_leftover(&mut self, out: &mut Vec<Effect>) {
-        if let Some(Leftover { group, .. }) = self.leftover.take() {
+        if let Some(Leftover { group, .. }) = self.remains.group.take() {
             out.push(Effect::Kill {
                 signal: Signal::KILL,
                 to: SignalTarget::LeftoverGroup(group),
@@ -144,7 +144,7 @@ impl Lifecycle {
 
     /// The group is empty, or given up.
     fn leave_group(&mut self) {
-        self.leftover = None;
+        self.remains.group = None;
         self.deadlines.stop(Deadline::CountGroup);
         self.deadlines.stop(Deadline::Kill);
     }

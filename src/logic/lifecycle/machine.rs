@@ -128,7 +128,7 @@ pub(super) enum Input {
 impl Lifecycle {
     /// Takes in what happened at `now` and says what to do.
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
-        let changed_before = std::mem::take(&mut self.changed);
+        let changed_before = std::mem::take(&mut self.document.changed);
         if event == Event::Deadline {
             while let Some((which, late)) = self.deadlines.take_due(now.mono) {
                 self.take_in(now, Input::Due(which, late), out);
@@ -137,7 +137,7 @@ impl Lifecycle {
             self.take_in(now, input, out);
         }
         self.refresh(now, out);
-        self.changed |= changed_before;
+        self.document.changed |= changed_before;
     }
 
     /// What an event means. A deadline means several inputs, and some signals none.
@@ -168,7 +168,7 @@ impl Lifecycle {
 
     fn take_in(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         self.step(now, input, out);
-        if self.draining.is_none() && self.leftover.is_none() {
+        if self.remains.is_empty() {
             self.step(now, Input::NothingLeft, out);
         }
     }
@@ -182,13 +182,13 @@ impl Lifecycle {
             // What is over is over.
             (S::Done, _) => {}
 
-            (S::Starting, I::Start) if self.leaving => self.finish(),
+            (S::Starting, I::Start) if self.own_end.leaving => self.finish(),
             (S::Starting, I::Start) => out.push(Effect::Spawn),
             (S::Starting, I::Spawned(pid)) => self.started(now, pid, out),
             (S::Starting, I::SpawnFailed(reason, kind)) => self.not_started(now, &reason, kind, out),
             (S::Starting, I::StopRequest(by) | I::InsistOnStop(by)) => self.stop_before_start(by, out),
-            (S::Starting, I::Forward(Received { signal, .. })) => self.early = Some(signal),
-            (S::Starting, I::Continue) => self.early = Some(Signal::CONT),
+            (S::Starting, I::Forward(Received { signal, .. })) => self.undelivered.early = Some(signal),
+            (S::Starting, I::Continue) => self.undelivered.early = Some(Signal::CONT),
 
             (S::Running(process), I::Exited(end)) => self.ended_by_itself(now, process, end, out),
             (S::Running(process), I::StopRequest(by) | I::InsistOnStop(by)) => {

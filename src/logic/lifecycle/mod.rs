@@ -30,6 +30,7 @@ use crate::logic::notify::message::Notification;
 use crate::logic::status::ModeName;
 use crate::signal::Signal;
 
+mod document;
 mod ending;
 mod following;
 mod job_control;
@@ -50,12 +51,13 @@ pub use crate::logic::lifecycle::event::{
 use crate::logic::lifecycle::leftover_group::Leftover;
 pub use crate::logic::lifecycle::signal_policy::{asks_for_an_end, job_control};
 use crate::logic::lifecycle::signal_policy::{interruption, is_interrupted};
-use ending::{EndedRun, Stop};
+use document::Document;
+use ending::{OwnEnd, Remains, Stop};
 use job_control::JobControl;
 pub use job_control::{AfterStop, TerminalView};
 use machine::{Process, State};
 use readiness::Readiness;
-use run_record::Runs;
+use signals::Undelivered;
 
 /// Why the command is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,29 +76,16 @@ pub struct Lifecycle {
     job: Box<Job>,
     context: JobContext,
     state: State,
-    /// No new run after this one.
-    leaving: bool,
-    /// What was typed at the terminal and has ended the command; `true`: its group alone has got it.
-    interrupted: Option<(Signal, bool)>,
-    /// A signal that came before there was anybody to pass it to; the last one, if there were several.
-    early: Option<Signal>,
-    /// The log says that this command cannot be signalled.
-    unreachable: bool,
-    /// The output of the last run is still being read.
-    draining: Option<EndedRun>,
-    /// The process group of the last run may not be empty, and is waited for.
-    leftover: Option<Leftover>,
-    /// What kapo exits with.
-    code: u8,
+    own_end: OwnEnd,
+    undelivered: Undelivered,
+    remains: Remains,
     readiness: Readiness,
     control: JobControl,
     deadlines: Deadlines,
+    /// `None` under `run`.
     policy: Option<Policy>,
     random: Random,
-    status: Status,
-    history: History,
-    runs: Runs,
-    changed: bool,
+    document: Document,
 }
 
 impl Lifecycle {
@@ -121,22 +110,15 @@ impl Lifecycle {
         let random = Random::new(context.seed);
         Lifecycle {
             state: State::Starting,
-            leaving: false,
-            interrupted: None,
-            early: None,
-            unreachable: false,
-            draining: None,
-            leftover: None,
-            code: 0,
+            own_end: OwnEnd::default(),
+            undelivered: Undelivered::default(),
+            remains: Remains::default(),
             readiness: Readiness::new(job.watchdog),
             control: JobControl::new(context.piped || context.ignored_at_start.interrupt),
             deadlines: Deadlines::default(),
             policy,
             random,
-            status,
-            history: History::new(context.history),
-            runs: Runs::default(),
-            changed: true,
+            document: Document::new(status, History::new(context.history)),
             job,
             context,
         }
@@ -159,17 +141,17 @@ impl Lifecycle {
 
     /// The object of the document.
     pub fn status(&self) -> &Status {
-        &self.status
+        &self.document.status
     }
 
     /// Starts so far, those that failed included.
     pub fn starts(&self) -> u64 {
-        self.runs.starts()
+        self.document.runs.starts()
     }
 
     /// Ends so far, by reason.
     pub fn exits(&self) -> Exits {
-        self.runs.exits()
+        self.document.runs.exits()
     }
 
     /// Whether kapo answers on after the end of a run, or starts another one.
@@ -179,22 +161,22 @@ impl Lifecycle {
 
     /// The runs that have ended.
     pub fn history(&self) -> &History {
-        &self.history
+        &self.document.history
     }
 
     /// ExitCode of the last run that ended, also while the next one is running.
     pub fn last_exit_code(&self) -> Option<u8> {
-        self.runs.last_code()
+        self.document.runs.last_code()
     }
 
     /// The document's `Output`; the driver counts, and tells before it renders.
     pub fn set_output(&mut self, output: Option<Output>) {
-        self.status.output = output;
+        self.document.status.output = output;
     }
 
     /// Whether the document has changed since this was asked last.
     pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+        std::mem::take(&mut self.document.changed)
     }
 
     /// The process whose end is to be told with [`Event::Exited`].
@@ -205,17 +187,17 @@ impl Lifecycle {
     /// The code of the last run, as kapo itself would exit with it, once that run has ended: until then, and again
     /// from the next start on, it is `None` and `/wait` waits.
     pub fn ended_with(&self) -> Option<u8> {
-        self.state.is_after_end().then_some(self.code)
+        self.state.is_after_end().then_some(self.own_end.code)
     }
 
     /// The command is being ended, or kapo is.
     pub fn is_stopping(&self) -> bool {
-        self.leaving || matches!(self.state, State::Stopping(..))
+        self.own_end.leaving || matches!(self.state, State::Stopping(..))
     }
 
     /// What was typed there has reached kapo's own group.
     fn was_asked_by_the_terminal(&self) -> bool {
-        self.status.stop_signal_from.is_some_and(|StopSignalFrom { signal, sender }| {
+        self.document.status.stop_signal_from.is_some_and(|StopSignalFrom { signal, sender }| {
             sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT)
         })
     }
@@ -226,18 +208,18 @@ impl Lifecycle {
         self.state = State::Running(process);
         self.readiness.run_started(self.job.watchdog);
         self.control.reset_claims();
-        self.unreachable = false;
-        self.runs.started(now, pid, ttl, &mut self.status);
-        self.changed = true;
+        self.undelivered.unreachable = false;
+        self.document.started(now, pid, ttl);
         if let Some(ttl) = ttl {
             self.deadlines.set(Deadline::Ttl, now.mono, ttl);
         }
         let stable = self.policy.as_ref().and_then(Policy::stable);
-        if let Some(stable) = stable.filter(|_| self.status.flapping) {
+        if let Some(stable) = stable.filter(|_| self.document.status.flapping) {
             self.deadlines.set(Deadline::Stable, now.mono, stable);
         }
-        let record = Record::info("started").with("command", &self.status.command).number("pid", pid);
-        out.push(Effect::Log(match self.status.restarts {
+        let record =
+            Record::info("started").with("command", &self.document.status.command).number("pid", pid);
+        out.push(Effect::Log(match self.document.status.restarts {
             0 => record,
             restarts => record.number("restarts", restarts),
         }));
@@ -245,11 +227,11 @@ impl Lifecycle {
             self.tell_ready(out);
         }
         // The stop signal came before there was anybody to pass it to.
-        if let Some(StopSignalFrom { signal, .. }) = self.status.stop_signal_from {
+        if let Some(StopSignalFrom { signal, .. }) = self.document.status.stop_signal_from {
             self.pass_on(signal, process, None, out);
             self.stop(now, process, StopCause::Asked, out);
         }
-        if let Some(signal) = self.early.take() {
+        if let Some(signal) = self.undelivered.early.take() {
             self.pass_on(signal, process, None, out);
         }
     }
@@ -264,10 +246,10 @@ impl Lifecycle {
 
     fn update_flapping(&mut self, now: Now, out: &mut Vec<Effect>) {
         let flapping = self.policy.as_ref().is_some_and(|policy| policy.is_flapping(now.mono));
-        if std::mem::replace(&mut self.status.flapping, flapping) != flapping {
-            self.changed = true;
+        if std::mem::replace(&mut self.document.status.flapping, flapping) != flapping {
+            self.document.changed = true;
             out.push(Effect::Log(match flapping {
-                true => Record::warn("flapping").number("restarts", self.status.restarts),
+                true => Record::warn("flapping").number("restarts", self.document.status.restarts),
                 false => Record::info("not flapping any more"),
             }));
             if !flapping {
@@ -281,9 +263,9 @@ impl Lifecycle {
     fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
         let ready =
             matches!(self.state, State::Running(_)) && (!self.job.notify || self.readiness.said_ready);
-        self.changed |= ready != self.status.ready;
-        self.status.ready = ready;
-        if self.changed && self.context.manager && self.state != State::Done {
+        self.document.changed |= ready != self.document.status.ready;
+        self.document.status.ready = ready;
+        if self.document.changed && self.context.manager && self.state != State::Done {
             out.push(Effect::Notify(message::status(&self.headline(now.wall))));
         }
     }

@@ -73,8 +73,8 @@ impl Lifecycle {
             self.readiness.watchdog = Some(interval).filter(|interval| !interval.is_zero());
         }
         if let Some(text) = told.status.take() {
-            self.changed |= text != self.status.status_text;
-            self.status.status_text = text;
+            self.document.changed |= text != self.document.status.status_text;
+            self.document.status.status_text = text;
         }
         if self.context.manager && !told.forward.is_empty() {
             out.push(Effect::Notify(std::mem::take(&mut told.forward)));

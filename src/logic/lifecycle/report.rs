@@ -10,42 +10,50 @@ impl Lifecycle {
     /// What `systemctl status` shows.
     pub(super) fn headline(&self, wall: SystemTime) -> String {
         let mut text = match self.state {
-            State::Running(process) if self.status.ready => format!("running, pid {}", process.pid),
+            State::Running(process) if self.document.status.ready => format!("running, pid {}", process.pid),
             State::Running(process) => format!("{}, pid {}", self.readiness.unready, process.pid),
             State::Stopping(process, _) => format!("stopping, pid {}", process.pid),
             State::Pausing => {
-                let pause = self.status.next_start.and_then(|at| at.duration_since(wall).ok());
+                let pause = self.document.status.next_start.and_then(|at| at.duration_since(wall).ok());
                 format!("{}, next start in {} s", self.last_end(), pause.unwrap_or_default().as_secs())
             }
             State::Starting => STARTING.to_owned(),
             State::Clearing => format!("{}, waiting for what it left behind", self.last_end()),
             State::Lingering | State::Finishing | State::Closing | State::Done => self.last_end(),
         };
-        if self.status.restarts > 0 {
-            text.push_str(&format!(", {} restarts", self.status.restarts));
+        if self.document.status.restarts > 0 {
+            text.push_str(&format!(", {} restarts", self.document.status.restarts));
         }
-        if self.status.flapping {
+        if self.document.status.flapping {
             text.push_str(", flapping");
         }
-        if !self.status.status_text.is_empty() {
+        if !self.document.status.status_text.is_empty() {
             text.push_str(": ");
-            text.push_str(&self.status.status_text);
+            text.push_str(&self.document.status.status_text);
         }
         text
     }
 
     /// `ended: exit-code 3`
     pub(super) fn last_end(&self) -> String {
-        match self.status.signal {
-            Some(signal) => format!("ended: {} {signal}", reason_name(self.status.reason)),
-            None => format!("ended: {} {}", reason_name(self.status.reason), self.status.exit_code),
+        match self.document.status.signal {
+            Some(signal) => format!("ended: {} {signal}", reason_name(self.document.status.reason)),
+            None => format!(
+                "ended: {} {}",
+                reason_name(self.document.status.reason),
+                self.document.status.exit_code
+            ),
         }
     }
 
     /// The first line of what `--termination-log` gets, about the end that the document shows.
     pub(super) fn termination_message(&self) -> String {
-        let mut text = format!("reason={} code={}", reason_name(self.status.reason), self.status.exit_code);
-        if let Some(signal) = self.status.signal {
+        let mut text = format!(
+            "reason={} code={}",
+            reason_name(self.document.status.reason),
+            self.document.status.exit_code
+        );
+        if let Some(signal) = self.document.status.signal {
             text.push_str(&format!(" signal={signal}"));
         }
         text.push('\n');

@@ -18,6 +18,15 @@ impl Received {
     }
 }
 
+/// What did not reach the command.
+#[derive(Debug, Default)]
+pub(super) struct Undelivered {
+    /// A signal that came before there was a process to forward it to; the last one, if there were several.
+    pub(super) early: Option<Signal>,
+    /// The log says that the command of this run cannot be signalled.
+    pub(super) unreachable: bool,
+}
+
 impl Lifecycle {
     /// What a signal means; `None`: nothing. No stop signal is one of job control, as `--stop-on` refuses those.
     pub(super) fn classify(&self, by: Received) -> Option<Input> {
@@ -25,7 +34,7 @@ impl Lifecycle {
             return None;
         }
         Some(if self.is_asked_to_stop_by(by.signal, by.sender) {
-            match self.status.stop_signal_from {
+            match self.document.status.stop_signal_from {
                 None => Input::StopRequest(by),
                 Some(_) => Input::InsistOnStop(by),
             }
@@ -42,7 +51,7 @@ impl Lifecycle {
     pub(super) fn stop_before_start(&mut self, by: Received, out: &mut Vec<Effect>) {
         self.note_stop_request(by, out);
         self.end_by(by.signal);
-        self.interrupted = Some((by.signal, false)).filter(|_| by.is_typed());
+        self.own_end.dies_by = Some((by.signal, false)).filter(|_| by.is_typed());
     }
 
     /// The command gets the signal, and its end begins.
@@ -65,7 +74,7 @@ impl Lifecycle {
         self.note_stop_request(by, out);
         if by.is_typed() {
             self.end_by(by.signal);
-            self.interrupted = Some((by.signal, false));
+            self.own_end.dies_by = Some((by.signal, false));
         }
         self.finish();
     }
@@ -102,7 +111,7 @@ impl Lifecycle {
 
     /// kapo exits as if this signal had ended it.
     fn end_by(&mut self, signal: Signal) {
-        self.code = Exit::Signal { signal, core_dumped: false }.code();
+        self.own_end.code = Exit::Signal { signal, core_dumped: false }.code();
     }
 
     pub(super) fn is_asked_to_stop_by(&self, signal: Signal, sender: Sender) -> bool {
@@ -111,18 +120,15 @@ impl Lifecycle {
 
     /// Notes that kapo was asked to stop; the line for the log.
     pub(super) fn stop_request(&mut self, Received { signal, sender }: Received) -> Record {
-        self.leaving = true;
-        if self.status.stop_signal_from.is_none() {
-            self.status.stop_signal_from = Some(StopSignalFrom { signal, sender });
-            self.changed = true;
-        }
+        self.own_end.leaving = true;
+        self.document.asked_to_stop(StopSignalFrom { signal, sender });
         let record = Record::info("asked to stop").with("signal", signal);
         self.with_rewrite(signal, sender.told(record))
     }
 
     pub(super) fn kill_failed(&mut self, signal: Signal, reason: &str, out: &mut Vec<Effect>) {
         // Once a run: signals that are passed on may come by the thousand.
-        if !std::mem::replace(&mut self.unreachable, true) {
+        if !std::mem::replace(&mut self.undelivered.unreachable, true) {
             let record = Record::warn("cannot signal the command").with("signal", signal);
             out.push(Effect::Log(record.with("error", reason)));
         }

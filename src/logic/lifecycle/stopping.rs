@@ -9,7 +9,7 @@ impl Lifecycle {
     /// The end of this run begins; the signal for it is the caller's.
     pub(super) fn stop(&mut self, now: Now, process: Process, why: StopCause, out: &mut Vec<Effect>) {
         self.state = State::Stopping(process, Stop { why, at: now.mono, killed: false });
-        self.changed = true;
+        self.document.changed = true;
         self.deadlines.stop(Deadline::Ttl);
         self.deadlines.stop(Deadline::Watchdog);
         self.deadlines.stop(Deadline::Stable);
