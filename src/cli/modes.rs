@@ -58,11 +58,11 @@ pub static MODES: &[ModeRow] = &[
         operands: "[--] NAME",
         brief: "report on processes that kapo did not start",
         full: "Reports on every process that matches NAME, or on the process of --pid. NAME is \
-               compared with the name of the executable, with the name of the first argument up to \
-               a space, and with the name that the kernel stores (comm). A NAME with a slash is \
-               compared with the path of the executable, or with the path by which a script was \
-               started. A process that changes its name remains the same process. kapo notices the \
-               end of a process at once, and a new process at the next scan.",
+               compared with the name of the executable, with the name of the first argument \
+               (argv[0]) up to a space, and with the name that the kernel stores (comm). A NAME \
+               with a slash is compared with the path of the executable, or with the path by which \
+               a script was started. A process that changes its name remains the same process. kapo \
+               notices the end of a process at once, and a new process at the next scan.",
     },
     ModeRow {
         verb: Verb::Check,

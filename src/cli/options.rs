@@ -358,7 +358,7 @@ pub static OPTIONS: &[Opt] = &[
         .otherwise("5")
         .says("pause between an end and the next start", ""),
     value(SUPERVISE, "backoff-max", "SECONDS").env("KAPO_BACKOFF_MAX").otherwise("0").says(
-        "double the pause after short runs, up to this; 0: off",
+        "double the pause after short runs, up to this limit; 0: off",
         "A run is short if it lasted less than --stable. Doubled pauses are lengthened at random \
          by up to 10 %.",
     ),
