@@ -119,7 +119,7 @@ complete -c kapo -n '__kapo_at run r supervise s' -l watchdog -x -d 'interval in
 complete -c kapo -n '__kapo_at run r' -s w -l wait -x -d 'keep answering for this long after the end'
 complete -c kapo -n '__kapo_at run r' -l idle-exit -x -d 'keep answering until no request came for this long'
 complete -c kapo -n '__kapo_at supervise s' -s w -l wait -x -d 'pause between an end and the next start'
-complete -c kapo -n '__kapo_at supervise s' -l backoff-max -x -d 'double the pause after short runs, up to this; 0: off'
+complete -c kapo -n '__kapo_at supervise s' -l backoff-max -x -d 'double the pause after short runs, up to this limit; 0: off'
 complete -c kapo -n '__kapo_at supervise s' -l stable -x -d 'a run of this length resets back-off and Flapping'
 complete -c kapo -n '__kapo_at supervise s' -l max-restarts -x -d 'give up after N restarts within --within; 0: never'
 complete -c kapo -n '__kapo_at supervise s' -l within -x -d 'time window for --max-restarts and for Flapping'

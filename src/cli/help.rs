@@ -1,8 +1,8 @@
-//! Help and version, out of the table: `-h` shows a line an option, `--help` all there is to say.
+//! Renders the help pages and the version from the table. `-h` shows one line for each option, `--help` everything.
 
 use super::options::{Fallback, GROUPS, MODES, OPTIONS, Opt, Verb};
 
-/// Terminals of 80 columns are still the rule where nobody resizes: serial consoles, CI logs.
+/// Serial consoles and CI logs still have 80 columns.
 const WIDTH: usize = 79;
 
 /// What kapo is, in one line.

@@ -247,8 +247,8 @@ pub static OPTIONS: &[Opt] = &[
         .otherwise("logfmt")
         .says(
             "format of log lines: logfmt or json",
-            "With json each line is one JSON object with the same keys. A captured line is a string in it and is \
-             never parsed.",
+            "With json, each line is one JSON object with the same keys. A captured line is a string \
+             in this object, and kapo never parses it.",
         ),
     flag(GLOBAL, "quiet")
         .short('q')

@@ -291,7 +291,7 @@ fn no_address(text: &OsStr) -> Wrong {
     not(text, "an address (IPv4 or IPv6), an absolute path or @name")
 }
 
-/// What the client understands: whether somebody lives there is seen by asking.
+/// A URL that the client understands. Whether a kapo answers there is not checked here.
 pub(super) fn url(text: &OsStr) -> Result<String, Wrong> {
     let url = text.to_string_lossy();
     // Bytes that are not UTF-8 have become U+FFFD, which no URL holds.
