@@ -8,6 +8,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 use crate::logic::Stream;
+use crate::logic::http::table::{GENERATION_MASK, Key};
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("mio hands tokens on as usize, and these need 64 bits");
@@ -36,19 +37,6 @@ pub(crate) enum Source {
     /// The pidfd of the process that the command has named by MAINPID.
     MainPid,
 }
-
-/// A place in the table of connections and the number of its generation: an event may outlive its connection within one
-/// batch, and must not meet the next generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    /// The place.
-    pub slot: u32,
-    /// Counts the generations of that place; 24 bits.
-    pub generation: u32,
-}
-
-/// Bits of [`Key::generation`] that fit.
-pub(crate) const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Source {
     fn bit(self) -> Option<u16> {

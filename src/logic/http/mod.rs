@@ -1,7 +1,8 @@
 //! HTTP/1.0 and 1.1 by hand on httparse (RFC 9110, RFC 9112): bytes in, bytes out, no socket. `conn` is the life of
 //! one connection, `head` finds the end of a head, `request` reads a head or says with which status it is refused,
-//! `response` writes answers, `framing` delimits streams, `routes` knows the paths. `quota`, `turn` and `heartbeat` are about all connections: what they
-//! may take together, when each is served, and what silent streams are sent. What a request is answered with comes from a [`Handler`].
+//! `response` writes answers, `framing` delimits streams, `routes` knows the paths. `table` is about all connections, with
+//! `quota` (what they may take together), `turn` (when each is served) and `heartbeat` (what silent streams are sent).
+//! What a request is answered with comes from a [`Handler`].
 
 pub mod activation;
 pub mod conn;
@@ -15,6 +16,7 @@ pub mod refusal;
 pub mod request;
 pub mod response;
 pub mod routes;
+pub mod table;
 pub mod turn;
 
 use std::time::Instant;

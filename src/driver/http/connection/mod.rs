@@ -4,7 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -14,8 +14,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt}
 
 use crate::logic::Now;
 use crate::logic::http::Handler;
-use crate::logic::http::conn::{Conn, Feed, READ_SIZE, Rank};
-use crate::logic::http::quota::Share;
+use crate::logic::http::conn::{Conn, Facts, Feed, READ_SIZE};
 use crate::logic::http::response::Out;
 
 /// What becomes of a source after it was served.
@@ -125,39 +124,14 @@ impl Connection {
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
-    /// When to call [`Connection::expire`]; `None` for an idle one.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.conn.deadline()
-    }
-
-    /// Who has the least is closed for a newcomer.
-    pub(crate) fn rank(&self) -> Rank {
-        self.conn.rank()
+    /// What the table of all connections must know, after anything was done with this one.
+    pub(crate) fn facts(&self) -> Facts {
+        self.conn.facts()
     }
 
     /// What is streamed to it.
     pub(crate) fn feed(&self) -> Option<Feed> {
         self.conn.feed()
-    }
-
-    /// Requests that are here already wait for a turn of their own.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.conn.is_crowded()
-    }
-
-    /// What it takes of what all connections share; `network`: it is not a Unix socket.
-    pub(crate) fn share(&self, network: bool) -> Share {
-        self.conn.share(network)
-    }
-
-    /// It holds a request that is asked again when the state changes.
-    pub(crate) fn is_held(&self) -> bool {
-        self.conn.is_held()
-    }
-
-    /// An answer is on its way: bytes are unsent, or requests that were read are not answered yet.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.conn.wants().write
     }
 
     /// What epoll is to wait for; errors and hang-ups are always told.

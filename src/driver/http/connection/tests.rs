@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::*;
 use crate::logic::http::response::Reply;
@@ -109,7 +109,7 @@ fn one_turn_reads_and_answers_all_that_is_there() {
 fn a_turn_without_anything_to_read_changes_nothing() {
     let (_peer, mut served) = unix();
     assert_eq!(served.turn(), ConnectionFate::Wait);
-    assert_eq!((served.connection.interest(), served.connection.deadline()), (EventFlags::IN, None));
+    assert_eq!((served.connection.interest(), served.connection.facts().deadline), (EventFlags::IN, None));
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn what_a_short_send_left_is_sent_when_there_is_room() {
         let peer = peer.try_clone().unwrap();
         move || read_to_end(peer)
     });
-    while served.connection.is_busy() {
+    while served.connection.facts().busy {
         assert_eq!(served.wait_turn(), ConnectionFate::Wait);
     }
     assert_eq!(served.connection.interest(), EventFlags::IN);
@@ -196,7 +196,7 @@ fn what_was_held_is_answered_behind_what_is_unsent() {
     peer.write_all(&[GET, b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(served.wait_turn(), ConnectionFate::Wait);
-    assert!(served.connection.is_held() && served.connection.is_busy());
+    assert!(served.connection.facts().held && served.connection.facts().busy);
     // There is room again when the state changes, and the rest was not sent yet.
     let mut some = [0; 4096];
     let taken = peer.read(&mut some).unwrap();
@@ -237,7 +237,7 @@ fn our_side_is_closed_as_soon_as_a_refusal_was_sent() {
     assert_eq!(served.wait_turn(), ConnectionFate::Wait);
     // The peer reads the end although it has not ended its own side.
     assert!(read_to_end(&peer).starts_with(b"HTTP/1.1 400 "));
-    served.now.mono = served.connection.deadline().unwrap();
+    served.now.mono = served.connection.facts().deadline.unwrap();
     assert_eq!(
         served.connection.expire(served.now, &mut served.buffers, &mut served.page),
         ConnectionFate::Gone
@@ -339,6 +339,6 @@ fn a_blocking_socket_is_served_without_blocking() {
     served.page.body = vec![b'x'; 4_000_000];
     peer.write_all(GET).unwrap();
     assert_eq!(served.turn(), ConnectionFate::Wait);
-    assert!(served.connection.is_busy());
+    assert!(served.connection.facts().busy);
     assert_eq!(served.turn(), ConnectionFate::Wait);
 }

@@ -95,17 +95,57 @@ pub struct Interest {
 
 /// Who is closed for a newcomer: the least of all. Within a class the one that has waited longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank(Class, Instant);
+pub struct Rank {
+    /// What it would lose.
+    pub class: Class,
+    /// When it came to wait for what it waits for now.
+    pub since: Instant,
+}
 
+/// What a connection would lose if it were closed, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
+pub enum Class {
     /// Half a request, an answer not taken, a lingering close.
     Unfinished,
     /// It is held, and its peer has closed at least half: who left and who waits on look alike.
     HalfClosed,
+    /// Between two requests, or before the first.
     Idle,
     /// /wait, /events, /logs.
     Waiting,
+}
+
+/// What the table of all connections must know of one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// See [`Conn::deadline`].
+    pub deadline: Option<Instant>,
+    /// See [`Conn::rank`].
+    pub rank: Rank,
+    /// See [`Conn::feed`].
+    pub feed: Option<Feed>,
+    /// See [`Conn::is_held`].
+    pub held: bool,
+    /// See [`Conn::is_crowded`].
+    pub crowded: bool,
+    /// See [`Conn::is_busy`].
+    pub busy: bool,
+    /// Memory for output that its socket has not taken.
+    pub owed: usize,
+    /// Memory for bytes it has sent that could not be dealt with yet.
+    pub received: usize,
+}
+
+impl Facts {
+    /// What it takes of what all connections share; `network`: it is not a Unix socket.
+    pub fn share(&self, network: bool) -> Share {
+        Share {
+            held: self.feed.is_some() || self.held,
+            heartbeat: network && self.feed == Some(Feed::Events),
+            owed: self.owed,
+            received: self.received,
+        }
+    }
 }
 
 /// One connection.
@@ -235,12 +275,20 @@ impl Conn {
         self.phase == Phase::Crowded
     }
 
-    /// What it takes of what all connections share; `network`: it is not a Unix socket.
-    pub fn share(&self, network: bool) -> Share {
-        let feed = self.feed();
-        Share {
-            held: feed.is_some() || self.is_held(),
-            heartbeat: network && feed == Some(Feed::Events),
+    /// An answer is on its way: bytes are unsent, or requests that were read are not answered yet.
+    pub fn is_busy(&self) -> bool {
+        !self.unsent.is_empty() || self.is_crowded()
+    }
+
+    /// What the table of all connections must know, after anything was done with this one.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            deadline: self.deadline(),
+            rank: self.rank(),
+            feed: self.feed(),
+            held: self.is_held(),
+            crowded: self.is_crowded(),
+            busy: self.is_busy(),
             owed: self.unsent.capacity(),
             received: self.input.capacity(),
         }
@@ -316,7 +364,7 @@ impl Conn {
             Phase::Lingering { .. } => true,
             Phase::Done { .. } => false,
         };
-        Interest { read, write: !self.unsent.is_empty() || self.phase == Phase::Crowded }
+        Interest { read, write: self.is_busy() }
     }
 
     /// When [`Conn::expire`] is to be called; an idle connection never.
@@ -351,7 +399,7 @@ impl Conn {
             Phase::Idle if self.unsent.is_empty() => Class::Idle,
             _ => Class::Unfinished,
         };
-        Rank(class, self.since)
+        Rank { class, since: self.since }
     }
 
     /// True once: everything was sent, and the driver is to close our side and leave the other open.
