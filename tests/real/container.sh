@@ -23,17 +23,24 @@ matches "whose output is seen" '^kapo [0-9]' "$said"
 got=0
 timeout 10 unshare --fork --pid chroot "$WORK/empty" /kapo --interface 127.0.0.1 --port 0 run -- /none >"$WORK/none" 2>&1 || got=$?
 same "a missing command in an empty root" 127 "$got"
+got=0
+said=$(timeout 10 unshare --fork --pid chroot "$WORK/empty" /kapo --interface @kapo-real-$$ run -- /kapo status unix:@kapo-real-$$ 2>"$WORK/said.log") || got=$?
+same "kapo status in an empty root, without /proc" 0 "$got"
+matches "which shows the state" '^kapo: running for .*state     running since .*ready     yes' "$(printf '%s' "$said" | tr '\n' ' ')"
 
 # --- the image ---
 mkdir "$WORK/image"
 cp "$KAPO" "$WORK/image/kapo"
 cp "$BUSYBOX" "$WORK/image/busybox"
-# Ends with 42, one second after it was asked to; /tmp/break ends it by itself.
+# Ends with 42, one second after it was asked to; /break ends it by itself, /say makes it say something.
 cat >"$WORK/image/payload" <<'P'
 #!/busybox sh
 trap '/busybox sleep 1; exit 42' TERM
 echo started
-while [ ! -e /break ]; do /busybox sleep 0.1; done
+while [ ! -e /break ]; do
+    if [ -e /say ]; then /busybox rm /say; echo said; fi
+    /busybox sleep 0.1
+done
 exit 9
 P
 chmod 755 "$WORK/image/payload"
@@ -43,14 +50,27 @@ COPY kapo busybox payload /
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=1s --timeout=5s --retries=1 CMD ["/kapo", "check"]
 ENTRYPOINT ["/kapo"]
-CMD ["run", "--wait", "60", "--", "/payload"]
+CMD ["--stdout", "--tail", "4K", "run", "--wait", "60", "--", "/payload"]
 P
+
+# The same image as a root of its own, for machines without an engine.
+got=0
+# shellcheck disable=SC2016  # for the shell in the root
+said=$(timeout 20 unshare --fork --pid chroot "$WORK/image" /kapo --interface @kapo-real-$$ --stdout --tail 4K run -- /busybox sh -c '
+echo started
+until [ "$(/kapo logs "$1")" = started ]; do /busybox sleep 0.05; done
+/kapo status "$1"' sh unix:@kapo-real-$$ 2>"$WORK/said.log") || got=$?
+same "kapo logs and kapo status in the root of the image" 0 "$got"
+matches "which show the output" '^started.*last output: +[|] started' "$(printf '%s' "$said" | tr '\n' ' ')"
 
 # One set of checks for both engines; `engine` is a function that calls the one at hand.
 # looks_right NAME: a container of that name has been started from the image with its own CMD.
 pid1() { engine exec "$1" /busybox cat /proc/1/comm | grep -qx kapo; }
 serves() { engine exec "$1" /kapo check >/dev/null; }
 serves_not() { ! engine exec "$1" /kapo check >/dev/null; }
+# The command line of `kapo status`, `kapo logs` in a container; their output on one line.
+said_by() { engine exec "$@" 2>&1 | tr '\r\n' '  '; }
+follows() { grep -q "$1" "$WORK/follow.log"; }
 state() { engine inspect --format "{{.State.$2}}" "$1"; }
 state_is() { [ "$(state "$1" "$2")" = "$3" ]; }
 
@@ -58,6 +78,12 @@ looks_right() {
     local c=$1 label=$2 began
     check "$label: the payload runs and kapo check says so" wait_until 20 serves "$c"
     check "$label: kapo is PID 1" pid1 "$c"
+    matches "$label: exec C /kapo status" '^payload: running for .*ready     yes.*last output: +[|] started' "$(said_by "$c" /kapo status)"
+    same "$label: exec C /kapo logs" "started " "$(said_by "$c" /kapo logs)"
+    start follow engine exec "$c" /kapo logs -f
+    check "$label: exec C /kapo logs -f begins with what is kept" wait_until 10 follows started
+    engine exec "$c" /busybox touch /say
+    check "$label: and follows" wait_until 10 follows said
     began=$(date +%s%N)
     engine stop --time 30 "$c" >/dev/null
     began=$((($(date +%s%N) - began) / 1000000))
@@ -132,6 +158,10 @@ podman_part() {
     check "podman: HEALTHCHECK says healthy" engine healthcheck run "$c"
     engine exec "$c" /busybox touch /break
     check "podman: the payload ends, the port stays for --wait" wait_until 10 serves_not "$c"
+    got=0
+    said=$(engine exec "$c" /kapo status 2>&1) || got=$?
+    same "podman: then exec C /kapo status exits with 1" 1 "$got"
+    matches "podman: and names the exit code" '^payload: .*exit 9' "$said"
     check "podman: HEALTHCHECK says unhealthy" sh -c "! $(printf '%q ' "${PODMAN[@]}") healthcheck run $c"
     engine stop --time 10 "$c" >/dev/null
     same "podman: the exit code of the command that had ended" 9 "$(state "$c" ExitCode)"
