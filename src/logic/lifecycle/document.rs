@@ -4,22 +4,20 @@ use std::time::Duration;
 
 use super::run_record::{RunEnd, Runs};
 use super::{Now, Pid, StopSignalFrom};
-use crate::logic::history::{History, Memory, PastRun, Verdict};
+use crate::logic::history::Verdict;
 use crate::logic::status::Status;
 
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) status: Status,
     pub(super) runs: Runs,
-    /// The runs that have ended.
-    pub(super) history: History,
     /// It must be rendered again.
     pub(super) changed: bool,
 }
 
 impl Document {
-    pub(super) fn new(status: Status, history: History) -> Document {
-        Document { status, runs: Runs::default(), history, changed: true }
+    pub(super) fn new(status: Status, runs: Runs) -> Document {
+        Document { status, runs, changed: true }
     }
 
     /// The command runs.
@@ -29,8 +27,8 @@ impl Document {
     }
 
     /// The command could not be started.
-    pub(super) fn failed(&mut self, now: Now, code: u8) {
-        self.runs.failed(now, code, &mut self.status);
+    pub(super) fn failed(&mut self, now: Now, code: u8, verdict: Verdict) {
+        self.runs.failed(now, code, verdict, &mut self.status);
         self.changed = true;
     }
 
@@ -41,27 +39,13 @@ impl Document {
     }
 
     /// The run has ended.
-    pub(super) fn ended(&mut self, end: RunEnd) {
-        self.runs.ended(end, &mut self.status);
+    pub(super) fn ended(&mut self, end: RunEnd, verdict: Verdict) {
+        self.runs.ended(end, verdict, &mut self.status);
         self.changed = true;
-    }
-
-    /// Keeps the run whose end is shown.
-    pub(super) fn remember(
-        &mut self,
-        pid: Option<Pid>,
-        lasted: Duration,
-        memory: Option<Memory>,
-        verdict: Verdict,
-    ) {
-        self.history.ended(PastRun::of(&self.status, pid, lasted, memory), verdict);
-        self.status.last_run = self.history.last().cloned();
     }
 
     /// The last lines of a failed run have been read.
     pub(super) fn drained(&mut self, last_output: Vec<String>) {
-        self.history.drained(&last_output);
-        self.status.last_run = self.history.last().cloned();
         self.runs.drained(last_output, &mut self.status);
         self.changed = true;
     }

@@ -16,7 +16,6 @@ use super::{
 use crate::config::After;
 use crate::error;
 use crate::logic::history;
-use crate::logic::history::Memory;
 use crate::logic::reason::Reason;
 use crate::logic::status::reason_name;
 
@@ -82,8 +81,8 @@ impl Lifecycle {
             SpawnErrorKind::Before => (error::EXIT_SETUP, "cannot start"),
         };
         self.own_end.code = code;
-        self.document.failed(now, code);
-        self.remember(None, Duration::ZERO, None);
+        let verdict = self.verdict(Reason::ExecFailed, Duration::ZERO);
+        self.document.failed(now, code, verdict);
         let command =
             if self.document.status.command.is_empty() { "''" } else { &self.document.status.command };
         let text = format!("{message} {command}: {reason}");
@@ -155,8 +154,7 @@ impl Lifecycle {
             self.deadlines.stop(which);
         }
         let lasted = now.mono.saturating_duration_since(process.since);
-        self.record_end(now, why, end);
-        self.remember(Some(process.pid), lasted, end.memory);
+        self.record_end(now, why, end, lasted);
         out.push(Effect::Log(self.end_record(process.pid, why, lasted)));
         let success = self.document.status.reason == Some(Reason::Success);
         let termination_message = self.termination_message();
@@ -166,8 +164,8 @@ impl Lifecycle {
     }
 
     /// Records the end, and with it the code that kapo exits with.
-    fn record_end(&mut self, now: Now, why: Option<StopCause>, end: End) {
-        let End { exit, usage, .. } = end;
+    fn record_end(&mut self, now: Now, why: Option<StopCause>, end: End, lasted: Duration) {
+        let End { exit, usage, memory, .. } = end;
         let reason = reason(&self.job.success_exit, why, end);
         self.own_end.code = match reason {
             Reason::Success => 0,
@@ -176,20 +174,20 @@ impl Lifecycle {
             Reason::Watchdog => exit.code().max(1),
             _ => exit.code(),
         };
-        self.document.ended(RunEnd::new(now, exit, reason, usage));
+        let verdict = self.verdict(reason, lasted);
+        self.document.ended(RunEnd { usage, lasted, memory, ..RunEnd::new(now, exit, reason) }, verdict);
     }
 
-    /// Keeps the run whose end the document shows.
-    fn remember(&mut self, pid: Option<Pid>, lasted: Duration, memory: Option<Memory>) {
-        let verdict = match self.document.status.reason {
+    /// What an end means to the episode of failures.
+    fn verdict(&self, reason: Reason, lasted: Duration) -> history::Verdict {
+        match reason {
             // An end by TTL is planned.
-            Some(Reason::Success | Reason::Timeout) => history::Verdict::Success,
+            Reason::Success | Reason::Timeout => history::Verdict::Success,
             _ => {
                 let stable = self.policy.as_ref().and_then(Policy::stable);
                 history::Verdict::Failure { stable: stable.is_some_and(|stable| lasted >= stable) }
             }
-        };
-        self.document.remember(pid, lasted, memory, verdict);
+        }
     }
 
     /// The log line of the end that the document shows.

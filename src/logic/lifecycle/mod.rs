@@ -57,6 +57,7 @@ use job_control::JobControl;
 pub use job_control::{AfterStop, TerminalView};
 use machine::{Process, State};
 use readiness::Readiness;
+use run_record::Runs;
 use signals::Undelivered;
 
 /// Why the command is being stopped.
@@ -118,7 +119,7 @@ impl Lifecycle {
             deadlines: Deadlines::default(),
             policy,
             random,
-            document: Document::new(status, History::new(context.history)),
+            document: Document::new(status, Runs::new(context.history)),
             job,
             context,
         }
@@ -161,7 +162,7 @@ impl Lifecycle {
 
     /// The runs that have ended.
     pub fn history(&self) -> &History {
-        &self.document.history
+        self.document.runs.history()
     }
 
     /// ExitCode of the last run that ended, also while the next one is running.

@@ -2,17 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::logic::history::{History, Memory, PastRun, Verdict};
 use crate::logic::metrics::Exits;
 use crate::logic::reason::Reason;
-use crate::logic::status::{State as Shown, Status};
+use crate::logic::status::{State as Shown, Status, StopSignalFrom};
 use crate::logic::{Exit, Now, Pid, Usage};
 use crate::signal::Signal;
 
 /// One run of the command, or one attempt to start it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRecord {
-    /// Counted from 1; failed starts count.
-    pub number: u64,
     /// The process that counts as the command; `None` if it could not be started.
     pub pid: Option<Pid>,
     /// The time of the start.
@@ -36,18 +35,31 @@ pub struct RunEnd {
     pub reason: Reason,
     /// What the run and its reaped descendants used.
     pub usage: Usage,
+    /// How long it has run, by the monotonic clock.
+    pub lasted: Duration,
+    /// The memory of kapo's cgroup at the end; `None`: it cannot be read.
+    pub memory: Option<Memory>,
     /// The last lines of its output. They arrive after the end, and only if the run has failed.
     pub last_output: Vec<String>,
 }
 
 impl RunEnd {
-    /// The end of a process that has run.
-    pub fn new(now: Now, exit: Exit, reason: Reason, usage: Usage) -> RunEnd {
+    /// The end of a run that has lasted no time and has used nothing.
+    pub fn new(now: Now, exit: Exit, reason: Reason) -> RunEnd {
         let signal = match exit {
             Exit::Code(_) => None,
             Exit::Signal { signal, .. } => Some(signal),
         };
-        RunEnd { end_time: now.wall, exit_code: exit.code(), signal, reason, usage, last_output: Vec::new() }
+        RunEnd {
+            end_time: now.wall,
+            exit_code: exit.code(),
+            signal,
+            reason,
+            usage: Usage::default(),
+            lasted: Duration::ZERO,
+            memory: None,
+            last_output: Vec::new(),
+        }
     }
 }
 
@@ -74,29 +86,60 @@ impl RunRecord {
             status.last_output.clone_from(&end.last_output);
         }
     }
+
+    /// The run as the history shows it; `None` while it runs.
+    fn past(&self, stop_signal_from: Option<StopSignalFrom>) -> Option<PastRun> {
+        let end = self.end.clone()?;
+        Some(PastRun {
+            start_time: Some(self.start_time),
+            end_time: Some(end.end_time),
+            lasted: end.lasted,
+            pid: self.pid,
+            exit_code: end.exit_code,
+            signal: end.signal,
+            reason: Some(end.reason),
+            stop_signal_from,
+            usage: end.usage,
+            memory: end.memory,
+            last_output: end.last_output,
+            first: false,
+        })
+    }
 }
 
 /// The runs so far. Each method writes what it changes into the status document.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Runs {
     /// The current run, or the last one.
     latest: Option<RunRecord>,
+    /// Those that have ended.
+    history: History,
     starts: u64,
     exits: Exits,
     last_code: Option<u8>,
 }
 
 impl Runs {
+    /// Keeps at most `limit` runs that have ended.
+    pub(super) fn new(limit: usize) -> Runs {
+        Runs {
+            latest: None,
+            history: History::new(limit),
+            starts: 0,
+            exits: Exits::default(),
+            last_code: None,
+        }
+    }
+
     /// The command runs.
     pub(super) fn started(&mut self, now: Now, pid: Pid, ttl: Option<Duration>, status: &mut Status) {
         self.begin(now, Some(pid), ttl, status).write(status);
     }
 
     /// The command could not be started.
-    pub(super) fn failed(&mut self, now: Now, code: u8, status: &mut Status) {
+    pub(super) fn failed(&mut self, now: Now, code: u8, verdict: Verdict, status: &mut Status) {
         self.begin(now, None, None, status);
-        let exit = Exit::Code(code);
-        self.ended(RunEnd::new(now, exit, Reason::ExecFailed, Usage::default()), status);
+        self.ended(RunEnd::new(now, Exit::Code(code), Reason::ExecFailed), verdict, status);
     }
 
     fn begin(
@@ -110,16 +153,20 @@ impl Runs {
         status.next_start = None;
         status.status_text.clear();
         self.starts += 1;
-        self.latest.insert(RunRecord { number: self.starts, pid, start_time: now.wall, ttl, end: None })
+        self.latest.insert(RunRecord { pid, start_time: now.wall, ttl, end: None })
     }
 
-    /// The run has ended.
-    pub(super) fn ended(&mut self, end: RunEnd, status: &mut Status) {
+    /// The run has ended. `verdict`: what that means to the episode of failures.
+    pub(super) fn ended(&mut self, end: RunEnd, verdict: Verdict, status: &mut Status) {
         self.exits.count(end.reason);
         self.last_code = Some(end.exit_code);
         if let Some(run) = &mut self.latest {
             run.end = Some(end);
             run.write(status);
+            if let Some(past) = run.past(status.stop_signal_from) {
+                self.history.ended(past, verdict);
+            }
+            status.last_run = self.history.last().cloned();
         }
     }
 
@@ -136,9 +183,16 @@ impl Runs {
         if let Some(run) = &mut self.latest
             && let Some(end) = &mut run.end
         {
+            self.history.drained(&last_output);
             end.last_output = last_output;
             run.write(status);
+            status.last_run = self.history.last().cloned();
         }
+    }
+
+    /// The runs that have ended.
+    pub(super) fn history(&self) -> &History {
+        &self.history
     }
 
     /// Starts so far, those that failed included.
