@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::process::{Resource, getpid, getrlimit};
 
+use crate::driver::proc::small_file;
 use crate::logic::Pid;
 use crate::logic::metrics::{Own, Tree};
 use crate::logic::proc::stat::{Stat, Usage};
@@ -202,19 +203,8 @@ fn descriptors(path: &str) -> u64 {
 
 /// The whole of a small file into `text`; `None` where it cannot be read.
 fn read(path: &str, text: &mut Vec<u8>) -> Option<()> {
-    text.clear();
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let mut buffer = [0; 4_096];
-    loop {
-        match rustix::io::read(&file, &mut buffer) {
-            Ok(0) => return Some(()),
-            // The children of one thread may be many; eight bytes each are plenty.
-            Ok(n) if text.len() < MOST * 8 => text.extend_from_slice(buffer.get(..n)?),
-            Ok(_) => return Some(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
+    // The children of one thread may be many; eight bytes each are plenty.
+    small_file::whole(small_file::open(path).ok()?, MOST * 8, text).ok()
 }
 
 /// The numbers of a text, parted by blanks; what is none, or negative, is 0.

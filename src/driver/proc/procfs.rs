@@ -10,6 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::{self, Errno};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::driver::proc::small_file;
 use crate::error::{Error, reason};
 use crate::logic::Pid;
 use crate::logic::proc::stat;
@@ -55,23 +56,15 @@ impl Path {
     }
 }
 
-/// Reads from the beginning of a file as much as fits.
-fn read<'b>(path: &CStr, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    // One read gives all of a small file; what is longer than the buffer is not wanted.
-    let len = io::retry_on_intr(|| io::read(&file, &mut *buffer))?;
-    Ok(buffer.get(..len).unwrap_or_default())
-}
-
 /// The name that the kernel keeps, without the newline behind it.
 pub(crate) fn comm(pid: Pid, buffer: &mut [u8; 80]) -> io::Result<&[u8]> {
-    let text = read(Path::of(pid, c"comm").as_c_str(), buffer)?;
+    let text = small_file::beginning(Path::of(pid, c"comm").as_c_str(), buffer)?;
     Ok(text.strip_suffix(b"\n").unwrap_or(text))
 }
 
 /// The line of /proc/PID/stat.
 pub(crate) fn stat(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<&[u8]> {
-    read(Path::of(pid, c"stat").as_c_str(), buffer)
+    small_file::beginning(Path::of(pid, c"stat").as_c_str(), buffer)
 }
 
 /// A chain of parents is no longer than this.
@@ -93,7 +86,7 @@ pub(crate) fn lineage(first: Option<Pid>) -> impl Iterator<Item = Pid> {
 
 /// The beginning of its arguments; empty for a kernel thread, and where it cannot be read.
 pub(crate) fn cmdline(pid: Pid, buffer: &mut [u8]) -> &[u8] {
-    read(Path::of(pid, c"cmdline").as_c_str(), buffer).unwrap_or_default()
+    small_file::beginning(Path::of(pid, c"cmdline").as_c_str(), buffer).unwrap_or_default()
 }
 
 /// What its exe link names; empty where it may not be read.
@@ -123,8 +116,7 @@ fn by_clocks() -> SystemTime {
 /// The text grows with the number of CPUs and interrupts, so it is searched in overlapping parts.
 fn read_boot_time() -> Option<SystemTime> {
     const KEEP: usize = stat::BOOT_TIME_LINE;
-    let file =
-        rustix::fs::openat(CWD, c"/proc/stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let file = small_file::open(c"/proc/stat").ok()?;
     let mut buffer = [0; KEEP + 2048];
     loop {
         let got = io::read(&file, buffer.get_mut(KEEP..)?).ok().filter(|got| *got > 0)?;
@@ -157,7 +149,7 @@ pub(crate) fn view() -> Result<ProcView, Error> {
         Err(_) => None,
     };
     let mut buffer = [0; 2048];
-    let status = read(c"/proc/self/status", &mut buffer).unwrap_or_default();
+    let status = small_file::beginning(c"/proc/self/status", &mut buffer).unwrap_or_default();
     let real = rustix::process::getpid().as_raw_nonzero();
     let ours = own == Some(real) && !stat::is_nested(status);
     Ok(ProcView { own, ours })

@@ -4,8 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
-
+use crate::driver::proc::small_file;
 use crate::logic::cgroup::{self, CgroupUsage, Folder, Version};
 use crate::logic::history::Memory;
 
@@ -141,7 +140,7 @@ fn find<T>(controller: &str, look: impl Fn(&Folder) -> Option<T>) -> Option<T> {
 }
 
 fn open(path: &str) -> Option<OwnedFd> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+    small_file::open(path).ok()
 }
 
 fn text(path: &str) -> Option<String> {
@@ -151,20 +150,8 @@ fn text(path: &str) -> Option<String> {
 /// The whole file from its beginning, whatever was read of it before.
 fn contents(file: &OwnedFd) -> Option<String> {
     let mut text = Vec::new();
-    let mut buffer = [0; 1_024];
-    loop {
-        match rustix::io::pread(file, &mut buffer, u64::try_from(text.len()).ok()?) {
-            Ok(n) => {
-                text.extend_from_slice(buffer.get(..n)?);
-                // These files fill the buffer while they have more.
-                if n < buffer.len() {
-                    return String::from_utf8(text).ok();
-                }
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
+    small_file::whole(file, usize::MAX, &mut text).ok()?;
+    String::from_utf8(text).ok()
 }
 
 #[cfg(test)]

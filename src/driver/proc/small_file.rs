@@ -1,0 +1,63 @@
+//! Reads small files of the kernel: those under /proc and those of cgroups.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io;
+use rustix::path::Arg;
+
+/// Opens a file for reading.
+pub(crate) fn open(path: impl Arg) -> io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Reads the beginning of a file: as much as fits into `buffer`, and as one read(2) gives.
+pub(crate) fn beginning(path: impl Arg, buffer: &mut [u8]) -> io::Result<&[u8]> {
+    let file = open(path)?;
+    let len = io::retry_on_intr(|| io::read(&file, &mut *buffer))?;
+    Ok(buffer.get(..len).unwrap_or_default())
+}
+
+/// Reads a file from its beginning into `text`, whatever was read of it before, up to its end or until `text` has at
+/// least `limit` bytes. A short read is not the end: the kernel does not split a line that is longer than its buffer.
+pub(crate) fn whole(file: impl AsFd, limit: usize, text: &mut Vec<u8>) -> io::Result<()> {
+    text.clear();
+    let mut buffer = [0; 4_096];
+    while text.len() < limit {
+        let offset = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        let len = io::retry_on_intr(|| io::pread(&file, &mut buffer, offset))?;
+        if len == 0 {
+            break;
+        }
+        text.extend_from_slice(buffer.get(..len).unwrap_or_default());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn files_are_read_from_the_beginning_as_std_reads_them() {
+        let expected = std::fs::read("/proc/filesystems").unwrap();
+        let file = open("/proc/filesystems").unwrap();
+        let mut text = b"before".to_vec();
+        for _ in 0..2 {
+            whole(&file, usize::MAX, &mut text).unwrap();
+            assert_eq!(text, expected);
+        }
+        let mut buffer = [0; 7];
+        assert_eq!(beginning(c"/proc/filesystems", &mut buffer).unwrap(), expected.get(..7).unwrap());
+        assert_eq!(beginning("/proc/self/no", &mut buffer).unwrap_err(), Errno::NOENT);
+    }
+
+    #[test]
+    fn a_limit_ends_a_long_file() {
+        let mut text = Vec::new();
+        whole(open("/dev/zero").unwrap(), 5_000, &mut text).unwrap();
+        assert_eq!(text.len(), 8_192);
+    }
+}
