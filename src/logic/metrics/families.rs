@@ -270,7 +270,7 @@ pub(super) const FAMILIES: [Family; 38] = [
     counter(
         "kapo_http_connections_evicted",
         &[],
-        "Number of connections evicted for a new one, at --max-connections or without a free descriptor.",
+        "Number of connections evicted for a new one, at --max-connections or because no descriptor was left.",
         |_, counts, out| one(out, Some(counts.evicted)),
     ),
     Family {
