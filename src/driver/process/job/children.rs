@@ -105,8 +105,23 @@ impl Job {
         }
     }
 
+    /// Gives the terminal to the command once more if kapo's group has it, see [`crate::driver::process::foreground_check`].
+    pub(super) fn give_terminal_again(&mut self) {
+        // Without a shell that does job control nothing takes the terminal away.
+        let minded = self.terminal.as_ref().filter(|terminal| terminal.somebody_minds_us());
+        let (Some(terminal), Some(leader)) = (minded, self.life.group()) else {
+            return self.foreground_check.stop();
+        };
+        let wanted = self.life.gives_terminal() && !self.suspended;
+        if wanted && terminal.is_ours() && terminal.give(group(leader)) {
+            // A process of the group that has tried to read meanwhile was stopped.
+            let _ = sys::signal::send(-leader.get(), i32::from(Signal::CONT.number()));
+        }
+    }
+
     pub(super) fn ended(&mut self, now: Now, pid: Pid, exit: Exit, usage: Usage, stage: &mut LoopContext) {
         let leader = self.life.group().unwrap_or(pid);
+        self.foreground_check.stop();
         (self.main_pid, self.run_since) = (None, None);
         // The rest of a line, which the record of its end must not cut in two where both go one way.
         self.serve_capture(now, stage, &|source| matches!(source, Source::Pipe(_)));

@@ -81,7 +81,7 @@ impl Job {
     }
 
     pub(super) fn spawn(&mut self, now: Now, stage: &mut LoopContext) -> Event {
-        match self.try_spawn(stage) {
+        match self.try_spawn(now, stage) {
             Ok(pid) => {
                 self.killed = false;
                 self.was_stopped = false;
@@ -137,7 +137,7 @@ impl Job {
         Event::SpawnFailed { reason, kind }
     }
 
-    pub(super) fn try_spawn(&mut self, stage: &mut LoopContext) -> Result<Pid, SpawnError> {
+    pub(super) fn try_spawn(&mut self, now: Now, stage: &mut LoopContext) -> Result<Pid, SpawnError> {
         let before = |error| SpawnError { step: Step::Prepare, error };
         let [stdout, stderr] = self.capture.begin(&stage.epoll, &stage.sinks).map_err(before)?;
         let terminal = if self.options.setsid {
@@ -156,7 +156,12 @@ impl Job {
             set: self.notify.as_ref().map_or(&[], NotifySocket::variables),
             pid_variable: self.options.watchdog.map(|_| "WATCHDOG_PID"),
         };
+        let gets_terminal = terminal.is_some() && !self.options.setsid;
         let pid = self.program.start(&self.options, &start);
+        self.foreground_check.stop();
+        if gets_terminal {
+            self.foreground_check.start(now.mono);
+        }
         stage.deep = true;
         if let Some(directory) = self.directory.leave() {
             self.program.starts_in(directory);

@@ -23,6 +23,7 @@ use crate::driver::proc::process_usage;
 use crate::driver::proc::process_usage::Sampler;
 use crate::driver::process::cgroup::Cgroup;
 use crate::driver::process::directory::Directory;
+use crate::driver::process::foreground_check::ForegroundCheck;
 use crate::driver::process::main_pid::MainPid;
 use crate::driver::process::oom::OomCounter;
 use crate::driver::process::parent_death::ParentWatch;
@@ -52,6 +53,7 @@ pub(crate) struct Job {
     /// The run whose output is read to its end, or was last.
     draining: u64,
     terminal: Option<Terminal>,
+    foreground_check: ForegroundCheck,
     /// Who started kapo.
     parent: Option<RawPid>,
     /// Under `--parent-death-signal`.
@@ -147,6 +149,7 @@ impl Job {
             capture: Capture::new(beginning.now, &config.capture, config.log_format, &mut stage.sinks),
             draining: 0,
             terminal,
+            foreground_check: ForegroundCheck::default(),
             parent: rustix::process::getppid(),
             parent_watch: None,
             manager,
@@ -348,6 +351,9 @@ impl LoopMode for Job {
         if self.life.deadline().is_some_and(|at| at <= now.mono) {
             self.handle(now, Event::Deadline, stage);
         }
+        if self.foreground_check.take_due(now.mono) {
+            self.give_terminal_again();
+        }
         if self.closing && stage.exit.is_none() && stage.server.is_closed(now) {
             self.handle(now, Event::Closed, stage);
         }
@@ -356,7 +362,11 @@ impl LoopMode for Job {
     fn deadline(&self, now: Now) -> Option<Instant> {
         let at_once = (self.reaping || self.capture.has_more()).then_some(now.mono);
         let manager = self.manager.as_ref().and_then(ServiceManager::deadline);
-        [at_once, self.life.deadline(), manager, self.capture.deadline()].into_iter().flatten().min()
+        let foreground = self.foreground_check.deadline();
+        [at_once, self.life.deadline(), manager, self.capture.deadline(), foreground]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn wants_room(&self, stream: Stream) -> bool {
