@@ -1,13 +1,27 @@
 //! The world does what the machine says, and checks the promises that are about an effect.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::World;
 use super::child::{Child, StopCause, Watch};
 use crate::logic::lifecycle::{Effect, Event, ForegroundOwner, SignalTarget};
+use crate::logic::log::record::Style;
 use crate::logic::{Exit, Pid, Sender};
 use crate::signal::Signal;
+
+/// Why the machine stops the command, as it logs it.
+pub(super) fn cause_of_stop(effect: &Effect) -> Option<StopCause> {
+    let Effect::Log(record) = effect else { return None };
+    let mut line = Vec::new();
+    record.render(Style::default(), SystemTime::UNIX_EPOCH, &mut line);
+    let line = String::from_utf8_lossy(&line);
+    if line.contains("msg=\"TTL has passed\"") {
+        Some(StopCause::Ttl)
+    } else {
+        line.contains("msg=\"missed a watchdog ping\"").then_some(StopCause::Watchdog)
+    }
+}
 
 impl World {
     pub(super) fn perform(&mut self, event: &Event, effect: Effect, queue: &mut VecDeque<Event>) {
@@ -17,34 +31,17 @@ impl World {
         match effect {
             Effect::Spawn => self.spawn(queue),
             Effect::Kill { signal, to, log: _ } => self.kill(event, signal, to, queue),
-            Effect::CheckStopped(pid) => {
-                let asked = self.stop.is_some_and(|stop| stop.why == StopCause::Outside || self.asked);
-                self.promise(
-                    asked && matches!(event, Event::Signal { .. }),
-                    "a stop is looked for at a stop signal",
-                );
-                let child = self.child.as_ref().filter(|child| child.pid == pid);
-                self.promise(child.is_some(), "only the living are looked at");
-                if child.is_some_and(|child| child.behaviour.stopped) {
-                    queue.push_back(Event::FoundStopped);
-                }
-            }
-            Effect::Suspend { .. } => {}
+            Effect::CheckStopped(pid) => self.check_stopped(event, pid, queue),
             Effect::GiveTerminal(pid) => {
-                self.promise(
-                    self.child.as_ref().is_some_and(|child| child.pid == pid),
-                    "who gets the terminal lives",
-                );
+                let lives = self.child.as_ref().is_some_and(|child| child.pid == pid);
+                self.promise(lives, "who gets the terminal lives");
                 self.promise(!self.shared, "nobody is given unasked what siblings want");
             }
             Effect::WakeSiblings => {
-                let ours = matches!(
-                    event,
-                    Event::SiblingStopped {
-                        foreground_owner: ForegroundOwner::Own | ForegroundOwner::Command,
-                        ..
-                    }
-                );
+                let Event::SiblingStopped { foreground_owner, .. } = event else {
+                    self.broken("siblings are woken when one of them was stopped")
+                };
+                let ours = *foreground_owner != ForegroundOwner::Other;
                 self.promise(ours, "the terminal is taken from nobody else");
             }
             Effect::Drain { run } => {
@@ -53,63 +50,73 @@ impl World {
                 self.superseded += u64::from(self.draining.replace(reading).is_some());
             }
             Effect::CountGroup { group, exactly } => self.count_group(group, exactly, queue),
-            Effect::Notify(datagram) => {
-                self.promise(self.context.manager, "nobody is told where nobody listens");
-                if datagram == b"READY=1" {
-                    self.promise(!self.told_stopping, "READY comes before STOPPING");
-                    self.promise(self.may_tell_ready > 0, "READY is told once, and once after each reload");
-                    self.may_tell_ready -= 1;
-                }
-                if datagram == b"STOPPING=1" {
-                    self.promise(!self.told_stopping, "STOPPING is told once");
-                    self.told_stopping = true;
-                }
-            }
-            Effect::Log(_) => {}
+            Effect::Notify(datagram) => self.notify(&datagram),
+            Effect::Log(_) | Effect::Suspend { .. } => {}
             Effect::Complain(_) => self.promise(self.restart().is_none(), "only run complains"),
             Effect::TerminationLog(text) => {
                 self.promise(self.job.termination_log.is_some(), "nothing is written that was not asked for");
-                self.promise(
-                    text.len() <= 4096,
-                    "a termination_message is not longer than the kubelet reads",
-                );
+                self.promise(text.len() <= 4096, "a termination message is what the kubelet reads at most");
                 self.certificates += 1;
             }
-            Effect::Close => {
-                self.promise(self.child.is_none(), "a port is not closed over a living child");
-                self.promise(self.closing.is_none(), "a port is closed once");
-                let at_once = self.insisted;
-                self.promise(self.draining.is_none() || at_once, "the last words are read before the end");
-                self.promise(self.awaited.is_none() || at_once, "the rest of the group is waited for");
-                let left = self.rest.as_ref().is_some_and(|rest| !rest.leaves.stuck && rest.lives(self.now));
-                let stopped = self.stop.is_some() && !self.job.single_child;
-                self.promise(!(left && stopped), "nothing is left of the group of a stopped command");
-                self.promise(
-                    self.context.manager == self.told_stopping,
-                    "STOPPING is told before the port is closed",
-                );
-                self.draining = None;
-                self.closing = Some(self.now + self.closes_after);
-                self.lingering = None;
-            }
+            Effect::Close => self.close(),
             Effect::DieBy { signal, all } => {
                 let due = self.dies_by.take();
                 self.promise(due == Some((signal, all)), "kapo dies as the terminal has ended the command");
             }
-            Effect::Exit(code) => {
-                self.promise(self.dies_by.is_none(), "who was interrupted does not just exit");
-                self.promise(self.child.is_none(), "nobody exits over a living child");
-                self.promise(
-                    self.starts == 0 || code == self.expected_code,
-                    "the code is that of the last run",
-                );
-                let starts = self.starts - self.superseded;
-                let written = if self.job.termination_log.is_some() { starts } else { 0 };
-                self.promise(self.certificates == written, "each end has its termination_message");
-                self.exited = Some(code);
-                self.closing = None;
-            }
+            Effect::Exit(code) => self.exit(code),
         }
+    }
+
+    fn check_stopped(&self, event: &Event, pid: Pid, queue: &mut VecDeque<Event>) {
+        let asked = self.stop.is_some_and(|stop| stop.why == StopCause::Outside || self.asked);
+        let by_signal = matches!(event, Event::Signal { .. });
+        self.promise(asked && by_signal, "a stop is looked for at a stop signal");
+        let child = self.child.as_ref().filter(|child| child.pid == pid);
+        self.promise(child.is_some(), "only the living are looked at");
+        if child.is_some_and(|child| child.behaviour.stopped) {
+            queue.push_back(Event::FoundStopped);
+        }
+    }
+
+    fn notify(&mut self, datagram: &[u8]) {
+        self.promise(self.context.manager, "nobody is told where nobody listens");
+        if datagram == b"READY=1" {
+            self.promise(!self.told_stopping, "READY comes before STOPPING");
+            self.promise(self.may_tell_ready > 0, "READY is told once, and once after each reload");
+            self.may_tell_ready -= 1;
+        }
+        if datagram == b"STOPPING=1" {
+            self.promise(!self.told_stopping, "STOPPING is told once");
+            self.told_stopping = true;
+        }
+    }
+
+    fn close(&mut self) {
+        self.promise(self.child.is_none(), "a port is not closed over a living child");
+        self.promise(self.closing.is_none(), "a port is closed once");
+        let at_once = self.insisted;
+        self.promise(self.draining.is_none() || at_once, "the last words are read before the end");
+        self.promise(self.awaited.is_none() || at_once, "the rest of the group is waited for");
+        let left = self.rest.as_ref().is_some_and(|rest| !rest.leaves.stuck && rest.lives(self.now));
+        let stopped = self.stop.is_some() && !self.job.single_child;
+        self.promise(!(left && stopped), "nothing is left of the group of a stopped command");
+        let told = self.context.manager == self.told_stopping;
+        self.promise(told, "STOPPING is told before the port is closed");
+        self.draining = None;
+        self.closing = Some(self.now + self.closes_after);
+        self.lingering = None;
+    }
+
+    fn exit(&mut self, code: u8) {
+        self.promise(self.dies_by.is_none(), "who was interrupted does not just exit");
+        self.promise(self.child.is_none(), "nobody exits over a living child");
+        let expected = self.starts == 0 || code == self.expected_code;
+        self.promise(expected, "the code is that of the last run");
+        let starts = self.starts - self.superseded;
+        let written = if self.job.termination_log.is_some() { starts } else { 0 };
+        self.promise(self.certificates == written, "each end has its termination message");
+        self.exited = Some(code);
+        self.closing = None;
     }
 
     pub(super) fn spawn(&mut self, queue: &mut VecDeque<Event>) {
@@ -120,12 +127,11 @@ impl World {
         let lives = self.rest.as_ref().is_some_and(|rest| rest.lives(self.now));
         let alone = !lives || self.gave_up || self.job.single_child;
         self.promise(alone, "nothing of the last run is left when the next one starts");
-        (self.rest, self.clearing) = (None, false);
-        if let Some((end, never_ran)) = self.last_end {
-            let Some(restart) = self.restart() else { self.broken("run starts once") };
-            let least = if never_ran { restart.wait.max(Duration::from_secs(1)) } else { restart.wait };
-            self.promise(self.now >= end + least, "no start comes before the pause is over");
+        if self.last_end.is_some() {
+            let least = self.drawn.map(|(from, _)| from);
+            self.promise(least.is_some_and(|at| self.now >= at), "no start comes before the pause is over");
         }
+        (self.rest, self.clearing, self.drawn) = (None, false, None);
         self.starts += 1;
         let Ok(number) = i32::try_from(self.starts % 1_000_000) else { return };
         let Some(pid) = Pid::new(100 + number) else { return };
@@ -149,13 +155,7 @@ impl World {
         }
     }
 
-    pub(super) fn kill(
-        &mut self,
-        event: &Event,
-        signal: Signal,
-        to: SignalTarget,
-        queue: &mut VecDeque<Event>,
-    ) {
+    fn kill(&mut self, event: &Event, signal: Signal, to: SignalTarget, queue: &mut VecDeque<Event>) {
         let living = self.child.as_ref().map(|child| child.pid);
         match to {
             SignalTarget::Process(pid) => {
@@ -167,27 +167,36 @@ impl World {
                 self.promise(living == Some(pid), "only the living are signalled");
             }
             SignalTarget::LeftoverGroup(pid) => {
-                self.promise(
-                    living.is_none() && self.reaped == Some(pid),
-                    "a leftover_group is what the last run left",
-                );
+                let left = living.is_none() && self.reaped == Some(pid);
+                self.promise(left, "a leftover group is what the last run left");
                 self.promise(!self.job.single_child, "under --single-child the group is left alone");
                 self.judge_signal_to_rest(event, signal);
                 return self.rest_feels(signal);
             }
         }
-        let stop_signal = self.job.stop_signal;
+        self.judge_signal(event, signal);
+        if let (Signal::KILL, Some(stop)) = (signal, &mut self.stop) {
+            stop.killed |= stop.at < self.now || stop.why == StopCause::Outside;
+        }
+        if let (Signal::KILL, SignalTarget::Group(_), Some(child)) = (signal, to, &mut self.child) {
+            child.group_killed = true;
+        }
+        if self.child.as_ref().is_some_and(|child| child.behaviour.unreachable) {
+            queue.push_back(Event::KillFailed { signal, reason: "for a reason".to_owned() });
+        } else {
+            self.feel(signal);
+        }
+    }
+
+    /// Whether the command has to get this signal now.
+    fn judge_signal(&mut self, event: &Event, signal: Signal) {
         match event {
             Event::Signal { signal: received, sender } => {
-                self.promise(
-                    *sender != Sender::Kernel
-                        || !matches!(*received, Signal::PIPE | Signal::TTIN | Signal::SEGV),
-                    "what the kernel raised for kapo itself is not passed on",
-                );
-                self.promise(
-                    self.rewritten(*received) == Some(signal),
-                    "a signal is passed on as it was asked",
-                );
+                let own = matches!(*received, Signal::PIPE | Signal::TTIN | Signal::SEGV);
+                let foreign = *sender != Sender::Kernel || !own;
+                self.promise(foreign, "what the kernel raised for kapo itself is not passed on");
+                let same = self.rewritten(*received) == Some(signal);
+                self.promise(same, "a signal is passed on as it was asked");
             }
             Event::SiblingStopped { signal: felt, foreground_owner } => self.promise(
                 *foreground_owner == ForegroundOwner::Other && self.rewritten(*felt) == Some(signal),
@@ -207,7 +216,8 @@ impl World {
                 self.promise(due.is_some_and(|due| self.now >= due), "no SIGKILL comes before its time");
             }
             Event::Deadline => {
-                self.promise(signal == stop_signal || signal == Signal::CONT, "one stop is enough")
+                let stops = signal == self.job.stop_signal || signal == Signal::CONT;
+                self.promise(stops, "one stop is enough")
             }
             Event::Start
             | Event::SpawnFailed { .. }
@@ -220,17 +230,6 @@ impl World {
             | Event::Resumed
             | Event::Asked
             | Event::Closed => self.broken("a signal for no reason"),
-        }
-        if let (Signal::KILL, Some(stop)) = (signal, &mut self.stop) {
-            stop.killed |= stop.at < self.now || stop.why == StopCause::Outside;
-        }
-        if let (Signal::KILL, SignalTarget::Group(_), Some(child)) = (signal, to, &mut self.child) {
-            child.group_killed = true;
-        }
-        if self.child.as_ref().is_some_and(|child| child.behaviour.unreachable) {
-            queue.push_back(Event::KillFailed { signal, reason: "for a reason".to_owned() });
-        } else {
-            self.feel(signal);
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::World;
 use super::child::{Child, Rest, Stop, StopCause, Watch};
-use crate::config::{After, KILL_AFTER, Linger, Restart, Success};
+use crate::config::{After, KILL_AFTER, Linger, Restart, Success, Ttl};
 use crate::logic::lifecycle::{End, Event, ForegroundOwner, SpawnErrorKind};
 use crate::logic::notify::message::Notification;
 use crate::logic::{Exit, Sender};
@@ -18,95 +18,12 @@ impl World {
     pub(super) fn take_in(&mut self, event: &Event) {
         match event {
             Event::Start => self.begun = true,
-            Event::Signal { signal, sender } => {
-                self.early |= !self.begun;
-                let listed = self.job.stop_on.contains(signal);
-                let stop = match *signal {
-                    Signal::KILL => true,
-                    Signal::TERM => listed,
-                    Signal::INT | Signal::QUIT => {
-                        listed && !(*sender == Sender::Kernel && self.context.ignored_at_start.interrupt)
-                    }
-                    Signal::HUP if *sender == Sender::Kernel => !self.context.ignored_at_start.hang_up,
-                    _ => listed && *sender != Sender::Kernel,
-                };
-                let again = self.asked_by.is_some();
-                self.asked |= stop;
-                let typed = *sender == Sender::Kernel && matches!(*signal, Signal::INT | Signal::QUIT);
-                let pausing = self.life.status().next_start.is_some() || self.clearing;
-                if stop && (pausing || !self.begun) {
-                    self.dies_by = (typed && !self.context.is_init).then_some((*signal, false));
-                    if typed && pausing {
-                        self.expected_code = 128 + signal.number();
-                    }
-                }
-                if stop && self.asked_by.is_none() {
-                    self.asked_by = Some((*signal, *sender));
-                }
-                if stop && self.child.is_some() && self.stop.is_none() {
-                    self.stop = Some(Stop { at: self.now, why: StopCause::Outside, killed: false });
-                }
-                if stop && self.child.is_none() && self.begun {
-                    self.insisted |= self.finishing && again;
-                    (self.finishing, self.clearing, self.lingering) = (true, false, None);
-                }
-                if *signal == Signal::CONT {
-                    self.ping_again();
-                }
-            }
-            Event::Spawned { .. } => {
-                self.said_ready = false;
-                self.watch = None;
-                self.interval = self.job.watchdog;
-                self.stop =
-                    self.asked.then_some(Stop { at: self.now, why: StopCause::Outside, killed: false });
-            }
-            Event::SpawnFailed { kind, .. } => {
-                self.expected_code = match kind {
-                    SpawnErrorKind::NotFound => 127,
-                    SpawnErrorKind::NotExecutable => 126,
-                    SpawnErrorKind::Before => 125,
-                };
-                self.last_end = Some((self.now, true));
-                self.stop = None;
-                self.failures.push(self.now);
-                self.finishing = self.asked || self.meant;
-                self.superseded += u64::from(self.draining.take().is_some());
-            }
-            Event::Exited(End { exit, on_terminal, hung_up, .. }) => {
-                self.early = false;
-                if *hung_up && !self.context.ignored_at_start.hang_up {
-                    self.asked = true;
-                    self.asked_by.get_or_insert((Signal::HUP, Sender::Kernel));
-                }
-                let why = self.stop.map(|stop| stop.why);
-                self.meant |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
-                self.expected_code = match why {
-                    Some(StopCause::Ttl) if self.job.success_exit.contains(&Success::Ttl) => 0,
-                    Some(StopCause::Ttl) => 124,
-                    Some(StopCause::Watchdog) => exit.code().max(1),
-                    Some(StopCause::Outside) | None if self.is_success(*exit) => 0,
-                    Some(StopCause::Outside) | None => exit.code(),
-                };
-                self.dies_by = self.must_die_by(*exit, why, *on_terminal);
-                self.last_end = Some((self.now, false));
-                if self.stable_at().is_some_and(|at| at <= self.now) {
-                    self.failures.clear();
-                }
-                if why == Some(StopCause::Watchdog)
-                    || (why != Some(StopCause::Ttl) && self.expected_code != 0)
-                {
-                    self.failures.push(self.now);
-                }
-                self.finishing = self.asked || self.meant;
-                let lingers = matches!(self.job.after,
-                    After::Once(Linger::Fixed(time) | Linger::Idle(time)) if !time.is_zero());
-                self.lingering = (lingers && !self.finishing).then_some(self.now);
-                self.leave_rest();
-            }
+            Event::Signal { signal, sender } => self.take_in_signal(*signal, *sender),
+            Event::Spawned { .. } => self.take_in_start_of_run(),
+            Event::SpawnFailed { kind, .. } => self.take_in_failed_start(*kind),
+            Event::Exited(end) => self.take_in_end(end),
             Event::Drained { run, .. } => drop(self.draining.take_if(|(_, reading)| reading == run)),
             Event::GroupCounted { members } => self.take_in_count(*members),
-            Event::OrphansReaped | Event::KillFailed { .. } | Event::FoundStopped => {}
             Event::Asked => {
                 if matches!(self.job.after, After::Once(Linger::Idle(_))) && self.lingering.is_some() {
                     self.lingering = Some(self.now);
@@ -117,18 +34,140 @@ impl World {
             Event::SiblingStopped { foreground_owner, .. } => {
                 self.shared |= *foreground_owner != ForegroundOwner::Other
             }
-            Event::Deadline => {
-                self.take_in_dues();
-                // Who overslept does not judge others.
-                let late = self.watch.and_then(|due| self.now.checked_sub(due));
-                if let Some((late, interval)) = late.zip(self.interval)
-                    && late > (interval / 4).max(Duration::from_millis(100))
-                {
-                    self.watch = self.now.checked_add(interval);
-                }
-            }
-            Event::Stopped { .. } | Event::Closed => {}
+            Event::Deadline => self.take_in_dues(),
+            Event::OrphansReaped
+            | Event::KillFailed { .. }
+            | Event::FoundStopped
+            | Event::Stopped { .. }
+            | Event::Closed => {}
         }
+    }
+
+    fn take_in_signal(&mut self, signal: Signal, sender: Sender) {
+        self.early |= !self.begun;
+        if self.asks_for_an_end(signal, sender) {
+            self.take_in_stop_signal(signal, sender);
+        }
+        if signal == Signal::CONT {
+            self.ping_again();
+        }
+    }
+
+    fn asks_for_an_end(&self, signal: Signal, sender: Sender) -> bool {
+        let listed = self.job.stop_on.contains(&signal);
+        let ignored = self.context.ignored_at_start;
+        match signal {
+            Signal::KILL => true,
+            Signal::TERM => listed,
+            Signal::INT | Signal::QUIT => listed && !(sender == Sender::Kernel && ignored.interrupt),
+            Signal::HUP if sender == Sender::Kernel => !ignored.hang_up,
+            _ => listed && sender != Sender::Kernel,
+        }
+    }
+
+    fn take_in_stop_signal(&mut self, signal: Signal, sender: Sender) {
+        let again = self.asked_by.is_some();
+        let typed = sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT);
+        let between_runs = self.is_pausing() || self.clearing;
+        if between_runs || !self.begun {
+            self.dies_by = (typed && !self.context.is_init).then_some((signal, false));
+            if typed && between_runs {
+                self.expected_code = 128 + signal.number();
+            }
+        }
+        self.asked = true;
+        self.asked_by.get_or_insert((signal, sender));
+        if self.child.is_some() && self.stop.is_none() {
+            self.stop = Some(Stop { at: self.now, why: StopCause::Outside, killed: false });
+        }
+        if self.child.is_none() && self.begun {
+            self.insisted |= self.finishing && again;
+            (self.finishing, self.clearing, self.lingering) = (true, false, None);
+        }
+    }
+
+    fn take_in_start_of_run(&mut self) {
+        self.said_ready = false;
+        self.watch = None;
+        self.interval = self.job.watchdog;
+        self.stop = self.asked.then_some(Stop { at: self.now, why: StopCause::Outside, killed: false });
+        let moment = |ttl| self.now.checked_add(ttl);
+        self.drawn = self.job.ttl.and_then(|Ttl { min, max }| moment(min).zip(moment(max)));
+    }
+
+    fn take_in_failed_start(&mut self, kind: SpawnErrorKind) {
+        self.expected_code = match kind {
+            SpawnErrorKind::NotFound => 127,
+            SpawnErrorKind::NotExecutable => 126,
+            SpawnErrorKind::Before => 125,
+        };
+        self.last_end = Some((self.now, true));
+        self.stop = None;
+        self.failures.push(self.now);
+        self.superseded += u64::from(self.draining.take().is_some());
+        self.decide_what_follows(false, false);
+    }
+
+    fn take_in_end(&mut self, End { exit, on_terminal, hung_up, .. }: &End) {
+        self.early = false;
+        if *hung_up && !self.context.ignored_at_start.hang_up {
+            self.asked = true;
+            self.asked_by.get_or_insert((Signal::HUP, Sender::Kernel));
+        }
+        let why = self.stop.map(|stop| stop.why);
+        self.meant |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
+        self.expected_code = match why {
+            Some(StopCause::Ttl) if self.job.success_exit.contains(&Success::Ttl) => 0,
+            Some(StopCause::Ttl) => 124,
+            Some(StopCause::Watchdog) => exit.code().max(1),
+            Some(StopCause::Outside) | None if self.is_success(*exit) => 0,
+            Some(StopCause::Outside) | None => exit.code(),
+        };
+        self.dies_by = self.must_die_by(*exit, why, *on_terminal);
+        self.last_end = Some((self.now, false));
+        if self.stable_at().is_some_and(|at| at <= self.now) {
+            self.failures.clear();
+        }
+        let expired = why == Some(StopCause::Ttl);
+        if !expired && self.expected_code != 0 {
+            self.failures.push(self.now);
+        }
+        self.leave_rest();
+        self.decide_what_follows(self.expected_code == 0, expired);
+    }
+
+    /// After a run: another one, lingering, or the end.
+    fn decide_what_follows(&mut self, success: bool, expired: bool) {
+        self.drawn = None;
+        self.finishing = self.asked || self.meant;
+        match self.job.after.clone() {
+            After::Once(Linger::Fixed(time) | Linger::Idle(time)) => {
+                let never_ran = self.last_end.is_some_and(|(_, never_ran)| never_ran);
+                let lingers = !time.is_zero() && !never_ran && !self.finishing;
+                self.lingering = lingers.then_some(self.now);
+                self.finishing |= !lingers;
+            }
+            After::Again(restart) => self.plan_start(&restart, success, expired),
+        }
+    }
+
+    /// The pause, as far as the options say.
+    fn plan_start(&mut self, restart: &Restart, success: bool, expired: bool) {
+        let finished = success && restart.on_failure_only;
+        if let Some(limit) = restart.max_restarts.filter(|_| !finished && !expired) {
+            let recent = |at: &&Duration| self.now - **at < restart.within;
+            let restarts = self.restarts.iter().filter(recent).count();
+            self.finishing |= u32::try_from(restarts).is_ok_and(|restarts| restarts >= limit);
+            self.restarts.push(self.now);
+        }
+        self.finishing |= finished;
+        if self.finishing {
+            return;
+        }
+        let never_ran = self.last_end.is_some_and(|(_, never_ran)| never_ran);
+        let least = if never_ran { restart.wait.max(Duration::from_secs(1)) } else { restart.wait };
+        let most = restart.backoff_max.filter(|_| !expired).unwrap_or_default().max(least);
+        self.drawn = self.now.checked_add(least).zip(self.now.checked_add(most));
     }
 
     /// The command has ended; what it has left lives on, and has got the stop signal if the command has.
@@ -177,12 +216,6 @@ impl World {
 
     /// Deadlines that have come.
     pub(super) fn take_in_dues(&mut self) {
-        // A TTL that passes at the same moment comes first; the length of the run counts at its end then.
-        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= self.now);
-        let runs = self.stop.is_none() && !is_due(self.ttl_due());
-        if runs && self.life.status().flapping && is_due(self.stable_at()) {
-            self.failures.clear();
-        }
         if let Some(watch) = &mut self.awaited
             && watch.due.is_some_and(|due| due <= self.now)
         {
@@ -195,16 +228,34 @@ impl World {
                 watch.look = None;
             }
         }
-        let wall = self.epoch.wall + self.now;
-        self.clearing |= self.life.status().next_start.is_some_and(|at| at <= wall);
-        let (After::Once(Linger::Fixed(time) | Linger::Idle(time)), Some(since)) =
+        if let (After::Once(Linger::Fixed(time) | Linger::Idle(time)), Some(since)) =
             (&self.job.after, self.lingering)
-        else {
-            return;
-        };
-        if since.checked_add(*time).is_some_and(|due| due <= self.now) {
+            && since.checked_add(*time).is_some_and(|due| due <= self.now)
+        {
             (self.lingering, self.finishing) = (None, true);
         }
+        // A kapo that did not run itself does not judge the command.
+        let late = self.watch.and_then(|due| self.now.checked_sub(due));
+        if let Some((late, interval)) = late.zip(self.interval)
+            && late > (interval / 4).max(Duration::from_millis(100))
+        {
+            self.watch = self.now.checked_add(interval);
+        }
+    }
+
+    /// The run has lasted for `--stable`. A TTL that passes at the same moment comes first, a missed ping second.
+    pub(super) fn take_in_stable(&mut self) {
+        let runs = self.stop.is_none_or(|stop| stop.why == StopCause::Watchdog && stop.at == self.now);
+        let is_due = self.stable_at().is_some_and(|at| at <= self.now);
+        if runs && is_due && self.flapping_until().is_some() {
+            self.failures.clear();
+        }
+    }
+
+    /// The pause may be over. Where the bounds leave that open, the document is believed.
+    pub(super) fn take_in_start(&mut self) {
+        let Some((from, to)) = self.drawn.filter(|_| self.is_pausing()) else { return };
+        self.clearing = to <= self.now || (from <= self.now && self.life.status().next_start.is_none());
     }
 
     /// Neither kapo nor the command has run; it has its whole time for the next ping.

@@ -17,7 +17,7 @@ use crate::logic::{Exit, Now, Pid, Sender, Usage};
 use crate::signal::Signal;
 
 pub use child::{Behaviour, Leaves};
-use child::{Child, Rest, Stop, Watch};
+use child::{Child, Rest, Stop, StopCause, Watch};
 pub use generators::any_life;
 
 /// A process of somebody who may signal us.
@@ -83,6 +83,12 @@ pub struct World {
     last_end: Option<(Duration, bool)>,
     expected_code: u8,
     failures: Vec<Duration>,
+    /// The ends that count against `--max-restarts`.
+    restarts: Vec<Duration>,
+    /// The bounds of the moment that the machine has drawn: the end of the TTL, or of the pause.
+    drawn: Option<(Duration, Duration)>,
+    /// What the log gives as the reason for the stop that begins now.
+    logged_cause: Option<StopCause>,
     /// The last thing on which the end of lingering depends.
     lingering: Option<Duration>,
     /// Siblings have wanted the terminal.
@@ -132,6 +138,9 @@ impl World {
             last_end: None,
             expected_code: 0,
             failures: Vec::new(),
+            restarts: Vec::new(),
+            drawn: None,
+            logged_cause: None,
             lingering: None,
             shared,
             said_ready: false,
@@ -233,13 +242,14 @@ impl World {
             let at = Now { mono: self.instant(self.now), wall: self.epoch.wall + self.now };
             let mut out = Vec::new();
             self.life.handle(at, event.clone(), &mut out);
-            if matches!(event, Event::Exited(_)) {
-                // The verdict of the policy is not worked out here.
-                self.finishing |= self.lingering.is_none() && self.life.status().next_start.is_none();
-            }
+            self.logged_cause = out.iter().find_map(effects::cause_of_stop);
             for effect in out {
                 self.history.push((self.now, effect.clone()));
                 self.perform(&event, effect, &mut queue);
+            }
+            if event == Event::Deadline {
+                self.take_in_stable();
+                self.take_in_start();
             }
             if queue.is_empty() {
                 self.check(&event);
@@ -289,7 +299,7 @@ impl World {
             }
             Occurrence::RestGone => {
                 let is_child = self.rest.take().is_some_and(|rest| rest.leaves.is_child);
-                if is_child && self.life.waits_for_group() {
+                if is_child && self.awaited.is_some() {
                     self.happen(Event::OrphansReaped);
                 }
             }

@@ -1,30 +1,28 @@
 //! The promises that are about a state, and what is due, worked out from the options and from what happened.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::World;
 use super::child::{Stop, StopCause};
 use crate::config::{After, KILL_AFTER, Linger, Ttl};
 use crate::logic::lifecycle::{Effect, Event};
-use crate::logic::reason::Reason;
 use crate::logic::status::State as Shown;
 
 impl World {
     /// The machine begins a stop: its TTL has passed or a ping is missing.
     pub(super) fn judge_our_own_stop(&mut self) {
-        let why = if self.ttl_due().is_some_and(|due| self.now >= due) {
-            StopCause::Ttl
-        } else if self.watch.is_some_and(|due| self.now >= due) {
-            StopCause::Watchdog
-        } else {
-            self.broken("nobody is stopped before the time")
-        };
+        let Some(why) = self.logged_cause else { self.broken("a stop of our own has its cause in the log") };
+        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= self.now);
+        let (from, to) = self.drawn.unzip();
+        match why {
+            StopCause::Ttl => self.promise(is_due(from), "no command is stopped before its TTL"),
+            StopCause::Watchdog => {
+                self.promise(is_due(self.watch), "no command is stopped before its ping is due");
+                self.promise(!is_due(to), "a TTL comes first");
+            }
+            StopCause::Outside => self.broken("kapo does not ask itself"),
+        }
         self.stop = Some(Stop { at: self.now, why, killed: false });
-    }
-
-    pub(super) fn ttl_due(&self) -> Option<Duration> {
-        let child = self.child.as_ref()?;
-        self.life.status().ttl.and_then(|ttl| child.since.checked_add(ttl))
     }
 
     pub(super) fn kill_due(&self) -> Option<Duration> {
@@ -50,20 +48,16 @@ impl World {
         self.restart().is_some() && self.starts > 0 && !busy && !over
     }
 
-    /// The next moment at which something is to be done.
+    /// The next moment at which something is to be done, apart from the one that was drawn.
     pub(super) fn owed(&self) -> Option<Duration> {
         if self.closing.is_some() || self.exited.is_some() {
             return None;
         }
         let run = match (&self.child, self.stop) {
-            (Some(_), None) => {
-                let stable = self.stable_at().filter(|_| self.life.status().flapping);
-                [self.ttl_due(), self.watch, stable]
-            }
-            (Some(_), Some(_)) => [self.kill_due(), None, None],
-            (None, _) => [None; 3],
+            (Some(_), None) => [self.watch, self.stable_at().filter(|_| self.flapping_until().is_some())],
+            (Some(_), Some(_)) => [self.kill_due(), None],
+            (None, _) => [None; 2],
         };
-        let start = self.life.status().next_start.and_then(|at| at.duration_since(self.epoch.wall).ok());
         let linger = match self.job.after {
             After::Once(Linger::Fixed(time) | Linger::Idle(time)) => {
                 self.lingering.and_then(|since| since.checked_add(time))
@@ -71,87 +65,113 @@ impl World {
             After::Again(_) => None,
         };
         let group = self.awaited.map_or([None; 2], |watch| [watch.due, watch.look.map(|(at, _)| at)]);
-        run.into_iter().chain(group).chain([start, linger, self.flapping_until()]).flatten().min()
+        run.into_iter().chain(group).chain([linger, self.flapping_until()]).flatten().min()
+    }
+
+    /// The drawn moment, while the machine waits for it.
+    fn awaited_draw(&self) -> Option<(Duration, Duration)> {
+        let runs = self.child.is_some() && self.stop.is_none();
+        self.drawn.filter(|_| runs || self.is_pausing())
     }
 
     /// The promises that are about a state and not about an effect.
-    pub(super) fn check(&self, event: &Event) {
-        let status = self.life.status();
-        let pid = self.child.as_ref().map(|child| child.pid);
-        let next = self.life.deadline();
-        if *event == Event::Deadline {
-            self.promise(
-                next.is_none_or(|at| at > self.instant(self.now)),
-                "nothing is overdue after a deadline",
-            );
+    pub(super) fn check(&mut self, event: &Event) {
+        self.check_deadline(event);
+        self.check_run();
+        self.check_end();
+        self.check_progress();
+    }
+
+    fn check_deadline(&mut self, event: &Event) {
+        let next = self.life.deadline().map(|at| at.saturating_duration_since(self.epoch.mono));
+        let overdue = next.is_some_and(|at| at <= self.now);
+        self.promise(!overdue || *event != Event::Deadline, "nothing is overdue after a deadline");
+        if self.exited.is_some() || overdue {
+            return;
         }
-        if self.exited.is_none() {
-            let owed = self.owed();
-            let overdue = next.is_some_and(|at| at <= self.instant(self.now));
-            if !overdue {
-                self.promise(
-                    next == owed.map(|at| self.instant(at)),
-                    "kapo wakes when something is due, only then",
-                );
-                let flapping = self.closing.is_some() || status.flapping == self.flapping_until().is_some();
-                self.promise(flapping, "flapping begins and ends with the failures in the window");
+        let owed = self.owed();
+        match self.awaited_draw() {
+            None => self.promise(next == owed, "kapo wakes when something is due, only then"),
+            // It is something else that is due first: the drawn moment is not before that.
+            Some((from, to)) if next.is_some() && next == owed => {
+                let from = from.max(next.unwrap_or(from));
+                self.promise(from <= to, "what was drawn is not forgotten");
+                self.drawn = Some((from, to));
+            }
+            Some((from, to)) => {
+                let first = next.filter(|at| owed.is_none_or(|owed| *at < owed));
+                let drawn = first.filter(|at| (from..=to).contains(at));
+                self.promise(drawn.is_some(), "kapo wakes at a moment that it may draw");
+                self.drawn = drawn.map(|at| (at, at));
             }
         }
+        let flapping = self.life.status().flapping == self.flapping_until().is_some();
+        self.promise(
+            flapping || self.closing.is_some(),
+            "flapping begins and ends with the failures in the window",
+        );
+    }
+
+    fn check_run(&self) {
+        let status = self.life.status();
+        let pid = self.child.as_ref().map(|child| child.pid);
         self.promise(self.life.pid() == pid, "there is a pid to wait for as long as there is a process");
         self.promise(status.pid == pid, "the document shows the pid");
-        self.promise(
-            (status.state == Shown::Running) == pid.is_some(),
-            "it is shown as running while it runs",
-        );
+        let running = status.state == Shown::Running;
+        self.promise(running == pid.is_some(), "it is shown as running while it runs");
         let ready = pid.is_some() && self.stop.is_none() && (self.said_ready || !self.job.notify);
         self.promise(
             status.ready == ready,
             "it is ready while it runs, has said so and is not being stopped",
         );
-        if pid.is_some() {
-            let quiet = status.exit_code == 0 && status.reason.is_none() && status.signal.is_none();
-            self.promise(quiet, "a running command has not ended in any way");
-            let (due, expires) = (self.ttl_due().map(|at| self.epoch.wall + at), status.expires_at);
-            self.promise(expires == due, "ExpiresAt is when the TTL passes");
-            let drawn = match self.job.ttl {
-                Some(Ttl { min, max }) => status.ttl.is_some_and(|ttl| (min..=max).contains(&ttl)),
-                None => status.ttl.is_none(),
-            };
-            self.promise(drawn, "the TTL is in its range");
-        } else {
-            self.promise(status.expires_at.is_none(), "what has ended does not expire");
-        }
+        let Some(child) = &self.child else {
+            return self.promise(status.expires_at.is_none(), "what has ended does not expire");
+        };
+        let quiet = status.exit_code == 0 && status.reason.is_none() && status.signal.is_none();
+        self.promise(quiet, "a running command has not ended in any way");
+        let drawn = match self.job.ttl {
+            Some(Ttl { min, max }) => status.ttl.is_some_and(|ttl| (min..=max).contains(&ttl)),
+            None => status.ttl.is_none(),
+        };
+        self.promise(drawn, "the TTL is in its range");
+        let expires = status.ttl.map(|ttl| self.epoch.wall + child.since + ttl);
+        self.promise(status.expires_at == expires, "ExpiresAt is when the TTL passes");
+        self.promise(self.is_as_drawn(status.expires_at), "ExpiresAt is when kapo stops it");
+    }
+
+    /// Whether this moment of the document may be the one that was drawn.
+    fn is_as_drawn(&self, shown: Option<SystemTime>) -> bool {
+        let Some((from, to)) = self.awaited_draw() else { return true };
+        shown.is_some_and(|at| (self.epoch.wall + from..=self.epoch.wall + to).contains(&at))
+    }
+
+    fn check_end(&self) {
+        let status = self.life.status();
+        let runs = self.child.is_some();
         let ended = self.last_end.is_some();
         self.promise(status.end_time.is_some() == ended, "EndTime is set after the first end");
-        self.promise(
-            self.life.ended_with().is_some()
-                == (pid.is_none() && (ended || self.closing.is_some() || self.exited.is_some())),
-            "an end is told while it lasts",
-        );
-        self.promise(status.reason.is_none() != (pid.is_none() && ended), "an end has its reason");
+        let lasting = !runs && (ended || self.closing.is_some() || self.exited.is_some());
+        self.promise(self.life.ended_with().is_some() == lasting, "an end is told while it lasts");
+        self.promise(status.reason.is_none() == (runs || !ended), "an end has its reason");
         self.promise(status.next_start.is_some() == self.is_pausing(), "NextStart is shown while pausing");
-        if let (Some(restart), Some(at)) = (self.restart(), status.next_start) {
-            let pause = at.duration_since(self.epoch.wall + self.now).unwrap_or_default();
-            let cap = restart.backoff_max.unwrap_or_default().max(restart.wait);
-            let failed_start = status.reason == Some(Reason::ExecFailed);
-            let cap = if failed_start { cap.max(Duration::from_secs(1)) } else { cap };
-            self.promise(pause <= cap, "no pause is longer than the cap");
+        if self.is_pausing() {
+            self.promise(self.is_as_drawn(status.next_start), "NextStart is the end of the pause");
         }
+    }
+
+    fn check_progress(&self) {
+        let status = self.life.status();
         self.promise(self.life.starts() == self.starts, "starts are counted");
-        self.promise(
-            status.restarts == self.starts.saturating_sub(1),
-            "restarts are the starts after the first",
-        );
+        let restarts = self.starts.saturating_sub(1);
+        self.promise(status.restarts == restarts, "restarts are the starts after the first");
         let asked = status.stop_signal_from.is_some();
         self.promise(asked == self.asked || self.exited.is_some(), "who asked us to stop is known");
         let waits = self.draining.is_some() || self.awaited.is_some();
-        let idle = self.begun && pid.is_none() && !waits;
+        let idle = self.begun && self.child.is_none() && !waits;
         let leaves = self.closing.is_some() || self.exited.is_some();
         self.promise(!((self.asked || self.meant) && idle) || leaves, "asked to leave, it leaves");
-        self.promise(
-            !(self.clearing || self.finishing) || waits || leaves,
-            "nothing is waited for without need",
-        );
+        let held_up = (self.clearing || self.finishing) && !waits;
+        self.promise(!held_up || leaves, "nothing is waited for without need");
     }
 
     #[track_caller]
