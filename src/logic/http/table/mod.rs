@@ -9,6 +9,8 @@
 mod closing;
 mod eviction;
 mod places;
+#[cfg(any(test, fuzzing))]
+pub mod world;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -287,3 +289,6 @@ impl Table {
 fn may_go_on(turn: &mut Option<Turn>, clock: impl FnOnce() -> Instant) -> bool {
     turn.as_mut().is_none_or(|turn| turn.budget.allows(clock))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+//! Tables that live through anything, and the records that they log.
+
+use super::world::any_table;
+use crate::logic::random::Random;
+use crate::logic::tests::epoch;
+
+#[test]
+fn any_table_keeps_its_promises() {
+    for seed in 0..500 {
+        let mut random = Random::new(seed);
+        any_table(epoch(), &mut |n| random.bits() % n);
+    }
+}
+
+#[test]
+fn the_seeds_of_the_fuzzer_keep_the_promises() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/table");
+    let seeds: Vec<Vec<u8>> =
+        std::fs::read_dir(folder).unwrap().map(|seed| std::fs::read(seed.unwrap().path()).unwrap()).collect();
+    assert!(!seeds.is_empty());
+    for seed in seeds {
+        let mut bytes = seed.into_iter();
+        let mut byte = || u64::from(bytes.next().unwrap_or(0));
+        any_table(epoch(), &mut |n| match n {
+            0..=256 => byte() % n,
+            _ => ((byte() << 8 | byte()) * n) >> 16,
+        });
+    }
+}
