@@ -1,4 +1,4 @@
-//! The command's captured outputs and where they go: registration of pipes and outlets, and whose turn it is.
+//! The command's captured streams: registers their pipes with epoll and decides which one is served next.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -15,19 +15,20 @@ use crate::logic::log::record::Record;
 use crate::logic::output::tail::{Position, Tail};
 use crate::logic::{Now, Stream, status};
 
-/// How many pipes of earlier runs stay open for each stream. Beyond that the oldest is closed, and who writes to it gets
-/// SIGPIPE.
+/// How many pipes of earlier runs stay open for each stream. If there are more, the oldest is closed, and a process
+/// that writes to it gets SIGPIPE.
 const OLD_PIPES: usize = 8;
 
-/// See the head of the file.
+/// All captured streams, with the tail of their output.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    /// Those of the current run, and pipes of earlier runs that descendants of their commands hold open.
+    /// The streams of the current run, followed by those of earlier runs whose pipes are still held open by
+    /// descendants of their commands.
     lanes: Vec<Lane>,
     tail: Tail,
-    /// Where the output of this run begins in it.
+    /// The position in `tail` at which the output of this run begins.
     begun: Position,
-    /// The command has ended, and the end of its output was not reported yet.
+    /// Whether the command has exited and the end of its output has not been reported yet.
     draining: bool,
 }
 
@@ -35,17 +36,17 @@ pub(crate) struct Capture {
 struct Lane {
     stream: Stream,
     output: CapturedStream,
-    /// Of the current run.
+    /// Whether it belongs to the current run.
     current: bool,
-    /// Its pipe is registered.
+    /// Whether its pipe is registered with epoll.
     listening: bool,
-    /// It has more to do at once.
+    /// Whether it must be served in the next turn even without an event.
     again: bool,
 }
 
 impl Capture {
-    /// What the options ask for. A stream whose outlet cannot be written to without blocking is left to the command,
-    /// and the log says so.
+    /// Returns the captures that the options ask for. If a sink cannot be written to without blocking, the command
+    /// inherits that stream instead, and a log record reports this.
     pub(crate) fn new(
         now: Now,
         options: &config::Capture,
@@ -68,12 +69,12 @@ impl Capture {
         Capture { lanes, tail: Tail::new(options.tail), begun: 0, draining: false }
     }
 
-    /// Whether `stream` passes through kapo.
+    /// Whether `stream` is captured.
     pub(crate) fn captures(&self, stream: Stream) -> bool {
         self.lanes.iter().any(|lane| lane.stream == stream)
     }
 
-    /// Begins a run: the ends of the pipes that become the command's.
+    /// Begins a run. Returns the write ends of the pipes, which become the command's stdout and stderr.
     pub(crate) fn begin(&mut self, epoll: &Epoll, sinks: &Sinks<'_>) -> io::Result<[Option<OwnedFd>; 2]> {
         let mut ends = [None, None];
         self.begun = self.tail.end();
@@ -89,7 +90,7 @@ impl Capture {
         Ok(ends)
     }
 
-    /// Puts aside pipes of the last run that are still open: what comes there is passed on like any other output.
+    /// Sets aside the pipes of the last run that are still open, so that their output is still forwarded.
     fn keep_open_pipes(&mut self) {
         for index in 0..self.lanes.len() {
             let Some(lane) = self.lanes.get_mut(index) else { return };
@@ -100,7 +101,8 @@ impl Capture {
             let mut old = std::mem::replace(lane, fresh);
             old.current = false;
             self.lanes.push(old);
-            // One that is cut short in the middle of a write must go on before others of its stream.
+            // A stream with a short write pending must complete it before another stream may use the sink, so it is
+            // kept.
             let mut old =
                 self.lanes.iter().enumerate().filter(|(_, lane)| !lane.current && lane.stream == stream);
             let oldest = old.clone().find(|(_, lane)| lane.output.wants() != StreamInterest::Room);
@@ -112,7 +114,7 @@ impl Capture {
         }
     }
 
-    /// Forgets an old pipe, and keeps what it has counted.
+    /// Drops the pipe of an earlier run and adds its counters to the current stream.
     fn drop_lane(&mut self, index: usize) {
         let old = self.lanes.remove(index);
         if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.current && lane.stream == old.stream) {
@@ -120,14 +122,15 @@ impl Capture {
         }
     }
 
-    /// The command could not be started: its pipes are closed unread.
+    /// Closes the pipes of a command that could not be started.
     pub(crate) fn abandon(&mut self, now: Now, epoll: &Epoll, sinks: &mut Sinks<'_>) {
         self.end(now);
         self.turn(now, epoll, sinks, |_| true);
         self.draining = false;
     }
 
-    /// The command has ended: what it wrote is read, and what comes soon after it, see [`crate::logic::output::drain`].
+    /// Begins to drain the output of a command that has exited: what it wrote is read, and what its descendants write
+    /// shortly afterwards, see [`crate::logic::output::drain`].
     pub(crate) fn end(&mut self, now: Now) {
         self.draining = true;
         for lane in self.lanes.iter_mut().filter(|lane| lane.current) {
@@ -136,7 +139,7 @@ impl Capture {
         }
     }
 
-    /// Once after [`Capture::end`]: all has passed through.
+    /// Returns true once after [`Capture::end`], when all output of the run has been forwarded.
     pub(crate) fn take_drained(&mut self, now: Now) -> bool {
         if !self.draining {
             return false;
@@ -150,18 +153,18 @@ impl Capture {
         drained
     }
 
-    /// When [`Capture::take_drained`] may come true although nothing is ready.
+    /// Returns the time at which [`Capture::take_drained`] may return true without an event.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let current = self.lanes.iter().filter(|lane| self.draining && lane.current);
         current.filter_map(|lane| lane.output.deadline()).min()
     }
 
-    /// Somebody must be served at once.
+    /// Whether a stream must be served without waiting for an event.
     pub(crate) fn has_more(&self) -> bool {
         self.lanes.iter().enumerate().any(|(index, lane)| lane.again && !self.is_blocked(index))
     }
 
-    /// Whether another pipe of the same stream was cut short in the middle of a write, whose rest must come next.
+    /// Whether another pipe of the same stream has a short write pending, whose remainder must come next.
     fn is_blocked(&self, index: usize) -> bool {
         let stream = self.lanes.get(index).map(|lane| lane.stream);
         let cut_short =
@@ -169,8 +172,8 @@ impl Capture {
         self.lanes.iter().enumerate().any(|(other, lane)| other != index && cut_short(lane))
     }
 
-    /// Serves those whose pipe or outlet is `ready`, and those who had more to do. What they have to say about their
-    /// outlets goes to the log. Says for how long output should gather, see [`crate::logic::output::coalesce`].
+    /// Serves the streams whose pipe or sink is `ready`, and those that had more to do. Logs the failures of their
+    /// sinks. Returns how long output should gather before the next turn, see [`crate::logic::output::coalesce`].
     pub(crate) fn turn(
         &mut self,
         now: Now,
@@ -179,12 +182,12 @@ impl Capture {
         ready: impl Fn(Source) -> bool,
     ) -> Option<Duration> {
         let mut gather = None;
-        // Both streams may wait for one outlet, which epoll knows by the name of one of them.
-        let outlet = Stream::BOTH.iter().any(|stream| ready(Source::Sink(*stream)));
-        // Those that were cut short go first.
+        // Both streams may wait for one sink, which is registered under the name of one of them.
+        let sink_ready = Stream::BOTH.iter().any(|stream| ready(Source::Sink(*stream)));
+        // Streams with a short write pending are served first.
         for index in 0..self.lanes.len() {
             let waits = |lane: &Lane| lane.output.wants() == StreamInterest::Room;
-            if self.lanes.get(index).is_some_and(|lane| waits(lane) && (outlet || lane.again)) {
+            if self.lanes.get(index).is_some_and(|lane| waits(lane) && (sink_ready || lane.again)) {
                 let rest = self.serve(index, now, epoll, sinks);
                 gather = [gather, rest].into_iter().flatten().min();
             }
@@ -210,10 +213,10 @@ impl Capture {
         gather.filter(|_| !self.draining && !self.has_more())
     }
 
-    /// Serves one; for how long more should gather.
+    /// Serves one stream. Returns how long output should gather before it is served again.
     fn serve(&mut self, index: usize, now: Now, epoll: &Epoll, sinks: &mut Sinks<'_>) -> Option<Duration> {
         let lane = self.lanes.get_mut(index)?;
-        // A pipe that closes is forgotten by epoll only if nobody else holds that end, which is ours alone.
+        // Closing the read end removes it from epoll, because no other descriptor refers to it.
         let fate = lane.output.on_ready(now, sinks, &mut self.tail);
         lane.again = fate == StreamFate::Again;
         if fate == StreamFate::Closed {
@@ -226,27 +229,27 @@ impl Capture {
         lane.output.rest()
     }
 
-    /// Whether `stream`'s outlet is awaited.
+    /// Whether `stream` waits for room in its sink.
     pub(crate) fn wants_room(&self, stream: Stream) -> bool {
         self.lanes.iter().any(|lane| lane.stream == stream && lane.output.wants() == StreamInterest::Room)
     }
 
-    /// To be held for those who follow it, see [`Tail::hold`].
+    /// Returns the tail, so that it can be held for followers, see [`Tail::hold`].
     pub(crate) fn tail_mut(&mut self) -> &mut Tail {
         &mut self.tail
     }
 
-    /// The last captured output; `None` without `--tail`.
+    /// Returns the last captured output; `None` without `--tail`.
     pub(crate) fn tail(&self) -> Option<&Tail> {
         self.tail.is_on().then_some(&self.tail)
     }
 
-    /// The last lines of this run, so many at most; none without `--tail`.
+    /// Returns at most `count` of the last lines of this run; none without `--tail`.
     pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
         self.tail.last_lines(self.begun, count)
     }
 
-    /// The counters of stdout and stderr.
+    /// Returns the counters of stdout and stderr; `None` for a stream that is not captured.
     pub(crate) fn counters(&self) -> [Option<status::Counters>; 2] {
         Stream::BOTH.map(|stream| {
             let lanes = self.lanes.iter().filter(|lane| lane.stream == stream);
@@ -254,15 +257,15 @@ impl Capture {
         })
     }
 
-    /// The document's `Output`: null without capture.
+    /// Returns the `Output` of the status document; `None` without capture.
     pub(crate) fn document(&self) -> Option<status::Output> {
         let [stdout, stderr] = self.counters();
         (stdout.is_some() || stderr.is_some()).then_some(status::Output { stdout, stderr })
     }
 }
 
-/// Gives a pipe the mode and the owner of the descriptor it stands for, so that a command that has dropped its
-/// privileges can open /dev/stdout as it could without kapo. A refusal leaves it to kapo's user alone.
+/// Gives a pipe the mode and the owner of the descriptor that it replaces, so that a command that has dropped its
+/// privileges can open /dev/stdout as it could without kapo. If the kernel refuses, only kapo's user can open it.
 fn resemble(pipe: &OwnedFd, original: BorrowedFd<'_>) {
     let Ok(stat) = fstat(original) else { return };
     let _ = fchown(pipe, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
@@ -274,13 +277,13 @@ impl Lane {
         Lane { stream, output, current: true, listening: false, again: false }
     }
 
-    /// Listens to the pipe if that is what it wants, and it is not `blocked`. A pipe whose writers are gone would be told again and again while
-    /// its outlet is full, so then epoll must not know it at all.
+    /// Registers or removes the pipe according to what the stream waits for. A pipe without writers is always ready,
+    /// so it must not be registered while its sink is full or the stream is `blocked`.
     fn listen(&mut self, epoll: &Epoll, blocked: bool) {
         let wanted = self.output.wants() == StreamInterest::Input && !blocked;
         let Some(pipe) = self.output.pipe() else { return };
         if wanted && !self.listening {
-            // This fails only if no memory is left; the lane is then served in every turn.
+            // This fails only if no memory is left; the stream is then served in every turn.
             self.listening = epoll.add(pipe, Source::Pipe(self.stream), EventFlags::IN).is_ok();
             self.again |= !self.listening;
         } else if !wanted && self.listening {

@@ -1,4 +1,4 @@
-//! Captured output: the command's pipes, and our own stdout and stderr.
+//! Captured output: the command's pipes, and kapo's own stdout and stderr.
 
 pub(crate) mod capture;
 pub(crate) mod sink;

@@ -1,25 +1,26 @@
-//! Quoting as in logfmt, reversible: what stands between the quotes is the text itself, except that
+//! Quotes text for logfmt in a reversible way. The text is written as it is, except for these bytes:
 //!
-//! | byte | is written |
+//! | byte | written as |
 //! |---|---|
 //! | `"` and `\` | `\"` and `\\` |
 //! | newline, carriage return, tab | `\n`, `\r`, `\t` |
 //! | other control characters: U+0000 to U+001F, U+007F to U+009F | `\u00NN` |
-//! | a byte NN that is no UTF-8 | `\udcNN`, a lone surrogate as in Python's surrogateescape (PEP 383); in JSON `\uefNN` |
+//! | a byte NN that is not valid UTF-8 | `\udcNN`, a lone surrogate as in Python's surrogateescape (PEP 383); in JSON `\uefNN` |
 //!
-//! So every sequence of bytes has exactly one form, that form is one line of valid UTF-8 which no terminal obeys,
-//! and undoing the escapes gives back the bytes. They are escapes of JSON strings, which is what readers of logfmt
-//! such as Loki's understand; they would refuse a `\xNN`.
+//! Every sequence of bytes therefore has exactly one form, on one line of valid UTF-8 without control characters for
+//! the terminal, and undoing the escapes gives the bytes. The escapes are those of JSON strings, which readers of
+//! logfmt such as Loki understand; they would reject `\xNN`.
 //!
-//! Strict readers of JSON refuse a lone surrogate, and jq replaces it by U+FFFD. JSON therefore has the private-use
-//! characters U+EF80 to U+EFFF for such bytes, as MirBSD's OPTU encoding does. If the text itself contains one of these
-//! characters, its three bytes are written as if they were no UTF-8, so that the form remains unambiguous.
+//! Strict readers of JSON reject a lone surrogate, and jq replaces it with U+FFFD. In JSON, the private-use characters
+//! U+EF80 to U+EFFF therefore represent such bytes, as in MirBSD's OPTU encoding. If the text itself contains one of
+//! these characters, its three bytes are escaped as if they were not valid UTF-8, so that the form remains
+//! unambiguous.
 //!
-//! Clean spans are found eight bytes at a time and copied whole.
+//! Spans without escapes are found eight bytes at a time and copied whole.
 
 use crate::config::LogFormat;
 
-/// Writes `text` with all that needs it escaped; the quotes around it are the caller's.
+/// Writes `text` with its escapes. The caller writes the quotes.
 pub(crate) fn escape(text: &[u8], format: LogFormat, out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
@@ -36,11 +37,11 @@ pub(crate) fn escape(text: &[u8], format: LogFormat, out: &mut Vec<u8>) {
     }
 }
 
-/// The most bytes that one byte becomes: `\u0000`.
+/// Longest escape of one byte: `\u0000`.
 const LONGEST_ESCAPE: usize = 6;
 
-/// Writes as much of `text` as fits into `limit` bytes with its escapes, and ends between two letters. Returns how much
-/// of `text` that was.
+/// Writes as much of `text` as fits into `limit` bytes with its escapes, and ends between two characters. Returns how
+/// many bytes of `text` were written.
 pub(crate) fn escape_within(text: &[u8], limit: usize, format: LogFormat, out: &mut Vec<u8>) -> usize {
     if text.len() <= limit / LONGEST_ESCAPE {
         escape(text, format, out);
@@ -71,7 +72,8 @@ pub(crate) fn escape_within(text: &[u8], limit: usize, format: LogFormat, out: &
     }
 }
 
-/// Writes a value of logfmt: `text` bare where every logfmt reader takes it so, else quoted; the empty text as `""`.
+/// Writes a value of logfmt, without quotes if every logfmt reader accepts that, otherwise quoted. Empty text becomes
+/// `""`.
 pub(crate) fn value(text: &[u8], out: &mut Vec<u8>) {
     if !text.is_empty() && text.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'=' | b'\\')) {
         out.extend_from_slice(text);
@@ -90,14 +92,14 @@ pub(crate) fn quoted(text: &[u8], format: LogFormat, out: &mut Vec<u8>) {
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// How many bytes at the start of `text` are printable ASCII other than quote and backslash.
+/// Returns how many bytes at the start of `text` are printable ASCII other than quote and backslash.
 fn clean_span(text: &[u8]) -> usize {
     let (words, tail) = text.as_chunks::<8>();
     let mut clean = 0;
     for word in words {
         let found = dirty(u64::from_le_bytes(*word));
         if found != 0 {
-            // The lowest mark is exact; carries can only make wrong ones above it.
+            // The lowest set bit is exact; carries can only set wrong bits above it.
             return clean + (found.trailing_zeros() / 8) as usize;
         }
         clean += 8;
@@ -105,8 +107,8 @@ fn clean_span(text: &[u8]) -> usize {
     clean + tail.iter().take_while(|&&b| is_clean(b)).count()
 }
 
-/// Copies the clean bytes at the start of `text` (printable ASCII other than quote and backslash) to the start of `out`,
-/// which must be at least as long, and returns their number. What is behind them in `out` may change, too.
+/// Copies the clean bytes at the start of `text` (printable ASCII other than quote and backslash) to the start of
+/// `out`, which must be at least as long, and returns their number. May also change the bytes behind them in `out`.
 pub(crate) fn copy_clean(text: &[u8], out: &mut [u8]) -> usize {
     let (words, tail) = text.as_chunks::<8>();
     let (out, _) = out.split_at_mut_checked(text.len()).unwrap_or_default();
@@ -133,8 +135,9 @@ fn is_clean(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
 
-/// Sets the high bit of each byte that is not clean. Of a byte below 0x80, subtracting n sets it if the byte was less
-/// than n, and adding one if it was 0x7f; a byte above has it set. Only from such bytes are ones carried upwards.
+/// Sets the high bit of each byte that is not clean. For a byte below 0x80, subtracting n sets the bit if the byte is
+/// less than n, and adding 1 sets it if the byte is 0x7f. A byte of at least 0x80 has the bit already. Only bytes that
+/// are not clean cause a carry or borrow.
 fn dirty(word: u64) -> u64 {
     let control = word.wrapping_sub(ONES * 0x20);
     let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
@@ -154,7 +157,7 @@ fn ascii(byte: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// Returns what stands before the digits of a byte that is no UTF-8.
+/// Returns the first two digits of the escape of a byte that is not valid UTF-8.
 fn marker(format: LogFormat) -> [u8; 2] {
     match format {
         LogFormat::Logfmt => *b"dc",
@@ -162,13 +165,13 @@ fn marker(format: LogFormat) -> [u8; 2] {
     }
 }
 
-/// `\uHHNN`
+/// Writes `\uHHNN`.
 fn unicode(high: [u8; 2], low: u8, out: &mut Vec<u8>) {
     let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
     out.extend_from_slice(&[b'\\', b'u', high[0], high[1], digit(low >> 4), digit(low & 15)]);
 }
 
-/// Writes the run of non-ASCII bytes at the start of `text`, and returns what follows it.
+/// Writes the non-ASCII bytes at the start of `text` and returns the rest.
 fn non_ascii<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] {
     let mut rest = text;
     while let Some(0x80..) = rest.first() {
@@ -177,12 +180,12 @@ fn non_ascii<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u
     rest
 }
 
-/// Writes the letter, or the byte that is no UTF-8, at the start of `text`, and returns what follows it.
+/// Writes the first character of `text`, or its first byte if that is not valid UTF-8, and returns the rest.
 fn letter<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] {
     let Some((&first, rest)) = text.split_first() else { return text };
     let marker = marker(format);
     let length = match first {
-        // U+EF80 to U+EFFF, which stand for bytes.
+        // The characters U+EF80 to U+EFFF, which represent bytes.
         0xee if format == LogFormat::Json && matches!(rest, [0xbe | 0xbf, ..]) => 1,
         0xc2..=0xdf => 2,
         0xe0..=0xef => 3,
@@ -198,7 +201,7 @@ fn letter<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] 
             out.extend_from_slice(letter);
             after
         }
-        // Only the first byte is taken: what follows may begin a letter.
+        // Take only the first byte, because the next one may begin a character.
         _ => {
             unicode(marker, first, out);
             rest
@@ -220,7 +223,7 @@ pub(crate) mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Undoes the form of JSON: a strict reader first, then what the table says of U+EF80 to U+EFFF.
+    /// Undoes the JSON form: parses the string strictly, then converts U+EF80 to U+EFFF back to bytes.
     pub(crate) fn unescape_json(text: &str) -> Vec<u8> {
         let text: String = serde_json::from_str(&format!("\"{text}\"")).unwrap();
         let mut out = Vec::new();
@@ -233,7 +236,7 @@ pub(crate) mod tests {
         out
     }
 
-    /// Undoes [`escape`]; panics on anything that it does not write.
+    /// Undoes [`escape`]. Panics on anything that it does not write.
     pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut bytes = text.iter().copied();
@@ -271,7 +274,7 @@ pub(crate) mod tests {
             ("grüße, 世界, 🦀".as_bytes(), "grüße, 世界, 🦀"),
             (b"\xc2\x9b31m \xc2\xa0.", "\\u009b31m \u{a0}."),
             (b"\xff\xc3\xa9\xe4\xb8", "\\udcffé\\udce4\\udcb8"),
-            // Overlong, a surrogate, beyond U+10FFFF: no UTF-8.
+            // An overlong form, a surrogate, a value beyond U+10FFFF: none is valid UTF-8.
             (
                 b"\xc0\xaf \xed\xa0\x80 \xf4\x90\x80\x80",
                 "\\udcc0\\udcaf \\udced\\udca0\\udc80 \\udcf4\\udc90\\udc80\\udc80",
@@ -282,7 +285,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_byte_at_every_place_of_a_word_comes_back() {
+    fn every_byte_at_every_place_of_a_word_can_be_decoded() {
         for byte in 0..=255_u8 {
             for place in 0..20 {
                 for neighbour in [b'a', b'!', 0x1f, 0x80, 0xff] {
@@ -323,12 +326,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_cut_fits_and_joins() {
+    fn parts_fit_the_limit_and_can_be_joined() {
         let text = "plain \"q\" \0\u{85} é世🦀 \n".repeat(5);
         for text in [text.as_bytes(), &[0xff; 100], &[0; 100], "🦀".repeat(50).as_bytes()] {
             for format in [LogFormat::Logfmt, LogFormat::Json] {
                 let whole = escaped_for(format, text);
-                // The interpreter takes minutes for all of them.
+                // Miri takes minutes for all of them.
                 let step = if cfg!(miri) { 97 } else { 1 };
                 for limit in (6..whole.len() + 10).step_by(step) {
                     let (mut rest, mut joined) = (text, String::new());
@@ -336,7 +339,7 @@ pub(crate) mod tests {
                         let mut out = Vec::new();
                         let part = escape_within(rest, limit, format, &mut out);
                         assert!(part > 0 && out.len() <= limit, "{limit}");
-                        // Nothing more would have fitted.
+                        // Another escape would not have fitted.
                         assert!(part == rest.len() || out.len() + LONGEST_ESCAPE > limit, "{limit}");
                         joined.push_str(std::str::from_utf8(&out).unwrap());
                         rest = &rest[part..];
@@ -348,7 +351,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_value_is_bare_only_where_that_is_safe() {
+    fn a_value_is_unquoted_only_if_that_is_safe() {
         for (text, wanted) in [
             ("0.0.0.0:6666", "0.0.0.0:6666"),
             ("[::1]:80", "[::1]:80"),

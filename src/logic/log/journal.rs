@@ -1,7 +1,7 @@
-//! Whether a descriptor leads to systemd's journal (systemd.exec(5), `$JOURNAL_STREAM`).
+//! Detects whether a descriptor is connected to systemd's journal (systemd.exec(5), `$JOURNAL_STREAM`).
 
-/// Whether `variable`, the value of JOURNAL_STREAM, names the file with this device and inode number. A program that
-/// redirects the stream leaves the variable as it was, so its presence alone means nothing.
+/// Whether `variable`, the value of JOURNAL_STREAM, names the file with this device and inode number. The presence of
+/// the variable alone means nothing, because a program that redirects the stream does not change it.
 pub(crate) fn names(variable: &[u8], device: u64, inode: u64) -> bool {
     let number = |text: &[u8]| {
         let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));

@@ -1,5 +1,5 @@
-//! One line of kapo's own log, in logfmt or JSON: `time=... level=info msg="listening" address=0.0.0.0:6666`. What happened
-//! and to what; when it is written, and whether, is decided by whoever has the record.
+//! One line of kapo's own log, in logfmt or JSON: `time=... level=info msg="listening" address=0.0.0.0:6666`. The
+//! owner of a record decides whether and when it is written.
 
 use std::fmt::{self, Write};
 use std::time::SystemTime;
@@ -8,19 +8,19 @@ use crate::config::LogFormat;
 use crate::logic::Pid;
 use crate::logic::log::{escape, timestamp};
 
-/// How much a record matters.
+/// The severity of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// The course of things; left out under `--quiet`.
+    /// Normal operation; suppressed by `--quiet`.
     Info,
-    /// Something is not as it should be, and work goes on.
+    /// Something is wrong, but kapo continues to work.
     Warn,
-    /// Something that was asked for is not done.
+    /// Something that the user asked for could not be done.
     Error,
 }
 
 impl Level {
-    /// `info`, `warn` or `error`.
+    /// Returns `info`, `warn` or `error`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Info => "info",
@@ -29,7 +29,7 @@ impl Level {
         }
     }
 
-    /// Returns the digit of the priority (syslog(3)).
+    /// Returns the digit of the syslog priority (syslog(3)).
     fn priority(self) -> u8 {
         match self {
             Level::Info => b'6',
@@ -39,13 +39,13 @@ impl Level {
     }
 }
 
-/// How records are written.
+/// The format of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
     /// `--log-format`.
     pub format: LogFormat,
-    /// The reader is systemd's journal, which has its own time stamps and reads the priority from the prefix `<N>`
-    /// (sd-daemon(3)).
+    /// Whether the reader is systemd's journal, which adds its own time stamps and takes the priority from the prefix
+    /// `<N>` (sd-daemon(3)).
     pub journal: bool,
 }
 
@@ -61,47 +61,47 @@ pub struct Record {
 struct Field {
     key: &'static str,
     value: Vec<u8>,
-    /// JSON has it as a number.
+    /// Whether JSON shows the value as a number.
     number: bool,
 }
 
 impl Record {
-    /// A record of the course of things.
+    /// Returns a record about normal operation.
     pub fn info(msg: &'static str) -> Record {
         Record { level: Level::Info, msg, fields: Vec::new() }
     }
 
-    /// A record of something that is not as it should be.
+    /// Returns a record about something that is wrong while kapo continues to work.
     pub fn warn(msg: &'static str) -> Record {
         Record { level: Level::Warn, msg, fields: Vec::new() }
     }
 
-    /// A record of something that was asked for and is not done.
+    /// Returns a record about something that could not be done.
     pub fn error(msg: &'static str) -> Record {
         Record { level: Level::Error, msg, fields: Vec::new() }
     }
 
-    /// Adds a key with a text.
+    /// Adds a key with a text value.
     #[must_use]
     pub fn with(self, key: &'static str, value: impl fmt::Display) -> Record {
         self.with_display(key, &value, false)
     }
 
-    /// Adds a key with an integer, which JSON has as a number.
+    /// Adds a key with an integer, which JSON shows as a number.
     #[must_use]
     pub fn number(self, key: &'static str, value: impl Number) -> Record {
         self.with_display(key, &value, true)
     }
 
-    /// One copy of this in the program, whatever the types of the values.
+    /// Not generic, so that the program holds one copy for all types of values.
     fn with_display(self, key: &'static str, value: &dyn fmt::Display, number: bool) -> Record {
         let mut text = String::new();
-        // A Display that fails leaves what it has written so far; a log line is not worth a panic.
+        // If Display fails, keep what it has written so far; a log line is not worth a panic.
         let _ = write!(text, "{value}");
         self.field(Field { key, value: text.into_bytes(), number })
     }
 
-    /// Adds a key with words of the system, which need not be UTF-8.
+    /// Adds a key with a value that need not be UTF-8, such as a file name.
     #[must_use]
     pub fn with_bytes(self, key: &'static str, value: &[u8]) -> Record {
         self.field(Field { key, value: value.to_vec(), number: false })
@@ -112,12 +112,12 @@ impl Record {
         self
     }
 
-    /// How much it matters.
+    /// Returns the severity.
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// Appends the line, its newline included.
+    /// Appends the line, including its newline.
     pub fn render(&self, style: Style, wall: SystemTime, out: &mut Vec<u8>) {
         if style.journal {
             out.extend_from_slice(&[b'<', self.level.priority(), b'>']);
@@ -168,7 +168,7 @@ impl Record {
     }
 }
 
-/// Types whose text is a number of JSON.
+/// Types that JSON shows as numbers.
 pub trait Number: fmt::Display {}
 
 impl Number for u8 {}
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_the_contract_comes_out() {
+    fn the_documented_example_is_rendered() {
         assert_eq!(
             rendered(&Record::info("listening").with("address", "0.0.0.0:6666")),
             "time=2025-11-22T06:45:30.123456Z level=info msg=\"listening\" address=0.0.0.0:6666\n"
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_in_a_value_it_stays_one_line() {
+    fn any_value_stays_on_one_line() {
         let record = Record::warn("cannot \"signal\"").with("why", "no\nway").with_bytes("path", b"/a b\xff");
         assert_eq!(
             rendered(&record),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_ordered_by_how_much_they_matter() {
+    fn levels_are_ordered_by_severity() {
         assert!(Level::Info < Level::Warn && Level::Warn < Level::Error);
         assert_eq!(rendered(&Record::error("x").with("n", 7)).split(' ').nth(1), Some("level=error"));
     }

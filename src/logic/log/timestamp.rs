@@ -1,12 +1,13 @@
-//! Wall time as text: RFC 3339 for documents and log lines, IMF-fixdate (RFC 9110, section 5.6.7) for HTTP's Date.
+//! Formats wall-clock time: RFC 3339 for documents and log lines, IMF-fixdate (RFC 9110, section 5.6.7) for the HTTP
+//! field Date.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Go's zero time, which the documents show for "not yet" and "never".
+/// The zero time of Go, which means "not yet" or "never" in the status document.
 pub(crate) const ZERO: &str = "0001-01-01T00:00:00Z";
 
-/// A moment of the proleptic Gregorian calendar, UTC.
+/// A time in UTC in the proleptic Gregorian calendar.
 struct Civil {
     year: i64,
     month: u8,
@@ -19,7 +20,7 @@ struct Civil {
     weekday: u8,
 }
 
-/// What four digits of a year can show; beyond it the nearest end is shown.
+/// The limits of a year with four digits. A time beyond them is shown as the nearest limit.
 const FIRST: i64 = -62_135_596_800; // 0001-01-01T00:00:00Z
 const LAST: i64 = 253_402_300_799; // 9999-12-31T23:59:59Z
 
@@ -38,7 +39,7 @@ impl Civil {
         };
         let seconds = seconds.clamp(FIRST, LAST);
         let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-        // Years begin in March here, so that the leap day is the last of its year; eras are 400 years.
+        // Years begin in March here, so that the leap day is the last day of a year. An era has 400 years.
         let from_march = days + 719_468;
         let (era, of_era) = (from_march.div_euclid(146_097), from_march.rem_euclid(146_097));
         let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -59,7 +60,7 @@ impl Civil {
     }
 }
 
-/// `2026-11-22T06:45:30.123456789Z`, without trailing zeros of the fraction, as Go writes it.
+/// Formats `wall` as Go does: `2026-11-22T06:45:30.123456789Z`, without trailing zeros in the fraction.
 pub(crate) fn rfc3339(wall: SystemTime) -> String {
     let c = Civil::new(wall);
     let mut text =
@@ -71,7 +72,7 @@ pub(crate) fn rfc3339(wall: SystemTime) -> String {
     text
 }
 
-/// Reads what [`rfc3339`] writes; `None` for anything else, and for [`ZERO`].
+/// Parses what [`rfc3339`] writes. Returns `None` for anything else, and for [`ZERO`].
 pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     const FORM: &[u8] = b"0000-00-00T00:00:00";
     let (second, fraction) = text.strip_suffix('Z')?.split_at_checked(FORM.len())?;
@@ -112,7 +113,7 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     wall.checked_add(Duration::from_nanos(nanos))
 }
 
-/// `2026-11-22T06:45:30.123456Z`, always six decimals, so that log lines align and sort.
+/// Appends `2026-11-22T06:45:30.123456Z`, always with six decimals, so that log lines align and sort.
 pub(crate) fn log_time(wall: SystemTime, out: &mut Vec<u8>) {
     let c = Civil::new(wall);
     let micros = c.nanos / 1_000;
@@ -124,7 +125,7 @@ pub(crate) fn log_time(wall: SystemTime, out: &mut Vec<u8>) {
     );
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Formats `wall` like `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) fn imf_fixdate(wall: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
     const MONTHS: [&str; 12] =
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn times_read_as_date_and_go_write_them() {
+    fn times_are_formatted_like_date_and_go_do() {
         for (seconds, nanos, text) in [
             (0, 0, "1970-01-01T00:00:00Z"),
             (784_111_777, 0, "1994-11-06T08:49:37Z"),
@@ -166,12 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_rfc_9110_comes_out() {
+    fn the_example_of_rfc_9110_is_produced() {
         assert_eq!(imf_fixdate(at(784_111_777, 5)), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]
-    fn what_is_no_time_is_not_read() {
+    fn text_that_is_no_time_is_rejected() {
         for text in [
             "",
             "Z",

@@ -1,16 +1,16 @@
-//! The lines of one write, in memory that stays initialised from batch to batch.
+//! Collects the lines of one write in memory that stays initialised between batches.
 //!
-//! Bytes are stored through slices of a known length, which the compiler turns into a few register moves. The same bytes
-//! appended to a `Vec` cost a call of memcpy for each part of a line, and musl's memcpy starts slowly (`rep movsq`): that
-//! was a quarter of the CPU time of `--stdlog`.
+//! Bytes are stored through slices of a known length, which the compiler turns into a few register moves. Appending
+//! them to a `Vec` would call memcpy for each part of a line, and musl's memcpy starts slowly (`rep movsq`): this was
+//! a quarter of the CPU time of `--stdlog`.
 
-/// The first allocation. One line of a quiet command needs no more.
+/// Size of the first allocation: enough for one line of a quiet command.
 const FIRST: usize = 1024;
 
-/// Bytes that wait for a write. Allocates nothing before the first byte.
+/// Bytes that are waiting for a write. Allocates nothing before the first byte.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// All of it is initialised; the content ends at `filled`.
+    /// Initialised memory; the content ends at `filled`.
     memory: Vec<u8>,
     filled: usize,
 }
@@ -41,8 +41,8 @@ impl Batch {
         self.filled = 0;
     }
 
-    /// Returns free memory behind the content, at least `length` bytes of it, with whatever bytes are in it.
-    /// [`Batch::advance`] makes its beginning part of the content.
+    /// Returns at least `length` bytes of free memory behind the content; their values are unspecified.
+    /// [`Batch::advance`] makes the beginning of it part of the content.
     pub fn free(&mut self, length: usize) -> &mut [u8] {
         let needed = self.filled + length;
         if self.memory.len() < needed {

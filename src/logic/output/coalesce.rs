@@ -1,39 +1,40 @@
-//! Lets small pieces of work gather. A command that writes a line at a time, thousands of them in a row, would have us
-//! woken for nearly every one: three system calls for a hundred bytes. So would clients that connect one after another,
-//! twice each: to be let in, and for a request that is not there yet. Once pieces are seen to follow each other closely,
-//! we rest a moment after each batch and find many at once; the first of a burst is never held up. A rest is too short to
-//! be noticed by anybody, and is given up where it gathers nothing: who waits for the answer to each piece must not be
-//! slowed down.
+//! Coalesces small pieces of work. A command that writes thousands of single lines in a row would wake kapo for nearly
+//! every line, which costs three system calls for a hundred bytes. Clients that connect one after another would wake
+//! it twice each: once for the connection and once for the request, which has not arrived yet. If pieces follow each
+//! other closely, kapo therefore pauses for some microseconds after each batch, so that the next turn finds many at
+//! once. The first pieces of a burst are never delayed. The pause is too short to be noticed, and it is given up if it
+//! gathers nothing, so that a command or client that waits for the answer to each piece is not slowed down.
 
 use std::time::{Duration, Instant};
 
-/// The most that [`CoalesceLimits::patience`] grows to.
+/// Largest value that [`Coalescer::patience`] grows to.
 const MOST_PATIENCE: u32 = 8 * 1024;
 
-/// How work of one kind is measured. To each rest the kernel adds its slack of 50 us.
+/// The limits for one kind of work. The kernel adds its timer slack of 50 us to each pause.
 #[derive(Debug)]
 pub(crate) struct CoalesceLimits {
-    /// Turns that begin this soon after one another are close.
+    /// Two turns are close if less than this time lies between their beginnings.
     close: Duration,
-    /// So many close turns before the first rest; after those that were not worth it twice as many, up to a bound.
+    /// Number of close turns in a row before the first pause. Doubled, up to a bound, after pauses that gathered too
+    /// little.
     patience: u32,
-    /// A turn that brought this much gains nothing from a rest.
+    /// A turn that found this much work needs no pause.
     enough_alone: usize,
-    /// A rest that gathered less was not worth it;
+    /// A pause that gathers less than this is not worth its cost.
     worth: usize,
-    /// so many of them in a row, and there are no more.
+    /// Pausing stops after this many such pauses in a row.
     tries: u32,
-    /// A rest is made longer until it gathers this much,
+    /// The pause is lengthened while it gathers less than this.
     plenty: usize,
-    /// and shorter where it gathers more than this.
+    /// The pause is shortened if it gathers at least this much.
     too_much: usize,
     shortest: Duration,
-    /// As long as everybody else may have to wait for it.
+    /// Longest pause. All other connections and streams wait for it, too.
     longest: Duration,
 }
 
-/// Output, in bytes. The fastest writers of lines fill half a pipe in the shortest rest; no command should find its pipe
-/// full.
+/// Limits for output, in bytes. The fastest writers of lines fill half a pipe during the shortest pause, and a command
+/// should never find its pipe full.
 pub(crate) const OUTPUT: CoalesceLimits = CoalesceLimits {
     close: Duration::from_micros(250),
     patience: 8,
@@ -46,8 +47,9 @@ pub(crate) const OUTPUT: CoalesceLimits = CoalesceLimits {
     longest: Duration::from_micros(400),
 };
 
-/// Pages that are moved between pipes of a mebibyte, in bytes. While the command fills its pipe, or the reader empties
-/// his, a move would wait for the lock of that pipe, and wait busily; a pipe is filled in about the time of this rest.
+/// Limits for pages that are moved between pipes of one mebibyte, in bytes. While the command fills its pipe or the
+/// reader empties the other one, splice would spin on the lock of that pipe. The command fills the pipe in about the
+/// time of this pause.
 pub(crate) const PAGES: CoalesceLimits = CoalesceLimits {
     close: Duration::from_millis(5),
     patience: 1,
@@ -60,8 +62,8 @@ pub(crate) const PAGES: CoalesceLimits = CoalesceLimits {
     longest: Duration::from_micros(400),
 };
 
-/// Clients that connect. Within one rest the first of them has sent its request. More of it would gather more, and would
-/// hold up the few who connect anew as soon as they are answered.
+/// Limits for connecting clients. The first client has sent its request before the pause is over. A longer pause would
+/// gather more, but would delay clients that reconnect as soon as they have their answer.
 pub(crate) const ARRIVALS: CoalesceLimits = CoalesceLimits {
     close: Duration::from_micros(250),
     patience: 8,
@@ -74,33 +76,33 @@ pub(crate) const ARRIVALS: CoalesceLimits = CoalesceLimits {
     longest: Duration::from_micros(100),
 };
 
-/// How work of one kind comes.
+/// Measures the arrival of one kind of work and decides when to pause.
 #[derive(Debug)]
 pub(crate) struct Coalescer {
     measure: &'static CoalesceLimits,
-    /// When the last turn began.
+    /// The beginning of the last turn.
     last: Option<Instant>,
-    /// So many turns in a row were close and brought little.
+    /// Number of turns in a row that were close and found little.
     close: u32,
     patience: u32,
-    /// The rest that was asked for last.
+    /// The current pause; `None`: no pause.
     rest: Option<Duration>,
-    /// So many rests in a row were not worth it.
+    /// Number of pauses in a row that were not worth their cost.
     idle: u32,
 }
 
 impl Coalescer {
-    /// Nothing has come yet.
+    /// Returns the state before the first turn.
     pub(crate) fn new(measure: &'static CoalesceLimits) -> Coalescer {
         Coalescer { measure, last: None, close: 0, patience: measure.patience, rest: None, idle: 0 }
     }
 
-    /// How long to rest before the next turn, if at all.
+    /// Returns how long to pause before the next turn; `None`: not at all.
     pub(crate) fn rest(&self) -> Option<Duration> {
         self.rest
     }
 
-    /// A turn that began at `now` found so much.
+    /// Records a turn that began at `now` and found `found` units of work.
     pub(crate) fn turn(&mut self, now: Instant, found: usize) {
         let CoalesceLimits {
             close,
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
     use crate::logic::tests::epoch;
 
-    /// Turns this far apart that bring so much each: in how many of them it rests.
+    /// Simulates turns at this interval that find so much each. Returns in how many of them it pauses.
     fn rests(
         pace: &mut Coalescer,
         start: Instant,
@@ -177,7 +179,7 @@ mod tests {
     const SOON: Duration = Duration::from_micros(10);
 
     #[test]
-    fn lines_that_follow_closely_are_gathered_and_the_first_are_not_held_up() {
+    fn close_lines_are_gathered_and_the_first_are_not_delayed() {
         let gathers = |rested| if rested { 10_000 } else { 100 };
         assert_eq!(rests(&mut Coalescer::new(&OUTPUT), start(), OUTPUT.patience, SOON, gathers), 0);
         assert_eq!(
@@ -187,24 +189,24 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_come_now_and_then_are_passed_on_at_once() {
+    fn occasional_lines_are_forwarded_at_once() {
         assert_eq!(rests(&mut Coalescer::new(&OUTPUT), start(), 1_000, OUTPUT.close, |_| 100), 0);
     }
 
     #[test]
-    fn large_writes_are_passed_on_at_once() {
+    fn large_writes_are_forwarded_at_once() {
         assert_eq!(rests(&mut Coalescer::new(&OUTPUT), start(), 1_000, SOON, |_| OUTPUT.enough_alone), 0);
     }
 
     #[test]
-    fn a_command_that_waits_for_answers_is_held_up_rarely() {
-        // Whatever we do, each turn brings one line.
+    fn a_command_that_waits_for_answers_is_rarely_delayed() {
+        // Each turn finds one line, whether there was a pause or not.
         let rests = rests(&mut Coalescer::new(&OUTPUT), start(), 100_000, SOON, |_| 100);
         assert!((5..25).contains(&rests), "{rests} rests");
     }
 
     #[test]
-    fn rests_are_as_long_as_it_takes_to_gather_and_bounded() {
+    fn pauses_are_as_long_as_needed_and_bounded() {
         let (mut pace, start) = (Coalescer::new(&OUTPUT), start());
         assert_eq!(rests(&mut pace, start, OUTPUT.patience + 1, SOON, |_| 100), 1);
         let mut after = |bytes| {
@@ -221,14 +223,14 @@ mod tests {
         for _ in 0..10 {
             after(OUTPUT.too_much);
         }
-        assert_eq!(after(OUTPUT.too_much), None, "it has its fill without a rest");
+        assert_eq!(after(OUTPUT.too_much), None, "it finds enough without a pause");
     }
 
     #[test]
-    fn a_crowd_that_connects_is_gathered_although_some_rests_find_few() {
+    fn a_burst_of_clients_is_gathered_even_if_some_pauses_find_few() {
         let (mut pace, start, mut rests) = (Coalescer::new(&ARRIVALS), start(), 0);
         for turn in 1..=1_000 {
-            // Every fourth time there is but one.
+            // Every fourth time there is only one.
             pace.turn(start + SOON * turn, if turn % 4 == 0 { 1 } else { 6 });
             rests += u32::from(pace.rest() == Some(ARRIVALS.shortest));
         }
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_clients_that_connect_anew_after_each_answer_are_held_up_rarely() {
+    fn a_few_clients_that_reconnect_are_rarely_delayed() {
         for clients in 1..ARRIVALS.worth {
             let rests = rests(&mut Coalescer::new(&ARRIVALS), start(), 100_000, SOON, |_| clients);
             assert!((5 * ARRIVALS.tries..25 * ARRIVALS.tries).contains(&rests), "{rests} rests");
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn who_connects_now_and_then_is_served_at_once() {
+    fn occasional_connections_are_served_at_once() {
         assert_eq!(rests(&mut Coalescer::new(&ARRIVALS), start(), 1_000, ARRIVALS.close, |_| 40), 0);
     }
 }

@@ -1,41 +1,42 @@
-//! How long the output of a run is read after its end. What the command wrote before it ended is read in any case; what
-//! descendants write to the same pipe afterwards, such as `tee` in `exec > >(tee log)`, belongs to the run until the
-//! pipe is closed or a limit has passed.
+//! Decides how long the output of a run is read after the command has exited. What the command wrote is read in any
+//! case. What descendants write to the same pipe afterwards, such as `tee` in `exec > >(tee log)`, belongs to the run
+//! until the pipe is closed or a limit has passed.
 
 use std::time::{Duration, Instant};
 
-/// The longest silence before the output of the run counts as complete.
+/// Time without output after which the output of the run counts as complete.
 const SILENCE: Duration = Duration::from_millis(500);
-/// The longest time after the end.
+/// Longest drain after the command's exit.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// One pipe whose command has ended.
+/// The drain of one pipe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drain {
-    /// Bytes that were in the pipe at the end and have not been read.
+    /// Number of bytes that were in the pipe at the exit and have not been read.
     left: u64,
     silent: Instant,
     over: Instant,
 }
 
 impl Drain {
-    /// The command has ended with so many bytes in the pipe.
+    /// Begins the drain of a pipe that holds `left` bytes.
     pub(crate) fn new(now: Instant, left: u64) -> Drain {
         Drain { left, silent: now + SILENCE, over: now + LONGEST }
     }
 
-    /// So many bytes were read.
+    /// Records that `bytes` bytes were read.
     pub(crate) fn read(&mut self, now: Instant, bytes: u64) {
         self.left = self.left.saturating_sub(bytes);
         self.silent = now + SILENCE;
     }
 
-    /// The pipe is empty.
+    /// Records that the pipe is empty.
     pub(crate) fn emptied(&mut self) {
         self.left = 0;
     }
 
-    /// When [`Drain::is_over`] comes true if nothing more is read; `None`: not before all bytes of the command's own.
+    /// Returns when [`Drain::is_over`] becomes true if nothing more is read; `None` while bytes of the command itself
+    /// are left.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         (self.left == 0).then_some(self.silent.min(self.over))
     }
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_ends_after_a_silence_or_in_any_case_and_never_before_the_commands_own_bytes() {
+    fn it_ends_after_a_silence_but_never_before_the_commands_bytes() {
         #[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);

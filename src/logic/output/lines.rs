@@ -1,10 +1,10 @@
-//! Cuts captured output into lines and writes each as a log line of kapo's,
-//! `time=2026-11-22T06:45:30.123456Z level=info stream=stdout msg="..."` or the same as JSON; knows nothing of where they come from or go.
+//! Splits captured output into lines and renders each as a log line, `time=2026-11-22T06:45:30.123456Z level=info
+//! stream=stdout msg="..."`. Knows nothing about where the lines come from or go.
 //!
-//! The text between the quotes is reversible (see [`escape`]): undoing the escapes gives the line byte for byte. A carriage
-//! return before the newline is part of the line and written `\r`. A line whose text is longer than [`LONGEST`] comes in
-//! parts, all but the last marked `partial=true` (in JSON `"partial":true`) behind the text; joined they are the line. What was read at one instant
-//! bears one time stamp: that of the read that completed the line.
+//! The text between the quotes is reversible (see `quote`): undoing the escapes gives the line byte for byte. A
+//! carriage return before the newline is part of the line and is written as `\r`. A line whose text is longer than
+//! [`LONGEST`] is written in parts, and all except the last are marked `partial=true` behind the text; joined, they
+//! are the line. Lines that were completed by the same read have the same time stamp.
 
 use std::time::SystemTime;
 
@@ -15,31 +15,32 @@ use crate::logic::Stream;
 use crate::logic::log::{escape, timestamp};
 use crate::logic::output::batch::Batch;
 
-/// The longest record as it is written, with time stamp, escapes and newline: journald cuts lines at 48 KiB.
+/// Longest record in bytes, with time stamp, escapes and newline; journald splits lines at 48 KiB.
 pub const RECORD: usize = 32 * 1024;
 
-/// The longest text of a record, with its escapes: a line whose text is longer is cut into parts. A part ends before
-/// an escape or a letter of UTF-8 rather than within it.
+/// Longest text of a record in bytes, with its escapes. A longer line is split into parts, never within an escape or a
+/// UTF-8 character.
 pub const LONGEST: usize = LOGFMT.longest();
 
-/// What stands around the text. All of it has a known length, because such an array is copied without a call.
+/// The parts of a record around its text. Their lengths are constant, because an array of a known length is copied
+/// without a call.
 struct Frame<const PREFIX: usize, const END: usize, const PARTIAL: usize> {
     format: LogFormat,
-    /// What is before the time, between it and the stream, and between that and the text.
+    /// The parts before the time, between the time and the stream, and between the stream and the text.
     before: [&'static [u8]; 3],
-    /// What follows the text.
+    /// The bytes after the text.
     end: &'static [u8; END],
-    /// What follows the text of a part.
+    /// The bytes after the text of a part.
     partial: &'static [u8; PARTIAL],
 }
 
 impl<const PREFIX: usize, const END: usize, const PARTIAL: usize> Frame<PREFIX, END, PARTIAL> {
-    /// The longest text of a record.
+    /// Returns the length of the longest text in a record.
     const fn longest(&self) -> usize {
         RECORD - PREFIX - PARTIAL
     }
 
-    /// All before the text.
+    /// Returns the part of a record before the text.
     fn prefix(&self, stream: Stream, wall: SystemTime) -> [u8; PREFIX] {
         let [time, name, text] = self.before;
         let mut prefix = Vec::with_capacity(PREFIX);
@@ -48,7 +49,7 @@ impl<const PREFIX: usize, const END: usize, const PARTIAL: usize> Frame<PREFIX, 
         prefix.extend_from_slice(name);
         prefix.extend_from_slice(stream.name().as_bytes());
         prefix.extend_from_slice(text);
-        prefix.try_into().expect("times and the names of streams are always of one length")
+        prefix.try_into().expect("times and stream names have a fixed length")
     }
 }
 
@@ -59,7 +60,7 @@ const LOGFMT: Frame<63, 2, 15> = Frame {
     partial: b"\" partial=true\n",
 };
 
-/// Its records hold a little less text than those of [`LOGFMT`].
+/// A record in JSON holds slightly less text than one in [`LOGFMT`].
 const JSON: Frame<78, 3, 18> = Frame {
     format: LogFormat::Json,
     before: [b"{\"time\":\"", b"\",\"level\":\"info\",\"stream\":\"", b"\",\"msg\":\""],
@@ -67,42 +68,42 @@ const JSON: Frame<78, 3, 18> = Frame {
     partial: b"\",\"partial\":true}\n",
 };
 
-/// [`Lines::render`] begins no further line when this much is written. A pipe holds 64 KiB: with the last line a batch
-/// should still fit, as what little is left over would cost a write of its own.
+/// [`Lines::render`] begins no further line once this many bytes are rendered. With its last line, a batch should
+/// still fit into a pipe of 64 KiB, because a small remainder would cost a second write.
 pub const BATCH: usize = 60 * 1024;
 
-/// The framing of one stream of one run.
+/// The line splitter for one stream of one run.
 #[derive(Debug)]
 pub struct Lines {
     stream: Stream,
     format: LogFormat,
-    /// This much of the unfinished line was looked through before and holds no newline: a line that drips in is not
-    /// searched again and again.
+    /// This many bytes of the unfinished line are known to hold no newline, so that a line that arrives in small
+    /// pieces is searched only once.
     searched: usize,
 }
 
-/// What [`Lines::render`] did.
+/// The result of [`Lines::render`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rendered {
-    /// Bytes of the input that are dealt with; the rest is to be offered again, with more behind it.
+    /// Number of input bytes that are processed. The rest must be offered again, followed by new input.
     pub consumed: usize,
-    /// Lines completed.
+    /// Number of completed lines.
     pub lines: u64,
 }
 
 impl Lines {
-    /// Nothing read yet.
+    /// Returns a splitter at the beginning of a line.
     pub fn new(stream: Stream, format: LogFormat) -> Lines {
         Lines { stream, format, searched: 0 }
     }
 
-    /// The format of the lines.
+    /// Returns the format of the lines.
     pub fn format(&self) -> LogFormat {
         self.format
     }
 
-    /// Appends to `out` the lines that `input` holds, until `out` holds [`BATCH`] bytes or only an unfinished line is
-    /// left, which is at most [`LONGEST`] bytes. With `ended` nothing will follow, and that line is complete too.
+    /// Appends the lines in `input` to `out`, until `out` holds [`BATCH`] bytes or only an unfinished line of at most
+    /// [`LONGEST`] bytes is left. `ended` means that no input will follow, so that this last line is complete, too.
     pub fn render(&mut self, wall: SystemTime, input: &[u8], ended: bool, out: &mut Batch) -> Rendered {
         match self.format {
             LogFormat::Logfmt => self.render_in(&LOGFMT, wall, input, ended, out),
@@ -148,8 +149,8 @@ impl Lines {
     }
 }
 
-/// Appends a record of `line`, or of as much of it as one record holds. Returns how much of `line` that was. `escapes` is
-/// memory for the text of a line from its first escape on.
+/// Appends a record of `line`, or of as much of it as fits into one record, and returns how many bytes of `line` that
+/// was. `escapes` is scratch memory for the text from the first escape on.
 fn record<const PREFIX: usize, const END: usize, const PARTIAL: usize>(
     frame: &Frame<PREFIX, END, PARTIAL>,
     prefix: &[u8; PREFIX],
@@ -196,7 +197,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_micros(1_763_793_930_123_456)
     }
 
-    /// As the driver does it: pieces come in, what is not consumed stays in front of the next.
+    /// Renders like the driver: unprocessed bytes stay in front of the next piece.
     fn rendered<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, u64) {
         rendered_as(LogFormat::Logfmt, pieces)
     }
@@ -231,7 +232,7 @@ mod tests {
         String::from_utf8(rendered([input]).0).unwrap()
     }
 
-    /// What the command wrote, read back from the log; and the number of partial marks.
+    /// Returns what the command wrote, decoded from the log, and the number of `partial` marks.
     fn undone(log: &[u8]) -> (Vec<u8>, usize) {
         let (mut out, mut parts) = (Vec::new(), 0);
         for line in log.split_inclusive(|&b| b == b'\n') {
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_as_the_contract_says() {
+    fn lines_are_rendered_as_documented() {
         assert_eq!(
             text(b"first\n\nsay \"hi\"\r\nno newline"),
             format!("{STAMP}first\"\n{STAMP}\"\n{STAMP}say \\\"hi\\\"\\r\"\n{STAMP}no newline\"\n")
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn how_the_bytes_were_cut_makes_no_difference() {
+    fn the_result_does_not_depend_on_how_the_input_was_cut() {
         let input = "plain\n\n\"quoted\"\tline\r\n\0\x1b[1mbold\nünï\u{85}cödé\nlast".as_bytes();
         let whole = rendered([input]);
         assert_eq!(rendered(input.chunks(1)), whole);
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_comes_back_from_the_log() {
+    fn every_byte_can_be_decoded_from_the_log() {
         let mut input: Vec<u8> = (0..=255).cycle().take(300_000).collect();
         input.extend((0..LONGEST).map(|n| u8::try_from(n % 251).unwrap() | 0x80));
         input.extend(vec![0; LONGEST]);
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_comes_back_from_json() {
+    fn every_byte_can_be_decoded_from_json() {
         const PREFIX: &str =
             "{\"time\":\"2025-11-22T06:45:30.123456Z\",\"level\":\"info\",\"stream\":\"stderr\",\"msg\":\"";
         let mut input: Vec<u8> = (0..=255).cycle().take(if cfg!(miri) { 3_000 } else { 300_000 }).collect();
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_longer_than_the_longest_line_comes_in_parts() {
+    fn only_a_line_over_the_limit_is_split_into_parts() {
         for (length, parts) in [
             (LONGEST - 1, 0),
             (LONGEST, 0),
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_not_cut_within_a_letter() {
+    fn a_long_line_is_not_cut_within_a_character() {
         for shift in 0..4 {
             let input = ["x".repeat(shift), "🦀".repeat(LONGEST)].concat();
             let (log, _) = rendered([input.as_bytes()]);

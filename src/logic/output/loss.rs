@@ -1,23 +1,24 @@
-//! Output that cannot be written: it is counted, and the log says so once at the beginning and once at the end.
+//! Counts output that cannot be written, and logs the beginning and the end of each such failure.
 
 use crate::logic::Stream;
 use crate::logic::log::record::Record;
 
-/// See the head of the file.
+/// The loss of one stream since its sink began to fail.
 #[derive(Debug, Default)]
 pub(crate) struct Loss {
-    /// Set while the sink fails: how many bytes were discarded since.
+    /// Number of bytes discarded in the current failure; `None` while the sink works.
     lost: Option<u64>,
     records: Vec<Record>,
 }
 
 impl Loss {
-    /// Returns the state for another pipe of the same stream, which writes to the same sink. Its records stay here.
+    /// Returns the state for another pipe of the same stream, which writes to the same sink. Pending records are not
+    /// copied.
     pub(crate) fn successor(&self) -> Loss {
         Loss { lost: self.lost, records: Vec::new() }
     }
 
-    /// So many bytes cannot be written.
+    /// Records that `bytes` bytes could not be written.
     pub(crate) fn lose(&mut self, stream: Stream, bytes: u64, error: &str) {
         if self.lost.is_none() {
             self.records.push(
@@ -29,7 +30,7 @@ impl Loss {
         *self.lost.get_or_insert(0) += bytes;
     }
 
-    /// The sink has taken something.
+    /// Records that the sink has taken output again.
     pub(crate) fn written(&mut self, stream: Stream) {
         if let Some(lost) = self.lost.take() {
             self.records.push(
@@ -40,7 +41,7 @@ impl Loss {
         }
     }
 
-    /// Takes what is to be logged.
+    /// Takes the pending log records.
     pub(crate) fn take_records(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.records)
     }
@@ -60,7 +61,7 @@ mod tests {
         assert_eq!(loss.take_records().len(), 1);
         let mut next = loss.successor();
         next.lose(Stream::Stdout, 1, "No space left on device");
-        assert!(next.take_records().is_empty(), "another pipe of the stream does not say it again");
+        assert!(next.take_records().is_empty(), "another pipe of the stream does not log it again");
         for mut loss in [loss, next] {
             loss.written(Stream::Stdout);
             loss.written(Stream::Stdout);

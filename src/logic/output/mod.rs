@@ -1,4 +1,4 @@
-//! Captured output: lines, the kept tail, coalescing of small writes.
+//! Captured output: lines, the tail that is kept, coalescing of small writes.
 
 pub mod batch;
 pub(crate) mod coalesce;

@@ -1,5 +1,5 @@
-//! When an output that could not be written is tried again: at most once a second, as a full disk fills each attempt
-//! with a system call that fails.
+//! Decides when to retry an output that could not be written: at most once a second, because on a full disk each
+//! attempt costs a system call that fails.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The state of an output that has failed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outage {
-    /// The last attempt; `None`: before the clock was read for the first time.
+    /// The last attempt; `None` if it was before the clock was read for the first time.
     tried: Option<Instant>,
 }
 
 impl Outage {
-    /// An attempt has failed.
+    /// Begins an outage after a failed attempt.
     pub(crate) fn new(now: Option<Instant>) -> Outage {
         Outage { tried: now }
     }

@@ -1,28 +1,28 @@
-//! Cuts output into the pieces that go to the kernel in one write each, so that writers that share a pipe do not cut
-//! each other's lines in two. Knows nothing about descriptors.
+//! Cuts output into pieces that the kernel gets in one write each, so that several writers of one pipe do not tear
+//! each other's lines. Knows nothing about descriptors.
 
 use memchr::{memchr, memrchr};
 
-/// What a pipe takes whole or not at all: `PIPE_BUF`, see pipe(7).
+/// Most bytes that a pipe takes atomically: `PIPE_BUF`, see pipe(7).
 pub(crate) const PIPE_BUF: usize = 4096;
 
-/// Returns the start of `bytes` that goes into one write: as many whole lines as fit into `atomic` bytes. A line that is
-/// longer cannot be atomic and is a piece of its own, up to its newline.
+/// Returns the beginning of `bytes` that goes into one write: as many whole lines as fit into `atomic` bytes. A longer
+/// line cannot be atomic and is a piece of its own, up to its newline.
 pub(crate) fn first(bytes: &[u8], atomic: usize) -> &[u8] {
     let Some(window) = bytes.get(..atomic) else { return bytes };
     let end = memrchr(b'\n', window).or_else(|| memchr(b'\n', bytes)).map_or(bytes.len(), |at| at + 1);
     bytes.get(..end).unwrap_or(bytes)
 }
 
-/// Returns how many bytes of `bytes` are to be written while more of the same stream is known to follow. The rest is the
-/// beginning of a line, which is written in one piece when its end has come, unless it is too long for that.
+/// Returns how many of `bytes` should be written now if more of the same stream is known to follow. The rest is the
+/// beginning of a line and waits for its end, unless it is too long for an atomic write.
 pub(crate) fn complete(bytes: &[u8]) -> usize {
     let whole = memrchr(b'\n', bytes).map_or(0, |at| at + 1);
     if bytes.len() - whole < PIPE_BUF { whole } else { bytes.len() }
 }
 
-/// Hands `bytes` to `write` in pieces of [`first`] until one is not taken whole. Returns how many bytes were taken, or
-/// the error of a first piece of which nothing was taken.
+/// Calls `write` for each piece of `bytes` until one is not written whole. Returns how many bytes were written, or the
+/// error of the first piece if none was.
 pub(crate) fn write<E>(
     bytes: &[u8],
     atomic: usize,
@@ -38,7 +38,7 @@ pub(crate) fn write<E>(
                     break;
                 }
             }
-            // The error comes again with the next write if it lasts.
+            // A lasting error will be returned by the next write.
             Err(_) if taken > 0 => break,
             Err(error) => return Err(error),
         }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn writing_stops_at_the_first_piece_that_is_not_taken_whole() {
+    fn writing_stops_at_the_first_short_write() {
         let run = |room: usize| {
             let mut out = Vec::new();
             let result = write(b"aa\nbb\ncc\ndd\nee\n", 6, |piece| {

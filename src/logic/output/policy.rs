@@ -1,33 +1,35 @@
-//! How the output of one stream is passed on: bytes copied or pages moved, when pipes are enlarged, how much one read
-//! asks for, how long output gathers, when buffers are given back. Knows nothing about descriptors.
+//! Decides how the output of one stream is forwarded: whether bytes are copied or pages are moved, when pipes are
+//! enlarged, how much one read asks for, how long output gathers, and when buffers are freed. Knows nothing about
+//! descriptors.
 //!
-//! Small output is read and written. Where reads come back large and kapo's own output is a pipe, pages are moved
-//! instead (splice(2)), and the command's pipe is enlarged; not before, because the kernel limits the pages of a user's
-//! pipes and there may be thousands of kapos.
+//! Small output is read and written. If reads become large and the sink is a pipe, the command's pipe is enlarged and
+//! pages are moved (splice(2)). This does not happen earlier, because the kernel limits the pages in a user's pipes,
+//! and there may be thousands of kapos.
 
 use std::time::{Duration, Instant};
 
 use crate::logic::output::coalesce;
 use crate::logic::output::coalesce::Coalescer;
 
-/// The first buffer; a command that writes little never makes kapo touch more.
+/// Size of the first buffer in bytes; little output never needs more.
 pub(crate) const SMALL: usize = 4 * 1024;
-/// The buffer once a read has filled the small one: more than a pipe holds, so that a read empties it and ends where a
-/// write of the command's ended.
+/// Size of the buffer after a read has filled the small one. It is larger than a pipe, so that a read empties the pipe
+/// and ends where a write of the command ended.
 pub(crate) const LARGE: usize = 68 * 1024;
-/// What one move asks for, and what the pipes are made to hold for it.
+/// Bytes that one splice asks for, and the size to which the pipes are enlarged for it.
 pub(crate) const MOVE: usize = 1024 * 1024;
 
-/// After this many bytes the loop gets its turn.
+/// After this many bytes, the turn of a stream ends.
 const BUDGET: u64 = 256 * 1024;
-/// A read of this size is large.
+/// A read of at least this size is large.
 const LARGE_READ: usize = 32 * 1024;
 /// A turn that moved less than this is small.
 const SMALL_MOVE: u64 = 16 * 1024;
-/// Pages are moved after this many large reads in a row if the last one ended between two writes of the command's, and
-/// bytes are copied again after this many small turns in a row.
+/// Pages are moved after this many large reads in a row if the last one ended between two writes of the command. Bytes
+/// are copied again after this many small turns in a row.
 const IN_A_ROW: u8 = 4;
-/// Pages are moved after this many large reads in any case: the command's pipe holds more than the buffer.
+/// Pages are moved after this many large reads in a row in any case, because the command's pipe then holds more than
+/// the buffer.
 const IN_ANY_CASE: u8 = 64;
 
 /// Whether pages are moved.
@@ -39,30 +41,30 @@ enum Transfer {
     Moving(u8),
 }
 
-/// What one turn of a stream came to.
+/// The result of one turn of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TurnSummary {
-    /// How many bytes came out of the pipe.
+    /// Number of bytes that were read from the pipe.
     pub brought: u64,
-    /// The turn has ended because the budget was spent.
+    /// Whether the turn has ended because the budget was spent.
     pub again: bool,
-    /// The turn has ended because the pipe is closed.
+    /// Whether the turn has ended because the pipe is closed.
     pub closed: bool,
-    /// The sink was full before the turn or is full after it. Such a turn says little about how much the command writes.
+    /// Whether the sink was full before or after the turn. Such a turn says little about how much the command writes.
     pub stalled: bool,
 }
 
-/// See the head of the file.
+/// The forwarding policy of one stream.
 #[derive(Debug)]
 pub(crate) struct TransferPolicy {
     transfer: Transfer,
     coalescer: Coalescer,
-    /// For how many bytes a read is to have room.
+    /// How many bytes of room a read should have.
     room: usize,
 }
 
 impl TransferPolicy {
-    /// Nothing has come yet.
+    /// Returns the policy before the first read.
     pub(crate) fn new() -> TransferPolicy {
         TransferPolicy {
             transfer: Transfer::Copying(0),
@@ -71,7 +73,7 @@ impl TransferPolicy {
         }
     }
 
-    /// Bytes are copied from now on: a run begins, or pages cannot be moved.
+    /// Switches to copying, because a run begins or pages cannot be moved.
     pub(crate) fn copy(&mut self) {
         self.transfer = Transfer::Copying(0);
         self.coalescer = Coalescer::new(&coalesce::OUTPUT);
@@ -82,32 +84,32 @@ impl TransferPolicy {
         matches!(self.transfer, Transfer::Moving(_))
     }
 
-    /// For how many bytes a read is to have room.
+    /// How many bytes of room a read should have.
     pub(crate) fn room(&self) -> usize {
         self.room
     }
 
-    /// For how long the pipe should be left alone, so that more gathers in it.
+    /// Returns for how long the pipe should not be read, so that more output gathers in it.
     pub(crate) fn rest(&self) -> Option<Duration> {
         self.coalescer.rest()
     }
 
-    /// Whether a turn that has read so many bytes ends although more may be there. It does not end after a read that has
-    /// emptied the pipe.
+    /// Whether a turn that has read `brought` bytes must end although more may be available. It does not end after a
+    /// read that has emptied the pipe.
     pub(crate) fn is_budget_spent(&self, brought: u64, emptied: bool) -> bool {
         brought >= BUDGET && !emptied
     }
 
-    /// A read has brought `read` bytes and has `emptied` the pipe or not. Returns whether the pipes should be enlarged,
-    /// if the sink is a pipe; [`TransferPolicy::enlarged`] then takes the result. `movable`: the bytes need not pass
-    /// through kapo's memory.
+    /// Records a read of `read` bytes, and whether it `emptied` the pipe. Returns whether the pipes should be enlarged
+    /// if the sink is a pipe; pass the result to [`TransferPolicy::enlarged`]. `movable` means that the bytes need not
+    /// pass through kapo's memory.
     pub(crate) fn read(&mut self, read: usize, emptied: bool, movable: bool) -> bool {
         if !emptied {
             self.room = LARGE;
         }
         let large = match self.transfer {
             Transfer::Copying(large) if read >= LARGE_READ => large.saturating_add(1),
-            // The buffer was too small to tell.
+            // The buffer was full, so the size of the output is unknown.
             Transfer::Copying(large) if !emptied => large,
             _ => 0,
         };
@@ -115,16 +117,16 @@ impl TransferPolicy {
         if movable { large >= IN_A_ROW && emptied || large >= IN_ANY_CASE } else { large == IN_A_ROW }
     }
 
-    /// The pipes were enlarged, or the kernel has refused that. Pages are moved if they are `movable`.
+    /// Records whether the kernel has `granted` larger pipes. Switches to moving pages if they are `movable`.
     pub(crate) fn enlarged(&mut self, granted: bool, movable: bool) {
         if movable {
             self.transfer = Transfer::Moving(0);
-            // Pipes that hold little would be full before a rest is over.
+            // Small pipes would be full before the longer pause is over.
             self.coalescer = Coalescer::new(if granted { &coalesce::PAGES } else { &coalesce::OUTPUT });
         }
     }
 
-    /// A turn that began at `now` has ended. Returns whether buffers that a burst has enlarged should be given back.
+    /// Records a turn that began at `now`. Returns whether buffers that a burst has enlarged should be freed.
     pub(crate) fn turn(&mut self, now: Instant, turn: TurnSummary) -> bool {
         if !turn.again && !turn.closed && !turn.stalled {
             self.coalescer.turn(now, usize::try_from(turn.brought).unwrap_or(usize::MAX));
@@ -138,7 +140,7 @@ impl TransferPolicy {
         !turn.again && !turn.stalled && turn.brought < SMALL as u64 && self.rest().is_none()
     }
 
-    /// The buffer was given back: the next one is small.
+    /// Records that the buffer was freed, so that the next one is small.
     pub(crate) fn buffer_released(&mut self) {
         self.room = SMALL;
     }
@@ -160,7 +162,7 @@ mod tests {
         policy
     }
 
-    /// How many of these reads it takes until the pipes should be enlarged; `None`: a thousand are not enough.
+    /// Returns how many such reads it takes until the pipes should be enlarged; `None` if a thousand are not enough.
     fn reads_until_enlarged(read: usize, emptied: bool, movable: bool) -> Option<usize> {
         let mut policy = TransferPolicy::new();
         (1..=1_000).find(|_| policy.read(read, emptied, movable))
@@ -189,7 +191,7 @@ mod tests {
             assert!(!policy.read(LARGE_READ, true, true) && !policy.read(LARGE_READ, true, true));
             assert!(!policy.read(100, true, true));
         }
-        // A read that has filled a small buffer tells nothing.
+        // A read that has filled a small buffer does not change the count.
         assert!((0..3).all(|_| !policy.read(LARGE_READ, true, true)));
         assert!(!policy.read(SMALL, false, true));
         assert!(policy.read(LARGE_READ, true, true));
@@ -203,7 +205,7 @@ mod tests {
         }
         policy.enlarged(true, false);
         assert!(!policy.moves());
-        assert!((0..1_000).all(|_| !policy.read(LARGE_READ, true, false)), "it asks once");
+        assert!((0..1_000).all(|_| !policy.read(LARGE_READ, true, false)), "the request is not repeated");
     }
 
     #[test]
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn output_gathers_for_longer_only_in_pipes_that_were_enlarged() {
+    fn output_gathers_longer_only_in_enlarged_pipes() {
         let now = epoch().mono;
         let much = TurnSummary { brought: MOVE as u64, ..QUIET };
         for (granted, wanted) in [(true, Some(Duration::from_micros(400))), (false, None)] {
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_grow_when_one_was_filled_and_are_given_back_in_a_quiet_turn() {
+    fn a_filled_buffer_grows_and_a_quiet_turn_frees_it() {
         let now = epoch().mono;
         let mut policy = TransferPolicy::new();
         policy.read(100, true, true);
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loop_gets_its_turn_while_the_pipe_is_not_empty() {
+    fn a_turn_ends_although_the_pipe_is_not_empty() {
         let policy = TransferPolicy::new();
         assert!(policy.is_budget_spent(BUDGET, false));
         assert!(!policy.is_budget_spent(BUDGET, true) && !policy.is_budget_spent(BUDGET - 1, false));

@@ -1,23 +1,24 @@
-//! The last bytes of captured output, both streams in the order of their arrival, in a fixed amount of memory, and for a
-//! moment as much as comes in one turn of the loop; for /logs, its followers, LastOutput and the termination log.
+//! Keeps the last bytes of captured output, of both streams in the order of their arrival, for /logs, its followers,
+//! LastOutput and the termination log. The memory is bounded: the capacity plus the output of one turn of the loop.
 
 use std::collections::VecDeque;
 
 use crate::logic::Stream;
 
-/// A place in all that was ever captured; it stays valid, but what it points to may have been overwritten.
+/// A position in all output since the start. It stays valid, but the byte at it may have been overwritten.
 pub(crate) type Position = u64;
 
-/// A ring of the last bytes. Nothing is allocated before the first byte comes.
+/// A ring buffer of the last bytes. Allocates nothing before the first byte.
 #[derive(Debug)]
 pub(crate) struct Tail {
     capacity: usize,
     bytes: VecDeque<u8>,
-    /// Whose bytes these are, oldest first; together as long as `bytes`, neighbours of different streams.
+    /// The stream of each run of bytes, oldest first. Together they are as long as `bytes`, and neighbours belong to
+    /// different streams.
     runs: VecDeque<Run>,
-    /// Where `bytes` begins, counted from the first byte ever.
+    /// The position of the first byte in `bytes`.
     start: Position,
-    /// From here on nothing is let go.
+    /// Bytes from this position on are not dropped.
     held: Option<Position>,
 }
 
@@ -27,24 +28,25 @@ struct Run {
     length: usize,
 }
 
-/// Two streams that take turns byte by byte cost a [`Run`] each; beyond this many the oldest is let go.
+/// Returns the largest number of runs. Streams that alternate byte by byte need a [`Run`] each; beyond this number,
+/// the oldest run is dropped.
 const fn most_runs(capacity: usize) -> usize {
     capacity / 32 + 2
 }
 
-/// The longest line of [`Tail::last_lines`], in bytes, with the mark of a cut.
+/// Longest line of [`Tail::last_lines`] in bytes, including the mark of a cut.
 pub(crate) const LONGEST_LAST_LINE: usize = 512;
 
-/// What shows that a line was cut.
+/// Marks a line that was cut.
 const CUT: &str = "…";
 
-/// Appends `bytes` to a line of which no more is kept than shows that it is too long.
+/// Appends `bytes` to a line, up to a few bytes more than the longest line, which show that it is too long.
 fn extend_within(line: &mut Vec<u8>, bytes: &[u8]) {
     let room = (LONGEST_LAST_LINE + 4).saturating_sub(line.len());
     line.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
 }
 
-/// The line as text, cut between two characters if it is too long.
+/// Returns the line as text, cut between two characters if it is too long.
 fn shortened(line: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(line).into_owned();
     if text.len() > LONGEST_LAST_LINE {
@@ -55,17 +57,17 @@ fn shortened(line: &[u8]) -> String {
 }
 
 impl Tail {
-    /// Keeps the last `capacity` bytes; with 0 nothing is ever kept.
+    /// Returns a buffer for the last `capacity` bytes; 0 keeps nothing.
     pub(crate) fn new(capacity: usize) -> Tail {
         Tail { capacity, bytes: VecDeque::new(), runs: VecDeque::new(), start: 0, held: None }
     }
 
-    /// Whether anything is ever kept.
+    /// Whether output is kept at all.
     pub(crate) fn is_on(&self) -> bool {
         self.capacity > 0
     }
 
-    /// Adds what `stream` wrote.
+    /// Adds output of `stream`.
     pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
         if self.capacity == 0 || bytes.is_empty() {
             return;
@@ -76,7 +78,7 @@ impl Tail {
         let skipped = if self.held.is_some() { 0 } else { bytes.len().saturating_sub(self.capacity) };
         let kept = bytes.get(skipped..).unwrap_or_default();
         self.forget((self.bytes.len() + kept.len()).saturating_sub(self.capacity));
-        // Whatever is skipped pushed all else out before it.
+        // If bytes are skipped, all older bytes were already dropped.
         self.start += skipped as u64;
         self.bytes.extend(kept);
         match self.runs.back_mut() {
@@ -86,13 +88,13 @@ impl Tail {
         self.limit_runs();
     }
 
-    /// Lets nothing go that comes from now on, until [`Tail::release`]: those who follow are shown it in between. What
-    /// comes meanwhile must be bounded otherwise.
+    /// Keeps all bytes from now on until [`Tail::release`], so that followers can read them first. The caller must
+    /// bound what is added meanwhile.
     pub(crate) fn hold(&mut self) {
         self.held = Some(self.end());
     }
 
-    /// Keeps no more than the last bytes again.
+    /// Ends the hold and drops what exceeds the capacity.
     pub(crate) fn release(&mut self) {
         self.held = None;
         self.forget(self.bytes.len().saturating_sub(self.capacity));
@@ -109,19 +111,19 @@ impl Tail {
         }
     }
 
-    /// All that is kept, of one stream or of both.
+    /// Returns the kept bytes, of one stream or of both.
     pub(crate) fn contents(&self, stream: Option<Stream>) -> Vec<u8> {
         self.since(0, stream).0
     }
 
-    /// How many bytes [`Tail::contents`] would give.
+    /// Returns the length of [`Tail::contents`] in bytes.
     pub(crate) fn length(&self, stream: Option<Stream>) -> usize {
         let wanted = |run: &&Run| stream.is_none_or(|wanted| wanted == run.stream);
         self.runs.iter().filter(wanted).map(|run| run.length).sum()
     }
 
-    /// What came after `position` and is still kept, and the position behind it. Begin with 0 for all that is kept, or
-    /// with [`Tail::end`] for what comes from now on.
+    /// Returns the kept bytes after `position`, and the position behind them. Begin with 0 for all kept bytes, or with
+    /// [`Tail::end`] for new ones only.
     pub(crate) fn since(&self, position: Position, stream: Option<Stream>) -> (Vec<u8>, Position) {
         let mut out = Vec::new();
         let mut from = self.start;
@@ -135,14 +137,14 @@ impl Tail {
         (out, self.end())
     }
 
-    /// The position behind the last byte.
+    /// Returns the position behind the last byte.
     pub(crate) fn end(&self) -> Position {
         self.start + self.bytes.len() as u64
     }
 
-    /// The last `count` lines of both streams that begin at `position` or later, without their newlines; what is not
-    /// UTF-8 becomes U+FFFD. A stream's line that the other one interrupted stays whole and stands where it ended. Of a
-    /// line over [`LONGEST_LAST_LINE`] bytes only the beginning is kept, with `…` behind it.
+    /// Returns the last `count` lines of both streams that begin at `position` or later, without newlines and with
+    /// U+FFFD for what is not UTF-8. A line that output of the other stream interrupted is joined, and its place is
+    /// that of its end. A line over [`LONGEST_LAST_LINE`] bytes is cut and marked with `…`.
     pub(crate) fn last_lines(&self, position: Position, count: usize) -> Vec<String> {
         let mut lines: VecDeque<Vec<u8>> = VecDeque::new();
         let mut unfinished = [const { Vec::new() }; 2];
@@ -172,7 +174,7 @@ impl Tail {
         lines.iter().skip(surplus).map(|line| shortened(line)).collect()
     }
 
-    /// Appends what lies between two positions, both within what is kept.
+    /// Appends the bytes between two positions, both of which must be kept.
     fn copy(&self, from: Position, to: Position, out: &mut Vec<u8>) {
         let index = |position: Position| usize::try_from(position - self.start).unwrap_or(usize::MAX);
         let (from, to) = (index(from), index(to).min(self.bytes.len()));
@@ -182,7 +184,7 @@ impl Tail {
         out.extend_from_slice(back.get(from.max(split) - split..to.max(split) - split).unwrap_or_default());
     }
 
-    /// Drops the oldest bytes, as far as they are not held.
+    /// Drops the oldest `count` bytes, except those that are held.
     fn forget(&mut self, count: usize) {
         let free = self.held.map_or(u64::MAX, |held| held.saturating_sub(self.start));
         let count = count.min(usize::try_from(free).unwrap_or(usize::MAX));
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn both_streams_are_kept_in_order_and_can_be_told_apart() {
+    fn both_streams_are_kept_in_order_and_apart() {
         let tail = tail(100, &[(Stdout, "a\n"), (Stderr, "b\n"), (Stdout, "c\n"), (Stdout, "d\n")]);
         assert_eq!(tail.contents(None), b"a\nb\nc\nd\n");
         assert_eq!(tail.contents(Some(Stdout)), b"a\nc\nd\n");
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_while_it_is_held_is_there_for_those_who_follow_and_gone_afterwards() {
+    fn held_bytes_are_kept_for_followers_and_dropped_afterwards() {
         let mut tail = tail(10, &[(Stdout, "before")]);
         let position = tail.end();
         tail.hold();
@@ -252,7 +254,8 @@ mod tests {
             for _ in 0..500 {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let stream = if seed >> 31 == 0 { Stdout } else { Stderr };
-                // A run costs memory of its own, so pieces here are as long as lines; see the test of short ones.
+                // Each run needs memory of its own, so pieces here are as long as lines; another test covers short
+                // ones.
                 let piece =
                     vec![u8::try_from(seed >> 24).unwrap(); 40 + usize::try_from(seed >> 20).unwrap() % 50];
                 tail.push(stream, &piece);
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_take_turns_byte_by_byte_cost_bounded_memory() {
+    fn streams_that_alternate_by_byte_use_bounded_memory() {
         let mut tail = Tail::new(1 << 16);
         for _ in 0..1 << 16 {
             tail.push(Stdout, b"o");
@@ -294,19 +297,19 @@ mod tests {
         }
         assert_eq!(seen, b"one two three ");
         assert_eq!(tail.since(position, None), (Vec::new(), 17));
-        // Who comes too late gets what is left.
+        // A late follower gets what is still kept.
         tail.push(Stdout, &[b'x'; 25]);
         assert_eq!(tail.since(position, None), (vec![b'x'; 10], 42));
     }
 
     #[test]
-    fn the_last_lines_are_whole_although_streams_interrupt_each_other() {
+    fn last_lines_stay_whole_although_streams_interleave() {
         let tail =
             tail(100, &[(Stdout, "one\ntw"), (Stderr, "oops\n"), (Stdout, "o\nend"), (Stderr, "\u{e9}\n")]);
         assert_eq!(tail.last_lines(0, 10), ["one", "oops", "two", "é", "end"]);
         assert_eq!(tail.last_lines(0, 2), ["é", "end"]);
         assert_eq!(tail.last_lines(0, 0), [""; 0]);
-        // A run that begins in the middle of what is kept.
+        // The position is in the middle of a kept line.
         assert_eq!(tail.last_lines(11, 10), ["o", "é", "end"]);
         assert_eq!(tail.last_lines(tail.end(), 10), [""; 0]);
         let mut odd = Tail::new(10);
@@ -337,7 +340,7 @@ mod tests {
                 }
             }
         }
-        // Each byte becomes U+FFFD, which has three.
+        // Each byte becomes U+FFFD, which is three bytes long.
         let mut tail = Tail::new(1 << 20);
         tail.push(Stdout, &[0xff; 300]);
         assert_eq!(tail.last_lines(0, 10), ["\u{fffd}".repeat(169) + "…"]);

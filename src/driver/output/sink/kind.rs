@@ -1,5 +1,5 @@
-//! What kind of descriptor an outlet is, and the system call that writes to that kind without waiting. The table at the
-//! head of `sink` says why.
+//! Determines the kind of a descriptor and makes the system call that writes to that kind without blocking. The table
+//! in the documentation of `sink` gives the reasons.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,29 +15,30 @@ use crate::logic::output::pieces;
 use crate::logic::output::pieces::PIPE_BUF;
 use crate::sys;
 
-/// What a stream socket of this machine takes whole or not at all: one buffer of the kernel.
+/// Most bytes that a local stream socket takes atomically: the size of one kernel buffer.
 const SOCKET_PIECE: usize = 32 * 1024;
 
-/// Up to this many bytes a pipe gets its pieces in one call each; a relay costs one call for each piece and one more.
+/// Up to this many bytes, a pipe gets one system call for each piece. Larger writes use a relay, which also costs one
+/// call for each piece and one more for splice, but wakes the reader once.
 const MANY_PIECES: usize = 4 * PIPE_BUF;
 
-/// See the head of the file.
+/// The kind of a descriptor, with what is needed to write to it.
 #[derive(Debug)]
 pub(super) enum Kind {
     Plain,
     Pipe,
     Relay(Relay),
-    /// A pipe for which the kernel, or a filter of system calls, refuses both pwritev2 and splice.
+    /// A pipe for which the kernel or a seccomp filter refuses both pwritev2 and splice.
     PolledPipe,
     Socket,
     Terminal(OwnedFd),
     ForeignTerminal,
-    /// Nothing can be written any more.
+    /// Writing has failed for good, with this error.
     Broken(Errno),
 }
 
 impl Kind {
-    /// Looks it up.
+    /// Determines the kind of `fd`.
     pub(super) fn of(fd: BorrowedFd<'_>) -> Kind {
         let stat = match fstat(fd) {
             Ok(stat) => stat,
@@ -54,7 +55,7 @@ impl Kind {
         }
     }
 
-    /// What to poll for room.
+    /// Returns the descriptor to poll for room.
     pub(super) fn source<'a>(&'a self, fd: BorrowedFd<'a>) -> BorrowedFd<'a> {
         match self {
             Kind::Terminal(own) => own.as_fd(),
@@ -68,24 +69,24 @@ impl Kind {
         }
     }
 
-    /// Whether bytes were handed over that have not gone and cannot be called back.
+    /// Whether a relay holds bytes that have not reached the target and cannot be taken back.
     pub(super) fn is_loaded(&self) -> bool {
         matches!(self, Kind::Relay(relay) if relay.is_loaded())
     }
 
-    /// Forgets what was handed over and has not gone.
+    /// Discards the bytes that a relay holds.
     pub(super) fn unload(&mut self) {
         if self.is_loaded() {
             *self = Kind::Pipe;
         }
     }
 
-    /// Writes as much as goes without waiting. A call that turns out not to be available is replaced by another one, now
-    /// and for all writes to come.
+    /// Writes as many bytes as possible without blocking. If a system call turns out to be unavailable, this write and
+    /// all later ones use the next one in the table.
     pub(super) fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
         match self {
             Kind::Plain => write_plain(fd, bytes),
-            // Many pieces are moved at once, so that the reader is woken once.
+            // Move many pieces with one call, so that the reader is woken once.
             Kind::Pipe if bytes.len() > MANY_PIECES => self.relay(fd, bytes),
             Kind::Pipe => {
                 let now =
@@ -96,7 +97,7 @@ impl Kind {
                 }
             }
             Kind::Relay(relay) => match relay.write(fd, bytes) {
-                // What lies in the relay is offered again with `bytes`.
+                // The bytes in the relay are part of `bytes`, so they are written again.
                 Err(errno) if !says_something_about_a_pipe(errno) => {
                     *self = Kind::PolledPipe;
                     self.write(fd, bytes)
@@ -136,7 +137,8 @@ fn says_something_about_a_pipe(errno: Errno) -> bool {
     matches!(errno, Errno::AGAIN | Errno::INTR | Errno::NOMEM) || is_final(errno)
 }
 
-/// Devices such as /dev/kmsg take one line at a time and refuse longer texts with EINVAL.
+/// Writes to a file or device. A device such as /dev/kmsg takes one line at a time and refuses a longer text with
+/// EINVAL.
 fn write_plain(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     match write(fd, bytes) {
         Err(Errno::INVAL) => {
@@ -147,23 +149,25 @@ fn write_plain(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     }
 }
 
-/// Opens the terminal again, for a description whose flags are ours. /proc refuses where another user owns the
-/// terminal (su, sudo); /dev/tty asks for no permission, but is the same terminal only if it is the controlling one.
+/// Opens the terminal again, because only the flags of kapo's own file description may be changed. Opening it through
+/// /proc fails if the terminal belongs to another user (su, sudo). /dev/tty needs no permission, but is the same
+/// terminal only if that is the controlling one.
 fn own_terminal(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    // Its name, and that it is a terminal, it shares with all masters; a new one has nobody who reads.
+    // A master has the same name as every other master and is a terminal, too, but opening it creates a new pair, from
+    // which no process reads.
     if sys::stdio::is_pty_master(fd) {
         return Err(Errno::NXIO);
     }
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     open(link, flags, Mode::empty()).or_else(|_| {
-        // Fails with ENOTTY for every terminal but the controlling one.
+        // Fails with ENOTTY for every terminal except the controlling one.
         tcgetsid(fd)?;
         open("/dev/tty", flags, Mode::empty())
     })
 }
 
-/// A datagram socket refuses what is too long for one datagram: shorter ones are tried.
+/// Sends bytes to a socket. If they are too long for one datagram, sends half as many until they fit.
 fn send_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     let mut piece = bytes;
     loop {
@@ -174,12 +178,14 @@ fn send_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     }
 }
 
-/// A pipe that polls as writable takes `PIPE_BUF` bytes at once, unless another writer is faster.
+/// Writes pieces to a pipe after polling it. A pipe that polls as writable takes `PIPE_BUF` bytes without blocking,
+/// unless another writer fills it first.
 fn write_polled_pipe(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     pieces::write(bytes, PIPE_BUF, |piece| write_polled(fd, piece, PIPE_BUF))
 }
 
-/// Polls before each piece. A terminal that polls as writable has room for one byte, and no more is promised.
+/// Polls before each piece of at most `piece` bytes. If a terminal polls as writable, only one byte is certain not to
+/// block.
 fn write_polled(fd: BorrowedFd<'_>, bytes: &[u8], piece: usize) -> Result<usize, Errno> {
     let mut taken = 0;
     for piece in bytes.chunks(piece) {

@@ -1,25 +1,26 @@
-//! One of our own outputs, stdout or stderr: written to without ever blocking the loop and without changing a flag of
-//! the descriptor, which others share.
+//! Writes to one of kapo's own outputs, stdout or stderr. A write never blocks the loop and never changes a flag of
+//! the descriptor, because other processes share it.
 //!
-//! No single call does that on every kind of descriptor, so the kind is looked up at the first write:
+//! No single system call can do that on every kind of descriptor, so the kind is determined at the first write:
 //!
 //! | kind | written with | because |
 //! |---|---|---|
-//! | regular file, /dev/null, block device | write | never waits for a reader; uses the shared offset and O_APPEND |
-//! | pipe | pwritev2(RWF_NOWAIT) | a poll before a plain write can be overtaken by another writer |
-//! | FIFO; pipe that somebody spliced on; large writes to a pipe | a pipe of our own and splice(SPLICE_F_NONBLOCK) | RWF_NOWAIT is not supported there, or forbidden |
-//! | pipe, if splice is not available either | write of at most PIPE_BUF after poll | blocks only if another writer takes the room in between |
-//! | socket | send(MSG_DONTWAIT) | splice blocks on a full socket, whatever its flags say |
-//! | terminal | a description of our own, opened O_NONBLOCK | splice and poll-then-write both block |
-//! | terminal that cannot be opened again | one byte after each poll | for our log only; nothing is captured to it |
-//! | master's side of a pseudo-terminal | the same | opened again it would be that of a new pair |
+//! | regular file, /dev/null, block device | write | never waits for a reader; honours the shared offset and O_APPEND |
+//! | pipe | pwritev2(RWF_NOWAIT) | after a poll, another writer may fill the pipe before a plain write |
+//! | FIFO; pipe that another process has spliced to; large writes to a pipe | a pipe of kapo's own and splice(SPLICE_F_NONBLOCK) | RWF_NOWAIT is unsupported there or forbidden |
+//! | pipe, if splice is not available either | write of at most PIPE_BUF after poll | blocks only if another writer fills the pipe in between |
+//! | socket | send(MSG_DONTWAIT) | splice blocks on a full socket even with SPLICE_F_NONBLOCK |
+//! | terminal | a file description of kapo's own, opened with O_NONBLOCK | splice may block, and so may a write after poll |
+//! | terminal that cannot be reopened | one byte after each poll | used for kapo's log only; output to it is not captured |
+//! | master side of a pseudo-terminal | the same | reopening it would create a new pair |
 //!
-//! Up to three writers share a sink: the captured streams ([`Sink::write`]; both, where stdout and stderr are one pipe
-//! or terminal) and kapo's own records ([`Sink::log`]). None begins while another is cut short in the middle of a
-//! line, so lines are not torn. Writers in other processes are kept from tearing them by writes that a pipe takes whole,
-//! see [`crate::logic::output::pieces`].
+//! Up to three writers share a sink: the captured streams ([`Sink::write`]; both of them if stdout and stderr are one
+//! pipe or terminal) and kapo's own records ([`Sink::log`]). After a short write in the middle of a line, no other
+//! writer may begin until the line is complete, so lines are not torn. Lines of other processes stay whole because
+//! kapo writes in units that a pipe takes atomically, see [`crate::logic::output::pieces`].
 //!
-//! A write that fails for another reason than a closed pipe or descriptor is tried again, see [`crate::logic::output::outage`].
+//! A write that fails for any reason other than a closed pipe or descriptor is retried, see
+//! [`crate::logic::output::outage`].
 
 mod kind;
 mod relay;
@@ -35,43 +36,44 @@ use crate::logic::Stream;
 use crate::logic::log::record::{Record, Style};
 use crate::logic::output::outage::Outage;
 
-/// What became of bytes.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// All were taken.
+    /// All bytes were written.
     All,
-    /// This many were taken, more than none and fewer than all; the rest must be offered next.
+    /// This many bytes were written: at least one, but not all. The remaining bytes must be offered next.
     Part(usize),
-    /// None were taken; try again when [`Sink::source`] is writable, with the same bytes.
+    /// No byte was written. Offer the same bytes again when [`Sink::source`] is writable.
     Full,
-    /// Nothing can be written now, and there is nothing to wait for: these bytes are to be discarded.
+    /// The write failed, and there is no readiness to wait for. The caller must discard these bytes.
     Failed(Errno),
 }
 
-/// Records that wait for room, in bytes; what comes beyond is counted and dropped: log trouble never stops the work.
+/// Most bytes of log records that wait for room. Further records are dropped and counted, so that a full log never
+/// stops the work.
 const QUEUE: usize = 16 * 1024;
 
-/// See the head of the file.
+/// An output of kapo; the module's documentation describes how it is written to.
 #[derive(Debug)]
 pub(crate) struct Sink<'fd> {
     fd: BorrowedFd<'fd>,
-    /// `None` until the first write: a start that logs nothing asks for nothing.
+    /// `None` until the first write, so that a start that logs nothing costs no system call.
     kind: Option<Kind>,
-    /// Who was cut short in the middle, and must go on before the other may begin.
+    /// The writer whose last write was short. It must complete it before another writer may begin.
     unfinished: Option<Writer>,
-    /// Records not yet written.
+    /// Rendered records that are not written yet.
     queue: Vec<u8>,
-    /// Records that are lost, of which a later record is to tell.
+    /// Number of lost records that no queued record reports yet.
     dropped: u64,
-    /// Lost records of which a record in the queue tells.
+    /// Number of lost records that a record in the queue reports.
     noted: u64,
-    /// The last write has failed.
+    /// Set while the last write has failed.
     outage: Option<(Outage, Errno)>,
-    /// The time of this turn of the loop; `None` before the first.
+    /// The time of this turn of the loop; `None` before the first turn.
     now: Option<Instant>,
-    /// Captured output of stdout and stderr stands in the middle of a line and goes on.
+    /// Whether the captured output of stdout and of stderr has stopped in the middle of a line that will be continued.
     held: [bool; 2],
-    /// How records are written.
+    /// The format of log records.
     style: Style,
 }
 
@@ -82,7 +84,8 @@ enum Writer {
 }
 
 impl<'fd> Sink<'fd> {
-    /// Makes no system call. A descriptor that is closed or not open for writing shows as broken at the first write.
+    /// Returns a sink without making a system call. A descriptor that is closed or not open for writing is detected at
+    /// the first write.
     pub(crate) fn open(fd: BorrowedFd<'fd>) -> Sink<'fd> {
         Sink {
             fd,
@@ -98,14 +101,15 @@ impl<'fd> Sink<'fd> {
         }
     }
 
-    /// Whether captured output can be passed on here without ever blocking. Where not (a terminal of another user that
-    /// is not ours to control, the master's side of one), the stream must be left to the command as it is.
+    /// Whether captured output can be written here without ever blocking. If not (a terminal of another user that is
+    /// not the controlling terminal, or the master side of a pseudo-terminal), the command must inherit the
+    /// descriptor.
     pub(crate) fn can_capture(&mut self) -> bool {
         !matches!(self.kind(), Kind::ForeignTerminal)
     }
 
-    /// Writes captured output of `stream`. After [`Written::Part`] and [`Written::Full`] the next call for that stream
-    /// must offer exactly the bytes that were not taken (more may follow them).
+    /// Writes captured output of `stream`. After [`Written::Part`] and [`Written::Full`], the next call for that
+    /// stream must begin with exactly the bytes that were not written; more bytes may follow them.
     pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8]) -> Written {
         let writer = Writer::Captured(stream);
         if self.unfinished == Some(Writer::Records) {
@@ -119,18 +123,19 @@ impl<'fd> Sink<'fd> {
         written
     }
 
-    /// Whether the last write for `stream` was cut short, so that its rest must be offered next, and all of it.
+    /// Whether the last write for `stream` was short, so that the complete remainder must be offered next.
     pub(crate) fn is_cut_short(&self, stream: Stream) -> bool {
         self.unfinished == Some(Writer::Captured(stream))
     }
 
-    /// Writes a record of kapo's own, at once if possible, else as soon as there is room and no captured line is cut
-    /// in two by it. Never fails: what cannot be written is dropped, and a later record tells how many were.
+    /// Writes a log record, at once if possible, otherwise as soon as there is room and no captured line would be
+    /// torn. Never fails: a record that cannot be written is dropped, and a later record reports the number of dropped
+    /// records.
     pub(crate) fn log(&mut self, wall: SystemTime, record: &Record) {
         if matches!(self.kind, Some(Kind::Broken(_))) {
             return;
         }
-        if self.rests() {
+        if self.is_paused() {
             self.dropped += 1;
             return;
         }
@@ -153,7 +158,8 @@ impl<'fd> Sink<'fd> {
         self.flush();
     }
 
-    /// Writes the records that wait, unless captured output stands in the middle of something. True when none are left.
+    /// Writes the queued records, unless captured output is in the middle of a line. Returns whether the queue is
+    /// empty.
     pub(crate) fn flush(&mut self) -> bool {
         while !self.queue.is_empty() {
             if !self.may_log() {
@@ -164,7 +170,7 @@ impl<'fd> Sink<'fd> {
             self.settle(Writer::Records, &queue, written);
             self.queue = queue;
             match written {
-                // Not kept for later: an instance that logs once an hour need not hold the memory meanwhile.
+                // Free the buffer: an instance that logs once an hour need not hold the memory in between.
                 Written::All => self.queue = Vec::new(),
                 Written::Part(taken) => drop(self.queue.drain(..taken)),
                 Written::Full => return false,
@@ -179,8 +185,8 @@ impl<'fd> Sink<'fd> {
         true
     }
 
-    /// Says that captured output has stopped in the middle of a line and goes on, at once or when there is room:
-    /// records wait until `hold(stream, false)`, which writes them.
+    /// Sets whether captured output has stopped in the middle of a line that will be continued. Records wait until
+    /// `hold(stream, false)`, which writes them.
     pub(crate) fn hold(&mut self, stream: Stream, hold: bool) {
         let [stdout, stderr] = &mut self.held;
         match stream {
@@ -200,28 +206,29 @@ impl<'fd> Sink<'fd> {
         }
     }
 
-    /// Records wait for room: [`Sink::flush`] is to be called when [`Sink::source`] is writable.
+    /// Whether records wait for room. If so, call [`Sink::flush`] when [`Sink::source`] is writable.
     pub(crate) fn wants_room(&self) -> bool {
         !self.queue.is_empty() && self.may_log()
     }
 
-    /// Records wait, for room or for captured output to come to the end of a line.
+    /// Whether records wait, for room or for the end of a captured line.
     pub(crate) fn has_records(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// What to poll for writability after [`Written::Full`] or while [`Sink::wants_room`]; `None` before the first
-    /// write. A broken one polls as writable, so that whoever waited for room learns of it.
+    /// Returns the descriptor to poll for writability after [`Written::Full`] or while [`Sink::wants_room`]; `None`
+    /// before the first write. A broken descriptor polls as writable, so that the waiting writer sees the error.
     pub(crate) fn source(&self) -> Option<BorrowedFd<'_>> {
         Some(self.kind.as_ref()?.source(self.fd))
     }
 
-    /// Whether this is a pipe or FIFO, to which pages can be moved.
+    /// Whether this is a pipe or FIFO, to which pages can be moved with splice(2).
     pub(crate) fn can_splice(&mut self) -> bool {
         matches!(self.kind(), Kind::Pipe | Kind::Relay(_))
     }
 
-    /// The descriptor, if it is a pipe or FIFO to which pages may be moved now: nothing of ours is cut short.
+    /// Returns the descriptor if it is a pipe or FIFO and pages may be moved to it now, which requires that no record
+    /// and no short write is pending.
     pub(crate) fn splice_target(&mut self) -> Option<BorrowedFd<'fd>> {
         let fd = self.fd;
         if !self.flush() || self.unfinished.is_some() {
@@ -230,7 +237,7 @@ impl<'fd> Sink<'fd> {
         self.can_splice().then_some(fd)
     }
 
-    /// Notes that the reader has gone, for a caller that moved pages itself.
+    /// Marks the sink as broken, for a caller that moved pages itself and found that the reader has closed its end.
     pub(crate) fn break_off(&mut self, errno: Errno) {
         self.fail(errno);
     }
@@ -240,8 +247,8 @@ impl<'fd> Sink<'fd> {
         self.kind.get_or_insert_with(|| Kind::of(fd))
     }
 
-    /// The last write has failed, and the next attempt is not due.
-    fn rests(&self) -> bool {
+    /// Whether the last write has failed and the next attempt is not due yet.
+    fn is_paused(&self) -> bool {
         self.outage.is_some_and(|(outage, _)| !outage.is_due(self.now))
     }
 
@@ -255,8 +262,8 @@ impl<'fd> Sink<'fd> {
         self.unfinished = None;
     }
 
-    /// Remembers whether `writer` was cut short in the middle of a line. What was handed over to a relay cannot be called
-    /// back: no other writer may begin until it has gone.
+    /// Records whether the write of `writer` was short in the middle of a line. Bytes that are in a relay cannot be
+    /// taken back, so no other writer may begin until they are written.
     fn settle(&mut self, writer: Writer, bytes: &[u8], written: Written) {
         let loaded = self.kind().is_loaded();
         match written {
@@ -270,12 +277,12 @@ impl<'fd> Sink<'fd> {
         }
     }
 
-    /// One attempt, unless the last one has failed a moment ago.
+    /// Attempts one write, unless an earlier failure makes the sink wait.
     fn put(&mut self, bytes: &[u8]) -> Written {
         if bytes.is_empty() {
             return Written::All;
         }
-        if let Some((_, errno)) = self.outage.filter(|_| self.rests()) {
+        if let Some((_, errno)) = self.outage.filter(|_| self.is_paused()) {
             return Written::Failed(errno);
         }
         let fd = self.fd;
@@ -295,7 +302,7 @@ impl<'fd> Sink<'fd> {
     }
 }
 
-/// Both outputs. Records go to stderr.
+/// Both outputs of kapo. Log records go to stderr.
 #[derive(Debug)]
 pub(crate) struct Sinks<'fd> {
     stdout: Sink<'fd>,
@@ -304,38 +311,39 @@ pub(crate) struct Sinks<'fd> {
 }
 
 impl<'fd> Sinks<'fd> {
-    /// Makes no system call.
+    /// Returns both sinks without making a system call.
     pub(crate) fn open(stdout: BorrowedFd<'fd>, stderr: BorrowedFd<'fd>) -> Sinks<'fd> {
         Sinks { stdout: Sink::open(stdout), stderr: Sink::open(stderr), shared: false }
     }
 
-    /// Sets how records are written.
+    /// Sets the format of log records.
     pub(crate) fn set_style(&mut self, style: Style) {
         self.stderr.style = style;
     }
 
-    /// Begins a turn of the loop: outputs that have failed may be due for another attempt.
+    /// Begins a turn of the loop. After a failure, the next write may now be due.
     pub(crate) fn turn(&mut self, now: Instant) {
         self.stdout.now = Some(now);
         self.stderr.now = Some(now);
     }
 
-    /// To be called where a stream is captured: if both go to one pipe, socket or terminal (`2>&1`), they share one sink
-    /// from now on, so that neither the other stream nor a record of ours cuts a line in two.
+    /// Makes both streams share one sink if stdout and stderr are the same pipe, socket or terminal (`2>&1`), so that
+    /// neither the other stream nor a log record tears a line. Call it if a stream is captured.
     pub(crate) fn share(&mut self) {
         let (Ok(stdout), Ok(stderr)) = (fstat(self.stdout.fd), fstat(self.stderr.fd)) else { return };
-        // Two descriptors of one file may have offsets of their own, and a file takes every write whole anyway.
+        // Regular files need no shared sink: a write to a file is never short, and two descriptors may have separate
+        // offsets.
         self.shared = stdout.st_dev == stderr.st_dev
             && stdout.st_ino == stderr.st_ino
             && FileType::from_raw_mode(stdout.st_mode) != FileType::RegularFile;
     }
 
-    /// Both streams go to one sink.
+    /// Whether both streams go to one sink.
     pub(crate) fn are_shared(&self) -> bool {
         self.shared
     }
 
-    /// The descriptor that kapo was started with.
+    /// Returns the descriptor that kapo was started with.
     pub(crate) fn descriptor(&self, stream: Stream) -> BorrowedFd<'fd> {
         match stream {
             Stream::Stdout => self.stdout.fd,
@@ -343,7 +351,7 @@ impl<'fd> Sinks<'fd> {
         }
     }
 
-    /// Where `stream` goes.
+    /// Returns the sink of `stream`.
     pub(crate) fn of(&mut self, stream: Stream) -> &mut Sink<'fd> {
         match stream {
             Stream::Stdout if !self.shared => &mut self.stdout,
@@ -351,7 +359,7 @@ impl<'fd> Sinks<'fd> {
         }
     }
 
-    /// Writes a record of kapo's own, see [`Sink::log`].
+    /// Writes a log record to stderr, see [`Sink::log`].
     pub(crate) fn log(&mut self, wall: SystemTime, record: &Record) {
         self.stderr.log(wall, record);
     }

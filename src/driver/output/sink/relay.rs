@@ -1,9 +1,9 @@
-//! A pipe of our own in front of one that supports no write without waiting: bytes are written into ours, which has
-//! room enough, and moved from there with splice(2).
+//! A pipe between kapo and a target pipe that supports no non-blocking write. Bytes are written to kapo's pipe, which
+//! has enough room, and moved from there to the target with splice(2).
 //!
-//! What lies in it is always the beginning of what is offered next, so nothing is lost or repeated, and no byte counts
-//! as taken before it has gone. splice moves whole buffers of the pipe while the target has room, and each buffer holds
-//! whole pieces of [`pieces`]: a target that runs full cuts no line in two either.
+//! The bytes in the relay are always the beginning of the bytes that are offered next, so nothing is lost or repeated,
+//! and a byte counts as written only when it has reached the target. splice moves whole pipe buffers while the target
+//! has room, and each buffer holds whole pieces of [`pieces`]. A target that becomes full therefore tears no line.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -13,7 +13,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use crate::logic::output::pieces;
 use crate::logic::output::pieces::PIPE_BUF;
 
-/// See the head of the file.
+/// A pipe in front of a target pipe.
 #[derive(Debug)]
 pub(super) struct Relay {
     pub(super) read: OwnedFd,
@@ -27,12 +27,12 @@ impl Relay {
         Ok(Relay { read, write, inside: 0 })
     }
 
-    /// Bytes were written into it that have not gone.
+    /// Whether the relay holds bytes that have not reached the target.
     pub(super) fn is_loaded(&self) -> bool {
         self.inside > 0
     }
 
-    /// Writes to `target`, a pipe, as much as it takes without waiting.
+    /// Writes to `target`, a pipe, as many bytes as it takes without blocking.
     pub(super) fn write(&mut self, target: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {

@@ -14,7 +14,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use super::*;
 use crate::driver::output::sink::relay::Relay;
 
-/// A terminal in raw mode: the side of the person, and ours.
+/// Opens a terminal in raw mode. Returns the user's side, and the side that kapo writes to.
 pub(crate) fn terminal() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&person).unwrap();
@@ -75,7 +75,7 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// Offers `bytes` until all are taken; reads on the other side whenever the sink is full.
+/// Writes `bytes` until all are taken, and reads from the other side whenever the sink is full.
 fn pass(sink: &mut Sink<'_>, reader: &mut File, bytes: &[u8]) -> Vec<u8> {
     let (mut taken, mut arrived) = (0, Vec::new());
     let mut buffer = [0; 5000];
@@ -96,14 +96,14 @@ fn pass(sink: &mut Sink<'_>, reader: &mut File, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn every_kind_that_can_stall_takes_all_in_order_and_says_when_it_is_full() {
+fn every_kind_takes_bytes_in_order_and_reports_that_it_is_full() {
     let bytes = pattern(1_000_000);
     for (name, pair) in STALLING {
         let (mut reader, writer) = pair();
         let flags = fcntl_getfl(&writer).unwrap();
         let mut sink = Sink::open(writer.as_fd());
         assert!(sink.can_capture(), "{name}");
-        // This would hang, was there a call that blocks.
+        // A blocking call would make this test hang.
         let mut full = false;
         let mut taken = 0;
         while !full {
@@ -118,23 +118,23 @@ fn every_kind_that_can_stall_takes_all_in_order_and_says_when_it_is_full() {
         reader.read_exact(&mut first).unwrap();
         assert!(first == bytes[..taken], "{name}: the first {taken} bytes differ");
         assert!(pass(&mut sink, &mut reader, &bytes[taken..]) == bytes[taken..], "{name}: the rest differs");
-        assert_eq!(fcntl_getfl(&writer).unwrap(), flags, "{name}: flags that others share were changed");
+        assert_eq!(fcntl_getfl(&writer).unwrap(), flags, "{name}: shared flags were changed");
     }
 }
 
 #[test]
-fn the_masters_side_of_a_terminal_takes_all_in_order_and_never_blocks() {
+fn the_master_side_of_a_terminal_never_blocks() {
     let (master, mut person) = terminal();
     let flags = fcntl_getfl(&master).unwrap();
     let mut sink = Sink::open(master.as_fd());
-    assert!(!sink.can_capture(), "a byte a time is for the log");
+    assert!(!sink.can_capture(), "only kapo's log is written byte by byte");
     let bytes = pattern(100_000);
-    // Who reads may find nothing while the kernel still moves what was written.
+    // A read may find nothing while the kernel still transfers what was written.
     fcntl_setfl(&person, OFlags::NONBLOCK).unwrap();
     let (mut taken, mut full, mut arrived) = (0, false, Vec::new());
     let mut buffer = [0; 5000];
     while arrived.len() < bytes.len() {
-        // This would hang, was there a call that blocks.
+        // A blocking call would make this test hang.
         match sink.write(Stream::Stderr, &bytes[taken..]) {
             Written::Part(n) => taken += n,
             Written::All => taken = bytes.len(),
@@ -146,11 +146,11 @@ fn the_masters_side_of_a_terminal_takes_all_in_order_and_never_blocks() {
         }
     }
     assert!(arrived == bytes);
-    assert_eq!(fcntl_getfl(&master).unwrap(), flags, "flags that others share were changed");
+    assert_eq!(fcntl_getfl(&master).unwrap(), flags, "shared flags were changed");
 }
 
 #[test]
-fn a_file_is_written_at_the_offset_that_others_share() {
+fn a_file_is_written_at_the_shared_offset() {
     let mut file = tempfile::tempfile().unwrap();
     let mut other = file.try_clone().unwrap();
     other.write_all(b"one ").unwrap();
@@ -164,20 +164,20 @@ fn a_file_is_written_at_the_offset_that_others_share() {
 }
 
 #[test]
-fn a_sink_that_cannot_be_written_says_why() {
+fn a_failed_write_returns_the_error() {
     let (reader, writer) = plain_pipe();
     assert_eq!(Sink::open(reader.as_fd()).write(Stream::Stdout, b"x"), Written::Failed(Errno::BADF));
     let mut sink = Sink::open(writer.as_fd());
     assert_eq!(sink.write(Stream::Stdout, b"x"), Written::All);
     drop(reader);
     assert_eq!(sink.write(Stream::Stdout, b"x"), Written::Failed(Errno::PIPE));
-    assert!(sink.source().is_some(), "whoever waits for room must learn of it");
+    assert!(sink.source().is_some(), "a waiting writer must see the error");
     let full = File::options().write(true).open("/dev/full").unwrap();
     assert_eq!(Sink::open(full.as_fd()).write(Stream::Stdout, b"x"), Written::Failed(Errno::NOSPC));
 }
 
 #[test]
-fn a_datagram_socket_gets_what_fits_into_one() {
+fn a_datagram_socket_gets_what_fits_into_one_datagram() {
     let (reader, writer) = UnixDatagram::pair().unwrap();
     let mut sink = Sink::open(writer.as_fd());
     let Written::Part(taken) = sink.write(Stream::Stdout, &[7; 1 << 20]) else { panic!("it was all taken") };
@@ -185,8 +185,8 @@ fn a_datagram_socket_gets_what_fits_into_one() {
 }
 
 #[test]
-fn records_wait_while_the_sink_is_full_and_the_surplus_is_counted() {
-    // A socket, not a pipe: a pipe that refuses RWF_NOWAIT, as on Linux 6.1, gets a relay, which has room of its own.
+fn records_wait_for_room_and_dropped_ones_are_counted() {
+    // Use a socket, not a pipe: a pipe that refuses RWF_NOWAIT, as on Linux 6.1, gets a relay, which has extra room.
     let (mut reader, writer) = socket();
     let mut sink = Sink::open(writer.as_fd());
     while sink.write(Stream::Stderr, &[b'x'; 4096]) == Written::All {}
@@ -212,7 +212,7 @@ fn records_wait_while_the_sink_is_full_and_the_surplus_is_counted() {
 }
 
 #[test]
-fn neither_streams_nor_records_are_cut_in_two_by_each_other() {
+fn streams_and_records_do_not_tear_each_others_lines() {
     for (name, pair) in STALLING {
         let (mut reader, writer) = pair();
         let mut sink = Sink::open(writer.as_fd());
@@ -229,12 +229,12 @@ fn neither_streams_nor_records_are_cut_in_two_by_each_other() {
         let mut text = vec![0; 4096];
         let n = reader.read(&mut text).unwrap();
         text.truncate(n);
-        // There is room now, but stdout's write is not finished.
+        // There is room now, but the short write of stdout is still pending.
         assert_eq!(sink.write(Stream::Stderr, b"e"), Written::Full, "{name}");
         assert!(!sink.flush() && !sink.wants_room(), "{name}");
         let rest = pass(&mut sink, &mut reader, &out[taken..]);
         text.extend(rest);
-        // `pass` reads as many bytes as it wrote; what the sink held before is still under way.
+        // `pass` reads as many bytes as it wrote, so what the sink held before is still in the pipe.
         while text.len() < out.len() {
             let mut more = vec![0; out.len() - text.len()];
             let n = reader.read(&mut more).unwrap();
@@ -254,7 +254,7 @@ fn neither_streams_nor_records_are_cut_in_two_by_each_other() {
 }
 
 #[test]
-fn streams_share_a_sink_only_where_both_go_to_one_place_that_can_stall() {
+fn streams_share_a_sink_only_if_both_go_to_one_pipe_or_terminal() {
     let (_reader, writer) = plain_pipe();
     let (_other_reader, other) = plain_pipe();
     let file = tempfile::tempfile().unwrap();
@@ -268,8 +268,8 @@ fn streams_share_a_sink_only_where_both_go_to_one_place_that_can_stall() {
 }
 
 #[test]
-fn a_file_that_failed_is_tried_again_a_second_later_and_counts_lost_records() {
-    // This file takes numbers and refuses all else with EINVAL.
+fn a_failed_file_is_retried_after_a_second() {
+    // This file accepts only numbers and fails with EINVAL for anything else.
     let score = File::options().write(true).open("/proc/self/oom_score_adj").unwrap();
     let mut sink = Sink::open(score.as_fd());
     #[expect(clippy::disallowed_methods, reason = "a test has to begin somewhere")]
@@ -279,7 +279,11 @@ fn a_file_that_failed_is_tried_again_a_second_later_and_counts_lost_records() {
     turn(&mut sink, 0);
     assert_eq!(sink.write(Stream::Stdout, b"word\n"), Written::Failed(Errno::INVAL));
     turn(&mut sink, 999);
-    assert_eq!(sink.write(Stream::Stdout, b"0\n"), Written::Failed(Errno::INVAL), "it rests");
+    assert_eq!(
+        sink.write(Stream::Stdout, b"0\n"),
+        Written::Failed(Errno::INVAL),
+        "no attempt before the pause is over"
+    );
     turn(&mut sink, 1_000);
     assert_eq!(sink.write(Stream::Stdout, b"0\n"), Written::All);
     for (time, dropped) in [(1_000, 1), (1_500, 2), (2_000, 3), (2_500, 4), (3_500, 5)] {
@@ -292,7 +296,7 @@ fn a_file_that_failed_is_tried_again_a_second_later_and_counts_lost_records() {
 }
 
 #[test]
-fn whole_lines_are_taken_or_none_of_a_piece() {
+fn a_piece_is_written_whole_or_not_at_all() {
     for (name, pair) in &STALLING[..3] {
         let (mut reader, writer) = pair();
         let mut sink = Sink::open(writer.as_fd());

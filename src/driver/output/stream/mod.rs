@@ -1,8 +1,8 @@
-//! One captured stream: from the command's pipe to our own output, as it is or in lines.
+//! Forwards one captured stream from the command's pipe to a sink, either as raw bytes or in lines.
 //!
-//! Nothing is read before all that was read is written: a reader who stalls us stalls the command, through its full
-//! pipe, as he would without kapo. Whether bytes are copied or pages moved is the decision of
-//! [`crate::logic::output::policy`].
+//! Nothing is read until everything that was read before is written. A slow reader of kapo's output therefore stops
+//! the command at a full pipe, as it would without kapo. [`crate::logic::output::policy`] decides whether bytes are
+//! copied or pages are moved.
 
 mod writing;
 
@@ -27,33 +27,33 @@ use crate::logic::output::tail::Tail;
 use crate::logic::status::Counters;
 use crate::logic::{Now, Stream};
 
-/// How a turn ended.
+/// What must happen next after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamFate {
-    /// Nothing to do before [`CapturedStream::wants`] comes true.
+    /// Wait until what [`CapturedStream::wants`] names is ready.
     Wait,
-    /// There is more to do at once.
+    /// Serve the stream again in the next turn, without waiting.
     Again,
-    /// The pipe is closed and all that came out of it is written (or discarded, where our output is broken).
+    /// The pipe is closed, and all that was read from it is written, or discarded because the sink is broken.
     Closed,
 }
 
-/// What an output waits for.
+/// What a stream waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamInterest {
-    /// No run has begun, or all of it is written.
+    /// Nothing: no run has begun, or all of its output is written.
     Nothing,
-    /// [`CapturedStream::pipe`] to be readable.
+    /// [`CapturedStream::pipe`] to become readable.
     Input,
-    /// The sink's source to be writable. The pipe must not be polled meanwhile: it may be readable all the time.
+    /// The sink's source to become writable. Do not poll the pipe meanwhile: it may stay readable all the time.
     Room,
 }
 
-/// See the head of the file.
+/// One captured stream of the command, over all its runs.
 #[derive(Debug)]
 pub(crate) struct CapturedStream {
     stream: Stream,
-    /// `None`: raw.
+    /// `None` if the bytes are forwarded raw.
     lines: Option<Lines>,
     run: RunPipe,
     input: Input,
@@ -64,38 +64,38 @@ pub(crate) struct CapturedStream {
     loss: Loss,
 }
 
-/// The pipe of one run, and how far its output has come to an end.
+/// The pipe of one run, and the state of its drain.
 #[derive(Debug, Default)]
 struct RunPipe {
-    /// The read end, while the run's output has not ended.
+    /// The read end; `None` when the run's output has ended.
     pipe: Option<OwnedFd>,
-    /// Set while the output of a run is read after its end.
+    /// Set while the output is read after the end of the run.
     drain: Option<Drain>,
-    /// The limits of the drain have passed: the last line is to be written, even without a newline.
+    /// Whether the limits of the drain have passed, so that the last line must be written even without a newline.
     completing: bool,
-    /// The run's output is written; what comes now belongs to descendants.
+    /// Whether the run's output is complete. Later output belongs to descendants of the command.
     complete: bool,
-    /// The pipe has ended.
+    /// Whether the end of the pipe was read.
     ended: bool,
 }
 
-/// What was read from the pipe.
+/// The bytes that were read from the pipe.
 #[derive(Debug, Default)]
 struct Input {
-    /// Dealt with up to `start`.
+    /// The bytes before `start` are already processed.
     bytes: Vec<u8>,
     start: usize,
-    /// The last read has emptied the pipe.
+    /// Whether the last read has emptied the pipe.
     dry: bool,
 }
 
 impl Input {
-    /// What is not dealt with.
+    /// Returns the bytes that are not processed yet.
     fn rest(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 
-    /// Moves what is not dealt with to the front, and sees to it that there is room for a read behind it.
+    /// Moves the unprocessed bytes to the front and makes room for a read behind them.
     fn make_room(&mut self, room: usize) {
         self.bytes.drain(..self.start);
         self.start = 0;
@@ -105,38 +105,38 @@ impl Input {
     }
 }
 
-/// Lines to be written.
+/// Rendered lines that are waiting to be written.
 #[derive(Debug, Default)]
 struct Rendered {
-    /// Written up to `sent`.
+    /// The bytes before `sent` are already written.
     lines: Batch,
     sent: usize,
-    /// How many bytes of input they were made of.
+    /// How many bytes of input the lines were rendered from.
     consumed: usize,
 }
 
-/// Where the sink stands.
+/// How far the sink has taken what was offered.
 #[derive(Debug, Default)]
 struct Delivery {
-    /// How many bytes behind the written ones the sink was offered and has not taken.
+    /// How many bytes beyond the written ones were offered to the sink and refused.
     offered: usize,
-    /// The sink is full.
+    /// Whether the sink is full.
     stalled: bool,
-    /// The last byte written raw was not a newline.
+    /// Whether the last byte that was written raw was not a newline.
     mid_line: bool,
 }
 
-/// What came of asking for more.
+/// The result of an attempt to get more output.
 enum Got {
     Something,
     Nothing,
     End,
-    /// Nothing could be moved: the sink is full.
+    /// No pages could be moved because the sink is full.
     Stalled,
 }
 
 impl CapturedStream {
-    /// Of no run yet; allocates nothing. `lines`: the format of `--stdlog`.
+    /// Returns a stream without a run. Allocates nothing.
     pub(crate) fn new(stream: Stream, lines: Option<LogFormat>) -> CapturedStream {
         CapturedStream {
             stream,
@@ -151,10 +151,11 @@ impl CapturedStream {
         }
     }
 
-    /// Begins a run, the one before being drained: makes its pipe and gives back the end that becomes the command's.
+    /// Begins a run; the previous run must be drained. Creates the pipe and returns its write end, which becomes the
+    /// command's.
     pub(crate) fn begin(&mut self) -> io::Result<OwnedFd> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-        // Not by the flag of pipe2, which would make the command's end non-blocking too.
+        // The flag of pipe2 would make the command's end non-blocking, too.
         fcntl_setfl(&ours, OFlags::NONBLOCK)?;
         self.run = RunPipe { pipe: Some(ours), ..RunPipe::default() };
         self.policy.copy();
@@ -163,8 +164,8 @@ impl CapturedStream {
         Ok(theirs)
     }
 
-    /// Returns an output of the same stream for the next run, while this one goes on with what descendants of the last
-    /// command write.
+    /// Returns a new [`CapturedStream`] for the next run, while this one continues to forward what descendants of the
+    /// last command write.
     pub(crate) fn successor(&self) -> CapturedStream {
         CapturedStream {
             loss: self.loss.successor(),
@@ -172,21 +173,22 @@ impl CapturedStream {
         }
     }
 
-    /// The command has ended: all that it wrote is in the pipe now. Call [`CapturedStream::on_ready`] until
-    /// [`CapturedStream::is_drained`].
+    /// Begins the drain after the command has exited; all that it wrote is in the pipe now. Call
+    /// [`CapturedStream::on_ready`] until [`CapturedStream::is_drained`].
     pub(crate) fn end(&mut self, now: Now) {
         if let Some(pipe) = &self.run.pipe {
-            // A pipe that cannot tell is read until it is empty.
+            // If the length is unknown, the pipe is read until it is empty.
             self.run.drain = Some(Drain::new(now.mono, ioctl_fionread(pipe).unwrap_or(u64::MAX)));
         }
     }
 
-    /// When the run's output counts as complete although the pipe is open, see [`Drain`].
+    /// Returns the time at which the run's output counts as complete although the pipe is open, see [`Drain`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.run.drain.as_ref()?.deadline()
     }
 
-    /// Looks at the limits of the drain. If they have passed, the last line is complete and is to be written at once.
+    /// Checks the limits of the drain. Returns true if they have passed: the last line is then complete and must be
+    /// written at once.
     pub(crate) fn complete(&mut self, now: Now) -> bool {
         let over = self.run.drain.is_some_and(|drain| drain.is_over(now.mono));
         self.run.completing |= over;
@@ -196,8 +198,8 @@ impl CapturedStream {
         over
     }
 
-    /// Passes on what there is, within a budget. To be called whenever what it wants has come, and again at once after
-    /// [`StreamFate::Again`].
+    /// Forwards what is available, within a budget. Call it when what the stream waits for is ready, and again at once
+    /// after [`StreamFate::Again`].
     pub(crate) fn on_ready(&mut self, now: Now, sinks: &mut Sinks<'_>, tail: &mut Tail) -> StreamFate {
         let sink = sinks.of(self.stream);
         let before = self.counters.bytes;
@@ -235,7 +237,7 @@ impl CapturedStream {
         StreamFate::Wait
     }
 
-    /// What to wait for.
+    /// Returns what the stream waits for.
     pub(crate) fn wants(&self) -> StreamInterest {
         match &self.run.pipe {
             _ if self.delivery.stalled => StreamInterest::Room,
@@ -244,38 +246,39 @@ impl CapturedStream {
         }
     }
 
-    /// For how long its pipe should be left alone, so that more gathers in it.
+    /// Returns for how long the pipe should not be read, so that more output gathers in it.
     pub(crate) fn rest(&self) -> Option<Duration> {
         self.policy.rest().filter(|_| self.wants() == StreamInterest::Input)
     }
 
-    /// The read end, to be polled; `None` when the run's output has ended.
+    /// Returns the read end, to be polled; `None` when the run's output has ended.
     pub(crate) fn pipe(&self) -> Option<BorrowedFd<'_>> {
         self.run.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// All of the run's output is written or discarded. The pipe may still be open, for descendants of the command.
+    /// Whether all of the run's output is written or discarded. Descendants of the command may still hold the pipe
+    /// open.
     pub(crate) fn is_drained(&self) -> bool {
         let written = self.input.rest().is_empty() && self.rendered.lines.len() == self.rendered.sent;
         self.run.complete || self.run.drain.is_none() && self.run.pipe.is_none() && written
     }
 
-    /// What passed through since kapo's start.
+    /// Returns the counters since the start of kapo.
     pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Adds what another output of the stream has counted.
+    /// Adds the counters of another pipe of the same stream.
     pub(crate) fn count_in(&mut self, others: Counters) {
         self.counters = self.counters.and(others);
     }
 
-    /// Takes what is to be logged about our own output: that it has failed, or that it works again.
+    /// Takes the pending log records about the sink: that it has failed, or that it works again.
     pub(crate) fn troubles(&mut self) -> Vec<Record> {
         self.loss.take_records()
     }
 
-    /// Gets something to write, from what was read or else from the pipe.
+    /// Gets output to write, from the buffer or else from the pipe.
     fn more(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Got {
         loop {
             if self.render(now) {
@@ -291,7 +294,7 @@ impl CapturedStream {
             if self.run.pipe.is_none() {
                 return if waits { Got::Something } else { Got::End };
             }
-            // While the run is drained, the read after the last one tells whether the pipe has ended.
+            // During a drain, one more read is needed to detect the end of the pipe.
             if self.input.dry && self.run.drain.is_none() {
                 return if waits { Got::Something } else { Got::Nothing };
             }
@@ -305,7 +308,7 @@ impl CapturedStream {
         }
     }
 
-    /// Makes lines of what was read; false when there is no whole one.
+    /// Renders lines from the buffer. Returns false if it holds no complete line.
     fn render(&mut self, now: Now) -> bool {
         let Some(lines) = &mut self.lines else { return false };
         let ended = self.run.pipe.is_none() || self.run.completing;
@@ -316,7 +319,8 @@ impl CapturedStream {
         done.consumed > 0
     }
 
-    /// `None`: something was read, or the pipe has ended, which [`CapturedStream::count`] has noted.
+    /// Reads from the pipe. Returns `None` if bytes were read or the pipe has ended; [`CapturedStream::count`] has
+    /// recorded which.
     fn read(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<Got> {
         self.input.make_room(self.policy.room());
         let (pipe, filled) = (self.run.pipe.as_ref()?, self.input.bytes.len());
@@ -326,16 +330,17 @@ impl CapturedStream {
             Err(Errno::AGAIN) => {
                 self.input.dry = true;
                 self.run.drain.as_mut().map(Drain::emptied);
-                // The beginning of a line that waited for its end.
+                // The pipe is empty, so the beginning of a line does not wait for its end any longer.
                 let waits = self.lines.is_none() && !self.input.rest().is_empty();
                 return Some(if waits { Got::Something } else { Got::Nothing });
             }
-            // Cannot be; that is the end, too.
+            // No other error is expected; treat it as the end of the pipe.
             Err(_) => 0,
         };
         tail.push(self.stream, self.input.bytes.get(filled..).unwrap_or_default());
         self.count(now, read);
-        // A read that leaves room has emptied the pipe; asking again would cost a call to learn it.
+        // A read that leaves room in the buffer has emptied the pipe. This saves a second call that would return
+        // EAGAIN.
         self.input.dry = read < asked;
         let movable = self.lines.is_none() && !tail.is_on();
         if self.policy.read(read, self.input.dry, movable) && sink.can_splice() {
@@ -345,8 +350,9 @@ impl CapturedStream {
         None
     }
 
-    /// Makes the command's pipe hold much; the reader's as well, since one that holds less would have us woken for each of
-    /// its fills. False: it was refused, as the user's pipes hold too many pages already.
+    /// Enlarges the command's pipe and the reader's. The reader's pipe must be as large, because otherwise kapo would
+    /// be woken each time the reader empties it. Returns false if the kernel refused, because the user's pipes have
+    /// reached the limit on pages (pipe(7)).
     fn grow_pipes(&self, sink: &mut Sink<'_>) -> bool {
         [self.pipe(), sink.splice_target()].into_iter().all(|pipe| {
             pipe.is_some_and(|pipe| {
@@ -356,7 +362,7 @@ impl CapturedStream {
         })
     }
 
-    /// `None`: it is not the time for that; bytes are to be copied.
+    /// Moves pages from the pipe to the sink. Returns `None` if the bytes must be copied instead.
     fn move_pages(&mut self, now: Now, sink: &mut Sink<'_>, tail: &Tail) -> Option<Got> {
         let pipe = self.run.pipe.as_ref().filter(|_| self.policy.moves())?;
         let Some(target) = sink.splice_target().filter(|_| !tail.is_on()) else {
@@ -364,7 +370,7 @@ impl CapturedStream {
             return None;
         };
         match retry_on_intr(|| splice(pipe, None, target, None, MOVE, SpliceFlags::NONBLOCK)) {
-            // The kernel does not say which end is meant.
+            // EAGAIN does not say whether the pipe is empty or the sink is full.
             Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => Some(Got::Stalled),
             Err(Errno::AGAIN) => {
                 self.run.drain.as_mut().map(Drain::emptied);
@@ -375,15 +381,16 @@ impl CapturedStream {
                 Some(Got::Something)
             }
             Ok(moved) => {
-                // The rest, if there is any, has gathered by the next turn.
+                // Do not splice again in this turn: what is left gathers until the next one.
                 self.input.dry = true;
                 self.count(now, moved);
-                // Whether a line ends here is not known: nobody has seen the bytes.
+                // The bytes were not read, so it is unknown whether a line ends here.
                 self.delivery.mid_line = false;
                 Some(Got::Something)
             }
             Err(errno) => {
-                // All other errors are about the call: the bytes are still in the pipe and are copied.
+                // Any other error means that splice is not supported here. The bytes are still in the pipe and will be
+                // copied.
                 if errno == Errno::PIPE {
                     sink.break_off(errno);
                 }
@@ -393,7 +400,7 @@ impl CapturedStream {
         }
     }
 
-    /// So many bytes came out of the pipe; none: it has ended.
+    /// Counts `read` bytes from the pipe; 0 means that it has ended.
     fn count(&mut self, now: Now, read: usize) {
         self.counters.bytes += read as u64;
         if read == 0 {
@@ -403,7 +410,7 @@ impl CapturedStream {
         }
     }
 
-    /// Gives back what a burst took.
+    /// Frees the buffers that a burst has enlarged.
     fn shrink(&mut self) {
         if self.input.rest().is_empty() && self.input.bytes.capacity() > SMALL {
             self.input = Input { dry: self.input.dry, ..Input::default() };

@@ -1,4 +1,4 @@
-//! Real pipes, with the test as the command and as the reader.
+//! Tests with real pipes. The test acts as the command and as the reader.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,12 +22,12 @@ fn now() -> Now {
     Now { mono, wall: UNIX_EPOCH }
 }
 
-/// Waits as the loop does; false when what is wanted does not come.
+/// Waits for what the stream wants, as the loop does. Returns false on a timeout.
 fn ready(output: &CapturedStream, sinks: &mut Sinks<'_>) -> bool {
     ready_within(10, output, sinks)
 }
 
-/// Whether what is wanted has come, or comes within so many seconds.
+/// Whether what the stream wants becomes ready within `seconds`.
 fn ready_within(seconds: i64, output: &CapturedStream, sinks: &mut Sinks<'_>) -> bool {
     let (source, flag) = match output.wants() {
         StreamInterest::Input => (output.pipe(), PollFlags::IN),
@@ -38,7 +38,7 @@ fn ready_within(seconds: i64, output: &CapturedStream, sinks: &mut Sinks<'_>) ->
     poll(&mut [PollFd::from_borrowed_fd(source.unwrap(), flag)], Some(&timeout)).unwrap() > 0
 }
 
-/// Turns until the run's output is closed.
+/// Serves the stream until the run's output is closed.
 fn pump(output: &mut CapturedStream, sinks: &mut Sinks<'_>, tail: &mut Tail) {
     loop {
         match output.on_ready(now(), sinks, tail) {
@@ -51,7 +51,7 @@ fn pump(output: &mut CapturedStream, sinks: &mut Sinks<'_>, tail: &mut Tail) {
     assert_eq!(output.wants(), StreamInterest::Nothing);
 }
 
-/// Reads `length` bytes in a thread of its own; terminals and FIFOs have no end to wait for.
+/// Reads `length` bytes in another thread. Terminals and FIFOs have no end of file to wait for.
 fn collect(mut reader: File, length: usize) -> thread::JoinHandle<(Vec<u8>, File)> {
     thread::spawn(move || {
         let mut bytes = vec![0; length];
@@ -60,7 +60,7 @@ fn collect(mut reader: File, length: usize) -> thread::JoinHandle<(Vec<u8>, File
     })
 }
 
-/// Writes in a thread of its own, in pieces of `block`, and closes the pipe.
+/// Writes `bytes` in another thread, in pieces of `block` bytes, and closes the pipe.
 fn command(theirs: OwnedFd, bytes: Vec<u8>, block: usize) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut theirs = File::from(theirs);
@@ -69,7 +69,7 @@ fn command(theirs: OwnedFd, bytes: Vec<u8>, block: usize) -> thread::JoinHandle<
 }
 
 #[test]
-fn every_byte_arrives_on_every_kind_of_output_in_blocks_of_any_size() {
+fn every_byte_arrives_on_every_kind_of_output() {
     for (name, pair) in STALLING {
         for block in [100, 65_536, 1_000_000] {
             let bytes = pattern(2_000_000);
@@ -89,7 +89,7 @@ fn every_byte_arrives_on_every_kind_of_output_in_blocks_of_any_size() {
 }
 
 #[test]
-fn pages_are_moved_and_the_pipe_enlarged_only_while_output_is_bulky() {
+fn pages_are_moved_only_while_output_is_bulky() {
     for (name, pair) in [("pipe", plain_pipe as fn() -> (File, File)), ("fifo", fifo)] {
         let bytes = pattern(3_000_000);
         let (reader, writer) = pair();
@@ -132,13 +132,13 @@ fn pages_are_moved_and_the_pipe_enlarged_only_while_output_is_bulky() {
 }
 
 #[test]
-fn a_reader_who_takes_a_page_at_a_time_does_not_end_the_moving_of_pages() {
+fn a_reader_of_single_pages_does_not_end_the_moving_of_pages() {
     let (mut reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     let mut output = CapturedStream::new(Stream::Stdout, None);
     let mut theirs = File::from(output.begin().unwrap());
     let block = [b'x'; 65_536];
-    // Nobody else is there, so what is not ready now will not be.
+    // The test is the only reader and writer, so what is not ready now will never be.
     let mut pass_on = |output: &mut CapturedStream| {
         while ready_within(0, output, &mut sinks) {
             output.on_ready(now(), &mut sinks, &mut Tail::new(0));
@@ -189,7 +189,7 @@ fn a_stalled_reader_stalls_the_command_and_loses_nothing() {
             output.on_ready(now(), &mut sinks, &mut tail);
         }
         let held = output.counters().bytes;
-        // What the command goes on writing fills its pipe; nothing more is read meanwhile.
+        // The command's further output fills its pipe; kapo reads nothing meanwhile.
         for _ in 0..100 {
             assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), StreamFate::Wait);
         }
@@ -214,7 +214,7 @@ fn a_stalled_reader_stalls_the_command_and_loses_nothing() {
 }
 
 #[test]
-fn a_broken_output_is_told_once_and_the_command_goes_on() {
+fn a_broken_output_is_logged_once_and_the_command_goes_on() {
     for in_lines in [false, true] {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let (reader, gone) = plain_pipe();
@@ -241,7 +241,7 @@ fn a_broken_output_is_told_once_and_the_command_goes_on() {
 }
 
 #[test]
-fn a_reader_who_leaves_in_the_middle_of_bulk_does_not_stop_the_command() {
+fn a_reader_that_closes_during_bulk_does_not_stop_the_command() {
     let (reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, None), Tail::new(0));
@@ -260,13 +260,13 @@ fn a_reader_who_leaves_in_the_middle_of_bulk_does_not_stop_the_command() {
 }
 
 #[test]
-fn a_pipe_that_stays_open_after_the_end_belongs_to_the_run_until_it_falls_silent() {
+fn a_pipe_left_open_belongs_to_the_run_until_it_is_silent() {
     for in_lines in [false, true] {
         let (mut reader, writer) = plain_pipe();
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
         let (mut output, mut tail) =
             (CapturedStream::new(Stream::Stdout, in_lines.then_some(LogFormat::Logfmt)), Tail::new(0));
-        // The test is the process left behind: it holds the pipe to the last.
+        // The test acts as a leftover process: it holds the pipe until the end.
         let mut theirs = File::from(output.begin().unwrap());
         theirs.write_all(b"before\nunfinished").unwrap();
         let end = now();
@@ -281,7 +281,7 @@ fn a_pipe_that_stays_open_after_the_end_belongs_to_the_run_until_it_falls_silent
         assert!(output.complete(at(999)));
         assert_eq!(output.on_ready(at(999), &mut sinks, &mut tail), StreamFate::Wait);
         assert!(output.is_drained() && output.deadline().is_none());
-        // What comes now is passed on like any other output, and the last line is not torn open again.
+        // Later output is forwarded like any other, and the last line is not reopened.
         theirs.write_all(b"much later\n").unwrap();
         assert_eq!(output.on_ready(at(5_000), &mut sinks, &mut tail), StreamFate::Wait);
         drop(theirs);
@@ -301,7 +301,7 @@ fn a_pipe_that_stays_open_after_the_end_belongs_to_the_run_until_it_falls_silent
 }
 
 #[test]
-fn a_process_left_behind_that_never_stops_writing_does_not_keep_the_drain_from_ending() {
+fn a_leftover_process_that_keeps_writing_does_not_delay_the_drain() {
     let (reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, None), Tail::new(0));
@@ -320,7 +320,7 @@ fn a_process_left_behind_that_never_stops_writing_does_not_keep_the_drain_from_e
     output.end(end);
     let limit = Now { mono: end.mono + Duration::from_secs(2), ..end };
     while !output.is_drained() {
-        // The clock stands at the limit; what was in the pipe at the end is read before it counts.
+        // The limit has passed, but what was in the pipe at the end must still be read.
         output.on_ready(limit, &mut sinks, &mut tail);
         output.complete(limit);
     }
@@ -331,7 +331,7 @@ fn a_process_left_behind_that_never_stops_writing_does_not_keep_the_drain_from_e
 }
 
 #[test]
-fn a_line_without_end_costs_bounded_memory() {
+fn an_endless_line_uses_bounded_memory() {
     let (mut reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, Some(LogFormat::Logfmt)), Tail::new(0));
@@ -355,7 +355,7 @@ fn a_line_without_end_costs_bounded_memory() {
 }
 
 #[test]
-fn a_command_that_says_little_makes_us_hold_little() {
+fn little_output_uses_little_memory() {
     let (_reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     for in_lines in [false, true] {
@@ -373,7 +373,7 @@ fn a_command_that_says_little_makes_us_hold_little() {
 }
 
 #[test]
-fn lines_of_both_streams_and_records_are_whole_on_one_pipe_and_on_one_terminal() {
+fn lines_and_records_stay_whole_on_a_shared_pipe_or_terminal() {
     for (name, pair) in [("pipe", plain_pipe as fn() -> (File, File)), ("terminal", terminal)] {
         let (reader, writer) = pair();
         let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
@@ -427,8 +427,8 @@ fn lines_of_both_streams_and_records_are_whole_on_one_pipe_and_on_one_terminal()
 }
 
 #[test]
-fn a_record_that_comes_while_output_is_cut_short_repeats_nothing() {
-    // The FIFO has room for a page, so the rest of what was offered lies in the relay when the record comes.
+fn a_record_during_a_short_write_repeats_nothing() {
+    // The FIFO has room for one page, so the rest of the write is in the relay when the record is logged.
     let (mut reader, writer) = fifo();
     let mut filled = 0;
     while poll(
@@ -460,7 +460,7 @@ fn a_record_that_comes_while_output_is_cut_short_repeats_nothing() {
 }
 
 #[test]
-fn what_a_full_sink_refused_is_offered_again_without_the_line_behind_it() {
+fn refused_bytes_are_offered_again_without_the_next_line() {
     let (mut reader, mut writer) = fifo();
     let target = writer.try_clone().unwrap();
     let mut sinks = Sinks::open(target.as_fd(), target.as_fd());
@@ -474,7 +474,7 @@ fn what_a_full_sink_refused_is_offered_again_without_the_line_behind_it() {
     writer.write_all(&vec![b'\n'; size]).unwrap();
     assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), StreamFate::Wait);
     assert_eq!(output.wants(), StreamInterest::Room);
-    // With one page of room, another writer's turn comes after the end of a line.
+    // With one page of room, another writer can only write after the end of a line.
     reader.read_exact(&mut vec![0; SMALL]).unwrap();
     assert_eq!(output.on_ready(now(), &mut sinks, &mut tail), StreamFate::Wait);
     assert_eq!(output.wants(), StreamInterest::Room);

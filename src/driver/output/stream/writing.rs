@@ -1,4 +1,4 @@
-//! The writing half of a captured stream: what was read goes to the sink, or is lost and counted.
+//! The writing half of a captured stream. What was read is written to the sink, or is lost and counted.
 
 use crate::driver::output::sink::{Sink, Written};
 use crate::driver::output::stream::CapturedStream;
@@ -6,8 +6,8 @@ use crate::error::reason;
 use crate::logic::output::pieces;
 
 impl CapturedStream {
-    /// Writes all that was read, except for the beginning of a line of which more is to come at once; false when the
-    /// sink is full.
+    /// Writes all that was read, except for the beginning of a line that will be continued at once. Returns false if
+    /// the sink is full.
     pub(super) fn write_out(&mut self, sink: &mut Sink<'_>) -> bool {
         let goes_on = self.goes_on();
         loop {
@@ -16,13 +16,13 @@ impl CapturedStream {
                 None => (&self.input.bytes[..], &mut self.input.start),
             };
             let mut all = bytes.get(*done..).unwrap_or_default();
-            // After a cut the sink must be offered the same bytes again, whatever has changed meanwhile.
+            // After a short write, the same bytes must be offered again, even if the state has changed since.
             let free = !sink.is_cut_short(self.stream);
             if goes_on {
                 let again = if free { 0 } else { self.delivery.offered };
                 all = all.get(..pieces::complete(all).max(again)).unwrap_or(all);
             }
-            // Records that wait get their place at the end of a line.
+            // Stop at the end of a line, so that waiting records can be written there.
             let records = free && sink.has_records();
             let line_end = records.then(|| all.iter().rposition(|&b| b == b'\n')).flatten();
             let piece = line_end.and_then(|at| all.get(..=at)).unwrap_or(all);
@@ -51,7 +51,8 @@ impl CapturedStream {
                         if self.lines.is_some() { self.rendered.consumed } else { bytes.len() - *done };
                     *done = bytes.len();
                     self.delivery.offered = 0;
-                    // What was already written of a batch of lines is not lost, and a batch is lost once.
+                    // The part of a batch that was already written is not lost, and the batch must be counted only
+                    // once.
                     self.rendered.consumed = 0;
                     self.counters.discarded_bytes += lost as u64;
                     self.loss.lose(self.stream, lost as u64, &reason(&errno.into()));
@@ -62,7 +63,7 @@ impl CapturedStream {
         true
     }
 
-    /// Empties the buffers of what was written.
+    /// Clears the buffers if all of their bytes are written.
     fn forget_written(&mut self) {
         match self.lines {
             Some(_) => {
@@ -77,8 +78,8 @@ impl CapturedStream {
         }
     }
 
-    /// Whether raw input ends in the middle of what the command wrote: there is more in the pipe, so the last line is
-    /// completed first. A line that is written in two pieces could be torn by another writer of the same pipe.
+    /// Whether the raw input ends in the middle of the command's output. The pipe then holds more, so the last line is
+    /// completed first: a line that is written in two pieces could be torn by another writer of the same pipe.
     fn goes_on(&self) -> bool {
         let open = self.run.pipe.is_some() && !self.run.ended;
         self.lines.is_none() && !self.input.dry && !self.policy.moves() && open
