@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 /// The pause before the first check; each pause is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest pause; the last check is at twice this time. A sibling that has not run by then is on a machine where a
-/// second is nothing.
+/// The longest pause. The last check is 1.27 s after the start; a sibling that runs even later is not expected.
 const LAST_PAUSE: Duration = Duration::from_millis(640);
 
 /// The next check, if there is one.
@@ -39,5 +38,29 @@ impl ForegroundCheck {
         let pause = 2 * pause;
         self.0 = (pause <= LAST_PAUSE).then(|| (now + pause, pause));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::tests::epoch;
+
+    #[test]
+    fn the_foreground_is_checked_seven_times_after_a_start() {
+        let start = epoch().mono;
+        let mut check = ForegroundCheck::default();
+        assert!(!check.take_due(start));
+        check.start(start);
+        assert!(!check.take_due(start));
+        let mut moments = Vec::new();
+        while let Some(at) = check.deadline() {
+            assert!(check.take_due(at));
+            moments.push((at - start).as_millis());
+        }
+        assert_eq!(moments, [10, 30, 70, 150, 310, 630, 1270]);
+        check.start(start);
+        check.stop();
+        assert_eq!(check.deadline(), None);
     }
 }
