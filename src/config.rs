@@ -1,5 +1,5 @@
-//! What the user asked for, as plain data: words and environment in, decisions not yet made. `cli` fills it,
-//! `logic` and `driver` read it.
+//! The configuration that the command line and the environment give, as plain data. `cli` fills it; `logic` and
+//! `driver` read it.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -8,26 +8,26 @@ use std::time::Duration;
 
 use crate::signal::Signal;
 
-/// Everything that one start of kapo was asked to do.
+/// The configuration of one run of kapo.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where to listen, or, for a client, which kapo to ask.
+    /// Where to listen; for a client, the address of the kapo to query.
     pub listen: Listen,
-    /// Which of the command's outputs pass through kapo, and how.
+    /// Which outputs of the command are captured, and how.
     pub capture: Capture,
-    /// `--hide-args`: the command's arguments appear on no page and in no log line.
+    /// `--hide-args`: show the command's arguments on no page and in no log record.
     pub hide_args: bool,
     /// `--max-connections`.
     pub max_connections: usize,
-    /// `--history`: how many ended runs are kept; 0: none.
+    /// `--history`: how many ended runs are kept; 0 keeps none.
     pub history: usize,
     /// `--quiet`: kapo logs only warnings and errors.
     pub quiet: bool,
     /// `--log-format`.
     pub log_format: LogFormat,
-    /// Variables that kapo does not know and that were probably meant for it; empty for clients.
+    /// Unknown variables that were probably meant for kapo; empty for clients.
     pub misspelt: Vec<Misspelt>,
-    /// What to do.
+    /// The mode, with its options.
     pub mode: Mode,
 }
 
@@ -37,11 +37,11 @@ pub enum LogFormat {
     /// `time=... level=info msg="listening" address=0.0.0.0:6666`
     #[default]
     Logfmt,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// A variable whose name resembles that of one of kapo's.
+/// A variable whose name resembles that of a variable of kapo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misspelt {
     /// The name in the environment.
@@ -53,13 +53,13 @@ pub struct Misspelt {
 /// `--port`, `--interface`, `--sidebind`, `--socket-activation`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// 0 lets the kernel choose.
+    /// The port; 0 lets the kernel choose one.
     pub port: u16,
-    /// Where to bind it.
+    /// The address to bind, or a Unix socket.
     pub interface: Interface,
     /// Also listen on the next free port above `port`.
     pub sidebind: bool,
-    /// Serve on inherited descriptors instead of binding `port`.
+    /// Listen on inherited sockets instead of binding `port`.
     pub socket_activation: bool,
 }
 
@@ -81,13 +81,13 @@ pub struct Capture {
     pub stdout: bool,
     /// Capture the command's stderr.
     pub stderr: bool,
-    /// Emit captured lines as kapo's own log lines instead of raw bytes.
+    /// Write captured lines as log records of kapo instead of raw bytes.
     pub lines: bool,
-    /// Keep this many of the last captured bytes; 0: none.
+    /// How many of the last captured bytes are kept; 0 keeps none.
     pub tail: usize,
 }
 
-/// The words after the global options.
+/// The mode of kapo: the first argument after the global options.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mode {
     /// `run` and `supervise`.
@@ -104,7 +104,7 @@ pub enum Mode {
     Logs(Logs),
 }
 
-/// A command of ours and all that happens to it.
+/// The options of `run` and `supervise`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     /// The command as given.
@@ -113,102 +113,102 @@ pub struct Job {
     pub arguments: Vec<OsString>,
     /// `--ttl`; `None`: no limit.
     pub ttl: Option<Ttl>,
-    /// `--stop-signal`: what ends the command when its TTL has passed.
+    /// `--stop-signal`: the signal that stops the command when its TTL has passed.
     pub stop_signal: Signal,
     /// `--stop-on`: the signals that ask kapo to stop.
     pub stop_on: Vec<Signal>,
-    /// `--kill-after`; `None`: not given, which means 10 s after a TTL or missed watchdog and never after a
-    /// stop from outside.
+    /// `--kill-after`. `None` if it is not given, which means 10 s after the TTL or a missed watchdog ping, and never
+    /// after a stop signal to kapo.
     pub kill_after: Option<Duration>,
     /// `--single-child`: signal the command alone, not its process group.
     pub single_child: bool,
     /// `--setsid`.
     pub setsid: bool,
-    /// `--rewrite-signal`: FROM, TO; `None`: not forwarded.
+    /// `--rewrite-signal`: FROM and TO; with `None`, FROM is not forwarded.
     pub rewrite_signal: Vec<(Signal, Option<Signal>)>,
     /// `--success-exit`.
     pub success_exit: Vec<Success>,
     /// `--parent-death-signal`.
     pub parent_death_signal: Option<Signal>,
-    /// `--orphan-signal`; `None`: nothing.
+    /// `--orphan-signal`; `None` sends nothing.
     pub orphan_signal: Option<Signal>,
     /// `--termination-log`.
     pub termination_log: Option<PathBuf>,
-    /// `--notify`: the command tells by sd_notify(3) when it is ready.
+    /// `--notify`: the command reports its readiness with sd_notify(3).
     pub notify: bool,
-    /// `--watchdog`: how often it must ping.
+    /// `--watchdog`: the longest time between two pings of the command.
     pub watchdog: Option<Duration>,
-    /// What follows the end of a run: here `run` and `supervise` differ.
+    /// What follows the end of a run; this is the difference between `run` and `supervise`.
     pub after: After,
 }
 
-/// What asks kapo to stop where there is no `--stop-on`.
+/// The signals that ask kapo to stop if `--stop-on` is not given.
 pub const STOP_ON: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
 
-/// `--kill-after` where it was not given.
+/// The default of `--kill-after`.
 pub const KILL_AFTER: Duration = Duration::from_secs(10);
 
-/// `--ttl`: drawn anew for each run, both ends included; equal ends mean a fixed TTL.
+/// `--ttl`: a range, inclusive at both ends, from which each run draws its TTL. Equal ends mean a fixed TTL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ttl {
-    /// The shortest.
+    /// The shortest TTL.
     pub min: Duration,
-    /// The longest.
+    /// The longest TTL.
     pub max: Duration,
 }
 
-/// An end that counts as success although it is not exit code 0.
+/// An end of the command that counts as success although it is not exit code 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Success {
-    /// An exit code.
+    /// The command exits with this code.
     Code(u8),
-    /// Ended by this signal.
+    /// This signal kills the command.
     Signal(Signal),
-    /// Ended by its TTL.
+    /// The command is stopped at its TTL.
     Ttl,
 }
 
 /// What follows the end of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum After {
-    /// `run`: answer on for this long, then exit.
+    /// `run`: continue to serve the status for this long, then exit.
     Once(Linger),
-    /// `supervise`: start again.
+    /// `supervise`: start the command again.
     Again(Restart),
 }
 
-/// How long `run` answers after the end.
+/// How long `run` serves the status after the command has exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linger {
     /// `--wait`.
     Fixed(Duration),
-    /// `--idle-exit`: until nobody has asked for this long.
+    /// `--idle-exit`: until no request has arrived for this long.
     Idle(Duration),
 }
 
 /// The options of `supervise`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restart {
-    /// `--wait`: the pause between an end and the next start.
+    /// `--wait`: the pause between the end of a run and the next start.
     pub wait: Duration,
-    /// `--backoff-max`; `None`: the pause is always `wait`.
+    /// `--backoff-max`; with `None` the pause is always `wait`.
     pub backoff_max: Option<Duration>,
-    /// `--stable`: a run this long resets the back-off.
+    /// `--stable`: a run of this length resets the back-off.
     pub stable: Duration,
     /// `--max-restarts`; `None`: no limit.
     pub max_restarts: Option<u32>,
     /// `--within`: the window for `max_restarts` and for flapping.
     pub within: Duration,
-    /// `--restart on-failure`: a successful run ends kapo with 0.
+    /// `--restart on-failure`: a successful run ends kapo with exit code 0.
     pub on_failure_only: bool,
 }
 
 /// The options of `watch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// NAME as given; may be absent with `--pid`.
+    /// NAME as given; empty if `--pid` replaces it.
     pub name: OsString,
-    /// `--pid`; positive.
+    /// `--pid`, a positive number.
     pub pid: Option<i32>,
     /// `--wait`: the pause between scans.
     pub wait: Duration,
@@ -216,7 +216,7 @@ pub struct Watch {
     pub process_events: bool,
 }
 
-/// Which probe `check` asks for.
+/// The probe that `check` queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// `--live`.
@@ -228,7 +228,7 @@ pub enum Probe {
 }
 
 impl Probe {
-    /// The path at which it is served.
+    /// Returns the path at which the probe is served.
     pub fn path(self) -> &'static str {
         match self {
             Probe::Live => "/livez",
@@ -241,9 +241,9 @@ impl Probe {
 /// The options of `check`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {
-    /// Which probe: that of the URL's path, if it names one.
+    /// The probe; if the path of the URL names one, that one.
     pub probe: Probe,
-    /// As [`crate::target::Address::parse`] reads it; `None`: the address that `listen` names.
+    /// The URL, in the syntax of [`crate::target::Address::parse`]; `None` means the address in `listen`.
     pub url: Option<String>,
     /// `--timeout`.
     pub timeout: Duration,
@@ -252,11 +252,11 @@ pub struct Check {
 /// The options of `wait`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wait {
-    /// As [`crate::target::Address::parse`] reads it; `None`: the address that `listen` names.
+    /// The URL, in the syntax of [`crate::target::Address::parse`]; `None` means the address in `listen`.
     pub url: Option<String>,
-    /// `--timeout`; `None`: for ever.
+    /// `--timeout`; `None` waits for ever.
     pub timeout: Option<Duration>,
-    /// `--retry`: how long to try to connect.
+    /// `--retry`: how long to retry connecting.
     pub retry: Duration,
     /// `--verbose`.
     pub verbose: bool,
@@ -265,7 +265,8 @@ pub struct Wait {
 /// The options of `status`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
-    /// As [`crate::target::Address::parse`] reads it, without a path; `None`: the address that `listen` names.
+    /// The URL without a path, in the syntax of [`crate::target::Address::parse`]; `None` means the address in
+    /// `listen`.
     pub url: Option<String>,
     /// `--output json`.
     pub json: bool,
@@ -276,13 +277,14 @@ pub struct Status {
 /// The options of `logs`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logs {
-    /// As [`crate::target::Address::parse`] reads it, without a path; `None`: the address that `listen` names.
+    /// The URL without a path, in the syntax of [`crate::target::Address::parse`]; `None` means the address in
+    /// `listen`.
     pub url: Option<String>,
     /// `--follow`.
     pub follow: bool,
-    /// `--lines`; `None`: all that is kept.
+    /// `--lines`; `None` prints everything that is kept.
     pub lines: Option<usize>,
-    /// `--stream`; `None`: both.
+    /// `--stream`; `None` prints both.
     pub stream: Option<Stream>,
     /// `--timeout`.
     pub timeout: Duration,
@@ -298,7 +300,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// `stdout` or `stderr`.
+    /// Returns `stdout` or `stderr`.
     pub fn name(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",
@@ -311,7 +313,7 @@ impl Stream {
 pub(crate) mod tests {
     use super::*;
 
-    /// `kapo run command` with all defaults; tests change what they are about.
+    /// Returns the options of `kapo run command` with all defaults.
     pub(crate) fn job() -> Job {
         Job {
             command: "command".into(),
@@ -333,7 +335,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// The defaults of `kapo supervise`.
+    /// Returns the defaults of `kapo supervise`.
     pub(crate) fn restart() -> Restart {
         Restart {
             wait: Duration::from_secs(5),

@@ -1,9 +1,9 @@
-//! A time as people write it: `30`, `0.5`, `500ms`, `5m`, `1m30s`, `2d`. One reader for options, variables and queries.
+//! Parses durations such as `30`, `0.5`, `500ms`, `5m`, `1m30s` and `2d`, for options, variables and queries.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A time for people, to the millisecond: `40.125s`, which [`parse`] reads as well.
+/// Formats a duration in seconds, to the millisecond: `40.125s`. [`parse`] accepts this form.
 #[derive(Clone, Copy, Debug)]
 pub struct Seconds(pub Duration);
 
@@ -13,10 +13,10 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// Seconds, or numbers with units; `None` for anything else. What no Duration can hold is the longest one: practically
-/// never.
+/// Parses seconds, or numbers with units. Returns `None` for anything else, and the longest `Duration` for a value
+/// that is too large.
 pub fn parse(text: &str) -> Option<Duration> {
-    // Whole nanoseconds in u128, saturating: no float, whose NaN and rounding nobody wants in a time.
+    // Count whole nanoseconds in a u128 and saturate: a float has NaN and rounding errors.
     const SECOND: u128 = 1_000_000_000;
     let mut rest = text;
     let mut total: u128 = 0;
@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Option<Duration> {
             return None;
         }
         let (unit, after) = match after {
-            // A number without unit stands alone: 1m30 could be meant as anything.
+            // A number without a unit must be alone, because 1m30 would be ambiguous.
             "" if rest.len() == text.len() => (SECOND, ""),
             _ if after.starts_with("ms") => (SECOND / 1000, after.get(2..)?),
             _ if after.starts_with('s') => (SECOND, after.get(1..)?),
@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> Option<Duration> {
         let decimal = |t: &str| {
             t.bytes().fold(0_u128, |sum, b| sum.saturating_mul(10).saturating_add(u128::from(b - b'0')))
         };
-        // 18 digits are more than nanoseconds can show, even of an hour.
+        // More than 18 digits do not change the nanoseconds, even for hours.
         let fraction = fraction.get(..18).unwrap_or(fraction);
         let scale = fraction.bytes().fold(1_u128, |scale, _| scale * 10);
         total = total.saturating_add(decimal(whole).saturating_mul(unit));
@@ -92,7 +92,11 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        assert_eq!(parse("99999999999999999999h"), parse("18446744073709551615h"), "too long is the longest");
+        assert_eq!(
+            parse("99999999999999999999h"),
+            parse("18446744073709551615h"),
+            "a value that is too large saturates"
+        );
         assert!(parse("99999999999999999999").is_some_and(|long| long.as_secs() == u64::MAX));
     }
 

@@ -1,18 +1,19 @@
-//! Where the program begins: the C `main`, without std's runtime in front of it.
+//! The C function `main`, which replaces std's runtime.
 //!
-//! std's runtime ignores SIGPIPE, installs handlers for SIGSEGV and SIGBUS on a stack of their own, and opens /dev/null
-//! for closed standard descriptors (or aborts if there is no /dev). The command must see the signals and descriptors
-//! that kapo was started with, so kapo starts without it. This also saves start-up time and a page of memory.
+//! std's runtime ignores SIGPIPE, installs handlers for SIGSEGV and SIGBUS on an alternate stack, and opens /dev/null
+//! for closed standard descriptors (or aborts if there is no /dev). The command must inherit the signals and
+//! descriptors that kapo was started with, so kapo does not use this runtime. This also saves start-up time and a page
+//! of memory.
 //!
-//! This file stands beside main.rs because the symbol `main` belongs to the binary: in the library it would clash with
-//! the test harness.
+//! This file belongs to the binary because it defines the symbol `main`, which in the library would clash with the
+//! test harness.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int};
 
 use kapo::sys::{arguments, stdio};
 
-/// Called by libc.
+/// Entry point of the program; libc calls it.
 ///
 /// # Safety
 /// `argv` points to `argc` strings that end with NUL, as the C standard promises to main.

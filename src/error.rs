@@ -1,43 +1,43 @@
-//! What can go wrong before the loop turns: what we were doing, to what, and why; one line for people, and the
-//! exit code that goes with it. Inside the loop nothing returns an error upwards (see `driver`).
+//! Errors before the event loop starts: one line that says what failed, on which object, and why, with an exit code.
+//! Inside the loop, no error is returned upwards (see `driver`).
 
 use std::fmt;
 
-/// `kapo check`: not healthy, or nobody to ask, or asked wrongly; `kapo status`: not healthy;
-/// `kapo logs`: no output is kept, or not all of it came.
+/// `kapo check`: not healthy, no answer, or wrong usage. `kapo status`: not healthy. `kapo logs`: no output is kept,
+/// or part of it is missing.
 pub const EXIT_UNHEALTHY: u8 = 1;
-/// Wrong usage.
+/// The options, arguments or variables are wrong.
 pub const EXIT_USAGE: u8 = 2;
 /// `kapo status` and `kapo logs`: no kapo answers.
 pub const EXIT_NO_ANSWER: u8 = 3;
-/// The command's TTL ended it (as timeout(1) says); `kapo wait`: its own `--timeout` passed.
+/// The command was stopped at its TTL (as timeout(1) reports it), or `kapo wait` reached its `--timeout`.
 pub const EXIT_TIMEOUT: u8 = 124;
-/// kapo itself could not work.
+/// kapo itself has failed.
 pub const EXIT_SETUP: u8 = 125;
 /// The command was found but could not be executed.
 pub const EXIT_CANNOT_EXECUTE: u8 = 126;
 /// The command was not found.
 pub const EXIT_NOT_FOUND: u8 = 127;
 
-/// One line without `kapo: ` in front and without a full stop, such as
-/// `cannot bind 0.0.0.0:6666: Address already in use`.
+/// An error whose text is one line, without the prefix `kapo: ` and without a full stop, such as `cannot bind
+/// 0.0.0.0:6666: Address already in use`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The words or the environment are wrong; exit code 2.
+    /// The arguments or the environment are wrong; exit code 2.
     Usage(String),
-    /// `kapo check` cannot say "healthy", for whatever reason: it knows no exit code but 0 and 1.
+    /// `kapo check` could not determine that the command is healthy. It has no exit codes except 0 and 1.
     Unhealthy(String),
-    /// kapo itself cannot work: a port is taken, a kernel call is refused; exit code 125.
+    /// kapo itself has failed, for example because a port is in use or a system call was refused; exit code 125.
     Setup(String),
 }
 
 impl Error {
-    /// `cannot {doing} {object}: {why}`, for the calls that set kapo up.
+    /// Returns a setup error with the text `cannot {doing} {object}: {why}`.
     pub fn setup(doing: &str, object: impl fmt::Display, why: impl fmt::Display) -> Error {
         Error::Setup(format!("cannot {doing} {object}: {why}"))
     }
 
-    /// What kapo exits with.
+    /// Returns the exit code of kapo.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => EXIT_USAGE,
@@ -56,8 +56,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A text on one line, as a terminal can be shown it: control characters are escaped. Names of files and commands may
-/// hold any byte, and whoever reads line by line would take one message for two.
+/// Escapes control characters, so that the text is one line and safe for a terminal. Names of files and commands may
+/// contain any byte, and a newline in them would look like a second message.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -66,8 +66,8 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// The text of an errno without Rust's `(os error 98)` behind it: `Address already in use`. Where musl words it in its
-/// own way, the words are those that people know, and search for.
+/// Returns the text of an errno without Rust's suffix `(os error 98)`: `Address already in use`. If musl's text
+/// differs from glibc's, uses the text of glibc, which is better known.
 pub fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => return "Address already in use".to_owned(),
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_stays_on_one_line_whatever_it_names() {
+    fn a_message_stays_on_one_line() {
         assert_eq!(
             one_line("cannot bind /a\nb\r\x1b[31m\u{85}/s"),
             "cannot bind /a\\nb\\r\\u{1b}[31m\\u{85}/s"

@@ -1,33 +1,36 @@
-//! kapo wraps any command in a status socket: it starts the command (or watches one that runs already) and answers
-//! over HTTP whether it lives, since when, and how it ended.
+//! kapo wraps any command in a status socket: it starts the command (or watches one that is already running) and
+//! reports over HTTP whether it is alive, since when, and how it ended.
 //!
 //! # Three layers
 //!
 //! Logic decides, driver does, sys calls the kernel.
 //!
-//! - [`logic`] takes events and the time and returns effects. It holds no descriptor, reads no clock and makes no system
-//!   call, so tests run whole lives in microseconds. `logic::lifecycle` is the life of one command, `logic::restart` the
-//!   policy of `supervise`, `logic::watch` the table of watched processes, `logic::http` a connection without its socket,
-//!   `logic::endpoints` the answer of each path, `logic::status` the document.
-//! - [`driver`] owns mio and every descriptor. Its folders have the names of the subjects: `process`, `output`, `http`,
-//!   `notify`, `watch`, `proc`, `client`; the decisions for each are in the folder or file of that name in `logic`.
-//! - [`sys`] is what rustix lacks: the only place for `unsafe`, libc and reading a clock. It knows nothing of kapo.
+//! - [`logic`] takes events and the time and returns effects. It holds no descriptor, reads no clock and makes no
+//!   system call, so tests run whole lives in microseconds. `logic::lifecycle` is the life of one command,
+//!   `logic::restart` the policy of `supervise`, `logic::watch` the table of watched processes, `logic::http` a
+//!   connection without its socket, `logic::endpoints` the answer of each path, and `logic::status` the document.
+//! - [`driver`] owns mio and every descriptor. Its folders are named after their subjects: `process`, `output`,
+//!   `http`, `notify`, `watch`, `proc`, `client`. The decisions for each are in the folder or file of the same name in
+//!   `logic`.
+//! - [`sys`] contains what rustix lacks: all uses of `unsafe`, libc and a clock. It does not depend on the rest of
+//!   kapo.
 //!
-//! Beside them stand [`cli`] (words and environment in, a [`config::Config`] out, from one table of options), [`config`],
-//! [`signal`], [`duration`] and [`target`] (plain data), and [`error`] (failures before the loop, and the exit codes).
+//! The other modules are [`cli`] (parses arguments and environment into a [`config::Config`], from one table of
+//! options), [`config`], [`signal`], [`duration`] and [`target`] (plain data), and [`error`] (errors before the loop,
+//! and the exit codes).
 //!
 //! ```text
 //! main -> cli    -> config, error, signal, duration, target
 //! main -> driver -> logic, sys, and the same as cli     (and mio, rustix; httparse in client)
 //! logic          -> config, error, signal, duration     (and httparse, memchr, serde_json)
-//! sys            -> nothing of ours                     (libc, rustix)
+//! sys            -> nothing of kapo                     (libc, rustix)
 //! ```
 //!
 //! # One turn of the loop
 //!
-//! [`driver::run`] opens everything that can fail, with an error line and an exit code, and then starts the loop in
-//! `driver::event_loop`. Inside the loop no error is returned upwards: a PID 1 that exits takes the container with it. A
-//! turn
+//! [`driver::run`] first does everything that can fail, with an error line and an exit code, and then starts the loop
+//! in `driver::event_loop`. Inside the loop, no error is returned upwards, because a PID 1 that exits ends its
+//! container. Each turn of the loop
 //!
 //! 1. waits for events or for the earliest deadline; without a deadline, for ever,
 //! 2. reads the clock once; everything in this turn uses that [`logic::Now`],

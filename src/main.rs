@@ -1,4 +1,5 @@
-//! The program: words and environment in, exit code out. Everything else is in the library; begin reading there.
+//! The program: parses the arguments and the environment, and returns the exit code. Everything else is in the
+//! library.
 #![no_main]
 
 mod entry;
@@ -14,7 +15,7 @@ use kapo::sys::{arena::Arena, environment};
 #[global_allocator]
 static MEMORY: Arena = Arena::new();
 
-/// Called by `entry` with all words, the program's name first; what it returns is the exit code.
+/// Runs kapo. Called by `entry` with all arguments, the program's name first; returns the exit code.
 fn start(words: Vec<OsString>) -> u8 {
     let mut words = words.into_iter();
     let argv0 = words.next().unwrap_or_else(|| "kapo".into()).to_string_lossy().into_owned();
@@ -23,7 +24,7 @@ fn start(words: Vec<OsString>) -> u8 {
         Ok(Order::Print(text)) => {
             let mut out = std::io::stdout();
             match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                // A reader who has gone away (kapo --help | head) has seen enough, also where PIPE is ignored.
+                // A closed pipe is no error (kapo --help | head), even if SIGPIPE is ignored.
                 Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                     Err(Error::setup("write to", "stdout", reason(&error)))
                 }

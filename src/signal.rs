@@ -1,19 +1,19 @@
-//! Signal numbers and their names, as signal(7) and kill(1) write them. Plain data: parsed by the command
-//! line, shown in the document, delivered by the kernel.
+//! Signal numbers and their names, as in signal(7) and kill(1). Plain data: the command line parses it, the document
+//! shows it.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A signal of Linux, 1 to 64. Real-time signals count from 34 (`RTMIN`) to 64 (`RTMAX`), as in glibc, kill(1)
-/// and systemd, whichever libc kapo is linked with.
+/// A Linux signal, 1 to 64. Real-time signals are numbered from 34 (`RTMIN`) to 64 (`RTMAX`), as in glibc, kill(1) and
+/// systemd, independently of the libc that kapo is linked with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signal(u8);
 
-/// glibc's SIGRTMIN, the number people mean; the kernel's own 32 and 33 belong to the threads library.
+/// SIGRTMIN of glibc, which users expect. The kernel's own 32 and 33 belong to the threads library.
 const RTMIN: u8 = 34;
 const RTMAX: u8 = 64;
 
-/// Numbers of x86, ARM and RISC-V (signal(7)); the order is that of the numbers, from 1.
+/// The names of the signals 1 to 31 on x86, ARM and RISC-V (signal(7)), in the order of their numbers.
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
     "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
@@ -49,23 +49,23 @@ impl Signal {
     pub const WINCH: Signal = Signal(28);
     pub const SYS: Signal = Signal(31);
 
-    /// The signal of that number; `None` outside 1 to 64.
+    /// Returns the signal with this number; `None` outside 1 to 64.
     pub fn new(number: i32) -> Option<Signal> {
         u8::try_from(number).ok().filter(|n| (1..=RTMAX).contains(n)).map(Signal)
     }
 
-    /// 1 to 64.
+    /// Returns the number, 1 to 64.
     pub fn number(self) -> u8 {
         self.0
     }
 
-    /// All of them, in the order of their numbers.
+    /// Returns all signals, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Signal> {
         (1..=RTMAX).map(Signal)
     }
 }
 
-/// `SIGTERM`, `SIGRTMIN`, `SIGRTMIN+3`, `SIGRTMAX`; the two numbers without a name are `SIG32` and `SIG33`.
+/// Formats `SIGTERM`, `SIGRTMIN`, `SIGRTMIN+3` or `SIGRTMAX`; the two numbers without a name are `SIG32` and `SIG33`.
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -80,11 +80,11 @@ impl fmt::Display for Signal {
     }
 }
 
-/// What was given is no signal.
+/// The error for a text that names no signal.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoSignal;
 
-/// `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`, `RTMAX-1`.
+/// Parses `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3` or `RTMAX-1`.
 impl FromStr for Signal {
     type Err = NoSignal;
 

@@ -1,4 +1,5 @@
-//! Which kapo a client asks, and for what: from a URL, or from the options that tell kapo where to listen.
+//! The address of the kapo that a client queries, from a URL or from the options that also configure where kapo
+//! listens.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
@@ -8,29 +9,29 @@ use crate::config::{Interface, Listen, Probe};
 /// Where to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// A name or an address, and a port.
+    /// A host name or an IP address, and a port.
     Tcp(String, u16),
-    /// This machine, by IPv6 or else by IPv4.
+    /// This machine, over IPv6 or, if that fails, over IPv4.
     Loopback(u16),
     /// A Unix socket in the file system.
     Path(Vec<u8>),
-    /// One in the abstract name space.
+    /// A Unix socket in the abstract name space.
     Abstract(Vec<u8>),
 }
 
-/// What to ask of whom.
+/// The address and the path of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// Where to connect.
     pub peer: Peer,
-    /// For the field Host.
+    /// The value of the header field Host.
     pub authority: String,
-    /// Path and query.
+    /// The path and the query.
     pub path: String,
 }
 
 impl Address {
-    /// The kapo that the same options start on this machine.
+    /// Returns the address of the kapo that the same options start on this machine.
     pub fn of(listen: &Listen, path: &str) -> Result<Address, String> {
         let peer = match &listen.interface {
             Interface::Path(path) => Peer::Path(path.as_os_str().as_bytes().to_vec()),
@@ -38,7 +39,7 @@ impl Address {
             Interface::Ip(_) if listen.port == 0 => {
                 return Err("port 0 cannot be queried; give a port or a URL".to_owned());
             }
-            // A connection cannot be made to the address that means all of them.
+            // The unspecified address is for listening only, so connect to the loopback address.
             Interface::Ip(IpAddr::V4(ip)) if ip.is_unspecified() => {
                 Peer::Tcp(Ipv4Addr::LOCALHOST.to_string(), listen.port)
             }
@@ -48,9 +49,9 @@ impl Address {
         Ok(Address { authority: authority(&peer), peer, path: path.to_owned() })
     }
 
-    /// `http://HOST[:PORT][/PATH]`, `unix:/PATH` or `unix:@NAME`. Where no path is named, or only `/`, which answers
-    /// 200 whatever the state is, `path` is asked for; where no port is, 80, as in any URL. An error is the end of the
-    /// sentence that begins with the URL.
+    /// Parses `http://HOST[:PORT][/PATH]`, `unix:/PATH` or `unix:@NAME`. The default port is 80, as in any URL. `path`
+    /// is used if the URL has no path or only `/`, because `/` is answered with 200 in every state. The error is the
+    /// rest of a sentence that begins with the URL.
     pub fn parse(url: &str, path: &str) -> Result<Address, &'static str> {
         if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err("contains a character that kapo does not accept in a URL");
@@ -86,7 +87,7 @@ impl Address {
         if name.is_empty() {
             return Err("names no host");
         }
-        // No user, no escapes, and no bracket that ends nothing.
+        // Reject user names, escapes and unmatched brackets.
         if host.contains(['@', '\\', '%']) || (!host.starts_with('[') && host.contains(['[', ']'])) {
             return Err("contains a character that kapo does not accept in a URL");
         }
@@ -98,7 +99,7 @@ impl Address {
         Ok(Address { peer: Peer::Tcp(name.to_owned(), port), authority: host.to_owned(), path })
     }
 
-    /// The probe that the path names, also by the aliases that kapo serves; `None`: another page.
+    /// Returns the probe that the path names, also by one of its aliases; `None` for any other page.
     pub fn probe(&self) -> Option<Probe> {
         let path = self.path.split('?').next().unwrap_or_default();
         match path.strip_suffix('/').unwrap_or(path) {
@@ -109,14 +110,15 @@ impl Address {
         }
     }
 
-    /// The same at another path; the query stays.
+    /// Returns the address with another path and the same query.
     pub fn at(mut self, path: &str) -> Address {
         let query = self.path.find('?').and_then(|at| self.path.get(at..)).unwrap_or_default();
         self.path = format!("{path}{query}");
         self
     }
 
-    /// The same with a parameter in front of what the query holds: of several of one name the first counts.
+    /// Returns the address with a parameter in front of the query, because the first of several parameters with one
+    /// name counts.
     pub fn with(mut self, parameter: &str) -> Address {
         self.path = match self.path.split_once('?') {
             Some((path, query)) => format!("{path}?{parameter}&{query}"),
@@ -135,7 +137,7 @@ fn authority(peer: &Peer) -> String {
     }
 }
 
-/// `127.0.0.1:6666`, `/run/kapo.sock`, `@kapo`.
+/// Formats `127.0.0.1:6666`, `/run/kapo.sock` or `@kapo`.
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,5 +1,5 @@
-//! The loop: waits for events or the next deadline, in one place, and gives each source its turn. Signals come first,
-//! so that the answers given in the same turn are true.
+//! The event loop: waits for events or the next deadline and serves each ready source. Signals are handled first, so
+//! that the answers of the same turn are true.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -18,56 +18,56 @@ use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;
 
-/// So many events are taken out of the kernel at once; those that are ready stay ready. Memory of which an idle kapo
-/// touches the first few bytes.
+/// Most events that one turn takes from the kernel; the others stay ready. An idle kapo touches only the first bytes
+/// of this buffer.
 const EVENTS: usize = 256;
 
-/// What every mode works with.
+/// The state that all modes share.
 pub(crate) struct LoopContext {
-    /// Who is waited for.
+    /// The epoll instance and its registrations.
     pub epoll: Epoll,
-    /// The HTTP side.
+    /// The HTTP server.
     pub server: Server,
-    /// Our own stdout and stderr.
+    /// kapo's own stdout and stderr.
     pub sinks: Sinks<'static>,
     /// `--quiet`.
     pub quiet: bool,
-    /// A start has gone deep into the stack, whose pages are given back before the next wait.
+    /// Whether a start has used much of the stack, whose pages are freed before the next wait.
     pub deep: bool,
-    /// For how long nobody should be served, so that more work gathers.
+    /// How long to pause before the next turn, so that more work gathers.
     pub rest: Option<Duration>,
-    /// Set: the loop ends after this turn, with this code.
+    /// If set, the loop ends after this turn with this exit code.
     pub exit: Option<u8>,
-    /// Outlets that epoll waits for, because something could not be written; by number, as an outlet that breaks may
-    /// be another descriptor afterwards.
+    /// The descriptors of sinks that are registered because a write did not succeed. They are kept by number, because
+    /// a sink that fails may use another descriptor afterwards.
     outlets: [Option<RawFd>; 2],
 }
 
 impl LoopContext {
-    /// Nobody is waited for yet.
+    /// Returns the state before the first registration.
     pub(crate) fn new(epoll: Epoll, server: Server, quiet: bool) -> LoopContext {
         let sinks = Sinks::open(rustix::stdio::stdout(), rustix::stdio::stderr());
         LoopContext { epoll, server, sinks, quiet, deep: true, rest: None, exit: None, outlets: [None; 2] }
     }
 
-    /// Writes a record of kapo's own, as far as `--quiet` allows.
+    /// Writes a log record, unless `--quiet` suppresses it.
     pub(crate) fn log(&mut self, now: Now, record: &Record) {
         if !(self.quiet && record.level() == Level::Info) {
             self.sinks.log(now.wall, record);
         }
     }
 
-    /// One line for people on stderr.
+    /// Writes one line to stderr for the user.
     pub(crate) fn complain(&mut self, text: &str) {
         let line = format!("kapo: {}\n", one_line(text));
         match self.sinks.of(Stream::Stderr).write(Stream::Stderr, line.as_bytes()) {
-            // Whoever does not read what we say does not hear it.
+            // Ignore write errors: there is nowhere left to report them.
             Written::All | Written::Part(_) | Written::Full | Written::Failed(_) => {}
         }
     }
 
-    /// Serves on a listener from now on. `ours`: see [`Server::listen`]. `chosen`: the kernel chose the port, so the log line
-    /// is the only place that tells it and is written even with `--quiet`.
+    /// Adds a listener to the server. `ours`: see [`Server::listen`]. `chosen` means that the kernel chose the port.
+    /// The log record is then the only place that shows it, so it is written even with `--quiet`.
     pub(crate) fn listen(
         &mut self,
         now: Now,
@@ -91,18 +91,18 @@ impl LoopContext {
             .map_err(|e| Error::setup("listen on", address, reason(&e.into())))
     }
 
-    /// Serves the connections that kapo was started for.
+    /// Serves the connections that kapo was started with.
     pub(crate) fn admit(&mut self, now: Now, given: Vec<OwnedFd>, subject: &dyn MetricsSource) {
         for socket in given {
             self.server.admit_given(now, &self.epoll, socket, subject);
         }
     }
 
-    /// Waits for those outlets that somebody wants to write to and cannot.
+    /// Registers the sinks that are full and have something to write, and removes the others.
     fn poll_sinks(&mut self, wanted: impl Fn(Stream) -> bool) {
         let shared = self.sinks.are_shared();
         for (stream, minded) in Stream::BOTH.into_iter().zip(&mut self.outlets) {
-            // One outlet is known to epoll once, under the name of stderr.
+            // A shared sink is registered once, under the name of stderr.
             let wanted = match (shared, stream) {
                 (true, Stream::Stdout) => false,
                 (true, Stream::Stderr) => wanted(Stream::Stdout) || wanted(Stream::Stderr),
@@ -125,40 +125,40 @@ impl LoopContext {
     }
 }
 
-/// What differs between the modes.
+/// The part of the loop that depends on the mode.
 pub(crate) trait LoopMode: MetricsSource {
-    /// A signal for us, other than CHLD.
+    /// Handles a signal to kapo other than CHLD.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext);
-    /// CHLD has come.
+    /// Handles CHLD.
     fn on_child(&mut self, now: Now, stage: &mut LoopContext);
-    /// The wait was interrupted: kapo was stopped or frozen, and goes on.
+    /// Handles an interrupted wait: kapo was stopped or frozen and has resumed.
     fn on_resumed(&mut self, now: Now, stage: &mut LoopContext);
-    /// What is ready, of which some may be the machine's own.
+    /// Handles the ready sources that belong to the mode.
     fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut LoopContext);
-    /// A request was answered.
+    /// Handles that a request was answered.
     fn on_request(&mut self, now: Now, stage: &mut LoopContext);
-    /// Everybody else has had their turn.
+    /// Ends the turn, after all sources were served.
     fn finish_turn(&mut self, now: Now, stage: &mut LoopContext);
-    /// When [`LoopMode::finish_turn`] has something to do.
+    /// Returns when [`LoopMode::finish_turn`] has something to do.
     fn deadline(&self, now: Now) -> Option<Instant>;
-    /// Whether captured output waits for room in this outlet.
+    /// Whether captured output of this stream waits for room in its sink.
     fn wants_room(&self, stream: Stream) -> bool;
 }
 
-/// The time of a turn.
+/// Returns the time of a turn.
 pub(crate) fn clock() -> Now {
     let (mono, wall) = sys::clock::now();
     Now { mono, wall }
 }
 
-/// Turns until the machine says the exit code.
+/// Runs the loop until the mode sets an exit code, and returns it.
 pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) -> u8 {
     let mut events = mio::Events::with_capacity(EVENTS);
     let mut now = clock();
     loop {
         stage.poll_sinks(|stream| machine.wants_room(stream));
         let deadline = [machine.deadline(now), stage.server.deadline()].into_iter().flatten().min();
-        // Not over a deadline: one that has come already stands for work that is left over.
+        // Do not pause past a deadline. A deadline that has already passed means that work is left over.
         if let Some(length) = stage.rest.take()
             && deadline.is_none_or(|at| at.saturating_duration_since(now.mono) > length)
         {
@@ -166,7 +166,7 @@ pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut Loo
         }
         let timeout = deadline.map(|at| match at.saturating_duration_since(now.mono) {
             Duration::ZERO => Duration::ZERO,
-            // The turn itself has taken some of it.
+            // The turn itself has used some of this time.
             _ => at.saturating_duration_since(clock().mono),
         });
         if std::mem::take(&mut stage.deep) {
@@ -177,7 +177,8 @@ pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut Loo
         stage.sinks.turn(now.mono);
         if !waited {
             machine.on_resumed(now, stage);
-            // Else this turn would see the deadlines that have passed, and not what came before them.
+            // Wait again, because otherwise this turn would see the expired deadlines before the events that came
+            // first.
             continue;
         }
         let sources = || events.iter().filter_map(|event| Source::of(event.token().0 as u64));
@@ -212,7 +213,7 @@ pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut Loo
         for record in stage.server.take_notices() {
             stage.log(now, &record);
         }
-        // As with output: not while anybody else is to be served in this turn.
+        // As with output, pause only if no other source is ready in this turn.
         stage.rest = stage.server.gather(now).filter(|_| ready.is_clients_alone()).or(stage.rest);
         if let Some(code) = stage.exit {
             stage.server.abandon();
@@ -221,7 +222,7 @@ pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut Loo
     }
 }
 
-/// Hands the signals that are pending to the machine, as many as one turn takes.
+/// Passes pending signals to the mode, at most as many as one turn takes.
 pub(crate) fn take_signals(now: Now, machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) {
     let mut taken = Vec::new();
     let child = signals.read(|signal, sender| taken.push((signal, sender)));
@@ -233,9 +234,9 @@ pub(crate) fn take_signals(now: Now, machine: &mut dyn LoopMode, signals: &Signa
     }
 }
 
-/// Rests. Cut short by a stop and CONT alone, as signals are blocked.
+/// Pauses. Only a stop followed by CONT can interrupt the pause, because signals are blocked.
 fn rest(length: Duration) {
-    // Always below a second.
+    // The pause is always shorter than a second.
     match nanosleep(&Timespec { tv_sec: 0, tv_nsec: length.subsec_nanos().into() }) {
         NanosleepRelativeResult::Ok
         | NanosleepRelativeResult::Interrupted(_)

@@ -1,7 +1,7 @@
-//! Driver does: it owns mio and every descriptor, and takes no decision.
+//! The layer that carries out effects: it owns mio and every descriptor, and makes no decisions.
 //!
-//! [`run`] opens all that can fail, loudly and with an exit code, and then hands over to the loop. In the loop nothing
-//! returns an error upwards: a PID 1 that dies takes the container with it.
+//! [`run`] first does everything that can fail, with an error line and an exit code, and then starts the loop. In the
+//! loop, no error is returned upwards, because a PID 1 that exits ends its container.
 
 pub(crate) mod client;
 pub(crate) mod event_loop;
@@ -39,12 +39,12 @@ use crate::sys;
 use event_loop::{LoopContext, clock};
 use poll::{Epoll, Source};
 
-/// Descriptors that are kept free of connections: standard ones, epoll, signalfd, listeners, a start's pipes, files of
-/// a scrape.
+/// Number of descriptors that are reserved for purposes other than connections: standard ones, epoll, signalfd,
+/// listeners, the pipes of a start, files of a scrape.
 const OWN_DESCRIPTORS: u64 = 32;
 
-/// Does what the user asked for; gives the exit code. `argv0` is kapo's own name, `variable` looks into the environment.
-/// Each mode has a function of its own, as its frame stays for kapo's whole life.
+/// Runs the configured mode and returns the exit code. `argv0` is kapo's own name; `variable` reads the environment.
+/// Each mode has its own function, because its stack frame exists for kapo's whole life.
 pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<u8, Error> {
     match &config.mode {
         Mode::Job(options) => run_job(config, options, argv0, variable),
@@ -66,7 +66,7 @@ fn run_job(
     let parent = getppid();
     let sockets = inherited(config, variable)?;
     let signals = take_over_signals()?;
-    // Orphans of the command become ours to reap. PID 1 gets them without asking.
+    // Orphans of the command become children of kapo, which reaps them. PID 1 gets them in any case.
     let subreaper = if signals.are_of_init() { Ok(()) } else { set_child_subreaper(Some(getpid())) };
     let extra = if options.notify { sys::datagram::DESCRIPTORS } else { 0 };
     let Room { connections, open_files } = make_room(config.max_connections, extra);
@@ -80,23 +80,23 @@ fn run_job(
     let beginning = JobSetup { now, variable, signals: &signals, open_files, sidebind_port };
     let mut job = Job::new(config, options, &beginning, &mut stage)?;
 
-    // The point of no return: from here on nothing fails upwards.
+    // From here on, no error is returned upwards.
     if let Some(signal) = options.parent_death_signal {
         job.watch_parent(now, signal, parent, &mut stage);
     }
-    // A stop signal that has come by now must prevent the start.
+    // A stop signal that is already pending must prevent the start.
     event_loop::take_signals(now, &mut job, &signals, &mut stage);
     stage.server.accept_queued(&mut given);
     job.handle(now, Event::Start, &mut stage);
-    // After the start, so that the first answers tell how that went.
+    // Answer after the start, so that the first answers show its result.
     stage.admit(now, given, &job);
     let code = match stage.exit {
         Some(code) => code,
         None => event_loop::run(&mut job, &signals, &mut stage),
     };
     job.end(&signals);
-    // The kernel takes everything back at once; piece by piece it would take a dozen calls. Socket files are gone with
-    // the listeners, which were closed before anybody said an exit code.
+    // The kernel frees everything at exit; dropping it here would cost a dozen system calls. The socket files are
+    // already removed with the listeners, which were closed before the exit code was set.
     std::mem::forget((job, stage, signals));
     Ok(code)
 }
@@ -113,7 +113,7 @@ fn run_watch(
     let Room { connections, .. } = make_room(config.max_connections, 0);
     let now = clock();
     let mut stage = open_stage(config, connections, argv0, &signals, variable, now)?;
-    // Before the listeners, so that an error is the only line.
+    // Open the watcher before the listeners, so that an error is the only line of output.
     let watcher = watch::mode::OpenedWatcher::open(options, config.history, now)?;
     let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
     let beginning = watch::mode::WatchSetup {
@@ -123,7 +123,7 @@ fn run_watch(
         ignored_at_start: signals.ignored_at_start,
     };
     let mut watching = Watching::new(watcher, beginning, &mut stage)?;
-    // It must not keep a mount busy; all paths are absolute by now.
+    // Leave the working directory, so that no mount is kept busy; all paths are absolute now.
     let _ = rustix::process::chdir("/");
     stage.admit(now, given, &watching);
     Ok(event_loop::run(&mut watching, &signals, &mut stage))
@@ -133,7 +133,7 @@ fn take_over_signals() -> Result<Signals, Error> {
     Signals::take_over().map_err(|e| Error::setup("take over", "signals", reason(&e)))
 }
 
-/// The poll with signals in it, and a server that nobody knows of yet.
+/// Returns the state of the loop, with signals registered and a server without listeners.
 #[inline(never)]
 fn open_stage(
     config: &Config,
@@ -146,7 +146,7 @@ fn open_stage(
     let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
     let epoll = Epoll::new().map_err(failed)?;
     epoll.add(signals, Source::Signals, EventFlags::IN).map_err(|e| failed(e.into()))?;
-    // Event ids begin with the start time in milliseconds, so that two instances of kapo do not share them.
+    // Event ids begin with the start time in milliseconds, so that two instances of kapo do not use the same ones.
     let since_epoch = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     let first_event = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     let server = Server::new(connections, argv0, first_event);
@@ -160,21 +160,21 @@ fn open_stage(
     Ok(stage)
 }
 
-/// Whether `fd` leads to systemd's journal.
+/// Whether `fd` is connected to systemd's journal.
 fn is_journal(fd: BorrowedFd<'_>, variable: &dyn Fn(&str) -> Option<OsString>) -> bool {
     let Some(named) = variable("JOURNAL_STREAM") else { return false };
     fstat(fd).is_ok_and(|stat| journal::names(named.as_bytes(), stat.st_dev, stat.st_ino))
 }
 
-/// What the options make kapo listen on.
+/// The result of [`listen`].
 struct Listening {
-    /// SidebindPort.
+    /// The member `SidebindPort` of the status document.
     sidebind_port: u16,
-    /// Connections that kapo was started for (Accept=yes).
+    /// Connections that kapo was started with (Accept=yes).
     given: Vec<OwnedFd>,
 }
 
-/// The sockets that kapo was handed, under `--socket-activation`.
+/// Returns the inherited sockets, under `--socket-activation`.
 fn inherited(config: &Config, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets, Error> {
     if config.listen.socket_activation {
         http::inherited_sockets::take_over(variable)
@@ -183,7 +183,7 @@ fn inherited(config: &Config, variable: &dyn Fn(&str) -> Option<OsString>) -> Re
     }
 }
 
-/// Listens as the options say, on `sockets` or on what is bound here.
+/// Listens on the inherited `sockets`, or on sockets that are bound here.
 #[inline(never)]
 fn listen(config: &Config, sockets: Sockets, stage: &mut LoopContext, now: Now) -> Result<Listening, Error> {
     let mut listening = Listening { sidebind_port: 0, given: Vec::new() };
@@ -206,7 +206,7 @@ fn listen(config: &Config, sockets: Sockets, stage: &mut LoopContext, now: Now) 
         listening.sidebind_port = side.port().unwrap_or(0);
         listeners.push((side, Some("sidebind".to_owned()), true));
     }
-    // Nothing is logged before all is bound: a start that fails says one line.
+    // Nothing is logged before all sockets are bound, so that a failed start prints a single line.
     for (listener, name, ours) in listeners {
         let chosen = ours && config.listen.port == 0 && listener.port().is_some();
         stage.listen(now, listener, name.as_deref(), ours, chosen)?;
@@ -223,16 +223,17 @@ fn listen(config: &Config, sockets: Sockets, stage: &mut LoopContext, now: Now) 
     Ok(listening)
 }
 
-/// What RLIMIT_NOFILE leaves room for.
+/// The limits that follow from RLIMIT_NOFILE.
 struct Room {
-    /// So many connections: strangers must not take what a restart or a scrape needs.
+    /// Most connections. Clients must not use up the descriptors that a restart or a scrape needs.
     connections: usize,
-    /// The limit before kapo changed its own, soft and hard; `None`: it did not.
+    /// The soft and hard limit before kapo has raised its own; `None` if it has not.
     open_files: Option<(u64, u64)>,
 }
 
-/// Makes room for `connections` if the limit allows it. `extra`: descriptors that one message to the NOTIFY_SOCKET can
-/// bring. The kernel drops those without room, and sleeps if one is a socket that lingers.
+/// Raises the soft limit for `connections` if the hard limit allows it. `extra` is the number of descriptors that one
+/// message to NOTIFY_SOCKET can bring: the kernel closes those for which there is no room, and blocks if one is a
+/// socket that lingers.
 fn make_room(connections: usize, extra: usize) -> Room {
     let before = getrlimit(Resource::Nofile);
     let own = OWN_DESCRIPTORS.saturating_add(u64::try_from(extra).unwrap_or(u64::MAX));
@@ -244,7 +245,7 @@ fn make_room(connections: usize, extra: usize) -> Room {
         true => (raised, Some((soft, hard))),
         false => (soft, None),
     };
-    // Where there are very few, most are kapo's own.
+    // With a very low limit, at most three quarters are reserved.
     let own = own.min(now / 4 * 3);
     let room = usize::try_from(now - own).unwrap_or(usize::MAX).max(1);
     Room { connections: connections.min(room), open_files }

@@ -1,4 +1,4 @@
-//! The poll, and who an event of it is for, packed into the 64 bits that epoll keeps for us.
+//! The epoll instance, and the source of each event, encoded in the 64 bits of user data that epoll stores.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,30 +11,30 @@ use crate::logic::Stream;
 use crate::logic::http::table::{GENERATION_MASK, Key};
 
 #[cfg(not(target_pointer_width = "64"))]
-compile_error!("mio hands tokens on as usize, and these need 64 bits");
+compile_error!("mio stores tokens as usize, and these need 64 bits");
 
 /// A source of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The signalfd.
     Signals,
-    /// A listening socket, by its place in the list.
+    /// A listening socket, by its index.
     Listener(u32),
     /// A connection.
     Connection(Key),
     /// The read end of one of the command's pipes.
     Pipe(Stream),
-    /// The outlet of a captured stream, which was full.
+    /// The sink of a captured stream, while it is full.
     Sink(Stream),
     /// The command's NOTIFY_SOCKET.
     Notify,
     /// The counter of OOM kills.
     Oom,
-    /// The watcher's own epoll, with all the processes that it watches.
+    /// The watcher's own epoll instance, which contains all watched processes.
     Watch,
     /// The pidfd of kapo's parent.
     Parent,
-    /// The pidfd of the process that the command has named by MAINPID.
+    /// The pidfd of the process that the command has named with `MAINPID=`.
     MainPid,
 }
 
@@ -55,7 +55,7 @@ impl Source {
         })
     }
 
-    /// For epoll's data.
+    /// Returns the user data for epoll.
     pub(crate) fn token(self) -> u64 {
         let (kind, generation, slot) = match self {
             Source::Signals => (0, 0, 0),
@@ -72,7 +72,7 @@ impl Source {
         kind << 56 | u64::from(generation & GENERATION_MASK) << 32 | u64::from(slot)
     }
 
-    /// Back again; `None` for what was never a token.
+    /// Decodes a token; `None` if the value is not one.
     #[expect(clippy::cast_possible_truncation, reason = "takes the parts of 32 and 24 bits out")]
     pub(crate) fn of(token: u64) -> Option<Source> {
         let slot = token as u32;
@@ -97,16 +97,16 @@ impl Source {
     }
 }
 
-/// Who is ready in a turn, but for listeners and connections, of which there may be many.
+/// The ready sources of a turn, without the individual listeners and connections, of which there may be many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ready {
     bits: u16,
-    /// A listener or a connection is, too.
+    /// Whether a listener or a connection is ready.
     clients: bool,
 }
 
 impl Ready {
-    /// Adds one.
+    /// Adds a ready source.
     pub(crate) fn add(&mut self, source: Source) {
         match source.bit() {
             Some(bit) => self.bits |= bit,
@@ -114,7 +114,7 @@ impl Ready {
         }
     }
 
-    /// Whether it is ready; for listeners and connections, whether any of them is.
+    /// Whether this source is ready. For a listener or a connection: whether any of them is.
     pub(crate) fn has(self, source: Source) -> bool {
         match source.bit() {
             Some(bit) => self.bits & bit != 0,
@@ -122,54 +122,55 @@ impl Ready {
         }
     }
 
-    /// Whether a pipe or an outlet is.
+    /// Whether a pipe or a sink is ready.
     pub(crate) fn has_output(self) -> bool {
         self.bits & OUTPUT != 0
     }
 
-    /// Whether nobody but listeners and connections is.
+    /// Whether only listeners and connections are ready.
     pub(crate) fn is_clients_alone(self) -> bool {
         self.bits == 0 && self.clients
     }
 
-    /// Whether nobody but pipes and outlets is.
+    /// Whether only pipes and sinks are ready.
     pub(crate) fn is_output_alone(self) -> bool {
         self.bits & !OUTPUT == 0 && !self.clients
     }
 }
 
-/// The bits of both pipes and both outlets.
+/// The bits of both pipes and both sinks.
 const OUTPUT: u16 = 0b1111;
 
-/// mio's poll with level-triggered registration, which rustix does on its epoll: what is left undone is told again, so
-/// no source needs to be read dry, and a source that is not wanted for now costs no wake-up.
+/// mio's poll with level-triggered registration through rustix. A source that was not read completely is reported
+/// again, and a source that is not wanted for now costs no wake-up.
 #[derive(Debug)]
 pub(crate) struct Epoll(mio::Poll);
 
 impl Epoll {
-    /// A new one.
+    /// Creates an epoll instance.
     pub(crate) fn new() -> io::Result<Epoll> {
         mio::Poll::new().map(Epoll)
     }
 
-    /// Waits for events, for at most `timeout`; for ever without one. A signal handler cannot interrupt it, as all
-    /// signals are blocked, but a stop and CONT do, and so may a frozen cgroup: then it is false, and no events were
-    /// asked for. Deadlines may have passed meanwhile, but what came in that time came before them: wait again.
+    /// Waits for events, for at most `timeout`, or for ever if it is `None`. Returns false without events if the wait
+    /// was interrupted. Signals cannot interrupt it because all are blocked, but a stop followed by CONT does, and a
+    /// frozen cgroup may. Deadlines may have passed meanwhile, but the events of that time came first, so the caller
+    /// must wait again.
     pub(crate) fn wait(&mut self, events: &mut mio::Events, timeout: Option<Duration>) -> bool {
         self.0.poll(events, timeout).is_ok()
     }
 
-    /// Waits for `interest` on `fd` from now on.
+    /// Registers `fd` for `interest`.
     pub(crate) fn add(&self, fd: impl AsFd, source: Source, interest: EventFlags) -> Result<(), Errno> {
         epoll::add(self, fd, EventData::new_u64(source.token()), interest)
     }
 
-    /// Waits for something else on it; nothing, where `interest` is empty, but errors and hang-ups are told always.
+    /// Changes the interest in `fd`. Errors and hang-ups are always reported, even if `interest` is empty.
     pub(crate) fn modify(&self, fd: impl AsFd, source: Source, interest: EventFlags) -> Result<(), Errno> {
         epoll::modify(self, fd, EventData::new_u64(source.token()), interest)
     }
 
-    /// Forgets it. Closing does the same where no duplicate of `fd` exists.
+    /// Removes `fd`. Closing it has the same effect if no duplicate of it exists.
     pub(crate) fn delete(&self, fd: impl AsFd) {
         let _ = epoll::delete(self, fd);
     }
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_ready_is_told_apart() {
+    fn ready_sources_are_distinguished() {
         let pipe = Source::Pipe(Stream::Stderr);
         let mut ready = Ready::default();
         ready.add(pipe);
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn every_source_comes_back_from_its_token() {
+    fn every_source_is_decoded_from_its_token() {
         let key = Key { slot: u32::MAX, generation: GENERATION_MASK };
         for source in [
             Source::Signals,

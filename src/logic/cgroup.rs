@@ -1,10 +1,10 @@
-//! Control groups (cgroups(7)): in which folders the files of a controller are, and what these files say.
+//! Control groups (cgroups(7)): finds the folders with the files of a controller, and parses these files.
 
 use std::time::Duration;
 
 use crate::logic::history::Memory;
 
-/// Which of the two interfaces of the kernel a folder belongs to. The files have other names in each.
+/// The interface version of a folder, which decides the names of its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     /// One hierarchy for each controller.
@@ -16,9 +16,9 @@ pub(crate) enum Version {
 /// A folder with the files of a controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Folder {
-    /// Absolute, without a slash at the end.
+    /// The absolute path, without a slash at the end.
     pub path: String,
-    /// Its interface.
+    /// The interface version.
     pub version: Version,
 }
 
@@ -33,8 +33,8 @@ impl Folder {
     }
 }
 
-/// Where the files of `controller` may be, by /proc/self/cgroup, if everything is mounted at the usual places. The first
-/// folder whose files can be read is the one.
+/// Returns the folders in which the files of `controller` may be, from /proc/self/cgroup and the usual mount points.
+/// Use the first folder whose files can be read.
 pub(crate) fn usual_folders(own: &str, controller: &str) -> Vec<Folder> {
     let v1 = format!("/sys/fs/cgroup/{controller}");
     folders(
@@ -48,8 +48,8 @@ pub(crate) fn usual_folders(own: &str, controller: &str) -> Vec<Folder> {
     )
 }
 
-/// The same by what is really mounted (proc_pid_mountinfo(5)). In a container without a cgroup namespace the mount shows
-/// a part of the tree only, and the path is that of the host.
+/// Returns the folders from the actual mounts (proc_pid_mountinfo(5)). In a container without a cgroup namespace, the
+/// mount shows only a part of the tree, and the path is that of the host.
 pub(crate) fn mounted_folders(own: &str, mountinfo: &str, controller: &str) -> Vec<Folder> {
     let mounts: Vec<(&str, &str, Version)> = mountinfo
         .lines()
@@ -70,7 +70,8 @@ pub(crate) fn mounted_folders(own: &str, mountinfo: &str, controller: &str) -> V
     folders(own, controller, &mounts)
 }
 
-/// `mounts`: the part of the tree that is mounted, where, and its version.
+/// Combines the cgroups in `own` with `mounts`: each has the part of the tree that is mounted, the mount point, and
+/// the version.
 fn folders(own: &str, controller: &str, mounts: &[(&str, &str, Version)]) -> Vec<Folder> {
     let mut found = Vec::new();
     for (root, point, version) in mounts {
@@ -86,8 +87,8 @@ fn folders(own: &str, controller: &str, mounts: &[(&str, &str, Version)]) -> Vec
                 Version::V1 => controllers.split(',').any(|one| one == controller),
             };
             let Some(path) = path.strip_prefix(root.trim_end_matches('/')) else { continue };
-            // A path outside of the cgroup namespace begins with /.. and cannot be reached; neither can one that
-            // merely begins like the root.
+            // A path outside of the cgroup namespace begins with /.. and cannot be reached. A path that has only a
+            // common prefix with the root, such as /ab with /a, is not below it.
             if !fits
                 || !(path.is_empty() || path.starts_with('/'))
                 || path.split('/').any(|part| part == "..")
@@ -100,40 +101,40 @@ fn folders(own: &str, controller: &str, mounts: &[(&str, &str, Version)]) -> Vec
     found
 }
 
-/// What the files of kapo's cgroup say at one moment. `None`: the file is not there or cannot be read; for a limit also
-/// that there is none.
+/// The values of kapo's cgroup. `None` means that the file is missing or cannot be read, or for a limit that there is
+/// none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupUsage {
     /// Memory in use, page cache included.
     pub memory_bytes: Option<u64>,
-    /// The limit of the memory, and the most that was used.
+    /// The memory limit and the peak usage.
     pub memory: Memory,
-    /// For how long tasks had to wait because the CPU quota was used up.
+    /// How long tasks were throttled because the CPU quota was used up.
     pub cpu_throttled: Option<Duration>,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub pids: Option<u64>,
-    /// The limit of their number.
+    /// The limit of the number of processes and threads.
     pub pids_limit: Option<u64>,
-    /// Pressure stall information (version 2): resource, `some` or `full`, and for how long tasks had to wait.
+    /// Pressure stall information (version 2): the resource, `some` or `full`, and how long tasks had to wait.
     pub pressure: Vec<(&'static str, &'static str, Duration)>,
 }
 
-/// Reads a file that holds one number. `max` (version 2) and the largest multiple of a page (version 1) mean that there
-/// is no limit, and give `None`.
+/// Parses a file that contains one number. Returns `None` if there is no limit: `max` in version 2, the largest
+/// multiple of a page in version 1.
 pub(crate) fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|number| *number < NO_LIMIT)
 }
 
-/// Version 1 shows the largest multiple of a page that fits into 63 bits; a page has at most 64 KiB.
+/// Version 1 shows the largest multiple of a page below 2^63 if there is no limit; a page has at most 64 KiB.
 const NO_LIMIT: u64 = (1 << 63) - (64 << 10);
 
-/// Reads the number behind a key in a file of `KEY NUMBER` lines.
+/// Returns the number after a key, from a file of `KEY NUMBER` lines.
 pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// Reads the totals of a file of pressure stall information: `some avg10=0.00 avg60=0.00 avg300=0.00 total=123`, in
-/// microseconds.
+/// Returns the totals from a file of pressure stall information, which are in microseconds: `some avg10=0.00
+/// avg60=0.00 avg300=0.00 total=123`.
 pub(crate) fn pressure(text: &str) -> impl Iterator<Item = (&'static str, Duration)> + '_ {
     text.lines().filter_map(|line| {
         let kind = ["some", "full"].into_iter().find(|kind| line.starts_with(kind))?;
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_looked_for_where_cgroups_usually_are() {
+    fn folders_are_found_at_the_usual_mount_points() {
         assert_eq!(
             paths(&usual_folders("0::/system.slice/a:b.service\n", "memory")),
             ["/sys/fs/cgroup/system.slice/a:b.service", "/sys/fs/cgroup/unified/system.slice/a:b.service"]
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_of_a_part_of_the_tree_are_understood() {
+    fn mounts_of_a_part_of_the_tree_are_found() {
         let mountinfo = "31 23 0:28 / / rw - overlay overlay rw\n\
             40 31 0:26 /docker/abc /sys/fs/cgroup ro,nosuid shared:9 - cgroup2 cgroup rw,nsdelegate\n\
             41 31 0:27 /docker/abc /mnt/memory ro - cgroup cgroup rw,memory\n\

@@ -1,25 +1,25 @@
-//! Named deadlines of one life: set, stopped, asked for the next, taken when due. Few enough for an array.
+//! The named deadlines of one command, in an array because they are few.
 
 use std::time::{Duration, Instant};
 
-/// What can fall due in the life of a command.
+/// The deadlines in the life of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deadline {
-    /// The run has lasted as long as it may.
+    /// The TTL of the run has passed.
     Ttl,
-    /// The command, or what it has left of its process group, has ignored the stop signal for long enough.
+    /// The command or its leftover group has not ended in time after the stop signal.
     Kill,
-    /// It is time to look whether the process group of the last run is empty.
+    /// The next check whether the leftover group of the last run is empty.
     CountGroup,
-    /// The pause before the next start is over.
+    /// The pause before the next start has passed.
     Start,
-    /// The time to answer on after the end is over.
+    /// The time for which the status is served after the end has passed.
     Linger,
-    /// The oldest of the failed runs that make it flapping leaves the window.
+    /// The oldest of the failed runs that count as flapping leaves the window.
     Flapping,
     /// The run has lasted long enough to end flapping.
     Stable,
-    /// The command has not pinged.
+    /// The command has missed a watchdog ping.
     Watchdog,
 }
 
@@ -34,41 +34,41 @@ const ALL: [Deadline; 8] = [
     Deadline::Watchdog,
 ];
 
-/// At most one moment for each [`Deadline`].
+/// At most one time for each [`Deadline`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deadlines([Option<Instant>; ALL.len()]);
 
 impl Deadlines {
-    /// Due `after` from `now`; what is too far away to be counted is never due.
+    /// Sets a deadline to `now` plus `after`. A time that cannot be represented is never due.
     pub(crate) fn set(&mut self, which: Deadline, now: Instant, after: Duration) {
         if let Some(slot) = self.0.get_mut(which as usize) {
             *slot = now.checked_add(after);
         }
     }
 
-    /// Not due any more.
+    /// Clears a deadline.
     pub(crate) fn stop(&mut self, which: Deadline) {
         if let Some(slot) = self.0.get_mut(which as usize) {
             *slot = None;
         }
     }
 
-    /// When it will be due.
+    /// Returns the time of a deadline; `None` if it is not set.
     pub(crate) fn at(&self, which: Deadline) -> Option<Instant> {
         self.0.get(which as usize).copied().flatten()
     }
 
-    /// Whether it will be due some day.
+    /// Whether a deadline is set.
     pub(crate) fn is_set(&self, which: Deadline) -> bool {
         self.0.get(which as usize).is_some_and(Option::is_some)
     }
 
-    /// The earliest; `None`: nothing will ever be due.
+    /// Returns the earliest deadline; `None` if none is set.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().min().copied()
     }
 
-    /// Takes one that is due, and for how long it has been, the order being that of the enum.
+    /// Takes a deadline that is due, in the order of the enum, and how long it has been due.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<(Deadline, Duration)> {
         let (which, slot) = ALL.iter().zip(&mut self.0).find(|(_, at)| at.is_some_and(|at| at <= now))?;
         Some((*which, now.saturating_duration_since(slot.take()?)))
@@ -81,7 +81,7 @@ mod tests {
     use crate::logic::tests::epoch;
 
     #[test]
-    fn the_earliest_comes_first_and_only_what_is_due_is_taken() {
+    fn only_due_deadlines_are_taken() {
         let start = epoch().mono;
         let mut deadlines = Deadlines::default();
         deadlines.set(Deadline::Kill, start, Duration::from_secs(5));

@@ -1,8 +1,8 @@
-//! The runs that have ended: the member `LastRun` of the document, and `GET /runs`.
+//! The runs that have ended, for the member `LastRun` of the document and for `GET /runs`.
 //!
-//! Kept are the last runs, and the first failure of the present episode: of a crash loop the first end tells the cause,
-//! the tenth only its consequences. An episode begins with the first failed run after kapo's start, after a success, or
-//! after a run that was stable.
+//! It keeps the last runs and the first failure of the present episode, because in a crash loop the first failure
+//! shows the cause and later ones only the consequences. An episode begins with the first failed run after the start
+//! of kapo, after a success, or after a stable run.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -15,61 +15,62 @@ use super::status::{self, Status, StopSignalFrom};
 use crate::logic::Pid;
 use crate::signal::Signal;
 
-/// The most memory, in bytes, that the kept lines of output take together.
+/// Most bytes that all kept lines of output may use together.
 const LINES_IN_SUM: usize = 48 * 1024;
 
-/// A run that has ended. The members are those of the document that tell how it ended.
+/// A run that has ended. The members are those of the status document that describe the end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PastRun {
-    /// When its exec had succeeded, or when it failed.
+    /// When the exec succeeded or failed.
     #[serde(serialize_with = "status::time")]
     pub start_time: Option<SystemTime>,
-    /// When it was reaped.
+    /// When the command was reaped.
     #[serde(serialize_with = "status::time")]
     pub end_time: Option<SystemTime>,
-    /// By the monotonic clock: the difference of the two times is another one if the clock was set in between.
+    /// The duration by the monotonic clock. The difference of the two times is wrong if the wall clock was set in
+    /// between.
     #[serde(rename = "LastedSeconds", serialize_with = "seconds")]
     pub lasted: Duration,
-    /// `None`: 0, it could not be executed.
+    /// `None`, shown as 0, if the command could not be executed.
     #[serde(serialize_with = "status::pid")]
     pub pid: Option<Pid>,
-    /// 128+n if signal n ended it.
+    /// The exit code; 128+n if signal n killed the command.
     pub exit_code: u8,
-    /// `SIGKILL`, or empty.
+    /// The signal that killed the command, such as `SIGKILL`; shown as an empty string if there is none.
     #[serde(serialize_with = "status::signal")]
     pub signal: Option<Signal>,
-    /// Why it ended.
+    /// The reason of the end.
     #[serde(serialize_with = "status::reason")]
     pub reason: Option<Reason>,
     /// The signal that asked kapo to stop.
     pub stop_signal_from: Option<StopSignalFrom>,
-    /// With its reaped descendants.
+    /// The resource usage, including reaped descendants.
     #[serde(serialize_with = "status::usage")]
     pub usage: Usage,
-    /// The memory of kapo's cgroup at the end; `None`: it cannot be read.
+    /// The memory of kapo's cgroup at the end; `None` if it cannot be read.
     pub memory: Option<Memory>,
-    /// Under `--tail`, after a failed run: its last lines.
+    /// The last lines of a failed run, under `--tail`.
     pub last_output: Vec<String>,
-    /// It is the first failure of the present episode.
+    /// Whether this is the first failure of the present episode.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub first: bool,
 }
 
-/// The memory of a cgroup. `None`: null, it cannot be read.
+/// The memory of a cgroup. A value that cannot be read is `None`, shown as null.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Memory {
-    /// The most that it has used: memory.peak, or memory.max_usage_in_bytes.
+    /// The peak usage, from memory.peak or memory.max_usage_in_bytes.
     pub peak_bytes: Option<u64>,
-    /// The limit; `None` also if there is none.
+    /// The limit; `None` if there is none or it cannot be read.
     pub limit_bytes: Option<u64>,
-    /// Processes killed by the out-of-memory killer since the cgroup was made.
+    /// Number of out-of-memory kills since the cgroup was created.
     pub oom_kills: Option<u64>,
 }
 
 impl PastRun {
-    /// Takes the members of the document of a run that has just ended.
+    /// Copies the members of the status document of a run that has just ended.
     pub(crate) fn of(object: &Status, pid: Option<Pid>, lasted: Duration, memory: Option<Memory>) -> PastRun {
         PastRun {
             start_time: object.start_time,
@@ -92,24 +93,24 @@ impl PastRun {
     }
 }
 
-/// What an end means to the episode.
+/// The effect of an end on the episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A success, or an end that was planned. The episode is over.
+    /// A success or a planned end, which ends the episode.
     Success,
     /// A failure.
     Failure {
-        /// The run had lasted so long that the episode before it is over.
+        /// Whether the run lasted so long that the previous episode is over.
         stable: bool,
     },
 }
 
-/// See the head of the file. Allocates nothing before the first end.
+/// The ended runs. Allocates nothing before the first end.
 #[derive(Debug)]
 pub struct History {
-    /// How many runs are shown.
+    /// Most runs that are shown.
     limit: usize,
-    /// The newest first; the newest is kept whatever the limit is.
+    /// The kept runs, newest first. The newest is kept even if the limit is 0.
     runs: VecDeque<PastRun>,
     /// The first failure of the episode, after it has left `runs`.
     first: Option<Box<PastRun>>,
@@ -117,17 +118,17 @@ pub struct History {
 }
 
 impl History {
-    /// Keeps at most `limit` runs, and the first failure beside them.
+    /// Returns a history of at most `limit` runs, plus the first failure.
     pub(crate) fn new(limit: usize) -> History {
         History { limit, runs: VecDeque::new(), first: None, last_success: None }
     }
 
-    /// Whether runs are kept (`--history 0`: they are not).
+    /// Whether runs are kept; false with `--history 0`.
     pub(crate) fn is_on(&self) -> bool {
         self.limit > 0
     }
 
-    /// A run has ended.
+    /// Adds a run that has ended.
     pub(crate) fn ended(&mut self, mut run: PastRun, verdict: Verdict) {
         if run.reason == Some(Reason::Success) {
             self.last_success = run.end_time;
@@ -147,7 +148,7 @@ impl History {
         self.bound();
     }
 
-    /// How the newest run has ended has become known only now. It does not begin an episode any more.
+    /// Replaces the newest run, after the reason of its end has become known. This does not begin an episode.
     pub(crate) fn correct_last(&mut self, run: PastRun) {
         if run.reason == Some(Reason::Success) {
             self.last_success = run.end_time;
@@ -157,7 +158,7 @@ impl History {
         }
     }
 
-    /// The output of the newest run has been read.
+    /// Sets the last lines of the newest run, whose output was read completely.
     pub(crate) fn drained(&mut self, last_output: &[String]) {
         if let Some(run) = self.runs.front_mut() {
             run.last_output = last_output.to_vec();
@@ -165,17 +166,17 @@ impl History {
         self.bound();
     }
 
-    /// The run that ended last.
+    /// Returns the run that ended last.
     pub(crate) fn last(&self) -> Option<&PastRun> {
         self.runs.front()
     }
 
-    /// When a run last ended with [`Reason::Success`].
+    /// Returns when a run last ended with [`Reason::Success`].
     pub(crate) fn last_success(&self) -> Option<SystemTime> {
         self.last_success
     }
 
-    /// The array of `GET /runs`, and a newline.
+    /// Renders the array of `GET /runs`, followed by a newline.
     pub(crate) fn render(&self) -> Vec<u8> {
         let runs: Vec<&PastRun> = self.runs.iter().take(self.limit).chain(self.first.as_deref()).collect();
         let mut text = serde_json::to_vec(&runs).expect("strings, numbers and arrays always serialize");
@@ -183,7 +184,8 @@ impl History {
         text
     }
 
-    /// Drops the lines of the oldest runs, but not of the first failure, until all lines together are within the limit.
+    /// Drops the lines of the oldest runs, except those of the first failure, until all lines together are within the
+    /// limit.
     fn bound(&mut self) {
         let first = self.first.as_deref().map_or(0, PastRun::length_of_lines);
         let mut sum = first + self.runs.iter().map(PastRun::length_of_lines).sum::<usize>();
@@ -214,7 +216,7 @@ mod tests {
         PastRun::of(&object, Pid::new(7), Duration::from_millis(1_250), None)
     }
 
-    /// Codes of what is shown, the first failure with a bar.
+    /// Returns the exit codes that are shown, with a mark at the first failure.
     fn shown(history: &History) -> Vec<String> {
         let text = history.render();
         let runs: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_come_first_and_the_first_failure_stays() {
+    fn the_newest_run_is_first_and_the_first_failure_stays() {
         let mut history = History::new(3);
         assert_eq!(history.render(), b"[]\n");
         for (code, verdict, expected) in [
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_those_of_the_newest_run_and_bounded_in_sum() {
+    fn lines_belong_to_the_newest_run_and_are_bounded_in_sum() {
         let mut history = History::new(100);
         let lines = vec!["x".repeat(512); 10];
         for code in 1..=100 {
@@ -273,14 +275,14 @@ mod tests {
         let runs: Vec<serde_json::Value> = serde_json::from_slice(&history.render()).unwrap();
         let counts: Vec<usize> = runs.iter().map(|run| run["LastOutput"].as_array().unwrap().len()).collect();
         let kept = LINES_IN_SUM / (10 * 512);
-        // The first failure is the last of the list and keeps its lines.
+        // The first failure is last in the list and keeps its lines.
         let expected: Vec<usize> =
             (0..100).map(|at| if at + 1 < kept || at == 99 { 10 } else { 0 }).collect();
         assert_eq!(counts, expected);
     }
 
     #[test]
-    fn a_run_reads_as_the_contract_says() {
+    fn a_run_is_rendered_as_documented() {
         let mut history = History::new(1);
         let memory = Memory { peak_bytes: Some(1), limit_bytes: None, oom_kills: Some(2) };
         history.ended(PastRun { memory: Some(memory), ..run(3) }, FAILURE);

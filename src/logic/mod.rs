@@ -1,6 +1,6 @@
-//! Logic decides: given events and the time, it answers with effects. It holds no descriptor, reads no clock and
-//! makes no system call, and can therefore be tested in microseconds. This page is the vocabulary between logic
-//! and driver.
+//! The layer that decides: it takes events and the time and returns effects. It holds no descriptor, reads no clock
+//! and makes no system call, so its tests run in microseconds. This file defines the types that logic and driver
+//! share.
 
 pub(crate) mod cgroup;
 pub(crate) mod client;
@@ -27,19 +27,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::signal::Signal;
 
-/// The time of one turn of the loop: read once, passed down.
+/// The time of one turn of the loop, which is read once and passed on.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For deadlines and durations: never jumps, does not count while the machine sleeps.
+    /// The monotonic clock, for deadlines and durations. It never jumps, and it stops while the machine is suspended.
     pub mono: Instant,
-    /// For what people and machines read: may jump.
+    /// The wall clock, for output. It may jump.
     pub wall: SystemTime,
 }
 
-/// A process id; never 0, which means a group or nobody in most calls.
+/// A process id. It is never 0, which has a special meaning in most system calls.
 pub type Pid = NonZeroI32;
 
-/// The 32-bit FNV-1a hash, for telling one text from another; no protection against texts made to collide.
+/// Returns the 32-bit FNV-1a hash, which distinguishes texts but does not protect against deliberate collisions.
 fn hash(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
@@ -47,19 +47,19 @@ fn hash(bytes: &[u8]) -> u32 {
 /// How a process ended (wait(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It called exit with this code.
+    /// The process exited with this code.
     Code(u8),
-    /// A signal ended it.
+    /// A signal killed the process.
     Signal {
-        /// Its number.
+        /// The signal.
         signal: Signal,
-        /// It left a core dump.
+        /// Whether the kernel wrote a core dump.
         core_dumped: bool,
     },
 }
 
 impl Exit {
-    /// The code of a shell: the process's own, or 128+n when signal n ended it.
+    /// Returns the exit code as a shell reports it: that of the process, or 128+n if signal n killed it.
     pub fn code(self) -> u8 {
         match self {
             Exit::Code(code) => code,
@@ -68,33 +68,33 @@ impl Exit {
     }
 }
 
-/// What an ended run used, its reaped descendants included (getrusage(2)).
+/// The resource usage of an ended run, including reaped descendants (getrusage(2)).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// CPU time in user mode.
     pub user: Duration,
     /// CPU time in the kernel.
     pub system: Duration,
-    /// The largest resident set.
+    /// The largest resident set in bytes.
     pub max_rss_bytes: u64,
 }
 
-/// Who sent a signal, as the kernel told (sigaction(2), si_code).
+/// The sender of a signal, as the kernel reports it (sigaction(2), si_code).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// The kernel itself: a terminal, a broken pipe, a fault.
+    /// The kernel itself, because of a terminal, a broken pipe or a fault.
     Kernel,
-    /// A process; pid 0 is one outside our PID namespace.
+    /// A process; pid 0 means a process outside kapo's PID namespace.
     Process {
-        /// Its pid.
+        /// The pid of the sender.
         pid: i32,
-        /// Its real user id.
+        /// The sender's real user id.
         uid: u32,
     },
 }
 
 impl Sender {
-    /// Adds to a record who it was, where it was a process.
+    /// Adds the sender to a log record if it is a process.
     pub fn told(self, record: log::record::Record) -> log::record::Record {
         match self {
             Sender::Kernel => record,
@@ -103,7 +103,7 @@ impl Sender {
     }
 }
 
-/// One of the command's two outputs.
+/// One of the two output streams of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {
     /// Descriptor 1.
@@ -113,10 +113,10 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Both, stdout first.
+    /// Both streams, stdout first.
     pub const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
-    /// `stdout` or `stderr`.
+    /// Returns `stdout` or `stderr`.
     pub fn name(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",
@@ -129,7 +129,7 @@ impl Stream {
 pub(crate) mod tests {
     use super::*;
 
-    /// Where the time of a test begins; everything after it is counted from here.
+    /// Returns the time at which a test begins; all other times are relative to it.
     #[expect(clippy::disallowed_methods, reason = "an Instant has no other beginning")]
     pub(crate) fn epoch() -> Now {
         use std::sync::OnceLock;

@@ -12,34 +12,34 @@ use std::time::{Duration, Instant};
 use super::Exit;
 use crate::signal::Signal;
 
-/// Between the counting of a kill and the end of its victim: tearing down a large process takes time.
+/// Longest time between a kill and the end of its victim, because tearing down a large process takes time.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// Follows the counter of kapo's cgroup.
+/// Follows the counter of out-of-memory kills in kapo's cgroup.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Oom {
-    /// At kapo's start.
+    /// The counter at the start of kapo.
     first: u64,
-    /// When last looked at.
+    /// The counter when it was last read.
     last: u64,
-    /// When it was last seen to have grown, in this run.
+    /// When an increase was last seen in this run.
     grown: Option<Instant>,
 }
 
 impl Oom {
-    /// Begins with the counter of now.
+    /// Begins with the present value of the counter.
     pub(crate) fn new(count: u64) -> Oom {
         Oom { first: count, last: count, grown: None }
     }
 
-    /// A new run begins: what was killed before is no explanation for its end.
+    /// Begins a run, whose end no earlier kill explains. Returns the increase since the last read.
     pub(crate) fn run_started(&mut self, now: Instant, count: u64) -> u64 {
         let more = self.observed(now, count);
         self.grown = None;
         more
     }
 
-    /// The counter was looked at: says by how much it has grown since the last time.
+    /// Records the value of the counter and returns the increase since the last read.
     pub(crate) fn observed(&mut self, now: Instant, count: u64) -> u64 {
         let more = count.saturating_sub(self.last);
         self.last = count;
@@ -49,15 +49,16 @@ impl Oom {
         more
     }
 
-    /// The command has ended like this, and the counter has just been [`Oom::observed`]: was it the kernel?
-    /// `ours`: kapo itself sent SIGKILL.
+    /// Whether the kernel killed the command, which ended with `exit`; call [`Oom::observed`] first. `ours` means that
+    /// kapo itself has sent SIGKILL.
     pub(crate) fn is_cause(&self, now: Instant, exit: Exit, ours: bool) -> bool {
         let killed = matches!(exit, Exit::Signal { signal: Signal::KILL, .. });
         let recent = self.grown.is_some_and(|at| now.saturating_duration_since(at) <= RECENT);
         killed && !ours && recent
     }
 
-    /// Kills since kapo's start, where the counter stands at `count` now; `None`: it cannot be read any more.
+    /// Returns the number of kills since the start of kapo, given the present value of the counter; `None` means that
+    /// it cannot be read any more.
     pub(crate) fn total_at(&self, count: Option<u64>) -> u64 {
         count.unwrap_or(self.last).saturating_sub(self.first)
     }
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_is_the_kernel_s_when_its_counter_has_just_grown_and_nobody_of_ours_killed() {
+    fn a_kill_after_an_increase_of_the_counter_is_by_the_kernel() {
         let now = epoch();
         let mut oom = Oom::new(5);
         assert_eq!(oom.observed(now, 5), 0);
@@ -84,15 +85,18 @@ mod tests {
         assert!(oom.is_cause(now, KILLED, false));
         assert!(oom.is_cause(now + RECENT, KILLED, false));
         assert!(!oom.is_cause(now, KILLED, true), "kapo killed it");
-        assert!(!oom.is_cause(now, Exit::Code(137), false), "a shell tells of its child");
+        assert!(!oom.is_cause(now, Exit::Code(137), false), "a shell reports the kill of its child");
         let term = Exit::Signal { signal: Signal::TERM, core_dumped: false };
         assert!(!oom.is_cause(now, term, false));
-        assert!(!oom.is_cause(now + RECENT + Duration::from_millis(1), KILLED, false), "long ago");
+        assert!(
+            !oom.is_cause(now + RECENT + Duration::from_millis(1), KILLED, false),
+            "the increase was too long ago"
+        );
         assert_eq!(oom.total_at(None), 2);
     }
 
     #[test]
-    fn what_was_killed_in_an_earlier_run_does_not_count() {
+    fn kills_in_an_earlier_run_do_not_count() {
         let now = epoch();
         let mut oom = Oom::new(0);
         oom.observed(now, 1);

@@ -1,18 +1,19 @@
-//! A small generator for TTL ranges and jitter: nobody's secrets, and the same seed tells the same story in tests.
+//! A small random generator for TTL ranges and jitter. It is not for secrets, and it is deterministic, so that a test
+//! with a fixed seed can be repeated.
 
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea, Flood 2014): any seed will do.
+/// SplitMix64 (Steele, Lea, Flood 2014), which works with any seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The seed comes from the kernel in life and from the test in tests.
+    /// Returns a generator. In the program the seed comes from the kernel, in a test from the test.
     pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -21,11 +22,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Evenly from `min` to `max`, both included; `min` where the range is empty.
+    /// Returns a uniformly distributed duration from `min` to `max`, both included; `min` if the range is empty.
     pub(crate) fn between(&mut self, min: Duration, max: Duration) -> Duration {
         let span = max.saturating_sub(min).as_nanos();
         let bits = (u128::from(self.bits()) << 64) | u128::from(self.bits());
-        // A Duration has under 2^94 nanoseconds, so the bias of the remainder is below 2^-34.
+        // A Duration has fewer than 2^94 nanoseconds, so the bias of the remainder is below 2^-34.
         let nanos = bits % (span + 1);
         let (seconds, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
         let offset =

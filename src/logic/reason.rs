@@ -1,32 +1,32 @@
-//! Why a run has ended: the document's `Reason`, and the label of `kapo_child_exits_total`.
+//! The reason why a run has ended: the member `Reason` of the document, and the label of `kapo_child_exits_total`.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// See the table in docs/status.md.
+/// The reason of an end; docs/status.md describes each one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Exit code 0, or an end that `--success-exit` lists.
     Success,
     /// Another exit code.
     ExitCode,
-    /// A signal ended it.
+    /// A signal killed the command.
     Signal,
-    /// A signal ended it and left a core dump.
+    /// A signal killed the command and the kernel wrote a core dump.
     CoreDump,
-    /// Its TTL had passed.
+    /// The TTL has passed.
     Timeout,
-    /// The kernel's out-of-memory killer ended it.
+    /// The kernel's out-of-memory killer has killed the command.
     OomKill,
-    /// It could not be executed.
+    /// The command could not be executed.
     ExecFailed,
-    /// It missed a watchdog ping, or asked for its end by WATCHDOG=trigger.
+    /// The command has missed a watchdog ping, or has requested its end with WATCHDOG=trigger.
     Watchdog,
 }
 
 impl Reason {
-    /// All of them, in the order of their declaration.
+    /// All reasons, in the order of their declaration.
     pub const ALL: [Reason; 8] = [
         Reason::Success,
         Reason::ExitCode,
@@ -38,7 +38,7 @@ impl Reason {
         Reason::Watchdog,
     ];
 
-    /// As the document and the metrics show it.
+    /// Returns the name in the document and in the metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Reason::Success => "success",

@@ -1,4 +1,4 @@
-//! Start again, and when? Back-off, giving up, flapping: the policy of `supervise`, over nothing but times.
+//! The restart policy of `supervise`: whether and when to start again, with back-off, flapping and giving up.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,23 +8,22 @@ use super::random::Random;
 use crate::config::Restart;
 use crate::duration::Seconds;
 
-/// The pause before another start of what could not even be executed, whatever `--wait` says: a mistyped name
-/// must not cost a CPU.
+/// Shortest pause after a failed start, even if `--wait` is shorter, so that a misspelt name does not use up a CPU.
 pub(crate) const FAILED_START_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the first back-off is doubled from where `--wait` is shorter.
+/// The pause that is doubled first if `--wait` is shorter.
 const SMALLEST_BACKOFF: Duration = Duration::from_millis(100);
 
-/// So many failed runs within the window are not yet flapping.
+/// Number of failed runs within the window that do not count as flapping yet.
 const TOLERATED_FAILURES: u32 = 3;
 
-/// How many failed runs are remembered. More than make it flapping, because the probes say how many there were.
+/// Number of failed runs that are remembered: more than flapping needs, because the probes show the number.
 const FAILURES_KEPT: usize = 100;
 
-/// The failed runs within `--within`: `6 failed runs in 5 min`.
+/// The number of failed runs within `--within`, formatted as `6 failed runs in 5 min`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
-    /// How many; more than 100 are not counted.
+    /// Number of failed runs, at most 100.
     pub runs: usize,
     /// `--within`.
     pub within: Duration,
@@ -44,16 +43,16 @@ impl fmt::Display for Failures {
     }
 }
 
-/// An ended run, as far as the policy cares.
+/// What the policy must know about an ended run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    /// How long it lasted.
+    /// The duration of the run.
     pub lasted: Duration,
-    /// It ended with success.
+    /// Whether it was successful.
     pub success: bool,
-    /// Its TTL ended it: a planned end, which is neither a failure nor a restart that counts.
+    /// Whether it was stopped at its TTL. This is a planned end, which counts neither as a failure nor as a restart.
     pub expired: bool,
-    /// It could not be executed.
+    /// Whether the command could not be executed.
     pub never_ran: bool,
 }
 
@@ -62,36 +61,36 @@ pub(crate) struct Run {
 pub(crate) enum Verdict {
     /// Start again after this pause.
     Again(Duration),
-    /// `--restart on-failure`, and it was a success.
+    /// Do not start again: with `--restart on-failure`, the run was a success.
     Finished,
-    /// More than `--max-restarts` within `--within`.
+    /// Do not start again: there were more than `--max-restarts` within `--within`.
     GiveUp,
 }
 
-/// The memory of the policy.
+/// The policy with its state.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     options: Restart,
-    /// Short runs in a row.
+    /// Number of short runs in a row.
     short_runs: u32,
-    /// When restarts were ordered, the latest last, no more than `max_restarts` of them.
+    /// The times of the restarts, the latest last, at most `max_restarts` of them.
     restarts: VecDeque<Instant>,
-    /// When runs failed, the latest last, at most [`FAILURES_KEPT`] of them.
+    /// The times of the failures, the latest last, at most [`FAILURES_KEPT`] of them.
     failures: VecDeque<Instant>,
 }
 
 impl Policy {
-    /// Nothing has run yet.
+    /// Returns the policy before the first run.
     pub(crate) fn new(options: Restart) -> Policy {
         Policy { options, short_runs: 0, restarts: VecDeque::new(), failures: VecDeque::new() }
     }
 
-    /// `--wait`.
+    /// Returns `--wait`.
     pub(crate) fn wait(&self) -> Duration {
         self.options.wait
     }
 
-    /// Judges a run that ended at `now`.
+    /// Decides what follows a run that ended at `now`.
     pub(crate) fn ended(&mut self, now: Instant, run: Run, random: &mut Random) -> Verdict {
         if run.lasted >= self.options.stable {
             self.was_stable();
@@ -123,8 +122,9 @@ impl Policy {
         Verdict::Again(if run.never_ran { pause.max(FAILED_START_PAUSE) } else { pause })
     }
 
-    /// `--wait` after the first short run and after a stable one; then doubled with each further short run, up to
-    /// the cap. The jitter only lengthens, so that `--wait` is a promise, and never beyond the cap.
+    /// Returns the pause: `--wait` after the first short run and after a stable one, doubled for each further short
+    /// run up to the cap. Jitter only lengthens the pause, so that it is never shorter than `--wait`, and never beyond
+    /// the cap.
     fn pause(&self, random: &mut Random) -> Duration {
         let wait = self.options.wait;
         let Some(cap) = self.options.backoff_max else { return wait };
@@ -138,42 +138,43 @@ impl Policy {
         random.between(pause, pause.saturating_add(pause / 10)).min(cap)
     }
 
-    /// `--stable`, where it is a time at all.
+    /// Returns `--stable`; `None` if it is 0.
     pub(crate) fn stable(&self) -> Option<Duration> {
         Some(self.options.stable).filter(|stable| !stable.is_zero())
     }
 
-    /// A run has lasted for `--stable`: the failures before it do not make it flapping any more.
+    /// Records that a run has lasted for `--stable`, so that earlier failures no longer count as flapping.
     pub(crate) fn was_stable(&mut self) {
         if self.stable().is_some() {
             self.failures.clear();
         }
     }
 
-    /// How many failed runs within the window are not yet flapping.
+    /// Returns the number of failed runs within the window that do not count as flapping yet.
     fn tolerated(&self) -> usize {
         let limit = self.options.max_restarts.unwrap_or(TOLERATED_FAILURES).min(TOLERATED_FAILURES);
         usize::try_from(limit).unwrap_or(usize::MAX)
     }
 
-    /// The failed runs within the window that ends now.
+    /// Returns the failed runs within the window that ends now.
     pub(crate) fn failures(&self, now: Instant) -> Failures {
         let within = self.options.within;
         let recent = |at: &&Instant| now.saturating_duration_since(**at) < within;
         Failures { runs: self.failures.iter().filter(recent).count(), within }
     }
 
-    /// Whether too many runs failed within the window that ends now.
+    /// Whether too many runs have failed within the window that ends now.
     pub(crate) fn is_flapping(&self, now: Instant) -> bool {
         self.oldest().is_some_and(|oldest| now.saturating_duration_since(oldest) < self.options.within)
     }
 
-    /// When the failed runs known so far cease to be flapping; `None`: they are too few, or it will be never.
+    /// Returns when the present failures stop counting as flapping; `None` if there are too few, or if the time cannot
+    /// be represented.
     pub(crate) fn flapping_until(&self) -> Option<Instant> {
         self.oldest()?.checked_add(self.options.within)
     }
 
-    /// Of the latest failed runs that would be flapping together, the first.
+    /// Returns the earliest of the latest failed runs that together count as flapping.
     fn oldest(&self) -> Option<Instant> {
         let first = self.failures.len().checked_sub(self.tolerated() + 1)?;
         self.failures.get(first).copied()
@@ -201,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn without_back_off_every_pause_is_the_wait() {
+    fn without_back_off_every_pause_is_wait() {
         let mut policy = Policy::new(options());
         assert_eq!(pauses(&mut policy, &[failed(Duration::ZERO); 3]), [Verdict::Again(SECOND); 3]);
     }
 
     #[test]
-    fn short_runs_double_the_pause_up_to_the_cap_and_a_stable_one_resets_it() {
+    fn short_runs_double_the_pause_and_a_stable_one_resets_it() {
         let mut policy = Policy::new(Restart { backoff_max: Some(10 * SECOND), ..options() });
         let mut random = Random::new(1);
         let mut pause = |lasted| match policy.ended(epoch().mono, failed(lasted), &mut random) {
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_executed_is_not_tried_again_at_once() {
+    fn a_failed_start_is_not_retried_at_once() {
         let mut policy = Policy::new(Restart { wait: Duration::ZERO, ..options() });
         let run = Run { never_ran: true, ..failed(Duration::ZERO) };
         assert_eq!(pauses(&mut policy, &[run]), [Verdict::Again(FAILED_START_PAUSE)]);
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn more_restarts_than_allowed_within_the_window_are_given_up() {
+    fn too_many_restarts_within_the_window_end_the_policy() {
         let mut policy = Policy::new(Restart { max_restarts: Some(2), within: 10 * SECOND, ..options() });
         let mut random = Random::new(1);
         let mut at =
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn on_failure_a_success_is_the_end() {
+    fn with_on_failure_a_success_is_the_end() {
         let mut policy = Policy::new(Restart { on_failure_only: true, ..options() });
         let success = Run { success: true, ..failed(SECOND) };
         assert_eq!(
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fourth_failure_within_the_window_is_flapping_until_the_first_has_left_it() {
+    fn the_fourth_failure_within_the_window_is_flapping() {
         let mut policy = Policy::new(options());
         let mut random = Random::new(1);
         for second in 0..4_u32 {
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_success_nor_an_ordered_end_is_flapping() {
+    fn neither_success_nor_a_planned_end_is_flapping() {
         let mut policy = Policy::new(options());
         let expired = Run { expired: true, ..failed(SECOND) };
         let success = Run { success: true, ..failed(SECOND) };

@@ -1,5 +1,5 @@
-//! The status document, member for member: what `GET /` answers. Rendered when the state changes, not when
-//! somebody asks. Members are added, never renamed or removed; the first ten are those of the original kapo.
+//! The status document, which `GET /` answers. It is rendered when the state changes and not for each request. Members
+//! are added but never renamed or removed; the first ten are those of the original kapo.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,22 +11,22 @@ use super::{Pid, Sender, Usage};
 use crate::logic::log::timestamp;
 use crate::signal::Signal;
 
-/// One object of the document: a command of ours, or a watched process.
+/// One object of the document: the command, or a watched process.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Status {
-    /// `None` when there are none or under `--hide-args`.
+    /// The arguments of the command; `None` if there are none or with `--hide-args`.
     pub arguments: Option<Vec<String>>,
-    /// As given.
+    /// The command as it was given.
     pub command: String,
     /// End of the last run.
     #[serde(serialize_with = "time")]
     pub end_time: Option<SystemTime>,
-    /// Of the last run; 0 while running.
+    /// The exit code of the last run; 0 while the command is running.
     pub exit_code: u8,
     /// See [`ModeName`].
     pub mode: ModeName,
-    /// 0 without `--sidebind`.
+    /// The second port; 0 without `--sidebind`.
     pub sidebind_port: u16,
     /// Start of the current or last run.
     #[serde(serialize_with = "time")]
@@ -34,45 +34,45 @@ pub struct Status {
     /// See [`State`].
     #[serde(rename = "Status")]
     pub state: State,
-    /// The TTL of this run, shown in whole seconds, rounded up, as the original kapo shows it; `None`: 0.
+    /// The TTL of this run, shown in whole seconds and rounded up, as in the original kapo; `None` is shown as 0.
     #[serde(rename = "TTL", serialize_with = "whole_seconds")]
     pub ttl: Option<Duration>,
-    /// `--wait`, nanoseconds.
+    /// `--wait`, shown in nanoseconds.
     #[serde(serialize_with = "nanos")]
     pub wait: Option<Duration>,
-    /// `None`: 0.
+    /// The pid; `None` is shown as 0.
     #[serde(serialize_with = "pid")]
     pub pid: Option<Pid>,
-    /// Why the last run ended; `None`: it is running, or there was none. Shown as an empty string.
+    /// The reason why the last run ended. `None` while a run lasts and before the first one; shown as an empty string.
     #[serde(serialize_with = "reason")]
     pub reason: Option<Reason>,
-    /// `SIGKILL`, or empty.
+    /// The signal that ended the last run, such as `SIGKILL`; `None` is shown as an empty string.
     #[serde(serialize_with = "signal")]
     pub signal: Option<Signal>,
-    /// Starts after the first.
+    /// Number of starts after the first.
     pub restarts: u64,
-    /// What `/readyz` answers.
+    /// Whether `/readyz` reports ready.
     pub ready: bool,
-    /// Too many failed runs within `--within`.
+    /// Whether too many runs have failed within `--within`.
     pub flapping: bool,
-    /// While pausing between runs.
+    /// The time of the next start, during a pause between runs.
     #[serde(serialize_with = "time")]
     pub next_start: Option<SystemTime>,
-    /// When the TTL passes.
+    /// When the TTL of this run will have passed.
     #[serde(serialize_with = "time")]
     pub expires_at: Option<SystemTime>,
-    /// Who asked kapo to stop.
+    /// The signal that asked kapo to stop, and its sender.
     pub stop_signal_from: Option<StopSignalFrom>,
-    /// Of the last ended run.
+    /// The resource usage of the last ended run.
     #[serde(serialize_with = "usage")]
     pub usage: Usage,
-    /// The command's own `STATUS=` under `--notify`.
+    /// The text of `STATUS=` from the command, under `--notify`.
     pub status_text: String,
-    /// Under `--tail`, after a failed run: its last 10 lines.
+    /// The last 10 lines of a failed run, under `--tail`.
     pub last_output: Vec<String>,
-    /// With capture.
+    /// The counters of captured output; `None` without capture.
     pub output: Option<Output>,
-    /// The run before the present one; when nothing runs, the one that ended.
+    /// The run before the present one, or the last one if none is running.
     pub last_run: Option<PastRun>,
 }
 
@@ -82,14 +82,14 @@ pub struct Status {
 pub enum ModeName {
     /// A command that is started once.
     Run,
-    /// A command that is started again when it has ended.
+    /// A command that is started again after it has ended.
     Supervise,
-    /// Processes that others have started.
+    /// Processes that kapo has not started.
     Watch,
 }
 
 impl Status {
-    /// Nothing has run yet.
+    /// Returns an object before the first run.
     pub fn blank(mode: ModeName) -> Status {
         Status {
             arguments: None,
@@ -124,20 +124,20 @@ impl Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// There is a process.
+    /// The process is running.
     Running,
-    /// There is none, or not yet.
+    /// No process is running: it has exited or was not started yet.
     Stopped,
-    /// A signal ended it, whoever sent it.
+    /// A signal has killed the process.
     Killed,
 }
 
 /// The member `StopSignalFrom`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopSignalFrom {
-    /// What was sent.
+    /// The signal.
     pub signal: Signal,
-    /// By whom.
+    /// The process that sent it.
     pub sender: Sender,
 }
 
@@ -158,30 +158,30 @@ impl Serialize for StopSignalFrom {
     }
 }
 
-/// The member `Output`: captured output, as of the last change of state.
+/// The member `Output`: the counters of captured output at the last change of state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Output {
-    /// `None` (null) where this stream is not captured.
+    /// The counters of stdout; `None`, shown as null, if it is not captured.
     pub stdout: Option<Counters>,
-    /// The same for stderr.
+    /// The counters of stderr; `None`, shown as null, if it is not captured.
     pub stderr: Option<Counters>,
 }
 
-/// What passed through one captured stream since kapo's start.
+/// The counters of one captured stream since the start of kapo.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Counters {
-    /// Bytes read from the command.
+    /// Number of bytes read from the command.
     pub bytes: u64,
-    /// Lines, counted with `--stdlog` only.
+    /// Number of lines; counted only with `--stdlog`.
     pub lines: u64,
-    /// Bytes thrown away because our own output was closed or full.
+    /// Number of bytes that were discarded because kapo's own output was closed or full.
     pub discarded_bytes: u64,
 }
 
 impl Counters {
-    /// The sum of both.
+    /// Returns the sum of both.
     pub fn and(self, other: Counters) -> Counters {
         Counters {
             bytes: self.bytes + other.bytes,
@@ -191,12 +191,12 @@ impl Counters {
     }
 }
 
-/// The text of the member `Reason`.
+/// Returns the text of the member `Reason`.
 pub fn reason_name(reason: Option<Reason>) -> &'static str {
     reason.map_or("", Reason::name)
 }
 
-/// The document: a JSON array and a newline.
+/// Renders the document: a JSON array followed by a newline.
 pub fn render(objects: &[Status]) -> Vec<u8> {
     let mut document = serde_json::to_vec(objects).expect("strings, numbers and arrays always serialize");
     document.push(b'\n');
@@ -210,13 +210,13 @@ pub(super) fn time<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> R
     }
 }
 
-/// Go's time.Duration is an i64 of nanoseconds; what is longer is shown as the longest.
+/// Shows a duration like Go's time.Duration, which is an i64 of nanoseconds; a longer one is shown as the longest.
 fn nanos<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     let nanos = duration.unwrap_or_default().as_nanos();
     serializer.serialize_i64(i64::try_from(nanos).unwrap_or(i64::MAX))
 }
 
-/// Rounded up, so that a TTL below one second is not shown as 0, which means that there is none.
+/// Shows whole seconds, rounded up, because 0 means that there is no TTL.
 fn whole_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     let duration = duration.unwrap_or_default();
     let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
@@ -258,7 +258,7 @@ pub(super) fn usage<S: Serializer>(usage: &Usage, serializer: S) -> Result<S::Ok
 mod tests {
     use super::*;
 
-    /// A command that has not started; tests change what they are about.
+    /// Returns a command that was not started, which tests change as needed.
     fn blank() -> Status {
         Status {
             arguments: Some(vec!["60".to_owned()]),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_reads_as_the_contract_says() {
+    fn the_document_is_rendered_as_documented() {
         let text = String::from_utf8(render(&[blank()])).unwrap();
         assert_eq!(
             text,

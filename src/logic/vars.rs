@@ -1,5 +1,5 @@
-//! /debug/vars, in the form of Go's package expvar, so that clients such as expvarmon show kapo as they show a Go
-//! program. A collector of garbage we have not: its members are there, and 0.
+//! Renders /debug/vars in the format of Go's package expvar, so that clients such as expvarmon can show kapo like a Go
+//! program. The members of the garbage collector, which kapo does not have, are 0.
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -7,7 +7,7 @@ use serde::ser::{SerializeMap, Serializer};
 use super::Now;
 use super::metrics::{Counts, Snapshot, Tree};
 
-/// The members of Go's runtime.MemStats that say nothing of us.
+/// The members of Go's runtime.MemStats that do not apply to kapo.
 const ZERO: [&str; 20] = [
     "Lookups",
     "Mallocs",
@@ -38,9 +38,9 @@ struct Vars<'a> {
     kapo: Kapo,
 }
 
-/// Go's runtime.MemStats; bytes.
+/// Go's runtime.MemStats, in bytes.
 struct MemStats {
-    /// What is in use: resident and not backed by a file.
+    /// Memory in use: resident and not backed by a file.
     in_use: u64,
     /// Data and stack segments.
     heap: u64,
@@ -71,7 +71,7 @@ impl Serialize for MemStats {
     }
 }
 
-/// Numbers to plot; all of them always there, since clients name them in advance.
+/// Numbers to plot. All of them are always present, because clients name them in advance.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Kapo {
@@ -96,7 +96,7 @@ struct Kapo {
     cpu_milliseconds: u64,
 }
 
-/// The whole page.
+/// Renders the page.
 pub(crate) fn render(argv0: &str, now: Now, snapshot: &Snapshot, counts: &Counts) -> Vec<u8> {
     let own = snapshot.own.unwrap_or_default();
     let Tree { processes, cpu, resident_bytes, open_fds } = snapshot.tree.unwrap_or_default();
@@ -142,14 +142,14 @@ mod tests {
     use crate::logic::http::routes::Route;
     use crate::logic::metrics::Own;
 
-    /// All members of runtime.MemStats, Go 1.24.
+    /// All members of runtime.MemStats in Go 1.24.
     const GO: &str = "Alloc TotalAlloc Sys Lookups Mallocs Frees HeapAlloc HeapSys HeapIdle HeapInuse HeapReleased \
         HeapObjects StackInuse StackSys MSpanInuse MSpanSys MCacheInuse MCacheSys BuckHashSys GCSys OtherSys NextGC \
         LastGC PauseTotalNs PauseNs PauseEnd NumGC NumForcedGC GCCPUFraction EnableGC DebugGC BySize";
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
-    fn a_go_client_finds_all_that_it_decodes() {
+    fn a_go_client_finds_all_members_that_it_decodes() {
         let started = UNIX_EPOCH + Duration::from_secs(1_763_793_930);
         let snapshot = Snapshot {
             started,

@@ -1,11 +1,12 @@
-//! Memory for the start, out of the program's own pages: the allocator of the program.
+//! The global allocator: an arena in the program's own pages for the allocations of the start.
 //!
-//! What a start allocates is small and mostly stays. libc's allocator asks the kernel for the first page of each size
-//! and gives it back as soon as it is free, which is a third of all the system calls of a start. Here it comes from
-//! one array that the kernel has mapped with the program; its pages cost nothing until they are touched. What finds no
-//! room comes from libc, as everywhere else.
+//! The allocations of a start are small, and most of them are never freed. libc's allocator asks the kernel for the
+//! first page of each size class and returns it as soon as it is free, which is a third of all system calls of a
+//! start. The arena is one array that the kernel has mapped with the program, and its pages cost nothing until they
+//! are touched. Allocations that do not fit into it are made by libc.
 //!
-//! Room is taken from the front to the back. Only what was taken last can be given back, which is what a start does most.
+//! Memory is taken from the front to the back. Only the last allocation can be freed, which is the most frequent case
+//! during a start.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -15,32 +16,33 @@ use std::ptr::null_mut;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
-/// What an idle instance with an ordinary environment uses, and the first requests after that.
+/// Enough for an idle instance with an ordinary environment and its first requests.
 const SIZE: usize = 16 * 1024;
-/// Whatever asks for a larger one gets it from libc.
+/// Allocations with a larger alignment are made by libc.
 const ALIGNMENT: usize = 16;
 
 #[repr(align(16))]
 struct Space(UnsafeCell<[MaybeUninit<u8>; SIZE]>);
 
-/// See the head of the file. Made to be `#[global_allocator]`.
+/// The arena, to be used as `#[global_allocator]`.
 pub struct Arena {
     space: Space,
-    /// Taken up to here. Who takes what another thread has given back must see what that has done with it: AcqRel.
+    /// Number of used bytes. AcqRel, because a thread that takes memory which another thread has freed must see that
+    /// thread's writes.
     used: AtomicUsize,
 }
 
-// SAFETY: each byte of `space` belongs to whoever took it by moving `used`, which is atomic; the arena itself reads
-// and writes only bytes that its caller owns.
+// SAFETY: each byte of `space` belongs to the caller that took it by moving `used`, which is atomic; the arena itself
+// reads and writes only bytes that its caller owns.
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// All free.
+    /// Returns an empty arena.
     pub const fn new() -> Arena {
         Arena { space: Space(UnsafeCell::new([MaybeUninit::uninit(); SIZE])), used: AtomicUsize::new(0) }
     }
 
-    /// Takes `length` bytes; null when there is no room.
+    /// Takes `length` bytes. Returns null if there is no room.
     fn take(&self, length: usize, alignment: usize) -> *mut u8 {
         let part = |used: usize| {
             let start = used.checked_next_multiple_of(alignment)?;
@@ -55,12 +57,12 @@ impl Arena {
         }
     }
 
-    /// Where in the space it begins; `None`: it came from libc.
+    /// Returns the offset of `part` in the arena; `None` if libc has allocated it.
     fn place(&self, part: *mut u8) -> Option<usize> {
         part.addr().checked_sub(self.space.0.get().addr()).filter(|start| *start < SIZE)
     }
 
-    /// Moves the end of what was taken last; false: something else was.
+    /// Moves the end of the last allocation. Returns false if `from` is not that end, or `to` is beyond the arena.
     fn move_end(&self, from: usize, to: usize) -> bool {
         to <= SIZE && self.used.compare_exchange(from, to, AcqRel, Acquire).is_ok()
     }
@@ -72,26 +74,26 @@ impl Default for Arena {
     }
 }
 
-// SAFETY: parts do not overlap, as each begins where all that was taken before it ends; they are as long and as aligned
-// as was asked for, and stay where they are. What comes from libc goes back to libc.
+// SAFETY: parts do not overlap, because each begins where all memory taken before it ends. They have the requested
+// size and alignment and do not move. Memory from libc is returned to libc.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let part = self.take(layout.size(), layout.align());
         if !part.is_null() {
             return part;
         }
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller guarantees what the callee requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let part = self.take(layout.size(), layout.align());
         if part.is_null() {
-            // SAFETY: the caller's promises are passed on.
+            // SAFETY: the caller guarantees what the callee requires.
             return unsafe { System.alloc_zeroed(layout) };
         }
-        // It may have been used before.
-        // SAFETY: the part is this long and ours.
+        // The memory may have been used before.
+        // SAFETY: the part has this length and belongs to this caller alone.
         unsafe { part.write_bytes(0, layout.size()) };
         part
     }
@@ -101,26 +103,26 @@ unsafe impl GlobalAlloc for Arena {
             Some(start) => {
                 self.move_end(start + layout.size(), start);
             }
-            // SAFETY: it is not from here, so it came from libc, with this layout.
+            // SAFETY: it is not from the arena, so libc has allocated it with this layout.
             None => unsafe { System.dealloc(part, layout) },
         }
     }
 
     unsafe fn realloc(&self, part: *mut u8, layout: Layout, length: usize) -> *mut u8 {
         let Some(start) = self.place(part) else {
-            // SAFETY: it came from libc, with this layout.
+            // SAFETY: libc has allocated it with this layout.
             return unsafe { System.realloc(part, layout, length) };
         };
         let grown = start.checked_add(length).is_some_and(|end| self.move_end(start + layout.size(), end));
         if grown || length <= layout.size() {
             return part;
         }
-        // SAFETY: the caller promises that a layout of this size is valid.
+        // SAFETY: the caller guarantees that a layout of this size is valid.
         let wanted = unsafe { Layout::from_size_align_unchecked(length, layout.align()) };
-        // SAFETY: its size is not zero, as it is more than there was.
+        // SAFETY: its size is not zero, because it is larger than before.
         let new = unsafe { self.alloc(wanted) };
         if !new.is_null() {
-            // What it leaves behind cannot be given back: it is not what was taken last.
+            // The old part cannot be freed, because it is not the last one.
             // SAFETY: both are at least this long, and a new part overlaps no other.
             unsafe { part.copy_to_nonoverlapping(new, layout.size()) };
         }
@@ -136,18 +138,18 @@ mod tests {
         Layout::from_size_align(size, align).unwrap()
     }
 
-    /// A part from the arena, filled with `fill`.
+    /// Returns a part of the arena, filled with `fill`.
     fn part(arena: &Arena, layout: Layout, fill: u8) -> *mut u8 {
         // SAFETY: no layout of these tests is empty.
         let part = unsafe { arena.alloc(layout) };
         assert!(!part.is_null() && part.addr().is_multiple_of(layout.align()));
-        // SAFETY: it is this long.
+        // SAFETY: the part has this length.
         unsafe { part.write_bytes(fill, layout.size()) };
         part
     }
 
     fn bytes<'a>(part: *mut u8, length: usize) -> &'a [u8] {
-        // SAFETY: the tests ask for as much as they have taken and filled.
+        // SAFETY: the tests pass only lengths that they have allocated and filled.
         unsafe { std::slice::from_raw_parts(part, length) }
     }
 
@@ -166,11 +168,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_last_can_be_given_back_grown_and_shrunk() {
+    fn the_last_part_can_be_freed_grown_and_shrunk() {
         let arena = Arena::new();
         let first = part(&arena, layout(100, 8), 1);
         let last = part(&arena, layout(40, 8), 2);
-        // SAFETY: each part has the layout that it is named with, and is not used once it is given back.
+        // SAFETY: each part is passed with its own layout, and is not used after it is freed.
         let grown = unsafe { arena.realloc(last, layout(40, 8), 4_000) };
         // SAFETY: as above.
         let shrunk = unsafe { arena.realloc(grown, layout(4_000, 8), 60) };
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_in_the_middle_moves_when_it_grows_and_stays_when_it_shrinks() {
+    fn a_part_in_the_middle_moves_only_when_it_grows() {
         let arena = Arena::new();
         let middle = part(&arena, layout(100, 8), 1);
         let last = part(&arena, layout(40, 8), 2);
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_comes_from_libc_and_goes_back_there() {
+    fn what_does_not_fit_is_allocated_and_freed_by_libc() {
         let arena = Arena::new();
         let most = part(&arena, layout(SIZE - 10, 1), 1);
         for (size, align) in [(11, 1), (100_000, 8), (1, 64)] {

@@ -1,10 +1,11 @@
-//! The arguments of C's `main` as [`OsString`]s. std::env::args_os is empty in a program without std's `main`.
+//! Converts the arguments of C's `main` to [`OsString`]s. std::env::args_os is empty in a program without std's
+//! `main`.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
 
-/// Copies the arguments, the program's name first.
+/// Returns copies of the arguments, the program's name first.
 ///
 /// # Safety
 /// `argv` points to `argc` pointers, each to a string that ends with NUL.

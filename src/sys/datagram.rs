@@ -1,5 +1,5 @@
-//! One datagram with its sender's pid, by recvmsg(2) and SCM_CREDENTIALS. A sender outside our PID namespace has pid 0
-//! there, which rustix makes a NonZero of.
+//! Receives one datagram with its sender's pid (recvmsg(2), SCM_CREDENTIALS). A sender outside kapo's PID namespace
+//! has pid 0, which rustix cannot represent, because it uses a NonZero.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,24 +9,26 @@ use std::ptr;
 
 use super::passrights;
 
-/// Descriptors that may come along; the kernel itself allows no more in one datagram (SCM_MAX_FD).
+/// Most descriptors in one datagram; the kernel has the same limit (SCM_MAX_FD).
 pub(crate) const DESCRIPTORS: usize = 253;
-/// Room for them and for the credentials, each with its head, in words that are aligned as heads must be.
+/// Room for these descriptors and the credentials, each with its header, in 8-byte words because headers must be
+/// aligned.
 const CONTROL: usize = (DESCRIPTORS * size_of::<RawFd>() + size_of::<libc::ucred>()) / 8 + 8;
 
-/// What has come.
+/// A datagram that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Datagram {
-    /// So many bytes.
+    /// Number of bytes.
     pub length: usize,
-    /// There were no more than that.
+    /// Whether the whole datagram fitted into the buffer.
     pub whole: bool,
-    /// The sender; 0: it is outside our PID namespace. `None`: the socket has no SO_PASSCRED.
+    /// The sender's pid; 0 if it is outside kapo's PID namespace, `None` if the socket has no SO_PASSCRED.
     pub sender: Option<i32>,
 }
 
-/// Takes the next datagram, without waiting. Descriptors that come along are closed, sockets without lingering. They are
-/// taken because the kernel would close those that are not, and sleep in kapo's context if one lingers.
+/// Receives the next datagram without blocking. Descriptors in it are closed; SO_LINGER is switched off before that.
+/// They are received because the kernel would otherwise close them itself, and block kapo if one is a socket that
+/// lingers.
 pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Datagram> {
     let mut control = [const { MaybeUninit::<u64>::uninit() }; CONTROL];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -43,7 +45,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Da
         message.msg_controllen = size_of_val(&control) as _;
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: all that the message points to is ours, as long as said, and lives across the call.
+    // SAFETY: all pointers in the message are to memory of this function that has the given length and outlives the
+    // call.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     let mut sender = None;
@@ -52,12 +55,12 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Da
     while !head.is_null() {
         // SAFETY: not null, so a whole head lies within the control data, aligned.
         let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. } = unsafe { *head };
-        // SAFETY: what follows the head lies within the control data, too, or one past its end.
+        // SAFETY: the data after the header lies within the control data or begins one past its end.
         let data = unsafe { libc::CMSG_DATA(head) };
         let inside = (head as usize).saturating_add(size(cmsg_len)).saturating_sub(data as usize);
         match (cmsg_level, cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if inside >= size_of::<libc::ucred>() => {
-                // SAFETY: it is there in full, as was just seen, and is plain integers.
+                // SAFETY: the length was checked above, and the type holds plain integers.
                 sender = Some(unsafe { ptr::read_unaligned(data.cast::<libc::ucred>()) }.pid);
             }
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
@@ -73,18 +76,18 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Da
     Ok(Datagram { length, whole: message.msg_flags & libc::MSG_TRUNC == 0, sender })
 }
 
-/// Closes the descriptor at `place` of those that have come.
+/// Closes the received descriptor at `place`.
 fn close(descriptors: *const RawFd, place: usize) {
     // SAFETY: the caller has counted how many there are.
     let at = unsafe { descriptors.add(place) };
-    // SAFETY: within what the kernel has written; CMSG_DATA need not be aligned for it.
+    // SAFETY: the address is within what the kernel has written; CMSG_DATA need not be aligned for this type.
     let fd = unsafe { ptr::read_unaligned(at) };
-    // SAFETY: the kernel has made this descriptor for us just now, and nothing else owns it.
+    // SAFETY: the kernel has just created this descriptor for kapo, and nothing else owns it.
     let descriptor = unsafe { OwnedFd::from_raw_fd(fd) };
     passrights::switch_linger_off(descriptor.as_fd());
 }
 
-/// `cmsg_len`, which is a size_t in glibc and a socklen_t in musl.
+/// Converts `cmsg_len`, which is a size_t in glibc and a socklen_t in musl.
 fn size(length: impl TryInto<usize>) -> usize {
     length.try_into().unwrap_or(0)
 }
@@ -114,7 +117,7 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(got, Datagram { length: 7, whole: true, sender: Some(own) });
         assert_eq!(&bytes[..7], b"READY=1");
-        assert_eq!(rustix::io::read(&kept, &mut [0; 8]), Ok(0), "nobody holds the other end any more");
+        assert_eq!(rustix::io::read(&kept, &mut [0; 8]), Ok(0), "the other end is closed");
         theirs.send(&[b'x'; 100]).unwrap();
         assert_eq!(
             receive(ours.as_fd(), &mut bytes).unwrap(),

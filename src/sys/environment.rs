@@ -1,4 +1,4 @@
-//! The variables of the environment whose names begin with a prefix, in one pass over all of them.
+//! Finds the environment variables whose names begin with a prefix, in one pass.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsString, c_char};
@@ -9,11 +9,11 @@ unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Copies names and values, in the order of the environment. One getenv for each of kapo's variables would go through
-/// the whole environment 40 times.
+/// Returns copies of names and values, in the order of the environment. Calling getenv for each of kapo's variables
+/// would scan the whole environment 40 times.
 pub fn with_prefix(prefix: &[u8]) -> Vec<(OsString, OsString)> {
     let mut found = Vec::new();
-    // SAFETY: kapo changes its environment nowhere (clippy.toml disallows set_var), so nothing writes to environ.
+    // SAFETY: kapo never changes its environment (clippy.toml disallows set_var), so nothing writes to environ.
     let mut place = unsafe { environ };
     while !place.is_null() {
         // SAFETY: place points into the array, at most to its null pointer.
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_finds_what_std_finds() {
+    fn the_result_is_the_same_as_with_std() {
         for prefix in ["CARGO", "PATH", "no such variable"] {
             let mut found = with_prefix(prefix.as_bytes());
             let mut expected: Vec<_> =

@@ -1,5 +1,5 @@
-//! Sys calls the kernel: the only place for `unsafe`, for libc and for reading clocks. It knows nothing of kapo. What
-//! rustix offers is called directly by `driver`; here is what it lacks.
+//! The only layer with `unsafe`, libc and a clock. It contains the system calls that rustix lacks and does not depend
+//! on the rest of kapo; `driver` calls rustix directly.
 
 pub mod arena;
 pub mod arguments;

@@ -1,4 +1,4 @@
-//! PIDFD_GET_INFO: how a process ended that is not our child. Everything else about pidfds is in rustix.
+//! Reads how a process ended that is not a child of kapo (PIDFD_GET_INFO). rustix has everything else about pidfds.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -20,23 +20,23 @@ struct PidfdInfo {
 const PIDFD_GET_INFO: Opcode = opcode::read_write::<PidfdInfo>(0xFF, 11);
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
-/// The wait status of the process behind a pidfd, which the kernel gives once the process has been reaped (Linux 6.15 and
-/// newer); `None` before that. An error means that this kernel will never tell.
+/// Returns the wait status of the process that a pidfd refers to. The kernel has it once the process is reaped (Linux
+/// 6.15 and newer); `None` before that. An error means that this kernel does not support the request.
 pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     match ask(pidfd) {
-        // The kernel looks for the wait status first and for the process then: reaped between the two, it is told of as
-        // gone, and its status is there when it is asked for again.
+        // The kernel looks up the wait status first and the process second. If the process is reaped in between, the
+        // call fails with ESRCH, and a second call finds the status.
         Err(Errno::SRCH) => ask(pidfd),
-        told => told,
+        result => result,
     }
 }
 
 fn ask(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
-    // SAFETY: the opcode is that of PIDFD_GET_INFO and its size field that of the struct given with it.
+    // SAFETY: the opcode is that of PIDFD_GET_INFO, and its size field is the size of the struct passed with it.
     let request = unsafe { Updater::<PIDFD_GET_INFO, PidfdInfo>::new(&mut info) };
-    // SAFETY: the kernel writes at most the size encoded in the opcode into a struct that any bits are valid for;
-    // another kind of descriptor refuses the opcode.
+    // SAFETY: the kernel writes at most the size encoded in the opcode, into a struct for which all bit patterns are
+    // valid. A descriptor of another kind does not support the opcode.
     unsafe { ioctl(pidfd, request) }?;
     Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }
@@ -51,14 +51,14 @@ mod tests {
     use super::exit_status;
 
     #[test]
-    fn the_wait_status_is_told_after_the_reap_and_not_before() {
+    fn the_wait_status_is_available_only_after_the_reap() {
         let mut child = Command::new("/bin/sh").args(["-c", "kill -TERM $$"]).spawn().unwrap();
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
         let before = exit_status(pidfd.as_fd());
         child.wait().unwrap();
         match before {
-            Err(errno) => eprintln!("skipped: this kernel does not tell ({errno})"),
+            Err(errno) => eprintln!("skipped: this kernel does not support the request ({errno})"),
             Ok(status) => assert_eq!((status, exit_status(pidfd.as_fd())), (None, Ok(Some(15)))),
         }
     }

@@ -1,5 +1,5 @@
-//! Resolves a host name by the C library, one address family at a time: asked for both at once, musl reports a failure
-//! if either of the two queries fails.
+//! Resolves a host name with the C library, one address family at a time: if both are requested at once, musl reports
+//! a failure even if only one of the two queries fails.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
 
-/// Which addresses are asked for.
+/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     /// IPv4.
@@ -17,8 +17,8 @@ pub(crate) enum Family {
     V6,
 }
 
-/// Returns the addresses of that family, at least one, or the reason why there is none. Blocks as long as the resolver
-/// does, which knows no deadline. getaddrinfo(3)
+/// Returns the addresses of that family, at least one, or the reason why there is none. Blocks for as long as the
+/// resolver does, which has no deadline (getaddrinfo(3)).
 pub(crate) fn addresses(name: &CStr, family: Family) -> Result<Vec<IpAddr>, String> {
     // SAFETY: all zeros is a valid addrinfo: null pointers, and 0 for "any".
     let mut hints: libc::addrinfo = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -34,7 +34,7 @@ pub(crate) fn addresses(name: &CStr, family: Family) -> Result<Vec<IpAddr>, Stri
         return Err(io::Error::last_os_error().to_string());
     }
     if code != 0 {
-        // SAFETY: it takes any code.
+        // SAFETY: gai_strerror accepts any code.
         let text = unsafe { libc::gai_strerror(code) };
         // SAFETY: gai_strerror returned a string that ends with NUL and is never freed or changed.
         let text = unsafe { CStr::from_ptr(text) };
@@ -43,7 +43,7 @@ pub(crate) fn addresses(name: &CStr, family: Family) -> Result<Vec<IpAddr>, Stri
     let mut found = Vec::new();
     let mut next = list;
     while !next.is_null() {
-        // SAFETY: not null, and a part of the list that getaddrinfo made and that is not freed yet.
+        // SAFETY: the pointer is not null and refers to an entry of the list, which is not freed yet.
         let entry = unsafe { &*next };
         found.extend(address(entry));
         next = entry.ai_next;

@@ -1,9 +1,9 @@
 //! Starts a program with clone(2) and execve(2).
 //!
-//! The child shares our memory (CLONE_VM) and we stand still until it has executed or failed (CLONE_VFORK). So
-//! nothing is copied however large we are, and an exec that fails tells its errno through shared memory: whoever
-//! gets a pid from here knows that the program runs. std's Command would leave our signal mask in place, and with
-//! `pre_exec` it would fork.
+//! The child shares kapo's memory (CLONE_VM), and kapo is suspended until the child has executed the program or failed
+//! (CLONE_VFORK). Nothing is copied, however large kapo is, and a failed exec reports its errno through the shared
+//! memory: a pid from here always means that the program is running. std's Command would not restore the signal mask,
+//! and with `pre_exec` it would fork.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -14,91 +14,93 @@ use std::ptr;
 
 use super::signal::{AllBlocked, Mask};
 
-/// What to start, and as what.
+/// The program to execute, and its environment.
 #[derive(Debug)]
 pub(crate) struct ExecRequest<'a> {
-    /// The files to try, in this order, as execvp(3) does after its search through PATH.
+    /// The files to try, in this order, like execvp(3) after its search through PATH.
     pub paths: &'a [CString],
-    /// There was such a search; else the one path was named.
+    /// Whether PATH was searched; otherwise `paths` is the one path that was given.
     pub searched: bool,
-    /// argv, the name first.
+    /// argv, beginning with the name.
     pub arguments: &'a [CString],
-    /// Names of variables that it does not inherit.
+    /// Names of variables that the program does not inherit.
     pub unset: &'a [&'a str],
-    /// `NAME=value` that it gets in addition.
+    /// Additional variables, as `NAME=value`.
     pub set: &'a [CString],
-    /// A variable that it gets in addition; its value is the program's pid.
+    /// The name of an additional variable, whose value is the program's pid.
     pub pid_variable: Option<&'a str>,
     /// Becomes descriptor 1; `None`: inherited.
     pub stdout: Option<BorrowedFd<'a>>,
     /// Becomes descriptor 2; `None`: inherited.
     pub stderr: Option<BorrowedFd<'a>>,
-    /// Its working directory; `None`: ours.
+    /// The working directory; `None`: inherited.
     pub directory: Option<&'a CStr>,
-    /// A session of its own; else a process group of its own.
+    /// Whether the program gets its own session; otherwise it gets its own process group.
     pub new_session: bool,
-    /// The terminal to make its own: as controlling terminal of a new session, else as foreground group.
+    /// The terminal to acquire: as the controlling terminal of a new session, otherwise by becoming its foreground
+    /// process group.
     pub terminal: Option<BorrowedFd<'a>>,
-    /// What the kernel sends it when we die; 0: nothing.
+    /// The signal that the kernel sends to the program when kapo dies; 0: none.
     pub death_signal: i32,
-    /// All signals are blocked, so nothing else runs on our memory while the child uses it. The program gets the mask of
-    /// before.
+    /// Proof that all signals are blocked, so that no handler runs in the shared memory. The program gets the mask
+    /// that was in force before.
     pub blocked: AllBlocked,
-    /// CHLD was ignored when we were started, so it is for the program, too.
+    /// Whether CHLD was ignored at the start of kapo, and must be ignored in the program, too.
     pub ignore_chld: bool,
-    /// RLIMIT_NOFILE, soft and hard; `None`: ours.
+    /// RLIMIT_NOFILE, soft and hard; `None`: inherited.
     pub open_files: Option<(u64, u64)>,
 }
 
-/// Everything that the child looks at, prepared before it exists: it must not allocate.
+/// Everything that the child needs, prepared in advance because the child must not allocate.
 struct Plan<'a> {
     program: &'a ExecRequest<'a>,
     paths: Vec<*const c_char>,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     parent: libc::pid_t,
-    /// Where the child writes its pid, with [`PID_DIGITS`] zero bytes of room; null: nowhere.
+    /// Where the child writes its pid: [`PID_DIGITS`] zero bytes, or null if it writes no pid.
     pid_digits: *mut u8,
-    /// Written by the child; 0: it executed.
+    /// The errno, written by the child; 0 if the program was executed.
     errno: c_int,
-    /// What it was about when that happened.
+    /// The step that failed, written by the child.
     step: Step,
 }
 
-/// A part of a start that can fail.
+/// A step of a start that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Whatever comes before the others: a new process, its descriptors.
+    /// Everything before the other steps: the new process and its descriptors.
     Prepare,
-    /// To enter the directory.
+    /// Changing to the working directory.
     Enter,
-    /// To execute the file.
+    /// Executing the file.
     Execute,
 }
 
-/// Why nothing was started.
+/// The reason why a program could not be started.
 #[derive(Debug)]
 pub(crate) struct SpawnError {
-    /// Where it went wrong.
+    /// The step that failed.
     pub step: Step,
-    /// What the kernel said.
+    /// The error of the system call.
     pub error: io::Error,
 }
 
 impl SpawnError {
-    /// The kernel knows no way to execute the file: it is no program, and has no `#!` line (ENOEXEC of execve(2)).
+    /// Whether the kernel cannot execute the file because it is neither a program nor begins with `#!` (ENOEXEC of
+    /// execve(2)).
     pub(crate) fn is_exec_format_error(&self) -> bool {
         self.step == Step::Execute && self.error.raw_os_error() == Some(libc::ENOEXEC)
     }
 }
 
-/// The digits of the greatest pid.
+/// Number of digits of the largest pid.
 const PID_DIGITS: usize = 10;
 
-/// Where the child runs until it executes; its calls need a few hundred bytes.
+/// Size of the child's stack in bytes; its calls need a few hundred.
 const STACK: usize = 12 * 1024;
 
-/// Starts `program`; its pid once it has been executed, else why it could not be.
+/// Starts `program`. Returns its pid after it was executed, or the reason why it could not be.
 pub(crate) fn spawn(program: &ExecRequest<'_>) -> Result<i32, SpawnError> {
     let pointers =
         |strings: &[CString]| -> Vec<*const c_char> { strings.iter().map(|s| s.as_ptr()).collect() };
@@ -115,7 +117,7 @@ pub(crate) fn spawn(program: &ExecRequest<'_>) -> Result<i32, SpawnError> {
         pid_assignment = [name.as_bytes(), b"=", &[0; PID_DIGITS + 1]].concat();
         let start = pid_assignment.as_mut_ptr();
         envp.push(start.cast::<c_char>().cast_const());
-        // SAFETY: the name and its `=` are followed by the room for the digits.
+        // SAFETY: room for the digits follows the name and its `=`.
         pid_digits = unsafe { start.add(length) };
     }
     let mut plan = Plan {
@@ -130,39 +132,41 @@ pub(crate) fn spawn(program: &ExecRequest<'_>) -> Result<i32, SpawnError> {
         step: Step::Prepare,
     };
     let mut stack = MaybeUninit::<[u8; STACK]>::uninit();
-    // SAFETY: one past the end of the array is a valid pointer to form.
+    // SAFETY: a pointer one past the end of an array is valid.
     let end = unsafe { stack.as_mut_ptr().cast::<u8>().add(STACK) };
-    // The stack grows downwards, from an address aligned as the ABI wants it.
+    // The stack grows downwards; the ABI requires an aligned address.
     let top = end.map_addr(|address| address & !15).cast::<c_void>();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     let plan_pointer = (&raw mut plan).cast::<c_void>();
-    // SAFETY: stack and plan outlive the child's use of them, because CLONE_VFORK keeps us here until it has executed or
-    // ended. `program.blocked` says that no signal handler runs on our memory meanwhile, and kapo has one thread.
+    // SAFETY: stack and plan outlive the child's use of them, because CLONE_VFORK suspends kapo until the child has
+    // executed the program or exited. `program.blocked` proves that no signal handler runs in the shared memory
+    // meanwhile, and kapo has one thread.
     let pid = unsafe { libc::clone(child, top, flags, plan_pointer) };
     drop(pid_assignment);
     if pid < 0 {
         return Err(SpawnError { step: Step::Prepare, error: io::Error::last_os_error() });
     }
-    // SAFETY: plan is ours; volatile, as the compiler does not see that the child has written to it.
+    // SAFETY: plan is a local variable. The read is volatile because the compiler does not see that the child has
+    // written to it.
     let errno = unsafe { ptr::read_volatile(&raw const plan.errno) };
     if errno == 0 {
         return Ok(pid);
     }
-    // It has ended already; taken here, so that nobody else meets a child that never was.
+    // The child has already exited. Reap it here, so that it is not reported as an unknown child.
     // SAFETY: a null status pointer is allowed.
     unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
-    // SAFETY: as for errno; the child writes nothing but values of this type.
+    // SAFETY: as for errno; the child writes only values of this type.
     let step = unsafe { ptr::read_volatile(&raw const plan.step) };
     Err(SpawnError { step, error: io::Error::from_raw_os_error(errno) })
 }
 
-/// Our own environment but for `unset`, by pointer: nothing is copied.
+/// Returns pointers to kapo's own environment, except for the variables in `unset`. Nothing is copied.
 fn inherited_environment(unset: &[&str]) -> Vec<*const c_char> {
     unsafe extern "C" {
         static environ: *const *const c_char;
     }
     let mut list = Vec::new();
-    // SAFETY: reads the pointer that libc keeps; nobody changes the environment of this program.
+    // SAFETY: reads the pointer of libc; kapo never changes its environment.
     let mut entry = unsafe { environ };
     while !entry.is_null() {
         // SAFETY: entry is within the array, which ends with a null pointer.
@@ -176,26 +180,27 @@ fn inherited_environment(unset: &[&str]) -> Vec<*const c_char> {
         if !unset.iter().any(|unset| unset.as_bytes() == name) {
             list.push(text);
         }
-        // SAFETY: the null pointer at the end was not reached, so one further is within the array.
+        // SAFETY: this entry was not the null pointer at the end, so the next one is within the array.
         entry = unsafe { entry.add(1) };
     }
     list
 }
 
-/// The child's life until it executes. Only system calls here: memory is shared with the parent.
+/// Runs in the child until the program is executed. Makes only system calls, because the memory is shared with the
+/// parent.
 extern "C" fn child(plan: *mut c_void) -> c_int {
-    // SAFETY: the parent gave a pointer to its plan and waits.
+    // SAFETY: the parent passes a pointer to its plan and is suspended.
     let plan = unsafe { &mut *plan.cast::<Plan<'_>>() };
     let (step, errno) = prepare_and_execute(plan);
-    // SAFETY: plan is shared with the parent, which reads it once we have ended.
+    // SAFETY: plan is shared with the parent, which reads it after the child has exited.
     unsafe { ptr::write_volatile(&raw mut plan.step, step) };
     // SAFETY: as above.
     unsafe { ptr::write_volatile(&raw mut plan.errno, errno) };
-    // SAFETY: ends this process without running anything of the parent's.
+    // SAFETY: exits without running any code of the parent.
     unsafe { libc::_exit(127) }
 }
 
-/// Writes the child's own pid to where its variable has room for it.
+/// Writes the child's pid into the value of its variable.
 fn write_pid(digits: *mut u8) {
     // SAFETY: getpid has no preconditions.
     let mut rest = unsafe { libc::getpid() }.unsigned_abs();
@@ -209,11 +214,11 @@ fn write_pid(digits: *mut u8) {
         rest /= 10;
     }
     let text = text.get(at..).unwrap_or_default();
-    // SAFETY: the parent, which waits, has made room for PID_DIGITS bytes there, and `text` is no longer than that.
+    // SAFETY: the suspended parent has made room for PID_DIGITS bytes there, and `text` is not longer.
     unsafe { ptr::copy_nonoverlapping(text.as_ptr(), digits, text.len()) };
 }
 
-/// Returns only on failure, with what failed and the errno.
+/// Sets up the child and executes the program. Returns only on failure, with the failed step and the errno.
 fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
     let program = plan.program;
     if !plan.pid_digits.is_null() {
@@ -222,9 +227,9 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
     if program.death_signal != 0 {
         // SAFETY: plain integers.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, program.death_signal) };
-        // The parent may have died before we asked, and then nobody would tell. 0 is a parent outside our PID namespace,
-        // which is kapo where it was started in one that it is not in itself (unshare without --fork). Whether that one
-        // has died cannot be seen from inside; a kapo that is killed in this very moment leaves its command behind.
+        // If the parent has died before this call, no signal will be sent. getppid returns 0 if the parent is outside
+        // the PID namespace, which is normal if kapo's children are in a new namespace (unshare without --fork). The
+        // child then cannot detect a dead parent, so a kapo that is killed at this moment leaves its command behind.
         // SAFETY: getppid has no preconditions.
         let parent = unsafe { libc::getppid() };
         if parent != plan.parent && parent != 0 {
@@ -232,10 +237,10 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         }
     }
     if program.new_session {
-        // SAFETY: no arguments; a new process is no group leader, so it cannot fail.
+        // SAFETY: no arguments. It cannot fail, because a new process is not a group leader.
         unsafe { libc::setsid() };
         if let Some(terminal) = program.terminal {
-            // Refused where the terminal belongs to another session; then there is none for us.
+            // This fails if the terminal belongs to another session; the program then has no terminal.
             // SAFETY: an ioctl with an integer argument.
             unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
         }
@@ -245,7 +250,7 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         if let Some(terminal) = program.terminal {
             // SAFETY: getpid has no preconditions.
             let group = unsafe { libc::getpid() };
-            // From the background this raises TTOU, which is blocked, so it works.
+            // In the background this call raises TTOU, which is blocked, so the call succeeds.
             // SAFETY: plain integers.
             unsafe { libc::tcsetpgrp(terminal.as_raw_fd(), group) };
         }
@@ -269,10 +274,10 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         }
     }
     if program.ignore_chld {
-        // SAFETY: no handler function. Dispositions are not shared, only memory is.
+        // SAFETY: no handler function is installed. Only memory is shared with the parent, dispositions are not.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
-    lose_stop_signals();
+    discard_stop_signals();
     let mask = program.blocked.before();
     // SAFETY: the mask lives across the call and has the length given.
     unsafe {
@@ -284,8 +289,8 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
             size_of::<Mask>(),
         )
     };
-    // As execvp(3): a file that may not be executed is remembered, and the search goes on. A path that was named fails
-    // with what is wrong with it.
+    // Like execvp(3), continue the search after a file without permission and report EACCES at the end. For a path
+    // that was given, report its own error.
     let mut errno = libc::ENOENT;
     for path in &plan.paths {
         // SAFETY: strings that end with NUL, and arrays that end with a null pointer.
@@ -299,14 +304,14 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
     (Step::Execute, errno)
 }
 
-/// Has a pending TSTP, TTIN or TTOU run a handler that does nothing, instead of stopping the child when its mask is
-/// restored: a child that is stopped before its exec would keep the parent asleep in clone(2), where no signal but KILL
-/// reaches it. Such a signal was sent to kapo's process group before the child left it. execve(2) resets handlers to the
-/// default action, so the program notices nothing; a signal that kapo was started to ignore stays ignored.
-fn lose_stop_signals() {
+/// Installs an empty handler for TSTP, TTIN and TTOU, so that a pending one does not stop the child when its mask is
+/// restored. A child that is stopped before its exec would keep the parent suspended in clone(2), where only KILL
+/// reaches it. Such a signal was sent to kapo's process group before the child left it. execve(2) resets handlers to
+/// the default action, so the program is not affected, and a signal that was ignored stays ignored.
+fn discard_stop_signals() {
     extern "C" fn nothing(_: c_int) {}
     for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
-        // SAFETY: the handler touches nothing. Dispositions are not shared with the parent, only memory is.
+        // SAFETY: the handler does nothing. Only memory is shared with the parent, dispositions are not.
         let before = unsafe { libc::signal(signal, nothing as extern "C" fn(c_int) as libc::sighandler_t) };
         if before == libc::SIG_IGN {
             // SAFETY: no handler function.
@@ -315,7 +320,7 @@ fn lose_stop_signals() {
     }
 }
 
-/// dup2(2), also right where both are the same: then only close-on-exec must go.
+/// Like dup2(2), but if both descriptors are the same, only clears close-on-exec.
 fn duplicate(from: RawFd, to: RawFd) -> c_int {
     if from == to {
         // SAFETY: plain integers.

@@ -6,39 +6,40 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Descriptors 0, 1 and 2, which the program's entry keeps open.
+/// Returns descriptors 0, 1 and 2, which the program's entry keeps open.
 pub fn standard() -> [BorrowedFd<'static>; 3] {
     [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
 
-/// Opens a placeholder for each of the descriptors 0, 1 and 2 that is closed, so that no socket of kapo's gets the number
-/// and is written to as if it were stdout. The placeholder is the read end of a pipe without a writer: reading meets the
-/// end of file, writing fails. It is close-on-exec, so the command finds the number closed, as without kapo.
+/// Opens a placeholder for each of the descriptors 0, 1 and 2 that is closed, so that no socket of kapo gets such a
+/// number and is used as stdout. The placeholder is the read end of a pipe without a writer: reads return the end of
+/// file, and writes fail. It is close-on-exec, so the command finds the number closed, as it would without kapo.
 pub fn fill_closed_standard_descriptors() {
     for number in 0..3 {
-        // SAFETY: asks for the flags of a number, open or not.
+        // SAFETY: reads the flags of a descriptor number, open or not.
         if unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0 {
             continue;
         }
         let mut ends = [-1; 2];
-        // The read end gets `number`, which is the lowest free one because those below are open by now.
+        // The read end gets `number`, which is the lowest free one because all lower ones are open.
         // SAFETY: the array has room for two descriptors.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } == 0 {
-            // SAFETY: the write end was opened just now and nothing else knows of it.
+            // SAFETY: the write end has just been opened, and nothing else uses it.
             unsafe { libc::close(ends[1]) };
         }
     }
 }
 
-/// Whether this is the master's side of a pseudo-terminal, which has a number (ioctl_tty(2)).
+/// Whether this is the master side of a pseudo-terminal, which has a number (ioctl_tty(2)).
 pub fn is_pty_master(fd: BorrowedFd<'_>) -> bool {
     let mut number: libc::c_uint = 0;
-    // SAFETY: the ioctl writes an int, which lives across the call.
+    // SAFETY: the ioctl writes an int, which outlives the call.
     unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGPTN, &raw mut number) == 0 }
 }
 
-/// Gives up the controlling terminal of the session that we lead. The kernel sends the foreground group, which may be
-/// ours, HUP and CONT for it; they are about our own doing and are taken away again. Signals must be blocked.
+/// Gives up the controlling terminal of the session that kapo leads. The kernel then sends HUP and CONT to the
+/// foreground process group. If kapo is in this group, these two signals are discarded, because kapo itself has caused
+/// them. All signals must be blocked.
 pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
     // SAFETY: an ioctl without argument.
     if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) } < 0 {
@@ -50,14 +51,15 @@ pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
 /// Whether [`InheritedFds::take`] was called.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Descriptors that kapo was started with, in the order of their numbers. A process takes them once, so that none has two owners.
+/// The inherited descriptors, in the order of their numbers. A process takes them only once, so that none has two
+/// owners.
 #[derive(Debug)]
 pub(crate) struct InheritedFds(Vec<io::Result<OwnedFd>>);
 
 impl InheritedFds {
-    /// Takes the descriptors `numbers`, apart from 0, 1 and 2, up to the first one that is closed or close-on-exec (EBADF).
-    /// The latter cannot have come through an exec: kapo has opened it since, under a number that was free. The second
-    /// call of a process takes nothing and gives EBADF.
+    /// Takes the descriptors `numbers`, except 0, 1 and 2, up to the first one that is closed or close-on-exec, which
+    /// gives EBADF. kapo itself has opened a close-on-exec descriptor, because such a descriptor does not survive an
+    /// exec. A second call in the same process takes nothing and gives EBADF.
     pub(crate) fn take(numbers: Range<i32>) -> InheritedFds {
         if TAKEN.swap(true, Ordering::Relaxed) {
             return InheritedFds(vec![Err(io::Error::from_raw_os_error(libc::EBADF))]);
@@ -83,7 +85,7 @@ impl IntoIterator for InheritedFds {
 }
 
 fn take(number: i32) -> io::Result<OwnedFd> {
-    // SAFETY: asks for the flags of a number, open or not.
+    // SAFETY: reads the flags of a descriptor number, open or not.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
     if flags < 0 {
         return Err(io::Error::last_os_error());
@@ -91,15 +93,15 @@ fn take(number: i32) -> io::Result<OwnedFd> {
     if flags & libc::FD_CLOEXEC != 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // SAFETY: it is open. It has no other owner: all that kapo opens is close-on-exec, and `TAKEN` lets each number be
-    // taken once.
+    // SAFETY: it is open and has no other owner, because everything that kapo opens is close-on-exec, and `TAKEN` lets
+    // each number be taken only once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Closes one of the standard descriptors and keeps its number taken by a copy of `placeholder` that closes at exec, so
-/// that no socket of kapo's gets the number and is taken for stdin or stdout.
+/// Closes one of the standard descriptors and occupies its number with a close-on-exec copy of `placeholder`, so that
+/// no socket of kapo gets the number and is used as stdin or stdout.
 pub fn close_but_keep_number(standard: BorrowedFd<'_>, placeholder: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: both are open and different; the number stays open, so nobody's borrow of it ends.
+    // SAFETY: both are open and different; the number stays open, so existing borrows of it remain valid.
     if unsafe { libc::dup3(placeholder.as_raw_fd(), standard.as_raw_fd(), libc::O_CLOEXEC) } < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -107,20 +109,20 @@ pub fn close_but_keep_number(standard: BorrowedFd<'_>, placeholder: BorrowedFd<'
     }
 }
 
-/// Puts a copy of `other` in the place of one of the standard descriptors; without one, a placeholder that the
-/// command finds closed.
+/// Replaces one of the standard descriptors by a copy of `other`, or without one by a placeholder that the command
+/// finds closed.
 pub fn replace(standard: BorrowedFd<'_>, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let number = standard.as_raw_fd();
     let placeholder;
     let (from, flags) = match other {
         Some(other) => (other, 0),
         None => {
-            // The read end of a pipe without a writer: reading meets the end, writing fails.
+            // The read end of a pipe without a writer: reads return the end of file, and writes fail.
             placeholder = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0;
             (placeholder.as_fd(), libc::O_CLOEXEC)
         }
     };
-    // SAFETY: both are open and different; the number stays open, so nobody's borrow of it ends.
+    // SAFETY: both are open and different; the number stays open, so existing borrows of it remain valid.
     if unsafe { libc::dup3(from.as_raw_fd(), number, flags) } < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -137,7 +139,7 @@ mod tests {
     #[test]
     fn inherited_descriptors_are_taken_once_up_to_a_closed_one() {
         let (reader, _writer) = std::io::pipe().unwrap();
-        // SAFETY: duplicates an open descriptor, as a service manager does, without close-on-exec.
+        // SAFETY: duplicates an open descriptor without close-on-exec, as a service manager does.
         let number = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_DUPFD, 800) };
         let errno = |result: io::Result<OwnedFd>| result.map_err(|error| error.raw_os_error());
         let seen: Vec<_> = InheritedFds::take(number..number + 5)

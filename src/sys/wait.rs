@@ -1,47 +1,47 @@
-//! wait4(2) with its rusage, which rustix lacks.
+//! Calls wait4(2) with its rusage, which rustix lacks, and waitid(2).
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-/// A change of state of one child.
+/// A state change of one child.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Change {
     pub pid: i32,
-    /// What happened.
+    /// The new state.
     pub status: WaitStatus,
-    /// User CPU time, its reaped descendants included; meaningful once it has ended.
+    /// User CPU time, including reaped descendants; meaningful only after the end of the child.
     pub user: Duration,
     /// System CPU time.
     pub system: Duration,
-    /// Largest resident set, bytes.
+    /// Largest resident set in bytes.
     pub max_rss_bytes: u64,
 }
 
-/// The wait status, taken apart.
+/// A decoded wait status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitStatus {
-    /// It ended with this code.
+    /// The child exited with this code.
     Exited(i32),
-    /// This signal ended it.
+    /// This signal killed the child.
     Signaled {
-        /// Its number.
+        /// The signal number.
         signal: i32,
-        /// It left a core dump.
+        /// Whether the kernel wrote a core dump.
         core_dumped: bool,
     },
-    /// It was stopped by this signal.
+    /// This signal stopped the child.
     Stopped(i32),
 }
 
-/// Takes the next change of any child, without waiting: an end (the child is reaped by this), or, with
-/// `stops`, that it was stopped. `None`: nothing to tell.
+/// Takes the next state change of any child without blocking: an exit, which reaps the child, or, with `stops`, a
+/// stop. Returns `None` if there is no change.
 pub(crate) fn next_change(stops: bool) -> Option<Change> {
     take_change(-1, stops)
 }
 
-/// The same of this child alone, see [`peek_change`].
+/// Takes the next state change of this child only, see [`peek_change`].
 pub(crate) fn next_change_of(child: i32, stops: bool) -> Option<Change> {
     take_change(child, stops)
 }
@@ -79,7 +79,8 @@ fn take_change(whose: i32, stops: bool) -> Option<Change> {
     }
 }
 
-/// Who has changed, as for [`next_change`]; the change stays as it is, so until then all of /proc can still be asked about it.
+/// Returns the child that [`next_change`] would report, but leaves the change in place, so that /proc still has all
+/// data about the child.
 pub(crate) fn peek_change(stops: bool) -> Option<i32> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | if stops { libc::WSTOPPED } else { 0 };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -93,17 +94,17 @@ pub(crate) fn peek_change(stops: bool) -> Option<i32> {
     Some(unsafe { info.si_pid() }).filter(|pid| *pid > 0)
 }
 
-/// Whether this child is stopped and nobody has taken the news of it.
+/// Whether this child is stopped and the change was not taken yet.
 pub(crate) fn is_stopped(child: i32) -> bool {
-    has_news(child, libc::WSTOPPED)
+    has_change(child, libc::WSTOPPED)
 }
 
 /// Whether this child has been continued since it was stopped last.
 pub(crate) fn is_continued(child: i32) -> bool {
-    has_news(child, libc::WCONTINUED)
+    has_change(child, libc::WCONTINUED)
 }
 
-fn has_news(child: i32, of: i32) -> bool {
+fn has_change(child: i32, of: i32) -> bool {
     let Ok(child) = libc::id_t::try_from(child) else { return false };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = of | libc::WNOHANG | libc::WNOWAIT;
@@ -117,8 +118,8 @@ fn has_news(child: i32, of: i32) -> bool {
     unsafe { info.si_pid() != 0 }
 }
 
-/// Whether a child of ours, alive or not yet reaped, is in process group `group`. As long as one is, the kernel
-/// gives that number to nobody else.
+/// Whether a child of kapo, running or not yet reaped, is in process group `group`. While there is one, the kernel
+/// does not reuse the number.
 pub(crate) fn group_has_child(group: i32) -> bool {
     let Ok(group) = libc::id_t::try_from(group) else { return false };
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;

@@ -1,4 +1,4 @@
-//! The table of metrics: names, types, help, labels, and where the values come from.
+//! The table of metrics: names, types, help texts, labels, and the sources of the values.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,19 +7,19 @@ use super::{Counts, Exits, Snapshot};
 use crate::logic::Stream;
 use crate::logic::status::Counters;
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Goes up and down.
     Gauge,
-    /// Its samples are named with `_total` behind.
+    /// Only increases; the names of its samples end with `_total`.
     Counter,
-    /// Always 1, the labels tell; its sample is named with `_info` behind.
+    /// Always 1, with the information in the labels; the name of its sample ends with `_info`.
     Info,
 }
 
 impl Kind {
-    /// What follows the name of the family in the names of its samples.
+    /// Returns the suffix of the samples' names.
     pub(super) fn suffix(self) -> &'static str {
         match self {
             Kind::Gauge => "",
@@ -31,21 +31,21 @@ impl Kind {
 
 /// A metric: the table below has one row for each.
 pub(super) struct Family {
-    /// Without `_total` and `_info`.
+    /// The name, without `_total` and `_info`.
     pub name: &'static str,
-    /// What it is.
+    /// The type.
     pub kind: Kind,
-    /// One line for people.
+    /// The help text, one line.
     pub help: &'static str,
     /// The names of its labels.
     pub labels: &'static [&'static str],
-    /// What has to be read for it.
+    /// What must be read for the values.
     pub source: Sources,
-    /// Gives its samples, none where the value is not known.
+    /// Passes on the samples; none if the value is unknown.
     pub read: fn(&Snapshot, &Counts, Samples<'_>),
 }
 
-/// Takes samples: the values of the labels, and the value.
+/// A callback for samples, with the values of the labels and the value.
 pub(super) type Samples<'a> = &'a mut dyn FnMut(&[&str], Value);
 
 /// The value of a sample.
@@ -75,14 +75,14 @@ impl From<bool> for Value {
     }
 }
 
-/// One sample without labels, where there is a value.
+/// Passes on one sample without labels if there is a value.
 fn one(samples: Samples<'_>, value: Option<impl Into<Value>>) {
     if let Some(value) = value {
         samples(&[], value.into());
     }
 }
 
-/// One sample a captured stream.
+/// Passes on one sample per captured stream.
 fn streams(samples: Samples<'_>, snapshot: &Snapshot, value: fn(&Counters) -> u64) {
     for (stream, counters) in Stream::BOTH.iter().zip(&snapshot.output) {
         if let Some(counters) = counters {
@@ -111,7 +111,7 @@ impl Family {
     }
 }
 
-/// All of them, in the order in which they are shown.
+/// All metrics, in the order of the page.
 pub(super) const FAMILIES: [Family; 38] = [
     gauge(
         "kapo_child_up",
@@ -314,7 +314,7 @@ pub(super) const FAMILIES: [Family; 38] = [
     }),
 ];
 
-/// Since 1970; what was before is 1970.
+/// Returns the time since 1970; an earlier time counts as 1970.
 pub(super) fn unix(wall: SystemTime) -> Duration {
     wall.duration_since(UNIX_EPOCH).unwrap_or_default()
 }

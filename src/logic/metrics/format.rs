@@ -1,6 +1,6 @@
-//! Which of the two forms of /metrics a request asks for.
+//! Chooses the format of /metrics from the request.
 
-/// The two forms of /metrics.
+/// The formats of /metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus text 0.0.4.
@@ -10,11 +10,11 @@ pub enum Format {
 }
 
 impl Format {
-    /// What an Accept field asks for (RFC 9110, 12.5.1): OpenMetrics only where it is named, in a version we speak,
-    /// and no less wanted than text.
+    /// Returns the format that an Accept field asks for (RFC 9110, 12.5.1). OpenMetrics is chosen only if the field
+    /// names it in a supported version and its quality is not lower than that of text.
     pub fn accepted(accept: &str) -> Format {
         let mut open = 0;
-        // How exactly a range speaks of text/plain, and how much that is wanted: the most exact one counts.
+        // How specific the range for text/plain is, and its quality. The most specific range counts.
         let mut text = (0, 0);
         for range in accept.split(',') {
             let mut parts = range.split(';').map(str::trim);
@@ -46,7 +46,7 @@ impl Format {
         if open > 0 && open >= text.1 { Format::OpenMetrics } else { Format::Text }
     }
 
-    /// For the field Content-Type.
+    /// Returns the value of the header field Content-Type.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -55,7 +55,7 @@ impl Format {
     }
 }
 
-/// A q-value (`1`, `0.5`, three decimals at most); what is none counts as 0.
+/// Parses a quality value (`1`, `0.5`, at most three decimals). Anything else counts as 0.
 fn thousandths(value: &str) -> u32 {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! /metrics, from one table: Prometheus text 0.0.4, or OpenMetrics 1.0 for those who ask for it.
+//! Renders /metrics from one table, as Prometheus text 0.0.4 or, if the client asks for it, as OpenMetrics 1.0.
 
 mod families;
 mod format;
@@ -18,38 +18,38 @@ use super::http::routes::{ROUTES, Route};
 use super::reason::Reason;
 use super::status::Counters;
 
-/// What kapo knows of itself and its command at the time of a scrape. Each `None` leaves its metrics out.
+/// The values that a scrape shows, about kapo and its command. The metrics of a value that is `None` are left out.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When kapo started.
+    /// The start of kapo.
     pub started: SystemTime,
-    /// The command runs; in watch mode, at least one process matches.
+    /// Whether the command is running; in watch mode, whether at least one process matches.
     pub up: bool,
-    /// What /readyz answers.
+    /// Whether /readyz reports ready.
     pub ready: bool,
     /// Start of the current or last run.
     pub start_time: Option<SystemTime>,
-    /// Starts so far; `None` in watch mode.
+    /// Number of starts; `None` in watch mode.
     pub starts: Option<u64>,
-    /// Ends so far; `None` in watch mode.
+    /// Number of ended runs by reason; `None` in watch mode.
     pub exits: Option<Exits>,
-    /// Of the last run, once there is one.
+    /// The exit code of the last run; `None` before the first run has ended.
     pub last_exit_code: Option<u8>,
-    /// When the last run ended.
+    /// The end of the last run.
     pub last_end: Option<SystemTime>,
-    /// When a run last ended with success.
+    /// The end of the last successful run.
     pub last_success: Option<SystemTime>,
-    /// How long the last run that ended has lasted.
+    /// The duration of the last run that has ended.
     pub last_lasted: Option<Duration>,
-    /// `None` in watch mode.
+    /// Whether runs fail too often; `None` in watch mode.
     pub flapping: Option<bool>,
-    /// Kills by the kernel's out-of-memory killer in kapo's cgroup since kapo's start, where the kernel tells.
+    /// Number of out-of-memory kills in kapo's cgroup since the start of kapo; `None` if the kernel has no counter.
     pub oom_kills: Option<u64>,
-    /// Children reaped that were not the command; `None` in watch mode.
+    /// Number of reaped children other than the command; `None` in watch mode.
     pub orphans_reaped: Option<u64>,
-    /// What passed through the captured outputs: stdout, stderr.
+    /// The counters of the captured streams, stdout and stderr.
     pub output: [Option<Counters>; 2],
-    /// Open HTTP connections, the asking one included.
+    /// Number of open HTTP connections, including the current one.
     pub connections: usize,
     /// The command and its descendants; in watch mode, the processes that match.
     pub tree: Option<Tree>,
@@ -60,7 +60,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Takes the facts about the last run.
+    /// Returns the snapshot with the values of the last run.
     pub(crate) fn with_last_run(self, history: &History) -> Snapshot {
         let last = history.last();
         Snapshot {
@@ -75,73 +75,73 @@ impl Snapshot {
 /// Sums over several processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
-    /// How many there are.
+    /// Number of processes.
     pub processes: u64,
-    /// CPU time of all of them and of those that ended and were reaped; `None` where that is not known, as in watch
-    /// mode, where a sum over processes that come and go would not be a counter.
+    /// CPU time of these processes and of their reaped descendants. `None` if it is unknown, as in watch mode, where
+    /// processes come and go and the sum would not be a counter.
     pub cpu: Option<Duration>,
-    /// Resident memory; shared pages count once a process.
+    /// Resident memory; shared pages are counted once per process.
     pub resident_bytes: u64,
-    /// Open descriptors, of those processes that may be looked at.
+    /// Number of open descriptors, of those processes that kapo may inspect.
     pub open_fds: u64,
 }
 
-/// kapo's own process, as /proc/self tells.
+/// kapo's own process, from /proc/self.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Own {
     /// CPU time, user and system.
     pub cpu: Duration,
     /// Address space.
     pub virtual_bytes: u64,
-    /// The limit of the address space; `u64::MAX`: none.
+    /// The limit of the address space; `u64::MAX` means no limit.
     pub virtual_max_bytes: u64,
     /// Resident memory.
     pub resident_bytes: u64,
-    /// The part of it that is not file-backed or shared.
+    /// The part of the resident memory that is neither file-backed nor shared.
     pub private_bytes: u64,
     /// Data and stack segments.
     pub data_bytes: u64,
     /// Open descriptors.
     pub open_fds: u64,
-    /// The soft limit of open descriptors; `u64::MAX`: none.
+    /// The soft limit of open descriptors; `u64::MAX` means no limit.
     pub max_fds: u64,
 }
 
-/// How often runs ended, by reason.
+/// Number of ended runs by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exits([u64; Reason::ALL.len()]);
 
 impl Exits {
-    /// Counts an end.
+    /// Counts the end of a run.
     pub fn count(&mut self, reason: Reason) {
         if let Some(n) = self.0.get_mut(reason as usize) {
             *n += 1;
         }
     }
 
-    /// Each reason and how often it has been counted.
+    /// Returns each reason with its number of runs.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
         Reason::ALL.into_iter().zip(self.0)
     }
 }
 
-/// The status codes of answers by route.
+/// The status codes that the routes use.
 const ANSWERS: [u16; 5] = [200, 204, 400, 404, 503];
 /// The status codes of requests that were refused before a route was known.
 const REFUSALS: [u16; 7] = [400, 405, 414, 431, 500, 501, 505];
 
-/// How many requests were answered, by route and status code. 500 bytes, no allocation.
+/// Number of answered requests by route and status code. Has 500 bytes and allocates nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     answered: [[u64; ANSWERS.len()]; ROUTES.len()],
     refused: [u64; REFUSALS.len()],
-    /// The sum of all: it is asked for around each request.
+    /// The sum of all counters, which is read before and after each request.
     total: u64,
     evicted: u64,
 }
 
 impl Counts {
-    /// A request for this route was answered.
+    /// Counts an answered request for this route.
     pub fn answered(&mut self, route: Route, code: u16) {
         let row = self.answered.get_mut(route as usize);
         let column = ANSWERS.iter().position(|known| *known == code);
@@ -152,7 +152,7 @@ impl Counts {
         }
     }
 
-    /// A request was refused (4xx or 5xx) before a route was known; the label `path` is `invalid`.
+    /// Counts a request that was refused (4xx or 5xx) before its route was known. Its label `path` is `invalid`.
     pub fn refused(&mut self, code: u16) {
         if let Some((_, n)) = REFUSALS.iter().zip(&mut self.refused).find(|(known, _)| **known == code) {
             *n += 1;
@@ -160,17 +160,17 @@ impl Counts {
         }
     }
 
-    /// A connection was closed to make room for another one.
+    /// Counts an eviction: a connection that was closed to make room for another one.
     pub fn evicted(&mut self) {
         self.evicted += 1;
     }
 
-    /// All requests.
+    /// Returns the number of all requests.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Those that were ever counted: label `path`, code, how many.
+    /// Returns the counters that are not 0: the label `path`, the status code, the number.
     fn seen(&self) -> impl Iterator<Item = (&'static str, u16, u64)> + '_ {
         let answered = ROUTES
             .iter()
@@ -181,7 +181,7 @@ impl Counts {
     }
 }
 
-/// The page with the selected families.
+/// Renders the page with the selected families.
 pub fn render(format: Format, selection: Selection, snapshot: &Snapshot, counts: &Counts) -> Vec<u8> {
     let mut out = Vec::with_capacity(if selection == Selection::ALL { 8 << 10 } else { 256 });
     for (_, family) in FAMILIES.iter().enumerate().filter(|(place, _)| selection.has(*place)) {
@@ -197,7 +197,8 @@ fn render_family(out: &mut Vec<u8>, format: Format, family: &Family, snapshot: &
     let Family { name, kind, help, labels, read, .. } = family;
     let open = format == Format::OpenMetrics;
     let suffix = kind.suffix();
-    // OpenMetrics names the family in its head, the older text the samples.
+    // The metadata lines of OpenMetrics contain the name of the family, those of the older format the name of the
+    // samples.
     let shown = if open { "" } else { suffix };
     let word = match kind {
         Kind::Counter => "counter",
@@ -206,7 +207,7 @@ fn render_family(out: &mut Vec<u8>, format: Format, family: &Family, snapshot: &
     };
     let mut headed = false;
     read(snapshot, counts, &mut |values, value| {
-        // Writing to a Vec cannot fail. A family without samples has no head either.
+        // Writing to a Vec cannot fail. A family without samples has no metadata lines either.
         if !headed {
             headed = true;
             let _ = writeln!(out, "# HELP {name}{shown} {help}\n# TYPE {name}{shown} {word}");
@@ -240,7 +241,7 @@ fn sample(out: &mut Vec<u8>, name: &str, suffix: &str, labels: &[&str], values: 
     };
 }
 
-/// The value of a label: both formats know three escapes.
+/// Escapes the value of a label. Both formats have the same three escapes.
 fn escape(out: &mut Vec<u8>, value: &str) {
     for byte in value.bytes() {
         match byte {
@@ -252,13 +253,14 @@ fn escape(out: &mut Vec<u8>, value: &str) {
     }
 }
 
-/// Seconds with as many decimals as are needed: `3`, `0.25`. No floating point, which would round and is large.
+/// Formats seconds with as many decimals as needed: `3`, `0.25`. Uses no floating point, which would round and is
+/// large.
 pub fn decimal(duration: Duration) -> String {
     let text = format!("{}.{:09}", duration.as_secs(), duration.subsec_nanos());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Name, labels and help of all metrics, for the manual.
+/// Returns name, labels and help of all metrics, for the manual.
 pub fn described() -> impl Iterator<Item = (String, &'static [&'static str], &'static str)> {
     FAMILIES
         .iter()

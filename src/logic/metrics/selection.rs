@@ -1,10 +1,10 @@
-//! Which families a scrape asks for by `name[]`, and what has to be read for them.
+//! Determines which families a scrape selects with `name[]`, and what must be read for them.
 
 use super::Snapshot;
 use super::families::FAMILIES;
 use crate::logic::http::query::{decoded, parameters};
 
-/// What the values of metrics come from, beside what kapo knows without a system call.
+/// The sources of the values, apart from what kapo knows without a system call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// /proc of the command and its descendants, or of the watched processes.
@@ -18,25 +18,25 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Nothing has to be read.
+    /// Nothing must be read.
     pub(super) const NONE: Sources = Sources { tree: false, own: false, oom_kills: false, cgroup: false };
     /// The processes of the command.
     pub(super) const TREE: Sources = Sources { tree: true, ..Sources::NONE };
     /// kapo's own process.
     pub(super) const OWN: Sources = Sources { own: true, ..Sources::NONE };
-    /// The counter of kills.
+    /// The counter of out-of-memory kills.
     pub(super) const OOM_KILLS: Sources = Sources { oom_kills: true, ..Sources::NONE };
     /// The cgroup.
     pub(super) const CGROUP: Sources = Sources { cgroup: true, ..Sources::NONE };
-    /// What /debug/vars shows.
+    /// The sources that /debug/vars shows.
     pub(crate) const VARS: Sources = Sources { tree: true, own: true, oom_kills: true, cgroup: false };
 
-    /// Whether all of `other` is among these.
+    /// Whether `other` is a subset of these sources.
     fn include(self, other: Sources) -> bool {
         self.and(other) == self
     }
 
-    /// Returns what is in one of both.
+    /// Returns the union of both.
     pub(crate) fn and(self, other: Sources) -> Sources {
         Sources {
             tree: self.tree || other.tree,
@@ -50,20 +50,20 @@ impl Sources {
 /// A snapshot and the sources that were read for it.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    /// What was read.
+    /// The sources that were read.
     pub sources: Sources,
-    /// What it said.
+    /// The values from these sources.
     pub snapshot: Snapshot,
 }
 
 impl Measured {
-    /// The snapshot, if all of `sources` was read for it.
+    /// Returns the snapshot if all of `sources` were read for it.
     pub(crate) fn with(&self, sources: Sources) -> Option<&Snapshot> {
         self.sources.include(sources).then_some(&self.snapshot)
     }
 }
 
-/// A set of families, one bit for each row of the table.
+/// A set of families, with one bit for each row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Selection(u64);
 
@@ -73,8 +73,8 @@ impl Selection {
     /// All families.
     pub const ALL: Selection = Selection(u64::MAX);
 
-    /// Returns the families that `name[]` names in a query, by the name of the family or of its samples; all if it names
-    /// none. A name that kapo does not know selects nothing.
+    /// Returns the families that the `name[]` parameters of a query name, by the name of the family or of its samples,
+    /// or all families if there are none. An unknown name selects nothing.
     pub(crate) fn of(query: Option<&str>) -> Selection {
         let mut names = parameters(query, "name[]").peekable();
         if names.peek().is_none() {
@@ -95,12 +95,12 @@ impl Selection {
         0
     }
 
-    /// Whether the family at this place of the table is selected.
+    /// Whether the family in this row of the table is selected.
     pub(super) fn has(self, place: usize) -> bool {
         self.0 >> place & 1 == 1
     }
 
-    /// What has to be read for these families.
+    /// Returns what must be read for these families.
     pub(crate) fn sources(self) -> Sources {
         let selected = FAMILIES.iter().enumerate().filter(|(place, _)| self.has(*place));
         selected.fold(Sources::NONE, |sources, (_, family)| sources.and(family.source))
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn families_are_named_as_they_or_their_samples_are() {
+    fn families_are_selected_by_their_name_or_that_of_a_sample() {
         for (query, expected) in [
             ("name[]=kapo_child_up", &["kapo_child_up"][..]),
             (

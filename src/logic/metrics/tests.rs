@@ -1,4 +1,4 @@
-//! What scrapers get, and what promtool says of it.
+//! Tests of the page that scrapers get, also with promtool.
 
 use std::time::UNIX_EPOCH;
 
@@ -7,7 +7,7 @@ use crate::logic::history::Memory;
 use crate::logic::reason::Reason;
 
 impl Snapshot {
-    /// Nothing is known; tests change what they are about.
+    /// Returns a snapshot without any known values, which tests change as needed.
     pub(crate) fn blank() -> Snapshot {
         Snapshot {
             started: UNIX_EPOCH,
@@ -32,7 +32,7 @@ impl Snapshot {
     }
 }
 
-/// A snapshot in which everything is known.
+/// Returns a snapshot with all values known.
 fn full() -> Snapshot {
     let mut exits = Exits::default();
     exits.count(Reason::OomKill);
@@ -80,7 +80,7 @@ fn full() -> Snapshot {
     }
 }
 
-/// What a watcher knows without /proc.
+/// Returns what watch mode knows without /proc.
 fn bare() -> Snapshot {
     let Snapshot { started, up, ready, connections, .. } = full();
     Snapshot { started, up, ready, connections, ..Snapshot::blank() }
@@ -101,7 +101,7 @@ fn text(format: Format, snapshot: &Snapshot) -> String {
 }
 
 #[test]
-fn a_metric_looks_as_each_format_wants_it() {
+fn a_metric_is_rendered_in_each_format() {
     let (prometheus, open) = (text(Format::Text, &full()), text(Format::OpenMetrics, &full()));
     for (format, lines) in [
         (
@@ -140,7 +140,7 @@ fn a_metric_looks_as_each_format_wants_it() {
 }
 
 #[test]
-fn what_is_not_known_is_not_shown_at_all() {
+fn unknown_values_are_not_shown() {
     let text = text(Format::Text, &bare());
     let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     assert_eq!(
@@ -200,7 +200,7 @@ fn accept_decides_which_format_is_sent() {
         ("application/openmetrics-text;q=0.5,application/json", OpenMetrics),
         ("application/openmetrics-text;q=NaN", Text),
         ("application/json,text/html", Text),
-        // The most exact range counts, wherever it stands.
+        // The most specific range counts, at any position.
         ("text/plain;q=0.2, text/plain;version=0.0.4;q=0.9, application/openmetrics-text;q=0.5", Text),
         ("text/plain;version=0.0.4;q=0.9, text/plain;q=0.2, application/openmetrics-text;q=0.5", Text),
         // Prometheus 2.42 and 3.0.
@@ -221,7 +221,7 @@ fn accept_decides_which_format_is_sent() {
 }
 
 #[test]
-fn labels_escape_what_would_end_them() {
+fn label_values_are_escaped() {
     let mut out = Vec::new();
     escape(&mut out, "a\\b\"c\nd\u{e9}");
     assert_eq!(String::from_utf8(out).unwrap(), "a\\\\b\\\"c\\nd\u{e9}");
@@ -237,7 +237,7 @@ fn decimals_are_exact_and_short() {
 }
 
 #[test]
-fn promtool_finds_nothing_to_criticize() {
+fn promtool_reports_no_problems() {
     use std::process::{Command, Stdio};
     for snapshot in [full(), bare()] {
         let child = Command::new("promtool")
