@@ -34,7 +34,7 @@ pub struct Config {
 /// `--log-format`: the format of kapo's own records and of the lines of `--stdlog`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// `time=... level=info msg="listening" address=0.0.0.0:6666`
+    /// Like `time=... level=info msg="listening" address=0.0.0.0:6666`.
     #[default]
     Logfmt,
     /// One JSON object per line.
@@ -206,7 +206,7 @@ pub struct Restart {
 /// The options of `watch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// NAME as given; empty if `--pid` replaces it.
+    /// NAME as given; empty if only `--pid` is given.
     pub name: OsString,
     /// `--pid`, a positive number.
     pub pid: Option<i32>,

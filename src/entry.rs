@@ -5,8 +5,8 @@
 //! descriptors that kapo was started with, so kapo does not use this runtime. This also saves start-up time and a page
 //! of memory.
 //!
-//! This file belongs to the binary because it defines the symbol `main`, which in the library would clash with the
-//! test harness.
+//! This file is part of the binary, because it defines the symbol `main`, which would clash with the test harness of
+//! the library.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int};

@@ -66,8 +66,8 @@ impl LoopContext {
         }
     }
 
-    /// Adds a listener to the server. `ours`: see [`Server::listen`]. `chosen` means that the kernel chose the port.
-    /// The log record is then the only place that shows it, so it is written even with `--quiet`.
+    /// Adds a listener to the server. See [`Server::listen`] for `ours`. `chosen` means that the kernel chose the
+    /// port. The log record is then the only way to learn the port, so it is written even with `--quiet`.
     pub(crate) fn listen(
         &mut self,
         now: Now,
@@ -135,7 +135,7 @@ pub(crate) trait LoopMode: MetricsSource {
     fn on_resumed(&mut self, now: Now, stage: &mut LoopContext);
     /// Handles the ready sources that belong to the mode.
     fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut LoopContext);
-    /// Handles that a request was answered.
+    /// Handles a turn in which a request was answered.
     fn on_request(&mut self, now: Now, stage: &mut LoopContext);
     /// Ends the turn, after all sources were served.
     fn finish_turn(&mut self, now: Now, stage: &mut LoopContext);
@@ -177,8 +177,7 @@ pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut Loo
         stage.sinks.turn(now.mono);
         if !waited {
             machine.on_resumed(now, stage);
-            // Wait again, because otherwise this turn would see the expired deadlines before the events that came
-            // first.
+            // Wait again before the deadlines are checked: events that arrived before them must be handled first.
             continue;
         }
         let sources = || events.iter().filter_map(|event| Source::of(event.token().0 as u64));

@@ -70,8 +70,8 @@ pub(crate) fn mounted_folders(own: &str, mountinfo: &str, controller: &str) -> V
     folders(own, controller, &mounts)
 }
 
-/// Combines the cgroups in `own` with `mounts`: each has the part of the tree that is mounted, the mount point, and
-/// the version.
+/// Combines the cgroups in `own` with `mounts`. Each mount consists of its root within the tree, its mount point, and
+/// its version.
 fn folders(own: &str, controller: &str, mounts: &[(&str, &str, Version)]) -> Vec<Folder> {
     let mut found = Vec::new();
     for (root, point, version) in mounts {

@@ -1,8 +1,8 @@
 //! The runs that have ended, for the member `LastRun` of the document and for `GET /runs`.
 //!
-//! It keeps the last runs and the first failure of the present episode, because in a crash loop the first failure
-//! shows the cause and later ones only the consequences. An episode begins with the first failed run after the start
-//! of kapo, after a success, or after a stable run.
+//! The history keeps the last runs and the first failure of the present episode, because in a crash loop the first
+//! failure shows the cause and later ones only the consequences. An episode begins with the first failed run after the
+//! start of kapo, after a success, or after a stable run.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -28,8 +28,8 @@ pub struct PastRun {
     /// When the command was reaped.
     #[serde(serialize_with = "status::time")]
     pub end_time: Option<SystemTime>,
-    /// The duration by the monotonic clock. The difference of the two times is wrong if the wall clock was set in
-    /// between.
+    /// The duration by the monotonic clock. The difference of the two times would be wrong if the wall clock was set
+    /// in between.
     #[serde(rename = "LastedSeconds", serialize_with = "seconds")]
     pub lasted: Duration,
     /// `None`, shown as 0, if the command could not be executed.

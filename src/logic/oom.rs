@@ -32,7 +32,7 @@ impl Oom {
         Oom { first: count, last: count, grown: None }
     }
 
-    /// Begins a run, whose end no earlier kill explains. Returns the increase since the last read.
+    /// Begins a run: earlier kills cannot be the reason of its end. Returns the increase since the last read.
     pub(crate) fn run_started(&mut self, now: Instant, count: u64) -> u64 {
         let more = self.observed(now, count);
         self.grown = None;
@@ -49,7 +49,7 @@ impl Oom {
         more
     }
 
-    /// Whether the kernel killed the command, which ended with `exit`; call [`Oom::observed`] first. `ours` means that
+    /// Whether the kernel killed the command, which ended with `exit`. Call [`Oom::observed`] first. `ours` means that
     /// kapo itself has sent SIGKILL.
     pub(crate) fn is_cause(&self, now: Instant, exit: Exit, ours: bool) -> bool {
         let killed = matches!(exit, Exit::Signal { signal: Signal::KILL, .. });

@@ -26,9 +26,8 @@ pub(crate) struct Datagram {
     pub sender: Option<i32>,
 }
 
-/// Receives the next datagram without blocking. Descriptors in it are closed; SO_LINGER is switched off before that.
-/// They are received because the kernel would otherwise close them itself, and block kapo if one is a socket that
-/// lingers.
+/// Receives the next datagram without blocking, and closes all descriptors in it after switching SO_LINGER off. If
+/// they were not received, the kernel would close them, and would block kapo if one is a socket that lingers.
 pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Datagram> {
     let mut control = [const { MaybeUninit::<u64>::uninit() }; CONTROL];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -53,7 +52,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Da
     // SAFETY: the kernel has filled the control data and set its length.
     let mut head = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !head.is_null() {
-        // SAFETY: not null, so a whole head lies within the control data, aligned.
+        // SAFETY: the pointer is not null, so a whole, aligned header lies within the control data.
         let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. } = unsafe { *head };
         // SAFETY: the data after the header lies within the control data or begins one past its end.
         let data = unsafe { libc::CMSG_DATA(head) };
@@ -70,7 +69,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Da
             }
             _ => {}
         }
-        // SAFETY: the head is one of this message's.
+        // SAFETY: the header belongs to this message.
         head = unsafe { libc::CMSG_NXTHDR(&raw const message, head) };
     }
     Ok(Datagram { length, whole: message.msg_flags & libc::MSG_TRUNC == 0, sender })

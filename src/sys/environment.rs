@@ -16,7 +16,7 @@ pub fn with_prefix(prefix: &[u8]) -> Vec<(OsString, OsString)> {
     // SAFETY: kapo never changes its environment (clippy.toml disallows set_var), so nothing writes to environ.
     let mut place = unsafe { environ };
     while !place.is_null() {
-        // SAFETY: place points into the array, at most to its null pointer.
+        // SAFETY: place points into the array, at the latest to its null pointer.
         let text = unsafe { *place };
         if text.is_null() {
             break;

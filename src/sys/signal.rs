@@ -170,8 +170,8 @@ pub fn discard_pending(signals: &[i32]) {
     }
 }
 
-/// Makes the kernel send `signal` to kapo when its parent dies (PR_SET_PDEATHSIG). It does nothing if the parent is
-/// already dead: compare getppid(2) before and after.
+/// Makes the kernel send `signal` to kapo when its parent dies (PR_SET_PDEATHSIG). If the parent is already dead, no
+/// signal is sent, so the caller must compare getppid(2) before and after.
 pub fn on_parent_death(signal: i32) {
     // SAFETY: plain integers; fails only for numbers that are no signals.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
-    /// Signals affect the whole process, so one test covers them; each test has its own process.
+    /// Signals affect the whole process, so one test, which has its own process, covers them.
     #[test]
     fn blocked_signals_of_every_number_wait_for_the_signalfd() {
         let before = block_all().unwrap().before();

@@ -228,8 +228,8 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         // SAFETY: plain integers.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, program.death_signal) };
         // If the parent has died before this call, no signal will be sent. getppid returns 0 if the parent is outside
-        // the PID namespace, which is normal if kapo's children are in a new namespace (unshare without --fork). The
-        // child then cannot detect a dead parent, so a kapo that is killed at this moment leaves its command behind.
+        // the PID namespace of the child, which is the case if kapo was started with unshare without --fork. Then the
+        // child cannot detect a dead parent, and a kapo that is killed at this moment leaves its command behind.
         // SAFETY: getppid has no preconditions.
         let parent = unsafe { libc::getppid() };
         if parent != plan.parent && parent != 0 {

@@ -38,7 +38,7 @@ pub fn is_pty_master(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Gives up the controlling terminal of the session that kapo leads. The kernel then sends HUP and CONT to the
-/// foreground process group. If kapo is in this group, these two signals are discarded, because kapo itself has caused
+/// foreground process group, which may be kapo's own. These two signals are discarded, because kapo itself has caused
 /// them. All signals must be blocked.
 pub fn give_up_terminal(terminal: BorrowedFd<'_>) {
     // SAFETY: an ioctl without argument.
@@ -58,8 +58,8 @@ pub(crate) struct InheritedFds(Vec<io::Result<OwnedFd>>);
 
 impl InheritedFds {
     /// Takes the descriptors `numbers`, except 0, 1 and 2, up to the first one that is closed or close-on-exec, which
-    /// gives EBADF. kapo itself has opened a close-on-exec descriptor, because such a descriptor does not survive an
-    /// exec. A second call in the same process takes nothing and gives EBADF.
+    /// gives EBADF. A close-on-exec descriptor was not inherited, because it would not have survived the exec; kapo
+    /// has opened it. A second call in the same process takes nothing and gives EBADF.
     pub(crate) fn take(numbers: Range<i32>) -> InheritedFds {
         if TAKEN.swap(true, Ordering::Relaxed) {
             return InheritedFds(vec![Err(io::Error::from_raw_os_error(libc::EBADF))]);
@@ -109,8 +109,8 @@ pub fn close_but_keep_number(standard: BorrowedFd<'_>, placeholder: BorrowedFd<'
     }
 }
 
-/// Replaces one of the standard descriptors by a copy of `other`, or without one by a placeholder that the command
-/// finds closed.
+/// Replaces one of the standard descriptors by a copy of `other`. Without `other`, replaces it by a placeholder that
+/// the command finds closed.
 pub fn replace(standard: BorrowedFd<'_>, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let number = standard.as_raw_fd();
     let placeholder;

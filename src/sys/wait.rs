@@ -51,7 +51,7 @@ fn take_change(whose: i32, stops: bool) -> Option<Change> {
     loop {
         let mut status = 0;
         let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-        // SAFETY: both pointers are to memory of ours that lives across the call.
+        // SAFETY: both pointers are to local variables that outlive the call.
         let pid = unsafe { libc::wait4(whose, &raw mut status, flags, usage.as_mut_ptr()) };
         if pid < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) {
             continue;
@@ -84,13 +84,13 @@ fn take_change(whose: i32, stops: bool) -> Option<Change> {
 pub(crate) fn peek_change(stops: bool) -> Option<i32> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | if stops { libc::WSTOPPED } else { 0 };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    // SAFETY: the pointer is to memory of ours that lives across the call; WNOWAIT leaves every child as it is.
+    // SAFETY: the pointer is to a local variable that outlives the call; WNOWAIT leaves every child unchanged.
     if unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) } < 0 {
         return None;
     }
-    // SAFETY: all zeros is a valid siginfo, and the kernel has filled it or left it.
+    // SAFETY: all zeros is a valid siginfo, and the kernel has either filled it or left it unchanged.
     let info = unsafe { info.assume_init() };
-    // SAFETY: waitid fills this member of the union; left as it was, it is zero.
+    // SAFETY: waitid fills this member of the union; it is zero if waitid has not.
     Some(unsafe { info.si_pid() }).filter(|pid| *pid > 0)
 }
 
@@ -108,13 +108,13 @@ fn has_change(child: i32, of: i32) -> bool {
     let Ok(child) = libc::id_t::try_from(child) else { return false };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = of | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: the pointer is to memory of ours that lives across the call; WNOWAIT leaves every child as it is.
+    // SAFETY: the pointer is to a local variable that outlives the call; WNOWAIT leaves every child unchanged.
     if unsafe { libc::waitid(libc::P_PID, child, info.as_mut_ptr(), flags) } < 0 {
         return false;
     }
-    // SAFETY: all zeros is a valid siginfo, and the kernel has filled it or left it.
+    // SAFETY: all zeros is a valid siginfo, and the kernel has either filled it or left it unchanged.
     let info = unsafe { info.assume_init() };
-    // SAFETY: waitid fills this member of the union; left as it was, it is zero.
+    // SAFETY: waitid fills this member of the union; it is zero if waitid has not.
     unsafe { info.si_pid() != 0 }
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn group_has_child(group: i32) -> bool {
     let Ok(group) = libc::id_t::try_from(group) else { return false };
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    // SAFETY: the pointer is to memory of ours that lives across the call; WNOWAIT leaves every child as it is.
+    // SAFETY: the pointer is to a local variable that outlives the call; WNOWAIT leaves every child unchanged.
     unsafe { libc::waitid(libc::P_PGID, group, info.as_mut_ptr(), flags) == 0 }
 }
 

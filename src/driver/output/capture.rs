@@ -28,7 +28,7 @@ pub(crate) struct Capture {
     tail: Tail,
     /// The position in `tail` at which the output of this run begins.
     begun: Position,
-    /// Whether the command has exited and the end of its output has not been reported yet.
+    /// Whether the command has exited, but [`Capture::take_drained`] has not yet returned true.
     draining: bool,
 }
 
@@ -101,8 +101,8 @@ impl Capture {
             let mut old = std::mem::replace(lane, fresh);
             old.current = false;
             self.lanes.push(old);
-            // A stream with a short write pending must complete it before another stream may use the sink, so it is
-            // kept.
+            // Keep a stream with a short write pending: it must complete that write before another one may use the
+            // sink.
             let mut old =
                 self.lanes.iter().enumerate().filter(|(_, lane)| !lane.current && lane.stream == stream);
             let oldest = old.clone().find(|(_, lane)| lane.output.wants() != StreamInterest::Room);
@@ -129,7 +129,7 @@ impl Capture {
         self.draining = false;
     }
 
-    /// Begins to drain the output of a command that has exited: what it wrote is read, and what its descendants write
+    /// Begins the drain after the command has exited. What the command wrote is read, and what its descendants write
     /// shortly afterwards, see [`crate::logic::output::drain`].
     pub(crate) fn end(&mut self, now: Now) {
         self.draining = true;

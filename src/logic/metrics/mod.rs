@@ -130,7 +130,7 @@ const ANSWERS: [u16; 5] = [200, 204, 400, 404, 503];
 /// The status codes of requests that were refused before a route was known.
 const REFUSALS: [u16; 7] = [400, 405, 414, 431, 500, 501, 505];
 
-/// Number of answered requests by route and status code. Has 500 bytes and allocates nothing.
+/// Number of answered requests by route and status code. Uses 500 bytes and allocates nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     answered: [[u64; ANSWERS.len()]; ROUTES.len()],

@@ -155,7 +155,8 @@ mod tests {
     use super::*;
     use crate::logic::tests::epoch;
 
-    /// Simulates turns at this interval that find so much each. Returns in how many of them it pauses.
+    /// Simulates turns at a fixed interval, each of which finds the same amount of work. Returns the number of turns
+    /// with a pause.
     fn rests(
         pace: &mut Coalescer,
         start: Instant,

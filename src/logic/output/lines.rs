@@ -77,7 +77,7 @@ pub const BATCH: usize = 60 * 1024;
 pub struct Lines {
     stream: Stream,
     format: LogFormat,
-    /// This many bytes of the unfinished line are known to hold no newline, so that a line that arrives in small
+    /// How many bytes of the unfinished line are known to contain no newline, so that a line that arrives in small
     /// pieces is searched only once.
     searched: usize,
 }

@@ -28,8 +28,8 @@ struct Run {
     length: usize,
 }
 
-/// Returns the largest number of runs. Streams that alternate byte by byte need a [`Run`] each; beyond this number,
-/// the oldest run is dropped.
+/// Returns the largest number of runs. Streams that alternate byte by byte need one [`Run`] per byte; beyond this
+/// number, the oldest run is dropped.
 const fn most_runs(capacity: usize) -> usize {
     capacity / 32 + 2
 }
@@ -40,7 +40,8 @@ pub(crate) const LONGEST_LAST_LINE: usize = 512;
 /// Marks a line that was cut.
 const CUT: &str = "…";
 
-/// Appends `bytes` to a line, up to a few bytes more than the longest line, which show that it is too long.
+/// Appends `bytes` to a line. Keeps only slightly more than [`LONGEST_LAST_LINE`] bytes, which is enough to detect
+/// that the line is too long.
 fn extend_within(line: &mut Vec<u8>, bytes: &[u8]) {
     let room = (LONGEST_LAST_LINE + 4).saturating_sub(line.len());
     line.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
@@ -142,9 +143,9 @@ impl Tail {
         self.start + self.bytes.len() as u64
     }
 
-    /// Returns the last `count` lines of both streams that begin at `position` or later, without newlines and with
-    /// U+FFFD for what is not UTF-8. A line that output of the other stream interrupted is joined, and its place is
-    /// that of its end. A line over [`LONGEST_LAST_LINE`] bytes is cut and marked with `…`.
+    /// Returns the last `count` lines of both streams that begin at `position` or later, without newlines. Bytes that
+    /// are not UTF-8 become U+FFFD. A line that the other stream has interrupted is joined and takes the position of
+    /// its end. A line over [`LONGEST_LAST_LINE`] bytes is cut and marked with `…`.
     pub(crate) fn last_lines(&self, position: Position, count: usize) -> Vec<String> {
         let mut lines: VecDeque<Vec<u8>> = VecDeque::new();
         let mut unfinished = [const { Vec::new() }; 2];

@@ -112,21 +112,21 @@ impl Kind {
         }
     }
 
-    /// Writes to a pipe by way of a relay, now and from now on.
+    /// Writes to a pipe through a relay, now and from now on.
     fn relay(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
         match Relay::new() {
             Ok(relay) => {
                 *self = Kind::Relay(relay);
                 self.write(fd, bytes)
             }
-            // Out of descriptors, perhaps not for ever.
+            // No descriptor is free for a relay at the moment; the next write tries again.
             Err(_) => write_polled_pipe(fd, bytes),
         }
     }
 }
 
-/// Whether an error means that nothing will ever be taken again: the reader has gone, or the descriptor is not open for
-/// writing. All others may pass: a full disk, a quota, a device that refuses one record, a network file system.
+/// Whether an error is permanent: the reader has closed its end, or the descriptor is not open for writing. All other
+/// errors may be temporary: a full disk, a quota, a device that refuses one record, a network file system.
 pub(super) fn is_final(errno: Errno) -> bool {
     matches!(errno, Errno::PIPE | Errno::BADF | Errno::CONNRESET | Errno::NOTCONN)
 }

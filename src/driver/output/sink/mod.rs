@@ -277,7 +277,7 @@ impl<'fd> Sink<'fd> {
         }
     }
 
-    /// Attempts one write, unless an earlier failure makes the sink wait.
+    /// Attempts one write, unless the sink is paused after a failure.
     fn put(&mut self, bytes: &[u8]) -> Written {
         if bytes.is_empty() {
             return Written::All;
@@ -331,8 +331,8 @@ impl<'fd> Sinks<'fd> {
     /// neither the other stream nor a log record tears a line. Call it if a stream is captured.
     pub(crate) fn share(&mut self) {
         let (Ok(stdout), Ok(stderr)) = (fstat(self.stdout.fd), fstat(self.stderr.fd)) else { return };
-        // Regular files need no shared sink: a write to a file is never short, and two descriptors may have separate
-        // offsets.
+        // Regular files need no shared sink, because a file takes each write whole; its two descriptors may have
+        // separate offsets.
         self.shared = stdout.st_dev == stderr.st_dev
             && stdout.st_ino == stderr.st_ino
             && FileType::from_raw_mode(stdout.st_mode) != FileType::RegularFile;

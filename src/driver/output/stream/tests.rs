@@ -301,7 +301,7 @@ fn a_pipe_left_open_belongs_to_the_run_until_it_is_silent() {
 }
 
 #[test]
-fn a_leftover_process_that_keeps_writing_does_not_delay_the_drain() {
+fn a_leftover_process_that_writes_on_cannot_delay_the_drain() {
     let (reader, writer) = plain_pipe();
     let mut sinks = Sinks::open(writer.as_fd(), writer.as_fd());
     let (mut output, mut tail) = (CapturedStream::new(Stream::Stdout, None), Tail::new(0));
