@@ -40,14 +40,23 @@ pub(crate) struct LoopContext {
     pub exit: Option<u8>,
     /// The descriptors of sinks that are registered because a write did not succeed. They are kept by number, because
     /// a sink that fails may use another descriptor afterwards.
-    outlets: [Option<RawFd>; 2],
+    registered_sinks: [Option<RawFd>; 2],
 }
 
 impl LoopContext {
     /// Returns the state before the first registration.
     pub(crate) fn new(epoll: Epoll, server: Server, quiet: bool) -> LoopContext {
         let sinks = Sinks::open(rustix::stdio::stdout(), rustix::stdio::stderr());
-        LoopContext { epoll, server, sinks, quiet, deep: true, rest: None, exit: None, outlets: [None; 2] }
+        LoopContext {
+            epoll,
+            server,
+            sinks,
+            quiet,
+            deep: true,
+            rest: None,
+            exit: None,
+            registered_sinks: [None; 2],
+        }
     }
 
     /// Writes a log record, unless `--quiet` suppresses it.
@@ -101,7 +110,7 @@ impl LoopContext {
     /// Registers the sinks that are full and have something to write, and removes the others.
     fn poll_sinks(&mut self, wanted: impl Fn(Stream) -> bool) {
         let shared = self.sinks.are_shared();
-        for (stream, minded) in Stream::BOTH.into_iter().zip(&mut self.outlets) {
+        for (stream, registered) in Stream::BOTH.into_iter().zip(&mut self.registered_sinks) {
             // A shared sink is registered once, under the name of stderr.
             let wanted = match (shared, stream) {
                 (true, Stream::Stdout) => false,
@@ -112,10 +121,10 @@ impl LoopContext {
             let wanted = wanted || (sink.wants_room() && !(shared && stream == Stream::Stdout));
             let Some(fd) = sink.source() else { continue };
             let number = wanted.then(|| fd.as_raw_fd());
-            if number == *minded {
+            if number == *registered {
                 continue;
             }
-            *minded = if wanted {
+            *registered = if wanted {
                 self.epoll.add(fd, Source::Sink(stream), EventFlags::OUT).ok().and(number)
             } else {
                 self.epoll.delete(fd);
@@ -128,17 +137,17 @@ impl LoopContext {
 /// The part of the loop that depends on the mode.
 pub(crate) trait LoopMode: MetricsSource {
     /// Handles a signal to kapo other than CHLD.
-    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext);
+    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, context: &mut LoopContext);
     /// Handles CHLD.
-    fn on_child(&mut self, now: Now, stage: &mut LoopContext);
+    fn on_child(&mut self, now: Now, context: &mut LoopContext);
     /// Handles an interrupted wait: kapo was stopped or frozen and has resumed.
-    fn on_resumed(&mut self, now: Now, stage: &mut LoopContext);
+    fn on_resumed(&mut self, now: Now, context: &mut LoopContext);
     /// Handles the ready sources that belong to the mode.
-    fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut LoopContext);
+    fn on_sources(&mut self, now: Now, ready: Ready, context: &mut LoopContext);
     /// Handles a turn in which a request was answered.
-    fn on_request(&mut self, now: Now, stage: &mut LoopContext);
+    fn on_request(&mut self, now: Now, context: &mut LoopContext);
     /// Ends the turn, after all sources were served.
-    fn finish_turn(&mut self, now: Now, stage: &mut LoopContext);
+    fn finish_turn(&mut self, now: Now, context: &mut LoopContext);
     /// Returns when [`LoopMode::finish_turn`] has something to do.
     fn deadline(&self, now: Now) -> Option<Instant>;
     /// Whether captured output of this stream waits for room in its sink.
@@ -152,14 +161,14 @@ pub(crate) fn clock() -> Now {
 }
 
 /// Runs the loop until the mode sets an exit code, and returns it.
-pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) -> u8 {
+pub(crate) fn run(mode: &mut dyn LoopMode, signals: &Signals, context: &mut LoopContext) -> u8 {
     let mut events = mio::Events::with_capacity(EVENTS);
     let mut now = clock();
     loop {
-        stage.poll_sinks(|stream| machine.wants_room(stream));
-        let deadline = [machine.deadline(now), stage.server.deadline()].into_iter().flatten().min();
+        context.poll_sinks(|stream| mode.wants_room(stream));
+        let deadline = [mode.deadline(now), context.server.deadline()].into_iter().flatten().min();
         // Do not pause past a deadline. A deadline that has already passed means that work is left over.
-        if let Some(length) = stage.rest.take()
+        if let Some(length) = context.rest.take()
             && deadline.is_none_or(|at| at.saturating_duration_since(now.mono) > length)
         {
             rest(length);
@@ -169,31 +178,31 @@ pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut Loo
             // The turn itself has used some of this time.
             _ => at.saturating_duration_since(clock().mono),
         });
-        if std::mem::take(&mut stage.deep) {
+        if std::mem::take(&mut context.deep) {
             sys::stack::release_unused();
         }
-        let waited = stage.epoll.wait(&mut events, timeout);
+        let waited = context.epoll.wait(&mut events, timeout);
         now = clock();
-        stage.sinks.turn(now.mono);
+        context.sinks.turn(now.mono);
         if !waited {
-            machine.on_resumed(now, stage);
+            mode.on_resumed(now, context);
             // Wait again before the deadlines are checked: events that arrived before them must be handled first.
             continue;
         }
         let sources = || events.iter().filter_map(|event| Source::of(event.token().0 as u64));
         let mut ready = Ready::default();
         sources().for_each(|source| ready.add(source));
-        let requests = stage.server.requests();
-        stage.server.begin_turn(now);
+        let requests = context.server.requests();
+        context.server.begin_turn(now);
         if ready.has(Source::Signals) {
-            take_signals(now, machine, signals, stage);
+            take_signals(now, mode, signals, context);
         }
-        machine.on_sources(now, ready, stage);
+        mode.on_sources(now, ready, context);
         for source in sources() {
             match source {
-                Source::Listener(place) => stage.server.on_listener(now, &stage.epoll, place, &*machine),
-                Source::Connection(key) => stage.server.on_connection(now, &stage.epoll, key, &*machine),
-                Source::Sink(stream) => drop(stage.sinks.of(stream).flush()),
+                Source::Listener(place) => context.server.on_listener(now, &context.epoll, place, &*mode),
+                Source::Connection(key) => context.server.on_connection(now, &context.epoll, key, &*mode),
+                Source::Sink(stream) => drop(context.sinks.of(stream).flush()),
                 Source::Signals
                 | Source::Pipe(_)
                 | Source::Notify
@@ -203,33 +212,33 @@ pub(crate) fn run(machine: &mut dyn LoopMode, signals: &Signals, stage: &mut Loo
                 | Source::MainPid => {}
             }
         }
-        stage.server.serve_queued(now, &stage.epoll, &*machine);
-        stage.server.expire(now, &stage.epoll, &*machine);
-        if stage.server.requests() != requests {
-            machine.on_request(now, stage);
+        context.server.serve_queued(now, &context.epoll, &*mode);
+        context.server.expire(now, &context.epoll, &*mode);
+        if context.server.requests() != requests {
+            mode.on_request(now, context);
         }
-        machine.finish_turn(now, stage);
-        for record in stage.server.take_notices() {
-            stage.log(now, &record);
+        mode.finish_turn(now, context);
+        for record in context.server.take_notices() {
+            context.log(now, &record);
         }
         // As with output, pause only if no other source is ready in this turn.
-        stage.rest = stage.server.gather(now).filter(|_| ready.is_clients_alone()).or(stage.rest);
-        if let Some(code) = stage.exit {
-            stage.server.abandon();
+        context.rest = context.server.gather(now).filter(|_| ready.is_clients_alone()).or(context.rest);
+        if let Some(code) = context.exit {
+            context.server.abandon();
             return code;
         }
     }
 }
 
 /// Passes pending signals to the mode, at most as many as one turn takes.
-pub(crate) fn take_signals(now: Now, machine: &mut dyn LoopMode, signals: &Signals, stage: &mut LoopContext) {
+pub(crate) fn take_signals(now: Now, mode: &mut dyn LoopMode, signals: &Signals, context: &mut LoopContext) {
     let mut taken = Vec::new();
     let child = signals.read(|signal, sender| taken.push((signal, sender)));
     for (signal, sender) in taken {
-        machine.on_signal(now, signal, sender, stage);
+        mode.on_signal(now, signal, sender, context);
     }
     if child {
-        machine.on_child(now, stage);
+        mode.on_child(now, context);
     }
 }
 

@@ -71,33 +71,33 @@ fn run_job(
     let extra = if options.notify { sys::datagram::DESCRIPTORS } else { 0 };
     let Room { connections, open_files } = make_room(config.max_connections, extra);
     let now = clock();
-    let mut stage = open_stage(config, connections, argv0, &signals, variable, now)?;
-    let Listening { sidebind_port, mut given } = listen(config, sockets, &mut stage, now)?;
+    let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
+    let Listening { sidebind_port, mut given } = listen(config, sockets, &mut context, now)?;
     if let Err(errno) = subreaper {
         let record = Record::warn("orphans of the command are not reaped: the kernel has no subreapers");
-        stage.log(now, &record.with("error", reason(&errno.into())));
+        context.log(now, &record.with("error", reason(&errno.into())));
     }
-    let beginning = JobSetup { now, variable, signals: &signals, open_files, sidebind_port };
-    let mut job = Job::new(config, options, &beginning, &mut stage)?;
+    let setup = JobSetup { now, variable, signals: &signals, open_files, sidebind_port };
+    let mut job = Job::new(config, options, &setup, &mut context)?;
 
     // From here on, no error is returned upwards.
     if let Some(signal) = options.parent_death_signal {
-        job.watch_parent(now, signal, parent, &mut stage);
+        job.watch_parent(now, signal, parent, &mut context);
     }
     // A stop signal that is already pending must prevent the start.
-    event_loop::take_signals(now, &mut job, &signals, &mut stage);
-    stage.server.accept_queued(&mut given);
-    job.handle(now, Event::Start, &mut stage);
+    event_loop::take_signals(now, &mut job, &signals, &mut context);
+    context.server.accept_queued(&mut given);
+    job.handle(now, Event::Start, &mut context);
     // Answer after the start, so that the first answers show its result.
-    stage.admit(now, given, &job);
-    let code = match stage.exit {
+    context.admit(now, given, &job);
+    let code = match context.exit {
         Some(code) => code,
-        None => event_loop::run(&mut job, &signals, &mut stage),
+        None => event_loop::run(&mut job, &signals, &mut context),
     };
     job.end(&signals);
     // The kernel frees everything at exit; dropping it here would cost a dozen system calls. The socket files are
     // already removed with the listeners, which were closed before the exit code was set.
-    std::mem::forget((job, stage, signals));
+    std::mem::forget((job, context, signals));
     Ok(code)
 }
 
@@ -112,21 +112,21 @@ fn run_watch(
     let signals = take_over_signals()?;
     let Room { connections, .. } = make_room(config.max_connections, 0);
     let now = clock();
-    let mut stage = open_stage(config, connections, argv0, &signals, variable, now)?;
+    let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
     // Open the watcher before the listeners, so that an error is the only line of output.
     let watcher = watch::mode::OpenedWatcher::open(options, config.history, now)?;
-    let Listening { sidebind_port, given } = listen(config, sockets, &mut stage, now)?;
-    let beginning = watch::mode::WatchSetup {
+    let Listening { sidebind_port, given } = listen(config, sockets, &mut context, now)?;
+    let setup = watch::mode::WatchSetup {
         now,
         manager: ServiceManager::of(now, variable),
         sidebind_port,
         ignored_at_start: signals.ignored_at_start,
     };
-    let mut watching = Watching::new(watcher, beginning, &mut stage)?;
+    let mut watching = Watching::new(watcher, setup, &mut context)?;
     // Leave the working directory, so that no mount is kept busy; all paths are absolute now.
     let _ = rustix::process::chdir("/");
-    stage.admit(now, given, &watching);
-    Ok(event_loop::run(&mut watching, &signals, &mut stage))
+    context.admit(now, given, &watching);
+    Ok(event_loop::run(&mut watching, &signals, &mut context))
 }
 
 fn take_over_signals() -> Result<Signals, Error> {
@@ -135,7 +135,7 @@ fn take_over_signals() -> Result<Signals, Error> {
 
 /// Returns the state of the loop, with signals registered and a server without listeners.
 #[inline(never)]
-fn open_stage(
+fn open_context(
     config: &Config,
     connections: usize,
     argv0: String,
@@ -150,14 +150,14 @@ fn open_stage(
     let since_epoch = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     let first_event = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     let server = Server::new(connections, argv0, first_event);
-    let mut stage = LoopContext::new(epoll, server, config.quiet);
+    let mut context = LoopContext::new(epoll, server, config.quiet);
     let journal = is_journal(rustix::stdio::stderr(), variable);
-    stage.sinks.set_style(Style { format: config.log_format, journal });
+    context.sinks.set_style(Style { format: config.log_format, journal });
     if connections < config.max_connections {
         let record = Record::info("the limit of open files leaves room for fewer connections");
-        stage.log(now, &record.number("connections", connections));
+        context.log(now, &record.number("connections", connections));
     }
-    Ok(stage)
+    Ok(context)
 }
 
 /// Whether `fd` is connected to systemd's journal.
@@ -185,7 +185,12 @@ fn inherited(config: &Config, variable: &dyn Fn(&str) -> Option<OsString>) -> Re
 
 /// Listens on the inherited `sockets`, or on sockets that are bound here.
 #[inline(never)]
-fn listen(config: &Config, sockets: Sockets, stage: &mut LoopContext, now: Now) -> Result<Listening, Error> {
+fn listen(
+    config: &Config,
+    sockets: Sockets,
+    context: &mut LoopContext,
+    now: Now,
+) -> Result<Listening, Error> {
     let mut listening = Listening { sidebind_port: 0, given: Vec::new() };
     let mut above = config.listen.port;
     let (mut listeners, mut given) = (Vec::new(), Vec::new());
@@ -209,14 +214,14 @@ fn listen(config: &Config, sockets: Sockets, stage: &mut LoopContext, now: Now) 
     // Nothing is logged before all sockets are bound, so that a failed start prints a single line.
     for (listener, name, ours) in listeners {
         let chosen = ours && config.listen.port == 0 && listener.port().is_some();
-        stage.listen(now, listener, name.as_deref(), ours, chosen)?;
+        context.listen(now, listener, name.as_deref(), ours, chosen)?;
     }
     for Misspelt { found, meant } in &config.misspelt {
         let hint = format!("did you mean {meant}?");
-        stage.log(now, &Record::warn("unknown variable").with("variable", found).with("hint", hint));
+        context.log(now, &Record::warn("unknown variable").with("variable", found).with("hint", hint));
     }
     for (socket, name) in given {
-        stage.log(now, &Record::info("serving a connection").with("name", name));
+        context.log(now, &Record::info("serving a connection").with("name", name));
         sys::passrights::refuse(socket.as_fd());
         listening.given.push(socket);
     }

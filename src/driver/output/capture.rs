@@ -24,22 +24,22 @@ const OLD_PIPES: usize = 8;
 pub(crate) struct Capture {
     /// The streams of the current run, followed by those of earlier runs whose pipes are still held open by
     /// descendants of their commands.
-    lanes: Vec<Lane>,
+    entries: Vec<Entry>,
     tail: Tail,
     /// The position in `tail` at which the output of this run begins.
-    begun: Position,
+    run_begin: Position,
     /// Whether the command has exited, but [`Capture::take_drained`] has not yet returned true.
     draining: bool,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct Entry {
     stream: Stream,
     output: CapturedStream,
     /// Whether it belongs to the current run.
     current: bool,
     /// Whether its pipe is registered with epoll.
-    listening: bool,
+    registered: bool,
     /// Whether it must be served in the next turn even without an event.
     again: bool,
 }
@@ -53,38 +53,39 @@ impl Capture {
         format: LogFormat,
         sinks: &mut Sinks<'_>,
     ) -> Capture {
-        let mut lane = |stream: Stream, wanted: bool| {
+        let mut entry = |stream: Stream, wanted: bool| {
             let captured = wanted && sinks.of(stream).can_capture();
             if wanted && !captured {
                 let record = Record::warn("not captured: this terminal cannot be opened again");
                 sinks.log(now.wall, &record.with("stream", stream.name()));
             }
-            captured.then(|| Lane::new(stream, CapturedStream::new(stream, options.lines.then_some(format))))
+            captured.then(|| Entry::new(stream, CapturedStream::new(stream, options.lines.then_some(format))))
         };
-        let lanes = [lane(Stream::Stdout, options.stdout), lane(Stream::Stderr, options.stderr)];
-        let lanes: Vec<Lane> = lanes.into_iter().flatten().collect();
-        if !lanes.is_empty() {
+        let entries = [entry(Stream::Stdout, options.stdout), entry(Stream::Stderr, options.stderr)];
+        let entries: Vec<Entry> = entries.into_iter().flatten().collect();
+        if !entries.is_empty() {
             sinks.share();
         }
-        Capture { lanes, tail: Tail::new(options.tail), begun: 0, draining: false }
+        Capture { entries, tail: Tail::new(options.tail), run_begin: 0, draining: false }
     }
 
     /// Whether `stream` is captured.
     pub(crate) fn captures(&self, stream: Stream) -> bool {
-        self.lanes.iter().any(|lane| lane.stream == stream)
+        self.entries.iter().any(|entry| entry.stream == stream)
     }
 
     /// Begins a run. Returns the write ends of the pipes, which become the command's stdout and stderr.
     pub(crate) fn begin(&mut self, epoll: &Epoll, sinks: &Sinks<'_>) -> io::Result<[Option<OwnedFd>; 2]> {
         let mut ends = [None, None];
-        self.begun = self.tail.end();
+        self.run_begin = self.tail.end();
         self.keep_open_pipes();
         for (stream, end) in Stream::BOTH.into_iter().zip(&mut ends) {
-            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.current && lane.stream == stream) {
-                let pipe = lane.output.begin()?;
-                resemble(&pipe, sinks.descriptor(stream));
+            if let Some(entry) = self.entries.iter_mut().find(|entry| entry.current && entry.stream == stream)
+            {
+                let pipe = entry.output.begin()?;
+                copy_permissions(&pipe, sinks.descriptor(stream));
                 *end = Some(pipe);
-                lane.listen(epoll, false);
+                entry.register(epoll, false);
             }
         }
         Ok(ends)
@@ -92,33 +93,34 @@ impl Capture {
 
     /// Sets aside the pipes of the last run that are still open, so that their output is still forwarded.
     fn keep_open_pipes(&mut self) {
-        for index in 0..self.lanes.len() {
-            let Some(lane) = self.lanes.get_mut(index) else { return };
-            if !lane.current || lane.output.pipe().is_none() {
+        for index in 0..self.entries.len() {
+            let Some(entry) = self.entries.get_mut(index) else { return };
+            if !entry.current || entry.output.pipe().is_none() {
                 continue;
             }
-            let (stream, fresh) = (lane.stream, Lane::new(lane.stream, lane.output.successor()));
-            let mut old = std::mem::replace(lane, fresh);
+            let (stream, fresh) = (entry.stream, Entry::new(entry.stream, entry.output.successor()));
+            let mut old = std::mem::replace(entry, fresh);
             old.current = false;
-            self.lanes.push(old);
+            self.entries.push(old);
             // Keep a stream with a short write pending: it must complete that write before another one may use the
             // sink.
             let mut old =
-                self.lanes.iter().enumerate().filter(|(_, lane)| !lane.current && lane.stream == stream);
-            let oldest = old.clone().find(|(_, lane)| lane.output.wants() != StreamInterest::Room);
+                self.entries.iter().enumerate().filter(|(_, entry)| !entry.current && entry.stream == stream);
+            let oldest = old.clone().find(|(_, entry)| entry.output.wants() != StreamInterest::Room);
             if old.nth(OLD_PIPES).is_some()
                 && let Some((oldest, _)) = oldest
             {
-                self.drop_lane(oldest);
+                self.drop_entry(oldest);
             }
         }
     }
 
     /// Drops the pipe of an earlier run and adds its counters to the current stream.
-    fn drop_lane(&mut self, index: usize) {
-        let old = self.lanes.remove(index);
-        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.current && lane.stream == old.stream) {
-            lane.output.count_in(old.output.counters());
+    fn drop_entry(&mut self, index: usize) {
+        let old = self.entries.remove(index);
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.current && entry.stream == old.stream)
+        {
+            entry.output.count_in(old.output.counters());
         }
     }
 
@@ -133,9 +135,9 @@ impl Capture {
     /// shortly afterwards, see [`crate::logic::output::drain`].
     pub(crate) fn end(&mut self, now: Now) {
         self.draining = true;
-        for lane in self.lanes.iter_mut().filter(|lane| lane.current) {
-            lane.output.end(now);
-            lane.again = true;
+        for entry in self.entries.iter_mut().filter(|entry| entry.current) {
+            entry.output.end(now);
+            entry.again = true;
         }
     }
 
@@ -145,9 +147,9 @@ impl Capture {
             return false;
         }
         let mut drained = true;
-        for lane in self.lanes.iter_mut().filter(|lane| lane.current) {
-            lane.again |= lane.output.complete(now);
-            drained &= lane.output.is_drained();
+        for entry in self.entries.iter_mut().filter(|entry| entry.current) {
+            entry.again |= entry.output.complete(now);
+            drained &= entry.output.is_drained();
         }
         self.draining = !drained;
         drained
@@ -155,21 +157,21 @@ impl Capture {
 
     /// Returns the time at which [`Capture::take_drained`] may return true without an event.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let current = self.lanes.iter().filter(|lane| self.draining && lane.current);
-        current.filter_map(|lane| lane.output.deadline()).min()
+        let current = self.entries.iter().filter(|entry| self.draining && entry.current);
+        current.filter_map(|entry| entry.output.deadline()).min()
     }
 
     /// Whether a stream must be served without waiting for an event.
     pub(crate) fn has_more(&self) -> bool {
-        self.lanes.iter().enumerate().any(|(index, lane)| lane.again && !self.is_blocked(index))
+        self.entries.iter().enumerate().any(|(index, entry)| entry.again && !self.is_blocked(index))
     }
 
     /// Whether another pipe of the same stream has a short write pending, whose remainder must come next.
     fn is_blocked(&self, index: usize) -> bool {
-        let stream = self.lanes.get(index).map(|lane| lane.stream);
+        let stream = self.entries.get(index).map(|entry| entry.stream);
         let cut_short =
-            |lane: &Lane| Some(lane.stream) == stream && lane.output.wants() == StreamInterest::Room;
-        self.lanes.iter().enumerate().any(|(other, lane)| other != index && cut_short(lane))
+            |entry: &Entry| Some(entry.stream) == stream && entry.output.wants() == StreamInterest::Room;
+        self.entries.iter().enumerate().any(|(other, entry)| other != index && cut_short(entry))
     }
 
     /// Serves the streams whose pipe or sink is `ready`, and those that had more to do. Logs the failures of their
@@ -185,29 +187,32 @@ impl Capture {
         // Both streams may wait for one sink, which is registered under the name of one of them.
         let sink_ready = Stream::BOTH.iter().any(|stream| ready(Source::Sink(*stream)));
         // Streams with a short write pending are served first.
-        for index in 0..self.lanes.len() {
-            let waits = |lane: &Lane| lane.output.wants() == StreamInterest::Room;
-            if self.lanes.get(index).is_some_and(|lane| waits(lane) && (sink_ready || lane.again)) {
+        for index in 0..self.entries.len() {
+            let waits = |entry: &Entry| entry.output.wants() == StreamInterest::Room;
+            if self.entries.get(index).is_some_and(|entry| waits(entry) && (sink_ready || entry.again)) {
                 let rest = self.serve(index, now, epoll, sinks);
                 gather = [gather, rest].into_iter().flatten().min();
             }
         }
-        for index in 0..self.lanes.len() {
+        for index in 0..self.entries.len() {
             let blocked = self.is_blocked(index);
-            let Some(lane) = self.lanes.get_mut(index) else { break };
-            let wanted = lane.output.wants() == StreamInterest::Input && ready(Source::Pipe(lane.stream));
-            if blocked || !lane.again && !wanted {
-                lane.listen(epoll, blocked);
+            let Some(entry) = self.entries.get_mut(index) else { break };
+            let wanted = entry.output.wants() == StreamInterest::Input && ready(Source::Pipe(entry.stream));
+            if blocked || !entry.again && !wanted {
+                entry.register(epoll, blocked);
                 continue;
             }
             let rest = self.serve(index, now, epoll, sinks);
             gather = [gather, rest].into_iter().flatten().min();
         }
-        for index in (0..self.lanes.len()).rev() {
-            let over = |lane: &Lane| !lane.current && lane.output.pipe().is_none();
-            if self.lanes.get(index).is_some_and(|lane| over(lane) && !lane.again && lane.output.is_drained())
+        for index in (0..self.entries.len()).rev() {
+            let over = |entry: &Entry| !entry.current && entry.output.pipe().is_none();
+            if self
+                .entries
+                .get(index)
+                .is_some_and(|entry| over(entry) && !entry.again && entry.output.is_drained())
             {
-                self.drop_lane(index);
+                self.drop_entry(index);
             }
         }
         gather.filter(|_| !self.draining && !self.has_more())
@@ -215,23 +220,25 @@ impl Capture {
 
     /// Serves one stream. Returns how long output should gather before it is served again.
     fn serve(&mut self, index: usize, now: Now, epoll: &Epoll, sinks: &mut Sinks<'_>) -> Option<Duration> {
-        let lane = self.lanes.get_mut(index)?;
+        let entry = self.entries.get_mut(index)?;
         // Closing the read end removes it from epoll, because no other descriptor refers to it.
-        let fate = lane.output.on_ready(now, sinks, &mut self.tail);
-        lane.again = fate == StreamFate::Again;
+        let fate = entry.output.on_ready(now, sinks, &mut self.tail);
+        entry.again = fate == StreamFate::Again;
         if fate == StreamFate::Closed {
-            lane.listening = false;
+            entry.registered = false;
         }
-        for record in lane.output.troubles() {
+        for record in entry.output.take_records() {
             sinks.log(now.wall, &record);
         }
-        lane.listen(epoll, false);
-        lane.output.rest()
+        entry.register(epoll, false);
+        entry.output.rest()
     }
 
     /// Whether `stream` waits for room in its sink.
     pub(crate) fn wants_room(&self, stream: Stream) -> bool {
-        self.lanes.iter().any(|lane| lane.stream == stream && lane.output.wants() == StreamInterest::Room)
+        self.entries
+            .iter()
+            .any(|entry| entry.stream == stream && entry.output.wants() == StreamInterest::Room)
     }
 
     /// Returns the tail, so that it can be held for followers, see [`Tail::hold`].
@@ -246,14 +253,14 @@ impl Capture {
 
     /// Returns at most `count` of the last lines of this run; none without `--tail`.
     pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
-        self.tail.last_lines(self.begun, count)
+        self.tail.last_lines(self.run_begin, count)
     }
 
     /// Returns the counters of stdout and stderr; `None` for a stream that is not captured.
     pub(crate) fn counters(&self) -> [Option<status::Counters>; 2] {
         Stream::BOTH.map(|stream| {
-            let lanes = self.lanes.iter().filter(|lane| lane.stream == stream);
-            lanes.map(|lane| lane.output.counters()).reduce(status::Counters::and)
+            let entries = self.entries.iter().filter(|entry| entry.stream == stream);
+            entries.map(|entry| entry.output.counters()).reduce(status::Counters::and)
         })
     }
 
@@ -266,29 +273,29 @@ impl Capture {
 
 /// Gives a pipe the mode and the owner of the descriptor that it replaces, so that a command that has dropped its
 /// privileges can open /dev/stdout as it could without kapo. If the kernel refuses, only kapo's user can open it.
-fn resemble(pipe: &OwnedFd, original: BorrowedFd<'_>) {
+fn copy_permissions(pipe: &OwnedFd, original: BorrowedFd<'_>) {
     let Ok(stat) = fstat(original) else { return };
     let _ = fchown(pipe, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
     let _ = fchmod(pipe, Mode::from_raw_mode(stat.st_mode & 0o777));
 }
 
-impl Lane {
-    fn new(stream: Stream, output: CapturedStream) -> Lane {
-        Lane { stream, output, current: true, listening: false, again: false }
+impl Entry {
+    fn new(stream: Stream, output: CapturedStream) -> Entry {
+        Entry { stream, output, current: true, registered: false, again: false }
     }
 
     /// Registers or removes the pipe according to what the stream waits for. A pipe without writers is always ready,
     /// so it must not be registered while its sink is full or the stream is `blocked`.
-    fn listen(&mut self, epoll: &Epoll, blocked: bool) {
+    fn register(&mut self, epoll: &Epoll, blocked: bool) {
         let wanted = self.output.wants() == StreamInterest::Input && !blocked;
         let Some(pipe) = self.output.pipe() else { return };
-        if wanted && !self.listening {
+        if wanted && !self.registered {
             // This fails only if no memory is left; the stream is then served in every turn.
-            self.listening = epoll.add(pipe, Source::Pipe(self.stream), EventFlags::IN).is_ok();
-            self.again |= !self.listening;
-        } else if !wanted && self.listening {
+            self.registered = epoll.add(pipe, Source::Pipe(self.stream), EventFlags::IN).is_ok();
+            self.again |= !self.registered;
+        } else if !wanted && self.registered {
             epoll.delete(pipe);
-            self.listening = false;
+            self.registered = false;
         }
     }
 }

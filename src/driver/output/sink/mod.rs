@@ -60,7 +60,7 @@ pub(crate) struct Sink<'fd> {
     /// `None` until the first write, so that a start that logs nothing costs no system call.
     kind: Option<Kind>,
     /// The writer whose last write was short. It must complete it before another writer may begin.
-    unfinished: Option<Writer>,
+    short_write: Option<Writer>,
     /// Rendered records that are not written yet.
     queue: Vec<u8>,
     /// Number of lost records that no queued record reports yet.
@@ -90,7 +90,7 @@ impl<'fd> Sink<'fd> {
         Sink {
             fd,
             kind: None,
-            unfinished: None,
+            short_write: None,
             queue: Vec::new(),
             dropped: 0,
             noted: 0,
@@ -112,20 +112,20 @@ impl<'fd> Sink<'fd> {
     /// stream must begin with exactly the bytes that were not written; more bytes may follow them.
     pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8]) -> Written {
         let writer = Writer::Captured(stream);
-        if self.unfinished == Some(Writer::Records) {
+        if self.short_write == Some(Writer::Records) {
             self.flush();
         }
-        if self.unfinished.is_some_and(|other| other != writer) {
+        if self.short_write.is_some_and(|other| other != writer) {
             return Written::Full;
         }
-        let written = self.put(bytes);
-        self.settle(writer, bytes, written);
+        let written = self.attempt(bytes);
+        self.note_short_write(writer, bytes, written);
         written
     }
 
     /// Whether the last write for `stream` was short, so that the complete remainder must be offered next.
     pub(crate) fn is_cut_short(&self, stream: Stream) -> bool {
-        self.unfinished == Some(Writer::Captured(stream))
+        self.short_write == Some(Writer::Captured(stream))
     }
 
     /// Writes a log record, at once if possible, otherwise as soon as there is room and no captured line would be
@@ -166,8 +166,8 @@ impl<'fd> Sink<'fd> {
                 return false;
             }
             let queue = std::mem::take(&mut self.queue);
-            let written = self.put(&queue);
-            self.settle(Writer::Records, &queue, written);
+            let written = self.attempt(&queue);
+            self.note_short_write(Writer::Records, &queue, written);
             self.queue = queue;
             match written {
                 // Free the buffer: an instance that logs once an hour need not hold the memory in between.
@@ -199,7 +199,7 @@ impl<'fd> Sink<'fd> {
     }
 
     fn may_log(&self) -> bool {
-        match self.unfinished {
+        match self.short_write {
             Some(Writer::Captured(_)) => false,
             Some(Writer::Records) => true,
             None => self.held == [false; 2],
@@ -231,14 +231,14 @@ impl<'fd> Sink<'fd> {
     /// and no short write is pending.
     pub(crate) fn splice_target(&mut self) -> Option<BorrowedFd<'fd>> {
         let fd = self.fd;
-        if !self.flush() || self.unfinished.is_some() {
+        if !self.flush() || self.short_write.is_some() {
             return None;
         }
         self.can_splice().then_some(fd)
     }
 
     /// Marks the sink as broken, for a caller that moved pages itself and found that the reader has closed its end.
-    pub(crate) fn break_off(&mut self, errno: Errno) {
+    pub(crate) fn set_broken(&mut self, errno: Errno) {
         self.fail(errno);
     }
 
@@ -259,26 +259,26 @@ impl<'fd> Sink<'fd> {
             self.kind().unload();
             self.outage = Some((Outage::new(self.now), errno));
         }
-        self.unfinished = None;
+        self.short_write = None;
     }
 
     /// Records whether the write of `writer` was short in the middle of a line. Bytes that are in a relay cannot be
     /// taken back, so no other writer may begin until they are written.
-    fn settle(&mut self, writer: Writer, bytes: &[u8], written: Written) {
+    fn note_short_write(&mut self, writer: Writer, bytes: &[u8], written: Written) {
         let loaded = self.kind().is_loaded();
         match written {
-            Written::All => self.unfinished = None,
+            Written::All => self.short_write = None,
             Written::Part(taken) => {
                 let at_line_end = taken.checked_sub(1).and_then(|last| bytes.get(last)) == Some(&b'\n');
-                self.unfinished = (loaded || !at_line_end).then_some(writer);
+                self.short_write = (loaded || !at_line_end).then_some(writer);
             }
-            Written::Full if loaded => self.unfinished = Some(writer),
+            Written::Full if loaded => self.short_write = Some(writer),
             Written::Full | Written::Failed(_) => {}
         }
     }
 
     /// Attempts one write, unless the sink is paused after a failure.
-    fn put(&mut self, bytes: &[u8]) -> Written {
+    fn attempt(&mut self, bytes: &[u8]) -> Written {
         if bytes.is_empty() {
             return Written::All;
         }

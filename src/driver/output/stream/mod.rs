@@ -127,7 +127,7 @@ struct Delivery {
 }
 
 /// The result of an attempt to get more output.
-enum Got {
+enum Progress {
     Something,
     Nothing,
     End,
@@ -212,11 +212,11 @@ impl CapturedStream {
             if self.policy.is_budget_spent(self.counters.bytes - before, self.input.dry) {
                 break StreamFate::Again;
             }
-            match self.more(now, sink, tail) {
-                Got::Something => {}
-                Got::Nothing => break StreamFate::Wait,
-                Got::End => break StreamFate::Closed,
-                Got::Stalled => break self.stall(),
+            match self.get_more(now, sink, tail) {
+                Progress::Something => {}
+                Progress::Nothing => break StreamFate::Wait,
+                Progress::End => break StreamFate::Closed,
+                Progress::Stalled => break self.stall(),
             }
         };
         let turn = TurnSummary {
@@ -274,15 +274,15 @@ impl CapturedStream {
     }
 
     /// Takes the pending log records about the sink: that it has failed, or that it works again.
-    pub(crate) fn troubles(&mut self) -> Vec<Record> {
+    pub(crate) fn take_records(&mut self) -> Vec<Record> {
         self.loss.take_records()
     }
 
     /// Gets output to write, from the buffer or else from the pipe.
-    fn more(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Got {
+    fn get_more(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Progress {
         loop {
             if self.render(now) {
-                return Got::Something;
+                return Progress::Something;
             }
             self.run.complete |= std::mem::take(&mut self.run.completing);
             if self.run.ended && self.run.pipe.is_some() {
@@ -292,18 +292,18 @@ impl CapturedStream {
             }
             let waits = self.lines.is_none() && !self.input.rest().is_empty();
             if self.run.pipe.is_none() {
-                return if waits { Got::Something } else { Got::End };
+                return if waits { Progress::Something } else { Progress::End };
             }
             // During a drain, one more read is needed to detect the end of the pipe.
             if self.input.dry && self.run.drain.is_none() {
-                return if waits { Got::Something } else { Got::Nothing };
+                return if waits { Progress::Something } else { Progress::Nothing };
             }
             let before = self.counters.bytes;
             if let Some(got) = self.move_pages(now, sink, tail).or_else(|| self.read(now, sink, tail)) {
                 return got;
             }
             if self.lines.is_none() && self.counters.bytes > before {
-                return Got::Something;
+                return Progress::Something;
             }
         }
     }
@@ -321,7 +321,7 @@ impl CapturedStream {
 
     /// Reads from the pipe. Returns `None` if bytes were read or the pipe has ended; [`CapturedStream::count`] has
     /// recorded which.
-    fn read(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<Got> {
+    fn read(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<Progress> {
         self.input.make_room(self.policy.room());
         let (pipe, filled) = (self.run.pipe.as_ref()?, self.input.bytes.len());
         let asked = self.input.bytes.capacity() - filled;
@@ -332,7 +332,7 @@ impl CapturedStream {
                 self.run.drain.as_mut().map(Drain::emptied);
                 // The pipe is empty, so the beginning of a line does not wait for its end any longer.
                 let waits = self.lines.is_none() && !self.input.rest().is_empty();
-                return Some(if waits { Got::Something } else { Got::Nothing });
+                return Some(if waits { Progress::Something } else { Progress::Nothing });
             }
             // No other error is expected; treat it as the end of the pipe.
             Err(_) => 0,
@@ -363,7 +363,7 @@ impl CapturedStream {
     }
 
     /// Moves pages from the pipe to the sink. Returns `None` if the bytes must be copied instead.
-    fn move_pages(&mut self, now: Now, sink: &mut Sink<'_>, tail: &Tail) -> Option<Got> {
+    fn move_pages(&mut self, now: Now, sink: &mut Sink<'_>, tail: &Tail) -> Option<Progress> {
         let pipe = self.run.pipe.as_ref().filter(|_| self.policy.moves())?;
         let Some(target) = sink.splice_target().filter(|_| !tail.is_on()) else {
             self.policy.copy();
@@ -371,14 +371,14 @@ impl CapturedStream {
         };
         match retry_on_intr(|| splice(pipe, None, target, None, MOVE, SpliceFlags::NONBLOCK)) {
             // EAGAIN does not say whether the pipe is empty or the sink is full.
-            Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => Some(Got::Stalled),
+            Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => Some(Progress::Stalled),
             Err(Errno::AGAIN) => {
                 self.run.drain.as_mut().map(Drain::emptied);
-                Some(Got::Nothing)
+                Some(Progress::Nothing)
             }
             Ok(0) => {
                 self.run.ended = true;
-                Some(Got::Something)
+                Some(Progress::Something)
             }
             Ok(moved) => {
                 // Do not splice again in this turn: what is left gathers until the next one.
@@ -386,13 +386,13 @@ impl CapturedStream {
                 self.count(now, moved);
                 // The bytes were not read, so it is unknown whether a line ends here.
                 self.delivery.mid_line = false;
-                Some(Got::Something)
+                Some(Progress::Something)
             }
             Err(errno) => {
                 // Any other error means that splice is not supported here. The bytes are still in the pipe and will be
                 // copied.
                 if errno == Errno::PIPE {
-                    sink.break_off(errno);
+                    sink.set_broken(errno);
                 }
                 self.policy.copy();
                 None

@@ -83,7 +83,7 @@ fn every_byte_arrives_on_every_kind_of_output() {
             let (arrived, _) = reader.join().unwrap();
             assert!(arrived == bytes, "{name}, in blocks of {block}");
             assert_eq!(output.counters(), Counters { bytes: 2_000_000, lines: 0, discarded_bytes: 0 });
-            assert!(output.troubles().is_empty());
+            assert!(output.take_records().is_empty());
         }
     }
 }
@@ -228,7 +228,7 @@ fn a_broken_output_is_logged_once_and_the_command_goes_on() {
                     command(output.begin().unwrap(), [&[b'x'; 999][..], b"\n"].concat().repeat(1000), 7000);
                 pump(&mut output, &mut sinks, &mut tail);
                 command.join().unwrap();
-                assert_eq!(output.troubles().len(), usize::from(run == 1));
+                assert_eq!(output.take_records().len(), usize::from(run == 1));
                 let lines = if in_lines { run * 1000 } else { 0 };
                 assert_eq!(
                     output.counters(),
@@ -254,9 +254,13 @@ fn a_reader_that_closes_during_bulk_does_not_stop_the_command() {
     let counters = output.counters();
     assert_eq!(counters.bytes, 8_000_000);
     assert!(counters.discarded_bytes > 0 && counters.discarded_bytes <= 6_000_000, "{counters:?}");
-    let mut told = Vec::new();
-    output.troubles()[0].render(Style::default(), UNIX_EPOCH, &mut told);
-    assert!(told.ends_with(b"stream=stdout error=\"Broken pipe\"\n"), "{}", String::from_utf8_lossy(&told));
+    let mut logged = Vec::new();
+    output.take_records()[0].render(Style::default(), UNIX_EPOCH, &mut logged);
+    assert!(
+        logged.ends_with(b"stream=stdout error=\"Broken pipe\"\n"),
+        "{}",
+        String::from_utf8_lossy(&logged)
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ impl CapturedStream {
     /// Writes all that was read, except for the beginning of a line that will be continued at once. Returns false if
     /// the sink is full.
     pub(super) fn write_out(&mut self, sink: &mut Sink<'_>) -> bool {
-        let goes_on = self.goes_on();
+        let continues = self.continues();
         loop {
             let (bytes, done) = match self.lines {
                 Some(_) => (self.rendered.lines.as_bytes(), &mut self.rendered.sent),
@@ -18,7 +18,7 @@ impl CapturedStream {
             let mut all = bytes.get(*done..).unwrap_or_default();
             // After a short write, the same bytes must be offered again, even if the state has changed since.
             let free = !sink.is_cut_short(self.stream);
-            if goes_on {
+            if continues {
                 let again = if free { 0 } else { self.delivery.offered };
                 all = all.get(..pieces::complete(all).max(again)).unwrap_or(all);
             }
@@ -80,7 +80,7 @@ impl CapturedStream {
 
     /// Whether the raw input ends in the middle of the command's output. The pipe then holds more, so the last line is
     /// completed first: a line that is written in two pieces could be torn by another writer of the same pipe.
-    fn goes_on(&self) -> bool {
+    fn continues(&self) -> bool {
         let open = self.run.pipe.is_some() && !self.run.ended;
         self.lines.is_none() && !self.input.dry && !self.policy.moves() && open
     }
