@@ -1,5 +1,5 @@
-//! The NOTIFY_SOCKET that the command gets under `--notify`: datagrams come in, and count when their sender is a
-//! descendant of ours (the kernel tells its pid, SCM_CREDENTIALS). The words are those of `logic::notify::message`.
+//! The NOTIFY_SOCKET that the command gets under `--notify`. A datagram counts if its sender, whose pid the kernel
+//! adds (SCM_CREDENTIALS), belongs to the command. `logic::notify::message` parses the datagrams.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -26,25 +26,27 @@ use crate::logic::notify::message;
 use crate::logic::notify::message::Notification;
 use crate::sys;
 
-/// What systemd reads at most of one datagram; longer ones are dropped whole.
+/// The largest datagram that systemd reads. A longer one is dropped.
 const LONGEST: usize = 4096;
-/// So many datagrams are read before others get their turn.
+/// The maximum number of datagrams that are read in one turn.
 const AT_ONCE: usize = 16;
 
-/// See the head of the file.
+/// The socket, its address, and the environment variables for the command.
 #[derive(Debug)]
 pub(crate) struct NotifySocket {
-    /// Removed when the socket is dropped; `None`: the address is abstract.
+    /// The socket file, which is removed on drop; `None` if the address is abstract.
     _file: Option<SocketFile>,
     socket: OwnedFd,
     variables: Vec<CString>,
 }
 
 impl NotifySocket {
-    /// Bound to a path in the first folder of [`address::folders`] that kapo may write to and the command can
-    /// reach: clients in another network namespace, and libraries that know paths only, cannot use an abstract address.
-    /// That is for systems without such a folder. Registered as [`Source::Notify`]. `watchdog`: how often the command
-    /// must ping.
+    /// Binds the socket and registers it as [`Source::Notify`]. `watchdog` is the interval in which the command must
+    /// ping.
+    ///
+    /// The path is in the first of [`address::folders`] that kapo may write to and the command can reach. A path is
+    /// preferred because a client in another network namespace, or a library that supports only paths, cannot use an
+    /// abstract address. If no directory is suitable, the address is abstract.
     pub(crate) fn open(
         epoll: &Epoll,
         watchdog: Option<Duration>,
@@ -71,13 +73,14 @@ impl NotifySocket {
         Ok(NotifySocket { _file: file, socket, variables })
     }
 
-    /// `NAME=value` that tell the command of it.
+    /// Returns the `NAME=value` variables that announce the socket to the command.
     pub(crate) fn variables(&self) -> &[CString] {
         &self.variables
     }
 
-    /// Reads what has come, hands over what counts, and says whether there may be more. Descriptors that come along are
-    /// closed, which is the answer to `BARRIER=1`: all datagrams before it have been taken in by then.
+    /// Reads the waiting datagrams and passes those that count to `each`. Returns whether there may be more.
+    /// Descriptors that come with a datagram are closed, which is the answer to `BARRIER=1`: it confirms that all
+    /// earlier datagrams were read.
     pub(crate) fn read(&self, run: Run, mut each: impl FnMut(Notification)) -> bool {
         for _ in 0..AT_ONCE {
             let mut bytes = [0; LONGEST];
@@ -86,7 +89,7 @@ impl NotifySocket {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return false,
             };
-            // Who is outside our PID namespace is no descendant.
+            // A sender outside of kapo's PID namespace has no pid here and cannot be a descendant.
             let sender = datagram.sender.and_then(Pid::new);
             if sender.is_some_and(|sender| datagram.whole && run.may_speak(sender)) {
                 each(message::read(bytes.get(..datagram.length).unwrap_or_default()));
@@ -96,7 +99,7 @@ impl NotifySocket {
     }
 }
 
-/// A socket that gets the credentials of each sender, set before anybody can send.
+/// Creates a socket that receives credentials. The option is set before any process can send.
 fn new_socket() -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
@@ -104,7 +107,7 @@ fn new_socket() -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// `None`: there is no folder for it.
+/// Returns `None` if no directory is suitable.
 fn bind_to_a_path(
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Option<(OwnedFd, SocketFile)>, Errno> {
@@ -115,13 +118,14 @@ fn bind_to_a_path(
         }
         for path in address::paths(&folder, pid) {
             let socket = new_socket()?;
-            // Any user may send, because the command may have changed its own; whose word counts is seen by the pid.
+            // Any user may send, because the command may have changed its user. The pid decides whether a datagram
+            // counts.
             let before = umask(Mode::from_raw_mode(0o111));
             let created = SocketFile::create(&path, &socket, |_| Ok(()));
             umask(before);
             match created {
                 Ok(file) => return Ok(Some((socket, file))),
-                // Another kapo's, or a file in the way that may not be removed.
+                // The name is taken by another kapo, or by a file that kapo may not remove.
                 Err(Errno::ADDRINUSE | Errno::NOTSOCK | Errno::PERM | Errno::ACCESS)
                     if lstat(&path).is_ok() => {}
                 Err(_) => break,
@@ -131,7 +135,8 @@ fn bind_to_a_path(
     Ok(None)
 }
 
-/// Whether a command can get to the folder after a change of its user. Only root's can change it.
+/// Whether the command can reach the directory after a change of its user. Only a command that runs as root can change
+/// it.
 fn is_reachable(folder: &Path) -> bool {
     !geteuid().is_root()
         || folder.ancestors().all(|folder| {
@@ -139,33 +144,33 @@ fn is_reachable(folder: &Path) -> bool {
         })
 }
 
-/// Binds to an address that the kernel chooses; returns it as NOTIFY_SOCKET names it.
+/// Binds to an address that the kernel chooses. Returns it in the form that NOTIFY_SOCKET uses.
 fn bind_to_an_abstract_address(socket: &OwnedFd) -> Result<Vec<u8>, Errno> {
     bind(socket, &SocketAddrUnix::new_unnamed())?;
     let address = getsockname(socket).and_then(SocketAddrUnix::try_from)?;
     Ok([b"@", address.abstract_name().unwrap_or_default()].concat())
 }
 
-/// A run of the command, as far as its processes can be told from others.
+/// A run of the command, with the facts that tell its processes from others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    /// The process that counts as the command.
+    /// The main process.
     pub command: Pid,
-    /// When the process that kapo started was born, in clock ticks; `None`: it is `command`.
+    /// The start time of the process that kapo started, in clock ticks; `None` if that process is `command`.
     pub since: Option<u64>,
 }
 
 impl Run {
-    /// Whether messages of this process count. They do if it belongs to the run, and if it is kapo: systemd-notify(1) sends
-    /// its parent's pid if it is root, and the parent of an orphan is kapo. Only a privileged process can send a pid that
-    /// is not its own.
+    /// Whether datagrams from this process count. They count from a process of the run and from kapo itself:
+    /// systemd-notify(1) run by root sends the pid of its parent, and the parent of an orphan is kapo. Only a
+    /// privileged process can send a pid that is not its own.
     fn may_speak(self, sender: Pid) -> bool {
         sender.get() == rustix::process::getpid().as_raw_nonzero().get() || self.has(sender)
     }
 
-    /// Whether `pid` belongs to the run: it is the command, or kapo is among its ancestors (orphans of the command become
-    /// kapo's own children) and it is not older than the run, because older processes are left over from an earlier one.
-    /// Without /proc only the command itself counts.
+    /// Whether `pid` belongs to the run. It does if it is the command, or if kapo is one of its ancestors (orphans of
+    /// the command become kapo's children) and it is not older than the run, because an older process belongs to an
+    /// earlier run. Without /proc only the command itself belongs to the run.
     pub(crate) fn has(self, pid: Pid) -> bool {
         if pid == self.command {
             return true;
@@ -179,7 +184,7 @@ impl Run {
         ticks >= since && lineage(Pid::new(parent)).any(is_of_the_run)
     }
 
-    /// When the command was born.
+    /// Returns the start time of the command.
     pub(crate) fn birth(self) -> Option<u64> {
         parent_and_birth(self.command).map(|(_, ticks)| ticks)
     }

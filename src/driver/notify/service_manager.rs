@@ -1,5 +1,5 @@
-//! The service manager that started kapo: datagrams to its NOTIFY_SOCKET (sd_notify(3)), never waiting for it. The
-//! words are those of `logic::notify::message`.
+//! Sends datagrams to the service manager that started kapo (NOTIFY_SOCKET, sd_notify(3)) without waiting for it.
+//! `logic::notify::message` composes them.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use crate::logic::log::record::Record;
 use crate::logic::notify::message;
 use crate::logic::notify::outbox::{Delivery, Outbox};
 
-/// See the head of the file.
+/// The socket of the service manager and the datagrams for it.
 #[derive(Debug)]
 pub(crate) struct ServiceManager {
     socket: OwnedFd,
@@ -24,8 +24,8 @@ pub(crate) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// Out of NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; `None`: nobody wants to hear of us, or the address is of
-    /// a kind that is not known here, which sd_notify(3) treats as no error either.
+    /// Opens the socket that NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID describe. `None` if no manager asks for
+    /// notifications, or if the kind of address is unknown, which sd_notify(3) does not treat as an error either.
     pub(crate) fn of(now: Now, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<ServiceManager> {
         let name = variable("NOTIFY_SOCKET")?;
         let address = match name.as_bytes() {
@@ -42,7 +42,7 @@ impl ServiceManager {
         Some(ServiceManager { socket, address, outbox: Outbox::new(now, interval) })
     }
 
-    /// Sends a datagram, now or when the manager reads again; see [`Outbox`].
+    /// Sends a datagram now, or later if the manager's queue is full; see [`Outbox`].
     pub(crate) fn tell(&mut self, now: Now, datagram: Vec<u8>) {
         self.outbox.push(datagram);
         self.flush(now);
@@ -62,12 +62,12 @@ impl ServiceManager {
         }
     }
 
-    /// When [`ServiceManager::turn`] has something to do.
+    /// Returns when [`ServiceManager::turn`] must be called next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.outbox.deadline()
     }
 
-    /// Sends pings and what waits, as the loop turns. Returns what is to be logged.
+    /// Sends due pings and waiting datagrams. Returns a record for the log, if any.
     pub(crate) fn turn(&mut self, now: Now) -> Option<Record> {
         if self.outbox.turn(now) {
             self.flush(now);

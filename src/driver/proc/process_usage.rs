@@ -1,5 +1,6 @@
-//! What one scrape reads from /proc: kapo itself and the processes under it, or those that are watched. Each scrape
-//! opens what it needs and closes it again; nothing is read while nobody asks.
+//! Reads the resource usage of processes from /proc for one scrape: kapo and its descendants, or the watched
+//! processes. Each scrape opens the files that it needs and closes them again, so that /proc is read only during a
+//! scrape.
 
 use std::time::Duration;
 
@@ -12,19 +13,20 @@ use crate::logic::metrics::{Own, Tree};
 use crate::logic::proc::stat::{Stat, Usage};
 use crate::sys;
 
-/// More processes than this are not looked at in one scrape: some 25 us each.
+/// The maximum number of processes that one scrape reads; each takes about 25 us.
 const MOST: usize = 10_000;
 
-/// Takes the samples of one kapo.
+/// Takes the samples of one kapo process.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
-    /// The most CPU time that was shown. A process that ends between two reads is seen twice or not at all, and the
-    /// time of children whose parent ignores SIGCHLD is lost: a counter that went back would look like a restart.
+    /// The largest CPU time shown so far. A process that ends between two reads is counted twice or not at all, and
+    /// the time of children is lost if their parent ignores SIGCHLD. A counter that decreases would look like a
+    /// restart.
     shown: Duration,
 }
 
 impl Sampler {
-    /// The processes under this one, however deep; `None` where /proc is not mounted.
+    /// Returns the usage of all descendants of this process; `None` if /proc is not mounted.
     pub(crate) fn tree(&mut self) -> Option<Tree> {
         let (root, below) = below(numbered()?)?;
         let mut tree = Tree::default();
@@ -38,20 +40,20 @@ impl Sampler {
     }
 }
 
-/// How many processes under this one, however deep, are alive in process group `group`; `None`: it cannot be told.
+/// Returns how many living descendants of this process are in process group `group`; `None` if that is unknown.
 pub(crate) fn descendants_in_group(group: i32) -> Option<usize> {
     let own = getpid().as_raw_nonzero().get();
-    // The numbers of another PID namespace would be those of strangers here.
+    // The pids of another PID namespace would name other processes here.
     let (_, below) = numbered().filter(|number| *number == own).and_then(below)?;
     Some(below.iter().filter(|(pid, stat)| !stat.dead && sys::group::of(*pid) == Some(group)).count())
 }
 
-/// Our number in the PID namespace that /proc was mounted in; `None` where it is not mounted.
+/// Returns kapo's pid in the PID namespace that /proc was mounted in; `None` if /proc is not mounted.
 fn numbered() -> Option<i32> {
     rustix::fs::readlink("/proc/self", Vec::new()).ok()?.to_str().ok()?.parse().ok()
 }
 
-/// The process of that number, and all under it.
+/// Returns the process with this pid and all of its descendants.
 fn below(pid: i32) -> Option<(Process, Vec<(i32, Process)>)> {
     let mut text = Vec::new();
     let root = Process::read(pid, &mut text)?;
@@ -62,7 +64,7 @@ fn below(pid: i32) -> Option<(Process, Vec<(i32, Process)>)> {
     Some((root, below))
 }
 
-/// These processes, as far as they are still there; `None` where /proc is not mounted.
+/// Returns the usage of those processes that still exist; `None` if /proc is not mounted.
 pub(crate) fn listed(pids: impl Iterator<Item = Pid>) -> Option<Tree> {
     rustix::fs::access("/proc/self/stat", rustix::fs::Access::READ_OK).ok()?;
     let mut text = Vec::new();
@@ -75,7 +77,7 @@ pub(crate) fn listed(pids: impl Iterator<Item = Pid>) -> Option<Tree> {
     Some(tree)
 }
 
-/// kapo's own process; `None` where /proc is not mounted.
+/// Returns the usage of kapo itself; `None` if /proc is not mounted.
 pub(crate) fn own() -> Option<Own> {
     let mut text = Vec::new();
     read("/proc/self/stat", &mut text)?;
@@ -83,7 +85,7 @@ pub(crate) fn own() -> Option<Own> {
     read("/proc/self/statm", &mut text)?;
     let [_, resident, shared, _, _, data, ..] = *numbers(&text).collect::<Vec<u64>>() else { return None };
     let page = page_size();
-    // Counted by its size, the folder needs no descriptor that would be counted with the others.
+    // Use the size of the directory, because an open directory would add a descriptor to the count.
     let limit = |resource| getrlimit(resource).current.unwrap_or(u64::MAX);
     Some(Own {
         cpu: usage.cpu,
@@ -106,12 +108,12 @@ fn add(tree: &mut Tree, pid: i32, stat: &Process) {
     }
 }
 
-/// Bytes in a page; /proc counts memory in pages.
+/// Returns the size of a page in bytes. /proc counts memory in pages.
 fn page_size() -> u64 {
     u64::try_from(rustix::param::page_size()).unwrap_or(4_096)
 }
 
-/// What is of interest of a process.
+/// The fields of a process that a scrape needs.
 #[derive(Clone, Copy, Debug)]
 struct Process {
     dead: bool,
@@ -128,7 +130,7 @@ impl Process {
     }
 }
 
-/// All below these, they included.
+/// Returns these processes and all of their descendants.
 fn walk(mut todo: Vec<i32>, text: &mut Vec<u8>) -> Vec<(i32, Process)> {
     let mut found = Vec::new();
     while let Some(pid) = todo.pop() {
@@ -142,8 +144,8 @@ fn walk(mut todo: Vec<i32>, text: &mut Vec<u8>) -> Vec<(i32, Process)> {
     found
 }
 
-/// The children of a process, those of all its threads; `None` where the kernel does not list them
-/// (CONFIG_PROC_CHILDREN) or the process is gone.
+/// Returns the children of all threads of a process. `None` if the process is gone or if the kernel does not list
+/// children (CONFIG_PROC_CHILDREN).
 fn children(pid: i32, threads: u32, text: &mut Vec<u8>) -> Option<Vec<i32>> {
     let mut found = Vec::new();
     let mut of_thread = |thread: i32| {
@@ -161,7 +163,7 @@ fn children(pid: i32, threads: u32, text: &mut Vec<u8>) -> Option<Vec<i32>> {
     Some(found)
 }
 
-/// The same as [`walk`] where the kernel does not list children: all processes, by their parents.
+/// Does the same as [`walk`] if the kernel does not list children: reads all processes and their parents.
 fn scan(root: i32, text: &mut Vec<u8>) -> Vec<(i32, Process)> {
     let mut others: Vec<(i32, Process)> = entries("/proc")
         .filter(|pid| *pid != root)
@@ -184,15 +186,15 @@ fn scan(root: i32, text: &mut Vec<u8>) -> Vec<(i32, Process)> {
     found
 }
 
-/// The entries of a folder that are numbers.
+/// Returns the entries of a directory that are numbers.
 fn entries(path: &str) -> impl Iterator<Item = i32> {
     let folder = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let entries = folder.and_then(Dir::new).into_iter().flatten();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
 }
 
-/// How many descriptors a process has open: since Linux 6.2 that is the size of the folder, before it has to be
-/// listed. 0 where it may not be looked at.
+/// Returns the number of open descriptors of a process; 0 if kapo may not read it. Since Linux 6.2 the size of the
+/// directory gives the number; on an older kernel the directory is listed.
 fn descriptors(path: &str) -> u64 {
     match rustix::fs::stat(path).map(|stat| u64::try_from(stat.st_size)) {
         Ok(Ok(size)) if size > 0 => size,
@@ -201,13 +203,13 @@ fn descriptors(path: &str) -> u64 {
     }
 }
 
-/// The whole of a small file into `text`; `None` where it cannot be read.
+/// Reads a whole small file into `text`; `None` if it cannot be read.
 fn read(path: &str, text: &mut Vec<u8>) -> Option<()> {
-    // The children of one thread may be many; eight bytes each are plenty.
+    // A thread may have many children; eight bytes for each are enough.
     small_file::whole(small_file::open(path).ok()?, MOST * 8, text).ok()
 }
 
-/// The numbers of a text, parted by blanks; what is none, or negative, is 0.
+/// Returns the numbers of a text, which are separated by spaces. A word that is negative or not a number counts as 0.
 fn numbers(text: &[u8]) -> impl Iterator<Item = u64> + '_ {
     text.split(u8::is_ascii_whitespace)
         .filter(|word| !word.is_empty())
@@ -221,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// A shell with a child and a grandchild, which end when it does: each reads what only we can write.
+    /// Starts a shell with a child and a grandchild. Both end when the shell does, because they read from its pipe.
     fn family() -> (Child, Vec<i32>) {
         let mut shell = Command::new("sh")
             .args(["-c", "exec 3<&0; sh -c 'cat <&3 & echo $$ $!; wait' & echo $$; wait"])
@@ -257,7 +259,7 @@ mod tests {
         }
         assert_eq!(sorted(scan(root, &mut text)), below);
 
-        // Other tests of the same process may have children too.
+        // Other tests in the same process may have children too.
         let tree = Sampler::default().tree().unwrap();
         assert!(tree.processes >= 3, "{tree:?}");
         assert!(tree.open_fds >= 9 && tree.resident_bytes > 0 && tree.cpu.is_some(), "{tree:?}");
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn cpu_time_counts_those_that_ended_and_never_goes_back() {
+    fn cpu_time_includes_ended_processes_and_never_decreases() {
         let mut sampler = Sampler::default();
         let mut shell = Command::new("sh")
             .args(["-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"])
@@ -304,11 +306,11 @@ mod tests {
     }
 
     #[test]
-    fn our_own_numbers_are_those_of_this_process() {
+    fn kapos_own_usage_is_that_of_this_process() {
         let before = own().unwrap();
         let files: Vec<_> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
         let after = own().unwrap();
-        // Other tests of the same process open and close some of their own.
+        // Other tests in the same process open and close descriptors.
         assert!(after.open_fds >= before.open_fds + 40, "{before:?} {after:?}");
         assert!(after.resident_bytes > after.private_bytes && after.virtual_bytes > after.resident_bytes);
         assert!(after.max_fds >= after.open_fds);

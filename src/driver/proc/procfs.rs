@@ -1,5 +1,5 @@
-//! Reads /proc: the list of processes in slices, and a process's name, words, start time and state. Buffers are on
-//! the stack and no descriptor is kept but that of the list while a scan runs.
+//! Reads /proc: the list of processes in slices, and the name, arguments, start time and state of a process. Buffers
+//! are on the stack, and only the list keeps a descriptor, while a scan runs.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -18,7 +18,7 @@ use crate::logic::proc::stat;
 /// PROC_SUPER_MAGIC of statfs(2).
 const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;
 
-/// The name of `/proc/PID/FILE`, without allocation.
+/// The path `/proc/PID/FILE`, built without allocation.
 struct Path {
     bytes: [u8; 40],
     len: usize,
@@ -56,22 +56,22 @@ impl Path {
     }
 }
 
-/// The name that the kernel keeps, without the newline behind it.
+/// Returns the name that the kernel keeps, without the newline.
 pub(crate) fn comm(pid: Pid, buffer: &mut [u8; 80]) -> io::Result<&[u8]> {
     let text = small_file::beginning(Path::of(pid, c"comm").as_c_str(), buffer)?;
     Ok(text.strip_suffix(b"\n").unwrap_or(text))
 }
 
-/// The line of /proc/PID/stat.
+/// Returns the line of /proc/PID/stat.
 pub(crate) fn stat(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<&[u8]> {
     small_file::beginning(Path::of(pid, c"stat").as_c_str(), buffer)
 }
 
-/// A chain of parents is no longer than this.
+/// The maximum number of ancestors that are followed.
 const GENERATIONS: usize = 1_000;
 
-/// The pid of its parent, 0 where that is nobody whom we can see, and its start in clock ticks. `None` without /proc, and
-/// for who is gone.
+/// Returns the pid of the parent (0 if the parent is not visible) and the start time in clock ticks. `None` if the
+/// process is gone or /proc is not mounted.
 pub(crate) fn parent_and_birth(pid: Pid) -> Option<(i32, u64)> {
     let mut buffer = [0; 1024];
     let parsed = stat::Stat::parse(stat(pid, &mut buffer).ok()?)?;
@@ -84,22 +84,22 @@ pub(crate) fn lineage(first: Option<Pid>) -> impl Iterator<Item = Pid> {
     std::iter::successors(first, parent).take(GENERATIONS)
 }
 
-/// The beginning of its arguments; empty for a kernel thread, and where it cannot be read.
+/// Returns the beginning of the arguments. Empty for a kernel thread, or if they cannot be read.
 pub(crate) fn cmdline(pid: Pid, buffer: &mut [u8]) -> &[u8] {
     small_file::beginning(Path::of(pid, c"cmdline").as_c_str(), buffer).unwrap_or_default()
 }
 
-/// What its exe link names; empty where it may not be read.
+/// Returns the target of the exe link; empty if kapo may not read it.
 pub(crate) fn exe(pid: Pid, buffer: &mut [MaybeUninit<u8>]) -> &[u8] {
     rustix::fs::readlinkat_raw(CWD, Path::of(pid, c"exe").as_c_str(), buffer).map_or(&[], |(path, _)| &*path)
 }
 
-/// A read failed because no descriptor or no memory was left. This says nothing about the process.
+/// Whether a read failed because descriptors or memory ran out, which says nothing about the process.
 pub(crate) fn is_resource_exhaustion(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
-/// When the machine was booted, to the second, as ps(1) reckons.
+/// Returns the time of boot in whole seconds, computed as ps(1) does.
 pub(crate) fn boot_time() -> SystemTime {
     // A mount with subset=pid has no /proc/stat.
     read_boot_time().unwrap_or_else(by_clocks)
@@ -113,7 +113,7 @@ fn by_clocks() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// The text grows with the number of CPUs and interrupts, so it is searched in overlapping parts.
+/// Reads /proc/stat in overlapping parts, because its length grows with the number of CPUs and interrupts.
 fn read_boot_time() -> Option<SystemTime> {
     const KEEP: usize = stat::BOOT_TIME_LINE;
     let file = small_file::open(c"/proc/stat").ok()?;
@@ -127,16 +127,17 @@ fn read_boot_time() -> Option<SystemTime> {
     }
 }
 
-/// What /proc is to us.
+/// What this /proc shows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcView {
-    /// kapo as /proc names it; `None` where it does not show kapo.
+    /// The pid of kapo in /proc; `None` if /proc does not show kapo.
     pub own: Option<Pid>,
-    /// The pids that /proc shows are those that system calls understand: it was not mounted for another PID namespace.
+    /// Whether the pids in /proc are valid for system calls. They are not if /proc was mounted for another PID
+    /// namespace.
     pub ours: bool,
 }
 
-/// Looks whether there is a /proc, and whose.
+/// Checks that /proc is mounted and for which PID namespace.
 pub(crate) fn view() -> Result<ProcView, Error> {
     let refused = |errno: Errno| Error::setup("read", "/proc", reason(&errno.into()));
     let dir = open_list().map_err(refused)?;
@@ -160,7 +161,7 @@ fn open_list() -> io::Result<OwnedFd> {
     rustix::fs::openat(CWD, c"/proc", flags, Mode::empty())
 }
 
-/// A walk through the list of processes, a slice at a time; a new one begins at the first process.
+/// An iteration over the list of processes, in slices. Each new [`Listing`] begins at the first process.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Opened by the first slice.
@@ -168,29 +169,29 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Calls `each` with pid and inode number of the next processes until it answers `false`; whether the walk has come
-    /// to its end. It may be continued where `each` stopped it.
+    /// Calls `each` with pid and inode number of the next processes until it returns `false`. Returns whether the list
+    /// has ended. The next call continues where `each` stopped.
     pub(crate) fn walk(&mut self, mut each: impl FnMut(Pid, u32) -> bool) -> io::Result<bool> {
         let dir = match self.dir.take() {
             Some(dir) => dir,
             None => open_list()?,
         };
         let dir = self.dir.insert(dir);
-        // A page holds the names of about 150 processes: few system calls, and no stack that is not used anyway.
+        // A page holds the names of about 150 processes, which keeps both system calls and stack use low.
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut entries = RawDir::new(dir.as_fd(), &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let Some(pid) = stat::pid(entry.file_name().to_bytes()) else { continue };
             let next = entry.next_entry_cookie();
-            // The kernel takes these numbers from a counter of 32 bits.
+            // The kernel takes these numbers from a 32-bit counter.
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the upper half is 0, and a mark is only a mark"
             )]
             let mark = entry.ino() as u32;
             if !each(pid, mark) {
-                // The rest of the buffer is asked for again.
+                // The next slice reads the rest of the buffer again.
                 rustix::fs::seek(&*dir, SeekFrom::Start(next))?;
                 return Ok(false);
             }
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_reads_as_std_reads_it() {
+    fn a_process_reads_the_same_as_through_std() {
         let (mut name, mut line, mut words, mut link) =
             ([0; 80], [0; 1024], [0; 1024], [MaybeUninit::uninit(); 1024]);
         assert_eq!(
@@ -231,8 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_an_error_or_empty() {
-        // No machine gives out this pid.
+    fn a_missing_process_is_an_error_or_empty() {
+        // No machine assigns this pid.
         let nobody = Pid::new(i32::MAX).unwrap();
         assert_eq!(comm(nobody, &mut [0; 80]).unwrap_err(), Errno::NOENT);
         assert_eq!(stat(nobody, &mut [0; 1024]).unwrap_err(), Errno::NOENT);
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_that_stops_at_every_process_meets_each_once() {
+    fn a_listing_in_slices_of_one_lists_each_process_once() {
         let (mut listing, mut pids) = (Listing::default(), Vec::new());
         let all = |pids: &mut Vec<Pid>, pid| {
             pids.push(pid);
@@ -259,14 +260,14 @@ mod tests {
         };
         while !listing.walk(|pid, _| step(&mut stopped, pid)).unwrap() {}
         assert!(pids.is_sorted() && stopped.is_sorted_by(|a, b| a < b));
-        // Others come and go; we and the first stay.
+        // Other processes come and go; this one and the first one stay.
         for pid in [own(), Pid::new(1).unwrap()] {
             assert!(pids.contains(&pid) && stopped.contains(&pid), "{pid}");
         }
     }
 
     #[test]
-    fn the_mark_of_a_process_stays() {
+    fn the_inode_number_of_a_process_stays_the_same() {
         let mark = || {
             let mut found = None;
             Listing::default()
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn we_see_ourselves_in_our_own_proc() {
+    fn proc_shows_kapo_itself() {
         let view = view().unwrap();
         assert_eq!((view.own, view.ours), (Some(own()), true));
     }

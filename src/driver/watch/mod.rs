@@ -1,4 +1,4 @@
-//! `kapo watch`: scans, pidfds and process events.
+//! `kapo watch`: scans of /proc, pidfds and process events.
 
 pub(crate) mod mode;
 pub(crate) mod process_events;

@@ -1,4 +1,4 @@
-//! `kapo watch` on the loop: the watcher's findings become the page, its notes log lines.
+//! Runs `kapo watch` on the loop: publishes what the watcher finds and writes its notes to the log.
 
 use std::time::{Instant, SystemTime};
 
@@ -23,41 +23,42 @@ use crate::logic::watch::{Note, report};
 use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
 
-/// See the head of the file.
+/// The `watch` mode: a [`Watcher`], and the status that is published from it.
 pub(crate) struct Watching {
     watcher: Watcher,
     manager: Option<ServiceManager>,
     told_ready: bool,
     sidebind_port: u16,
     ignored_at_start: IgnoredAtStart,
-    /// The watcher has more to do at once.
+    /// Whether the watcher has more work for the next turn.
     more: bool,
-    /// What the page shows.
+    /// The objects of the published status document.
     objects: Vec<Status>,
     started: SystemTime,
     closing: bool,
 }
 
-/// What watching begins with.
+/// The values with which watching starts.
 pub(crate) struct WatchSetup {
-    /// The time.
+    /// The time of the start.
     pub now: Now,
-    /// Who wants to hear of us.
+    /// The service manager to notify.
     pub manager: Option<ServiceManager>,
-    /// SidebindPort.
+    /// The TCP port of the status socket, for `SidebindPort`.
     pub sidebind_port: u16,
-    /// What of a terminal kapo was started to survive.
+    /// Which terminal signals were ignored when kapo started.
     pub ignored_at_start: IgnoredAtStart,
 }
 
-/// A watcher that has not scanned yet, and what it has found out so far.
+/// A watcher that has not scanned yet, and its findings so far.
 pub(crate) struct OpenedWatcher {
     watcher: Watcher,
     notes: Vec<Note>,
 }
 
 impl OpenedWatcher {
-    /// Opens what watching needs. A `--pid` of no process is an error. `history`: how many ended matches are kept.
+    /// Opens the watcher. Fails if the process of `--pid` does not exist. `history` is the number of ended matches to
+    /// keep.
     pub(crate) fn open(options: &config::Watch, history: usize, now: Now) -> Result<OpenedWatcher, Error> {
         let mut notes = Vec::new();
         let watcher = Watcher::open(options, history, now, &mut |note| notes.push(note))?;
@@ -66,7 +67,7 @@ impl OpenedWatcher {
 }
 
 impl Watching {
-    /// Begins to serve what `opened` finds; it scans on the first turn.
+    /// Starts to serve the findings of `opened`. The first scan begins in the first turn.
     pub(crate) fn new(
         opened: OpenedWatcher,
         beginning: WatchSetup,
@@ -90,7 +91,7 @@ impl Watching {
             closing: false,
         };
         watching.tell_notes(now, notes, stage);
-        // Before the first scan nothing is known to match, which is better than no answer.
+        // Publish before the first scan: an answer without a match is better than no answer.
         watching.publish(now, stage);
         Ok(watching)
     }
@@ -120,7 +121,7 @@ impl Watching {
 
     fn close(&mut self, now: Now, stage: &mut LoopContext) {
         if std::mem::replace(&mut self.closing, true) {
-            // Whoever insists does not want to wait for clients.
+            // A second stop signal means not to wait for clients.
             stage.exit = Some(0);
             return;
         }
@@ -133,19 +134,19 @@ impl Watching {
 }
 
 impl LoopMode for Watching {
-    /// Nothing is passed on: the processes belong to somebody else.
+    /// Handles a signal to kapo. No signal is forwarded, because the watched processes are not children of kapo.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
         if asks_for_an_end(signal, sender, self.ignored_at_start, &STOP_ON) {
             stage.log(now, &sender.told(Record::info("asked to stop").with("signal", signal)));
             self.close(now, stage);
         } else if job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
-            // TTIN and TTOU of the kernel are about our own use of the terminal, and there is none.
+            // The kernel sends TTIN and TTOU for kapo's own use of the terminal, and `watch` does not use it.
             terminal::stop_ourselves();
         }
     }
 
     fn on_child(&mut self, _: Now, _: &mut LoopContext) {
-        // As PID 1 of a container even a watcher inherits orphans.
+        // As PID 1 of a container, kapo inherits orphans and must reap them.
         while crate::sys::wait::next_change(false).is_some() {}
     }
 
@@ -216,7 +217,7 @@ impl MetricsSource for Watching {
                 false => None,
             },
             own: if sources.own { process_usage::own() } else { None },
-            // The processes need not be in the cgroup of kapo.
+            // The watched processes need not be in kapo's cgroup.
             cgroup: None,
         }
         .with_last_run(self.watcher.history())

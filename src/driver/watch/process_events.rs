@@ -1,6 +1,7 @@
-//! The kernel's process connector (--process-events): tells of forks, execs and changes of name, so that nothing is
-//! scanned while nothing starts. It speaks of the pids of the first PID namespace, to listeners in the first network
-//! namespace, and filters (Linux 6.6) for listeners in the first user namespace; anywhere else it is refused here.
+//! Reads the kernel's process connector (`--process-events`). It reports forks, execs and changes of names, so that
+//! kapo need not scan while no process starts. It reports pids of the initial PID namespace, only to listeners in the
+//! initial network namespace, and filters (since Linux 6.6) only for listeners in the initial user namespace. In other
+//! namespaces [`ProcessEvents::open`] fails.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,33 +14,34 @@ use rustix::net::{
 use crate::logic::Pid;
 use crate::logic::watch::WatchEvent;
 
-/// CN_IDX_PROC and CN_VAL_PROC of <linux/connector.h>; the multicast group has the same number.
+/// CN_IDX_PROC and CN_VAL_PROC of <linux/connector.h>. The multicast group has the same number.
 const PROC: u32 = 1;
-/// NLMSG_DONE of <linux/netlink.h>, as cn_proc.c expects.
+/// The message type that cn_proc.c expects: NLMSG_DONE of <linux/netlink.h>.
 const NLMSG_DONE: u16 = 3;
 /// PROC_CN_MCAST_LISTEN of <linux/cn_proc.h>.
 const LISTEN: u32 = 1;
-/// struct nlmsghdr and struct cn_msg.
+/// The size of struct nlmsghdr and struct cn_msg.
 const HEADS: usize = 16 + 20;
 
-// Kinds of struct proc_event.
+// The kinds of struct proc_event.
 const NONE: u32 = 0;
 const FORK: u32 = 1;
 const EXEC: u32 = 2;
 const COMM: u32 = 0x200;
 
-/// PROC_PID_INIT_INO and PROC_USER_INIT_INO of the kernel: the first namespaces have fixed numbers.
+/// The inode numbers of the initial namespaces, which are fixed: PROC_PID_INIT_INO and PROC_USER_INIT_INO of the
+/// kernel.
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
-/// A subscription.
+/// A subscription to the process connector.
 #[derive(Debug)]
 pub(crate) struct ProcessEvents {
     socket: OwnedFd,
 }
 
 impl ProcessEvents {
-    /// Subscribes; an error is the reason why that cannot be, for the log.
+    /// Subscribes. The error is the reason for the log.
     pub(crate) fn open() -> Result<ProcessEvents, &'static str> {
         let namespace = |path| rustix::fs::stat(path).map(|s| s.st_ino).unwrap_or(0);
         if namespace(c"/proc/self/ns/pid") != FIRST_PID_NAMESPACE {
@@ -56,8 +58,8 @@ impl ProcessEvents {
             _ => "the connector cannot be bound",
         })?;
         let events = ProcessEvents { socket };
-        // First without a filter, as who listens is told so at once, and a filter keeps that answer away, too. An older
-        // kernel ignores the longer message, which has the filter.
+        // Subscribe without a filter first, because a filter would also drop the answer to the subscription. A kernel
+        // older than 6.6 ignores the longer message that carries the filter.
         events.listen(&[LISTEN])?;
         if !events.is_heard()? {
             return Err("the connector does not answer");
@@ -77,8 +79,8 @@ impl ProcessEvents {
         }
     }
 
-    /// The kernel handles the subscription while it is sent, so its answer is here, among events for earlier
-    /// listeners.
+    /// Whether the subscription was accepted. The kernel handles it while the message is sent, so its answer is
+    /// already in the socket, among events for earlier listeners.
     fn is_heard(&self) -> Result<bool, &'static str> {
         loop {
             match self.receive(&mut [0; 256], |kind, body| (kind == NONE).then(|| word(body, 0) == Some(0))) {
@@ -91,7 +93,7 @@ impl ProcessEvents {
         }
     }
 
-    /// Tells `each` what has come in, `budget` events at most; whether all has been told.
+    /// Passes at most `budget` received events to `each`. Returns whether all were read.
     pub(crate) fn drain(&self, budget: usize, mut each: impl FnMut(WatchEvent<'static>)) -> bool {
         let mut buffer = [0; 256];
         for _ in 0..budget {
@@ -105,14 +107,14 @@ impl ProcessEvents {
         false
     }
 
-    /// One event: its kind and what follows the time stamp.
+    /// Receives one event and returns its kind and the data after the time stamp.
     fn receive<T>(
         &self,
         buffer: &mut [u8; 256],
         read: impl FnOnce(u32, &[u8]) -> Option<T>,
     ) -> Result<Option<T>, Errno> {
         let (_, len, from) = recvfrom(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
-        // Only the kernel has port 0.
+        // Only the kernel sends from port 0.
         let kernel =
             from.and_then(|from| SocketAddrNetlink::try_from(from).ok()).is_some_and(|from| from.pid() == 0);
         let event = buffer.get(HEADS..len).filter(|_| kernel).unwrap_or_default();
@@ -126,19 +128,19 @@ impl AsFd for ProcessEvents {
     }
 }
 
-/// The n-th word of a message.
+/// Returns the n-th 32-bit word of a message.
 fn word(bytes: &[u8], n: usize) -> Option<u32> {
     let (bytes, _) = bytes.get(4 * n..)?.split_first_chunk()?;
     Some(u32::from_ne_bytes(*bytes))
 }
 
-/// What an event means; those of threads mean nothing.
+/// Converts an event; `None` for events of threads.
 fn read(kind: u32, body: &[u8]) -> Option<WatchEvent<'static>> {
     let pid = |n| word(body, n).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::new);
-    // The pids of the thread and of its process.
+    // The event names a thread and its process. They are equal for the main thread.
     let process = |n| pid(n).filter(|thread| pid(n + 1) == Some(*thread));
     match kind {
-        // Behind the parent's two.
+        // The ids of the child follow the two of the parent.
         FORK => Some(WatchEvent::Forked { pid: process(2)? }),
         EXEC => Some(WatchEvent::Executed { pid: process(0)? }),
         COMM => Some(WatchEvent::Renamed { pid: process(0)? }),
@@ -146,7 +148,7 @@ fn read(kind: u32, body: &[u8]) -> Option<WatchEvent<'static>> {
     }
 }
 
-/// A message to the process connector, with its two heads.
+/// Builds a message to the process connector, with both headers.
 fn message(words: &[u32]) -> Vec<u8> {
     let body = u16::try_from(4 * words.len()).unwrap_or(0);
     let mut bytes = Vec::with_capacity(HEADS + 8);
@@ -171,16 +173,16 @@ mod tests {
     }
 
     #[test]
-    fn the_subscription_is_laid_out_as_the_kernel_wants_it() {
+    fn the_subscription_has_the_layout_the_kernel_expects() {
         let bytes = message(&[LISTEN, 0x203]);
         let words: Vec<u32> = (0..bytes.len() / 4).map_while(|n| word(&bytes, n)).collect();
-        // Length, type and flags, sequence, sender; PROC twice, sequence, acknowledgement, length and flags; the rest.
+        // Length, type and flags, sequence, sender; PROC twice, sequence, acknowledgement, length and flags; payload.
         assert_eq!(words, [44, 3, 0, 0, 1, 1, 0, 0, 8, 1, 0x203]);
         assert_eq!(message(&[LISTEN]).len(), 40);
     }
 
     #[test]
-    fn forks_execs_and_names_are_of_processes_and_not_of_threads() {
+    fn events_of_threads_are_ignored() {
         let pid = |n| Pid::new(n).unwrap();
         for (kind, words, expected) in [
             (FORK, &[1, 1, 7, 7][..], Some(WatchEvent::Forked { pid: pid(7) })),

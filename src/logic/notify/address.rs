@@ -1,14 +1,15 @@
-//! Where the command's NOTIFY_SOCKET can be: the folders in their order, and the names in a folder.
+//! Chooses the address of the command's NOTIFY_SOCKET: the directories in order of preference, and the file names.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// How many names are tried in a folder. They are taken only if kapos of several PID namespaces share the folder.
+/// The number of names that are tried in a directory. A name is taken only if several kapo processes in different PID
+/// namespaces share the directory.
 const NAMES: u32 = 8;
 
-/// The folders to try, in this order: each of `$RUNTIME_DIRECTORY` (systemd.exec(5) separates them by colons), `/run`,
-/// `$XDG_RUNTIME_DIR`, `/tmp`. Relative ones are left out.
+/// Returns the directories to try, in this order: each of `$RUNTIME_DIRECTORY` (separated by colons, see
+/// systemd.exec(5)), `/run`, `$XDG_RUNTIME_DIR`, `/tmp`. Relative paths are left out.
 pub(crate) fn folders(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let runtime = variable("RUNTIME_DIRECTORY").unwrap_or_default();
     let user = variable("XDG_RUNTIME_DIR").unwrap_or_default();
@@ -17,8 +18,8 @@ pub(crate) fn folders(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBu
     all.map(Path::new).filter(|folder| folder.is_absolute()).map(Path::to_owned).collect()
 }
 
-/// The paths to try in a folder. The name holds the pid, so that the file of a kapo that was killed is replaced when its
-/// pid is used again, and such files are no more than there are pids.
+/// Returns the paths to try in a directory. Each name contains the pid, so that a later kapo with the same pid
+/// replaces the file of a killed one, and the number of such files is limited.
 pub(crate) fn paths(folder: &Path, pid: i32) -> impl Iterator<Item = PathBuf> {
     (0..NAMES).map(move |number| match number {
         0 => folder.join(format!("kapo-notify-{pid}")),
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_runtime_directory_comes_first_and_relative_folders_never() {
+    fn the_runtime_directory_is_first_and_relative_ones_never() {
         for (runtime, user, expected) in [
             (None, None, vec!["/run", "/tmp"]),
             (
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn names_hold_the_pid() {
+    fn names_contain_the_pid() {
         let names: Vec<_> = paths(Path::new("/run"), 7).take(2).collect();
         assert_eq!(names, [PathBuf::from("/run/kapo-notify-7"), PathBuf::from("/run/kapo-notify-7-1")]);
     }

@@ -1,32 +1,32 @@
-//! The words of sd_notify(3): what kapo tells its service manager, and what the command tells kapo under `--notify`.
-//! The sending is in `driver/notify/service_manager.rs`, the receiving in `driver/notify/notify_socket.rs`.
+//! Parses and composes sd_notify(3) messages: those of kapo to its service manager, and those of the command under
+//! `--notify`. `driver/notify` sends and receives them.
 
 use std::time::Duration;
 
 use crate::logic::Pid;
 
-/// What a datagram of the command says, as far as kapo cares. Unknown assignments are passed on untouched.
+/// The assignments of a datagram that concern kapo. Unknown assignments are forwarded unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notification {
     /// `READY=1`
     pub ready: bool,
     /// `STOPPING=1`
     pub stopping: bool,
-    /// `RELOADING=1`: not ready until the next `READY=1`.
+    /// `RELOADING=1`: the command is not ready until the next `READY=1`.
     pub reloading: bool,
-    /// `STATUS=`; made printable.
+    /// `STATUS=`, made printable.
     pub status: Option<String>,
     /// `WATCHDOG=1`
     pub ping: bool,
-    /// `WATCHDOG=trigger`: as if a ping had been missed.
+    /// `WATCHDOG=trigger`, which counts as a missed ping.
     pub trigger: bool,
-    /// `WATCHDOG_USEC=`: a new interval; zero switches the watchdog off.
+    /// `WATCHDOG_USEC=`: a new interval; zero disables the watchdog.
     pub interval: Option<Duration>,
-    /// `MAINPID=`: this process is the command from now on. The driver leaves it out if the process is not one of the run.
+    /// `MAINPID=`: the new main process. The driver removes it if the process does not belong to the run.
     pub main_pid: Option<Pid>,
-    /// A `MAINPID=` that is no pid; made printable.
+    /// The value of an invalid `MAINPID=`, made printable.
     pub invalid_main_pid: Option<String>,
-    /// What the service manager shall hear of it; empty: nothing.
+    /// The assignments to forward to the service manager; empty if there are none.
     pub forward: Vec<u8>,
 }
 
@@ -39,14 +39,14 @@ impl Notification {
     }
 }
 
-/// The longest `STATUS=` text that is shown, in bytes.
+/// The maximum length of the `STATUS=` text, in bytes.
 const STATUS_LENGTH: usize = 1024;
 
-/// Reads one datagram: assignments, one a line. Bytes that make no sense are left out, never an error.
+/// Parses one datagram, which has one assignment per line. Invalid assignments are ignored.
 ///
-/// Not passed on: `MAINPID=` (kapo follows that process, systemd watches kapo), descriptors and their `FDSTORE=`, `BARRIER=1` (which
-/// is answered by closing what came along, see `driver::notify::notify_socket`), and kapo's own business: `WATCHDOG=`, `STATUS=` and
-/// `READY=1` of the command reach systemd in kapo's words.
+/// Some assignments are not forwarded: `MAINPID=` (the main process of the service is kapo), descriptors with their
+/// `FDSTORE=`, and `BARRIER=1` (kapo answers it by closing the descriptor). `WATCHDOG=`, `STATUS=` and `READY=1` are
+/// not forwarded either, because kapo sends its own.
 pub(crate) fn read(datagram: &[u8]) -> Notification {
     let mut told = Notification::default();
     for line in datagram.split(|b| *b == b'\n') {
@@ -90,7 +90,7 @@ pub(crate) fn read(datagram: &[u8]) -> Notification {
     told
 }
 
-/// Returns the text as one line: invalid UTF-8 becomes U+FFFD and control characters become spaces. Text over
+/// Returns the text as one line. Invalid UTF-8 becomes U+FFFD and control characters become spaces. A text longer than
 /// `limit` bytes is cut at a character boundary.
 fn printable(value: &[u8], limit: usize) -> String {
     let text = String::from_utf8_lossy(value);
@@ -99,15 +99,16 @@ fn printable(value: &[u8], limit: usize) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
-/// The datagram of a `STATUS=` of ours; a line end in `text` would begin an assignment of a stranger's.
+/// Returns the datagram for kapo's `STATUS=`. Line ends are replaced, because text after one would be read as another
+/// assignment.
 pub(crate) fn status(text: &str) -> Vec<u8> {
     let mut datagram = b"STATUS=".to_vec();
     datagram.extend(text.bytes().map(|b| if b == b'\n' { b' ' } else { b }));
     datagram
 }
 
-/// How often systemd wants to hear from us, out of WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)).
-/// `None`: not at all, or it is not meant for us.
+/// Returns the watchdog interval from WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)). `None` if the watchdog
+/// is disabled or meant for another process.
 pub(crate) fn watchdog(usec: Option<&str>, pid: Option<&str>, own: i32) -> Option<Duration> {
     if pid.is_some_and(|pid| pid.parse() != Ok(own)) {
         return None;
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_to_say_is_not_passed_on() {
+    fn some_assignments_are_not_forwarded() {
         let told = read(b"MAINPID=1\nFDSTORE=1\nERRNO=5\nNOTIFYACCESS=all\nEXTEND_TIMEOUT_USEC=7\nREADY=1");
         assert_eq!(told.forward, b"ERRNO=5\nEXTEND_TIMEOUT_USEC=7");
     }
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_and_endless_datagrams_do_no_harm() {
+    fn binary_and_very_long_datagrams_do_no_harm() {
         let told = read(b"\0\xff=\n=\nSTATUS=a\x1b[31m\xff\rb\nREADY=11\nWATCHDOG_USEC=x\n");
         assert_eq!(told.status.as_deref(), Some("a [31m\u{fffd} b"));
         assert!(!told.ready && told.interval.is_none());
@@ -156,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn a_status_of_ours_is_one_assignment() {
+    fn kapos_status_is_one_assignment() {
         assert_eq!(status("up\nREADY=1"), b"STATUS=up READY=1");
     }
 
     #[test]
-    fn a_long_status_is_cut_between_two_characters() {
+    fn a_long_status_is_cut_at_a_character_boundary() {
         let long = format!("STATUS={}", "é€😀".repeat(200));
         let shown = read(long.as_bytes()).status.unwrap();
         assert_eq!(shown, format!("{}é€", "é€😀".repeat(113)));
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_ours_only_when_it_says_so() {
+    fn the_watchdog_applies_only_to_its_process() {
         assert_eq!(watchdog(Some("3000000"), None, 7), Some(Duration::from_secs(3)));
         assert_eq!(watchdog(Some("3000000"), Some("7"), 7), Some(Duration::from_secs(3)));
         for (usec, pid) in [(Some("3000000"), Some("8")), (Some("0"), None), (Some("x"), None), (None, None)]

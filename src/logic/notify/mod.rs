@@ -1,4 +1,4 @@
-//! sd_notify(3): the messages, both ways.
+//! sd_notify(3) messages in both directions.
 
 pub(crate) mod address;
 pub(crate) mod message;

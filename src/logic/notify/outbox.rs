@@ -1,36 +1,37 @@
-//! Datagrams on their way to the service manager: their order, which one makes room for another, when the next attempt
-//! is made, what is dropped, and the pings of its watchdog. Knows nothing about sockets.
+//! Queues datagrams for the service manager: their order, replacement, retries and drops, and the watchdog pings.
+//! Knows nothing about sockets.
 
 use std::time::{Duration, Instant};
 
 use crate::logic::Now;
 use crate::logic::log::record::Record;
 
-/// The greatest number of datagrams that wait. State messages alone never reach it.
+/// The maximum number of waiting datagrams. State messages alone never reach it.
 const CAPACITY: usize = 16;
-/// After a datagram was refused because the manager has not read for a while, the next attempt is made this much later.
+/// The pause before the next attempt if the manager's queue was full.
 const RETRY: Duration = Duration::from_secs(1);
-/// The number of attempts; after them only state messages wait, without a timer, for the next datagram.
+/// The maximum number of attempts. After that only state messages are kept, and the next datagram starts a new
+/// attempt.
 const TRIES: u32 = 30;
 
-/// What came of an attempt to send.
+/// The result of an attempt to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// The datagram is in the manager's queue.
     Accepted,
     /// The manager's queue is full.
     Full,
-    /// The socket is gone or kapo may not write to it. This is final for the datagram.
+    /// The socket is gone, or kapo may not write to it. The datagram is dropped.
     Failed(String),
 }
 
-/// See the head of the file.
+/// The queue of datagrams, with its retries and watchdog pings.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     queue: NotifyQueue,
     tries: u32,
     retry: Option<Instant>,
-    /// How often the watchdog is pinged, and when next.
+    /// The interval of the watchdog pings, and the time of the next one.
     ping: Option<(Duration, Instant)>,
     /// The first failure, which is logged once.
     failure: Failure,
@@ -45,7 +46,8 @@ enum Failure {
 }
 
 impl Outbox {
-    /// `watchdog`: the interval after which the manager acts on a missing ping. The first ping is due at once.
+    /// Creates an empty outbox. `watchdog` is the interval after which the manager acts on a missing ping. The first
+    /// ping is due at once.
     pub(crate) fn new(now: Now, watchdog: Option<Duration>) -> Outbox {
         Outbox {
             queue: NotifyQueue::default(),
@@ -56,7 +58,7 @@ impl Outbox {
         }
     }
 
-    /// Adds a datagram. The caller sends at once.
+    /// Adds a datagram. The caller must try to send at once.
     pub(crate) fn push(&mut self, datagram: Vec<u8>) {
         self.queue.push(datagram);
     }
@@ -66,11 +68,11 @@ impl Outbox {
         self.queue.first()
     }
 
-    /// Takes what came of sending [`Outbox::first`]. Returns whether the next datagram should be sent at once.
+    /// Records the result of sending [`Outbox::first`]. Returns whether the next datagram should be sent at once.
     pub(crate) fn sent(&mut self, now: Now, delivery: Delivery) -> bool {
         match delivery {
             Delivery::Full if self.tries < TRIES => {
-                // Counted by time, not by how many datagrams there are.
+                // Attempts are counted by time, not by the number of datagrams.
                 if self.retry.is_none_or(|at| at <= now.mono) {
                     self.tries += 1;
                     self.retry = now.mono.checked_add(RETRY);
@@ -96,12 +98,12 @@ impl Outbox {
         more
     }
 
-    /// When [`Outbox::turn`] has something to do.
+    /// Returns when [`Outbox::turn`] must be called next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         [self.ping.map(|(_, at)| at), self.retry].into_iter().flatten().min()
     }
 
-    /// Adds a ping that is due. Returns whether the caller should send.
+    /// Adds a ping if one is due. Returns whether the caller should send.
     pub(crate) fn turn(&mut self, now: Now) -> bool {
         let ping = self.ping.filter(|(_, at)| *at <= now.mono);
         if let Some((interval, _)) = ping {
@@ -111,7 +113,8 @@ impl Outbox {
         ping.is_some() || self.retry.is_some_and(|at| at <= now.mono)
     }
 
-    /// Returns what is to be logged, once: a service for which systemd waits in vain would end without an explanation.
+    /// Returns the failure to log, once: without an explanation in the log, a service would fail because systemd waits
+    /// in vain for its notification.
     pub(crate) fn take_record(&mut self) -> Option<Record> {
         match std::mem::take(&mut self.failure) {
             Failure::None => None,
@@ -132,8 +135,8 @@ impl Outbox {
 struct NotifyQueue(Vec<Vec<u8>>);
 
 impl NotifyQueue {
-    /// Adds a datagram. It replaces an older one of the same state, an older `STATUS=`, or an equal one. In a full queue
-    /// the oldest datagram that is not a state message makes room.
+    /// Adds a datagram. It replaces an older one of the same state, an older `STATUS=`, or an equal one. If the queue
+    /// is full, the oldest datagram that is not a state message is dropped.
     fn push(&mut self, datagram: Vec<u8>) {
         self.0.retain(|older| !replaces(&datagram, older));
         if self.0.len() >= CAPACITY
@@ -156,13 +159,13 @@ impl NotifyQueue {
         }
     }
 
-    /// Keeps state messages only, because the manager has not read for a long time.
+    /// Removes all datagrams except state messages, because the manager has not read for a long time.
     fn keep_states(&mut self) {
         self.0.retain(|datagram| state(datagram).is_some());
     }
 }
 
-/// The states that a service manager acts on. Each is in the queue once at most.
+/// The states that a service manager acts on. The queue holds at most one datagram of each.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_message_makes_room_in_a_queue_full_of_others() {
+    fn a_state_message_replaces_another_one_in_a_full_queue() {
         let errors: Vec<String> = (0..20).map(|n| format!("ERRNO={n}")).collect();
         let mut all = vec!["READY=1"];
         all.extend(errors.iter().map(String::as_str));
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn of_each_state_and_of_status_only_the_last_is_kept() {
+    fn only_the_last_message_of_each_state_is_kept() {
         for (pushed, kept) in [
             (vec!["STATUS=a", "READY=1", "STATUS=b"], vec!["READY=1", "STATUS=b"]),
             (vec!["WATCHDOG=1", "STATUS=a", "WATCHDOG=1"], vec!["STATUS=a", "WATCHDOG=1"]),
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn states_outlast_a_manager_that_does_not_read() {
+    fn states_are_kept_while_the_manager_does_not_read() {
         let mut queue = queue_of(&["STATUS=a", "READY=1", "ERRNO=1", "STOPPING=1"]);
         queue.keep_states();
         assert_eq!(contents(queue), ["READY=1", "STOPPING=1"]);
@@ -252,10 +255,10 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_does_not_read_is_tried_every_second_for_a_while() {
+    fn sending_to_a_full_queue_is_retried_every_second() {
         let mut outbox = outbox_of(&["STATUS=a", "READY=1"]);
         for second in 0..u64::from(TRIES) - 1 {
-            // Datagrams that come between do not count as attempts.
+            // Datagrams that are added between two attempts do not count as attempts.
             for _ in 0..3 {
                 assert!(!outbox.sent(after(second), Delivery::Full));
                 assert_eq!(outbox.deadline(), Some(after(second + 1).mono));
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_queue_gives_back_all_attempts() {
+    fn an_empty_queue_resets_the_number_of_attempts() {
         let mut outbox = outbox_of(&["STATUS=a", "READY=1"]);
         assert!(!outbox.sent(after(0), Delivery::Full));
         assert!(outbox.sent(after(1), Delivery::Accepted));

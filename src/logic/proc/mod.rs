@@ -1,3 +1,3 @@
-//! Parsers for files under /proc.
+//! Parsers for files in /proc.
 
 pub mod stat;

@@ -1,55 +1,55 @@
-//! Reads what the kernel tells in /proc/PID/stat and /proc/stat (proc(5)): name, state, start time, wait status.
-//! The bytes may be anything: a process chooses its own name.
+//! Parses /proc/PID/stat and /proc/stat (proc(5)): name, state, start time, wait status. The name may hold any bytes,
+//! because each process chooses its own.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::logic::{Exit, Pid};
 use crate::signal::Signal;
 
-/// USER_HZ, the unit of the times in /proc: 100 on every architecture that kapo is built for, whatever HZ the
-/// kernel itself runs at.
+/// USER_HZ, the unit of the times in /proc. It is 100 on every architecture that kapo is built for, independent of the
+/// kernel's own HZ.
 const TICKS_A_SECOND: u64 = 100;
 
-/// What kapo wants of one line of /proc/PID/stat.
+/// The fields of a /proc/PID/stat line that kapo needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat<'a> {
-    /// The name, 15 bytes at most for a process of user space; may hold anything but NUL.
+    /// The name. For a user process it has at most 15 bytes, which can be any except NUL.
     pub comm: &'a [u8],
-    /// `R`, `S`, `D`, `Z`, ...
+    /// The state: `R`, `S`, `D`, `Z`, and so on.
     pub state: u8,
-    /// 0 for the first process and for one whose parent is outside the PID namespace.
+    /// The pid of the parent. 0 for the first process, and if the parent is outside the PID namespace.
     pub ppid: i32,
-    /// 1 for a zombie that nothing is left of.
+    /// The number of threads; 1 for a zombie without living threads.
     pub threads: u32,
-    /// When it started, in ticks since boot: together with the pid its identity.
+    /// The start time in ticks since boot. Together with the pid it identifies the process.
     pub ticks: u64,
-    /// Where its stack begins, chosen anew by each exec and by nothing else. 0 for a process without memory (a kernel
-    /// thread, a zombie) and for those who may not look.
+    /// The start address of the stack, which only an exec changes. 0 for a process without memory (a kernel thread, a
+    /// zombie), and without permission to read it.
     pub start_stack: u64,
-    /// The wait status of a zombie. The kernel shows 0 to those who may not look, so 0 tells nothing.
+    /// The wait status of a zombie. 0 means nothing, because the kernel also shows 0 to a reader without permission.
     pub wait_status: i32,
-    /// What it uses.
+    /// The resources that the process uses.
     pub usage: Usage,
 }
 
-/// What a process uses, out of the same line. A field that is negative or missing counts as 0.
+/// The resources that a process uses. A field that is negative or missing counts as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Its CPU time.
+    /// CPU time of the process.
     pub cpu: Duration,
-    /// CPU time of those children, and theirs, that ended and were waited for.
+    /// CPU time of its reaped children, including that of their reaped children.
     pub reaped: Duration,
-    /// Its address space.
+    /// Size of its address space.
     pub virtual_bytes: u64,
-    /// Its memory.
+    /// Size of its resident memory.
     pub resident_pages: u64,
 }
 
 impl<'a> Stat<'a> {
-    /// Reads one line; `None` where it is none (cut, or not of Linux).
+    /// Parses one line; `None` if the line is cut or malformed.
     pub fn parse(line: &'a [u8]) -> Option<Stat<'a>> {
         let line = line.strip_suffix(b"\n")?;
-        // The name may hold spaces, brackets and newlines; what follows it are numbers and one letter.
+        // The name may hold spaces, brackets and newlines. Only numbers and one letter follow it.
         let open = memchr::memchr(b'(', line)?;
         let close = memchr::memrchr(b')', line)?;
         let comm = line.get(open + 1..close)?;
@@ -58,7 +58,7 @@ impl<'a> Stat<'a> {
             [letter] => *letter,
             _ => return None,
         };
-        // Numbered as in proc(5), where the state is field 3.
+        // The numbers are those of proc(5), where the state is field 3.
         let ppid = number(fields.next()?)?; // 4
         let mut time = |skipped| {
             let first: u64 = fields.nth(skipped).and_then(number).unwrap_or(0);
@@ -75,17 +75,18 @@ impl<'a> Stat<'a> {
         Some(Stat { comm, state, ppid, threads, ticks, start_stack, wait_status, usage })
     }
 
-    /// Whether anything of it still runs. A zombie with threads is a process whose first thread has ended.
+    /// Whether the process still runs. A zombie with threads is a process whose first thread has ended.
     pub fn lives(&self) -> bool {
         !self.is_zombie() || self.threads > 1
     }
 
-    /// Whether its first thread has ended.
+    /// Whether the first thread has ended.
     pub fn is_zombie(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 
-    /// How it ended, where a zombie shows that; exit code 0 cannot be told from "may not look".
+    /// Returns the exit if a zombie shows it. Exit code 0 is unknown, because it may mean that the reader lacks
+    /// permission.
     pub fn exit(&self) -> Option<Exit> {
         if self.lives() || self.wait_status == 0 { None } else { exit(self.wait_status) }
     }
@@ -95,7 +96,7 @@ fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// What wait(2) would have given, as words.
+/// Decodes a status of wait(2).
 pub fn exit(wait_status: i32) -> Option<Exit> {
     match wait_status & 0x7f {
         0 => u8::try_from((wait_status >> 8) & 0xff).ok().map(Exit::Code),
@@ -103,10 +104,11 @@ pub fn exit(wait_status: i32) -> Option<Exit> {
     }
 }
 
-/// No line that [`boot_time`] looks for is longer.
+/// The maximum length of the line that [`boot_time`] looks for.
 pub const BOOT_TIME_LINE: usize = 32;
 
-/// The line `btime SECONDS` of /proc/stat, in the whole text or any part of it that holds the whole line.
+/// Returns the time in the line `btime SECONDS` of /proc/stat. `text` is the file or a part of it that holds the whole
+/// line.
 pub fn boot_time(text: &[u8]) -> Option<SystemTime> {
     text.split_inclusive(|b| *b == b'\n').find_map(|line| {
         let seconds: u64 = number(line.strip_prefix(b"btime ")?.strip_suffix(b"\n")?)?;
@@ -114,24 +116,24 @@ pub fn boot_time(text: &[u8]) -> Option<SystemTime> {
     })
 }
 
-/// When a process started that shows these ticks.
+/// Returns the start time of a process with these ticks.
 pub fn start_time(boot: SystemTime, ticks: u64) -> SystemTime {
     let since = Duration::from_secs(ticks / TICKS_A_SECOND)
         + Duration::from_millis(ticks % TICKS_A_SECOND * (1_000 / TICKS_A_SECOND));
     boot.checked_add(since).unwrap_or(boot)
 }
 
-/// A word of digits as a pid; names in /proc that are none are not processes.
+/// Parses a pid; `None` if the word is not one, because /proc has other entries too.
 pub fn pid(word: &[u8]) -> Option<Pid> {
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     if !word.first()?.is_ascii_digit() {
         return None;
     }
     number::<i32>(word).and_then(Pid::new)
 }
 
-/// Whether this /proc/self/status shows more than one pid for us, which it does where /proc was mounted for a PID
-/// namespace above ours: then its pids mean nothing to system calls.
+/// Whether this /proc/self/status shows more than one pid for kapo. It does if /proc was mounted for a PID namespace
+/// above kapo's, and then its pids are not valid for system calls.
 pub fn is_nested(status: &[u8]) -> bool {
     let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
     line.is_some_and(|l| l.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()).count() > 1)
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_line_is_understood() {
+    fn the_own_line_is_parsed() {
         let line = std::fs::read("/proc/self/stat").unwrap();
         let stat = Stat::parse(&line).unwrap();
         assert_eq!(stat.comm, std::fs::read("/proc/self/comm").unwrap().trim_ascii_end());
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_summed_and_negative_ones_are_nothing() {
+    fn times_are_summed_and_negative_ones_count_as_zero() {
         let usage = |times: &str| {
             let line =
                 format!("42 (x) {}", TAIL.replace(" 92 0 0 0 0 0 0 0 ", &format!(" 92 0 0 0 {times} ")));
@@ -184,7 +186,7 @@ mod tests {
         let milliseconds = |times| (usage(times).cpu.as_millis(), usage(times).reaped.as_millis());
         assert_eq!(milliseconds("150 50 7 3"), (2_000, 100));
         assert_eq!(milliseconds("1 0 -7 3"), (10, 30));
-        // A hundred cores busy for a month.
+        // A hundred cores that were busy for a month.
         assert_eq!(usage("25920000000 0 0 0").cpu, Duration::from_secs(100 * 30 * 86_400));
         assert!(usage("18446744073709551615 18446744073709551615 0 0").cpu > Duration::from_secs(1));
     }
@@ -214,12 +216,12 @@ mod tests {
         };
         assert!(!stat(b'Z', 1, 0).lives() && !stat(b'X', 1, 0).lives() && stat(b'Z', 2, 0).lives());
         assert_eq!(stat(b'Z', 1, 7 << 8).exit(), Some(Exit::Code(7)));
-        // 0 is also what the kernel shows to those who may not look.
+        // The kernel also shows 0 to a reader without permission.
         assert_eq!((stat(b'Z', 1, 0).exit(), stat(b'S', 1, 9).exit()), (None, None));
     }
 
     #[test]
-    fn a_wait_status_becomes_what_wait_would_have_said() {
+    fn a_wait_status_is_decoded_as_by_wait() {
         let killed = |n, core_dumped| Some(Exit::Signal { signal: Signal::new(n).unwrap(), core_dumped });
         assert_eq!(exit(0), Some(Exit::Code(0)));
         assert_eq!(exit(0xff00), Some(Exit::Code(255)));
@@ -232,18 +234,18 @@ mod tests {
     fn boot_time_is_found_at_the_start_of_a_line_only() {
         let at = |s| UNIX_EPOCH.checked_add(Duration::from_secs(s));
         assert_eq!(boot_time(b"cpu  1\nctxt 5\nbtime 1700000000\nprocesses 9\n"), at(1_700_000_000));
-        // A number that the end of the text has cut is none.
+        // A number that the end of the text cuts off is ignored.
         for text in [&b"btime 17000"[..], b"xbtime 17\n", b"btime \n", b"btime -1\n", b""] {
             assert_eq!(boot_time(text), None);
         }
     }
 
     #[test]
-    fn start_times_are_right_to_the_tick() {
+    fn start_times_are_exact_to_the_tick() {
         let boot = UNIX_EPOCH + Duration::from_secs(1_000);
         assert_eq!(start_time(boot, 16_043), boot + Duration::from_millis(160_430));
         assert_eq!(start_time(boot, 99), boot + Duration::from_millis(990));
-        // Nonsense is not worth a panic.
+        // A nonsensical value must not panic.
         let _ = start_time(boot, u64::MAX);
     }
 
@@ -256,13 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn more_than_one_pid_of_ours_means_a_namespace_below_that_of_proc() {
+    fn several_own_pids_mean_that_proc_has_another_namespace() {
         assert!(!is_nested(b"Name:\tx\nNSpid:\t7\nNSsid:\t1\t2\n") && !is_nested(b"Name:\tx\n"));
         assert!(is_nested(b"Name:\tx\nNSpid:\t700\t7\nNSsid:\t1\n"));
     }
 
     #[test]
-    fn what_the_fuzzer_starts_from_does_no_harm() {
+    fn the_fuzzing_seeds_do_not_panic() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/procstat");
         let seeds: Vec<_> =
             std::fs::read_dir(folder).unwrap().map(|e| std::fs::read(e.unwrap().path()).unwrap()).collect();

@@ -1,83 +1,83 @@
-//! What is said between the table of watched processes and the driver: events in, effects out.
+//! The events that the driver reports to the table of watched processes, and the effects that the table asks for.
 
 use std::time::SystemTime;
 
 use crate::logic::watch::matching::ProcessNames;
 use crate::logic::{Exit, Pid, hash};
 
-/// What happened.
+/// An event that the driver reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WatchEvent<'a> {
-    /// The loop turns for the first time.
+    /// The first turn of the loop.
     Start,
     /// [`Watch::deadline`](crate::logic::watch::Watch::deadline) has passed.
     Deadline,
-    /// The running scan met this process; `mark` differs for another process with the same pid.
+    /// The running scan has listed this process. `mark` differs if the pid now belongs to another process.
     Listed {
         pid: Pid,
         /// The inode number of /proc/PID.
         mark: u32,
     },
-    /// The running scan is through.
+    /// The running scan has listed all processes.
     Scanned,
-    /// The running scan could not be finished.
+    /// The running scan failed before its end.
     ScanFailed,
-    /// Answers [`WatchEffect::ReadName`]. A process that is gone is not answered for.
+    /// The answer to [`WatchEffect::ReadName`]. There is no answer if the process is gone.
     Named {
         pid: Pid,
-        /// Its name.
+        /// The name that the kernel keeps.
         comm: &'a [u8],
     },
-    /// Answers [`WatchEffect::ReadAllNames`].
+    /// The answer to [`WatchEffect::ReadAllNames`].
     AllNames {
         pid: Pid,
-        /// Its names.
+        /// Its name, arguments and executable.
         names: ProcessNames<'a>,
     },
-    /// Answers [`WatchEffect::Open`]: it lives, and all this is of one and the same process.
+    /// An answer to [`WatchEffect::Open`]: the process lives, and all fields describe the same process.
     Opened {
         pid: Pid,
-        /// Its start in ticks since boot.
+        /// Its start time in clock ticks since boot.
         ticks: u64,
-        /// Which program it executes.
+        /// The program that it executes; `None` if that is unknown.
         image: Option<Image>,
-        /// The same as a time of the calendar.
+        /// Its start time.
         start: SystemTime,
-        /// A pidfd will tell its end.
+        /// Whether a pidfd will report its end.
         guarded: bool,
-        /// Its names.
+        /// Its name, arguments and executable.
         names: ProcessNames<'a>,
     },
-    /// Answers [`WatchEffect::Open`]: there is no living process with this pid.
+    /// An answer to [`WatchEffect::Open`]: no living process has this pid.
     Vanished { pid: Pid },
-    /// Its pidfd tells that it ended; told again once its parent has reaped it.
+    /// The pidfd reports that the process has ended. The event comes again when the parent has reaped it.
     Ended {
         pid: Pid,
-        /// How, where the kernel says so.
+        /// How it ended, if the kernel shows that.
         exit: Option<Exit>,
-        /// Nothing more will be told.
+        /// Whether the process was reaped, so that no further event follows.
         reaped: bool,
     },
-    /// `--process-events`: this process was forked.
+    /// `--process-events`: a process was forked.
     Forked { pid: Pid },
-    /// `--process-events`: this process executed a program.
+    /// `--process-events`: a process executed a program.
     Executed { pid: Pid },
-    /// `--process-events`: this process changed its name.
+    /// `--process-events`: a process changed its name.
     Renamed { pid: Pid },
-    /// `--process-events`: some were lost.
+    /// `--process-events`: some events were lost.
     Missed,
-    /// `--process-events` cannot be used.
+    /// `--process-events` has become unusable.
     EventsUnavailable,
 }
 
-/// Tells a process that executed another program from one that only changed its name: equal as long as it executes
-/// nothing.
+/// Identifies one execution of a program. It stays equal if the process only changes its name, and changes with each
+/// exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Image(u64);
 
 impl Image {
-    /// Of what /proc shows: the stack of [`Stat`](crate::logic::proc::stat::Stat) or, to those who may not look, the
-    /// arguments. `None` if it shows neither.
+    /// Returns the image from the start of the stack ([`Stat`](crate::logic::proc::stat::Stat)) or, if kapo lacks the
+    /// permission to see that, from the arguments. `None` if /proc shows neither.
     pub(crate) fn of(start_stack: u64, cmdline: &[u8]) -> Option<Image> {
         match (start_stack, cmdline) {
             (0, []) => None,
@@ -87,32 +87,32 @@ impl Image {
     }
 }
 
-/// What to do.
+/// What the driver must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WatchEffect {
-    /// List all processes, then tell [`WatchEvent::Scanned`].
+    /// List all processes, then report [`WatchEvent::Scanned`].
     Scan,
-    /// Tell [`WatchEvent::Named`].
+    /// Read the name and report [`WatchEvent::Named`].
     ReadName(Pid),
-    /// Tell [`WatchEvent::AllNames`].
+    /// Read name, arguments and executable, and report [`WatchEvent::AllNames`].
     ReadAllNames(Pid),
-    /// Take a pidfd where there is none yet and tell [`WatchEvent::Opened`] or [`WatchEvent::Vanished`].
+    /// Open a pidfd if there is none yet, and report [`WatchEvent::Opened`] or [`WatchEvent::Vanished`].
     Open(Pid),
-    /// Give up its pidfd.
+    /// Close its pidfd.
     Close(Pid),
-    /// For the log.
+    /// Write to the log.
     Note(Note),
 }
 
-/// What the log may want to say.
+/// Notes for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
     /// A process matches.
     Found(Pid),
-    /// It ended, or executed another program; how it ended, as far as it was known at that moment.
+    /// A matching process ended or executed another program. Carries the exit as far as it was known at that moment.
     Ended(Pid, Option<Exit>),
-    /// There is no process of `--pid`, and none will be waited for.
+    /// The process of `--pid` does not exist, and kapo does not wait for it.
     Absent(Pid),
-    /// `--process-events` cannot be used, for this reason; kapo scans instead.
+    /// `--process-events` cannot be used, for this reason. kapo scans instead.
     Scanning(&'static str),
 }

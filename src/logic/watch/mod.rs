@@ -1,11 +1,14 @@
-//! The processes that `watch` reports on: what a scan of /proc showed and what pidfds told, in; which processes to
-//! look at next, and the document, out.
+//! Keeps the table of the processes that `watch` reports on. The driver reports what scans of /proc and pidfds show;
+//! the table decides which processes to read next and builds the status document.
 //!
-//! A process is found in three steps. A scan lists it ([`WatchEvent::Listed`]); if [`ScanCache`] does not know it, its name is read
-//! ([`WatchEvent::Named`]), and if that is new and not NAME, all of its names too ([`WatchEvent::AllNames`]); a match is opened
-//! ([`WatchEvent::Opened`]), and only what is read then, under the protection of a pidfd, counts. From there on pid and
-//! start time are its identity and the pidfd tells its end; without a pidfd every scan looks at it again. A change of
-//! name is no end; the execution of a program that does not match is one.
+//! A process is found in three steps. A scan lists it ([`WatchEvent::Listed`]). If [`ScanCache`] does not know it, its
+//! name is read ([`WatchEvent::Named`]); if that name is new and is not NAME, its arguments and executable are read
+//! too ([`WatchEvent::AllNames`]). A match is opened ([`WatchEvent::Opened`]), and only what is read while a pidfd
+//! protects the pid from reuse counts.
+//!
+//! From then on, pid and start time are the identity of the process, and the pidfd reports its end. Without a pidfd,
+//! every scan reads the process again. A change of its name does not end a match; executing a program that does not
+//! match does.
 
 pub(crate) mod event;
 pub(crate) mod matching;
@@ -25,40 +28,40 @@ pub(crate) use crate::logic::watch::matching::ProcessNames;
 use crate::logic::watch::matching::Rule;
 use crate::logic::watch::scan_cache::ScanCache;
 
-/// `--wait 0` would scan without a pause; this is the shortest one.
+/// The shortest pause between two scans: `--wait 0` would otherwise scan without a pause.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often all names are read again, for processes that take another name late in life.
+/// How often all names are read again, to find processes that change their name late in life.
 const READ_ALL: Duration = Duration::from_secs(60);
 
-/// A process that matches and lives.
+/// A living process that matches.
 #[derive(Clone, Copy, Debug)]
 struct Process {
     ticks: u64,
-    /// The program it executed when it matched last; `None`: not known.
+    /// The program that it executed at the last match; `None` if unknown.
     image: Option<Image>,
     start: SystemTime,
     guarded: bool,
-    /// The running scan met it.
+    /// Whether the running scan has listed it.
     listed: bool,
 }
 
-/// The last one that ended.
+/// The matching process that ended last.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     pid: Pid,
     start: SystemTime,
     end: SystemTime,
     exit: Option<Exit>,
-    /// Its pidfd is kept: it may still tell how it ended.
+    /// Whether its pidfd is still open, because it may still report the exit.
     open: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing to do until something is told.
+    /// No scan is due until an event asks for one.
     Resting,
-    /// The next scan, or the next look at the one process of `--pid`.
+    /// The next scan, or the next check of the `--pid` process, is due at this time.
     Waiting(Instant),
     Scanning,
 }
@@ -74,9 +77,9 @@ pub(crate) struct Watch {
     events: bool,
     born: Instant,
     all_read: Option<Instant>,
-    /// When the pause after the last scan is over.
+    /// When the pause after the last scan ends.
     rested: Option<Instant>,
-    /// A scan is wanted although nothing else asks for one.
+    /// Whether an event has asked for a scan.
     wanted: bool,
     phase: Phase,
     seen: ScanCache,
@@ -89,7 +92,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// `own` is kapo as /proc names it; it never matches. `rule` is for NAME.
+    /// Creates an empty table. `own` is the pid of kapo in /proc, which never matches; `rule` compares processes with
+    /// NAME.
     pub(crate) fn new(
         config: &config::Watch,
         rule: Rule,
@@ -119,7 +123,7 @@ impl Watch {
         }
     }
 
-    /// Takes in what happened; what to do now is appended to `out`.
+    /// Handles one event and appends the resulting effects to `out`.
     pub(crate) fn handle(&mut self, now: Now, event: WatchEvent<'_>, out: &mut Vec<WatchEffect>) {
         match event {
             WatchEvent::Start => self.begin(now, out),
@@ -132,14 +136,14 @@ impl Watch {
             WatchEvent::Scanned => self.scanned(now, out),
             WatchEvent::ScanFailed => {
                 self.seen.abort();
-                // What was met but could not be read counts as seen.
+                // Processes that were listed but not read count as seen, so everything must be read again.
                 self.all_read = None;
                 self.wanted = true;
                 self.phase = Phase::Resting;
                 self.schedule(now);
             }
             WatchEvent::Named { pid, comm } => {
-                // Asked in any case, so that the name is remembered.
+                // This call also stores the name, so it comes before the comparison.
                 let kept = self.seen.has_kept_its_name(pid, comm);
                 if self.rule.matches_comm(comm) {
                     self.candidate(pid, out);
@@ -151,10 +155,10 @@ impl Watch {
                 if self.rule.matches(&names) {
                     self.candidate(pid, out);
                 } else if self.living.contains_key(&pid) {
-                    // What it executes now decides.
+                    // The program that it executes now decides.
                     out.push(WatchEffect::Open(pid));
                 } else if names.cmdline.is_empty() && !names.exe.is_empty() {
-                    // In the middle of an exec: the new arguments are not there yet.
+                    // The process is in the middle of an exec, and its new arguments are not there yet.
                     self.seen.forget(pid);
                 }
             }
@@ -164,18 +168,18 @@ impl Watch {
             }
             WatchEvent::Vanished { pid } => {
                 if let Some(process) = self.living.get(&pid) {
-                    // The pidfd tells the end, and how it ended.
+                    // The pidfd will report the end together with the exit.
                     if !process.guarded {
                         self.end(now, pid, None, true, out);
                     }
                 } else if self.only == Some(pid) && self.found == 0 {
-                    // Whoever gets this number later is somebody else.
+                    // A later process with this pid is a different process.
                     out.push(WatchEffect::Note(Note::Absent(pid)));
                 }
             }
             WatchEvent::Ended { pid, exit, reaped } => self.ended(now, pid, exit, reaped, out),
-            // A child is read although it is what its parent is: the parent may have ended before it could be read, as
-            // a program does that becomes a daemon.
+            // A forked child is read although it still equals its parent: a program that becomes a daemon may end the
+            // parent before the parent could be read.
             WatchEvent::Forked { pid } | WatchEvent::Executed { pid } => self.look(pid, out),
             WatchEvent::Renamed { pid } => {
                 if !self.living.contains_key(&pid) {
@@ -183,11 +187,12 @@ impl Watch {
                 }
             }
             WatchEvent::Missed => {
-                // What was lost may be a change of name of a process long known.
+                // A lost event may be the renaming of a process that has been known for long.
                 self.all_read = None;
                 self.wanted = true;
                 if self.phase == Phase::Resting {
-                    // At once, but not scan after scan while forks come faster than they can be heard.
+                    // Scan at once, but keep the pause between scans if forks come faster than their events can be
+                    // read.
                     self.phase = Phase::Waiting(self.rested.map_or(now.mono, |at| at.max(now.mono)));
                 }
             }
@@ -200,7 +205,7 @@ impl Watch {
         }
     }
 
-    /// When to tell [`WatchEvent::Deadline`]; `None`: never, as far as is known now.
+    /// Returns when [`WatchEvent::Deadline`] is due; `None` if there is no deadline.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Waiting(at) => Some(at),
@@ -208,28 +213,28 @@ impl Watch {
         }
     }
 
-    /// What is shown as Command: the name that is looked for; with `--pid` alone the name of that process, once it is
-    /// known.
+    /// Returns the value of `Command`: NAME or, with `--pid` alone, the name of that process once it is known.
     pub(crate) fn command(&self) -> &str {
         &self.command
     }
 
-    /// Whether at least one process matches: what the probes ask.
+    /// Whether at least one process matches, which is the answer to the probes.
     pub(crate) fn lives(&self) -> bool {
         !self.living.is_empty()
     }
 
-    /// The matches that have ended.
+    /// Returns the matches that have ended.
     pub(crate) fn history(&self) -> &History {
         &self.history
     }
 
-    /// Whether [`Watch::status`] is other than when this was last asked.
+    /// Whether [`Watch::status`] has changed since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// The document: one object for each matching process, the oldest first; else one about the last that ended.
+    /// Returns the status document: one object for each matching process, the oldest first, or one object for the
+    /// match that ended last.
     pub(crate) fn status(&self) -> Vec<Status> {
         if self.living.is_empty() {
             return vec![self.stopped()];
@@ -255,7 +260,7 @@ impl Watch {
 
     fn end_of(&self, last: Last) -> Status {
         let (state, reason, signal) = match last.exit {
-            // Not known: only the parent was told, or nobody yet.
+            // The exit is unknown: only the parent gets it, or the process was not reaped yet.
             None => (State::Stopped, None, None),
             Some(Exit::Code(0)) => (State::Stopped, Some(Reason::Success), None),
             Some(Exit::Code(_)) => (State::Stopped, Some(Reason::ExitCode), None),
@@ -287,7 +292,7 @@ impl Watch {
         }
     }
 
-    /// A scan, or the look at the one process of `--pid`.
+    /// Begins a scan, or the check of the `--pid` process.
     fn begin(&mut self, now: Now, out: &mut Vec<WatchEffect>) {
         if let Some(pid) = self.only {
             self.phase = Phase::Resting;
@@ -309,14 +314,14 @@ impl Watch {
         out.push(WatchEffect::Scan);
     }
 
-    /// After a scan, or a look: is there another one, and when?
+    /// Decides whether and when the next scan or check takes place.
     fn schedule(&mut self, now: Now) {
         let needed = match self.only {
-            // A pid never comes back as the same process: once gone, there is nothing to look for.
+            // Another process may get the same pid, but it never counts, so a process that ended ends the checks.
             Some(_) => self.unguarded > 0,
             None => self.wanted || !self.events || self.unguarded > 0,
         };
-        // Beyond the range of the clock there is no next one.
+        // If the time is beyond the range of the clock, there is no next scan.
         self.rested = now.mono.checked_add(self.pause());
         self.phase = match self.rested.filter(|_| needed) {
             Some(at) => Phase::Waiting(at),
@@ -361,7 +366,7 @@ impl Watch {
         }
     }
 
-    /// A process event names it.
+    /// Reads the process that a process event names.
     fn look(&self, pid: Pid, out: &mut Vec<WatchEffect>) {
         if self.only.is_none() && Some(pid) != self.own {
             out.push(WatchEffect::ReadAllNames(pid));
@@ -383,7 +388,7 @@ impl Watch {
         }
         match known.filter(|k| k.ticks == process.ticks) {
             Some(before) => {
-                // A pidfd that was taken before is still there.
+                // A pidfd that was opened earlier is still open.
                 let guarded = process.guarded || before.guarded;
                 self.unguarded -= usize::from(!before.guarded);
                 self.unguarded += usize::from(!guarded);
@@ -394,7 +399,7 @@ impl Watch {
                     self.end(now, pid, None, true, out);
                 }
             }
-            // The pid of --pid now names another process: not the one that was asked for.
+            // The pid of `--pid` now belongs to another process.
             None if !matches || self.only.is_some() && self.found > 0 => out.push(WatchEffect::Close(pid)),
             None => self.adopt(pid, process, names, out),
         }
@@ -404,8 +409,8 @@ impl Watch {
     }
 
     fn adopt(&mut self, pid: Pid, process: Process, names: &ProcessNames<'_>, out: &mut Vec<WatchEffect>) {
-        // A process runs: how the last one ended is not shown any more. Its pidfd is not closed by a pid that
-        // now means the new one.
+        // A process runs, so the last one is no longer shown. Its pidfd stays if its pid now belongs to the new
+        // process.
         if let Some(last) = &mut self.last
             && std::mem::take(&mut last.open)
             && last.pid != pid
@@ -446,17 +451,19 @@ impl Watch {
         }
     }
 
-    /// What the kernel tells of a process of somebody else: neither what it has used nor who has asked for its end.
+    /// Returns the history entry. Resource usage and the cause of a stop are unknown, because the process is not a
+    /// child of kapo.
     fn past_run(&self, last: Last) -> PastRun {
         let lasted = last.end.duration_since(last.start).unwrap_or_default();
         PastRun::of(&self.end_of(last), Some(last.pid), lasted, None)
     }
 
-    /// It is out of the table; with `over` nothing more will be heard of it.
+    /// Removes the process from the table. `over` means that no further event can come for it.
     fn end(&mut self, now: Now, pid: Pid, exit: Option<Exit>, over: bool, out: &mut Vec<WatchEffect>) {
         let Some(process) = self.living.remove(&pid) else { return };
         self.unguarded -= usize::from(!process.guarded);
-        // One at most is kept open, the one that is shown, so that zombies by the thousand cost nothing.
+        // Keep at most one pidfd open after the end, that of the process that is shown, so that thousands of zombies
+        // cost nothing.
         let open = process.guarded && !over && self.living.is_empty();
         if process.guarded && !open {
             out.push(WatchEffect::Close(pid));
@@ -472,7 +479,8 @@ impl Watch {
         self.look_again(pid, out);
     }
 
-    /// The pid may already be somebody else's, whom a scan or an event has told of while the table had the old one.
+    /// Reads the pid again: it may already belong to a new process, whose scan entry or process event came while the
+    /// table still had the old one.
     fn look_again(&mut self, pid: Pid, out: &mut Vec<WatchEffect>) {
         self.seen.forget(pid);
         if self.events {
@@ -481,7 +489,7 @@ impl Watch {
     }
 }
 
-/// An end of which nothing is known is no failure.
+/// Returns the verdict of an exit. An unknown exit does not count as a failure.
 fn verdict(exit: Option<Exit>) -> Verdict {
     match exit {
         None | Some(Exit::Code(0)) => Verdict::Success,

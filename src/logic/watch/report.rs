@@ -1,5 +1,5 @@
-//! What is said about the watched processes: log records, the summary for the service manager, the exit code that
-//! answers `/wait`, and kapo's own exit code.
+//! Turns the watched processes into log records, the summary for the service manager, the exit code that answers
+//! `/wait`, and kapo's own exit code.
 
 use crate::error::EXIT_SETUP;
 use crate::logic::Exit;
@@ -7,7 +7,7 @@ use crate::logic::log::record::Record;
 use crate::logic::status::{State, Status};
 use crate::logic::watch::event::Note;
 
-/// Returns the log record for `note`; `name` is what is looked for.
+/// Returns the log record for `note`. `name` is the watched name.
 pub(crate) fn record(note: Note, name: &str) -> Record {
     match note {
         Note::Found(pid) => Record::info("found").with("name", name).number("pid", pid),
@@ -26,16 +26,16 @@ pub(crate) fn record(note: Note, name: &str) -> Record {
     }
 }
 
-/// Returns the code with which kapo exits because of `note`; `None`: it goes on.
+/// Returns the code with which kapo exits because of `note`; `None` if it keeps running.
 pub(crate) fn exit_code(note: Note) -> Option<u8> {
     match note {
-        // Only if kapo could not read the process before the loop, because no descriptor was left.
+        // This happens only if kapo had no free descriptor to check the process before the loop started.
         Note::Absent(_) => Some(EXIT_SETUP),
         Note::Found(_) | Note::Ended(..) | Note::Scanning(_) => None,
     }
 }
 
-/// Returns the exit code of the last process, while none lives.
+/// Returns the exit code of the process that ended last; `None` while a process lives.
 pub(crate) fn ended(objects: &[Status], lives: bool) -> Option<u8> {
     let last = objects.first().filter(|object| !lives && object.end_time.is_some());
     last.map(|object| object.exit_code)
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_exit_code_is_told_while_no_process_lives() {
+    fn the_last_exit_code_is_shown_while_no_process_lives() {
         let blank = Status::blank(ModeName::Watch);
         let over = Status { end_time: Some(UNIX_EPOCH), exit_code: 3, ..blank.clone() };
         assert_eq!(ended(&[], false), None);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_counts_processes_that_run() {
+    fn the_summary_counts_running_processes() {
         let running = Status { state: State::Running, ..Status::blank(ModeName::Watch) };
         for (count, wanted) in [(0, "no process job"), (1, "1 process job"), (3, "3 processes job")] {
             assert_eq!(summary(&vec![running.clone(); count], "job"), wanted);

@@ -1,50 +1,52 @@
-//! Remembers which processes a scan has looked at, so that the next one reads only what is new. /proc lists pids in
-//! ascending order, so memory and list are merged in one pass, in place: 16 bytes a process, no table, no allocation
-//! but for growth. Another order costs only reads.
+//! Remembers which processes a scan has read, so that the next scan reads only new ones. /proc lists pids in ascending
+//! order, so the cache and the list are merged in place in one pass, with 16 bytes a process and no allocation except
+//! for growth. If the order were different, kapo would only read more.
 
 use crate::logic::Pid;
 
-/// For this many seconds after it was first seen a process is read at every scan: one that has just been forked
-/// still has its parent's name and takes its own by exec.
+/// A process is read in every scan for this many seconds after it was first seen, because a forked process has its
+/// parent's name until it executes its own program.
 const YOUNG: u32 = 10;
 
-/// One process that was looked at.
+/// A process that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     pid: Pid,
-    /// Changes when the pid is given to another process; 0 is never equal.
+    /// Differs if the pid belongs to another process; 0 never compares equal.
     mark: u32,
-    /// When it was first seen, in seconds of the watch; 0: by the first scan.
+    /// When it was first seen, in seconds since the watch began; 0 for the first scan.
     since: u32,
-    /// A hash of the `comm` that was read last; 0: none was read.
+    /// A hash of the last `comm` that was read; 0 if none was read.
     name: u32,
 }
 
-/// The memory of a scan, and the place where the running scan stands in it.
+/// The cache, and the position of the running scan in it.
 #[derive(Debug, Default)]
 pub(crate) struct ScanCache {
-    /// Sorted by pid. While a scan runs: `..kept` was met by it, `cursor..` is still ahead, between lies nothing.
+    /// Sorted by pid. During a scan, the entries `..kept` have been listed, the entries `cursor..` have not, and those
+    /// between are unused.
     entries: Vec<Entry>,
     kept: usize,
     cursor: usize,
-    /// Met by this scan for the first time.
+    /// The processes that the running scan lists for the first time.
     fresh: Vec<Entry>,
-    /// Of this scan.
+    /// The time of the running scan.
     now: u32,
     all: bool,
-    /// This is not the first scan.
+    /// Whether this is not the first scan.
     again: bool,
 }
 
 impl ScanCache {
-    /// A scan begins. `now` counts seconds from anywhere and never goes back; with `all` everything is read again.
+    /// Begins a scan. `now` counts seconds from any moment and never goes back. `all` means that everything is read
+    /// again.
     pub(crate) fn begin(&mut self, now: u32, all: bool) {
         self.abort();
         (self.now, self.all) = (now, all);
     }
 
-    /// The scan met this process; whether it must be read. `mark` is anything that differs for another process
-    /// with the same pid.
+    /// Whether the process, which the scan has just listed, must be read. `mark` is any value that differs for another
+    /// process with the same pid.
     pub(crate) fn must_read(&mut self, pid: Pid, mark: u32) -> bool {
         while self.entries.get(self.cursor).is_some_and(|e| e.pid < pid) {
             self.cursor += 1;
@@ -65,9 +67,10 @@ impl ScanCache {
         self.all || !same || self.now.saturating_sub(since) < YOUNG
     }
 
-    /// Whether the process that the scan met last had this `comm` when it was read before, so that it has executed nothing
-    /// since and the rest of it need not be read again. A scan that reads everything is never told so, nor is any scan of a
-    /// process that is new to the host: its exec may be half done, or be that of a program of the same `comm`.
+    /// Whether the process that was listed last already had this `comm` when it was read before. In that case it has
+    /// executed nothing since, and its other names need not be read again. The answer is always `false` in a scan that
+    /// reads everything. It is also `false` for a process that is new to the host, because its exec may be incomplete,
+    /// or its new program may have the same `comm`.
     pub(crate) fn has_kept_its_name(&mut self, pid: Pid, comm: &[u8]) -> bool {
         let met = self.kept.checked_sub(1).and_then(|at| self.entries.get_mut(at)).filter(|e| e.pid == pid);
         let Some(entry) = met.or_else(|| self.fresh.last_mut().filter(|e| e.pid == pid)) else {
@@ -78,14 +81,14 @@ impl ScanCache {
         before == name && !self.all && entry.since == 0
     }
 
-    /// The scan has met everything; what it did not meet is forgotten.
+    /// Ends a complete scan: forgets the processes that it has not listed.
     pub(crate) fn finish(&mut self) {
         self.again = true;
         self.entries.truncate(self.kept);
         self.merge();
     }
 
-    /// The scan ended early; what it did not meet stays known.
+    /// Ends an incomplete scan: keeps the processes that it has not listed.
     pub(crate) fn abort(&mut self) {
         let end = self.cursor.min(self.entries.len());
         self.entries.drain(self.kept.min(end)..end);
@@ -99,7 +102,7 @@ impl ScanCache {
             self.entries.sort_unstable_by_key(|e| e.pid);
             self.entries.dedup_by_key(|e| e.pid);
         }
-        // A host that once ran very many processes does not cost their memory for ever.
+        // Free memory that a host with far more processes needed earlier.
         for list in [&mut self.entries, &mut self.fresh] {
             if list.capacity() > 2 * list.len() + 256 {
                 list.shrink_to(list.len() + list.len() / 4);
@@ -107,7 +110,7 @@ impl ScanCache {
         }
     }
 
-    /// Whatever has this pid must be read at the next scan.
+    /// Makes the next scan read the process with this pid.
     pub(crate) fn forget(&mut self, pid: Pid) {
         let ahead = self.cursor.min(self.entries.len());
         let (met, ahead) = self.entries.split_at_mut(ahead);
@@ -126,7 +129,7 @@ impl ScanCache {
 mod tests {
     use super::*;
 
-    /// One scan; which of the listed pids were read.
+    /// Runs one scan and returns the listed pids that were read.
     fn scan(seen: &mut ScanCache, now: u32, listed: &[(i32, u32)]) -> Vec<i32> {
         seen.begin(now, false);
         let read = listed.iter().filter(|(pid, mark)| seen.must_read(Pid::new(*pid).unwrap(), *mark));
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_read_while_it_is_young_and_then_no_more() {
+    fn a_process_is_read_only_while_it_is_young() {
         let mut seen = ScanCache::default();
         assert_eq!(scan(&mut seen, 0, &[(1, 5), (7, 6)]), [1, 7]);
         assert_eq!(scan(&mut seen, 9, &[(1, 5), (3, 9), (7, 6)]), [1, 3, 7]);
@@ -145,19 +148,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_given_out_again_is_read() {
+    fn a_reused_pid_is_read() {
         let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (7, 6), (9, 9)]);
         assert_eq!(scan(&mut seen, 50, &[(1, 5), (7, 8), (9, 9)]), [7]);
-        // And the new one is young for a while.
+        // The new process is young for a while.
         assert_eq!(scan(&mut seen, 59, &[(1, 5), (7, 8), (9, 9)]), [7]);
-        // Gone for one scan is gone.
+        // A process that one scan did not list is forgotten.
         assert_eq!(scan(&mut seen, 90, &[(1, 5), (7, 8)]), [0; 0]);
         assert_eq!(scan(&mut seen, 91, &[(1, 5), (7, 8), (9, 9)]), [9]);
     }
 
     #[test]
-    fn all_are_read_when_that_is_asked() {
+    fn all_are_read_on_request() {
         let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (7, 6)]);
         seen.begin(60, true);
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_kept_until_it_changes_or_all_is_read() {
+    fn a_name_is_unchanged_until_it_changes_or_all_is_read() {
         let mut seen = ScanCache::default();
         let pid = Pid::new(7).unwrap();
         for (now, all, mark, comm, kept) in [
@@ -177,14 +180,14 @@ mod tests {
             (3, false, 6, "job", true),
             (4, true, 6, "job", false),
             (5, false, 6, "job", true),
-            // The pid of another process, which is new to the host.
+            // The pid belongs to another process, which is new to the host.
             (6, false, 8, "job", false),
             (7, false, 8, "job", false),
         ] {
             seen.begin(now, all);
             assert!(seen.must_read(pid, mark));
             assert_eq!(seen.has_kept_its_name(pid, comm.as_bytes()), kept, "{now}");
-            // Not the one that was met last.
+            // This pid was not listed last.
             assert!(!seen.has_kept_its_name(Pid::new(1).unwrap(), comm.as_bytes()));
             seen.finish();
         }
@@ -209,7 +212,7 @@ mod tests {
                 seen.forget(Pid::new(3).unwrap());
             }
             seen.finish();
-            // Forgotten before it was met, it was read in that scan already, and is young now.
+            // It was forgotten before the scan listed it, so it was read in that scan and is young now.
             assert_eq!(scan(&mut seen, 40, &[(1, 5), (3, 5), (5, 5), (7, 6)]).contains(&3), forget_after > 1);
         }
     }
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_in_any_order_costs_reads_and_loses_nothing() {
+    fn an_unsorted_list_costs_reads_and_loses_nothing() {
         let mut seen = ScanCache::default();
         let listed = [(9, 1), (1, 5), (7, 6), (3, 2)];
         assert_eq!(scan(&mut seen, 0, &listed).len(), 4);
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_follows_the_number_of_processes_down() {
+    fn memory_shrinks_with_the_number_of_processes() {
         let mut seen = ScanCache::default();
         let many: Vec<_> = (1..=50_000).map(|pid| (pid, 1)).collect();
         scan(&mut seen, 0, &many);

@@ -1,4 +1,4 @@
-//! A world on paper: processes that fork, exec, end and are reaped, a kernel that gives out few pids again and again.
+//! Tests with a simulated kernel: processes fork, exec, end and are reaped, and a few pids are reused again and again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -11,9 +11,9 @@ const KILLED: Exit = Exit::Signal { signal: Signal::KILL, core_dumped: false };
 
 struct Fake {
     name: &'static str,
-    /// Given out anew by each fork and each exec: a child of the same program counts as its own.
+    /// Changes with each fork and each exec: a child of the same program has an image of its own.
     image: u64,
-    /// It has had the name that is watched since it executed this program.
+    /// Whether it has had the watched name since its last exec.
     matched: bool,
     mark: u32,
     ticks: u64,
@@ -24,9 +24,9 @@ struct World {
     watch: Watch,
     now: Now,
     processes: BTreeMap<Pid, Fake>,
-    /// The pidfds that were taken and not given up: pid and start of their process.
+    /// The open pidfds: pid and start time of their process.
     guards: BTreeMap<Pid, u64>,
-    /// What pidfds have to tell.
+    /// Events that pidfds have not reported yet.
     untold: Vec<(Pid, u64, Option<Exit>, bool)>,
     most: usize,
     scanning: bool,
@@ -73,7 +73,7 @@ impl World {
         self
     }
 
-    /// A process comes; the same pid must be free.
+    /// Creates a process. The pid must be free.
     fn fork(&mut self, n: i32, name: &'static str) {
         self.counter += 1;
         let (mark, ticks) = (self.counter, u64::from(self.counter));
@@ -81,14 +81,14 @@ impl World {
         assert!(self.processes.insert(pid(n), fake).is_none());
     }
 
-    /// It changes its name by itself.
+    /// Changes the name of a process without an exec.
     fn rename(&mut self, n: i32, name: &'static str) {
         let fake = self.processes.get_mut(&pid(n)).unwrap();
         fake.name = name;
         fake.matched |= name == "job";
     }
 
-    /// It executes a program of this name.
+    /// Lets a process execute a program of this name.
     fn exec(&mut self, n: i32, name: &'static str) {
         self.counter += 1;
         let image = u64::from(self.counter);
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    /// What one turn of the loop does: pidfds, then deadlines, then the scan.
+    /// Does what one turn of the loop does: pidfds, then deadlines, then the scan.
     fn settle(&mut self) {
         for (pid, ticks, exit, reaped) in std::mem::take(&mut self.untold) {
             if self.guards.get(&pid) == Some(&ticks) {
@@ -191,20 +191,20 @@ impl World {
 const WAIT: Duration = Duration::from_secs(5);
 
 #[test]
-fn a_process_is_found_by_the_next_scan_and_its_end_is_told_at_once() {
+fn the_next_scan_finds_a_process_and_its_end_shows_at_once() {
     let mut world = World::new(&config("job")).start();
     assert_eq!(world.shown(), (State::Stopped, 0, None, None, None));
     assert_eq!(world.watch.status()[0].start_time, None);
     world.fork(7, "job");
     world.fork(8, "other");
-    world.fork(99, "job"); // kapo itself
+    world.fork(99, "job"); // The pid of kapo itself.
     world.pass(WAIT);
     assert_eq!(world.shown(), (State::Running, 0, None, None, Some(pid(7))));
     assert!(world.watch.status()[0].ready && world.watch.lives() && world.watch.take_changed());
     assert!(!world.watch.take_changed());
     world.end(7, KILLED);
     world.settle();
-    // Dead, and nobody but its parent may know how.
+    // The process is dead, and only its parent may know the exit.
     assert_eq!(world.shown(), (State::Stopped, 0, None, None, None));
     assert!(!world.watch.lives() && world.watch.take_changed());
     assert_eq!(world.watch.status()[0].end_time, Some(world.now.wall));
@@ -220,7 +220,7 @@ fn a_process_is_found_by_the_next_scan_and_its_end_is_told_at_once() {
 }
 
 #[test]
-fn every_end_has_its_words() {
+fn every_exit_has_its_state_and_reason() {
     let signal = |n, core_dumped| Exit::Signal { signal: Signal::new(n).unwrap(), core_dumped };
     for (exit, expected) in [
         (Exit::Code(0), (State::Stopped, 0, None, Some(Reason::Success), None)),
@@ -239,7 +239,7 @@ fn every_end_has_its_words() {
 }
 
 #[test]
-fn a_pid_given_out_again_between_two_looks_is_another_process() {
+fn a_pid_reused_between_two_scans_is_another_process() {
     for most in [usize::MAX, 0] {
         let mut world = World::new(&config("job"));
         world.most = most;
@@ -260,7 +260,7 @@ fn a_pid_given_out_again_between_two_looks_is_another_process() {
 }
 
 #[test]
-fn a_name_taken_by_exec_is_found_while_young_and_else_within_a_minute() {
+fn a_new_name_is_found_while_young_or_within_a_minute() {
     let mut world = World::new(&config("job"));
     world.fork(7, "sh");
     world.fork(8, "sh");
@@ -273,14 +273,14 @@ fn a_name_taken_by_exec_is_found_while_young_and_else_within_a_minute() {
     world.exec(7, "else");
     let reads = world.reads;
     world.pass(WAIT);
-    assert_eq!((world.pids(), world.reads), (vec![7], reads), "nothing is read that was seen");
+    assert_eq!((world.pids(), world.reads), (vec![7], reads), "a known process is not read again");
     (0..8).for_each(|_| world.pass(WAIT));
     assert_eq!(world.pids(), [8]);
     assert_eq!(world.guards.len(), 1);
 }
 
 #[test]
-fn a_change_of_name_is_no_end() {
+fn a_change_of_name_does_not_end_a_match() {
     for (process_events, most) in [(false, usize::MAX), (true, usize::MAX), (false, 0)] {
         let mut world = World::new(&config::Watch { process_events, ..config("job") });
         world.most = most;
@@ -288,7 +288,7 @@ fn a_change_of_name_is_no_end() {
         let mut world = world.start();
         world.rename(7, "else");
         world.tell(WatchEvent::Renamed { pid: pid(7) });
-        // Read while it is young, and when everything is read.
+        // It is read while it is young, and whenever everything is read.
         (0..15).for_each(|_| world.pass(WAIT));
         world.tell(WatchEvent::Missed);
         world.pass(WAIT);
@@ -297,12 +297,12 @@ fn a_change_of_name_is_no_end() {
         world.reap(7);
         world.pass(WAIT);
         assert_eq!((world.pids(), world.guards.len()), (vec![], 0));
-        assert_eq!(world.shown().1, if most == 0 { 0 } else { 3 }, "the pidfd still tells how it ended");
+        assert_eq!(world.shown().1, if most == 0 { 0 } else { 3 }, "the pidfd still reports the exit");
     }
 }
 
 #[test]
-fn an_exec_that_cannot_be_told_from_a_change_of_name_is_no_end() {
+fn an_unnoticed_exec_does_not_end_a_match() {
     let mut world = World::new(&config("job"));
     world.fork(7, "job");
     let mut world = world.start();
@@ -315,7 +315,7 @@ fn an_exec_that_cannot_be_told_from_a_change_of_name_is_no_end() {
     assert_eq!(world.pids(), [7]);
     world.tell(opened(Image::of(2, b"")));
     assert_eq!(world.pids(), [0; 0]);
-    // Those who may not look tell it by the arguments.
+    // Without permission to read the stack, the arguments are the image.
     assert_eq!(Image::of(0, b""), None);
     assert_eq!(Image::of(0, b"sh\0"), Image::of(0, b"sh\0"));
     assert_ne!(Image::of(0, b"sh\0"), Image::of(0, b"sleep\0"));
@@ -323,13 +323,13 @@ fn an_exec_that_cannot_be_told_from_a_change_of_name_is_no_end() {
 }
 
 #[test]
-fn a_thousand_matches_come_and_go_and_leave_nothing_behind() {
+fn a_thousand_matches_leave_no_pidfd_behind() {
     for most in [usize::MAX, 100] {
         let mut world = World::new(&config("job"));
         world.most = most;
         (0..1_000).for_each(|n| world.fork(2_000 - n, "job"));
         let mut world = world.start();
-        // The oldest first, which here is the one with the highest pid.
+        // The oldest comes first; here it has the highest pid.
         assert_eq!(world.pids(), (1_001..=2_000).rev().collect::<Vec<_>>());
         assert_eq!(world.watch.status()[0].restarts, 999);
         assert_eq!(world.guards.len(), most.min(1_000));
@@ -347,7 +347,7 @@ fn a_thousand_matches_come_and_go_and_leave_nothing_behind() {
 }
 
 #[test]
-fn the_one_process_of_pid_is_never_looked_for_again() {
+fn the_process_of_pid_is_never_searched_again() {
     let only = config::Watch { pid: Some(7), ..config("shown") };
     let mut gone = World::new(&only).start();
     assert_eq!((gone.shown().0, gone.watch.deadline(), gone.scans), (State::Stopped, None, 0));
@@ -369,12 +369,12 @@ fn the_one_process_of_pid_is_never_looked_for_again() {
 }
 
 #[test]
-fn without_a_pidfd_the_one_process_of_pid_is_looked_at_every_wait() {
+fn without_a_pidfd_the_process_of_pid_is_read_every_wait() {
     let mut world = World::new(&config::Watch { pid: Some(7), ..config("") });
     world.most = 0;
     world.fork(7, "any");
     let mut world = world.start();
-    assert_eq!(world.watch.status()[0].command, "any", "without a name its own is shown");
+    assert_eq!(world.watch.status()[0].command, "any", "without NAME the process's own name is shown");
     world.pass(WAIT);
     assert_eq!(world.watch.deadline(), Some(world.now.mono + WAIT));
     world.end(7, Exit::Code(3));
@@ -385,7 +385,7 @@ fn without_a_pidfd_the_one_process_of_pid_is_looked_at_every_wait() {
 }
 
 #[test]
-fn with_process_events_nothing_is_scanned_while_nothing_starts() {
+fn process_events_avoid_scans_while_nothing_starts() {
     let mut world = World::new(&config::Watch { process_events: true, ..config("job") });
     world.fork(7, "job");
     let mut world = world.start();
@@ -396,7 +396,7 @@ fn with_process_events_nothing_is_scanned_while_nothing_starts() {
     world.tell(WatchEvent::Executed { pid: pid(8) });
     world.tell(WatchEvent::Executed { pid: pid(9) });
     assert_eq!((world.pids(), world.scans), (vec![7, 8], 1));
-    // The child of a process that is gone, and one that takes the name by itself.
+    // The child of a process that is gone, and a process that changes its own name.
     world.fork(10, "job");
     world.tell(WatchEvent::Forked { pid: pid(10) });
     world.fork(11, "sh");
@@ -411,14 +411,14 @@ fn with_process_events_nothing_is_scanned_while_nothing_starts() {
     world.tell(WatchEvent::Executed { pid: pid(7) });
     world.settle();
     assert_eq!(world.pids(), [8]);
-    // What was lost is made good by one scan that reads everything.
+    // One scan that reads everything finds the lost process.
     world.exec(7, "job");
     world.pass(Duration::from_secs(40));
     world.tell(WatchEvent::Missed);
     world.tell(WatchEvent::Missed);
     world.settle();
     assert_eq!((world.pids(), world.scans, world.watch.deadline()), (vec![7, 8], 2, None));
-    // Never scan after scan.
+    // The pause between scans still holds.
     world.tell(WatchEvent::Missed);
     assert_eq!(world.watch.deadline(), Some(world.now.mono + WAIT));
     world.pass(WAIT);
@@ -429,7 +429,7 @@ fn with_process_events_nothing_is_scanned_while_nothing_starts() {
 }
 
 #[test]
-fn the_pause_between_scans_has_a_floor_and_no_ceiling() {
+fn the_pause_between_scans_has_a_minimum_but_no_maximum() {
     let world = World::new(&config::Watch { wait: Duration::ZERO, ..config("job") }).start();
     assert_eq!(world.watch.deadline(), Some(world.now.mono + SHORTEST_PAUSE));
     assert_eq!(world.watch.status()[0].wait, Some(Duration::ZERO));
@@ -438,7 +438,7 @@ fn the_pause_between_scans_has_a_floor_and_no_ceiling() {
 }
 
 #[test]
-fn a_scan_that_fails_is_made_good_by_the_next() {
+fn the_next_scan_makes_up_for_a_failed_one() {
     let mut world = World::new(&config::Watch { process_events: true, ..config("job") });
     world.fork(7, "job");
     world.tell(WatchEvent::Start);
@@ -452,9 +452,9 @@ fn a_scan_that_fails_is_made_good_by_the_next() {
     assert_eq!((world.pids(), world.scans), (vec![7], 2));
 }
 
-/// Whatever happened, after a quiet minute the document is the truth and nothing is left open.
+/// After any sequence of events and a quiet minute, the document is right and no pidfd is left over.
 #[test]
-fn random_lives_end_in_the_truth() {
+fn after_random_lives_the_document_is_right() {
     for seed in 1..=2_000_u64 {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut random = |below: u64| {
@@ -468,7 +468,7 @@ fn random_lives_end_in_the_truth() {
         world.most = [0, 2, usize::MAX][usize::try_from(random(3)).unwrap()];
         let mut world = world.start();
         for _ in 0..60 {
-            // Six pids for all: each is given out again and again.
+            // There are only six pids, so that each is reused again and again.
             let n = i32::try_from(random(6)).unwrap() + 1;
             let name = ["job", "else"][usize::try_from(random(2)).unwrap()];
             let (lives, executes) =
@@ -497,7 +497,7 @@ fn random_lives_end_in_the_truth() {
         (0..30).for_each(|_| world.pass(Duration::from_secs(5)));
         for (pid, process) in &world.processes {
             let (lives, shown) = (process.zombie.is_none(), world.watch.living.contains_key(pid));
-            // One that has changed its name is shown if it was found before.
+            // A process that has changed its name is shown if it was found before.
             assert!(shown || !lives || process.name != "job", "seed {seed}: {pid} is missed");
             assert!(!shown || lives && process.matched, "seed {seed}: {pid} is shown");
         }

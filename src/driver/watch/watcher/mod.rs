@@ -1,5 +1,5 @@
-//! Carries out what [`Watch`] decides: scans in slices, pidfds, process events. All its descriptors sit in an epoll
-//! instance of its own, so that the loop knows one descriptor and one token, however many processes are watched.
+//! Carries out the effects of [`Watch`]: scans in slices, pidfds, process events. All descriptors are in an epoll
+//! instance of their own, so that the loop has one descriptor and one token, however many processes are watched.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -26,15 +26,15 @@ use crate::logic::watch::{Image, Note, ProcessNames, Watch, WatchEffect, WatchEv
 use crate::logic::{Now, Pid};
 use crate::sys::pidfd;
 
-/// What one turn may cost, in units of about a microsecond.
+/// The budget of one turn, in units of about a microsecond.
 const SLICE: u32 = 2_000;
-// What each step costs of it, as measured with 5,000 processes.
+// The cost of each step, measured with 5,000 processes.
 const LISTED: u32 = 1;
 const NAME: u32 = 8;
 const WORDS: u32 = 25;
 const OPEN: u32 = 60;
 
-/// The epoll data of the process connector; pidfds have their pid in the lower half, which is never 0.
+/// The epoll data of the process connector. A pidfd has its pid in the lower half, which is never 0.
 const EVENTS: u64 = 0;
 
 /// The pidfd of a watched process.
@@ -42,11 +42,12 @@ const EVENTS: u64 = 0;
 struct WatchedPidfd {
     fd: OwnedFd,
     ticks: u64,
-    /// Never reused: an event may outlive its pidfd within one batch, and the pid may be given out again.
+    /// Tells this pidfd from an earlier one: an event may come after its pidfd was closed, and the pid may have been
+    /// reused.
     serial: u32,
 }
 
-/// `kapo watch`, but for the loop.
+/// Connects [`Watch`] with /proc, pidfds and process events.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     watch: Watch,
@@ -55,26 +56,26 @@ pub(crate) struct Watcher {
     listing: Option<Listing>,
 }
 
-/// What the effects work on.
+/// The state that the effects work on.
 #[derive(Debug)]
 struct WatchIo {
     epoll: OwnedFd,
     events: Option<ProcessEvents>,
     guards: BTreeMap<Pid, WatchedPidfd>,
-    /// No more pidfds than this: connections need descriptors, too.
+    /// The maximum number of pidfds, because connections need descriptors too.
     most: usize,
     serial: u32,
     view: ProcView,
-    /// Of this turn.
+    /// The time of boot; read once a turn.
     boot: Option<SystemTime>,
     budget: u32,
-    /// A read failed because no descriptor or no memory was left.
+    /// Whether a read failed because descriptors or memory ran out.
     starved: bool,
 }
 
 impl Watcher {
-    /// Opens what watching needs. The limit of open files should have been raised before. Call [`Watcher::turn`] at once
-    /// then; it starts the first scan.
+    /// Opens what watching needs. The caller should raise the limit of open files first, and call [`Watcher::turn`] at
+    /// once afterwards, because that call starts the first scan.
     pub(crate) fn open(
         config: &config::Watch,
         history: usize,
@@ -115,7 +116,7 @@ impl Watcher {
         watch.handle(now, WatchEvent::Start, &mut effects);
         let mut watcher = Watcher { watch, hands, effects, listing: None };
         if let Some(pid) = config.pid {
-            // No start is waited for: a process that is not there now never will be.
+            // kapo does not wait for the process of `--pid`: a later process with this pid is a different one.
             let mut absent = false;
             watcher.work(now, &mut |found| match found {
                 Note::Absent(_) => absent = true,
@@ -128,32 +129,33 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// The matches that have ended.
+    /// Returns the matches that have ended.
     pub(crate) fn history(&self) -> &History {
         self.watch.history()
     }
 
-    /// Call this when [`Watcher::as_fd`] is readable, when [`Watcher::deadline`] has passed, and in the next turn, without
-    /// waiting, when it answered `true`. Called without need it does no harm. Takes a few milliseconds at most.
+    /// Does the work that is due, for a few milliseconds at most. Call this when [`Watcher::as_fd`] is readable, when
+    /// [`Watcher::deadline`] has passed, and again in the next turn, without waiting, if it returned `true`. A call
+    /// without a reason does no harm.
     pub(crate) fn turn(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
         (self.hands.budget, self.hands.boot) = (SLICE, None);
         let more = self.listen(now, note);
         self.watch.handle(now, WatchEvent::Deadline, &mut self.effects);
         self.work(now, note);
         if self.listing.is_none() && std::mem::take(&mut self.hands.starved) {
-            // Outside a scan: what could not be read is as good as not heard of.
+            // A process event for a process that could not be read is treated as lost.
             self.watch.handle(now, WatchEvent::Missed, &mut self.effects);
         }
         self.scan(now, note);
         more || self.listing.is_some()
     }
 
-    /// The next moment at which [`Watcher::turn`] has something to do by itself; `None`: never.
+    /// Returns when [`Watcher::turn`] must be called next; `None` if there is no deadline.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.watch.deadline()
     }
 
-    /// Whether [`Watcher::status`] is other than when this was last asked.
+    /// Whether [`Watcher::status`] has changed since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         self.watch.take_changed()
     }
@@ -163,17 +165,18 @@ impl Watcher {
         self.watch.command()
     }
 
-    /// The document; see [`Watch::status`].
+    /// Returns the status document; see [`Watch::status`].
     pub(crate) fn status(&self) -> Vec<Status> {
         self.watch.status()
     }
 
-    /// What the probes ask: at least one process matches.
+    /// Whether at least one process matches, which is the answer to the probes.
     pub(crate) fn lives(&self) -> bool {
         self.watch.lives()
     }
 
-    /// Process events first: of a process that forks and ends, the child is heard of before the end.
+    /// Reads process events and pidfds. Process events come first, so that a fork is handled before the end of the
+    /// parent.
     fn listen(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
         let mut more = false;
         if let Some(events) = self.hands.events.take() {
@@ -182,7 +185,7 @@ impl Watcher {
             self.work(now, note);
         }
         let mut batch = [const { MaybeUninit::uninit() }; 64];
-        // Everything in here is edge-triggered: a zombie stays readable until somebody reaps it.
+        // The registrations are edge-triggered, because the pidfd of a zombie stays readable until it is reaped.
         let Ok((ready, room)) = epoll::wait(&self.hands.epoll, &mut batch, Some(&Timespec::default())) else {
             return more;
         };
@@ -198,13 +201,13 @@ impl Watcher {
         more
     }
 
-    /// Carries out effects until there are none.
+    /// Carries out effects until none is left.
     fn work(&mut self, now: Now, note: &mut dyn FnMut(Note)) {
         let mut at = 0;
         while let Some(effect) = self.effects.get(at).copied() {
             at += 1;
             match effect {
-                // A scan that cannot begin is one that failed, which the next slice finds out.
+                // If the list cannot be opened, the next slice reports a failed scan.
                 WatchEffect::Scan => self.listing = Some(Listing::default()),
                 WatchEffect::Note(text) => note(text),
                 WatchEffect::Close(pid) => drop(self.hands.guards.remove(&pid)),
@@ -223,7 +226,7 @@ impl Watcher {
         self.effects.shrink_to(64);
     }
 
-    /// One slice of the running scan.
+    /// Runs one slice of the scan.
     fn scan(&mut self, now: Now, note: &mut dyn FnMut(Note)) {
         let Some(mut listing) = self.listing.take() else { return };
         let walked = listing.walk(|pid, mark| {
@@ -248,7 +251,8 @@ impl Watcher {
 }
 
 impl AsFd for Watcher {
-    /// Readable, level-triggered, while [`Watcher::turn`] has something to hear. It stays the same descriptor.
+    /// Returns a descriptor that is readable (level-triggered) while [`Watcher::turn`] has events to read. It never
+    /// changes.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.hands.epoll.as_fd()
     }
@@ -274,7 +278,7 @@ impl WatchIo {
         self.spend(NAME);
         match procfs::comm(pid, &mut [0; 80]) {
             Ok(comm) => tell(WatchEvent::Named { pid, comm }),
-            // Gone, or not ours to see: for us it is not there.
+            // A process that is gone or that kapo may not read counts as absent.
             Err(error) => self.starved |= procfs::is_resource_exhaustion(error),
         }
     }
@@ -291,14 +295,14 @@ impl WatchIo {
         }
     }
 
-    /// Takes a pidfd and reads who it is. The pid cannot be given to another process before the pidfd tells that its
-    /// own has ended; so, if it has not told that afterwards, all that was read between is of one process.
+    /// Opens a pidfd and reads the process. The pid cannot be reused before the pidfd reports the end of its process.
+    /// So if the pidfd reports no end after the reads, they all describe the same process.
     fn open(&mut self, pid: Pid, tell: impl FnOnce(WatchEvent<'_>)) {
         self.spend(OPEN);
         let fd = match self.pidfd(pid) {
             Ok(fd) => fd,
             Err(Errno::SRCH) => return tell(WatchEvent::Vanished { pid }),
-            // Refused, or no descriptor left: the scans will have to do.
+            // Without a pidfd (refused, or no free descriptor), scans watch the process.
             Err(_) => None,
         };
         let mut line = [0; 1024];
@@ -329,7 +333,7 @@ impl WatchIo {
     }
 
     fn pidfd(&self, pid: Pid) -> Result<Option<OwnedFd>, Errno> {
-        // One that is held already is replaced: it may be that of an earlier process.
+        // Replace an existing pidfd, because it may belong to an earlier process with the same pid.
         if !self.view.ours || (self.guards.len() >= self.most && !self.guards.contains_key(&pid)) {
             return Ok(None);
         }
@@ -350,7 +354,7 @@ impl WatchIo {
         true
     }
 
-    /// What an event of a pidfd means: which process, how it ended, and whether that was the last word.
+    /// Converts a pidfd event: the process, its exit, and whether this was the last event.
     fn ended(
         &self,
         data: u64,
@@ -363,7 +367,7 @@ impl WatchIo {
             Ok(Some(status)) => Some((pid, (stat::exit(status), true))),
             Ok(None) if reaped => Some((pid, (None, true))),
             told => {
-                // Not reaped yet: a zombie shows its wait status to those who might trace it.
+                // The process was not reaped yet: a zombie shows its wait status to processes that may trace it.
                 let mut line = [0; 1024];
                 let stat = procfs::stat(pid, &mut line).ok().and_then(Stat::parse);
                 let exit = stat.filter(|stat| stat.ticks == guard.ticks).and_then(|stat| stat.exit());
@@ -373,14 +377,15 @@ impl WatchIo {
     }
 }
 
-/// The rule for NAME. If it is a path, symbolic links in it are resolved, as in the exe link of a process.
+/// Returns the rule for NAME. If it is a path, its symbolic links are resolved, as they are in the exe link of a
+/// process.
 fn rule(name: &OsStr) -> Rule {
     let path = std::path::Path::new(name);
     let resolved = if name.as_bytes().contains(&b'/') { path.canonicalize().ok() } else { None };
     Rule::new(name, resolved.as_deref().map(std::path::Path::as_os_str))
 }
 
-/// Dead, reaped or not.
+/// Whether the process has ended, reaped or not.
 fn has_ended(fd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)

@@ -1,4 +1,5 @@
-//! Real processes, the real /proc. Names are those of files in a temporary folder, so that tests meet nobody else's.
+//! Tests with real processes and the real /proc. The watched names are those of files in a temporary directory, so
+//! that processes outside of the tests never match.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +18,7 @@ fn now() -> Now {
     Now { mono: Instant::now(), wall: SystemTime::now() }
 }
 
-/// The loop, for one watcher.
+/// A watcher with a loop of its own.
 struct Rig {
     watcher: Watcher,
     notes: Vec<Note>,
@@ -65,7 +66,7 @@ impl Rig {
         let _ = poll(&mut [PollFd::new(&self.watcher, PollFlags::IN)], Some(&wait));
     }
 
-    /// Lets the running scan come to its end.
+    /// Runs turns until the scan has ended.
     fn finish_scan(&mut self) {
         while self.turn() {}
     }
@@ -89,7 +90,7 @@ fn is_gone(watcher: &Watcher) -> bool {
     !watcher.lives()
 }
 
-/// A folder for programs with names of their own.
+/// A directory for programs with unique names.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -111,12 +112,12 @@ impl Folder {
     }
 }
 
-/// A name that no other process has: short enough not to be cut.
+/// Returns a unique name that is short enough not to be cut.
 fn unique(tag: &str) -> String {
     format!("{tag}-{}", std::process::id())
 }
 
-/// A child that ends when its stdin does; killed and reaped when dropped.
+/// A child that ends when its stdin is closed. It is killed and reaped when dropped.
 struct Job(Child);
 
 impl Job {
@@ -155,14 +156,15 @@ fn kill(pid: u32, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
-/// Waits until the process is a zombie; nobody reaps it meanwhile.
+/// Waits until the process is a zombie.
 fn until_zombie(pid: u32) {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
 }
 
-/// A shell tells the pid of its child before that has executed.
+/// Waits until the process has this name: a shell prints the pid of its child before the child has executed the
+/// program.
 #[track_caller]
 fn until_named(pid: u32, name: &str) {
     let end = now().mono + Duration::from_secs(20);
@@ -172,8 +174,8 @@ fn until_named(pid: u32, name: &str) {
     }
 }
 
-/// Whether this kernel tells how a stranger ended.
-fn kernel_tells() -> bool {
+/// Whether this kernel reports the exit of a process that is not a child.
+fn kernel_reports_exit() -> bool {
     kernel_is_at_least((6, 15))
 }
 
@@ -184,10 +186,10 @@ fn kernel_is_at_least(version: (u32, u32)) -> bool {
 }
 
 #[test]
-fn a_stranger_killed_is_told_of_at_once_with_its_signal() {
+fn the_signal_of_a_killed_process_is_reported_at_once() {
     let (folder, name) = (Folder::new(), unique("kill"));
     let sleep = folder.copy("/bin/sleep", &name);
-    // The shell is its parent and reaps it.
+    // The shell is the parent and reaps it.
     let mut shell = Job::start(
         Path::new("/bin/sh"),
         &["-c", r#""$0" 100 & echo $!; wait; read x"#, sleep.to_str().unwrap()],
@@ -199,21 +201,21 @@ fn a_stranger_killed_is_told_of_at_once_with_its_signal() {
     rig.finish_scan();
     assert_eq!((rig.pids(), rig.shown()), (vec![pid], (State::Running, 0, None, None)));
     kill(pid, rustix::process::Signal::KILL);
-    // The next scan is an hour away: it is the descriptor that tells.
+    // The next scan is an hour away, so only the descriptor can report the end.
     let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
     assert_eq!(poll(&mut [PollFd::new(&rig.watcher, PollFlags::IN)], Some(&limit)), Ok(1));
     rig.until("its end", is_gone);
     assert!(rig.watcher.deadline().is_some_and(|at| at > now().mono + Duration::from_secs(3_000)));
-    if kernel_tells() {
+    if kernel_reports_exit() {
         rig.until("its signal", |w| w.status()[0].signal.is_some());
         assert_eq!(rig.shown(), (State::Killed, 137, Some(Signal::KILL), Some(Reason::Signal)));
-        // A zombie shows its signal before it is reaped; after that nothing more will be told.
-        rig.until("the pidfd is given up", |w| w.hands.guards.is_empty());
+        // A zombie shows its signal before it is reaped. No event follows after that.
+        rig.until("the pidfd is closed", |w| w.hands.guards.is_empty());
     }
 }
 
 #[test]
-fn a_zombie_has_ended_and_tells_its_code_once_it_is_reaped() {
+fn a_zombie_has_ended_and_its_code_follows_when_reaped() {
     let (folder, name) = (Folder::new(), unique("zomb"));
     let shell = folder.copy("/bin/sh", &name);
     for (code, at_once) in [(7, Some(Reason::ExitCode)), (0, None)] {
@@ -223,7 +225,7 @@ fn a_zombie_has_ended_and_tells_its_code_once_it_is_reaped() {
         job.say("\n");
         until_zombie(job.pid());
         rig.until("its end", is_gone);
-        // 0 could also mean that we may not look.
+        // Exit code 0 could also mean that kapo may not read the wait status.
         assert_eq!(rig.shown(), (State::Stopped, code, None, at_once));
         rig.finish_scan();
         for _ in 0..3 {
@@ -232,7 +234,7 @@ fn a_zombie_has_ended_and_tells_its_code_once_it_is_reaped() {
             assert_eq!(poll(&mut fds, Some(&Timespec::default())), Ok(0));
         }
         job.0.wait().unwrap();
-        if kernel_tells() {
+        if kernel_reports_exit() {
             rig.until("the last word", |w| w.hands.guards.is_empty());
             assert_eq!(rig.shown().3, Some(if code == 0 { Reason::Success } else { Reason::ExitCode }));
         }
@@ -240,7 +242,7 @@ fn a_zombie_has_ended_and_tells_its_code_once_it_is_reaped() {
 }
 
 #[test]
-fn names_of_every_kind_are_found() {
+fn every_kind_of_name_is_found() {
     let folder = Folder::new();
     let id = std::process::id();
     for name in [
@@ -262,7 +264,7 @@ fn names_of_every_kind_are_found() {
         rig.until(&name, lives);
         assert_eq!(rig.pids(), [job.pid()], "{name:?}");
     }
-    // Two that differ behind the 15th byte.
+    // The two names differ after the 15th byte.
     let (one, two) = (format!("same-beginning-of-{id}-1"), format!("same-beginning-of-{id}-2"));
     let _one = Job::start(&folder.copy("/bin/sleep", &one), &["100"]);
     let two_job = Job::start(&folder.copy("/bin/sleep", &two), &["100"]);
@@ -300,7 +302,7 @@ fn a_process_that_takes_its_name_by_exec_is_found() {
 }
 
 #[test]
-fn the_start_time_is_that_of_ps() {
+fn the_start_time_equals_that_of_ps() {
     let (folder, name) = (Folder::new(), unique("start"));
     let job = Job::start(&folder.copy("/bin/sleep", &name), &["100"]);
     let mut rig = Rig::new(&config(&name));
@@ -314,7 +316,7 @@ fn the_start_time_is_that_of_ps() {
 }
 
 #[test]
-fn a_thousand_matches_with_few_descriptors_are_all_there_and_all_gone() {
+fn a_thousand_matches_work_with_few_descriptors() {
     let (folder, name) = (Folder::new(), unique("many"));
     let sleep = folder.copy("/bin/sleep", &name);
     let script = r#"i=0; while [ $i -lt 1000 ]; do "$0" 1000 & i=$((i+1)); done; echo ready; wait"#;
@@ -339,7 +341,7 @@ fn a_thousand_matches_with_few_descriptors_are_all_there_and_all_gone() {
 fn running_out_of_descriptors_delays_the_scan_and_loses_nothing() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let inside = "running_out_of_descriptors_delays_the_scan_and_loses_nothing";
-    // In a process of its own: the limit is everybody's.
+    // This part needs its own process, because the limit applies to the whole process.
     if !is_inside() {
         return run_inside(inside, &["env"]);
     }
@@ -364,8 +366,8 @@ fn running_out_of_descriptors_delays_the_scan_and_loses_nothing() {
 }
 
 #[test]
-fn one_process_by_its_pid_costs_no_wake_up() {
-    // Another user's, where we may.
+fn watching_one_pid_needs_no_wakeup() {
+    // Use a process of another user if the test runs as root.
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "read x; exit 5"]);
     if rustix::process::geteuid().is_root() {
@@ -379,7 +381,7 @@ fn one_process_by_its_pid_costs_no_wake_up() {
     job.say("\n");
     rig.until("its end", is_gone);
     job.0.wait().unwrap();
-    if kernel_tells() {
+    if kernel_reports_exit() {
         rig.until("its code", |w| w.status()[0].exit_code == 5);
     }
     let gone = Watcher::open(&only(job.pid()), 5, now(), &mut |_| ()).unwrap_err();
@@ -392,12 +394,13 @@ fn kapo_does_not_watch_itself() {
     assert_eq!(refused, Error::Usage(format!("--pid {} is kapo itself", std::process::id())));
 }
 
-/// Whether this is the copy of the test that runs in other surroundings.
+/// Whether this is the copy of the test that runs in the changed environment.
 fn is_inside() -> bool {
     std::env::var_os("KAPO_TEST_INSIDE").is_some()
 }
 
-/// Runs one test of this file again, behind a command that changes the surroundings; says so where that is refused.
+/// Runs one test of this file again, after a command that changes its environment. Prints a note if that is not
+/// permitted.
 #[track_caller]
 fn run_inside(test: &str, behind: &[&str]) {
     let mut probe = Command::new(behind[0]);
@@ -416,14 +419,11 @@ fn run_inside(test: &str, behind: &[&str]) {
 }
 
 #[test]
-fn a_pid_given_out_again_is_not_the_old_process() {
+fn a_reused_pid_is_not_the_old_process() {
     if !is_inside() {
-        return run_inside(
-            "a_pid_given_out_again_is_not_the_old_process",
-            &["unshare", "-pf", "--mount-proc"],
-        );
+        return run_inside("a_reused_pid_is_not_the_old_process", &["unshare", "-pf", "--mount-proc"]);
     }
-    // Since Linux 6.14 a PID namespace has a limit of its own. Before, the limit is that of the whole machine.
+    // Since Linux 6.14 each PID namespace has its own limit. Before that, the limit applies to the whole machine.
     let namespaced = kernel_is_at_least((6, 14)) && std::fs::write("/proc/sys/kernel/pid_max", "400").is_ok();
     if !namespaced {
         return eprintln!("skipped: a PID namespace has no pid_max of its own before Linux 6.14");
@@ -431,7 +431,7 @@ fn a_pid_given_out_again_is_not_the_old_process() {
     let (folder, name) = (Folder::new(), "job");
     let sleep = folder.copy("/bin/sleep", name);
     for most in [usize::MAX, 0] {
-        // After the highest the kernel goes on with 300; the ones below are given out once only.
+        // After the highest pid the kernel continues with 300, so only pids above that are reused.
         let mut old = (0..400).map(|_| Job::start(&sleep, &["100"])).find(|job| job.pid() > 300).unwrap();
         let mut rig = Rig::new(&config(name));
         rig.watcher.hands.most = most;
@@ -440,7 +440,7 @@ fn a_pid_given_out_again_is_not_the_old_process() {
         let (pid, before) = (old.pid(), rig.watcher.status()[0].start_time);
         old.0.kill().unwrap();
         old.0.wait().unwrap();
-        // The watcher does not turn meanwhile. Forks until the pid comes round.
+        // Fork until the pid comes again. The watcher does not turn meanwhile.
         let new = (0..100_000).map(|_| Job::start(&sleep, &["100"])).find(|job| job.pid() == pid).unwrap();
         rig.until("the new one", |w| w.status()[0].restarts == 1 && w.lives());
         assert_eq!(rig.pids(), [new.pid()]);
@@ -451,9 +451,9 @@ fn a_pid_given_out_again_is_not_the_old_process() {
 }
 
 #[test]
-fn the_proc_of_another_pid_namespace_is_scanned_but_its_pids_are_not_opened() {
+fn pids_in_the_proc_of_another_namespace_are_not_opened() {
     if !is_inside() {
-        let test = "the_proc_of_another_pid_namespace_is_scanned_but_its_pids_are_not_opened";
+        let test = "pids_in_the_proc_of_another_namespace_are_not_opened";
         return run_inside(test, &["unshare", "-pf"]);
     }
     let (folder, name) = (Folder::new(), unique("ns"));
@@ -468,15 +468,15 @@ fn the_proc_of_another_pid_namespace_is_scanned_but_its_pids_are_not_opened() {
 }
 
 #[test]
-fn what_a_hidepid_mount_hides_is_not_there() {
+fn a_process_hidden_by_hidepid_does_not_exist() {
     if !is_inside() {
         let hide = "mount -t proc -o hidepid=2 proc /proc && setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"; exit $?";
         return run_inside(
-            "what_a_hidepid_mount_hides_is_not_there",
+            "a_process_hidden_by_hidepid_does_not_exist",
             &["unshare", "-mpf", "sh", "-c", hide, "sh"],
         );
     }
-    // The shell in front of us is root's.
+    // The shell that runs this copy belongs to root.
     let hidden = Watcher::open(&only(1), 5, now(), &mut |_| ()).unwrap_err();
     assert_eq!(hidden, Error::Setup("cannot watch --pid 1: No such process".to_owned()));
     let mut ours = Rig::new(&config("cat"));
@@ -486,10 +486,10 @@ fn what_a_hidepid_mount_hides_is_not_there() {
 }
 
 #[test]
-fn without_proc_the_start_is_refused() {
+fn the_start_fails_without_proc() {
     if !is_inside() {
         let cover = "mount -t tmpfs none /proc && exec \"$@\"";
-        return run_inside("without_proc_the_start_is_refused", &["unshare", "-m", "sh", "-c", cover, "sh"]);
+        return run_inside("the_start_fails_without_proc", &["unshare", "-m", "sh", "-c", cover, "sh"]);
     }
     let refused = Watcher::open(&config("any"), 5, now(), &mut |_| ()).unwrap_err();
     assert_eq!(refused.to_string(), "cannot read /proc: not mounted");
@@ -520,7 +520,7 @@ fn process_events_find_a_start_without_a_scan() {
 }
 
 #[test]
-fn lost_process_events_are_made_good_by_a_scan() {
+fn a_scan_follows_lost_process_events() {
     let (folder, name) = (Folder::new(), unique("lost"));
     let sleep = folder.copy("/bin/sleep", &name);
     let mut rig = Rig::new(&with_events(&name));
@@ -535,15 +535,15 @@ fn lost_process_events_are_made_good_by_a_scan() {
     let mut missed = false;
     while !events.drain(64, |heard| missed |= heard == WatchEvent::Missed) {}
     assert!(missed);
-    // They were heard outside of the watcher, so only the scan can find the job.
+    // The events were read without the watcher, so only a scan can find the process.
     rig.watcher.watch.handle(now(), WatchEvent::Missed, &mut rig.watcher.effects);
     rig.until("found", lives);
     assert_eq!(rig.pids(), [job.pid()]);
 }
 
 #[test]
-fn process_events_that_would_lie_are_refused_with_a_reason() {
-    let test = "process_events_that_would_lie_are_refused_with_a_reason";
+fn unusable_process_events_are_refused_with_a_reason() {
+    let test = "unusable_process_events_are_refused_with_a_reason";
     if !is_inside() {
         for (flags, why) in [
             (&["-pf", "--mount-proc"][..], "not in the first PID namespace"),
