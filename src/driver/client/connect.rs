@@ -1,4 +1,5 @@
-//! Connects to a peer: a Unix socket, or the first address of a name that takes the connection. All share one deadline.
+//! Connects to a peer: to a Unix socket, or to the first address of a name that accepts the connection. One deadline
+//! covers everything.
 
 use std::ffi::CString;
 use std::io::{self, Read, Write};
@@ -15,21 +16,21 @@ use crate::error::reason;
 use crate::sys::resolve::{self, Family};
 use crate::target::Peer;
 
-/// How long the other family's addresses are waited for once one has answered (RFC 8305, 3).
+/// How long to wait for the addresses of the other family after one family has been resolved (RFC 8305, section 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
-/// The limit for an address that is not the last one, if there is no deadline.
+/// The timeout for each address except the last one, if there is no deadline.
 const ONE_OF_SEVERAL: Duration = Duration::from_secs(10);
 
-/// A connection of either kind.
+/// A connection over TCP or a Unix socket.
 pub(super) enum Stream {
-    /// Over TCP.
+    /// A TCP connection.
     Tcp(TcpStream),
-    /// Over a Unix socket.
+    /// A Unix socket connection.
     Unix(UnixStream),
 }
 
 impl Stream {
-    /// The next read or write ends with the deadline.
+    /// Sets the deadline for the next read or write.
     pub(super) fn limit(&self, deadline: Deadline) -> Result<(), ExchangeError> {
         let left = deadline.left()?;
         let set = match self {
@@ -65,13 +66,13 @@ impl AsFd for Stream {
     }
 }
 
-/// Connects; a failure is [`ExchangeError::TimedOut`] or [`ExchangeError::Unreachable`].
+/// Connects to `peer`. An error is either [`ExchangeError::TimedOut`] or [`ExchangeError::Unreachable`].
 pub(super) fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, ExchangeError> {
     let cannot = |why: &str| ExchangeError::Unreachable(format!("cannot connect to {peer}: {why}"));
     let address = match peer {
         Peer::Tcp(name, port) => return Candidates::of(name, *port)?.connect(deadline, cannot),
         Peer::Loopback(port) => {
-            // `::` serves both, and IPv6 may be switched off.
+            // A listener on `::` accepts both families. If IPv6 is disabled, only IPv4 works.
             let both = [(Ipv6Addr::LOCALHOST, *port).into(), (Ipv4Addr::LOCALHOST, *port).into()];
             return Candidates::known(both.to_vec()).connect(deadline, cannot);
         }
@@ -79,7 +80,7 @@ pub(super) fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, Exchang
         Peer::Abstract(name) => SocketAddrUnix::new_abstract_name(name),
     };
     let errno = |error: rustix::io::Errno| match error {
-        // A listener's queue that stays full.
+        // The listener's backlog was full until the deadline.
         rustix::io::Errno::AGAIN => ExchangeError::TimedOut,
         error => cannot(&reason(&error.into())),
     };
@@ -88,24 +89,24 @@ pub(super) fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, Exchang
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(errno)?;
     crate::sys::passrights::refuse(socket.as_fd());
-    // For Unix sockets the time to send also limits the time to connect (unix(7)).
+    // For Unix sockets the send timeout also limits connecting (unix(7)).
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, deadline.left()?).map_err(errno)?;
     rustix::net::connect(&socket, &address).map_err(errno)?;
     Ok(Stream::Unix(socket.into()))
 }
 
-/// The answer of a resolver: the addresses of one family, or why there are none.
+/// The result of a resolver: the addresses of one family, or the reason why there are none.
 type Resolved = Result<Vec<IpAddr>, String>;
 
-/// The addresses of a name, some of which the resolvers may still owe.
+/// The addresses of a name. Resolvers may still add some.
 struct Candidates {
     name: String,
     port: u16,
     known: Vec<SocketAddr>,
     resolvers: Option<Receiver<Resolved>>,
-    /// How many resolvers have not answered.
+    /// The number of resolvers that have not answered.
     pending: usize,
-    /// Why one of them gave no address.
+    /// The reason why a resolver returned no address.
     refusal: Option<String>,
 }
 
@@ -114,13 +115,13 @@ impl Candidates {
         Candidates { name: String::new(), port: 0, known, resolvers: None, pending: 0, refusal: None }
     }
 
-    /// Resolves the name, both families at once and in threads of their own: a resolver knows no deadline. One that is
-    /// late is left behind and ends with the process.
+    /// Resolves the name for both families at the same time, in two threads, because the resolver of the C library has
+    /// no deadline. A resolver that is late is abandoned and ends with the process.
     fn of(name: &str, port: u16) -> Result<Candidates, ExchangeError> {
         if let Ok(ip) = name.parse::<IpAddr>() {
             return Ok(Candidates::known(vec![(ip, port).into()]));
         }
-        // In an image without /etc/hosts nothing else knows this name (RFC 6761, 6.3).
+        // In an image without /etc/hosts, the resolver does not know this name (RFC 6761, section 6.3).
         if name.eq_ignore_ascii_case("localhost") {
             let both = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
             return Ok(Candidates::known(both.to_vec()));
@@ -131,7 +132,7 @@ impl Candidates {
         for family in [Family::V4, Family::V6] {
             let (answer, text) = (answer.clone(), text.clone());
             let resolver = std::thread::Builder::new().spawn(move || {
-                // Ignore an error: the answer came too late.
+                // Ignore the error: the receiver is gone because the answer came too late.
                 let _ = answer.send(resolve::addresses(&text, family));
             });
             resolver.map_err(|error| cannot(&reason(&error)))?;
@@ -140,7 +141,8 @@ impl Candidates {
         Ok(Candidates { name, port, known, resolvers: Some(resolvers), pending: 2, refusal: None })
     }
 
-    /// The addresses that are known and were not returned yet; waits for a resolver if there are none. Empty at the end.
+    /// Returns the addresses that are known and were not returned yet. Waits for a resolver if there are none. Returns
+    /// an empty list at the end.
     fn next(&mut self, deadline: Deadline) -> Result<Vec<SocketAddr>, ExchangeError> {
         while self.known.is_empty() && self.pending > 0 {
             self.wait(deadline.left()?, deadline)?;
@@ -152,7 +154,7 @@ impl Candidates {
         Ok(std::mem::take(&mut self.known))
     }
 
-    /// Waits for one resolver; that it takes longer is an error only if the deadline has passed.
+    /// Waits for one resolver until `limit`. Reaching it is an error only if the deadline has passed too.
     fn wait(&mut self, limit: Option<Duration>, deadline: Deadline) -> Result<(), ExchangeError> {
         let Some(resolvers) = &self.resolvers else { return Ok(()) };
         let answer = match limit {
@@ -161,7 +163,7 @@ impl Candidates {
         };
         match answer {
             Ok(Ok(mut addresses)) => {
-                // IPv4 first: kapo listens on all IPv4 addresses unless it is told otherwise.
+                // Try IPv4 first, because kapo listens on all IPv4 addresses by default.
                 let at = if addresses.first().is_some_and(IpAddr::is_ipv4) { 0 } else { self.known.len() };
                 addresses.reverse();
                 addresses.iter().for_each(|ip| self.known.insert(at, SocketAddr::from((*ip, self.port))));
@@ -174,7 +176,8 @@ impl Candidates {
         Ok(())
     }
 
-    /// Takes the first address that can be connected to. The time that is left is shared by those not tried yet.
+    /// Connects to the first address that accepts. The remaining time is divided among the addresses that were not
+    /// tried yet.
     fn connect(
         mut self,
         deadline: Deadline,
@@ -210,7 +213,7 @@ impl Candidates {
     }
 }
 
-/// The part of the time that is left for an address with so many others behind it.
+/// Returns the share of the remaining time for one address if `others` follow it.
 fn share(left: Option<Duration>, others: usize) -> Option<Duration> {
     match (left, u32::try_from(others).unwrap_or(u32::MAX)) {
         (None, 0) => None,
@@ -219,8 +222,8 @@ fn share(left: Option<Duration>, others: usize) -> Option<Duration> {
     }
 }
 
-/// A wait may last for days: a peer that vanished without a word is noticed, and what stands between does not forget
-/// the connection. Ignore errors: nothing is lost but that.
+/// Enables TCP keepalive, because a wait may last for days: kapo then notices that the peer has vanished, and a NAT or
+/// firewall keeps the connection. Errors are ignored, because the connection works without keepalive.
 fn keep_alive(stream: &TcpStream) {
     let socket = stream.as_fd();
     let _ = sockopt::set_socket_keepalive(socket, true);
@@ -233,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_that_is_left_is_shared() {
+    fn the_remaining_time_is_divided_among_addresses() {
         let seconds = Duration::from_secs;
         for (left, others, expected) in [
             (None, 0, None),

@@ -1,4 +1,4 @@
-//! One request and its answer, with one deadline for the whole: connecting, sending, reading.
+//! Sends one request and reads its answer. One deadline covers connecting, sending and reading.
 
 use std::fmt;
 use std::io;
@@ -11,47 +11,48 @@ use crate::logic::client::body::{Body, Part};
 use crate::sys::clock;
 use crate::target::Address;
 
-/// A longer head is no answer of a kapo.
+/// The maximum length of a head, in bytes. The head of a kapo is shorter.
 const LONGEST_HEAD: usize = 64 << 10;
-/// A longer body is not read to its end. The arguments of a command may fill 2 MiB, and more when they are escaped.
+/// The maximum length of a body that is read, in bytes. The arguments of a command may take 2 MiB, and more if they
+/// are escaped.
 const LONGEST_BODY: usize = 8 << 20;
-/// The most fields in a head, as many as kapo itself takes.
+/// The maximum number of fields in a head, the same as for requests to kapo.
 const FIELDS: usize = 128;
 
-/// Which part of the body is waited for.
+/// Which part of the body to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// None: the head is enough.
+    /// No part.
     Head,
-    /// That of a failure, which is its reason.
+    /// The body of a failure, which gives the reason.
     BodyOfFailure,
-    /// All of it.
+    /// The whole body.
     Body,
 }
 
-/// The answer, as far as it is of interest.
+/// The parts of the answer that the client uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// 200 to 599, or an invented one above.
+    /// The status code. It is at least 200 and may be above 599.
     pub status: u16,
-    /// The field Kapo-Exit-Code.
+    /// The value of the field Kapo-Exit-Code.
     pub kapo_exit_code: Option<u8>,
-    /// Its Content-Type is text/plain.
+    /// Whether the Content-Type is text/plain.
     pub is_text: bool,
-    /// As much as came, if it was asked for.
+    /// The part of the body that has arrived, if it was asked for.
     pub body: Vec<u8>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ExchangeError {
     /// The deadline has passed.
     TimedOut,
-    /// No connection was made, for the reason in this line.
+    /// No connection was made. The text is the reason, in one line.
     Unreachable(String),
-    /// The connection ended before an answer, as this line says.
+    /// The connection ended before an answer. The text describes how, in one line.
     Cut(String),
-    /// Anything else, in one line.
+    /// Another error, described in one line.
     Other(String),
 }
 
@@ -66,20 +67,20 @@ impl fmt::Display for ExchangeError {
     }
 }
 
-/// The moment when the whole must be over; `None`: never.
+/// The time at which everything must be finished; `None` if there is no limit.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// No limit.
+    /// No deadline.
     pub(super) const NEVER: Deadline = Deadline(None);
 
-    /// So long from now. A moment beyond the clock's range is never.
+    /// Returns the deadline `timeout` from now. A time beyond the range of the clock is no deadline.
     pub(super) fn after(timeout: Option<Duration>) -> Deadline {
         Deadline(timeout.and_then(|timeout| clock::now().0.checked_add(timeout)))
     }
 
-    /// The time that is left, never zero, which would mean no limit to a socket.
+    /// Returns the remaining time. It is never zero, because a socket timeout of zero means no limit.
     pub(super) fn left(self) -> Result<Option<Duration>, ExchangeError> {
         let Some(end) = self.0 else { return Ok(None) };
         let (now, _) = clock::now();
@@ -90,7 +91,8 @@ impl Deadline {
     }
 }
 
-/// Sends `GET` and reads the answer. A body is waited for no longer than there is time: the part that came counts.
+/// Sends a `GET` request and reads the answer. If the deadline passes while the body arrives, the result is the part
+/// that has arrived.
 pub(super) fn exchange(
     target: &Address,
     timeout: Option<Duration>,
@@ -105,7 +107,7 @@ pub(super) fn exchange(
         Wanted::Body => true,
     };
     let mut body = Vec::new();
-    // The beginning of a failure's reason is better than none.
+    // If the deadline passes, the beginning of the reason is better than nothing.
     while wanted
         && body.len() <= LONGEST_BODY
         && matches!(reply.read(deadline, &mut body), Ok(Progress::More))
@@ -113,7 +115,7 @@ pub(super) fn exchange(
     Ok(Answer { status, kapo_exit_code, is_text, body })
 }
 
-/// The same, if the whole body comes in time and has at most `limit` bytes.
+/// Sends a `GET` request and reads the answer. The whole body must arrive in time and have at most `limit` bytes.
 pub(super) fn exchange_whole(
     target: &Address,
     deadline: Deadline,
@@ -133,34 +135,34 @@ pub(super) fn exchange_whole(
     Ok(Answer { status, kapo_exit_code, is_text, body })
 }
 
-/// What a read has brought.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// A part of the body, perhaps an empty one.
+    /// A part of the body, possibly empty.
     More,
-    /// A part that ends with a chunk.
+    /// A part that ends with the end of a chunk.
     Chunk,
     /// The end of the body.
     Complete,
 }
 
-/// An answer whose head has come and whose body is read piece by piece.
+/// An answer whose head has been read, and whose body can be read in parts.
 pub(super) struct Reply {
     stream: Stream,
     peer: String,
-    /// 200 to 599, or an invented one above.
+    /// The status code. It is at least 200 and may be above 599.
     pub status: u16,
-    /// The field Kapo-Exit-Code.
+    /// The value of the field Kapo-Exit-Code.
     pub kapo_exit_code: Option<u8>,
-    /// Its Content-Type is text/plain.
+    /// Whether the Content-Type is text/plain.
     pub is_text: bool,
     body: Body,
-    /// What has come and was not taken: at first what came with the head.
+    /// Received bytes that were not taken yet. At first, those that came together with the head.
     early: Vec<u8>,
 }
 
 impl Reply {
-    /// Sends `GET` and reads the head of the answer.
+    /// Sends a `GET` request and reads the head of the answer.
     pub(super) fn to(target: &Address, deadline: Deadline) -> Result<Reply, ExchangeError> {
         let mut stream = connect(&target.peer, deadline)?;
         let Address { authority, path, peer } = target;
@@ -170,7 +172,7 @@ impl Reply {
         );
         let peer = peer.to_string();
         stream.limit(deadline)?;
-        // The answer may have come already if the request is not taken to its end.
+        // The answer may have arrived although the peer did not read the whole request.
         let sent = stream.write_all(request.as_bytes());
         let mut text = Vec::new();
         let late = loop {
@@ -196,7 +198,7 @@ impl Reply {
         Err(sent.err().map_or(late, |error| failed(&peer, &error)))
     }
 
-    /// Whether something has come that was not taken.
+    /// Whether received bytes are left that were not taken yet.
     pub(super) fn has_early(&self) -> bool {
         !self.early.is_empty()
     }
@@ -212,7 +214,7 @@ impl Reply {
         }
     }
 
-    /// The same, but no more than up to the end of a chunk.
+    /// Appends the next part of the body to `out`, up to the end of a chunk at most.
     pub(super) fn read_chunk(
         &mut self,
         deadline: Deadline,
@@ -256,7 +258,7 @@ impl AsFd for Reply {
     }
 }
 
-/// Bytes, and how many of them have been received; none at the end of the connection.
+/// A buffer, and the number of bytes received into it; 0 at the end of the connection.
 struct Received([u8; 16_384], usize);
 
 impl Received {
@@ -287,17 +289,17 @@ fn failed(peer: &str, error: &io::Error) -> ExchangeError {
 
 struct Malformed;
 
-/// What the head of an answer says.
+/// The parsed head of an answer.
 struct Head {
     status: u16,
     kapo_exit_code: Option<u8>,
     is_text: bool,
     body: Body,
-    /// Where in the text the body begins.
+    /// The offset of the body.
     end: usize,
 }
 
-/// The head of the final answer; `None` while it is not complete.
+/// Parses the head of the final answer; `None` if it is not complete yet.
 fn parse(text: &[u8]) -> Result<Option<Head>, Malformed> {
     let mut start = 0;
     loop {
@@ -310,7 +312,7 @@ fn parse(text: &[u8]) -> Result<Option<Head>, Malformed> {
         if status < 100 {
             return Err(Malformed);
         }
-        // An interim answer; the final one follows (RFC 9110, 15.2).
+        // This is an interim answer, and the final one follows (RFC 9110, section 15.2).
         if (100..200).contains(&status) {
             start = end;
             continue;

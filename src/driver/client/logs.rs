@@ -1,4 +1,4 @@
-//! `kapo logs`: copies the captured output that a kapo keeps, and with `--follow` what comes after it.
+//! `kapo logs`: copies the captured output that another kapo keeps and, with `--follow`, the output that comes later.
 
 use std::os::fd::BorrowedFd;
 
@@ -13,14 +13,14 @@ use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY, reason};
 use crate::logic::client::logs::{Screen, last_lines};
 use crate::target::Address;
 
-/// More is kept by no kapo.
+/// The maximum length of an answer, in bytes. A kapo keeps less.
 const LONGEST: usize = 8 << 20;
 
-/// Why the copying has ended before its time.
+/// The reason why copying stopped early.
 enum Stopped {
-    /// Nothing reads stdout any more.
+    /// The reader of stdout is gone.
     NoReader,
-    /// With this exit code, for the reason in this line.
+    /// An error: the exit code, and the reason in one line.
     Failed(u8, String),
 }
 
@@ -30,7 +30,8 @@ impl From<ExchangeError> for Stopped {
     }
 }
 
-/// Copies the output to stdout: 0 at its end, 1 if none is kept or the stream is cut off, 3 if no kapo answers.
+/// Copies the output to stdout. Returns 0 at the end of the output, 1 if no output is kept or the stream was cut off,
+/// 3 if there is no answer.
 pub(crate) fn logs(config: &Config, options: &Logs) -> u8 {
     let target = target(config, options.url.as_deref(), "/logs").map_err(Stopped::from);
     match target.and_then(|target| copy(target.at("/logs"), options)) {
@@ -69,7 +70,7 @@ fn copy(mut target: Address, options: &Logs) -> Result<(), Stopped> {
         return Err(no_log(&target));
     }
     if let Some(most) = options.lines {
-        // kapo sends what it keeps as one chunk, together with the head.
+        // kapo sends the kept output as one chunk together with the head.
         while reply.has_early() && reply.read_chunk(deadline, &mut bytes)? == Progress::More {
             if bytes.len() > LONGEST {
                 return Err(no_log(&target));
@@ -96,7 +97,7 @@ fn no_log(target: &Address) -> Stopped {
     Stopped::Failed(EXIT_NO_ANSWER, line)
 }
 
-/// A kapo that keeps no output says so.
+/// Returns the error for an answer without output. A kapo that keeps no output gives the reason.
 fn refused(target: &Address, status: u16, body: &[u8]) -> Stopped {
     match first_line(body) {
         reason if status == 404 && reason.starts_with("no output is kept") => {
@@ -106,9 +107,9 @@ fn refused(target: &Address, status: u16, body: &[u8]) -> Stopped {
     }
 }
 
-/// Stdout, and how it is written to.
+/// Stdout, and how to write to it.
 struct Out {
-    /// If it is a terminal.
+    /// Present if stdout is a terminal.
     screen: Option<Screen>,
 }
 
@@ -140,12 +141,12 @@ impl Out {
         write_all(&shown)
     }
 
-    /// Waits until something comes, or until nothing reads stdout any more.
+    /// Waits until data arrives or the reader of stdout is gone.
     fn wait_for(&self, reply: &Reply) -> Result<(), Stopped> {
         let mut fds =
             [PollFd::new(reply, PollFlags::IN), PollFd::from_borrowed_fd(Out::fd(), PollFlags::empty())];
         loop {
-            // An error is that of a signal.
+            // The only error is an interruption by a signal.
             let polled = poll(&mut fds, None);
             let [reply, out] = &fds;
             if out.revents().intersects(PollFlags::ERR | PollFlags::HUP) {
@@ -163,7 +164,7 @@ fn write_all(mut bytes: &[u8]) -> Result<(), Stopped> {
         match rustix::io::write(Out::fd(), bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
-            // Another process has made the terminal or the pipe non-blocking.
+            // Another process has made the terminal or pipe non-blocking.
             Err(Errno::AGAIN) => {
                 let _ = poll(&mut [PollFd::from_borrowed_fd(Out::fd(), PollFlags::OUT)], None);
             }

@@ -1,5 +1,6 @@
-//! `kapo check` and `kapo wait`: one blocking request to a kapo, for HEALTHCHECK in images that hold nothing else,
-//! and for scripts. `kapo status` makes several, `kapo logs` copies a stream. Names are resolved by the C library; everything has one deadline.
+//! The client modes. `kapo check` and `kapo wait` make one blocking request to another kapo: for scripts, and for
+//! HEALTHCHECK in images without other programs. `kapo status` makes several requests, `kapo logs` copies a stream.
+//! The C library resolves names. One deadline covers each command.
 
 mod connect;
 mod exchange;
@@ -24,8 +25,8 @@ use crate::target::Address;
 pub(crate) use logs::logs;
 pub(crate) use status::status;
 
-/// Asks for a probe and says why on stdout: 0 for an answer of 2xx, 1 for anything else. One line is enough, unless the
-/// URL has a query: then the whole body follows.
+/// Requests a probe and prints the result on stdout. Returns 0 if the status is 2xx, otherwise 1. One line is printed,
+/// or the whole body if the URL has a query.
 pub(crate) fn check(config: &Config, options: &Check) -> u8 {
     let what = match options.probe {
         Probe::Live => "live",
@@ -51,11 +52,11 @@ pub(crate) fn check(config: &Config, options: &Check) -> u8 {
     code
 }
 
-/// How much longer than asked for an answer may take: the way to a kapo and back.
+/// How much longer than the requested time an answer may take to arrive.
 const WAY: Duration = Duration::from_secs(5);
 
-/// Waits for the end of the job and returns its code; 124 when `--timeout` has passed before, 125 when nothing answers or
-/// the code is not known, with the reason on stderr. With `-v` how the job ended is printed on stdout.
+/// Waits for the end of the job and returns its exit code; 124 if `--timeout` has passed first, 125 if there is no
+/// answer or the code is unknown, with the reason on stderr. With `-v`, prints on stdout how the job ended.
 pub(crate) fn wait(config: &Config, options: &Wait) -> u8 {
     let once = options.timeout == Some(Duration::ZERO);
     let mut failed = None;
@@ -72,8 +73,8 @@ pub(crate) fn wait(config: &Config, options: &Wait) -> u8 {
     code
 }
 
-/// Asks as often as [`Waiting`] says. If the time is over before there is an answer, `failed` is why the last request
-/// had none.
+/// Repeats the request as [`Waiting`] decides. If the time runs out first, `failed` is the reason why the last request
+/// had no answer.
 fn ask_until_the_end(
     target: &Address,
     options: &Wait,
@@ -111,12 +112,12 @@ fn ask_until_the_end(
     }
 }
 
-/// What an answer means to [`Waiting`].
+/// Classifies an answer for [`Waiting`].
 fn outcome(answer: &Result<Answer, ExchangeError>) -> Outcome {
     match answer {
         Ok(Answer { kapo_exit_code: Some(_), .. }) | Err(ExchangeError::Other(_)) => Outcome::Final,
         Ok(Answer { status: 200..=299, .. }) => Outcome::NoCode,
-        // A slice that is not answered in time: what stands between has lost the connection.
+        // A slice without an answer in time means that a proxy or firewall has lost the connection.
         Ok(Answer { status: 502..=504, .. }) | Err(ExchangeError::Cut(_) | ExchangeError::TimedOut) => {
             Outcome::Cut
         }
@@ -125,8 +126,8 @@ fn outcome(answer: &Result<Answer, ExchangeError>) -> Outcome {
     }
 }
 
-/// The exit code, and why it is not the job's where that is worth a word. Asked `once`, a kapo whose job still runs
-/// says so at once, as one that ends while it is being waited for does.
+/// Returns the exit code and, if it is not the code of the job, the reason. With `once`, an answer without a code
+/// means that the job still runs.
 fn verdict(answer: Result<Answer, ExchangeError>, once: bool) -> (u8, Option<String>) {
     match answer {
         Ok(Answer { kapo_exit_code: Some(code), .. }) => (code, None),
@@ -142,8 +143,8 @@ fn verdict(answer: Result<Answer, ExchangeError>, once: bool) -> (u8, Option<Str
     }
 }
 
-/// The exit code is the answer, whether or not anybody reads the line: a pipe without a reader must not end us by
-/// SIGPIPE, which nobody ignores in this program, and a full one must not hold us beyond the deadline.
+/// Writes a line if that is possible at once. The exit code is the result, with or without the line: kapo must not die
+/// of SIGPIPE, which it does not ignore here, and a full pipe must not delay it beyond the deadline.
 fn say(mut out: impl Write + AsFd, line: &str) {
     let mut fds = [PollFd::new(&out, PollFlags::OUT)];
     let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
@@ -162,7 +163,7 @@ fn target(config: &Config, url: Option<&str>, path: &str) -> Result<Address, Exc
     target.map_err(ExchangeError::Other)
 }
 
-/// What a person may be shown of a body: one line, without control characters.
+/// Returns the first line of a body, without control characters.
 fn first_line(body: &[u8]) -> String {
     let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let shown = String::from_utf8_lossy(line);

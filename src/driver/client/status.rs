@@ -1,4 +1,4 @@
-//! `kapo status`: a few requests with one deadline, and a page for a person or one JSON text.
+//! `kapo status`: makes a few requests with one deadline and prints a page, or one JSON text.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -13,12 +13,13 @@ use crate::logic::client::status::{self, Findings, METRICS};
 use crate::sys::clock;
 use crate::target::Address;
 
-/// The status document of a kapo, and what it answers to `/runs` and `/metrics`, is shorter.
+/// The maximum length of an answer, in bytes. The answers of a kapo are shorter.
 const LONGEST: usize = 8 << 20;
-/// The width of a line if stdout is no terminal.
+/// The line width if stdout is not a terminal.
 const WIDTH: usize = 160;
 
-/// Shows the state of a kapo: 0 if it is well, 1 if not, 3 if none answers, with the reason on stderr.
+/// Shows the state of another kapo. Returns 0 if it is healthy, 1 if not, 3 if there is no answer, with the reason on
+/// stderr.
 pub(crate) fn status(config: &Config, options: &Status, variable: &dyn Fn(&str) -> Option<OsString>) -> u8 {
     let deadline = Deadline::after(Some(options.timeout));
     let asked = target(config, options.url.as_deref(), "/")
@@ -43,7 +44,7 @@ fn show(
     };
     let document = status::document(&text).ok_or_else(|| no_kapo("this is no status document"))?;
     let unhealthy = refusal(ask("/healthz")?);
-    // Whatever is late or missing from here on is left out.
+    // An answer that is late or missing from here on is left out of the page.
     let runs = ask("/runs").ok().filter(|answer| answer.status == 200).map(|answer| answer.body);
     let history = runs.as_deref().and_then(status::history);
     let out = std::io::stdout();
@@ -74,13 +75,13 @@ fn show(
         )
         .into_bytes()
     };
-    // The exit code is the answer, whether or not it can be written.
+    // The exit code is the result, even if the page cannot be written.
     let _ = (&out).write_all(&page);
     let _ = (&out).flush();
     Ok(if unhealthy.is_none() { 0 } else { EXIT_UNHEALTHY })
 }
 
-/// Why a probe does not answer with 200.
+/// Returns the reason why a probe fails; `None` if its status is 200.
 fn refusal(answer: Answer) -> Option<String> {
     match (answer.status, first_line(&answer.body)) {
         (200..=299, _) => None,

@@ -1,4 +1,4 @@
-//! The client against servers of the tests' own on loopback, each of which answers one connection as it is told.
+//! Tests of the client against small servers on loopback, each of which answers one connection as the test defines.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::*;
 use crate::config::{Capture, Interface, Listen, LogFormat, Mode};
 
-/// Long enough never to pass where an answer comes.
+/// A timeout that never passes if an answer comes.
 const LONG: Duration = Duration::from_secs(60);
-/// Short, where none comes.
+/// A short timeout, for a server that does not answer.
 const SHORT: Duration = Duration::from_millis(100);
 
 fn config(interface: Interface, port: u16) -> Config {
@@ -28,7 +28,7 @@ fn config(interface: Interface, port: u16) -> Config {
     }
 }
 
-/// Reads one request, sends `answer` and, unless it is `held` open until the client goes, closes. Gives the request.
+/// Reads one request, sends `answer`, and closes. With `held`, waits until the client closes. Returns the request.
 fn serve(mut stream: impl Read + Write, answer: &[u8], held: bool) -> String {
     let mut request = Vec::new();
     let mut byte = [0];
@@ -37,13 +37,13 @@ fn serve(mut stream: impl Read + Write, answer: &[u8], held: bool) -> String {
     }
     stream.write_all(answer).unwrap();
     if held {
-        // Returns when the client has closed, with or without an error.
+        // The read returns when the client has closed, with or without an error.
         let _ = stream.read(&mut byte);
     }
     String::from_utf8(request).unwrap()
 }
 
-/// A server for one connection on loopback; its port, and what it was asked.
+/// Starts a server for one connection on loopback. Returns its port and a handle that returns the request.
 fn server(answer: &'static str, held: bool) -> (u16, JoinHandle<String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -51,7 +51,7 @@ fn server(answer: &'static str, held: bool) -> (u16, JoinHandle<String>) {
     (port, thread)
 }
 
-/// Asks for the whole answer if it is a failure, or for its head.
+/// Requests the body of a failure, or only the head.
 fn ask(
     config: &Config,
     url: Option<&str>,
@@ -63,7 +63,7 @@ fn ask(
     exchange(&target(config, url, path)?, timeout, body)
 }
 
-/// What [`ask`] makes of an answer.
+/// Returns the result of [`ask`] for an answer.
 fn asked(answer: &'static str, held: bool, body: bool) -> Result<Answer, ExchangeError> {
     let (port, server) = server(answer, held);
     let all = Interface::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -108,7 +108,7 @@ fn an_answer_is_read_to_the_end_of_its_body() {
 }
 
 #[test]
-fn a_success_needs_no_body_and_a_reason_that_stays_out_is_not_waited_for() {
+fn a_success_needs_no_body_and_a_missing_reason_times_out() {
     let ask_briefly = |text| {
         let (port, server) = server(text, true);
         let all = Interface::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -121,7 +121,7 @@ fn a_success_needs_no_body_and_a_reason_that_stays_out_is_not_waited_for() {
 }
 
 #[test]
-fn what_is_no_answer_is_told_apart() {
+fn invalid_answers_have_different_errors() {
     let closed = |result: Result<Answer, ExchangeError>| match result {
         Err(ExchangeError::Other(line) | ExchangeError::Cut(line)) => {
             line.split_once(' ').unwrap().1.to_owned()
@@ -142,12 +142,12 @@ fn what_is_no_answer_is_told_apart() {
 }
 
 #[test]
-fn the_probe_that_is_asked_for_goes_over_the_wire() {
+fn the_request_names_the_probe_and_its_query() {
     for (probe, url_path, line) in [
         (Probe::Live, "", "GET /livez HTTP/1.1"),
         (Probe::Ready, "/", "GET /readyz HTTP/1.1"),
         (Probe::Health, "", "GET /healthz HTTP/1.1"),
-        // As it is served by every kapo, whatever alias the URL has.
+        // The request has the canonical path, whichever alias the URL has.
         (Probe::Health, "/health/?verbose", "GET /healthz?verbose HTTP/1.1"),
     ] {
         let (port, server) = server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false);
@@ -162,7 +162,7 @@ fn the_probe_that_is_asked_for_goes_over_the_wire() {
 }
 
 #[test]
-fn check_exits_with_0_or_1_whatever_happens() {
+fn check_exits_with_0_or_1_in_every_case() {
     let check = |port, timeout| {
         let local = Interface::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
         check(&config(local, port), &Check { probe: Probe::Ready, url: None, timeout })
@@ -181,7 +181,7 @@ fn check_exits_with_0_or_1_whatever_happens() {
     let (port, server) = server("", true);
     assert_eq!(check(port, SHORT), 1);
     server.join().unwrap();
-    // Bound and let go again: nobody listens there.
+    // The port was bound and released again, so there is no listener.
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     assert_eq!(check(free, LONG), 1);
     assert_eq!(check(0, LONG), 1);
@@ -207,7 +207,7 @@ fn wait_exits_with_the_code_of_the_job() {
 }
 
 #[test]
-fn a_wait_of_zero_asks_once_and_does_not_wait() {
+fn a_timeout_of_zero_makes_one_request_and_does_not_wait() {
     let wait = |port: u16, path: &str| {
         let url = Some(format!("http://127.0.0.1:{port}{path}"));
         wait(
@@ -229,7 +229,7 @@ fn a_wait_of_zero_asks_once_and_does_not_wait() {
 }
 
 #[test]
-fn an_answer_without_an_exit_code_is_not_called_nobody() {
+fn an_answer_without_an_exit_code_is_still_an_answer() {
     for (answer, once, said) in [
         (
             (200, None),
@@ -251,7 +251,7 @@ fn an_answer_without_an_exit_code_is_not_called_nobody() {
 }
 
 #[test]
-fn unix_sockets_are_asked_by_path_and_by_name() {
+fn unix_sockets_are_reached_by_path_and_by_abstract_name() {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::SocketAddr;
     let folder = tempfile::tempdir().unwrap();
@@ -273,11 +273,11 @@ fn unix_sockets_are_asked_by_path_and_by_name() {
 }
 
 #[test]
-fn a_full_queue_of_a_unix_socket_does_not_outlast_the_deadline() {
+fn a_full_backlog_of_a_unix_socket_ends_at_the_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
-    // The shortest queue holds one, and nobody accepts it.
+    // The smallest backlog holds one connection, and it is never accepted.
     rustix::net::listen(&listener, 0).unwrap();
     let _queued = std::os::unix::net::UnixStream::connect(&path).unwrap();
     let result = ask(&config(Interface::Path(path), 1), None, "/livez", Some(SHORT), true);
@@ -285,8 +285,8 @@ fn a_full_queue_of_a_unix_socket_does_not_outlast_the_deadline() {
 }
 
 #[test]
-fn a_name_that_is_not_known_is_said_to_be_the_reason() {
-    // Longer than a label of the DNS may be: refused without asking any server.
+fn an_unknown_name_is_reported() {
+    // Longer than a DNS label may be, so no server is asked.
     let name = "x".repeat(64);
     let url = format!("http://{name}:1/");
     match ask(&config(Interface::Path("/nowhere".into()), 1), Some(&url), "/livez", Some(LONG), true) {
@@ -298,7 +298,7 @@ fn a_name_that_is_not_known_is_said_to_be_the_reason() {
 }
 
 #[test]
-fn only_the_first_line_of_a_reason_is_shown_and_no_control_characters() {
+fn only_the_first_line_of_a_reason_is_shown() {
     assert_eq!(first_line(b"why\nmore"), "why");
     assert_eq!(first_line(b"\x1b[31mred\x07\r\n"), "[31mred");
     assert_eq!(first_line(b""), "");
@@ -307,8 +307,8 @@ fn only_the_first_line_of_a_reason_is_shown_and_no_control_characters() {
 }
 
 #[test]
-fn a_line_is_written_where_somebody_reads_it_and_nowhere_else() {
-    /// Counts what is written before it goes out.
+fn a_line_is_written_only_if_there_is_a_reader() {
+    /// Counts each write before it takes place.
     struct Counted<'a>(std::io::PipeWriter, &'a mut usize);
     impl Write for Counted<'_> {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -1,50 +1,51 @@
-//! The body of an answer as it arrives: by its length, in chunks (RFC 9112, 7.1), or up to the end of the connection.
+//! Decodes the body of an answer as it arrives: by its length, in chunks (RFC 9112, section 7.1), or up to the end of
+//! the connection.
 
-/// A longer head of a chunk is none.
+/// The maximum length of the head of a chunk, in bytes.
 const LONGEST_CHUNK_HEAD: usize = 4096;
 
-/// How the end of a body is known.
+/// How the end of the body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// So many bytes are missing.
+    /// The body has this many more bytes.
     Length(u64),
-    /// It ends with the connection.
+    /// The body ends with the connection.
     Connection,
-    /// In chunks.
+    /// The body comes in chunks.
     Chunked(Chunk),
 }
 
-/// Where in a chunk the next byte belongs.
+/// The position of the next byte within a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Chunk {
-    /// In its head: the size so far, the number of digits, and the length of what follows them.
+    /// In the head: the size so far, the number of digits, and the length of the text after them.
     Head { size: u64, digits: u32, extension: usize },
-    /// In its content, of which so many bytes are missing.
+    /// In the content, which has this many more bytes.
     Content(u64),
-    /// In the line end behind the content, of which so many bytes are missing.
+    /// In the line end after the content, which has this many more bytes.
     End(u8),
-    /// Behind the last chunk.
+    /// After the last chunk.
     Last,
 }
 
-/// What the next bytes are.
+/// A decoded part of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
-    /// Content, and whether a chunk ends behind it.
+    /// Content, and whether a chunk ends after it.
     Content(&'a [u8], bool),
-    /// Not enough to tell.
+    /// More input is needed.
     More,
-    /// The body is complete; what follows is not part of it.
+    /// The body is complete. The remaining input does not belong to it.
     Complete,
-    /// No chunk.
+    /// The input is not a valid chunk.
     Malformed,
 }
 
 impl Body {
-    /// In chunks, none of which has begun.
+    /// A body in chunks, of which nothing was read yet.
     pub(crate) const CHUNKED: Body = Body::Chunked(Chunk::NEW);
 
-    /// Takes the next part from the front of `input`, which is empty after [`Part::More`].
+    /// Decodes the next part and removes it from the front of `input`. After [`Part::More`], `input` is empty.
     pub(crate) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Part<'a> {
         match self {
             Body::Length(0) => Part::Complete,
@@ -108,7 +109,7 @@ impl Chunk {
     }
 }
 
-/// Takes at most `left` bytes, which it counts down.
+/// Removes at most `left` bytes from the input and subtracts them from `left`.
 fn take<'a>(input: &mut &'a [u8], left: &mut u64) -> &'a [u8] {
     let at = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
     let (taken, rest) = input.split_at_checked(at).unwrap_or((input, &[]));
@@ -121,7 +122,8 @@ fn take<'a>(input: &mut &'a [u8], left: &mut u64) -> &'a [u8] {
 mod tests {
     use super::*;
 
-    /// The content of a body that arrives in pieces of `step` bytes, how it ended, and how many chunks were complete.
+    /// Decodes a body in pieces of `step` bytes. Returns the content, how the body ended, and the number of complete
+    /// chunks.
     fn read(mut body: Body, text: &[u8], step: usize) -> (String, &'static str, usize) {
         let (mut content, mut chunks) = (Vec::new(), 0);
         for mut piece in text.chunks(step) {
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_the_same_in_whatever_pieces_it_arrives() {
+    fn a_body_is_the_same_in_pieces_of_any_size() {
         for (body, text, content, end, chunks) in [
             (Body::Length(0), "x", "", "complete", 0),
             (Body::Length(3), "whyx", "why", "complete", 1),

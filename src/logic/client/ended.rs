@@ -1,15 +1,16 @@
-//! How a run ended, out of the status document, for `kapo wait -v`: reason, code, start and last lines.
+//! Summarizes how a run ended for `kapo wait -v`, from the status document: reason, code, start and last lines.
 
 use super::json::Json;
 use super::words::cut;
 
-/// A kapo shows no more lines of output than this.
+/// The maximum number of output lines, which is also the maximum in a status document.
 const LINES: usize = 10;
 
-/// A longer text is cut after this many characters. A kapo's own lines are shorter.
+/// The maximum length of a text, in characters. Longer texts are cut. The lines of a kapo are shorter.
 const LONGEST: usize = 1024;
 
-/// A line of `name=value` and, below it, the last lines of the run's output; `None` if the document is none of a kapo.
+/// Returns a line of `name=value` pairs and the last output lines of the run; `None` if the document is not that of a
+/// kapo.
 pub(crate) fn summary(document: &[u8]) -> Option<Vec<String>> {
     let document = Json::parse(document)?;
     let object = document.list().first()?;
@@ -26,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_run_is_read_out_of_its_document() {
+    fn the_end_of_a_run_is_read_from_its_document() {
         let document = br#"[{"Arguments":["\"Reason\":\"fake\"","\\"],"Command":"sh","ExitCode":3,"StartTime":"2026-11-23T02:30:32Z","Reason":"exit-code","Signal":"","StopSignalFrom":{"Signal":"SIGTERM"},"LastOutput":["cannot \"open\"","\u00e4\ud83d\ude00\n"],"Output":null,"LastRun":{"Reason":"signal","ExitCode":4}}]"#;
         let expected =
             ["reason=exit-code code=3 start=2026-11-23T02:30:32Z", "cannot \"open\"", "\u{e4}\u{1f600}\n"];
@@ -36,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_document_has_no_summary() {
+    fn an_invalid_document_has_no_summary() {
         let document = br#"[{"ExitCode":3,"StartTime":"x","Reason":"r","LastOutput":["a\u00e4","\ud83d\ude00"],"Output":null}]"#;
         for end in 0..document.len() {
             assert_eq!(summary(&document[..end]), None);
@@ -47,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_and_many_of_them_are_cut() {
+    fn long_and_numerous_lines_are_cut() {
         let (long, many) = ("\u{e4}".repeat(1 << 20), r#","""#.repeat(1 << 10));
         let head = r#"[{"ExitCode":3,"StartTime":"x","Reason":"r","LastOutput":["#;
         let document = format!("{head}\"{long}\"{many}]}}]");

@@ -1,35 +1,35 @@
-//! Reads JSON (RFC 8259) of a stranger: whatever the members are, with a limit for the number of values.
+//! Parses JSON (RFC 8259) from an untrusted peer, with any members, and with a limit for the number of values.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-/// The most values in one text. An object of the status document has 30 of them.
+/// The maximum number of values in one text. An object of the status document has 30.
 const MOST: usize = 1 << 18;
 
-/// A value.
+/// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Json {
-    /// `null`, and a number that is negative or too large.
+    /// `null`, or a number that is negative or too large.
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Number(u64),
-    /// A number with a fraction; all of those in the documents are seconds. Floating-point arithmetic and its texts would
-    /// add 25 KiB to the program.
+    /// A number with a fraction. In the documents, all of them are seconds. Floating-point arithmetic would add 25 KiB
+    /// to the program.
     Seconds(Duration),
     /// A string.
     Text(String),
     /// An array.
     List(Vec<Json>),
-    /// An object, in the order of the text.
+    /// An object, with its members in the order of the text.
     Object(Vec<(String, Json)>),
 }
 
 impl Json {
-    /// The value of a whole text; `None` if that is no JSON, or has too many values.
+    /// Parses a whole text; `None` if it is not valid JSON or has too many values.
     pub(crate) fn parse(text: &[u8]) -> Option<Json> {
         let mut reader = serde_json::Deserializer::from_slice(text);
         let value = Reader { left: &mut { MOST } }.deserialize(&mut reader).ok()?;
@@ -37,7 +37,7 @@ impl Json {
         Some(value)
     }
 
-    /// A member of an object; null where there is none.
+    /// Returns a member of an object; null if it does not exist.
     pub(crate) fn get(&self, name: &str) -> &Json {
         match self {
             Json::Object(members) => {
@@ -47,7 +47,7 @@ impl Json {
         }
     }
 
-    /// The values of an array; none of anything else.
+    /// Returns the elements of an array; empty for any other value.
     pub(crate) fn list(&self) -> &[Json] {
         match self {
             Json::List(values) => values,
@@ -55,7 +55,7 @@ impl Json {
         }
     }
 
-    /// A string; empty for anything else.
+    /// Returns a string; empty for any other value.
     pub(crate) fn text(&self) -> &str {
         match self {
             Json::Text(text) => text,
@@ -63,7 +63,7 @@ impl Json {
         }
     }
 
-    /// A whole number.
+    /// Returns an integer.
     pub(crate) fn number(&self) -> Option<u64> {
         match self {
             Json::Number(number) => Some(*number),
@@ -71,7 +71,7 @@ impl Json {
         }
     }
 
-    /// A number of seconds.
+    /// Returns a number of seconds.
     pub(crate) fn seconds(&self) -> Option<Duration> {
         match self {
             Json::Number(number) => Some(Duration::from_secs(*number)),
@@ -80,15 +80,15 @@ impl Json {
         }
     }
 
-    /// Whether it is `true`.
+    /// Whether the value is `true`.
     pub(crate) fn is_true(&self) -> bool {
         *self == Json::Bool(true)
     }
 }
 
-/// Reads one value with all that is in it.
+/// Deserializes one value and everything in it.
 struct Reader<'a> {
-    /// How many more values may come. When there are too many, the reading ends within the text, which is an error.
+    /// How many more values are allowed. If there are more, parsing stops within the text, which is an error.
     left: &'a mut usize,
 }
 
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_or_too_much_of_it_is_refused() {
+    fn invalid_or_too_much_json_is_refused() {
         let many = format!("[{}0]", "0,".repeat(MOST));
         let deep = "[".repeat(100_000);
         for text in ["", "x", "[", "[1]x", "<html>", "\"\\ud800\"", "{\"a\":1,}", &many, &deep] {

@@ -1,9 +1,10 @@
-//! What `kapo logs` writes: the last lines of a text, and bytes of a command as a terminal can be shown them.
+//! Prepares the output of `kapo logs`: the last lines of a text, and output of a command in a form that is safe for a
+//! terminal.
 
-/// The longest colour sequence that is taken for one, from ESC to `m`.
+/// The maximum length of a colour sequence, from ESC to `m`.
 const LONGEST_COLOUR: usize = 32;
 
-/// The last so many lines, with what follows the last newline as one of them.
+/// Returns the last `most` lines. Text after the last newline counts as a line.
 pub(crate) fn last_lines(text: &[u8], most: usize) -> &[u8] {
     let mut lines = text.split_inclusive(|byte| *byte == b'\n');
     let mut start = text.len();
@@ -14,27 +15,28 @@ pub(crate) fn last_lines(text: &[u8], most: usize) -> &[u8] {
     text.get(start..).unwrap_or_default()
 }
 
-/// Escapes what a terminal would obey, except newlines, tabs and colours (SGR). Bytes come in any pieces.
+/// Escapes control characters for a terminal, except newlines, tabs and colours (SGR). The input may be divided
+/// anywhere.
 #[derive(Debug, Default)]
 pub(crate) struct Screen {
-    /// The beginning of a character or of a colour sequence.
+    /// The incomplete beginning of a character or colour sequence.
     pending: Vec<u8>,
-    /// A colour was shown, which may still be on.
+    /// Whether a colour was shown, which may still be active.
     coloured: bool,
 }
 
-/// What stands at an ESC.
+/// The kind of sequence that an ESC begins.
 enum Sequence {
-    /// A colour of that length.
+    /// A colour sequence of this length.
     Colour(usize),
-    /// Perhaps the beginning of one.
+    /// Possibly the beginning of a colour sequence.
     Incomplete,
-    /// Anything else.
+    /// Any other sequence.
     Other,
 }
 
 impl Screen {
-    /// Appends what can be shown of `bytes` to `out`.
+    /// Appends `bytes` to `out` in their safe form.
     pub(crate) fn show(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut text = std::mem::take(&mut self.pending);
         text.extend_from_slice(bytes);
@@ -42,7 +44,7 @@ impl Screen {
         self.pending = text.split_off(kept);
     }
 
-    /// Appends what is left when nothing more comes, and ends the colours.
+    /// Appends the incomplete rest at the end of the input, and resets the colours.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         let text = std::mem::take(&mut self.pending);
         self.take(&text, true, out);
@@ -51,11 +53,11 @@ impl Screen {
         }
     }
 
-    /// Returns how much of `text` was taken: all of it if it is the `last`.
+    /// Returns how many bytes of `text` were consumed. If it is the `last` text, all of them are.
     fn take(&mut self, text: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
         let mut at = 0;
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
-            // The longest character has 4 bytes.
+            // A character has at most 4 bytes.
             let head = rest.get(..4).unwrap_or(rest);
             let valid = match std::str::from_utf8(head) {
                 Ok(valid) => valid,
@@ -93,13 +95,13 @@ impl Screen {
     }
 }
 
-/// Writes the escape; returns the length of the character.
+/// Appends the escaped character. Returns its length in bytes.
 fn escape(c: char, out: &mut Vec<u8>) -> usize {
     out.extend_from_slice(c.escape_default().to_string().as_bytes());
     c.len_utf8()
 }
 
-/// ESC `[`, digits, `;` and `:`, and an `m` (ECMA-48, 8.3.117).
+/// Classifies a sequence. A colour is ESC `[`, digits, `;` and `:`, and an `m` (ECMA-48, section 8.3.117).
 fn sequence(text: &[u8]) -> Sequence {
     match text.get(1) {
         None => return Sequence::Incomplete,
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_gets_text_and_colours_and_nothing_else_in_any_pieces() {
+    fn a_terminal_gets_only_text_and_colours() {
         let long = format!("\x1b[{}m", "1".repeat(40));
         for (text, shown) in [
             (

@@ -1,4 +1,4 @@
-//! What `check`, `wait`, `status` and `logs` decide and show.
+//! The decisions and texts of `check`, `wait`, `status` and `logs`.
 
 pub(crate) mod body;
 pub(crate) mod ended;

@@ -1,4 +1,4 @@
-//! What `kapo status` shows: the verdict in words, the facts, the last ends and the last lines of output.
+//! Composes the page of `kapo status`: the verdict, resource usage, the last runs and the last output lines.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,39 +8,40 @@ use crate::duration;
 use crate::error::one_line;
 use crate::logic::log::timestamp;
 
-/// As many lines as a terminal of the usual height shows below its prompt.
+/// The maximum number of lines, so that the page fits on a terminal of the usual height.
 const LINES: usize = 24;
-/// The most ends that are listed, besides the first failure.
+/// The maximum number of ended runs that are listed, besides the first failure.
 const ENDS: usize = 5;
-/// The most lines of the first failure's output.
+/// The maximum number of output lines of the first failure.
 const FIRST_OUTPUT: usize = 3;
-/// The most lines of the last output.
+/// The maximum number of output lines of the last run.
 const OUTPUT: usize = 10;
 
-/// Asks for the families that are shown, and no more; an older kapo answers all it has.
+/// The path that requests only the metrics that the page shows. An older kapo ignores the query and returns all
+/// metrics.
 pub(crate) const METRICS: &str = "/metrics?name[]=kapo_child_resident_memory_bytes&name[]=kapo_child_cpu_seconds_total\
     &name[]=kapo_child_processes&name[]=kapo_cgroup_memory_bytes&name[]=kapo_cgroup_memory_limit_bytes";
 
-/// What the kapo has answered.
+/// The answers of the kapo.
 #[derive(Debug)]
 pub(crate) struct Findings<'a> {
-    /// See [`document`].
+    /// The result of [`document`].
     pub document: &'a Json,
-    /// See [`history`].
+    /// The result of [`history`].
     pub runs: Option<&'a Json>,
     /// The answer to `/metrics`; may be empty.
     pub metrics: &'a [u8],
     /// The answer to `/logs`; `None` if that kapo keeps no output.
     pub output: Option<&'a [u8]>,
-    /// Why `/healthz` is not 200.
+    /// The reason why `/healthz` is not 200.
     pub unhealthy: Option<&'a str>,
-    /// Why `/readyz` is not 200.
+    /// The reason why `/readyz` is not 200.
     pub unready: Option<&'a str>,
-    /// The time of the reader.
+    /// The current time of the client.
     pub now: SystemTime,
 }
 
-/// The status document; `None` if the text is none of a kapo.
+/// Parses the status document; `None` if the text is not that of a kapo.
 pub(crate) fn document(text: &[u8]) -> Option<Json> {
     let document = Json::parse(text)?;
     let kapo = |object: &Json| {
@@ -49,21 +50,22 @@ pub(crate) fn document(text: &[u8]) -> Option<Json> {
     (!document.list().is_empty() && document.list().iter().all(kapo)).then_some(document)
 }
 
-/// The answer to `/runs`; `None` for anything else: a kapo without that path answers the status document.
+/// Parses the answer to `/runs`; `None` for any other text, because a kapo without that path returns the status
+/// document.
 pub(crate) fn history(text: &[u8]) -> Option<Json> {
     let runs = Json::parse(text)?;
     let run = |run: &Json| matches!(run, Json::Object(_)) && *run.get("Command") == Json::Null;
     (matches!(runs, Json::List(_)) && runs.list().iter().all(run)).then_some(runs)
 }
 
-/// One JSON text of two: `{"Status":[...],"Runs":[...]}`.
+/// Combines two JSON texts into one: `{"Status":[...],"Runs":[...]}`.
 pub(crate) fn json(document: &[u8], runs: Option<&[u8]>) -> Vec<u8> {
     let runs = runs.unwrap_or(b"null");
     [b"{\"Status\":", document.trim_ascii(), b",\"Runs\":", runs.trim_ascii(), b"}\n"].concat()
 }
 
-/// The lines as they are written: without control characters, cut at `width`, the first one in a colour if `colour` says
-/// whether all is well.
+/// Formats the lines for output: without control characters and cut at `width`. The first line is coloured if `colour`
+/// is given, which says whether the command is healthy.
 pub(crate) fn page(lines: &[String], width: usize, colour: Option<bool>) -> String {
     let mut page = String::new();
     for (number, line) in lines.iter().take(LINES).enumerate() {
@@ -78,7 +80,7 @@ pub(crate) fn page(lines: &[String], width: usize, colour: Option<bool>) -> Stri
     page
 }
 
-/// The lines for a person.
+/// Returns the lines of the page.
 pub(crate) fn report(findings: &Findings<'_>) -> Vec<String> {
     let objects = findings.document.list();
     let Some(object) = objects.first() else { return Vec::new() };
@@ -98,7 +100,7 @@ pub(crate) fn report(findings: &Findings<'_>) -> Vec<String> {
     lines
 }
 
-/// The newest run that has ended; of a kapo without history what the document tells of it.
+/// Returns the newest ended run or, for a kapo without `/runs`, the last run in the document.
 fn last_run<'a>(findings: &Findings<'a>, object: &'a Json) -> Option<&'a Json> {
     let newest = findings.runs.and_then(|runs| runs.list().first());
     let last = Some(object.get("LastRun")).filter(|run| **run != Json::Null);
@@ -108,26 +110,27 @@ fn last_run<'a>(findings: &Findings<'a>, object: &'a Json) -> Option<&'a Json> {
 
 struct Facts<'a> {
     findings: &'a Findings<'a>,
-    /// The command, or the first process.
+    /// The object of the command, or of the first watched process.
     object: &'a Json,
     last: Option<&'a Json>,
 }
 
 impl Facts<'_> {
-    /// How long ago that was; 0 if it is in the future of the reader.
+    /// Formats how long ago `when` was; 0 if it is in the future for the client.
     fn ago(&self, when: SystemTime) -> String {
         span(self.findings.now.duration_since(when).unwrap_or_default())
     }
 
-    /// How long until then; 0 if it has passed.
+    /// Formats the time until `when`; 0 if it has passed.
     fn until(&self, when: SystemTime) -> String {
-        // Rounded up: in 0 s something would have happened.
+        // Round up, because "in 0 s" would be wrong for something that has not happened yet.
         let left = when.duration_since(self.findings.now).unwrap_or_default();
         let whole = Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0));
         span(whole)
     }
 
-    /// The name of the instance, or of the command without its folders; cut, so that the verdict fits beside it.
+    /// Returns the name of the instance, or the file name of the command. It is cut, so that the verdict fits beside
+    /// it.
     fn name(&self) -> String {
         const LONGEST: usize = 40;
         let name = match self.object.get("Name").text() {
@@ -178,7 +181,7 @@ impl Facts<'_> {
         }
     }
 
-    /// What is going on, in one sentence.
+    /// Returns the current state in one sentence.
     fn verdict(&self) -> String {
         let object = self.object;
         let restarts = object.get("Restarts").number().unwrap_or_default();
@@ -226,7 +229,7 @@ impl Facts<'_> {
         }
     }
 
-    /// In watch mode: a line for each process.
+    /// Adds a line for each process in watch mode.
     fn processes(&self, objects: &[Json], lines: &mut Vec<String>) {
         const MOST: usize = 12;
         let running = || objects.iter().filter(|object| object.get("Status").text() == "running");
@@ -254,7 +257,7 @@ impl Facts<'_> {
         }
     }
 
-    /// Memory, processor time and processes now.
+    /// Adds current memory, CPU time and number of processes.
     fn usage(&self, lines: &mut Vec<String>) {
         let whole = |name: &str| metric(self.findings.metrics, name)?.parse::<u64>().ok();
         let mut parts = Vec::new();
@@ -277,12 +280,12 @@ impl Facts<'_> {
         }
     }
 
-    /// The last ends, and the first failure of the episode.
+    /// Adds the last ended runs and the first failure of the episode.
     fn ends(&self, lines: &mut Vec<String>) {
         let runs = self.findings.runs.map(Json::list).unwrap_or_default();
         let runs: Vec<&Json> =
             if runs.is_empty() { self.last.into_iter().collect() } else { runs.iter().collect() };
-        // If it is the newest run as well, it is simply the last end.
+        // The first failure is not listed separately if it is also the newest run.
         let first = runs.iter().skip(1).find(|run| run.get("First").is_true());
         let mut listed = 0;
         for (place, run) in runs.iter().enumerate() {
@@ -300,7 +303,7 @@ impl Facts<'_> {
         quote(first.get("LastOutput").list(), FIRST_OUTPUT, lines);
     }
 
-    /// The last lines of the output, as many as there is room for.
+    /// Adds the last output lines, as many as there is room for.
     fn output(&self, lines: &mut Vec<String>) {
         let room = LINES.saturating_sub(lines.len() + 1).min(OUTPUT);
         let kept = self.findings.output.map(|output| last_lines(output, room));
@@ -312,14 +315,14 @@ impl Facts<'_> {
     }
 }
 
-/// The last lines of output, marked as such.
+/// Adds the last lines of `said`, marked as output.
 fn quote(said: &[Json], most: usize, lines: &mut Vec<String>) {
     for line in said.iter().skip(said.len().saturating_sub(most)) {
         lines.push(format!("    | {}", line.text()));
     }
 }
 
-/// `2026-11-22 06:45:30Z  after 1.2 s       exit 3`.
+/// Formats an ended run: `2026-11-22 06:45:30Z  after 1.2 s       exit 3`.
 fn ended(run: &Json) -> String {
     let (start, end_time) = (time(run, "StartTime"), time(run, "EndTime"));
     let measured = run.get("LastedSeconds").seconds();
@@ -331,13 +334,13 @@ fn ended(run: &Json) -> String {
     format!("  {when}  {lasted:<16}  {}{from}", end(run))
 }
 
-/// The last lines of a text, without empty ones.
+/// Returns the last non-empty lines of a text.
 fn last_lines(text: &[u8], most: usize) -> Vec<Json> {
     let mut lines = Vec::new();
     for line in text.rsplit(|byte| *byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if !line.is_empty() && lines.len() < most {
-            // What is longer is cut at the width of the terminal in any case.
+            // A longer line is cut at the width of the terminal anyway.
             let line = String::from_utf8_lossy(line.get(..4096).unwrap_or(line));
             lines.push(Json::Text(line.into_owned()));
         }
@@ -346,7 +349,7 @@ fn last_lines(text: &[u8], most: usize) -> Vec<Json> {
     lines
 }
 
-/// The value of a family without labels, or of the first of its lines.
+/// Returns the value of a metric without labels, or that of its first line.
 fn metric<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
     let line = text.split(|byte| *byte == b'\n').find_map(|line| {
         let rest = line.strip_prefix(name.as_bytes())?;

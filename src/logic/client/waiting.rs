@@ -1,23 +1,24 @@
-//! Decides whether `kapo wait` asks again, and for how long: through proxies that cut long requests, and before a kapo
-//! listens.
+//! Decides whether `kapo wait` repeats its request, and for how long: because a proxy ends long requests, or because
+//! kapo does not listen yet.
 
 use std::time::{Duration, Instant};
 
-/// How long a proxy may answer for kapo in a row if no `--timeout` limits it: kapo has ended by then, or is not there.
+/// How long a proxy may answer instead of kapo, without interruption, if there is no `--timeout`. After that, kapo has
+/// ended or is not there.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// There is no more than one attempt in this time, and no slice is shorter.
+/// The minimum time from one attempt to the next, and the minimum length of a slice.
 const PACE: Duration = Duration::from_secs(1);
 
-/// How a request ended.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// A kapo answered, without an exit code.
+    /// A kapo has answered without an exit code.
     NoCode,
-    /// A proxy answered for it (502, 503, 504), or the connection was cut.
+    /// A proxy has answered instead of kapo (502, 503, 504), or the connection was cut.
     Cut,
     /// No connection was made.
     Unreachable,
-    /// Anything else, such as an exit code.
+    /// Any other result, such as an exit code.
     Final,
 }
 
@@ -28,31 +29,33 @@ pub(crate) struct Waiting {
     limited: bool,
     retry: Duration,
     slice: Option<Duration>,
-    /// When the first request in a row failed.
+    /// When the current series of failed requests began.
     failing: Option<Instant>,
 }
 
 impl Waiting {
-    /// Takes `--timeout` and `--retry`.
+    /// Creates the state from `--timeout` and `--retry`.
     pub(crate) fn new(timeout: Option<Duration>, retry: Duration) -> Waiting {
         let once = timeout == Some(Duration::ZERO);
         Waiting { once, limited: timeout.is_some(), retry, slice: None, failing: None }
     }
 
-    /// For how long the next request asks; `None`: until the end of the run. A kapo that is asked directly is asked once,
-    /// so that no end falls between two requests.
+    /// Returns how long the next request waits; `None` means until the end of the run. A direct connection to kapo
+    /// needs only one request, so that the end of the run cannot fall between two requests.
     pub(crate) fn slice(&self) -> Option<Duration> {
         if self.once { Some(Duration::ZERO) } else { self.slice }
     }
 
-    /// A request from `asked` to `now` ended so: the pause before the next one, or `None` if the outcome is the result.
+    /// Records the outcome of a request that lasted from `asked` to `now`. Returns the pause before the next request;
+    /// `None` if the outcome is final.
     pub(crate) fn next(&mut self, asked: Instant, now: Instant, outcome: Outcome) -> Option<Duration> {
         let lasted = now.saturating_duration_since(asked);
         let patience = match outcome {
             Outcome::Final => return None,
             Outcome::NoCode => {
                 self.failing = None;
-                // An answer before its time means that no code will come. The clock of another machine may run faster.
+                // An early answer means that no code will come. The comparison allows for the clock of another
+                // machine, which may run faster.
                 let running = !self.once && self.slice.is_some_and(|slice| lasted >= slice * 9 / 10);
                 return running.then_some(Duration::ZERO);
             }
@@ -60,7 +63,7 @@ impl Waiting {
             Outcome::Cut if self.once => self.retry,
             Outcome::Cut => {
                 if lasted > PACE {
-                    // Shorter than what the proxy allows.
+                    // Choose a slice that is shorter than the time limit of the proxy.
                     self.slice = Some((lasted * 2 / 3).max(PACE));
                 }
                 if self.limited { Duration::MAX } else { self.retry.max(PATIENCE) }
@@ -77,7 +80,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A wait whose requests last so long and end so.
+    /// A wait whose requests have given durations and outcomes.
     struct World {
         waiting: Waiting,
         now: Instant,
@@ -92,7 +95,7 @@ mod tests {
             World { waiting: Waiting::new(timeout, retry), now: Instant::now() }
         }
 
-        /// One request; the pause after it has passed.
+        /// Makes one request, and advances the time by the pause after it.
         fn ask(&mut self, lasted: Duration, outcome: Outcome) -> Option<Duration> {
             let asked = self.now;
             let pause = self.waiting.next(asked, asked + lasted, outcome);
@@ -102,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kapo_that_answers_is_asked_once() {
+    fn a_direct_answer_needs_one_request() {
         for (timeout, slice) in
             [(None, None), (Some(SECOND), None), (Some(Duration::ZERO), Some(Duration::ZERO))]
         {
@@ -115,16 +118,16 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_cuts_is_asked_in_shorter_slices_for_ever() {
+    fn slices_become_shorter_than_the_limit_of_a_proxy() {
         let mut world = World::new(None, Duration::ZERO);
         assert_eq!(world.ask(3 * SECOND, Outcome::Cut), Some(Duration::ZERO));
         assert_eq!(world.waiting.slice(), Some(2 * SECOND));
         for _ in 0..1_000 {
             assert_eq!(world.ask(2 * SECOND - SECOND / 1_000, Outcome::NoCode), Some(Duration::ZERO));
         }
-        // Not as late as asked for: nothing will come.
+        // The answer came earlier than requested, so no code will come.
         assert_eq!(world.ask(SECOND, Outcome::NoCode), None);
-        // One of a minute or an hour.
+        // A proxy with a limit of a minute or an hour.
         for minutes in [1, 60] {
             let mut world = World::new(None, Duration::ZERO);
             assert_eq!(world.ask(minutes * 60 * SECOND, Outcome::Cut), Some(Duration::ZERO));
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_without_a_kapo_is_given_up_unless_a_timeout_limits_it() {
+    fn a_proxy_without_kapo_is_retried_for_a_minute_or_the_timeout() {
         let attempts = |timeout, retry| {
             let mut world = World::new(timeout, retry);
             let pauses = (0..10_000).map_while(|_| world.ask(SECOND / 4, Outcome::Cut));
@@ -144,7 +147,7 @@ mod tests {
         assert_eq!(attempts(None, Duration::ZERO), 60);
         assert_eq!(attempts(None, 90 * SECOND), 90);
         assert_eq!(attempts(Some(SECOND), Duration::ZERO), 10_000);
-        // An answer of a kapo begins anew.
+        // An answer of a kapo starts the patience again.
         let mut world = World::new(None, Duration::ZERO);
         assert_eq!(world.ask(3 * SECOND, Outcome::Cut), Some(Duration::ZERO));
         for _ in 0..500 {
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kapo_that_does_not_listen_yet_is_asked_again_for_the_time_of_retry() {
+    fn a_refused_connection_is_retried_for_the_time_of_retry() {
         for (timeout, retry, attempts) in
             [(None, 0, 0), (None, 5, 5), (Some(Duration::ZERO), 5, 5), (Some(SECOND), 5, 5)]
         {

@@ -1,22 +1,22 @@
-//! Times, sizes and ends of runs in the words of a person, for `kapo status`.
+//! Formats times, sizes and the ends of runs for `kapo status`.
 
 use std::time::{Duration, SystemTime};
 
 use super::json::Json;
 use crate::logic::log::timestamp;
 
-/// A member that is a time, if it is there.
+/// Returns a member that is a time, if it exists.
 pub(crate) fn time(object: &Json, name: &str) -> Option<SystemTime> {
     timestamp::parse_rfc3339(object.get(name).text())
 }
 
-/// `2026-11-22 06:45:30Z`.
+/// Formats a time: `2026-11-22 06:45:30Z`.
 pub(crate) fn moment(wall: SystemTime) -> String {
     let text = timestamp::rfc3339(wall);
     format!("{}Z", text.get(..19).unwrap_or(&text).replace('T', " "))
 }
 
-/// At most so many characters of a text; if it has more, the last one is an ellipsis.
+/// Cuts a text to `most` characters. The last character of a cut text is an ellipsis.
 pub(crate) fn cut(text: &str, most: usize) -> String {
     if text.chars().nth(most).is_none() {
         return text.to_owned();
@@ -25,7 +25,7 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
     format!("{}\u{2026}", text.get(..end).unwrap_or_default())
 }
 
-/// `1.2 s`, `50 s`, `4 min 5 s`, `3 h 12 min`, `2 d 4 h`.
+/// Formats a duration: `1.2 s`, `50 s`, `4 min 5 s`, `3 h 12 min`, `2 d 4 h`.
 pub(crate) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let two = |big: u64, unit: &str, small: u64, part: &str| match small {
@@ -33,7 +33,7 @@ pub(crate) fn span(span: Duration) -> String {
         small => format!("{big} {unit} {small} {part}"),
     };
     match seconds {
-        // What took less than 1 ms has not taken no time.
+        // A duration below 1 ms is not shown as zero.
         0..10 => match span.as_millis() / 100 {
             0 if span.is_zero() => "0 s".to_owned(),
             0 => format!("{} ms", span.as_millis().max(1)),
@@ -47,13 +47,13 @@ pub(crate) fn span(span: Duration) -> String {
     }
 }
 
-/// `512 MiB`.
+/// Formats a number of bytes: `512 MiB`.
 pub(crate) fn bytes(number: u64) -> String {
     let (unit, name) = unit(number);
     format!("{} {name}", scaled(number, unit))
 }
 
-/// `212 of 512 MiB`.
+/// Formats a number of bytes and a limit: `212 of 512 MiB`.
 pub(crate) fn bytes_of(number: u64, limit: u64) -> String {
     let (unit, name) = unit(limit);
     format!("{} of {} {name}", scaled(number, unit), scaled(limit, unit))
@@ -68,7 +68,7 @@ fn unit(number: u64) -> (u64, &'static str) {
     }
 }
 
-/// With one decimal below 10, rounded down.
+/// Formats a number with one decimal if it is below 10, rounded down.
 fn scaled(number: u64, unit: u64) -> String {
     match (number / unit, number % unit * 10 / unit) {
         (whole @ 10.., _) | (whole, 0) => whole.to_string(),
@@ -76,7 +76,7 @@ fn scaled(number: u64, unit: u64) -> String {
     }
 }
 
-/// `1st`, `2nd`, `11th`.
+/// Formats an ordinal: `1st`, `2nd`, `11th`.
 pub(crate) fn ordinal(number: u64) -> String {
     let ending = match (number % 100, number % 10) {
         (11..=13, _) => "th",
@@ -88,7 +88,7 @@ pub(crate) fn ordinal(number: u64) -> String {
     format!("{number}{ending}")
 }
 
-/// How a run ended: `success`, `exit 3`, `exit 137: killed for want of memory`.
+/// Formats how a run ended: `success`, `exit 3`, `exit 137: killed for want of memory`.
 pub(crate) fn end(run: &Json) -> String {
     let code = run.get("ExitCode").number().unwrap_or_default();
     let cause = match run.get("Reason").text() {
@@ -106,7 +106,8 @@ pub(crate) fn end(run: &Json) -> String {
     format!("exit {code}: {cause}")
 }
 
-/// `killed by SIGTERM`. After SIGKILL the memory tells whether somebody may have sent it.
+/// Formats a death by signal: `killed by SIGTERM`. After SIGKILL, the memory usage shows whether the kernel may have
+/// sent it.
 fn killed(run: &Json) -> String {
     let signal = run.get("Signal").text();
     let memory = run.get("Memory");
@@ -120,7 +121,7 @@ fn killed(run: &Json) -> String {
     }
 }
 
-/// `SIGTERM from pid 12, uid 0`: the member StopSignalFrom, unless it is null.
+/// Formats the member StopSignalFrom: `SIGTERM from pid 12, uid 0`; `None` if it is null.
 pub(crate) fn sender(from: &Json) -> Option<String> {
     let signal = from.get("Signal").text();
     if signal.is_empty() {
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_shown_in_two_units_at_most() {
+    fn times_have_at_most_two_units() {
         for (millis, text) in [
             (0, "0 s"),
             (7, "7 ms"),
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_cut_between_two_characters() {
+    fn a_text_is_cut_at_a_character_boundary() {
         for (most, text) in
             [(0, "\u{2026}"), (1, "\u{2026}"), (2, "\u{e4}\u{2026}"), (3, "\u{e4}bc"), (4, "\u{e4}bc")]
         {
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_has_its_words() {
+    fn each_reason_has_its_text() {
         for (run, text) in [
             (r#"{"Reason":"success","ExitCode":0}"#, "success"),
             (r#"{"Reason":"success","ExitCode":143}"#, "exit 143: counts as success"),
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_without_a_pid_is_the_kernel_or_outside() {
+    fn a_sender_without_a_pid_is_the_kernel_or_another_namespace() {
         let of = |text: &str| sender(&Json::parse(text.as_bytes()).unwrap());
         assert_eq!(of("null"), None);
         let from = r#"{"Signal":"SIGTERM","Pid":12,"Uid":1000}"#;

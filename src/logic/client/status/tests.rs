@@ -1,15 +1,15 @@
-//! Whole pages.
+//! Tests of whole pages.
 
 use super::*;
 
-/// A moment of the day on which these tests play: `10:30:05`.
+/// Returns a time on the day of these tests: `10:30:05`.
 fn at(time: &str) -> SystemTime {
     timestamp::parse_rfc3339(&format!("2026-11-27T{time}Z")).unwrap()
 }
 
 const NOTHING: &str = "0001-01-01T00:00:00Z";
 
-/// A document of one object; `members` replace those of a running command.
+/// Returns a document with one object. `members` replace those of a running command.
 fn object(members: &[(&str, &str)]) -> String {
     let start = "\"2026-11-27T10:00:00Z\"";
     let never = format!("\"{NOTHING}\"");
@@ -38,7 +38,7 @@ fn object(members: &[(&str, &str)]) -> String {
     format!("{{{}}}", all.join(","))
 }
 
-/// A run that ended at that time.
+/// Returns a run that ended at that time.
 fn run(end: &str, members: &str) -> String {
     format!(
         r#"{{"StartTime":"2026-11-27T10:00:00Z","EndTime":"2026-11-27T{end}Z","LastedSeconds":1.25,{members}}}"#
@@ -79,7 +79,7 @@ impl Page<'_> {
 }
 
 #[test]
-fn a_command_that_is_well_has_a_short_page() {
+fn a_healthy_command_has_a_short_page() {
     let page = Page {
         metrics: "# TYPE kapo_child_processes gauge\nkapo_child_processes 2\nkapo_child_cpu_seconds_total 3.25\n\
                   kapo_child_resident_memory_bytes{x=\"y\"} 188743680\nkapo_cgroup_memory_bytes 222298112\n\
@@ -107,7 +107,7 @@ fn a_command_that_is_well_has_a_short_page() {
 }
 
 #[test]
-fn a_crash_loop_shows_its_ends_and_the_first_failure() {
+fn a_crash_loop_shows_last_runs_and_the_first_failure() {
     let first = r#""ExitCode":3,"Signal":"","Reason":"exit-code","First":true,"LastOutput":["a","b","c","cannot open queue"]"#;
     let killed = r#""ExitCode":137,"Signal":"SIGKILL","Reason":"signal","Memory":{"PeakBytes":222298112,"LimitBytes":536870912,"OomKills":0},"StopSignalFrom":null"#;
     let runs =
@@ -167,7 +167,7 @@ fn the_first_failure_is_not_listed_twice_if_it_is_the_newest() {
 }
 
 #[test]
-fn an_older_kapo_without_history_tells_its_last_end() {
+fn a_kapo_without_history_shows_its_last_run() {
     let page = Page::of(object(&[
         ("Status", "\"stopped\""),
         ("Ready", "false"),
@@ -262,7 +262,7 @@ fn watched_processes_are_a_table() {
 }
 
 #[test]
-fn a_page_has_24_lines_of_the_width_at_most_whatever_comes() {
+fn a_page_never_exceeds_24_lines_or_the_width() {
     let long = "\u{e4}\u{1b}\u{7}".repeat(400);
     let runs: Vec<String> = (0..100).map(|_| run("10:29:00", REFUSED)).collect();
     let first = run("10:00:00", &format!("\"First\":true,\"LastOutput\":[{}\"z\"]", "\"y\",".repeat(100)));
@@ -295,7 +295,7 @@ fn a_page_has_24_lines_of_the_width_at_most_whatever_comes() {
 }
 
 #[test]
-fn members_of_another_type_are_taken_for_missing_ones() {
+fn members_of_a_wrong_type_count_as_missing() {
     for value in ["null", "1", "-1", "\"x\"", "[]", "{}", "[[{}]]", "true"] {
         let names = ["EndTime", "ExitCode", "Mode", "StartTime", "Pid", "Reason", "Restarts", "Ready"];
         let others =
@@ -310,7 +310,7 @@ fn members_of_another_type_are_taken_for_missing_ones() {
 }
 
 #[test]
-fn what_is_no_document_of_a_kapo_is_refused() {
+fn an_invalid_document_is_refused() {
     for text in [
         "",
         "<html>",
