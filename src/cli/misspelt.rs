@@ -1,4 +1,4 @@
-//! Finds variables that resemble one of kapo's, so that a misspelt name is not ignored silently.
+//! Finds environment variables that resemble one of kapo's, so that a misspelt name does not stay unnoticed.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,13 +8,13 @@ use super::settings::Variables;
 use super::similar::distance;
 use crate::config::Misspelt;
 
-/// What every variable of kapo begins with.
+/// The prefix of all variables of kapo.
 const PREFIX: &[u8] = b"KAPO_";
 
-/// The longest name that is compared; the longest of kapo's has 24 bytes.
+/// The maximum length of a name that is compared. The longest name of kapo's variables has 24 bytes.
 const LONGEST: usize = 32;
 
-/// Returns the variables that kapo does not know but that resemble one of its own.
+/// Returns the unknown variables that resemble one of kapo's.
 pub(super) fn find(variables: Variables<'_>) -> Vec<Misspelt> {
     let mut found = Vec::new();
     for (name, value) in variables {
@@ -24,7 +24,7 @@ pub(super) fn find(variables: Variables<'_>) -> Vec<Misspelt> {
     found
 }
 
-/// The variable that `name` resembles; `None` if it is one of kapo's, or resembles none.
+/// Returns the variable that `name` resembles; `None` if it is one of kapo's or resembles none.
 fn meant(name: &OsStr) -> Option<&'static str> {
     let own = || OPTIONS.iter().filter_map(|opt| Some((opt.env?, opt.long)));
     let name = name.as_bytes();
@@ -32,12 +32,13 @@ fn meant(name: &OsStr) -> Option<&'static str> {
         return None;
     }
     let rest = name.strip_prefix(PREFIX).filter(|rest| rest.len() <= LONGEST)?;
-    // In a short name two changes make another word: HOST is not PORT.
+    // In a short name, two changes can make another word: HOST is not a misspelt PORT.
     let most = if rest.len() <= 5 { 1 } else { 2 };
     let (nearest, _) = own()
         .filter_map(|(env, long)| {
             let by_variable = distance(rest, env.as_bytes().strip_prefix(PREFIX)?);
-            // KAPO_PID for --pid, whose variable has another name.
+            // A variable may also be derived from the option, such as KAPO_PID from --pid, whose variable has another
+            // name.
             let by_option = distance(rest, long.to_ascii_uppercase().replace('-', "_").as_bytes());
             Some((env, by_variable.min(by_option)))
         })
@@ -46,8 +47,8 @@ fn meant(name: &OsStr) -> Option<&'static str> {
     Some(nearest)
 }
 
-/// Whether Kubernetes or Docker set the variable for a service: KAPO_A_PORT=tcp://10.0.0.1:80. Their other names, such
-/// as KAPO_SERVICE_HOST and KAPO_PORT_6666_TCP, resemble none of kapo's.
+/// Whether Kubernetes or Docker have set the variable for a service: KAPO_A_PORT=tcp://10.0.0.1:80. Their other
+/// variables, such as KAPO_SERVICE_HOST and KAPO_PORT_6666_TCP, do not resemble any of kapo's.
 fn is_service_link(value: &OsStr) -> bool {
     [&b"tcp://"[..], b"udp://", b"sctp://"].iter().any(|scheme| value.as_bytes().starts_with(scheme))
 }
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_variable_leads_to_the_one_that_was_meant() {
+    fn a_misspelt_variable_suggests_the_intended_one() {
         for (name, meant) in [
             ("KAPO_KILLAFTER", "KAPO_KILL_AFTER"),
             ("KAPO_PORTS", "KAPO_PORT"),
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn other_variables_are_no_mistakes() {
+    fn other_variables_are_not_reported() {
         for opt in OPTIONS {
             if let Some(env) = opt.env {
                 assert_eq!(suggested(env, "1"), None, "{env}");

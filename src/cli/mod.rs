@@ -1,5 +1,5 @@
-//! Words and environment in, a Config out: the command line beats the environment, which beats the default. Pure:
-//! no file is opened, and no variable is read except those that are passed in.
+//! Turns arguments and environment variables into a Config. The command line overrides the environment, which
+//! overrides the defaults. Pure: opens no file, and reads only the variables that are passed in.
 
 pub mod help;
 pub mod modes;
@@ -31,20 +31,19 @@ use settings::Settings;
 pub use settings::Variables;
 use values::shown;
 
-/// What is to be done now.
+/// The result of parsing a command line.
 #[derive(Debug, PartialEq)]
 pub enum Order {
-    /// Print this on stdout, newline and all, and exit with 0.
+    /// Print this text on stdout, which includes the final newline, and exit with 0.
     Print(String),
-    /// Go to work.
+    /// Run this configuration.
     Do(Config),
 }
 
-/// Reads the words after the program name and, of `variables` (those that begin with KAPO_), the ones of the mode they
-/// name. Every error is one line, and names the
-/// option or the variable, the value, and what was expected. `check` may exit with 0 or 1 only: what is wrong
-/// before or after its name is an [`Error::Unhealthy`].
-#[inline(never)] // Its frame must not stay on the stack for kapo's whole life.
+/// Parses the arguments after the program name. Of `variables`, whose names begin with KAPO_, it uses those of the
+/// selected mode. Each error is one line that names the option or variable, the value, and what was expected. `check`
+/// may exit only with 0 or 1, so each error of a `check` command line is an [`Error::Unhealthy`].
+#[inline(never)] // Not inlined, so that its stack frame does not stay for the lifetime of kapo.
 pub fn parse(words: Vec<OsString>, variables: Variables<'_>) -> Result<Order, Error> {
     let (verb, asked) = parse::split(words);
     let order = match asked {
@@ -61,7 +60,7 @@ pub fn parse(words: Vec<OsString>, variables: Variables<'_>) -> Result<Order, Er
     }
 }
 
-/// One function for each mode: what it is given comes from [`Settings`] by the option's name.
+/// Builds the configuration. Each mode has one function, which gets the values from [`Settings`] by option name.
 fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config, Error> {
     let settings = &mut settings;
     let listen = listen(settings)?;
@@ -89,7 +88,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
         Verb::Status => Mode::Status(status(settings, operands)?),
         Verb::Logs => Mode::Logs(logs(settings, operands)?),
     };
-    // Clients listen nowhere; they may share the variables of the process that does.
+    // Clients do not listen. They may share the variables of a process that does.
     let serves = !settings.verb().is_client();
     if serves && listen.sidebind && !matches!(listen.interface, Interface::Ip(_)) {
         let label = settings.label("sidebind");
@@ -151,8 +150,8 @@ fn job(
         watchdog: settings.value("watchdog", values::optional_seconds)?,
         after,
     };
-    // These hold for a command alone: a health check inside a container shares the variables of the main process, not
-    // its command line.
+    // These checks apply only to modes that run a command, because a health check inside a container shares the
+    // variables of the main process but not its command line.
     if !capture.stdout && !capture.stderr {
         if capture.lines {
             return Err(settings.needs("stdlog", &["stdout", "stderr"]));
@@ -167,7 +166,8 @@ fn job(
     Ok(job)
 }
 
-/// --wait and --idle-exit exclude each other, but one from the command line beats the other's variable.
+/// Reads --wait and --idle-exit, which exclude each other. An option on the command line overrides the variable of the
+/// other one.
 fn linger(settings: &mut Settings<'_>) -> Result<Linger, Error> {
     let wait = settings.value("wait", values::seconds)?;
     let Some(idle) = settings.optional("idle-exit", values::seconds)? else { return Ok(Linger::Fixed(wait)) };
@@ -197,7 +197,8 @@ fn restart(settings: &mut Settings<'_>) -> Result<Restart, Error> {
     Ok(restart)
 }
 
-/// Refuses the capture options of the command line. The variables may be those of a command in the same container.
+/// Rejects capture options on the command line. Their variables are allowed, because they may be meant for another
+/// kapo in the same container.
 fn captures_nothing(settings: &Settings<'_>, capture: &Capture) -> Result<(), Error> {
     let on = [capture.stdout, capture.stderr, capture.lines, capture.tail > 0];
     let mut given = options::CAPTURE.iter().zip(on).filter(|(_, on)| *on).map(|(name, _)| name);
@@ -250,7 +251,7 @@ fn time_for_an_answer(settings: &mut Settings<'_>) -> Result<Duration, Error> {
     Ok(timeout)
 }
 
-/// The probe that the path of the URL names. Any other page would be healthy whatever the state is.
+/// Returns the probe in the path of the URL. Other paths are rejected, because they answer 200 in every state.
 fn named(url: &str, otherwise: Probe) -> Result<Probe, Error> {
     let target =
         Address::parse(url, otherwise.path()).map_err(|why| Error::Usage(format!("URL: {url} {why}")))?;
@@ -281,7 +282,7 @@ fn logs(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Logs, Er
     Ok(Logs { url: address_alone(Verb::Logs, "/logs", operands)?, follow, lines, stream, timeout })
 }
 
-/// A URL without a query, and without another path than `/` and the one that the mode asks.
+/// Parses a URL that has no query, and no path except `/` or the path that the mode requests.
 fn address_alone(verb: Verb, path: &str, operands: Vec<OsString>) -> Result<Option<String>, Error> {
     let url = url(verb, operands)?;
     let named = url.as_deref().and_then(|url| Address::parse(url, path).ok()).map(|target| target.path);
@@ -299,7 +300,7 @@ fn url(verb: Verb, operands: Vec<OsString>) -> Result<Option<String>, Error> {
     values::url(&word).map(Some).map_err(|wrong| Error::Usage(format!("URL: {wrong}")))
 }
 
-/// The one operand of a mode that takes no command.
+/// Returns the only operand of a mode that takes no command.
 fn only(operands: Vec<OsString>, mode: &str, name: &str) -> Result<Option<OsString>, Error> {
     let mut operands = operands.into_iter();
     let first = operands.next();

@@ -1,7 +1,7 @@
-//! Splits the words at the command: which of them are options of ours, and what is left untouched.
+//! Divides the arguments into kapo's own options and the command, which is left unchanged.
 //!
-//! By hand, not by a crate: it takes positions to know where ours end (`kapo run sleep --port 5`), whether `-p` is
-//! a port or a pid, and which of two values came last. Words are bytes; they need not be UTF-8.
+//! This parser is handwritten because the position decides where kapo's options end (`kapo run sleep --port 5`),
+//! whether `-p` means a port or a pid, and which of two values came last. Arguments are bytes and need not be UTF-8.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -12,46 +12,46 @@ use crate::cli::similar::closest;
 use crate::cli::values::shown;
 use crate::error::Error;
 
-/// One option as it was given; `value` is `None` for a bare flag.
+/// An option on the command line. `value` is `None` for a flag without a value.
 #[derive(Debug)]
 pub struct Given {
-    /// Its row in the table.
+    /// The row of the option in the table.
     pub opt: &'static Opt,
-    /// Its text.
+    /// The value.
     pub value: Option<OsString>,
 }
 
-/// What the words ask for.
+/// The request that the arguments make.
 #[derive(Debug)]
 pub enum Asked {
-    /// Help on a mode or on the whole, the long or the short form.
+    /// Print the long or short help for a mode or for the whole program.
     Help {
-        /// `None`: the whole.
+        /// The mode; `None` for the whole program.
         verb: Option<Verb>,
-        /// `--help`, not `-h`.
+        /// Whether the long form (`--help`) is requested.
         long: bool,
     },
-    /// `--version`.
+    /// Print the version (`--version`).
     Version,
-    /// A mode, its options in the order given, and what follows them.
+    /// Run a mode with its options, in the given order, and its operands.
     Mode {
-        /// The mode that was named.
+        /// The mode.
         verb: Verb,
-        /// Global ones first.
+        /// The options, global ones first.
         given: Vec<Given>,
-        /// The first word that is not an option, and all after it.
+        /// The first argument that is not an option, and all arguments after it.
         operands: VecDeque<OsString>,
     },
 }
 
-/// Takes the words apart; values are not looked at yet. The mode comes back as well when what follows it is wrong.
+/// Splits the arguments without parsing the values. The mode is returned even if there is an error after it.
 pub fn split(words: Vec<OsString>) -> (Option<Verb>, Result<Asked, Error>) {
     let mut scan = Scan { words: words.into(), verb: None, given: Vec::new() };
     let asked = scan.all();
     (scan.verb, asked)
 }
 
-/// `kapo help`, with a mode or without.
+/// Handles `kapo help`, with or without a mode.
 fn help(words: &mut VecDeque<OsString>) -> Result<Asked, Error> {
     let verb = match words.pop_front() {
         Some(word) if word == "--help" || word == "-h" || word == "help" => None,
@@ -85,7 +85,7 @@ fn one_of_the_modes() -> String {
 
 struct Scan {
     words: VecDeque<OsString>,
-    /// `None` before the mode.
+    /// The mode; `None` while only global options were read.
     verb: Option<Verb>,
     given: Vec<Given>,
 }
@@ -96,7 +96,7 @@ impl Scan {
             Ok(None) => {}
             Ok(Some(asked)) => return Ok(asked),
             Err(error) => {
-                // What stands behind the mistake still tells whose mistake it is.
+                // A mode after the mistake still decides the exit code of the error.
                 let word = self.words.iter().find(|word| !word.as_bytes().starts_with(b"-"));
                 self.verb = word.and_then(|word| Verb::named(&word.to_string_lossy()));
                 return Err(error);
@@ -127,10 +127,10 @@ impl Scan {
         })
     }
 
-    /// Takes options from the front until a word that is none, or until `--`, which is taken too.
+    /// Reads options up to the first argument that is not an option. A `--` is removed.
     fn options(&mut self) -> Result<Option<Asked>, Error> {
         while let Some(word) = self.words.front() {
-            // A lone dash is a word as any other: many a command reads stdin by it.
+            // A single dash is not an option, because many commands use it for stdin.
             if !word.as_bytes().starts_with(b"-") || word == "-" {
                 break;
             }
@@ -147,7 +147,7 @@ impl Scan {
         Ok(None)
     }
 
-    /// `--port 80`, `--port=80`, `--quiet`, `--quiet=false`.
+    /// Reads a long option: `--port 80`, `--port=80`, `--quiet`, `--quiet=false`.
     fn long(&mut self, text: &[u8]) -> Result<Option<Asked>, Error> {
         let at = text.iter().position(|b| *b == b'=');
         let (name, value) = match at.and_then(|at| text.split_at_checked(at)) {
@@ -165,13 +165,14 @@ impl Scan {
         self.take(opt, value, true)
     }
 
-    /// `-p 80`, `-p80`, `-p=80`, `-SEL`, `-SEp80`.
+    /// Reads short options: `-p 80`, `-p80`, `-p=80`, `-SEL`, `-SEp80`.
     fn bundle(&mut self, word: &OsStr) -> Result<Option<Asked>, Error> {
         let mut rest = word.as_bytes().get(1..).unwrap_or_default();
         while let Some((&letter, behind)) = rest.split_first() {
             rest = behind;
             let rows = || OPTIONS.iter().filter(|opt| opt.short == Some(char::from(letter)));
-            // The short forms of global options end at the mode: there -p may be a pid. -h is help everywhere.
+            // After the mode, the short forms of global options are not valid, because `-p` may mean a pid there. -h
+            // is valid everywhere.
             let here = |opt: &&Opt| match self.verb {
                 None => opt.is_global(),
                 Some(verb) => opt.modes.contains(&verb) || opt.is_help(),
@@ -192,7 +193,7 @@ impl Scan {
                 return Err(Error::Usage(format!("unknown option {}: {hint}", shown_in(letter, word))));
             };
             let mut value = None;
-            // Go's flags, which the original kapo had, are written with `=` in the short form too.
+            // The original kapo used Go's flags, whose short form also allows `=`.
             let text = rest.strip_prefix(b"=").or(opt.value.and(Some(rest)).filter(|rest| !rest.is_empty()));
             if let Some(text) = text {
                 value = Some(OsString::from_vec(text.to_vec()));
@@ -209,7 +210,7 @@ impl Scan {
         self.verb.map_or(opt.is_global(), |verb| opt.serves(verb))
     }
 
-    /// The value is the next word where the option needs one and has none, whatever that word looks like.
+    /// If the option needs a value and has none, the next argument is the value, even if it looks like an option.
     fn take(
         &mut self,
         opt: &'static Opt,
@@ -239,7 +240,7 @@ impl Scan {
         Ok(None)
     }
 
-    /// `kapo -p run true`: the mode is missed because an option has taken it for its value.
+    /// Explains a missing mode if an option has taken its name as a value, as in `kapo -p run true`.
     fn swallowed(&self, error: Error) -> Error {
         let last = self.given.last().and_then(|given| Some((given.opt, given.value.as_deref()?)));
         match (error, last) {
@@ -250,7 +251,7 @@ impl Scan {
         }
     }
 
-    /// The option exists, but not here.
+    /// Returns the message for an option that exists but is not valid here.
     fn elsewhere(&self, name: &str) -> String {
         let modes = OPTIONS.iter().filter(|opt| opt.long == name).flat_map(|opt| opt.modes);
         let modes: Vec<&str> = modes.map(|verb| verb.row().name).collect();
@@ -268,7 +269,7 @@ impl Scan {
     }
 }
 
-/// `'-x'`, or `'-x' in '-Sx'`.
+/// Formats a letter of a bundle: `'-x'`, or `'-x' in '-Sx'`.
 fn shown_in(letter: u8, word: &OsStr) -> String {
     let alone = OsString::from_vec(vec![b'-', letter]);
     if alone == word { shown(word) } else { format!("{} in {}", shown(&alone), shown(word)) }

@@ -1,4 +1,5 @@
-//! The value of each option, by its name: the command line beats the environment, which beats the default in the table.
+//! Looks up the value of each option: the command line overrides the environment, which overrides the default in the
+//! table.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -8,56 +9,56 @@ use super::values::{self, Wrong, shown};
 use crate::cli::parse::Given;
 use crate::error::Error;
 
-/// Where a value came from; the later beats the earlier.
+/// The source of a value. A later variant overrides an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
-    /// The table, or nothing.
+    /// The default in the table, or no value.
     Default,
-    /// The variable.
+    /// The environment variable.
     Environment,
-    /// The option.
+    /// The command line.
     CommandLine,
 }
 
-/// What sets KAPO_PORT to `tcp://10.0.0.1:6666`.
+/// The explanation for a value such as `tcp://10.0.0.1:6666` in KAPO_PORT.
 const SERVICE_LINK: &str =
     "; Kubernetes sets this variable for a Service named kapo: set enableServiceLinks: false";
 
-/// Names and values of the variables whose names begin with KAPO_; there are few of them, or none.
+/// The names and values of the environment variables that begin with KAPO_. There are only a few.
 pub type Variables<'env> = &'env [(OsString, OsString)];
 
-/// The options of one start. Each is asked for once, by the function of its mode.
+/// The options of one start. The function of each mode looks up each of its options exactly once.
 pub(super) struct Settings<'env> {
     verb: Verb,
     given: Vec<Given>,
     variables: Variables<'env>,
-    /// Where the values asked for so far came from.
+    /// The sources of the values that were looked up so far.
     sources: Vec<(&'static str, Source)>,
 }
 
 impl<'env> Settings<'env> {
-    /// Of `verb`, given these options on the command line and this environment.
+    /// Creates the settings of `verb` from the options on the command line and the environment.
     pub(super) fn new(verb: Verb, given: Vec<Given>, variables: Variables<'env>) -> Settings<'env> {
         Settings { verb, given, variables, sources: Vec::new() }
     }
 
-    /// The environment.
+    /// Returns the environment variables.
     pub(super) fn variables(&self) -> Variables<'env> {
         self.variables
     }
 
-    /// The mode.
+    /// Returns the mode.
     pub(super) fn verb(&self) -> Verb {
         self.verb
     }
 
-    /// Whether a flag is set.
-    #[inline(never)] // Inlined into every mode it would add 4 KiB.
+    /// Returns whether a flag is set.
+    #[inline(never)] // Inlining this into every mode would add 4 KiB.
     pub(super) fn flag(&mut self, name: &'static str) -> Result<bool, Error> {
         self.optional(name, values::boolean).map(Option::unwrap_or_default)
     }
 
-    /// The value of an option that has a default in the table.
+    /// Returns the value of an option that has a default in the table.
     pub(super) fn value<T>(
         &mut self,
         name: &'static str,
@@ -69,7 +70,8 @@ impl<'env> Settings<'env> {
         }
     }
 
-    /// The value of an option, the last one if it is given more than once; `None`: it has none, not even a default.
+    /// Returns the value of an option; the last one if the option is given more than once. `None` if there is no value
+    /// and no default.
     pub(super) fn optional<T>(
         &mut self,
         name: &'static str,
@@ -79,7 +81,7 @@ impl<'env> Settings<'env> {
         read(&text).map(Some).map_err(|wrong| self.refuse(name, &text, &wrong))
     }
 
-    /// All values of an option that collects them, in the order given.
+    /// Returns all values of an option that may be given more than once, in their order.
     pub(super) fn all<T>(
         &mut self,
         name: &'static str,
@@ -92,21 +94,21 @@ impl<'env> Settings<'env> {
         Ok(all)
     }
 
-    /// What was given for an option: all of the command line, else the variable, else the default.
+    /// Returns the texts given for an option: all from the command line, or the variable, or the default.
     fn texts(&mut self, name: &'static str) -> Result<Vec<OsString>, Error> {
         let opt = self.row(name);
         let mut texts = Vec::new();
         self.given.retain_mut(|given| {
             let asked = given.opt.long == opt.long;
             if asked {
-                // A bare flag is set.
+                // A flag without a value is set.
                 texts.push(given.value.take().unwrap_or_else(|| "true".into()));
             }
             !asked
         });
         let mut source = Source::CommandLine;
         if texts.is_empty() {
-            // Empty counts as not set: that is what `FOO=` in a unit or a compose file is meant to do.
+            // An empty variable counts as not set, as users of `FOO=` in a unit or compose file expect.
             let variable = |env| self.variables.iter().find(|(name, _)| name == env);
             let value = opt.env.and_then(variable).map(|(_, value)| value).filter(|value| !value.is_empty());
             texts.extend(value.cloned());
@@ -141,12 +143,12 @@ impl<'env> Settings<'env> {
         }
     }
 
-    /// Where the value of an option came from that was asked for.
+    /// Returns the source of the value of an option that was looked up.
     pub(super) fn source(&self, name: &str) -> Source {
         self.sources.iter().find(|(known, _)| *known == name).map_or(Source::Default, |(_, source)| *source)
     }
 
-    /// `--port` or `KAPO_PORT`: the name under which the user finds the value.
+    /// Returns the name that the user gave, such as `--port` or `KAPO_PORT`.
     pub(super) fn label(&self, name: &str) -> String {
         match (self.source(name), self.row(name).env) {
             (Source::Environment, Some(variable)) => variable.to_owned(),
@@ -154,7 +156,8 @@ impl<'env> Settings<'env> {
         }
     }
 
-    /// `KAPO_TAIL needs KAPO_STDOUT or KAPO_STDERR`: an option needs one of others, which are named as it was given.
+    /// Returns the error for an option that needs one of others, such as `KAPO_TAIL needs KAPO_STDOUT or KAPO_STDERR`.
+    /// The others are named in the same form as the option.
     pub(super) fn needs(&self, name: &str, others: &[&str]) -> Error {
         let by_variable = self.source(name) == Source::Environment;
         let named = |other: &&str| match self.row(other).env.filter(|_| by_variable) {
@@ -165,7 +168,7 @@ impl<'env> Settings<'env> {
         Error::Usage(format!("{} needs {}", self.label(name), others.join(" or ")))
     }
 
-    /// To be called when every option was asked for.
+    /// Checks that all options were looked up.
     pub(super) fn finish(&mut self) {
         debug_assert!(self.given.is_empty(), "no function asks for {:?}", self.given);
     }

@@ -1,6 +1,7 @@
-//! Finds the name that was probably meant by a misspelt one.
+//! Finds the name that a misspelt word probably means.
 
-/// Returns the name that was probably meant by `word`: one that begins like it, or that a few slips of the finger lead to.
+/// Returns the name that `word` probably means: one that it is a prefix of, or one that differs by a few typing
+/// errors.
 pub(super) fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let slips = |name: &str| match name.strip_prefix(word) {
         Some(_) if word.len() >= 3 => 0,
@@ -8,12 +9,12 @@ pub(super) fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> O
     };
     let (slips, name) = names.map(|name| (slips(name), name)).min_by_key(|(slips, _)| *slips)?;
     let allowed = if name.len() < 4 { 1 } else { 2 };
-    // `rnu` is one slip from run, a swap; a word of one letter is near everything.
+    // `rnu` differs from `run` by one swap. A single letter would resemble every short name.
     (slips <= allowed && slips < word.len().max(1) && word.len() > 1).then_some(name)
 }
 
-/// How many bytes must be inserted, deleted, replaced or swapped with their neighbour to make one text of the other (optimal
-/// string alignment). `usize::MAX` if the lengths alone differ by more than two.
+/// Returns the number of bytes to insert, delete, replace, or swap with their neighbour to turn one text into the
+/// other (optimal string alignment). Returns `usize::MAX` if the lengths differ by more than two.
 pub(super) fn distance(a: &[u8], b: &[u8]) -> usize {
     if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;

@@ -1,5 +1,5 @@
-//! The text of one value -> what it means, or what was expected instead. Every function here gets the text of an
-//! option or a variable and answers with the end of the sentence that begins with the name of it.
+//! Parses the values of options and variables. On error each function returns the rest of a message that begins with
+//! the name of the option or variable.
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
@@ -13,16 +13,17 @@ use crate::error::one_line;
 use crate::signal::Signal;
 use crate::target::Address;
 
-/// `'65536' is not a port (0 to 65535)`.
+/// The end of an error message, such as `'65536' is not a port (0 to 65535)`.
 pub(super) type Wrong = String;
 
-/// `--tail` at most: 1 MiB.
+/// The maximum value of `--tail`: 1 MiB.
 const TAIL_MAX: usize = 1 << 20;
 
-/// sun_path holds 108 bytes (unix(7)): a path ends with a NUL there, an abstract name begins with one.
+/// The maximum length of a socket name. sun_path has 108 bytes (unix(7)), one of which is the NUL that ends a path or
+/// begins an abstract name.
 const SOCKET_NAME_MAX: usize = 107;
 
-/// A word for people: in quotes, on one line, not endless.
+/// Formats a value for a message: in quotes, on one line, and limited in length.
 pub(super) fn shown(text: &OsStr) -> String {
     const MOST: usize = 60;
     let lossy = text.to_string_lossy();
@@ -35,17 +36,17 @@ fn not(text: &OsStr, what: &str) -> Wrong {
     format!("{} is not {what}", shown(text))
 }
 
-/// Digits alone: no sign, no white space.
+/// Returns the text if it consists of digits only, without sign or white space.
 fn digits(text: &OsStr) -> Option<&str> {
     text.to_str().filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// 0 to 65535.
+/// Parses a port, 0 to 65535.
 pub(super) fn port(text: &OsStr) -> Result<u16, Wrong> {
     digits(text).and_then(|t| t.parse().ok()).ok_or_else(|| not(text, "a port (0 to 65535)"))
 }
 
-/// The words of Go's strconv.ParseBool, which the original kapo read.
+/// Parses a boolean. The accepted words are those of Go's strconv.ParseBool, which the original kapo used.
 pub(super) fn boolean(text: &OsStr) -> Result<bool, Wrong> {
     match text.as_bytes() {
         b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Ok(true),
@@ -54,7 +55,7 @@ pub(super) fn boolean(text: &OsStr) -> Result<bool, Wrong> {
     }
 }
 
-/// 1 or more; no process has more descriptors than this number can count.
+/// Parses a number of connections, at least 1. A process cannot have more descriptors than the type can count.
 pub(super) fn connections(text: &OsStr) -> Result<usize, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<u32>().ok()).filter(|n| *n > 0);
     number
@@ -62,13 +63,13 @@ pub(super) fn connections(text: &OsStr) -> Result<usize, Wrong> {
         .ok_or_else(|| not(text, &format!("a number of connections (1 to {})", u32::MAX)))
 }
 
-/// 0: none.
+/// Parses a number of ended runs to keep; 0 keeps none.
 pub(super) fn history(text: &OsStr) -> Result<usize, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<usize>().ok()).filter(|n| *n <= 100);
     number.ok_or_else(|| not(text, "a number of runs (up to 100; 0: off)"))
 }
 
-/// 0: no limit.
+/// Parses a maximum number of restarts; 0 means no limit.
 pub(super) fn restarts(text: &OsStr) -> Result<Option<u32>, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<u32>().ok());
     number
@@ -76,7 +77,7 @@ pub(super) fn restarts(text: &OsStr) -> Result<Option<u32>, Wrong> {
         .ok_or_else(|| not(text, &format!("a number of restarts (up to {}; 0: no limit)", u32::MAX)))
 }
 
-/// Bytes, or with K or M.
+/// Parses a number of bytes, optionally with the suffix K or M.
 pub(super) fn tail(text: &OsStr) -> Result<usize, Wrong> {
     let (number, unit) = match text.as_bytes() {
         [number @ .., b'K' | b'k'] => (number, 1 << 10),
@@ -89,26 +90,27 @@ pub(super) fn tail(text: &OsStr) -> Result<usize, Wrong> {
     bytes.ok_or_else(|| format!("{} is too large (at most {TAIL_MAX} bytes)", shown(text)))
 }
 
-/// A process id; whether it is one of a living process is not known here.
+/// Parses a process id. Whether the process exists is checked later.
 pub(super) fn pid(text: &OsStr) -> Result<i32, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<i32>().ok()).filter(|n| *n > 0);
     number.ok_or_else(|| not(text, "a pid (1 or more)"))
 }
 
-/// What a time may look like.
+/// The valid forms of a time, for error messages.
 const TIMES: &str = "a number of seconds, or numbers with the units ms, s, m, h, d, w: 30, 0.5, 500ms, 1h30m";
 
-/// `30`, `0.5`, `500ms`, `1m30s`. What no Duration can hold is the longest one: practically never.
+/// Parses a time such as `30`, `0.5`, `500ms`, `1m30s`. A time that is too large for a Duration becomes the longest
+/// Duration.
 pub(super) fn seconds(text: &OsStr) -> Result<Duration, Wrong> {
     text.to_str().and_then(duration::parse).ok_or_else(|| not(text, &format!("a time ({TIMES})")))
 }
 
-/// A time, where zero means none.
+/// Parses a time; zero means none.
 pub(super) fn optional_seconds(text: &OsStr) -> Result<Option<Duration>, Wrong> {
     seconds(text).map(|time| Some(time).filter(|time| !time.is_zero()))
 }
 
-/// `30`, `30-60`; zero means none.
+/// Parses a time or a range, such as `30` or `30-60`; zero means none.
 pub(super) fn ttl(text: &OsStr) -> Result<Option<Ttl>, Wrong> {
     let wrong = || not(text, &format!("a time or a range of times such as 30-60 ({TIMES})"));
     let whole = text.to_str().ok_or_else(wrong)?;
@@ -133,12 +135,12 @@ fn empty_range(min: &str, max: &str) -> Wrong {
 
 const SIGNAL: &str = "a signal (such as TERM, SIGTERM, 15 or RTMIN+3)";
 
-/// A signal.
+/// Parses a signal.
 pub(super) fn signal(text: &OsStr) -> Result<Signal, Wrong> {
     text.to_str().and_then(|t| t.parse().ok()).ok_or_else(|| not(text, SIGNAL))
 }
 
-/// A signal, where 0 means none.
+/// Parses a signal; 0 means none.
 pub(super) fn optional_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
     match text.as_bytes() {
         b"0" => Ok(None),
@@ -146,7 +148,7 @@ pub(super) fn optional_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
     }
 }
 
-/// `TERM,RTMIN+3`: what can ask for a stop.
+/// Parses signals that can request a stop, such as `TERM,RTMIN+3`.
 pub(super) fn stop_signals(text: &OsStr) -> Result<Vec<Signal>, Wrong> {
     list(text).map(stop_signal).collect()
 }
@@ -164,12 +166,12 @@ fn stop_signal(word: &OsStr) -> Result<Signal, Wrong> {
     }
 }
 
-/// `TERM:INT,HUP:0`.
+/// Parses rewrite rules such as `TERM:INT,HUP:0`.
 pub(super) fn rewrites(text: &OsStr) -> Result<Vec<(Signal, Option<Signal>)>, Wrong> {
     list(text).map(rewrite).collect()
 }
 
-/// For each signal the last rewrite that names it.
+/// Keeps only the last rule for each signal.
 pub(super) fn last_of_each(all: Vec<(Signal, Option<Signal>)>) -> Vec<(Signal, Option<Signal>)> {
     let mut last: Vec<(Signal, Option<Signal>)> = Vec::new();
     for (from, to) in all {
@@ -192,7 +194,7 @@ fn rewrite(pair: &OsStr) -> Result<(Signal, Option<Signal>), Wrong> {
     Ok((from, optional_signal(OsStr::new(to))?))
 }
 
-/// `143,TERM,TTL`.
+/// Parses the ends that count as success, such as `143,TERM,TTL`.
 pub(super) fn successes(text: &OsStr) -> Result<Vec<Success>, Wrong> {
     list(text).map(success).collect()
 }
@@ -210,7 +212,7 @@ fn list(text: &OsStr) -> impl Iterator<Item = &OsStr> {
     text.as_bytes().split(|b| *b == b',').map(OsStr::from_bytes)
 }
 
-/// `on-failure`: true; `always`: false.
+/// Parses the restart policy: true for `on-failure`, false for `always`.
 pub(super) fn on_failure_only(text: &OsStr) -> Result<bool, Wrong> {
     match text.as_bytes() {
         b"always" => Ok(false),
@@ -219,7 +221,7 @@ pub(super) fn on_failure_only(text: &OsStr) -> Result<bool, Wrong> {
     }
 }
 
-/// `json`: true; `text`: false.
+/// Parses the output format: true for `json`, false for `text`.
 pub(super) fn json(text: &OsStr) -> Result<bool, Wrong> {
     match text.as_bytes() {
         b"text" => Ok(false),
@@ -237,24 +239,24 @@ pub(super) fn log_format(text: &OsStr) -> Result<LogFormat, Wrong> {
     }
 }
 
-/// Any number of lines.
+/// Parses a number of lines.
 pub(super) fn lines(text: &OsStr) -> Result<usize, Wrong> {
     let number = digits(text).and_then(|t| t.parse::<u32>().ok()).and_then(|n| usize::try_from(n).ok());
     number.ok_or_else(|| not(text, &format!("a number of lines (up to {})", u32::MAX)))
 }
 
-/// One of the two captured streams.
+/// Parses the name of a captured stream.
 pub(super) fn stream(text: &OsStr) -> Result<Stream, Wrong> {
     let stream = [Stream::Stdout, Stream::Stderr].into_iter().find(|stream| text == stream.name());
     stream.ok_or_else(|| not(text, "stdout or stderr"))
 }
 
-/// A path that is not empty.
+/// Parses a path, which must not be empty.
 pub(super) fn path(text: &OsStr) -> Result<PathBuf, Wrong> {
     if text.is_empty() { Err(not(text, "a path")) } else { Ok(PathBuf::from(text)) }
 }
 
-/// An address, an absolute path or `@name`.
+/// Parses an IP address, an absolute path or `@name`.
 pub(super) fn interface(text: &OsStr) -> Result<Interface, Wrong> {
     let socket_name = |name: &[u8]| match name.len() {
         0 => Err(format!("{} is an abstract socket without a name", shown(text))),
@@ -294,7 +296,7 @@ fn no_address(text: &OsStr) -> Wrong {
 /// A URL that the client understands. Whether a kapo answers there is not checked here.
 pub(super) fn url(text: &OsStr) -> Result<String, Wrong> {
     let url = text.to_string_lossy();
-    // Bytes that are not UTF-8 have become U+FFFD, which no URL holds.
+    // Bytes that are not UTF-8 have become U+FFFD, which is not valid in a URL.
     Address::parse(&url, "/")
         .map(|_| url.into_owned())
         .map_err(|why| format!("{} {why} (http://HOST[:PORT][/PATH], unix:/PATH or unix:@NAME)", shown(text)))

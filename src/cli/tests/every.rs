@@ -1,4 +1,4 @@
-//! What holds for every row of the table and for every list of words.
+//! Tests that cover every row of the table and arbitrary arguments.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,7 +9,7 @@ use super::super::{Order, parse};
 use super::try_config;
 use crate::config::Mode;
 
-/// A value of that option that is not its default.
+/// Returns a value of that option that is not its default.
 fn sample(opt: &Opt) -> &'static str {
     match opt.value {
         None => "true",
@@ -25,10 +25,10 @@ fn sample(opt: &Opt) -> &'static str {
 }
 
 #[test]
-fn every_option_works_by_its_long_and_short_name_and_by_its_variable() {
+fn every_option_works_by_long_name_short_name_and_variable() {
     for opt in OPTIONS.iter().filter(|opt| !["help", "version"].contains(&opt.long)) {
         for row in MODES.iter().filter(|row| opt.is_taken_by(row.verb)) {
-            // What some options need at their side.
+            // Some options need another option.
             let job = matches!(row.verb, Verb::Run | Verb::Supervise);
             let mut base = vec![row.name];
             base.extend(
@@ -48,7 +48,7 @@ fn every_option_works_by_its_long_and_short_name_and_by_its_variable() {
             let without = try_config(&with(&[]), &[]).unwrap();
             let long = format!("--{}={}", opt.long, sample(opt));
             let expected = try_config(&with(&[&long]), &[]).unwrap();
-            // --ready is what check asks for anyway.
+            // --ready is the default of check.
             assert_eq!(
                 expected == without,
                 opt.long == "ready",
@@ -70,7 +70,7 @@ fn every_option_works_by_its_long_and_short_name_and_by_its_variable() {
 }
 
 #[test]
-fn every_default_of_the_table_is_what_holds_when_nothing_is_said() {
+fn every_default_of_the_table_is_the_effective_value() {
     for opt in OPTIONS {
         if let Fallback::Text(text) = opt.fallback {
             for row in MODES.iter().filter(|row| opt.serves(row.verb)) {
@@ -85,7 +85,7 @@ fn every_default_of_the_table_is_what_holds_when_nothing_is_said() {
     assert_eq!(shown, Some(&*crate::config::KILL_AFTER.as_secs().to_string()));
 }
 
-/// Numbers that look random and are the same every time (xorshift).
+/// A pseudo-random sequence that is the same in every run (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -97,7 +97,8 @@ impl Dice {
     }
 }
 
-/// No panic; an error is one line; the command arrives as it was given. True for words that made sense.
+/// Checks that nothing panics, that an error is one line, and that the command is unchanged. Returns whether the
+/// arguments were valid.
 fn promises_hold(words: Vec<OsString>, env: &[(OsString, OsString)]) -> bool {
     match parse(words.clone(), env) {
         Ok(Order::Print(text)) => assert!(text.ends_with('\n')),
@@ -117,9 +118,9 @@ fn promises_hold(words: Vec<OsString>, env: &[(OsString, OsString)]) -> bool {
 }
 
 #[test]
-fn the_seeds_of_the_fuzzer_keep_the_promises() {
+fn the_fuzzing_seeds_keep_the_promises() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/argv");
-    // The published crate comes without them.
+    // The published crate does not include the seeds.
     let Ok(seeds) = std::fs::read_dir(folder) else { return };
     let mut good = 0;
     for seed in seeds {
@@ -138,7 +139,7 @@ fn the_seeds_of_the_fuzzer_keep_the_promises() {
 }
 
 #[test]
-fn arbitrary_words_are_answered_in_one_line_and_never_lose_the_command() {
+fn arbitrary_arguments_never_panic_or_change_the_command() {
     let mut dice = Dice(88_172_645_463_325_252);
     let mut pieces: Vec<Vec<u8>> = [
         "run", "r", "watch", "check", "help", "--", "-", "=", "x", "0", "9", "-1", ":", ",", "TERM", "ms",

@@ -1,4 +1,4 @@
-//! Words and variables in, Config or message out: a line a promise.
+//! Tests of arguments and variables against the resulting Config or message.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -35,7 +35,7 @@ fn try_config<W: AsRef<[u8]>>(words: &[W], env: &[(&str, &str)]) -> Result<Confi
     }
 }
 
-/// Words parted by spaces.
+/// Parses arguments that are separated by spaces.
 fn config(words: &str) -> Config {
     config_with(words, &[])
 }
@@ -64,7 +64,7 @@ fn job(words: &str) -> Job {
     }
 }
 
-/// What nobody asked anything of.
+/// Returns the Config without any option.
 fn plain(mode: Mode) -> Config {
     Config {
         listen: Listen {
@@ -111,7 +111,7 @@ fn each_mode_has_the_defaults_of_the_contract() {
 }
 
 #[test]
-fn nothing_after_the_command_is_ours() {
+fn nothing_after_the_command_is_an_option_of_kapo() {
     for (words, command, arguments) in [
         ("run sleep --port 5", "sleep", vec!["--port", "5"]),
         ("run --wait 1 sleep --wait 2 -h --help", "sleep", vec!["--wait", "2", "-h", "--help"]),
@@ -132,7 +132,7 @@ fn nothing_after_the_command_is_ours() {
 }
 
 #[test]
-fn options_are_taken_in_every_written_form() {
+fn options_are_read_in_every_written_form() {
     for words in [
         "--port 80 run x",
         "--port=80 run x",
@@ -174,7 +174,7 @@ fn p_is_a_port_before_the_mode_and_a_pid_after_watch() {
 }
 
 #[test]
-fn words_and_values_need_not_be_utf_8() {
+fn arguments_and_values_need_not_be_utf_8() {
     let words: [&[u8]; 7] =
         [b"--interface=/run/\xff", b"run", b"--termination-log", b"/\xfe", b"--", b"\xc3(", b"\x80"];
     let Ok(Order::Do(config)) = parse_bytes(&words, &[]) else { panic!("refused") };
@@ -190,7 +190,7 @@ fn words_and_values_need_not_be_utf_8() {
 }
 
 #[test]
-fn the_command_line_beats_the_environment_and_that_the_default() {
+fn the_command_line_overrides_environment_and_default() {
     let port = |words: &str, env: &[(&str, &str)]| config_with(words, env).listen.port;
     assert_eq!(port("run x", &[("KAPO_PORT", "70")]), 70);
     assert_eq!(port("--port 80 run x", &[("KAPO_PORT", "70")]), 80);
@@ -203,7 +203,7 @@ fn the_command_line_beats_the_environment_and_that_the_default() {
 }
 
 #[test]
-fn booleans_in_the_environment_are_the_listed_words_and_no_others() {
+fn booleans_in_the_environment_are_only_the_listed_words() {
     for (text, on) in [
         ("1", true),
         ("t", true),
@@ -230,7 +230,7 @@ fn booleans_in_the_environment_are_the_listed_words_and_no_others() {
 }
 
 #[test]
-fn variables_of_other_modes_are_not_looked_at() {
+fn variables_of_other_modes_are_ignored() {
     let env =
         [("KAPO_TTL", "x"), ("KAPO_WATCHPID", "x"), ("KAPO_RESTART", "x"), ("KAPO_PROCESS_EVENTS", "x")];
     assert_eq!(config_with("check", &env), config("check"));
@@ -249,8 +249,8 @@ fn variables_of_other_modes_are_not_looked_at() {
 }
 
 #[test]
-fn a_health_check_lives_with_the_variables_of_the_main_process() {
-    // The main process may have its --stdout on the command line; the check knows only the variables.
+fn a_health_check_accepts_variables_of_the_main_process() {
+    // The main process may have --stdout on its command line, but the check sees only the variables.
     let env = [("KAPO_STDLOG", "1"), ("KAPO_TAIL", "64K"), ("KAPO_PORT", "70")];
     let socket = [("KAPO_SIDEBIND", "1"), ("KAPO_INTERFACE", "/run/x")];
     assert_eq!(config_with("check", &socket).listen.interface, Interface::Path("/run/x".into()));
@@ -259,7 +259,7 @@ fn a_health_check_lives_with_the_variables_of_the_main_process() {
 }
 
 #[test]
-fn run_lingers_for_a_time_or_until_nobody_asks() {
+fn run_lingers_for_a_time_or_until_no_request_comes() {
     let linger = |words: &str, env: &[(&str, &str)]| match config_with(words, env).mode {
         Mode::Job(job) => job.after,
         mode => panic!("{mode:?}"),
@@ -298,7 +298,7 @@ fn supervise_takes_all_of_its_options() {
 }
 
 #[test]
-fn help_and_version_are_printed_wherever_options_may_stand() {
+fn help_and_version_work_wherever_options_may_be() {
     let printed = |words: &[&[u8]]| match parse_bytes(words, &[("KAPO_PORT", b"rubbish")]) {
         Ok(Order::Print(text)) => text,
         other => panic!("{other:?}"),

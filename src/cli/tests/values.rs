@@ -1,4 +1,4 @@
-//! The forms of values: times, ranges, signals, addresses, URLs.
+//! Tests of the forms of values: times, ranges, signals, addresses, URLs.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn times_are_read_in_every_form_and_never_overflow() {
 }
 
 #[test]
-fn a_ttl_is_a_time_or_a_range_and_zero_is_none() {
+fn a_ttl_is_a_time_or_a_range_and_zero_means_none() {
     let ttl = |min, max| Some(Ttl { min: SECOND * min, max: SECOND * max });
     for (text, expected) in [
         ("30", ttl(30, 30)),

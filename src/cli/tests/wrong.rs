@@ -1,4 +1,4 @@
-//! What is wrong, and the one line it is answered with.
+//! Tests of invalid arguments and the one line that reports them.
 
 use super::{message, message_with, parse_bytes};
 
@@ -8,7 +8,7 @@ fn no_capture(option: &str) -> String {
 }
 
 #[test]
-fn wrong_words_are_named_with_what_was_expected() {
+fn invalid_arguments_are_reported_with_what_was_expected() {
     let modes = "run, supervise, watch, check, wait, status, logs or help (see kapo --help)";
     for (words, expected) in [
         ("", &*format!("no mode given; expected {modes}")),
@@ -163,7 +163,7 @@ fn wrong_words_are_named_with_what_was_expected() {
 }
 
 #[test]
-fn wrong_variables_are_named_as_variables() {
+fn invalid_variables_are_reported_as_variables() {
     for (words, name, text, expected) in [
         ("run x", "KAPO_PORT", "65536", "KAPO_PORT: '65536' is not a port (0 to 65535)"),
         (
@@ -185,14 +185,14 @@ fn wrong_variables_are_named_as_variables() {
 }
 
 #[test]
-fn a_nul_in_a_word_is_refused() {
+fn a_nul_in_an_argument_is_refused() {
     assert_eq!(message("run a\0b"), "'a\\u{0}b' contains a NUL byte, which an argument cannot contain");
     assert_eq!(message("run x a\0"), "'a\\u{0}' contains a NUL byte, which an argument cannot contain");
     assert_eq!(message("--interface /a\0b run x"), "--interface: '/a\\u{0}b' contains a NUL byte");
 }
 
 #[test]
-fn wrong_usage_exits_with_2_but_check_knows_only_1() {
+fn wrong_usage_exits_with_2_but_check_exits_with_1() {
     let code = |words: &[&[u8]]| parse_bytes(words, &[]).unwrap_err().exit_code();
     assert_eq!(code(&[]), 2);
     assert_eq!(code(&[b"wait", b"--bad"]), 2);
@@ -202,7 +202,7 @@ fn wrong_usage_exits_with_2_but_check_knows_only_1() {
 }
 
 #[test]
-fn check_knows_no_code_but_0_and_1_wherever_the_mistake_stands() {
+fn check_exits_with_1_wherever_the_mistake_is() {
     for (words, code) in [
         ("check --frob", 1),
         ("--frob check", 1),
