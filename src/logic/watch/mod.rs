@@ -6,9 +6,8 @@
 //! too ([`WatchEvent::AllNames`]). A match is opened ([`WatchEvent::Opened`]), and only what is read while a pidfd
 //! protects the pid from reuse counts.
 //!
-//! From then on, pid and start time are the identity of the process, and the pidfd reports its end. Without a pidfd,
-//! every scan reads the process again. A change of its name does not end a match; executing a program that does not
-//! match does.
+//! From then on, pid and start time identify the process, and the pidfd reports its end. Without a pidfd, every scan
+//! reads the process again. A match ends if it executes a program that does not match, but not if it changes its name.
 
 pub(crate) mod event;
 pub(crate) mod matching;
@@ -178,8 +177,7 @@ impl Watch {
                 }
             }
             WatchEvent::Ended { pid, exit, reaped } => self.ended(now, pid, exit, reaped, out),
-            // A forked child is read although it still equals its parent: a program that becomes a daemon may end the
-            // parent before the parent could be read.
+            // A forked child is read although it equals its parent, because the parent may have ended unread (a daemon).
             WatchEvent::Forked { pid } | WatchEvent::Executed { pid } => self.look(pid, out),
             WatchEvent::Renamed { pid } => {
                 if !self.living.contains_key(&pid) {
@@ -409,8 +407,7 @@ impl Watch {
     }
 
     fn adopt(&mut self, pid: Pid, process: Process, names: &ProcessNames<'_>, out: &mut Vec<WatchEffect>) {
-        // A process runs, so the last one is no longer shown. Its pidfd stays if its pid now belongs to the new
-        // process.
+        // The last one is no longer shown. Its pidfd stays if its pid now belongs to the new process.
         if let Some(last) = &mut self.last
             && std::mem::take(&mut last.open)
             && last.pid != pid
