@@ -1,6 +1,7 @@
-//! The tool of `make bench`: starts, writes, reads and reaps where a script would be what is measured.
+//! The helper program of `make bench`: starts processes, writes, reads and reaps, because a script would be too slow.
 //!
-//! It holds no comparison itself: scripts/bench runs it beside kapo and the peers, and does the arithmetic.
+//! It makes no comparison itself: scripts/bench runs it with kapo and with the other programs, and computes the
+//! results.
 //! ```text
 //! measure spawn ROUNDS COMMAND...     each COMMAND one word, split at spaces; microseconds until it is reaped
 //! measure write BYTES BLOCK           to stdout, lines of 100 bytes in blocks of BLOCK
@@ -17,7 +18,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-// Declared here, not taken from a crate: `make bench` compiles this one file in a second.
+// Declared here instead of taken from a crate, so that `make bench` compiles only this file.
 unsafe extern "C" {
     fn fork() -> i32;
     fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         ["read"] => read(),
         ["crowd", count, command @ ..] => crowd(count, command),
         ["orphans", count] => orphans(count),
-        // `cargo bench` alone calls it with --bench.
+        // `cargo bench` alone passes --bench.
         _ => {
             println!("measure: driven by `make bench`");
             Ok(())
@@ -57,13 +58,13 @@ fn command(words: &[&str]) -> Result<Command, Box<dyn std::error::Error>> {
     Ok(command)
 }
 
-/// One line for each command: its number, then median and tenth percentile in microseconds.
+/// Prints one line for each command: its number, then the median and the tenth percentile in microseconds.
 fn spawn(rounds: &str, commands: &[&str]) -> Outcome {
     let rounds: usize = rounds.parse()?;
     let mut took: Vec<Vec<Duration>> = commands.iter().map(|_| Vec::with_capacity(rounds)).collect();
     for round in 0..rounds {
         for at in 0..commands.len() {
-            // Each round begins with another one, so that nobody always follows the same neighbour.
+            // Each round begins with another command, so that no command always follows the same one.
             let at = (at + round) % commands.len();
             let (Some(text), Some(took)) = (commands.get(at), took.get_mut(at)) else { continue };
             let words: Vec<&str> = text.split_whitespace().collect();
@@ -85,13 +86,15 @@ fn spawn(rounds: &str, commands: &[&str]) -> Outcome {
     Ok(())
 }
 
-/// Writes and, told so by MEASURE_CPU, leaves behind what CPU time that took: whoever reaped us counts it as its own.
+/// Writes the text. If MEASURE_CPU is set, writes the CPU time to that file, because the process that reaps this one
+/// counts it as its own.
 fn write(bytes: &str, block: &str) -> Outcome {
     let (bytes, block): (u64, usize) = (bytes.parse()?, block.parse()?);
     let line: Vec<u8> = [vec![b'x'; 99], vec![b'\n']].concat();
-    // Whole lines in memory, cut into blocks anywhere: the phase moves on, so that each line stays 100 bytes.
+    // Prepare whole lines in memory and cut blocks anywhere. The offset advances, so that each line stays 100 bytes
+    // long.
     let text: Vec<u8> = line.iter().copied().cycle().take(block + line.len()).collect();
-    // The file itself: std's stdout would gather small writes.
+    // Write to the descriptor directly, because std's stdout would buffer small writes.
     let mut out = fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut done: u64 = 0;
     while done < bytes {
@@ -136,24 +139,24 @@ fn crowd(count: &str, words: &[&str]) -> Outcome {
     Ok(())
 }
 
-/// CPU time of a single-threaded process, in nanoseconds.
+/// Returns the CPU time of a single-threaded process, in nanoseconds.
 fn cpu_nanos(pid: &str) -> Result<u64, Box<dyn std::error::Error>> {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
     Ok(text.split_whitespace().next().ok_or("empty schedstat")?.parse()?)
 }
 
-/// Prints nanoseconds of PID 1 for all of them, once none is left.
+/// Prints the nanoseconds that PID 1 has used for all orphans, once they are gone.
 fn orphans(count: &str) -> Outcome {
     const BATCH: usize = 50;
     let count: usize = count.parse()?;
     let before = cpu_nanos("1")?;
     for _ in 0..count / BATCH {
-        // SAFETY: this program has one thread, so the child of fork may do what it likes.
+        // SAFETY: this program has one thread, so the child of fork may call any function.
         match unsafe { fork() } {
             -1 => return Err(io::Error::last_os_error().into()),
             0 => leave_orphans(BATCH),
             child => {
-                // SAFETY: waits for our own child; a null status is allowed.
+                // SAFETY: waits for a child of this process; a null status is allowed.
                 if unsafe { waitpid(child, std::ptr::null_mut(), 0) } != child {
                     return Err(io::Error::last_os_error().into());
                 }
@@ -161,7 +164,7 @@ fn orphans(count: &str) -> Outcome {
         }
     }
     let limit = Instant::now() + Duration::from_secs(20);
-    // The only child left to PID 1 is this process.
+    // Wait until this process is the only child of PID 1.
     while fs::read_to_string("/proc/1/task/1/children")?.split_whitespace().count() > 1 {
         if Instant::now() > limit {
             return Err("orphans were left".into());
@@ -172,12 +175,12 @@ fn orphans(count: &str) -> Outcome {
     Ok(())
 }
 
-/// In the middle process: its children outlive it, if only by a moment.
+/// Runs in the middle process, whose children outlive it for a moment.
 fn leave_orphans(count: usize) -> ! {
     for _ in 0..count {
-        // SAFETY: as in orphans(); the child calls nothing but _exit.
+        // SAFETY: as in orphans(); the child only calls _exit.
         if unsafe { fork() } == 0 {
-            // SAFETY: ends this process at once, and takes no pointer.
+            // SAFETY: ends this process at once and takes no pointer.
             unsafe { _exit(0) };
         }
     }

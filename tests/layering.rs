@@ -1,10 +1,10 @@
-//! No layer names what it must not. Each rule is a part of the source tree and the words that may not occur there.
+//! Checks that each layer refers only to the layers and crates that it may use. Each rule is a part of the source tree
+//! and the words that must not occur there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where `words` are forbidden: in all files whose path under src/ begins with one of `inside` and with none of
-/// `but`.
+/// Forbids `words` in all files whose path under src/ begins with one of `inside` and with none of `but`.
 struct Rule {
     inside: &'static [&'static str],
     but: &'static [&'static str],
@@ -12,7 +12,7 @@ struct Rule {
 }
 
 const RULES: &[Rule] = &[
-    // Logic is pure: no descriptor, no clock, no system call, nobody above it.
+    // Logic is pure: no descriptor, no clock, no system call, no reference to the layers above.
     Rule {
         inside: &["logic/"],
         but: &[],
@@ -43,7 +43,7 @@ const RULES: &[Rule] = &[
             "println!",
         ],
     },
-    // What the user says is read without asking anybody.
+    // Parsing of arguments needs no other layer.
     Rule {
         inside: &["cli/", "config.rs", "duration.rs", "error.rs", "signal.rs", "target.rs"],
         but: &[],
@@ -63,17 +63,17 @@ const RULES: &[Rule] = &[
         but: &[],
         words: &["crate::cli"],
     },
-    // Driver gets its orders as a Config.
+    // Driver gets its configuration as a Config.
     Rule { inside: &["driver/"], but: &[], words: &["crate::cli", "libc::", "serde_json"] },
-    // Sys knows nothing of ours.
+    // Sys does not refer to other parts of kapo.
     Rule { inside: &["sys/"], but: &[], words: &["crate::", "kapo::", "mio::", "super::super"] },
-    // C's main is unsafe to call, and hands what it is given to sys.
+    // C's main is unsafe to call, and passes its arguments to sys.
     Rule {
         inside: &["entry.rs"],
         but: &[],
         words: &["kapo::driver", "kapo::logic", "kapo::cli", "libc::", "mio::"],
     },
-    // Each dependency has an address.
+    // Each dependency is used in one place.
     Rule {
         inside: &[""],
         but: &["sys/", "entry.rs"],
@@ -93,7 +93,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Every source file under `folder`, tests left out: these may look at files and clocks.
+/// Collects the source files under `folder` except test files, which may use files and clocks.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("the source tree is readable") {
         let path = entry.expect("the source tree is readable").path();
@@ -106,8 +106,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The lines of the program with their numbers, without the unit tests at the end. A declaration for tests alone, such
-/// as `mod world;`, is no end.
+/// Returns the lines of the program with their numbers, without the unit tests at the end. A declaration for tests
+/// only, such as `mod world;`, does not end the program.
 fn program(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
     let opens_tests = |pair: &[&str]| matches!(pair, ["#[cfg(test)]", item] if item.ends_with('{'));
@@ -115,13 +115,13 @@ fn program(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.into_iter().take(end).zip(1..).map(|(line, number)| (number, line))
 }
 
-/// Those of [`program`] that are no comments.
+/// Returns the lines of [`program`] that are not comments.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     program(text).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
 #[test]
-fn no_layer_names_what_it_must_not() {
+fn no_layer_refers_to_forbidden_names() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&root, &mut files);
@@ -150,10 +150,10 @@ fn no_layer_names_what_it_must_not() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The most lines of a file that are not unit tests.
+/// The maximum number of lines of a file, without unit tests.
 const LONGEST_FILE: usize = 500;
 
-/// Modules whose folder stands beside their file.
+/// Modules whose file is beside their directory.
 const BESIDE_THEIR_FOLDER: &[&str] = &["logic/client/status.rs"];
 
 #[test]
@@ -173,7 +173,7 @@ fn no_file_is_longer_than_500_lines() {
 }
 
 #[test]
-fn a_module_with_files_of_its_own_is_a_folder_with_mod_rs() {
+fn a_module_with_its_own_files_is_a_folder_with_mod_rs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&root, &mut files);

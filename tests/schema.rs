@@ -1,5 +1,4 @@
-//! The contract of the status document, told three times (docs/status.md, docs/status.schema.json, the program), is
-//! one and the same.
+//! Checks that docs/status.md, docs/status.schema.json and the program describe the same status document.
 
 use std::path::PathBuf;
 
@@ -20,7 +19,7 @@ fn strings(array: &Value) -> Vec<&str> {
     array.as_array().expect("an array").iter().map(|each| each.as_str().expect("of strings")).collect()
 }
 
-/// The names of the members of the first object, in the order in which they stand; those of inner objects are left out.
+/// Returns the names of the members of the first object in their order, without those of inner objects.
 fn members(document: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let (mut depth, mut rest) = (0, document);
@@ -50,7 +49,7 @@ fn members(document: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_schema_requires_what_the_program_shows_in_its_order() {
+fn the_schema_requires_the_members_in_their_order() {
     let document = String::from_utf8(render(&[Status::blank(ModeName::Run)])).unwrap();
     let schema = schema();
     let shown = members(&document);
@@ -69,7 +68,7 @@ fn the_schema_knows_every_reason() {
 }
 
 #[test]
-fn the_page_has_a_row_for_each_member_and_each_reason() {
+fn the_page_has_a_row_for_each_member_and_reason() {
     let page = read("docs/status.md");
     let (_, table) = page.split_once("## Members\n").expect("the table of members");
     let rows: Vec<&str> = table

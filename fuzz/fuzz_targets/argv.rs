@@ -1,6 +1,6 @@
-//! Arbitrary words and variables: never a panic, errors on one line, and the command reaches its Config untouched.
+//! Parses arbitrary arguments and variables: no panic, errors on one line, and the command is in the Config unchanged.
 //!
-//! A line of the input is a word; lines that look like `KAPO_X=text` are variables.
+//! Each line of the input is an argument; lines such as `KAPO_X=text` are variables.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes, cut anywhere: the answers are those to the whole, and each of them is a whole answer.
+//! Parses arbitrary bytes, divided anywhere: the answers equal those to the whole input, and each answer is complete.
 #![no_main]
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -41,7 +41,7 @@ fn talk<'a>(start: Instant, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
             conn.resume(now, &mut Echo, &mut out);
         }
     }
-    // Held requests are answered when their time has come, half a head never.
+    // A held request is answered at its deadline, but an incomplete head never is.
     while let (true, Some(deadline)) = (conn.is_held(), conn.deadline()) {
         now.mono = deadline;
         conn.expire(now, &mut Echo, &mut out);
@@ -56,7 +56,7 @@ fn talk<'a>(start: Instant, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    // Only differences between moments matter.
+    // Only differences between times matter.
     #[allow(clippy::disallowed_methods)]
     let start = Instant::now();
     let whole = talk(start, std::iter::once(bytes));

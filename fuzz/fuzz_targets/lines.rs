@@ -1,5 +1,5 @@
-//! What the command wrote comes back from its log lines, however it was cut into reads. The first byte says into
-//! pieces of what size.
+//! Checks that the output of the command can be restored from its log lines, however it was divided into reads. The
+//! first byte of the input is the size of the pieces.
 #![no_main]
 
 use std::time::UNIX_EPOCH;
@@ -14,7 +14,7 @@ const PREFIX: &[u8] = b"time=1970-01-01T00:00:00.000000Z level=info stream=stdou
 
 fuzz_target!(|data: &[u8]| {
     let Some((&size, data)) = data.split_first() else { return };
-    // One in sixteen stands for a long one: a line of more than 64 KiB has to be possible, and takes its time.
+    // One input in sixteen is repeated, because a line of more than 64 KiB must be possible but takes long.
     let text = data.repeat(if size & 15 == 15 { 1 + 2 * LONGEST / data.len().max(1) } else { 1 });
     let piece = 1 + usize::from(size >> 1) * text.len() / 128;
 

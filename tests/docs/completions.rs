@@ -7,7 +7,7 @@ const BASH: &str = include_str!("templates/kapo.bash");
 const FISH: &str = include_str!("templates/kapo.fish");
 const ZSH: &str = include_str!("templates/_kapo");
 
-/// The options that are understood in that place by all their names; `None`: before the mode.
+/// Returns the options that are valid after `verb` with all their names; `None` means before the mode.
 fn here(verb: Option<Verb>) -> impl Iterator<Item = (&'static Opt, Option<char>)> {
     OPTIONS.iter().filter_map(move |opt| match verb {
         None => opt.is_global().then_some((opt, opt.short)),
@@ -32,7 +32,7 @@ fn mode_names() -> String {
     names.join(" ")
 }
 
-/// docs/completions/kapo.bash.
+/// Generates docs/completions/kapo.bash.
 pub(crate) fn bash() -> String {
     let mut lists = String::new();
     for row in places() {
@@ -80,7 +80,7 @@ pub(crate) fn bash() -> String {
         .replace("@PATH@", &completed_by(Completion::Path))
 }
 
-/// docs/completions/_kapo, for zsh.
+/// Generates docs/completions/_kapo for zsh.
 pub(crate) fn zsh() -> String {
     let specs = |verb: Option<Verb>, indent: &str| {
         let mut out = String::new();
@@ -130,7 +130,7 @@ pub(crate) fn zsh() -> String {
     ZSH.replace("@MODES@", &modes).replace("@GLOBAL@", &specs(None, "        ")).replace("@CASES@", &cases)
 }
 
-/// docs/completions/kapo.fish.
+/// Generates docs/completions/kapo.fish.
 pub(crate) fn fish() -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let mut out = FISH.to_owned();

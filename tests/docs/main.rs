@@ -1,5 +1,5 @@
-//! What is generated from tables of the program and committed: man page, options in README.md, completions, paths,
-//! metrics. A difference fails; `UPDATE_DOCS=1 cargo test --test docs` rewrites the files.
+//! Generates the committed files that come from tables of the program: man page, options in README.md, completions,
+//! paths, metrics. A difference fails; `UPDATE_DOCS=1 cargo test --test docs` rewrites the files.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -31,23 +31,23 @@ fn same(file: &str, expected: &str) {
 }
 
 #[test]
-fn the_man_page_is_that_of_the_options() {
+fn the_man_page_matches_the_options() {
     same("docs/kapo.1", &man::page());
 }
 
 #[test]
-fn the_completions_are_those_of_the_options() {
+fn the_completions_match_the_options() {
     same("docs/completions/kapo.bash", &completions::bash());
     same("docs/completions/_kapo", &completions::zsh());
     same("docs/completions/kapo.fish", &completions::fish());
 }
 
-/// What stands between `<!-- name -->` and `<!-- /name -->` in the file.
+/// Compares the text between `<!-- name -->` and `<!-- /name -->` in the file.
 fn same_block(file: &str, name: &str, block: &str) {
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let text = std::fs::read_to_string(root().join(file)).expect("the file is there");
-    let (before, rest) = text.split_once(&begin).expect("the file has its begin marker");
-    let (_, after) = rest.split_once(&end).expect("the file has its end marker");
+    let (before, rest) = text.split_once(&begin).expect("the file has a begin marker");
+    let (_, after) = rest.split_once(&end).expect("the file has an end marker");
     same(file, &format!("{before}{begin}{block}{end}{after}"));
 }
 
@@ -76,9 +76,9 @@ fn the_page_on_metrics_shows_the_metrics() {
     same_block("docs/metrics.md", "metrics", &block);
 }
 
-/// Where the tool is, it has the last word on the form; where it is not, the test says so.
+/// Checks a text with a tool if the tool is installed. Prints a note if it is not.
 fn accepted_by(tool: &str, arguments: &[&str], text: &str) {
-    let mut file = tempfile::NamedTempFile::new().expect("there is a temporary folder");
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file can be created");
     file.write_all(text.as_bytes()).expect("it is writable");
     match Command::new(tool).args(arguments).arg(file.path()).output() {
         Ok(output) => {
@@ -90,14 +90,14 @@ fn accepted_by(tool: &str, arguments: &[&str], text: &str) {
 }
 
 #[test]
-fn formatters_and_shells_accept_the_files_without_a_word() {
+fn formatters_and_shells_accept_the_files_silently() {
     accepted_by("groff", &["-man", "-Tutf8", "-ww", "-z"], &man::page());
     accepted_by("bash", &["-n"], &completions::bash());
     accepted_by("zsh", &["-f", "-n"], &completions::zsh());
     accepted_by("fish", &["--no-config", "--no-execute"], &completions::fish());
 }
 
-/// What bash offers for the last of the words.
+/// Returns the completions that bash offers for the last word.
 fn offered(words: &[&str]) -> Vec<String> {
     let script = "eval \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _kapo; printf '%s\\n' \"${COMPREPLY[@]}\"";
     let output = Command::new("bash")
@@ -112,7 +112,7 @@ fn offered(words: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn bash_offers_what_fits_the_place() {
+fn bash_offers_the_valid_completions() {
     assert_eq!(offered(&["su"]), ["supervise"]);
     assert_eq!(offered(&["-p", "80", "wat"]), ["watch"]);
     assert_eq!(offered(&["--port", "=", "80", "wat"]), ["watch"]);

@@ -8,7 +8,7 @@ use kapo::error::{
     EXIT_CANNOT_EXECUTE, EXIT_NO_ANSWER, EXIT_NOT_FOUND, EXIT_SETUP, EXIT_TIMEOUT, EXIT_UNHEALTHY, EXIT_USAGE,
 };
 
-/// The day of the release that the man page describes.
+/// The release date in the man page.
 const DATE: &str = "2026-11-23";
 
 const DESCRIPTION: &str = "kapo starts a command, or watches a process that is already running, and serves over HTTP \
@@ -24,7 +24,7 @@ const FILES: &str = "kapo reads no configuration file. It writes no file except 
          a Unix socket in the file system when it exits. If kapo was killed and left a socket behind, the \
          next start replaces the socket.";
 
-/// Exit codes, as people look them up.
+/// The exit codes, in the order of the man page.
 const EXIT_CODES: &[(u8, &str, &str)] = &[
     (0, "", "Success; also an end that --success-exit lists, and watch after a stop signal."),
     (
@@ -146,14 +146,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// docs/kapo.1.
+/// Generates docs/kapo.1.
 pub(crate) fn page() -> String {
     let mut out = String::from(".\\\" Generated from src/cli by UPDATE_DOCS=1 cargo test --test docs.\n");
     line(
         &mut out,
         format_args!(".TH KAPO 1 {DATE} \"kapo {}\" \"User Commands\"", env!("CARGO_PKG_VERSION")),
     );
-    // No word is parted at a line's end: a name could then not be searched for or pasted.
+    // Disable hyphenation, because a divided name can be neither found nor copied.
     out.push_str(".nh\n.ad l\n");
     section(&mut out, "Name");
     text(&mut out, "kapo - wrap any command in a status socket");
@@ -209,7 +209,7 @@ fn environment(out: &mut String) {
     text(out, "Booleans are 1, t, T, true, TRUE, True and 0, f, F, false, FALSE, False.");
     for (at, opt) in OPTIONS.iter().enumerate() {
         let Some(env) = opt.env else { continue };
-        // Several modes can share a name and its variable; it is told once, with all of them.
+        // Several modes can share a variable. It is described once, with all of these modes.
         if OPTIONS.iter().position(|first| first.env == opt.env) == Some(at) {
             tagged(out, env, &format!("--{}{}", opt.long, in_modes(env)));
         }
@@ -217,7 +217,7 @@ fn environment(out: &mut String) {
     ENVIRONMENT.iter().for_each(|(name, meaning)| tagged(out, name, meaning));
 }
 
-/// Between the markers of README.md.
+/// Generates the text between the markers of README.md.
 pub(crate) fn readme_options() -> String {
     let mut out = String::new();
     for (title, modes) in GROUPS {
@@ -230,7 +230,7 @@ pub(crate) fn readme_options() -> String {
             let env = opt.env.map_or(String::new(), |env| format!("`{env}`"));
             let default = if ["help", "version"].contains(&opt.long) { "" } else { opt.default() };
             let row = format!("{short}`{}` \u{0} {env} \u{0} {default} \u{0} {}", opt.usage(), opt.brief);
-            // A bar inside a cell would begin a new one.
+            // A bar inside a cell would begin a new cell.
             line(&mut out, format_args!("| {} |", row.replace('|', "\\|").replace('\u{0}', "|")));
         }
         out.push('\n');
@@ -239,7 +239,7 @@ pub(crate) fn readme_options() -> String {
     out
 }
 
-/// ` (run, supervise)`: the modes that read that variable; nothing where all do.
+/// Returns the modes that read the variable, such as ` (run, supervise)`; empty if all modes read it.
 fn in_modes(env: &str) -> String {
     let modes = OPTIONS.iter().filter(|opt| opt.env == Some(env)).flat_map(|opt| opt.modes);
     let modes: Vec<&str> = modes.map(|verb| verb.row().name).collect();
@@ -258,7 +258,7 @@ fn line(out: &mut String, words: std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{words}");
 }
 
-/// Each item, and `between` any two.
+/// Formats each item, with `between` any two.
 fn separated<T>(
     out: &mut String,
     between: &str,
@@ -277,7 +277,7 @@ fn section(out: &mut String, title: &str) {
     line(out, format_args!(".SH {}", escaped(&title.to_uppercase())));
 }
 
-/// One sentence a line, as troff likes it: it knows the end of a sentence by the end of the line.
+/// Writes one sentence per line, because troff recognizes the end of a sentence by the end of the line.
 fn text(out: &mut String, words: &str) {
     for sentence in words.replace(". ", ".\n").lines() {
         line(out, format_args!("{}", escaped(sentence)));
@@ -289,8 +289,8 @@ fn tagged(out: &mut String, tag: &str, words: &str) {
     text(out, words);
 }
 
-/// Characters that mean something to troff: a leading dot or quote, the backslash, and those that a UTF-8 terminal
-/// would show as something that cannot be pasted back.
+/// Escapes characters that are special to troff: a leading dot or quote, the backslash, and those that a UTF-8
+/// terminal would display as other characters, so that they could not be pasted.
 fn escaped(words: &str) -> String {
     let mut out = String::new();
     if words.starts_with(['.', '\'']) {

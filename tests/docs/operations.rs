@@ -1,4 +1,4 @@
-//! The runbook has a section for each alert rule and each Reason, and each rule points to its section.
+//! Checks that the runbook has a section for each alert rule and each Reason, and that each rule links to its section.
 
 use kapo::logic::reason::Reason;
 
@@ -8,14 +8,14 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).expect("the file is there")
 }
 
-/// The headings of the third level under this one of the second.
+/// Returns the third-level headings under this second-level heading.
 fn sections<'a>(page: &'a str, chapter: &str) -> Vec<&'a str> {
     let (_, rest) = page.split_once(&format!("\n## {chapter}\n")).expect("the page has this chapter");
     let chapter = rest.split("\n## ").next().unwrap_or_default();
     chapter.lines().filter_map(|line| line.strip_prefix("### ")).collect()
 }
 
-/// What follows this key in each line that has it.
+/// Returns the text after this key, for each line that has it.
 fn values<'a>(rules: &'a str, key: &str) -> Vec<&'a str> {
     rules.lines().filter_map(|line| line.trim().strip_prefix(key)).collect()
 }
@@ -50,7 +50,7 @@ fn each_section_of_the_runbook_says_what_to_do() {
     }
 }
 
-/// As GitHub makes the anchor of a heading of plain words.
+/// Returns the anchor that GitHub generates for a heading of plain words.
 fn anchor(heading: &str) -> String {
     heading.to_lowercase().replace(' ', "-").replace(',', "")
 }

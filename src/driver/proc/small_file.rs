@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_read_from_the_beginning_as_std_reads_them() {
+    fn files_are_read_from_the_beginning_and_equal_those_of_std() {
         let expected = std::fs::read("/proc/filesystems").unwrap();
         let file = open("/proc/filesystems").unwrap();
         let mut text = b"before".to_vec();
