@@ -1,4 +1,4 @@
-//! Sockets that kapo is handed instead of binding one: as systemd does it (LISTEN_FDS), as inetd does it (stdin), and
+//! Tests of sockets that kapo inherits instead of binding its own: from systemd (LISTEN_FDS), from inetd (stdin), and
 //! the side port.
 
 use std::fs::File;
@@ -18,18 +18,18 @@ use crate::harness::{
 };
 use crate::tools::{Gate, Line, descriptors};
 
-/// kapo with these sockets from descriptor 3 on, and LISTEN_PID its own.
+/// Returns kapo with these sockets from descriptor 3 on, and with its own pid in LISTEN_PID.
 pub(crate) fn handed<'a>(sockets: impl IntoIterator<Item = &'a dyn AsFd>, words: &[&str]) -> Command {
     let sockets: Vec<OwnedFd> = sockets
         .into_iter()
-        // Out of the way of 3 and those behind it.
+        // A number that does not collide with 3 and those after it.
         .map(|socket| rustix::io::fcntl_dupfd_cloexec(socket, 100).unwrap())
         .collect();
     let numbers: Vec<i32> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     let mut script: String =
         numbers.iter().zip(3..).map(|(from, to)| format!("exec {to}<&{from} {from}<&-\n")).collect();
     script.push_str(&format!("LISTEN_PID=$$ LISTEN_FDS=${{FDS-{}}} exec \"$@\"", numbers.len()));
-    // Numbers above 9 are not for every sh.
+    // Not every sh supports descriptor numbers above 9.
     let mut command = clean("bash");
     command.args(["-c", &script, "bash"]).arg(binary()).args(words);
     before_exec(&mut command, move || {
@@ -67,7 +67,7 @@ fn object(answer: &Answer) -> Value {
     document[0].take()
 }
 
-/// Two ends of a TCP connection.
+/// Returns both ends of a TCP connection.
 pub(crate) fn connection() -> (TcpStream, TcpStream) {
     let (listener, address) = listener();
     let client = TcpStream::connect(address).unwrap();
@@ -76,7 +76,7 @@ pub(crate) fn connection() -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn sockets_of_every_kind_are_served_together_and_named_in_the_log() {
+fn sockets_of_every_kind_are_served_and_logged() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("socket");
     let (tcp, address) = listener();
@@ -97,14 +97,14 @@ fn sockets_of_every_kind_are_served_together_and_named_in_the_log() {
     ] {
         assert!(log.contains(&line), "{line} {log}");
     }
-    // The command has none of them, and is not told of them.
+    // The command inherits none of the sockets and none of the variables.
     let command = kapo.command_pid();
     let open = descriptors(command);
     assert!(open.len() >= 3 && !open.iter().any(|link| link.contains("socket:")), "{open:?}");
     let environment = std::fs::read(format!("/proc/{command}/environ")).unwrap();
     let environment = String::from_utf8_lossy(&environment).into_owned();
     assert!(!environment.contains("LISTEN_"), "{environment}");
-    // What is inherited is not removed, nor is kapo's port bound.
+    // An inherited socket file is not removed, and kapo does not bind its own port.
     assert!(!log.contains(":6666"), "{log}");
     kapo.signal(15);
     kapo.expect_exit(143);
@@ -112,18 +112,18 @@ fn sockets_of_every_kind_are_served_together_and_named_in_the_log() {
 }
 
 #[test]
-fn who_connected_before_kapo_was_there_is_answered() {
+fn a_connection_before_the_start_of_kapo_is_answered() {
     let (tcp, address) = listener();
     let mut early = TcpStream::connect(&address).unwrap();
     early.set_read_timeout(Some(LIMIT)).unwrap();
     early.write_all(CLOSING).unwrap();
     let _kapo = Kapo::launch(handed([&tcp as &dyn AsFd], &["-s", "run", "sleep", "60"]));
     let status = object(&read_answer(early));
-    // The command is started before anybody is answered.
+    // The command is started before the first request is answered.
     assert_eq!((&status["Status"], &status["Ready"]), (&json!("running"), &json!(true)), "{status}");
 }
 
-/// The job may have ended before the loop looks at the listener, and one that cannot be executed always has: the
+/// The job may have ended before the loop first polls the listener, and a job that cannot be executed always has. The
 /// connection then stayed in the queue and started the next instance.
 #[test]
 fn the_connection_that_starts_kapo_is_answered_by_that_instance() {
@@ -145,7 +145,7 @@ fn the_connection_that_starts_kapo_is_answered_by_that_instance() {
             let left = tcp.accept().map_err(|e| e.kind());
             assert_eq!(left.err(), Some(std::io::ErrorKind::WouldBlock), "{job:?}, round {round}");
             let status = object(&read_answer(early));
-            // An answer that is given before the end says that the job runs.
+            // An answer before the end shows that the job runs.
             if status["Status"] == "running" {
                 assert_ne!(reason, "exec-failed");
             } else {
@@ -159,7 +159,7 @@ fn the_connection_that_starts_kapo_is_answered_by_that_instance() {
     }
 }
 
-/// Every one of them had started kapo if it had been alone; a readiness probe among them hears of the failed start.
+/// Each of these connections would have started kapo alone. A readiness probe among them reports the failed start.
 #[test]
 fn all_connections_that_wait_at_the_start_are_answered() {
     let (tcp, address) = listener();
@@ -180,7 +180,7 @@ fn all_connections_that_wait_at_the_start_are_answered() {
     kapo.expect_exit(127);
 }
 
-/// A request that is slower than the job, as from a client that the machine has no time for.
+/// The request comes later than the end of the job, as from a client on a busy machine.
 #[test]
 fn a_request_that_comes_after_the_end_of_the_job_is_answered() {
     let (tcp, address) = listener();
@@ -195,10 +195,10 @@ fn a_request_that_comes_after_the_end_of_the_job_is_answered() {
 }
 
 #[test]
-fn a_blocking_listener_that_others_share_does_not_hold_kapo_up() {
+fn a_shared_blocking_listener_does_not_block_kapo() {
     let (tcp, address) = listener();
     let kapo = Kapo::launch(handed([&tcp as &dyn AsFd], &["-s", "run", "sleep", "60"])).at(&address);
-    // Somebody else takes the connections away.
+    // Another process accepts the connections.
     for _ in 0..50 {
         drop(TcpStream::connect(&address).unwrap());
         let _ = tcp.accept();
@@ -207,7 +207,7 @@ fn a_blocking_listener_that_others_share_does_not_hold_kapo_up() {
 }
 
 #[test]
-fn a_listener_that_somebody_shut_down_is_told_once_and_costs_nothing() {
+fn a_listener_that_was_shut_down_is_logged_once() {
     let (shared, _) = listener();
     let (other, address) = listener();
     let words = ["--socket-activation", "run", "sleep", "60"];
@@ -231,7 +231,7 @@ fn a_connection_is_answered_even_when_the_job_ends_at_once() {
         let mut kapo = Kapo::launch(command);
         drop(server);
         kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"ended\""));
-        // Only now the request comes, later than a stranger who says nothing is waited for.
+        // The request comes only now, later than kapo waits for a silent connection.
         let ended = now();
         wait_for("a while has passed", || ended.elapsed() > Duration::from_millis(400));
         let status = object(&ask(client));
@@ -264,7 +264,7 @@ fn connections_and_listeners_may_come_together() {
 }
 
 #[test]
-fn as_inetd_does_it_the_socket_is_stdin_and_stdout() {
+fn a_socket_of_inetd_is_stdin_and_stdout() {
     let (client, server) = connection();
     let mut command = kapo([
         "-s",
@@ -279,7 +279,7 @@ fn as_inetd_does_it_the_socket_is_stdin_and_stdout() {
     command.stderr(File::create(&log).unwrap());
     let mut kapo = Kapo::launch_with_its_outputs(command, folder);
     kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"ended\""));
-    // Neither was the request read by the command, nor is what it wrote in the answer.
+    // The command has not read the request, and its output is not in the answer.
     let status = object(&ask(client));
     assert_eq!((&status["ExitCode"], &status["Reason"]), (&json!(5), &json!("exit-code")));
     kapo.expect_exit(5);
@@ -288,7 +288,7 @@ fn as_inetd_does_it_the_socket_is_stdin_and_stdout() {
 }
 
 #[test]
-fn who_is_connected_when_the_job_ends_is_answered_before_kapo_exits() {
+fn connections_at_the_end_are_answered_before_kapo_exits() {
     let mut gate = Gate::new();
     let (tcp, address) = listener();
     let words = ["-s", "run", "sh", "-c", "read x < \"$0\"; exit 6", gate.path()];
@@ -301,14 +301,14 @@ fn who_is_connected_when_the_job_ends_is_answered_before_kapo_exits() {
     gate.open();
     let answer = waiting.answer();
     assert_eq!((answer.status, answer.field("kapo-exit-code")), (200, Some("6")), "{answer:?}");
-    // The rest of a request that had begun comes late, and is answered.
+    // The rest of a request that had begun comes late and is answered.
     half.write_all(&CLOSING[20..]).unwrap();
     assert_eq!(object(&read_answer(half))["ExitCode"], 6);
     kapo.expect_exit(6);
 }
 
 #[test]
-fn who_is_not_accepted_stays_for_the_next_instance() {
+fn connections_not_accepted_stay_for_the_next_instance() {
     let mut gate = Gate::new();
     let (tcp, address) = listener();
     let words = ["-s", "run", "sh", "-c", "read x < \"$0\"; exit 6", gate.path()];
@@ -323,7 +323,8 @@ fn who_is_not_accepted_stays_for_the_next_instance() {
         stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
         stream
     };
-    // One comes while kapo has not noticed the end yet, and one while it only waits for a request that has begun.
+    // One connection comes before kapo has noticed the end, the other while it only waits for a request that has
+    // begun.
     first.signal(19);
     wait_for("kapo stands still", || process_state(first.pid()) == Some('T'));
     gate.open();
@@ -341,7 +342,7 @@ fn who_is_not_accepted_stays_for_the_next_instance() {
 }
 
 #[test]
-fn what_is_no_stream_socket_is_refused_by_number_name_and_reason() {
+fn other_kinds_of_descriptors_are_refused_with_the_reason() {
     let folder = TempDir::new().unwrap();
     let (tcp, _) = listener();
     let file = File::create(folder.path().join("file")).unwrap();
@@ -378,7 +379,7 @@ fn what_is_no_stream_socket_is_refused_by_number_name_and_reason() {
 }
 
 #[test]
-fn more_than_is_open_is_refused() {
+fn more_sockets_than_open_descriptors_are_refused() {
     let (tcp, _) = listener();
     for (count, fd) in [("2", 4), ("3", 4), ("9", 4)] {
         let mut command = handed([&tcp as &dyn AsFd], &["-s", "run", "true"]);
@@ -396,7 +397,7 @@ fn more_than_is_open_is_refused() {
 }
 
 #[test]
-fn numbers_that_are_none_are_refused_with_the_variable() {
+fn invalid_numbers_are_refused_with_the_variable() {
     let (tcp, _) = listener();
     for count in ["0", "abc", "-1", "1000000000", "99999999999999999999", "1 ", "+", ""] {
         let mut command = handed([&tcp as &dyn AsFd], &["-s", "run", "true"]);
@@ -410,7 +411,7 @@ fn numbers_that_are_none_are_refused_with_the_variable() {
 }
 
 #[test]
-fn what_is_meant_for_another_process_is_refused() {
+fn sockets_for_another_process_are_refused() {
     for (pid, says) in [
         ("1", "LISTEN_PID=1: the sockets are meant for that process"),
         ("x", "LISTEN_PID=x is not a process id"),
@@ -424,11 +425,11 @@ fn what_is_meant_for_another_process_is_refused() {
         assert_eq!(code, Some(125), "{stderr}");
         assert!(stderr.contains(says) && stderr.lines().count() == 1, "{stderr}");
     }
-    // With nothing handed over at all.
+    // No socket is inherited at all.
     let (code, _, stderr) = run_to_the_end(kapo(["-s", "run", "true"]));
     assert_eq!(code, Some(125), "{stderr}");
     assert!(stderr.contains("LISTEN_FDS is not set, and stdin is no socket"), "{stderr}");
-    // Without --socket-activation they are none of kapo's business.
+    // Without --socket-activation kapo ignores the sockets.
     let mut command = kapo_on_a_free_port(["run", "sleep", "60"]);
     command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
     let kapo = Kapo::launch(command).listening();
@@ -436,7 +437,7 @@ fn what_is_meant_for_another_process_is_refused() {
 }
 
 #[test]
-fn the_side_port_is_true_from_the_first_answer_on() {
+fn the_side_port_is_right_from_the_first_answer_on() {
     let kapo = Kapo::start(["--sidebind", "run", "sleep", "60"]);
     let side = u16::try_from(kapo.status()["SidebindPort"].as_u64().unwrap()).unwrap();
     assert!(side > kapo.address().port());
@@ -446,7 +447,7 @@ fn the_side_port_is_true_from_the_first_answer_on() {
         "{}",
         kapo.stderr()
     );
-    // The next one finds the port taken and goes on to the next free one.
+    // The next kapo finds the port in use and takes the next free one.
     let port = kapo.address().port().to_string();
     let (tcp, address) = listener();
     let words = ["-s", "-b", "-p", &port, "-i", "127.0.0.1", "supervise", "sleep", "60"];
@@ -455,7 +456,7 @@ fn the_side_port_is_true_from_the_first_answer_on() {
     assert!(other > u64::from(side), "{other} {side}");
     let other = u16::try_from(other).unwrap();
     assert_eq!(object(&ask(TcpStream::connect(("127.0.0.1", other)).unwrap()))["Mode"], "supervise");
-    // In watch mode, too.
+    // The same in watch mode.
     let watch = Kapo::start(["--sidebind", "watch", "no such process"]);
     assert!(watch.status()["SidebindPort"].as_u64() > Some(u64::from(watch.address().port())));
 }
@@ -473,7 +474,7 @@ fn many_at_once_get_side_ports_of_their_own() {
         })
         .collect();
     let mut ports = Vec::new();
-    // All live until the last has its port.
+    // All of them run until the last one has its port.
     for kapo in &mut all {
         let mut address = String::new();
         kapo.wait_for("it has a side port", |kapo| {
@@ -492,7 +493,7 @@ fn many_at_once_get_side_ports_of_their_own() {
 }
 
 #[test]
-fn past_the_last_port_there_is_no_side_port() {
+fn after_the_last_port_there_is_no_side_port() {
     let (tcp, _) = listener();
     let words = ["-s", "-b", "-p", "65535", "-i", "127.0.0.1", "run", "true"];
     let (code, _, stderr) = run_to_the_end(handed([&tcp as &dyn AsFd], &words));

@@ -1,4 +1,5 @@
-//! The command finds the world as it would without kapo: descriptors, signals, limits, environment, folder.
+//! Tests that the command has the same environment as without kapo: descriptors, signals, limits, variables,
+//! directory.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -10,7 +11,7 @@ use crate::harness::{
     Kapo, binary, clean, kapo_after, kapo_on_a_free_port, proc_status, run_to_the_end, wait_for,
 };
 
-/// What the shell prints when it runs `preparation` and becomes `command`, without kapo.
+/// Returns the output of a shell that runs `preparation` and then executes `command` without kapo.
 fn bare(preparation: &str, command: &[&str]) -> String {
     let mut shell = clean("sh");
     shell.arg("-c").arg(format!("{preparation}\nexec \"$@\"")).arg("sh").args(command);
@@ -18,7 +19,7 @@ fn bare(preparation: &str, command: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The same with kapo between the two.
+/// Returns the output with kapo in between.
 fn under_kapo(preparation: &str, command: &[&str]) -> String {
     let (code, stdout, stderr) = run_to_the_end(kapo_after(preparation, [&["run", "--"], command].concat()));
     assert_eq!(code, Some(0), "{stderr}");
@@ -27,7 +28,8 @@ fn under_kapo(preparation: &str, command: &[&str]) -> String {
 
 #[test]
 fn the_command_has_the_descriptors_of_a_bare_start_and_no_other() {
-    // The expansion opens the folder itself as the lowest free number. Whoever runs the tests may have left more open.
+    // The expansion itself opens the directory as the lowest free number. The process that runs the tests may have
+    // left more open.
     let look = ["sh", "-c", "cd /proc/self/fd && echo *"];
     let seen = under_kapo("", &look);
     for number in ["0", "1", "2"] {
@@ -40,7 +42,7 @@ fn the_command_has_the_descriptors_of_a_bare_start_and_no_other() {
 }
 
 #[test]
-fn what_kapo_inherits_and_does_not_use_stays_open() {
+fn unused_inherited_descriptors_stay_open() {
     let preparation = "exec 7</dev/null 9</dev/zero";
     let seen = under_kapo(preparation, &["ls", "-l", "/proc/self/fd"]);
     for link in [" 7 -> /dev/null\n", " 9 -> /dev/zero\n"] {
@@ -57,7 +59,7 @@ fn descriptors_closed_at_the_start_stay_closed_for_the_command() {
         let result = folder.path().join("result");
         let closing: String = closed.iter().map(|fd| format!("{fd}<&- ")).collect();
         let look = "for fd in 0 1 2; do test -e /proc/$$/fd/$fd && printf $fd; done > \"$0\"";
-        // A shell that redirects its stdout would make the picture untrue: it looks from a child.
+        // The redirection of a shell would change the result, so a child lists the descriptors.
         let script = format!("sh -c '{look}' \"$0\"; exit 4").replace("$$", "$PPID");
         let mut command =
             kapo_after(&format!("exec {closing}"), ["run", "sh", "-c", &script, result.to_str().unwrap()]);
@@ -94,24 +96,24 @@ fn signals_are_as_kapo_was_started_with() {
 }
 
 #[test]
-fn the_blocked_signals_are_as_kapo_was_started_with() {
+fn blocked_signals_are_as_kapo_was_started_with() {
     let mut kapo = Kapo::launch({
         let mut command = kapo_on_a_free_port(["run", "grep", "^SigBlk", "/proc/self/status"]);
         crate::harness::before_exec(&mut command, || kapo::sys::signal::block_all().map(drop));
         command
     });
     kapo.expect_exit(0);
-    // All but KILL (9) and STOP (19), which cannot be.
+    // All signals except KILL (9) and STOP (19), which cannot be blocked.
     assert_eq!(kapo.stdout(), "SigBlk:\tfffffffffffbfeff\n");
 }
 
-/// The lines that matter; the first, SigQ, counts what the user's processes have queued.
+/// Returns the relevant lines. The first one, SigQ, depends on other processes of the user.
 fn masks(text: &str) -> Vec<&str> {
     text.lines().filter(|line| !line.starts_with("SigQ")).collect()
 }
 
 #[test]
-fn what_the_service_manager_told_kapo_is_kept_from_the_command() {
+fn variables_of_the_service_manager_are_not_inherited() {
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("notify");
     let _manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
@@ -152,7 +154,7 @@ fn the_limit_of_open_files_is_the_one_kapo_was_started_with() {
     for preparation in ["ulimit -Sn 64", "ulimit -n 64", "ulimit -Sn 1024"] {
         assert_eq!(under_kapo(preparation, &limits), bare(preparation, &limits), "{preparation}");
     }
-    // kapo's own is raised meanwhile.
+    // kapo's own limit is raised meanwhile.
     let kapo = Kapo::launch(kapo_after("ulimit -Sn 64", ["run", "sleep", "60"])).listening();
     let limits = |pid: i32| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let soft = |text: String| {
@@ -188,7 +190,7 @@ fn stdin_is_the_commands() {
 }
 
 #[test]
-fn words_need_not_be_text() {
+fn arguments_need_not_be_utf_8() {
     use std::os::unix::ffi::OsStrExt;
     let word = std::ffi::OsStr::from_bytes(b"\xff\xfe caf\xe9");
     let mut command = kapo_on_a_free_port(["run", "--wait", "1m", "printf", "%s"]);
@@ -221,7 +223,7 @@ fn without_proc_kapo_runs_its_command() {
 }
 
 #[test]
-fn a_folder_that_is_gone_is_no_obstacle() {
+fn a_deleted_directory_does_not_prevent_the_start() {
     let folder = TempDir::new().unwrap();
     let inner = folder.path().join("inner");
     fs::create_dir(&inner).unwrap();
@@ -230,15 +232,15 @@ fn a_folder_that_is_gone_is_no_obstacle() {
     assert_eq!((code, stdout.as_str()), (Some(0), "well\n"), "{stderr}");
 }
 
-/// A port that was free a moment ago; for those who cannot be told what the kernel chose.
+/// Returns a port that was free a moment ago, for programs whose port cannot be read.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 #[test]
-fn the_tests_see_a_process_that_ends() {
-    // The helpers of these tests tell a zombie from the living.
+fn the_helpers_notice_a_process_that_ends() {
+    // The helpers of these tests distinguish a zombie from a living process.
     let mut child = Command::new("true").spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     wait_for("it is a zombie", || crate::harness::process_state(pid) == Some('Z'));
@@ -247,9 +249,9 @@ fn the_tests_see_a_process_that_ends() {
     assert_eq!(crate::harness::process_state(pid), None);
 }
 
-/// The line is the only place that tells the port.
+/// The log line is the only place that names the port.
 #[test]
-fn a_port_that_the_kernel_chose_is_told_with_quiet_too() {
+fn a_port_of_the_kernel_is_logged_even_with_quiet() {
     let mut kapo = Kapo::start(["--quiet", "run", "--", "sleep", "60"]);
     let port = kapo.address().port();
     assert_eq!(kapo.status()["Status"], "running");

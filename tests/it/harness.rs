@@ -1,5 +1,5 @@
-//! One kapo under test: started on a port of its own, asked, signalled, waited for; gone at the end of the test, with
-//! all that it started. When a test fails, what was run and what it said are printed.
+//! Runs one kapo under test on its own port, with requests, signals and waits. At the end of the test it and
+//! everything that it has started is killed. A failing test prints the command line and its output.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long a condition may take. Far more than it needs: it is reached by failures only.
+/// The timeout of a condition. Only a failing test reaches it.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// The program: what `KAPO_BIN` names, else the one that cargo has built.
+/// Returns the program: the one in `KAPO_BIN`, or the one that cargo has built.
 pub(crate) fn binary() -> PathBuf {
     std::env::var_os("KAPO_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kapo")), PathBuf::from)
 }
 
-/// `program` with the environment that all tests start from: nothing in it is meant for kapo.
+/// Returns a command with the environment of all tests, which has no variable for kapo.
 pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -37,34 +37,35 @@ pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// kapo with these words and nothing else.
+/// Returns kapo with these arguments and nothing else.
 pub(crate) fn kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = clean(binary());
     command.args(words);
     command
 }
 
-/// kapo on a port of 127.0.0.1 that the kernel chooses.
+/// Returns kapo on a port of 127.0.0.1 that the kernel chooses.
 pub(crate) fn kapo_on_a_free_port<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = kapo(["--port", "0", "--interface", "127.0.0.1"]);
     command.args(words);
     command
 }
 
-/// An abstract Unix socket that no other test uses.
+/// Returns the name of an abstract Unix socket that no other test uses.
 pub(crate) fn unused_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("@kapo-it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// kapo that logs only warnings, on a Unix socket: with a port that the kernel chooses it would tell that port.
+/// Returns kapo that logs only warnings. It listens on a Unix socket, because kapo always logs a port that the kernel
+/// has chosen.
 pub(crate) fn quiet_kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = kapo(["--quiet", "--interface", &unused_name()]);
     command.args(words);
     command
 }
 
-/// kapo by way of `sh`, which runs `preparation` first and then becomes kapo, in the same process.
+/// Returns `sh`, which runs `preparation` and then executes kapo in the same process.
 pub(crate) fn kapo_after<S: AsRef<OsStr>>(preparation: &str, words: impl IntoIterator<Item = S>) -> Command {
     let mut command = clean("sh");
     command.arg("-c").arg(format!("{preparation}\nexec \"$@\"")).arg("sh").arg(binary());
@@ -72,47 +73,47 @@ pub(crate) fn kapo_after<S: AsRef<OsStr>>(preparation: &str, words: impl IntoIte
     command
 }
 
-/// Has `what` run in the new process, right before it becomes the program. `what` may only make system calls.
+/// Runs `what` in the new process right before it executes the program. `what` may only make system calls.
 pub(crate) fn before_exec(
     command: &mut Command,
     what: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
 ) -> &mut Command {
-    // SAFETY: the closures of these tests make system calls and neither allocate nor lock.
+    // SAFETY: the closures of these tests only make system calls. They neither allocate nor lock.
     #[expect(unsafe_code, reason = "there is no safe way to begin a process with another mask or terminal")]
     unsafe {
         command.pre_exec(what)
     }
 }
 
-/// Looks again and again until `condition` holds; fails when it does not for very long.
+/// Waits until `condition` holds. Fails after [`LIMIT`].
 #[expect(clippy::disallowed_methods, reason = "the one place where tests wait")]
 pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < LIMIT, "waited in vain until {what}");
+        assert!(start.elapsed() < LIMIT, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// The clock of tests.
+/// Returns the current time.
 #[expect(clippy::disallowed_methods, reason = "tests see how long things take")]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// An answer, taken apart.
+/// A parsed answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// 200 and so on.
+    /// The status code.
     pub status: u16,
-    /// Status line and fields.
+    /// The status line and the fields.
     pub head: String,
-    /// What follows.
+    /// The body.
     pub body: String,
 }
 
 impl Answer {
-    /// Takes one whole answer apart.
+    /// Parses one whole answer.
     pub(crate) fn parse(bytes: &[u8]) -> Answer {
         let text = String::from_utf8_lossy(bytes);
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
@@ -121,7 +122,7 @@ impl Answer {
         Answer { status, head: head.to_owned(), body: body.to_owned() }
     }
 
-    /// The value of a field.
+    /// Returns the value of a field.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let wanted = |line: &&str| line.split(':').next().is_some_and(|n| n.eq_ignore_ascii_case(name));
         let mut lines = self.head.lines().skip(1).filter(wanted);
@@ -142,12 +143,12 @@ pub(crate) struct Kapo {
 }
 
 impl Kapo {
-    /// `kapo WORDS` on a free port; returns once it listens.
+    /// Starts `kapo WORDS` on a free port and returns once it listens.
     pub(crate) fn start<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Kapo {
         Kapo::launch(kapo_on_a_free_port(words)).listening()
     }
 
-    /// Starts what is not known to listen, or will not.
+    /// Starts a command that may never listen.
     pub(crate) fn launch(mut command: Command) -> Kapo {
         let folder = TempDir::new().unwrap();
         command.stdout(File::create(folder.path().join("stdout")).unwrap());
@@ -155,9 +156,9 @@ impl Kapo {
         Kapo::launch_with_its_outputs(command, folder)
     }
 
-    /// The same where stdout and stderr are the test's affair.
+    /// Starts a command whose stdout and stderr the test has set up.
     pub(crate) fn launch_with_its_outputs(mut command: Command, folder: TempDir) -> Kapo {
-        // The NOTIFY_SOCKET of a kapo that is killed must not stay in /run.
+        // The NOTIFY_SOCKET of a killed kapo must not stay in /run.
         let notified = command.get_args().any(|word| word == "--notify");
         if notified && !command.get_envs().any(|(name, _)| name == "RUNTIME_DIRECTORY") {
             command.env("RUNTIME_DIRECTORY", folder.path());
@@ -167,7 +168,7 @@ impl Kapo {
         Kapo { child, pid, folder, words: format!("{command:?}"), ended: None, address: None }
     }
 
-    /// Waits until it has said where it listens.
+    /// Waits until the log names the address.
     pub(crate) fn listening(mut self) -> Kapo {
         let mut address = None;
         self.wait_for("it says where it listens", |kapo| {
@@ -178,27 +179,27 @@ impl Kapo {
         self
     }
 
-    /// All addresses that the log names.
+    /// Returns all addresses in the log.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let log = self.stderr();
         let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
         let named = complete.lines().filter_map(|line| line.split_once("msg=\"listening\" address="));
-        // A name may follow: `name=sidebind`.
+        // A name may follow the address: `name=sidebind`.
         let word = |text: &str| text.split(' ').next().unwrap_or_default().trim_matches('"').to_owned();
         named.map(|(_, address)| word(address)).collect()
     }
 
-    /// kapo's own process.
+    /// Returns the pid of kapo.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// kapo is `pid`, as what was launched only led to it.
+    /// Sets the pid of kapo, if the launched command only leads to it.
     pub(crate) fn is_really(&mut self, pid: i32) {
         self.pid = pid;
     }
 
-    /// Waits until it answers at `address`, where it cannot say so.
+    /// Waits until kapo answers at `address`, if the log does not name it.
     pub(crate) fn at(mut self, address: &str) -> Kapo {
         let address: SocketAddr = address.parse().unwrap();
         self.wait_for("it listens", |_| TcpStream::connect(address).is_ok());
@@ -206,12 +207,12 @@ impl Kapo {
         self
     }
 
-    /// Where it listens.
+    /// Returns the address on which kapo listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address.expect("this kapo was waited for")
+        self.address.expect("the address is known after listening()")
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address()).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -219,7 +220,7 @@ impl Kapo {
         stream
     }
 
-    /// Sends `request` on a new connection; all that comes back until the end.
+    /// Sends `request` on a new connection. Returns everything up to the end of the connection.
     pub(crate) fn exchange(&self, request: &[u8]) -> Vec<u8> {
         let mut stream = self.connect();
         stream.write_all(request).unwrap();
@@ -228,18 +229,18 @@ impl Kapo {
         answer
     }
 
-    /// `GET path`.
+    /// Requests `GET path`.
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path)
     }
 
-    /// Any method.
+    /// Makes a request with any method.
     pub(crate) fn ask(&self, method: &str, path: &str) -> Answer {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         Answer::parse(&self.exchange(request.as_bytes()))
     }
 
-    /// The one object of the status document.
+    /// Returns the only object of the status document.
     pub(crate) fn status(&self) -> Value {
         let answer = self.get("/");
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -247,7 +248,7 @@ impl Kapo {
         document[0].take()
     }
 
-    /// Waits until the document is as wanted, and returns it.
+    /// Waits until the status document meets the condition, and returns it.
     pub(crate) fn wait_for_status(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         let mut status = Value::Null;
         wait_for(what, || {
@@ -257,18 +258,18 @@ impl Kapo {
         status
     }
 
-    /// The command's pid, out of the document.
+    /// Returns the pid of the command from the status document.
     pub(crate) fn command_pid(&self) -> i32 {
         let status = self.wait_for_status("the command runs", |status| status["Pid"] != 0);
         i32::try_from(status["Pid"].as_i64().unwrap()).unwrap()
     }
 
-    /// Sends kapo a signal.
+    /// Sends a signal to kapo.
     pub(crate) fn signal(&self, signal: i32) {
         kapo::sys::signal::send(self.pid, signal).unwrap();
     }
 
-    /// As [`wait_for`], and fails at once when kapo has ended meanwhile.
+    /// Waits as [`wait_for`] does, but fails at once if kapo ends.
     pub(crate) fn wait_for(&mut self, what: &str, mut condition: impl FnMut(&Kapo) -> bool) {
         wait_for(what, || {
             let ended = self.try_wait();
@@ -278,12 +279,12 @@ impl Kapo {
         });
     }
 
-    /// Waits for what it writes to stdout.
+    /// Waits for a text on stdout.
     pub(crate) fn wait_for_stdout(&mut self, text: &str) {
         self.wait_for(&format!("stdout has {text:?}"), |kapo| kapo.stdout().contains(text));
     }
 
-    /// Whether it has ended, and how.
+    /// Returns the exit status if kapo has ended.
     pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().unwrap();
@@ -291,7 +292,7 @@ impl Kapo {
         self.ended
     }
 
-    /// Waits for its end and compares the exit code.
+    /// Waits for the end and compares the exit code.
     pub(crate) fn expect_exit(&mut self, code: i32) {
         let mut ended = None;
         wait_for("kapo ends", || {
@@ -302,24 +303,24 @@ impl Kapo {
         assert_eq!(ended.code(), Some(code), "signal {:?}", ended.signal());
     }
 
-    /// Waits for its end, which is to be one by this signal and without a core dump.
+    /// Waits for the end, which must be caused by this signal, without a core dump.
     pub(crate) fn expect_signal(&mut self, signal: i32) {
         wait_for("kapo ends", || self.try_wait().is_some());
         let ended = self.ended.unwrap();
         assert_eq!((ended.signal(), ended.core_dumped()), (Some(signal), false), "{ended:?}");
     }
 
-    /// What it wrote to stdout so far.
+    /// Returns the current stdout.
     pub(crate) fn stdout(&self) -> String {
         self.said("stdout")
     }
 
-    /// What it wrote to stderr so far.
+    /// Returns the current stderr.
     pub(crate) fn stderr(&self) -> String {
         self.said("stderr")
     }
 
-    /// The same, byte for byte.
+    /// Returns the current stdout as bytes.
     pub(crate) fn stdout_bytes(&self) -> Vec<u8> {
         fs::read(self.folder.path().join("stdout")).unwrap()
     }
@@ -340,7 +341,7 @@ impl Drop for Kapo {
             let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid));
             for child in children.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()) {
                 let child: i32 = child;
-                // Whoever is gone already needs no signal.
+                // A child that is gone needs no signal.
                 let _ = kapo::sys::signal::send(-child, 9);
                 let _ = kapo::sys::signal::send(child, 9);
             }
@@ -351,7 +352,7 @@ impl Drop for Kapo {
     }
 }
 
-/// Runs to the end: exit code, stdout, stderr.
+/// Runs a command to its end. Returns exit code, stdout and stderr.
 pub(crate) fn run_to_the_end(command: Command) -> (Option<i32>, String, String) {
     let mut kapo = Kapo::launch(command);
     let mut ended = None;
@@ -362,30 +363,30 @@ pub(crate) fn run_to_the_end(command: Command) -> (Option<i32>, String, String) 
     (ended.unwrap().code(), kapo.stdout(), kapo.stderr())
 }
 
-/// A line of /proc/PID/status.
+/// Returns the value of a line of /proc/PID/status.
 pub(crate) fn proc_status(pid: i32, name: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }
 
-/// A mask of signals in /proc/PID/status: bit n-1 is signal n.
+/// Returns a signal mask of /proc/PID/status, in which bit n-1 is signal n.
 pub(crate) fn signal_mask(pid: i32, name: &str) -> u64 {
     let text = proc_status(pid, name).unwrap_or_else(|| panic!("{pid} has no {name}"));
     u64::from_str_radix(&text, 16).unwrap()
 }
 
-/// The letter of its state: R, S, T, Z; `None`: there is no such process.
+/// Returns the letter of the state: R, S, T, Z; `None` if there is no such process.
 pub(crate) fn process_state(pid: i32) -> Option<char> {
     proc_status(pid, "State")?.chars().next()
 }
 
-/// Whether there is a process of that number that has not ended.
+/// Whether the process exists and has not ended.
 pub(crate) fn lives(pid: i32) -> bool {
     process_state(pid).is_some_and(|state| state != 'Z' && state != 'X')
 }
 
-/// What the kernel calls it.
+/// Returns the name that the kernel keeps.
 pub(crate) fn command_name(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }

@@ -1,4 +1,4 @@
-//! The runs that have ended: `LastRun`, `/runs` and the metrics about them.
+//! Tests of the runs that have ended: `LastRun`, `/runs` and their metrics.
 
 use std::fs;
 
@@ -12,14 +12,14 @@ fn runs(kapo: &Kapo) -> Vec<Value> {
     serde_json::from_str(&answer.body).unwrap()
 }
 
-/// What a sample shows; `None`: it is not there.
+/// Returns the value of a sample; `None` if it is missing.
 fn metric(kapo: &Kapo, query: &str, name: &str) -> Option<f64> {
     let page = kapo.get(&format!("/metrics{query}")).body;
     page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[test]
-fn the_first_failure_of_a_crash_loop_stays_in_the_runs() {
+fn the_first_failure_of_a_crash_loop_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let script =
         "if [ -e failed ]; then echo refused >&2; exit 1; fi; touch failed; echo disk full >&2; exit 7";
@@ -55,7 +55,7 @@ fn the_first_failure_of_a_crash_loop_stays_in_the_runs() {
 }
 
 #[test]
-fn the_last_run_is_told_while_the_next_one_runs() {
+fn the_last_run_is_shown_while_the_next_one_runs() {
     let kapo = Kapo::start(["supervise", "--wait", "0", "sleep", "1000"]);
     let before = kapo.status();
     assert_eq!(before["LastRun"], Value::Null);
@@ -89,7 +89,7 @@ fn the_last_run_is_told_while_the_next_one_runs() {
 }
 
 #[test]
-fn without_history_the_last_run_is_in_the_document_alone() {
+fn without_history_only_the_document_has_the_last_run() {
     let kapo = Kapo::start(["--history", "0", "run", "--wait", "100", "false"]);
     let status = kapo.wait_for_status("its end", |status| status["Reason"] == "exit-code");
     assert_eq!(status["LastRun"]["ExitCode"], 1);
@@ -103,12 +103,12 @@ fn without_history_the_last_run_is_in_the_document_alone() {
 }
 
 #[test]
-fn a_run_tells_the_memory_of_its_cgroup() {
+fn a_run_shows_the_memory_of_its_cgroup() {
     let kapo = Kapo::start(["run", "--wait", "100", "true"]);
     let status = kapo.wait_for_status("its end", |status| status["Reason"] == "success");
     let memory = &status["LastRun"]["Memory"];
     if fs::read_to_string("/proc/self/cgroup").is_ok_and(|text| text.contains("memory")) {
-        // Version 1 counts the peak of every cgroup, the root included.
+        // Version 1 counts the peak of every cgroup, including the root.
         assert!(memory["PeakBytes"].as_u64() > Some(0), "{status}");
         assert!(metric(&kapo, "?name[]=kapo_cgroup_memory_bytes", "kapo_cgroup_memory_bytes") > Some(0.0));
     } else {

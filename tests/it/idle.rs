@@ -1,22 +1,22 @@
-//! Nothing wakes kapo while nothing happens.
+//! Tests that kapo is not woken while nothing happens.
 
 use std::io::Write;
 
 use crate::harness::{Kapo, now, proc_status, wait_for};
 
-/// How often the process has gone to sleep by itself; each wake-up ends in one more.
+/// Returns how often the process has gone to sleep, which is once after each wake-up.
 fn naps(pid: i32) -> u64 {
     proc_status(pid, "voluntary_ctxt_switches").unwrap().parse().unwrap()
 }
 
-/// utime and stime, ticks.
+/// Returns utime plus stime in ticks.
 pub(crate) fn cpu_ticks(pid: i32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Looks for this long whether `count` moves.
+/// Checks that `count` does not change for this long.
 fn stays(what: &str, milliseconds: u128, mut count: impl FnMut() -> u64) {
     let before = count();
     let begin = now();
@@ -29,7 +29,7 @@ fn stays(what: &str, milliseconds: u128, mut count: impl FnMut() -> u64) {
 #[test]
 fn an_idle_kapo_is_not_woken() {
     let kapo = Kapo::start(["run", "sleep", "60"]);
-    // One idle connection that has been answered, one that never said anything.
+    // One idle connection that was answered, and one that never sent anything.
     let mut asked = kapo.connect();
     asked.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut answer = [0; 16];
@@ -37,7 +37,7 @@ fn an_idle_kapo_is_not_woken() {
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
     let _silent = kapo.connect();
     wait_for("kapo sleeps", || crate::harness::process_state(kapo.pid()) == Some('S'));
-    // Whatever was under way has come to rest when two looks a moment apart agree.
+    // Pending work is finished when two values a moment apart are equal.
     let mut last = u64::MAX;
     wait_for("it has come to rest", || {
         let naps = naps(kapo.pid());
@@ -75,7 +75,7 @@ fn an_idle_kapo_makes_no_system_call() {
     kapo::sys::signal::send(i32::try_from(tracer.id()).unwrap(), 2).unwrap();
     tracer.wait().unwrap();
     let seen = std::fs::read_to_string(log.path()).unwrap();
-    // The one call that it was in when strace came, and was in when it left.
+    // The only call is the one that was interrupted when strace attached and detached.
     assert_eq!(seen.lines().count(), 1, "{seen}");
     assert!(seen.contains("<detached") || seen.contains("<unfinished"), "{seen}");
 }
@@ -96,7 +96,7 @@ fn stalled_connections_cost_no_cpu_time() {
         let naps = naps(kapo.pid());
         std::mem::replace(&mut last, naps) == naps
     });
-    // Their time is up after 10 s; before that nobody is woken.
+    // The connections time out after 10 s. Until then nothing wakes kapo.
     stays("kapo sleeps on", 1_500, || naps(kapo.pid()) + cpu_ticks(kapo.pid()));
     drop(stalled);
 }

@@ -1,4 +1,4 @@
-//! `--log-format json` read back by strict JSON parsers, and the form of records in systemd's journal.
+//! Tests of `--log-format json` with strict JSON parsers, and of the records in systemd's journal.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::harness::{kapo_on_a_free_port, run_to_the_end};
 
-/// Undoes what the documentation says of U+EF80 to U+EFFF.
+/// Decodes U+EF80 to U+EFFF as documented.
 fn bytes(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     for letter in text.chars() {
@@ -49,7 +49,7 @@ fn json_records_have_the_keys_of_logfmt() {
 }
 
 #[test]
-fn any_bytes_come_back_from_json_lines() {
+fn any_bytes_can_be_restored_from_json_lines() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("bytes");
     let mut output: Vec<u8> = (0..=255).cycle().take(100_000).collect();
@@ -76,7 +76,7 @@ fn any_bytes_come_back_from_json_lines() {
     let records = objects(&log);
     assert!(read_back(&records) == output);
     assert!(log.split_inclusive('\n').all(|line| line.len() <= 32 * 1024));
-    // Both read the bytes of the log, and both write what they have understood.
+    // Both parsers read the bytes of the log and print what they have parsed.
     let file = folder.path().join("log");
     std::fs::write(&file, &log).unwrap();
     for program in [

@@ -1,4 +1,4 @@
-//! `kapo logs` against the real program, and against servers that are no kapo.
+//! Tests of `kapo logs` with the real program, and with servers that are not a kapo.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -12,7 +12,7 @@ fn url(kapo: &Kapo) -> String {
     format!("http://{}", kapo.address())
 }
 
-/// A command that says `script` and then sleeps; waits until kapo keeps so many bytes.
+/// Starts a command that runs `script` and then sleeps. Waits until kapo keeps this many bytes.
 fn speaker(script: &str, bytes: usize) -> Kapo {
     let script = format!("{script}; exec sleep 60");
     let kapo = Kapo::start(["-S", "-E", "--tail", "4K", "run", "sh", "-c", &script]);
@@ -42,7 +42,7 @@ fn a_pipe_gets_the_bytes_that_are_kept() {
 }
 
 #[test]
-fn following_goes_on_across_restarts_and_ends_with_kapo() {
+fn following_continues_across_restarts_and_ends_with_kapo() {
     let mut gate = Gate::new();
     let script = "echo begin; echo again; read x < \"$0\"; echo \"end $$\"; exit 3";
     let mut kapo = Kapo::start([
@@ -81,7 +81,7 @@ fn following_goes_on_across_restarts_and_ends_with_kapo() {
 }
 
 #[test]
-fn where_nothing_is_kept_the_way_to_keep_it_is_said() {
+fn without_kept_output_the_error_names_the_option() {
     let kapo = Kapo::start(["run", "sleep", "60"]);
     for words in [&["logs"][..], &["logs", "--follow"]] {
         let mut command = self::kapo(words);
@@ -94,7 +94,7 @@ fn where_nothing_is_kept_the_way_to_keep_it_is_said() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_quietly() {
+fn a_reader_that_closes_ends_it_quietly() {
     let kapo = speaker("echo one", 4);
     for words in [&["logs", "-f"][..], &["logs", "-f", "-n", "1"]] {
         for ignored in [false, true] {
@@ -117,7 +117,7 @@ fn a_reader_that_goes_away_ends_it_quietly() {
 }
 
 #[test]
-fn a_kapo_that_is_killed_leaves_a_stream_that_is_cut_off() {
+fn the_stream_of_a_killed_kapo_is_cut_off() {
     let mut kapo = speaker("echo one", 4);
     let mut follower = Kapo::launch(self::kapo(["logs", "-f", &url(&kapo)]));
     follower.wait_for_stdout("one\n");
@@ -128,7 +128,7 @@ fn a_kapo_that_is_killed_leaves_a_stream_that_is_cut_off() {
 }
 
 #[test]
-fn what_is_no_kapo_is_told_in_one_line_in_bounded_memory() {
+fn invalid_answers_give_one_line_in_bounded_memory() {
     let huge = |head: &str| [head.as_bytes(), &b"x".repeat(10_000_000)].concat();
     let text = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n";
     for (reaction, code, end) in [
@@ -152,7 +152,7 @@ fn what_is_no_kapo_is_told_in_one_line_in_bounded_memory() {
             let (ended, text, errors) = in_little_memory(words);
             assert!(start.elapsed() < Duration::from_secs(10));
             assert_eq!((text.as_str(), errors.lines().count()), ("", 1), "{errors}");
-            // A stream of what is no chunk is cut off.
+            // A stream with an invalid chunk is cut off.
             let expected = if code != 0 {
                 code
             } else if words.contains(&"-f") {
@@ -172,7 +172,7 @@ fn what_is_no_kapo_is_told_in_one_line_in_bounded_memory() {
     let url = server(move |_| reaction.clone());
     let (code, text, errors) = in_little_memory(&["logs", &url]);
     assert_eq!((code, text.as_str(), errors.lines().count()), (Some(3), "", 1), "{errors}");
-    // A stream has no limit of its own.
+    // The length of a stream is not limited.
     let (code, text, errors) = in_little_memory(&["logs", "-f", &url]);
     assert_eq!((code, text.len(), errors.as_str()), (Some(0), 10_000_000, ""));
 }

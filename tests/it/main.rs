@@ -1,5 +1,5 @@
-//! kapo as its users meet it: the real program, real processes, signals, sockets and terminals. One binary, so that
-//! there is one link and all cases run side by side.
+//! Tests of the real program with real processes, signals, sockets and terminals. They are one binary, so that there
+//! is one link step and all cases run in parallel.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that is wrong shall fail loudly")]
 
 mod activation;

@@ -1,12 +1,12 @@
-//! MAINPID=: a process that the command names takes its place, as after the re-exec of a server.
+//! Tests of MAINPID=: another process becomes the main process, as after the re-exec of a server.
 
 use serde_json::json;
 
 use crate::harness::{Kapo, kapo_on_a_free_port, lives, wait_for};
 use crate::tools::{Gate, kernel_tells_of_strangers};
 
-/// A command in Python that starts a second process and names it by MAINPID. `main` and `old` are what the two do then;
-/// `wait()` waits until the test opens the gate.
+/// Returns a command in Python that starts a second process and names it with MAINPID. `main` and `old` are what the
+/// two processes do afterwards; `wait()` waits until the test opens the gate.
 fn hands_over(options: &[&str], gate: &Gate, main: &str, old: &str) -> Kapo {
     let script = format!(
         "
@@ -27,7 +27,7 @@ say('READY=1\\nMAINPID=%d' % pid)
     Kapo::launch(kapo_on_a_free_port(words)).listening()
 }
 
-/// The pid of the process that is followed, once it is another one than that which kapo started.
+/// Returns the pid of the main process, once it differs from the process that kapo started.
 fn followed(kapo: &mut Kapo) -> i32 {
     kapo.wait_for("it follows", |kapo| kapo.stderr().contains("following MAINPID"));
     kapo.command_pid()
@@ -39,7 +39,7 @@ fn the_end_of_the_main_process_is_that_of_the_command() {
     let (main, old) = ("wait(); os._exit(7)", "os._exit(1)");
     let mut kapo = hands_over(&["run", "--notify"], &gate, main, old);
     let pid = followed(&mut kapo);
-    // Its parent has ended and is reaped: the end of that one is not the command's.
+    // The parent has ended and was reaped, and its end is not that of the command.
     wait_for("it is kapo's child", || {
         crate::harness::proc_status(pid, "PPid") == Some(kapo.pid().to_string())
     });
@@ -55,7 +55,7 @@ fn the_end_of_the_main_process_is_that_of_the_command() {
 #[test]
 fn a_main_process_whose_parent_reaps_it_ends_the_run_with_its_code() {
     let mut gate = Gate::new();
-    // The parent waits before it reaps; until then the process has not ended for kapo.
+    // The parent waits before it reaps. Until then the run has not ended for kapo.
     let old = "
 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 print('zombie', flush=True)
@@ -68,7 +68,7 @@ wait(); os.waitpid(pid, 0); time.sleep(60)";
     crate::tools::sees_no_wake_up(kapo.pid());
     gate.open();
     let status = kapo.wait_for_status("its end", |status| status["Status"] != "running");
-    // An older kernel says 0, unless its vendor has added PIDFD_INFO_EXIT.
+    // An older kernel reports 0, unless PIDFD_INFO_EXIT was backported.
     let is_expected = status["ExitCode"] == 7 || !kernel_tells_of_strangers() && status["ExitCode"] == 0;
     assert!(is_expected, "{status}");
 }
@@ -92,7 +92,7 @@ fn signals_reach_a_main_process_in_a_session_of_its_own() {
 }
 
 #[test]
-fn a_process_that_is_no_descendant_is_not_followed() {
+fn only_a_descendant_becomes_the_main_process() {
     let gate = Gate::new();
     let old = "
 say('MAINPID=%d' % os.getppid())

@@ -1,4 +1,5 @@
-//! sd_notify, both ways: what kapo tells the manager that started it, and what the command tells kapo under --notify.
+//! Tests of sd_notify in both directions: from kapo to the manager that started it, and from the command to kapo under
+//! --notify.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use crate::harness::{Kapo, LIMIT, kapo_on_a_free_port, lives, now, run_to_the_end, wait_for};
 use crate::tools::{Gate, Line, Stranger, is_root, sees_no_wake_up, unique};
 
-/// A manager's socket, and its address as NOTIFY_SOCKET says it.
+/// The socket of a manager, and its address in the form of NOTIFY_SOCKET.
 struct Manager {
     socket: UnixDatagram,
     address: String,
@@ -37,21 +38,21 @@ impl Manager {
         Manager::of(UnixDatagram::bind_addr(&address).unwrap(), format!("@{name}"), None)
     }
 
-    /// kapo that was started by it.
+    /// Starts kapo with this manager.
     fn starts(&self, words: &[&str]) -> Kapo {
         let mut command = kapo_on_a_free_port(words);
         command.env("NOTIFY_SOCKET", &self.address);
         Kapo::launch(command)
     }
 
-    /// The next datagram.
+    /// Returns the next datagram.
     fn hears(&self) -> String {
         let mut bytes = [0; 8192];
         let length = self.socket.recv(&mut bytes).unwrap();
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     }
 
-    /// All up to the one that contains this.
+    /// Returns all datagrams up to the one that contains this text.
     fn hears_until_one_contains(&self, text: &str) -> Vec<String> {
         let mut all = Vec::new();
         while !all.last().is_some_and(|one: &String| one.contains(text)) {
@@ -60,7 +61,7 @@ impl Manager {
         all
     }
 
-    /// All up to the one that begins like this.
+    /// Returns all datagrams up to the one that begins with this text.
     fn hears_until(&self, begin: &str) -> Vec<String> {
         let mut all = Vec::new();
         while all.last().is_none_or(|last: &String| !last.starts_with(begin)) {
@@ -69,7 +70,7 @@ impl Manager {
         all
     }
 
-    /// Nothing has come that was not heard yet.
+    /// Checks that no datagram is waiting.
     fn hears_nothing(&self) {
         self.socket.set_nonblocking(true).unwrap();
         let more = self.socket.recv(&mut [0; 8192]);
@@ -79,7 +80,7 @@ impl Manager {
 }
 
 #[test]
-fn a_manager_hears_of_the_start_the_state_and_the_end() {
+fn a_manager_is_notified_of_start_state_and_end() {
     for manager in [Manager::with_a_path(), Manager::abstract_one()] {
         let mut gate = Gate::new();
         let mut kapo = manager
@@ -110,7 +111,7 @@ impl Manager {
 }
 
 #[test]
-fn what_cannot_be_executed_is_never_ready() {
+fn a_command_that_cannot_be_executed_is_never_ready() {
     let manager = Manager::with_a_path();
     let mut kapo = manager.starts(&["run", "/nonexistent/program"]);
     kapo.expect_exit(127);
@@ -122,7 +123,7 @@ fn what_cannot_be_executed_is_never_ready() {
 fn a_supervisor_is_ready_once_and_stops_once() {
     let manager = Manager::with_a_path();
     let kapo = manager.starts(&["supervise", "--wait", "1ms", "sh", "-c", "exit 3"]);
-    // Read all the time: what does not fit into the queue of a manager that does not read is lost when kapo ends.
+    // Read all the time, because datagrams that do not fit into the queue of the manager are lost when kapo ends.
     let mut heard = manager.hears_until_one_contains("flapping");
     kapo.signal(15);
     heard.extend(manager.hears_until("STOPPING=1"));
@@ -133,7 +134,7 @@ fn a_supervisor_is_ready_once_and_stops_once() {
 }
 
 #[test]
-fn a_watcher_tells_how_many_there_are() {
+fn watch_notifies_the_number_of_processes() {
     let manager = Manager::with_a_path();
     let job = Stranger::shell("read x", &[]);
     let mut kapo = manager.starts(&["watch", "--pid", &job.pid().to_string(), "shown"]).listening();
@@ -158,12 +159,12 @@ fn the_manager_is_pinged_twice_in_its_interval_while_the_loop_turns() {
             now()
         })
         .collect();
-    // Five pauses of 200 ms. The first ping comes with the start.
+    // Five intervals of 200 ms. The first ping comes at the start.
     let lasted = pings[5] - pings[0];
     assert!(lasted >= Duration::from_millis(900), "{lasted:?}");
     let environment = std::fs::read(format!("/proc/{}/environ", kapo.command_pid())).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains("WATCHDOG_USEC"));
-    // Stopped, it cannot ping.
+    // A stopped kapo cannot ping.
     kapo.signal(19);
     wait_for("kapo stands still", || crate::harness::process_state(kapo.pid()) == Some('T'));
     manager.hears_nothing_after_draining();
@@ -172,7 +173,7 @@ fn the_manager_is_pinged_twice_in_its_interval_while_the_loop_turns() {
 }
 
 impl Manager {
-    /// Takes in what has come, and is content when a whole interval brings nothing more.
+    /// Reads all waiting datagrams, and returns when none has come for a whole interval.
     fn hears_nothing_after_draining(&self) {
         self.socket.set_nonblocking(true).unwrap();
         while self.socket.recv(&mut [0; 8192]).is_ok() {}
@@ -196,9 +197,9 @@ fn a_watchdog_of_another_process_is_not_pinged() {
 }
 
 #[test]
-fn a_manager_that_never_reads_holds_nothing_up() {
+fn a_manager_that_never_reads_does_not_block_kapo() {
     let manager = Manager::with_a_path();
-    // Its queue is full before kapo comes.
+    // The queue is full before kapo starts.
     let stuffing = UnixDatagram::unbound().unwrap();
     stuffing.set_nonblocking(true).unwrap();
     while stuffing.send_to(b"X=1", &manager.address).is_ok() {}
@@ -216,7 +217,7 @@ fn a_manager_that_never_reads_holds_nothing_up() {
 }
 
 #[test]
-fn a_manager_that_reads_late_hears_that_it_is_ready() {
+fn a_manager_that_reads_late_gets_ready() {
     let manager = Manager::with_a_path();
     let stuffing = UnixDatagram::unbound().unwrap();
     stuffing.set_nonblocking(true).unwrap();
@@ -227,13 +228,13 @@ fn a_manager_that_reads_late_hears_that_it_is_ready() {
 }
 
 #[test]
-fn a_manager_that_is_not_there_or_has_no_address_is_no_error() {
+fn a_missing_manager_or_address_is_not_an_error() {
     for address in ["/nonexistent/socket", "@nobody-listens-here", "relative", "", "@", "vsock:2:1234"] {
         let mut command = kapo_on_a_free_port(["run", "sh", "-c", "exit 7"]);
         command.env("NOTIFY_SOCKET", address).env("WATCHDOG_USEC", "abc");
         let (code, _, stderr) = run_to_the_end(command);
         assert_eq!(code, Some(7), "{address}: {stderr}");
-        // It is said once; of a kind that kapo does not know it says nothing, as sd_notify(3).
+        // The warning comes once. For an unknown kind of address there is none, as in sd_notify(3).
         let told = stderr.matches("level=warn msg=\"NOTIFY_SOCKET cannot be reached\" error=").count();
         assert_eq!(
             told,
@@ -243,7 +244,8 @@ fn a_manager_that_is_not_there_or_has_no_address_is_no_error() {
     }
 }
 
-/// A command in Python: `say(text)` sends to NOTIFY_SOCKET, `wait()` waits until the test opens the gate.
+/// Returns a command in Python, in which `say(text)` sends to NOTIFY_SOCKET and `wait()` waits until the test opens
+/// the gate.
 fn speaks(gate: &Gate, script: &str) -> Vec<String> {
     let prelude = "import array, os, socket, sys, time
 address = os.environ['NOTIFY_SOCKET']
@@ -266,7 +268,7 @@ fn notifying(options: &[&str], command: Vec<String>) -> Command {
 }
 
 #[test]
-fn the_command_is_ready_when_it_says_so() {
+fn the_command_is_ready_when_it_sends_ready() {
     let mut gate = Gate::new();
     let manager = Manager::with_a_path();
     let script = "
@@ -311,7 +313,7 @@ wait()
 }
 
 #[test]
-fn without_notify_nobody_can_speak() {
+fn without_notify_there_is_no_notify_socket() {
     let script = "echo [$NOTIFY_SOCKET$WATCHDOG_USEC$WATCHDOG_PID]";
     let mut command = kapo_on_a_free_port(["run", "sh", "-c", script]);
     command.env("WATCHDOG_USEC", "1000000").env("WATCHDOG_PID", "1").env("NOTIFY_SOCKET", "/tmp/none");
@@ -320,7 +322,7 @@ fn without_notify_nobody_can_speak() {
 }
 
 #[test]
-fn a_missed_ping_is_the_end() {
+fn a_missed_ping_ends_the_command() {
     let mut gate = Gate::new();
     let script = "
 assert os.environ['WATCHDOG_USEC'] == '500000'
@@ -332,7 +334,7 @@ wait()
 ";
     let mut kapo = Kapo::launch(notifying(&["--watchdog", "500ms", "--wait", "1m"], speaks(&gate, script)));
     kapo = kapo.listening();
-    // Before it is ready it need not ping.
+    // The command need not ping before it is ready.
     let start = now();
     wait_for("longer than the interval", || start.elapsed() > Duration::from_millis(800));
     assert_eq!(kapo.status()["Status"], "running");
@@ -359,7 +361,7 @@ fn a_watchdog_may_be_triggered_and_its_interval_changed() {
     let mut kapo = Kapo::launch(notifying(&["--watchdog", "1h"], speaks(&gate, script)));
     kapo.expect_exit(143);
     assert!(kapo.stderr().contains("reason=watchdog"), "{}", kapo.stderr());
-    // An end with success that comes of it is no success.
+    // An exit code of 0 after a missed ping is not a success.
     let script = "
 import signal
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -382,7 +384,7 @@ wait()
 ";
     let mut kapo = Kapo::launch(notifying(&[], speaks(&gate, script))).listening();
     kapo.wait_for_stdout("answered\n");
-    assert_eq!(kapo.status()["StatusText"], "before the barrier", "all before it has been taken in");
+    assert_eq!(kapo.status()["StatusText"], "before the barrier", "all earlier datagrams were read");
     gate.open();
     kapo.expect_exit(0);
     if Command::new("systemd-notify").arg("--version").output().is_ok() {
@@ -399,7 +401,7 @@ wait()
 }
 
 #[test]
-fn descriptors_that_come_along_do_not_stay() {
+fn descriptors_in_datagrams_are_closed() {
     let mut gate = Gate::new();
     let script = "
 for n in range(200):
@@ -435,7 +437,7 @@ wait(); say('STATUS=\\nREADY=1'); wait()
     let kapo = Kapo::launch(notifying(&[], speaks(&gate, script))).listening();
     let status = kapo.wait_for_status("a long text", |s| s["StatusText"].as_str().unwrap().starts_with('y'));
     assert_eq!(status["StatusText"], "y".repeat(1024));
-    assert_eq!(status["Ready"], false, "what is over 4096 bytes counts for nothing");
+    assert_eq!(status["Ready"], false, "a datagram of more than 4096 bytes is dropped");
     gate.open();
     let text = "\u{fffd} [31m \"<script>\u{fffd}";
     let status = kapo.wait_for_status("a text that is none", |status| status["StatusText"] == text);
@@ -444,7 +446,7 @@ wait(); say('STATUS=\\nREADY=1'); wait()
     kapo.wait_for_status("it is ready", |s| s["Ready"] == true && s["StatusText"] == "");
 }
 
-/// Sends to the NOTIFY_SOCKET of a process that is not its own.
+/// Sends to the NOTIFY_SOCKET of another process.
 const STRANGER: &str = "
 import os, socket, sys
 address = '\\0' + sys.argv[1][1:] if sys.argv[1][0] == '@' else sys.argv[1]
@@ -454,7 +456,7 @@ for _ in range(20): sock.sendto(b'READY=1\\nSTATUS=lies\\nWATCHDOG=trigger', add
 ";
 
 #[test]
-fn a_stranger_is_not_believed_and_descendants_are() {
+fn only_datagrams_of_descendants_count() {
     let mut gate = Gate::new();
     let script = "
 print(os.environ['NOTIFY_SOCKET'], flush=True)
@@ -490,7 +492,7 @@ wait()
     if is_root() {
         lies(&["as nobody"]);
     }
-    // What was sent before is taken in before.
+    // Datagrams that were sent earlier are read earlier.
     gate.open();
     let status = kapo.wait_for_status("a true word", |status| status["StatusText"] != "");
     assert_eq!((&status["StatusText"], &status["Ready"]), (&json!("true"), &json!(false)));
@@ -503,7 +505,7 @@ wait()
 }
 
 #[test]
-fn the_last_words_right_before_the_end_are_heard() {
+fn datagrams_right_before_the_end_are_read() {
     for _ in 0..20 {
         let gate = Gate::new();
         let script = "
@@ -523,7 +525,7 @@ os._exit(9)
 }
 
 #[test]
-fn many_words_to_a_manager_that_reads_late_do_not_crowd_out_that_it_is_ready() {
+fn ready_survives_many_datagrams_to_a_slow_manager() {
     let gate = Gate::new();
     let manager = Manager::with_a_path();
     let stuffing = UnixDatagram::unbound().unwrap();
@@ -543,7 +545,7 @@ say('READY=1'); say('STATUS=last'); wait()
 }
 
 #[test]
-fn each_run_begins_unready_and_without_words() {
+fn each_run_begins_unready_and_without_status_text() {
     let mut gate = Gate::new();
     let script = "wait(); say('READY=1\\nSTATUS=hello'); wait(); os._exit(1)";
     let words = ["supervise", "--notify", "--wait", "10ms"].map(str::to_owned);
@@ -558,7 +560,7 @@ fn each_run_begins_unready_and_without_words() {
 }
 
 #[test]
-fn ready_is_not_crowded_out_by_other_messages() {
+fn ready_is_not_dropped_for_other_messages() {
     let gate = Gate::new();
     let manager = Manager::with_a_path();
     let stuffing = UnixDatagram::unbound().unwrap();
@@ -583,7 +585,7 @@ fn a_message_with_kapo_s_own_pid_is_accepted() {
         eprintln!("skipped: only root can send the pid of another process");
         return;
     }
-    // What systemd-notify does if it is root and its parent is kapo.
+    // The datagram of systemd-notify if it runs as root and its parent is kapo.
     let script = "
 import struct
 ready = struct.pack('3i', int(sys.argv[2]), os.getuid(), os.getgid())
@@ -598,7 +600,7 @@ wait()
 }
 
 #[test]
-fn a_long_status_is_cut_between_two_characters() {
+fn a_long_status_is_cut_at_a_character_boundary() {
     let gate = Gate::new();
     let script = "say('STATUS=x' + 'é' * 1000); wait()";
     let kapo = Kapo::launch(notifying(&[], speaks(&gate, script))).listening();

@@ -1,11 +1,11 @@
-//! Out-of-memory kills, in a cgroup of the test's own.
+//! Tests of out-of-memory kills, in a separate cgroup.
 
 use std::fs;
 use std::path::PathBuf;
 
 use crate::harness::{kapo_after, run_to_the_end};
 
-/// A memory cgroup of version 1, gone with the test.
+/// A memory cgroup of version 1, which is removed at the end of the test.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -17,7 +17,7 @@ impl Cgroup {
         }
         let cgroup = Cgroup(path);
         fs::write(cgroup.0.join("memory.limit_in_bytes"), limit.to_string()).unwrap();
-        // Without accounting for swap there is no such file, and the limit alone decides.
+        // Without swap accounting this file does not exist, and the memory limit alone counts.
         let _ = fs::write(cgroup.0.join("memory.memsw.limit_in_bytes"), limit.to_string());
         Some(cgroup)
     }
@@ -30,10 +30,10 @@ impl Drop for Cgroup {
 }
 
 #[test]
-fn the_kill_of_a_descendant_is_logged_although_the_command_succeeds() {
+fn an_oom_kill_of_a_descendant_is_logged() {
     let Some(cgroup) = Cgroup::new(16 << 20) else { return };
     let preparation = format!("echo $$ >{}", cgroup.0.join("cgroup.procs").display());
-    // tail holds all that it reads, and is the largest process of the cgroup.
+    // tail keeps all of its input, and is the largest process of the cgroup.
     let script = "tail -n 1 </dev/zero; [ $? = 137 ]";
     let (code, _, stderr) = run_to_the_end(kapo_after(&preparation, ["run", "sh", "-c", script]));
     assert_eq!(code, Some(0), "{stderr}");

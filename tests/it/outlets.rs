@@ -1,5 +1,5 @@
-//! Where captured output may go: pipes, FIFOs, sockets, terminals and files, with the test at the other end; and what
-//! the tests of output share.
+//! Sinks for captured output: pipes, FIFOs, sockets, terminals and files, with the test at the other end; and helpers
+//! of the output tests.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,12 +16,12 @@ use tempfile::TempDir;
 
 use crate::harness::{Kapo, kapo_on_a_free_port};
 
-/// How many bytes pass in tests of volume: `KAPO_TEST_BYTES`, or few enough for every day.
+/// Returns the number of bytes in volume tests: `KAPO_TEST_BYTES`, or a small default.
 pub(crate) fn volume() -> usize {
     std::env::var("KAPO_TEST_BYTES").map_or(3_000_000, |text| text.parse().unwrap())
 }
 
-/// A file of bytes that look like no other part of it.
+/// Creates a file of random bytes.
 pub(crate) fn random_file(folder: &Path, name: &str, length: usize) -> PathBuf {
     let path = folder.join(name);
     let mut file = std::io::BufWriter::new(File::create(&path).unwrap());
@@ -40,13 +40,13 @@ pub(crate) fn random_file(folder: &Path, name: &str, length: usize) -> PathBuf {
     path
 }
 
-/// A pipe: the reader's end and ours.
+/// Opens a pipe: the reader's end and kapo's end.
 pub(crate) fn pipe() -> (File, File) {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     (read.into(), write.into())
 }
 
-/// A FIFO with a name.
+/// Opens a FIFO.
 pub(crate) fn fifo() -> (File, File) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("fifo");
@@ -57,13 +57,13 @@ pub(crate) fn fifo() -> (File, File) {
     (read.into(), write.into())
 }
 
-/// A stream socket.
+/// Opens a stream socket.
 pub(crate) fn socket() -> (File, File) {
     let (read, write) = UnixStream::pair().unwrap();
     (OwnedFd::from(read).into(), OwnedFd::from(write).into())
 }
 
-/// A terminal that passes bytes on as they are.
+/// Opens a terminal in raw mode.
 pub(crate) fn terminal() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&person).unwrap();
@@ -76,36 +76,36 @@ pub(crate) fn terminal() -> (File, File) {
     (person.into(), ours.into())
 }
 
-/// Opens one and gives the reader's end and ours.
+/// Opens a sink; returns the reader's end and kapo's end.
 pub(crate) type Pair = fn() -> (File, File);
 
-/// Those whose reader may stall us.
+/// The sinks whose reader can stall kapo.
 pub(crate) const STALLING: [(&str, Pair); 4] =
     [("pipe", pipe), ("FIFO", fifo), ("socket", socket), ("terminal", terminal)];
 
-/// kapo with its stdout there and its stderr in a file; returns once it listens.
+/// Starts kapo with this stdout and with stderr in a file. Returns once it listens.
 pub(crate) fn kapo_to(stdout: File, words: &[&str]) -> Kapo {
     launch_to(stdout, kapo_on_a_free_port(words)).listening()
 }
 
-/// The same where it may end before it can be asked.
+/// Starts a kapo that may end before the first request.
 pub(crate) fn launch_to(stdout: File, mut command: Command) -> Kapo {
     let folder = TempDir::new().unwrap();
     command.stdout(stdout).stderr(File::create(folder.path().join("stderr")).unwrap());
     Kapo::launch_with_its_outputs(command, folder)
 }
 
-/// Reads in a thread of its own until the end, which for a terminal is an error.
+/// Reads to the end in a separate thread. The end of a terminal is an error.
 pub(crate) fn read_all(mut reader: File) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // EIO: the terminal's other end is closed. What was read before is kept.
+        // EIO: the other end of the terminal is closed. The bytes that were read are kept.
         let _ = reader.read_to_end(&mut bytes);
         bytes
     })
 }
 
-/// Compares in a thread of its own what comes, until the end, with what is in the file; how many bytes came.
+/// Compares the received bytes with the file, in a separate thread. Returns the number of bytes.
 pub(crate) fn compare(mut reader: File, wanted: &Path) -> JoinHandle<u64> {
     let mut wanted = File::open(wanted).unwrap();
     std::thread::spawn(move || {
@@ -120,19 +120,19 @@ pub(crate) fn compare(mut reader: File, wanted: &Path) -> JoinHandle<u64> {
     })
 }
 
-/// A sample of /metrics, such as `kapo_output_bytes_total{stream="stdout"}`.
+/// Returns a sample of /metrics, such as `kapo_output_bytes_total{stream="stdout"}`.
 pub(crate) fn metric(kapo: &Kapo, name: &str) -> Option<u64> {
     let answer = kapo.get("/metrics");
     let value = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.map(|value| value.parse().unwrap())
 }
 
-/// The bytes that came out of the command so far.
+/// Returns the number of bytes captured so far.
 pub(crate) fn captured(kapo: &Kapo, stream: &str) -> u64 {
     metric(kapo, &format!("kapo_output_bytes_total{{stream=\"{stream}\"}}")).unwrap()
 }
 
-/// Waits until no more comes out of the command, because nobody takes it: how much came.
+/// Waits until the output of the command stalls. Returns the number of captured bytes.
 pub(crate) fn wait_until_stalled(kapo: &Kapo, stream: &str) -> u64 {
     let mut last = u64::MAX;
     let mut calm = 0;

@@ -1,5 +1,5 @@
-//! Raw capture: every byte, once, in order, to every kind of outlet, and nobody ever waits for a reader but the
-//! command.
+//! Tests of raw capture: every byte arrives once and in order on every kind of sink, and only the command ever waits
+//! for a reader.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,13 +15,13 @@ use crate::outlets::{
     wait_until_stalled,
 };
 
-/// Writes the file in pieces of any size, as programs of all kinds do.
+/// Writes the file in pieces of any size, as different programs do.
 fn writer<'a>(block: &'a str, path: &'a str) -> [&'a str; 7] {
     ["run", "--", "dd", block, path, "status=none", "iflag=fullblock"]
 }
 
 #[test]
-fn every_byte_arrives_on_every_kind_of_outlet() {
+fn every_byte_arrives_on_every_kind_of_sink() {
     let folder = TempDir::new().unwrap();
     for (block, length) in [("bs=100", volume() / 10), ("bs=64K", volume()), ("bs=1M", volume())] {
         let file = random_file(folder.path(), block, length);
@@ -37,8 +37,8 @@ fn every_byte_arrives_on_every_kind_of_outlet() {
 }
 
 #[test]
-fn the_masters_side_of_a_terminal_gets_what_the_command_and_kapo_say() {
-    // Opened again it is the master of another terminal, which nobody reads.
+fn the_master_side_of_a_terminal_gets_output_and_log() {
+    // Opened again, it is the master side of another terminal, which has no reader.
     for capture in [&[][..], &["--stdout", "--stderr"]] {
         let (master, mut person) = terminal();
         let mut command = kapo_on_a_free_port([capture, &["run", "echo", "hello"]].concat());
@@ -52,7 +52,7 @@ fn the_masters_side_of_a_terminal_gets_what_the_command_and_kapo_say() {
                 shown.extend_from_slice(&buffer[..length]);
             }
             let shown = String::from_utf8_lossy(&shown);
-            // What is left to the command although it was to be captured is told once for each stream.
+            // A stream that is left to the command although it was to be captured is logged once.
             let told = shown.matches("msg=\"not captured: this terminal cannot be opened again\"").count();
             assert!(told <= capture.len(), "{shown}");
             told == capture.len()
@@ -64,7 +64,7 @@ fn the_masters_side_of_a_terminal_gets_what_the_command_and_kapo_say() {
 }
 
 #[test]
-fn a_file_is_written_where_the_shell_stands_in_it() {
+fn a_file_is_written_at_the_offset_of_the_shell() {
     let folder = TempDir::new().unwrap();
     let file = random_file(folder.path(), "bytes", volume());
     let wanted = [b"before\n", &std::fs::read(&file).unwrap()[..], b"after\n"].concat();
@@ -84,7 +84,7 @@ fn a_file_is_written_where_the_shell_stands_in_it() {
 }
 
 #[test]
-fn what_goes_to_dev_null_is_counted() {
+fn output_to_dev_null_is_counted() {
     let null = OpenOptions::new().write(true).open("/dev/null").unwrap();
     let mut kapo =
         kapo_to(null, &["-S", "run", "--wait", "1m", "sh", "-c", "head -c 300000 /dev/zero; exit 3"]);
@@ -99,7 +99,7 @@ fn what_goes_to_dev_null_is_counted() {
 }
 
 #[test]
-fn both_streams_at_once_go_each_to_its_own() {
+fn both_streams_at_once_keep_their_own_sinks() {
     let folder = TempDir::new().unwrap();
     let [one, two] = ["one", "two"].map(|name| random_file(folder.path(), name, volume()));
     let ((out_reader, out), (err_reader, err)) = (pipe(), pipe());
@@ -116,7 +116,7 @@ fn both_streams_at_once_go_each_to_its_own() {
 fn both_streams_keep_their_order_on_one_pipe() {
     let (reader, ours) = pipe();
     let came = read_all(reader);
-    // Digits on one, letters on the other, so that each can be picked out again.
+    // Digits on one stream and letters on the other, so that the streams can be separated again.
     let script = "seq 1 60000 & seq 1 60000 | tr 0-9 a-j >&2; wait";
     let mut command = quiet_kapo(["-SE", "run", "sh", "-c", script]);
     command.stderr(ours.try_clone().unwrap()).stdout(ours);
@@ -135,7 +135,7 @@ fn both_streams_keep_their_order_on_one_pipe() {
 }
 
 #[test]
-fn the_commands_pipe_has_the_mode_and_the_owner_of_what_it_stands_for() {
+fn the_pipe_has_the_mode_and_owner_of_the_sink() {
     for mode in [0o600, 0o622, 0o666] {
         let (reader, ours) = pipe();
         rustix::fs::fchmod(&ours, rustix::fs::Mode::from_raw_mode(mode)).unwrap();
@@ -162,9 +162,9 @@ fn a_command_without_privileges_can_open_dev_stdout() {
 }
 
 #[test]
-fn a_stream_that_is_not_captured_is_the_commands_own() {
+fn a_stream_that_is_not_captured_is_inherited() {
     for (flag, captured, own) in [("--stdout", 1, 2), ("--stderr", 2, 1)] {
-        // Under run kapo closes what it does not need after the start.
+        // Under run, kapo closes the descriptors that it does not need after the start.
         let kapo = Kapo::start([flag, "supervise", "sleep", "60"]);
         let command = kapo.command_pid();
         let file = |pid: i32, number: i32| {
@@ -179,7 +179,7 @@ fn a_stream_that_is_not_captured_is_the_commands_own() {
 }
 
 #[test]
-fn a_reader_who_stalls_stalls_the_command_and_nobody_else() {
+fn a_stalled_reader_blocks_only_the_command() {
     let folder = TempDir::new().unwrap();
     let length = volume();
     let file = random_file(folder.path(), "bytes", length);
@@ -191,7 +191,7 @@ fn a_reader_who_stalls_stalls_the_command_and_nobody_else() {
             let before = fcntl_getfl(&keep).unwrap();
             let words = [&["--stdout"][..], &writer(block, &path)].concat();
             let mut kapo = kapo_to(ours, &words);
-            // Some of it is taken, so that it stalls in the middle.
+            // Part of the output is read, so that the output stalls in the middle.
             let mut head = vec![0; 100_000];
             reader.read_exact(&mut head).unwrap();
             let stalled = wait_until_stalled(&kapo, "stdout");
@@ -223,14 +223,14 @@ fn a_stalled_kapo_uses_no_cpu_time() {
     }
 }
 
-/// Looks for half a second whether it is woken.
+/// Checks for half a second that kapo is not woken.
 fn assert_sleeps(kapo: &Kapo, name: &str) {
     let naps = || crate::harness::proc_status(kapo.pid(), "voluntary_ctxt_switches").unwrap();
     let cpu = || {
         let text = std::fs::read_to_string(format!("/proc/{}/schedstat", kapo.pid())).unwrap();
         text.split(' ').next().unwrap().parse::<u64>().unwrap()
     };
-    // The last answer's connection is still being closed.
+    // The connection of the last answer is still being closed.
     let mut last = String::new();
     wait_for("it has come to rest", || {
         let naps = naps();
@@ -243,7 +243,7 @@ fn assert_sleeps(kapo: &Kapo, name: &str) {
 }
 
 #[test]
-fn a_reader_who_stalls_and_goes_away_leaves_no_busy_loop_behind() {
+fn a_stalled_reader_that_closes_causes_no_busy_loop() {
     for (name, pair) in &STALLING[..3] {
         let (mut reader, ours) = pair();
         let script = "head -c 1000000 /dev/zero; exec sleep 60";
@@ -263,7 +263,7 @@ fn ttl_and_term_work_while_the_reader_stalls() {
     for (ttl, code) in [("300ms", 124), ("1h", 143)] {
         let folder = TempDir::new().unwrap();
         let side = folder.path().join("side");
-        // Each line is written first and then noted, so that what is noted was written.
+        // Each line is first written and then recorded, so every recorded line was written.
         let script = "while :; do i=$((i+1)); echo line $i of many; echo $i >&3; done 3>\"$0\"";
         let (mut reader, ours) = pipe();
         let words = ["-S", "run", "--ttl", ttl, "sh", "-c", script, side.to_str().unwrap()];
@@ -287,7 +287,7 @@ fn ttl_and_term_work_while_the_reader_stalls() {
 }
 
 #[test]
-fn all_that_a_killed_command_had_written_arrives() {
+fn all_output_of_a_killed_command_arrives() {
     let script = "while :; do i=$((i+1)); echo line $i of many; echo $i >&3; done 3>\"$0\"";
     for signal in [9, 15, 11] {
         let folder = TempDir::new().unwrap();
@@ -309,14 +309,14 @@ fn all_that_a_killed_command_had_written_arrives() {
 }
 
 #[test]
-fn hundreds_of_short_lives_lose_no_line() {
+fn hundreds_of_short_runs_lose_no_line() {
     let rounds = std::env::var("KAPO_TEST_RUNS").map_or(300, |text| text.parse().unwrap());
-    // No port, so that nothing but the output can go wrong.
+    // There is no port, so that only the output can fail.
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("socket");
     let socket = socket.to_str().unwrap();
     for round in 0..rounds {
-        // Through a pipe for the one, to a file for the other.
+        // One stream goes through a pipe, the other to a file.
         let mut command = kapo(["-q", "-i", socket, "-SE", "run", "--", "sh", "-c", "echo x; echo y >&2"]);
         if round % 2 == 0 {
             let output = command.output().unwrap();
@@ -346,7 +346,7 @@ fn every_run_under_supervision_is_captured_and_counted_together() {
 
 #[test]
 fn a_file_is_not_overwritten_from_its_start() {
-    // Opening /dev/stdout again, as some do to be sure not to block, would begin at offset 0.
+    // A program that opens /dev/stdout again, to avoid blocking, would begin at offset 0.
     let mut out = tempfile::tempfile().unwrap();
     out.write_all(&[b'o'; 10_000]).unwrap();
     launch_to(out.try_clone().unwrap(), kapo_on_a_free_port(["-S", "run", "echo", "new"])).expect_exit(0);

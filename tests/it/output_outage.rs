@@ -1,4 +1,4 @@
-//! Outlets that fail for a while: a full file system, a system call that is not available.
+//! Tests of sinks that fail for a while: a full file system, a system call that is not available.
 
 use std::io::Read;
 
@@ -9,7 +9,7 @@ use crate::outlets::{Pair, fifo, pipe, read_all};
 use crate::tools::can_unshare;
 
 #[test]
-fn output_to_a_full_disk_goes_on_when_there_is_room_again() {
+fn output_to_a_full_disk_continues_when_there_is_space() {
     if !can_unshare(&["--mount"]) {
         return;
     }
@@ -19,7 +19,7 @@ fn output_to_a_full_disk_goes_on_when_there_is_room_again() {
         std::fs::create_dir(&disk).unwrap();
         let disk = disk.to_str().unwrap();
         let preparation = format!("mount -t tmpfs -o size=64k none {disk} && exec \"$@\" >{disk}/out");
-        // The command fills the disk, speaks, and makes room when kapo has said that its output is lost.
+        // The command fills the disk, writes lines, and frees space once kapo has logged that output is lost.
         let script = format!(
             "cat /dev/zero >{disk}/filler 2>{disk}/full; echo lost
              until grep -q 'cannot be written' /proc/self/fd/2; do :; done; rm {disk}/filler
@@ -38,20 +38,21 @@ fn output_to_a_full_disk_goes_on_when_there_is_room_again() {
         assert_eq!(again.len(), 1, "{said}");
         let lost = again[0].rsplit_once(" discarded_bytes=").unwrap().1.parse::<u64>().unwrap();
         assert!(again[0].contains(" level=warn ") && again[0].contains(" stream=stdout "), "{said}");
-        // "lost" and those lines that came within the second before the next attempt.
+        // "lost", and the lines that came within the second before the next attempt.
         assert!(lost >= 5 && (lost - 5).is_multiple_of(6), "{said}");
     }
 }
 
 #[test]
-fn the_log_goes_on_when_there_is_room_again() {
+fn the_log_continues_when_there_is_space() {
     if !can_unshare(&["--mount"]) {
         return;
     }
     let folder = TempDir::new().unwrap();
     let disk = folder.path().to_str().unwrap();
     let preparation = format!("mount -t tmpfs -o size=64k none {disk} && exec \"$@\" 2>{disk}/log");
-    // The first run fills the disk and the last page of the log, the second one loses records, the third and those after it make room and look.
+    // The first run fills the disk and the last page of the log, the second one loses records, the later ones free
+    // space and check.
     let script = format!(
         "mkdir {disk}/one 2>/dev/null && {{ cat /dev/zero >{disk}/filler; cat /dev/zero >&2; exit 1; }}
          mkdir {disk}/two 2>/dev/null && exit 1
@@ -69,7 +70,7 @@ fn the_log_goes_on_when_there_is_room_again() {
     assert!(count.parse::<u64>().unwrap() >= 1, "{said}");
 }
 
-/// Has the kernel refuse these system calls with EPERM, as old seccomp profiles do.
+/// Makes the kernel refuse these system calls with EPERM, as old seccomp profiles do.
 fn refuse(command: &mut std::process::Command, calls: [i64; 2]) {
     let calls = calls.map(|call| u32::try_from(call).unwrap());
     before_exec(command, move || {

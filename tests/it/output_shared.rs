@@ -1,4 +1,4 @@
-//! Several writers on one pipe: lines of one are never cut in two by another, whatever the reader does.
+//! Tests of several writers on one pipe: a line of one is never divided by another, however slow the reader is.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use crate::harness::{Kapo, kapo_on_a_free_port};
 use crate::outlets::{fifo, pipe};
 
-/// How many lines each writer writes.
+/// The number of lines of each writer.
 const LINES: usize = 20_000;
 
-/// Writes numbered lines of 200 bytes that begin with `letter`, each by one write(2).
+/// Writes numbered lines of 200 bytes that begin with `letter`, each with one write(2).
 fn writer(letter: char) -> String {
     let filler = letter.to_string().repeat(192);
     format!("i=10000; while [ $i -lt {} ]; do echo \"{letter}$i {filler}\"; i=$((i+1)); done", 10_000 + LINES)
@@ -29,7 +29,7 @@ fn read_slowly(mut reader: File) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// How many of the lines that came are none of those that were written.
+/// Returns how many received lines differ from every line that was written.
 fn torn(came: &[u8], logged: bool) -> usize {
     let text = String::from_utf8_lossy(came);
     let whole = |line: &&str| {
@@ -46,11 +46,11 @@ fn torn(came: &[u8], logged: bool) -> usize {
             text.len() == 199 && filler.bytes().all(|b| Some(&b) == text.as_bytes().first())
         })
     };
-    // kapo says where it listens on a port that the kernel chose, also with --quiet.
+    // kapo logs the port that the kernel has chosen, even with --quiet.
     text.lines().filter(|line| !line.contains(" msg=\"listening\" ") && !whole(line)).count()
 }
 
-/// How many records of kapo's say where it listens.
+/// Returns the number of records that name the address.
 fn listening(came: &[u8]) -> usize {
     String::from_utf8_lossy(came).matches(" msg=\"listening\" ").count()
 }
@@ -64,7 +64,7 @@ fn kapo_on(pipe: &File, flags: &[&str], letter: char) -> Kapo {
 }
 
 #[test]
-fn two_kapos_on_one_pipe_tear_no_line_of_each_other() {
+fn two_kapos_on_one_pipe_do_not_mix_their_lines() {
     for (name, pair) in [("pipe", pipe as fn() -> (File, File)), ("FIFO", fifo)] {
         for flags in [&["--stdout", "--stdlog"][..], &["--stdout"]] {
             let (reader, ours) = pair();

@@ -1,4 +1,4 @@
-//! Messages with descriptors whose close sleeps: kapo refuses them, or closes them without lingering.
+//! Tests of messages with descriptors whose close blocks: kapo refuses them, or closes them without lingering.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use crate::harness::{Kapo, LIMIT, kapo, kapo_on_a_free_port, process_state, wait_for};
 use crate::tools::is_root;
 
-/// Sends a TCP socket with unsent data and SO_LINGER of an hour, and closes its own copy; then waits, because the end of
-/// the receiving side would end the lingering. Prints `sent`, or the name of the error.
+/// Sends a TCP socket that has unsent data and an SO_LINGER of an hour, and closes its own copy. Then it waits,
+/// because the end of the receiving side would end the lingering. Prints `sent` or the name of the error.
 const ATTACK: &str = "
 import array, errno, os, socket, struct, sys
 address, kind, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -47,8 +47,8 @@ sys.stdin.read()
 struct Attacker(Child);
 
 impl Attacker {
-    /// Attacks as nobody if the test is root; returns once it has sent, with what it said. kapo is stopped meanwhile, so
-    /// that the attacker closes its copy first.
+    /// Runs the attack, as user nobody if the test is root. Returns when the message was sent, with the output. kapo
+    /// is stopped meanwhile, so that the attacker closes its copy first.
     fn attacks(kapo: &Kapo, address: &str, kind: &str, count: usize) -> (Attacker, String) {
         kapo.signal(19);
         wait_for("kapo is stopped", || process_state(kapo.pid()) == Some('T'));
@@ -69,7 +69,7 @@ impl Drop for Attacker {
     }
 }
 
-/// Whether this kernel knows SO_PASSRIGHTS.
+/// Whether this kernel supports SO_PASSRIGHTS.
 fn kernel_knows_passrights() -> bool {
     let script = "import socket; socket.socket(socket.AF_UNIX).setsockopt(socket.SOL_SOCKET, 83, 0)";
     let known =
@@ -89,7 +89,7 @@ fn livez_by(path: &Path) -> String {
     answer
 }
 
-/// A folder that everybody may enter.
+/// Returns a directory that every user may enter.
 fn open_folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -97,8 +97,8 @@ fn open_folder() -> TempDir {
 }
 
 #[test]
-fn a_lingering_socket_sent_to_the_notify_socket_freezes_nothing() {
-    // 253 are more than kapo keeps free for its own use.
+fn a_lingering_socket_in_a_notification_does_not_block() {
+    // 253 descriptors are more than kapo keeps free for its own use.
     for count in [1, if is_root() { 253 } else { 100 }] {
         let script = "echo $NOTIFY_SOCKET; exec sleep 60";
         let mut kapo = Kapo::launch(kapo_on_a_free_port(["run", "--notify", "sh", "-c", script])).listening();

@@ -1,11 +1,12 @@
-//! kapo as the first process of a PID namespace, as in a container. Says so when the machine does not permit one.
+//! Tests of kapo as the first process of a PID namespace, as in a container. They print a note if the machine does not
+//! permit one.
 
 use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::harness::{Kapo, binary, clean, run_to_the_end, wait_for};
 
-/// What makes a PID namespace here, if anything does: as root, or in a user namespace.
+/// Returns the command that creates a PID namespace here, as root or in a user namespace; `None` if neither works.
 fn namespace() -> Option<&'static [&'static str]> {
     const AS_ROOT: &[&str] = &["--fork", "--pid", "--mount-proc", "--kill-child"];
     const AS_ANYBODY: &[&str] =
@@ -22,7 +23,7 @@ fn namespace() -> Option<&'static [&'static str]> {
     found
 }
 
-/// kapo as PID 1 running `script`; `None`: not here.
+/// Starts kapo as PID 1 with `script`; `None` if that is not possible here.
 fn first(options: &[&str], script: &str) -> Option<Kapo> {
     let mut command = clean("unshare");
     command.args(namespace()?).arg(binary()).args(["-p", "0", "-i", "127.0.0.1", "run"]);
@@ -34,7 +35,7 @@ fn first(options: &[&str], script: &str) -> Option<Kapo> {
     Some(kapo)
 }
 
-/// PIDs seen from outside whose parent is `pid`.
+/// Returns the children of `pid` as seen from outside.
 fn children(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
@@ -57,7 +58,7 @@ fn thousands_of_orphans_are_reaped_while_the_port_answers() {
         kapo.stdout() == "done\n"
     });
     assert!(answers > 10, "{answers}");
-    // None is left, living or zombie. How many came to kapo is a race between each subshell and its child.
+    // No child is left, living or zombie. How many became children of kapo depends on a race in each subshell.
     wait_for("all are reaped", || children(kapo.pid()).len() == 1);
     let metrics = kapo.get("/metrics").body;
     let orphans = metrics.lines().find_map(|line| line.strip_prefix("kapo_orphans_reaped_total "));
@@ -68,7 +69,7 @@ fn thousands_of_orphans_are_reaped_while_the_port_answers() {
 }
 
 #[test]
-fn an_interrupt_from_outside_the_namespace_asks_for_an_end_even_of_who_survives_the_terminal_s() {
+fn an_interrupt_from_outside_the_namespace_stops_kapo() {
     let Some(words) = namespace() else { return };
     let mut command = clean("sh");
     command.arg("-c").arg("trap '' INT QUIT; exec unshare \"$@\"").arg("sh").args(words).arg(binary());
@@ -76,13 +77,13 @@ fn an_interrupt_from_outside_the_namespace_asks_for_an_end_even_of_who_survives_
     let mut kapo = Kapo::launch(command).listening();
     kapo.is_really(children(kapo.pid())[0]);
     kapo.command_pid();
-    // The command ignores it, as it has inherited that.
+    // The command ignores the signal, because it has inherited that.
     kapo.signal(2);
     kapo.expect_exit(137);
 }
 
 #[test]
-fn the_command_may_be_the_first_process_of_a_namespace_that_kapo_is_not_in() {
+fn the_command_may_be_pid_1_of_another_namespace() {
     let Some(words) = namespace() else { return };
     let mut command = clean("unshare");
     command.args(words.iter().filter(|word| ["--user", "--map-root-user", "--pid"].contains(word)));
@@ -103,7 +104,7 @@ fn the_commands_end_ends_the_namespace_with_its_code() {
 
 #[test]
 fn the_commands_end_is_not_lost_among_orphans() {
-    // They end in the same moment as the command.
+    // The orphans end at the same moment as the command.
     for _ in 0..10 {
         let script = "for i in {1..50}; do (sleep 0.05 &); done; sleep 0.05; exit 17";
         let Some(mut kapo) = first(&["--wait", "50ms"], script) else { return };
@@ -113,7 +114,7 @@ fn the_commands_end_is_not_lost_among_orphans() {
 
 #[test]
 fn stop_signals_reach_the_command_from_outside_and_inside() {
-    // To PID 1 the kernel gives what it has asked for only.
+    // The kernel delivers to PID 1 only signals for which it has a handler.
     for script in [
         "trap 'exit 21' TERM; echo ready; while :; do sleep 0.01; done",
         "trap 'exit 21' TERM; kill 1; while :; do sleep 0.01; done",
@@ -128,7 +129,7 @@ fn stop_signals_reach_the_command_from_outside_and_inside() {
 }
 
 #[test]
-fn who_asks_from_another_namespace_has_no_pid_here() {
+fn a_sender_in_another_namespace_has_no_pid() {
     let Some(mut kapo) = first(&[], "trap '' TERM; echo ready; while :; do sleep 0.01; done") else { return };
     kapo.wait_for_stdout("ready\n");
     kapo.signal(15);
@@ -138,8 +139,8 @@ fn who_asks_from_another_namespace_has_no_pid_here() {
 }
 
 #[test]
-fn a_stop_that_nobody_could_undo_does_not_stop_pid_1() {
-    // kapo cannot stop itself there, and goes on answering.
+fn pid_1_is_not_stopped_because_nothing_could_continue_it() {
+    // kapo cannot stop itself there and keeps answering.
     let Some(kapo) = first(&[], "exec sleep 60") else { return };
     wait_for("the command runs", || children(kapo.pid()).len() == 1);
     let command = children(kapo.pid())[0];

@@ -1,4 +1,4 @@
-//! Signals to kapo reach the command, all of them and as `--rewrite-signal` says; those that ask for an end bring one.
+//! Tests of signals: kapo forwards them to the command, rewritten by `--rewrite-signal`, and stop signals end kapo.
 
 use serde_json::json;
 
@@ -22,12 +22,12 @@ const TSTP: i32 = 20;
 const TTIN: i32 = 21;
 const TTOU: i32 = 22;
 
-/// Words of a shell that says `ready` once its traps are set, then goes on as `then` says.
+/// Returns the arguments for a shell that prints `ready` after it has set its traps, and then runs `then`.
 fn shell(traps: &str, then: &str) -> [String; 4] {
     ["run".to_owned(), "bash".to_owned(), "-c".to_owned(), format!("{traps}\necho ready\n{then}")]
 }
 
-/// A loop that notices traps soon.
+/// A loop in which a trap runs soon after its signal.
 const FOREVER: &str = "while :; do sleep 0.01; done";
 
 fn started(words: &[String]) -> Kapo {
@@ -40,7 +40,7 @@ fn is_pending(pid: i32, signal: i32) -> bool {
     (signal_mask(pid, "ShdPnd") | signal_mask(pid, "SigPnd")) & (1 << (signal - 1)) != 0
 }
 
-/// kapo whose command was started with every signal blocked, so that those which arrive can be seen waiting.
+/// Starts kapo with a command that blocks every signal, so that the signals that arrive can be seen as pending.
 fn with_all_blocked(words: &[&str]) -> Kapo {
     let mut command = kapo_on_a_free_port(words);
     before_exec(&mut command, || kapo::sys::signal::block_all().map(drop));
@@ -58,7 +58,7 @@ fn every_signal_that_a_process_sends_arrives_at_the_command() {
         if [TSTP, TTIN, TTOU].contains(&signal) {
             wait_for("kapo stops itself", || process_state(kapo.pid()) == Some('T'));
             kapo.signal(CONT);
-            // To continue takes away what would stop.
+            // CONT removes pending stop signals.
             wait_for("it is continued", || is_pending(command, CONT) && !is_pending(command, signal));
         }
     }
@@ -99,8 +99,8 @@ fn term_ends_a_whole_pipeline() {
 }
 
 #[test]
-fn every_member_of_a_pipeline_hears_the_signal_itself() {
-    // The shell waits for them, so that nobody is killed as what is left of the group.
+fn every_member_of_a_pipeline_gets_the_signal() {
+    // The shell waits for the members, so that none of them is killed as part of a leftover group.
     let member = |name: &str| {
         format!(
             "(trap 'echo {name} heard >&2; exit' TERM; echo {name} is up >&2; while :; do sleep 0.01; done)"
@@ -142,7 +142,7 @@ fn each_of_the_stop_signals_ends_kapo_with_its_command() {
 }
 
 #[test]
-fn who_asked_to_stop_is_in_the_document_as_the_kernel_told() {
+fn the_document_names_the_sender_of_the_stop_signal() {
     let kapo = started(&shell("trap '' TERM", FOREVER));
     assert_eq!(kapo.status()["StopSignalFrom"], json!(null));
     assert_eq!(kapo.get("/readyz").status, 200);
@@ -161,7 +161,7 @@ fn who_asked_to_stop_is_in_the_document_as_the_kernel_told() {
 }
 
 #[test]
-fn the_uid_of_another_user_is_told() {
+fn the_uid_of_another_user_is_shown() {
     if !rustix::process::getuid().is_root() {
         eprintln!("skipped: only root can become another user");
         return;
@@ -195,7 +195,7 @@ fn after_its_ttl_a_deaf_command_is_killed() {
 }
 
 #[test]
-fn the_ttl_sends_the_stop_signal_that_was_asked_for() {
+fn the_ttl_sends_the_configured_stop_signal() {
     let mut words = shell("trap 'echo usr1; exit' USR1", FOREVER).to_vec();
     words.splice(1..1, ["--ttl", "1s", "--stop-signal", "USR1"].map(str::to_owned));
     let mut kapo = started(&words);
@@ -214,8 +214,8 @@ fn the_whole_group_is_killed_at_the_end_of_a_ttl() {
 }
 
 #[test]
-fn what_is_left_of_the_group_is_killed_although_its_parent_has_left_it() {
-    // The subshell leaves its deaf child behind in the group and becomes another session.
+fn a_leftover_group_is_killed_after_its_parent_left_it() {
+    // The subshell leaves a child that ignores TERM in the group, and moves to another session.
     let script = "(trap '' TERM; sleep 60 & echo $!; exec setsid sleep 60) & wait";
     let mut kapo = Kapo::start(["run", "--ttl", "400ms", "bash", "-c", script]);
     kapo.wait_for("the deaf one says its pid", |kapo| kapo.stdout().ends_with('\n'));
@@ -225,17 +225,17 @@ fn what_is_left_of_the_group_is_killed_although_its_parent_has_left_it() {
     assert_eq!(proc_status(parent, "NSsid"), Some(parent.to_string()));
     kapo.expect_exit(124);
     wait_for("the deaf one is gone", || !lives(deaf));
-    assert!(lives(parent), "who has left the group is left alone");
+    assert!(lives(parent), "a process that has left the group is not killed");
     kapo::sys::signal::send(parent, KILL).unwrap();
 }
 
 #[test]
-fn after_a_signal_from_outside_only_an_explicit_kill_after_escalates() {
-    // Without: it is left alone for as long as it wants.
+fn after_a_stop_signal_only_kill_after_escalates() {
+    // Without --kill-after the command may take as long as it needs.
     let mut patient = started(&shell("trap 'echo heard' TERM", FOREVER));
     patient.signal(TERM);
     patient.wait_for_stdout("heard\n");
-    // With: killed, and the code tells so.
+    // With --kill-after it is killed, and the exit code shows that.
     let mut words = shell("trap 'echo heard' TERM", FOREVER).to_vec();
     words.splice(1..1, ["--kill-after", "100ms"].map(str::to_owned));
     let mut kapo = started(&words);
@@ -248,7 +248,7 @@ fn after_a_signal_from_outside_only_an_explicit_kill_after_escalates() {
 }
 
 #[test]
-fn rewritten_signals_arrive_as_what_they_became() {
+fn rewritten_signals_arrive_rewritten() {
     let traps = "trap 'echo usr2' USR2\ntrap 'echo usr1' USR1\ntrap 'echo hup' HUP\ntrap 'echo int' INT";
     let mut words = shell(traps, FOREVER).to_vec();
     words.splice(
@@ -264,7 +264,7 @@ fn rewritten_signals_arrive_as_what_they_became() {
     kapo.signal(TERM);
     kapo.wait_for_stdout("int\n");
     assert_eq!(kapo.stdout(), "ready\nusr2\nusr2\nint\n");
-    // TERM asks for an end, whatever it is rewritten to.
+    // TERM is a stop signal, whatever it is rewritten to.
     assert_eq!(kapo.status()["StopSignalFrom"]["Signal"], "SIGTERM");
 }
 
@@ -280,7 +280,7 @@ fn a_stop_signal_rewritten_to_nothing_still_prevents_the_next_run() {
         "-c",
         "read x < /dev/null; sleep 0.3",
     ]);
-    // Before the first start TERM prevents that one.
+    // Before the first start, TERM prevents that start.
     kapo.wait_for("it is started", |kapo| kapo.stderr().contains("msg=\"started\""));
     kapo.signal(TERM);
     kapo.expect_exit(0);
@@ -291,7 +291,7 @@ fn a_stop_signal_rewritten_to_nothing_still_prevents_the_next_run() {
 }
 
 #[test]
-fn hup_from_a_process_is_only_passed_on() {
+fn hup_from_a_process_is_only_forwarded() {
     let mut kapo = started(&shell("trap 'echo reload' HUP", FOREVER));
     kapo.signal(HUP);
     kapo.wait_for_stdout("reload\n");
@@ -303,7 +303,7 @@ fn hup_from_a_process_is_only_passed_on() {
 }
 
 #[test]
-fn hup_ends_a_command_that_does_not_handle_it_and_supervise_starts_it_anew() {
+fn supervise_restarts_a_command_that_hup_has_ended() {
     let mut kapo = Kapo::start(["supervise", "--wait", "0", "sleep", "60"]);
     kapo.signal(HUP);
     kapo.wait_for_status("it runs again", |status| status["Restarts"] == 1 && status["Status"] == "running");
@@ -312,12 +312,13 @@ fn hup_ends_a_command_that_does_not_handle_it_and_supervise_starts_it_anew() {
 }
 
 #[test]
-fn stop_and_continue_hold_for_kapo_and_command() {
+fn stop_and_continue_apply_to_kapo_and_command() {
     for signal in [TSTP, TTIN, TTOU] {
         let mut kapo = Kapo::start(["run", "sleep", "60"]);
         let command = kapo.command_pid();
         wait_for("it runs", || command_name(command) == "sleep");
-        // In an orphaned group the kernel ignores TSTP; kapo in the session of the command is what keeps it from that.
+        // In an orphaned process group the kernel ignores TSTP. The group is not orphaned, because kapo is in the
+        // session of the command.
         kapo.signal(signal);
         wait_for("kapo is stopped", || process_state(kapo.pid()) == Some('T'));
         wait_for("the command is stopped", || process_state(command) == Some('T'));
@@ -329,7 +330,7 @@ fn stop_and_continue_hold_for_kapo_and_command() {
     }
 }
 
-/// Stops kapo, has `meanwhile` happen, and lets it go on once `time` has passed for it.
+/// Stops kapo, runs `meanwhile`, and continues kapo after `time` has passed.
 fn while_kapo_is_stopped(kapo: &Kapo, time: std::time::Duration, meanwhile: impl FnOnce()) {
     kapo.signal(STOP);
     wait_for("kapo is stopped", || process_state(kapo.pid()) == Some('T'));
@@ -340,7 +341,7 @@ fn while_kapo_is_stopped(kapo: &Kapo, time: std::time::Duration, meanwhile: impl
 }
 
 #[test]
-fn what_came_while_kapo_was_stopped_came_before_what_is_due_when_it_goes_on() {
+fn events_during_a_stop_precede_deadlines_after_it() {
     let second = std::time::Duration::from_secs(1);
     let mut gate = Gate::new();
     let words = ["run", "--ttl", "700ms", "sh", "-c", "read x < \"$0\"; exit 7", gate.path()];
@@ -351,7 +352,7 @@ fn what_came_while_kapo_was_stopped_came_before_what_is_due_when_it_goes_on() {
         wait_for("the command has ended", || process_state(command) == Some('Z'));
     });
     kapo.expect_exit(7);
-    // A stop signal, in the pause before the next start.
+    // A stop signal in the pause before the next start.
     let mut kapo = Kapo::start(["supervise", "--wait", "700ms", "sh", "-c", "exit 3"]);
     kapo.wait_for_status("it pauses", |status| status["Status"] == "stopped");
     while_kapo_is_stopped(&kapo, second, || kapo.signal(TERM));
@@ -360,7 +361,7 @@ fn what_came_while_kapo_was_stopped_came_before_what_is_due_when_it_goes_on() {
 }
 
 #[test]
-fn a_stop_signal_that_waits_when_kapo_starts_prevents_the_start() {
+fn a_pending_stop_signal_prevents_the_start() {
     let mut command = kapo_on_a_free_port(["supervise", "--wait", "0", "echo", "started"]);
     before_exec(&mut command, || {
         kapo::sys::signal::block_all()?;
@@ -371,7 +372,7 @@ fn a_stop_signal_that_waits_when_kapo_starts_prevents_the_start() {
 }
 
 #[test]
-fn an_interrupt_is_an_order_although_its_sender_is_gone_and_it_was_ignored_at_the_start() {
+fn an_interrupt_counts_if_ignored_at_start_and_its_sender_is_gone() {
     let mut kapo =
         Kapo::launch(kapo_after("trap '' INT QUIT", ["run", "--kill-after", "50ms", "sleep", "60"]));
     kapo.wait_for("kapo has started its command", |kapo| kapo.stderr().contains("msg=\"started\""));
@@ -398,7 +399,7 @@ fn under_setsid_the_command_is_stopped_all_the_same() {
 }
 
 #[test]
-fn continue_is_passed_on_once() {
+fn continue_is_forwarded_once() {
     let mut kapo = started(&shell("trap 'echo cont' CONT\ntrap 'echo usr1' USR1", FOREVER));
     kapo.signal(TSTP);
     wait_for("kapo is stopped", || process_state(kapo.pid()) == Some('T'));
@@ -437,8 +438,8 @@ fn with_orphan_signal_0_the_command_lives_on() {
 }
 
 #[test]
-fn when_kapos_parent_dies_kapo_gets_the_signal_that_was_asked_for() {
-    // The shell in front of kapo says kapo's pid and is then killed.
+fn the_death_of_its_parent_stops_kapo() {
+    // The shell that starts kapo prints kapo's pid and is then killed.
     let command = kapo_after(
         "\"$@\" & echo $!; wait; exit; true",
         ["run", "--parent-death-signal", "TERM", "sleep", "60"],
@@ -454,9 +455,10 @@ fn when_kapos_parent_dies_kapo_gets_the_signal_that_was_asked_for() {
     assert!(parent.stderr().contains("asked to stop"), "{}", parent.stderr());
 }
 
-/// PR_SET_PDEATHSIG speaks of the thread that started kapo, in programs that start one from a pool of threads.
+/// PR_SET_PDEATHSIG depends on the thread that started kapo, which matters for programs that start it from a thread
+/// pool.
 #[test]
-fn the_end_of_the_thread_that_started_kapo_is_not_that_of_its_parent() {
+fn the_end_of_the_parents_thread_does_not_stop_kapo() {
     let script = "import os, signal, subprocess, sys, threading
 def start():
     print(subprocess.Popen(sys.argv[1:]).pid, flush=True)
@@ -477,7 +479,7 @@ signal.pause()";
     let kapo: i32 = parent.stdout().trim().parse().unwrap();
     std::io::Write::write_all(&mut go, b"\n").unwrap();
     parent.wait_for_stdout("alone\n");
-    // A signal that had come would be handled before this request.
+    // A signal that has arrived would be handled before this request.
     assert_eq!(parent.get("/readyz").status, 200, "{}", parent.stderr());
     parent.signal(KILL);
     wait_for("kapo is gone", || !lives(kapo));
@@ -512,14 +514,14 @@ fn a_parent_death_signal_that_cannot_be_caught_ends_kapo() {
     let kapo: i32 = parent.stdout().trim().parse().unwrap();
     let command = parent.command_pid();
     parent.signal(KILL);
-    // The command by --orphan-signal.
+    // The command ends by --orphan-signal.
     wait_for("kapo and command are gone", || !lives(kapo) && !lives(command));
     assert!(!parent.stderr().contains("asked to stop"), "{}", parent.stderr());
 }
 
 #[test]
 fn a_child_that_ended_before_kapo_was_executed_is_reaped() {
-    // A shell would reap it by itself.
+    // A shell would reap the child by itself.
     let script = "import os, sys
 pid = os.fork() or os._exit(0)
 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -535,7 +537,7 @@ os.execv(sys.argv[1], sys.argv[1:])";
 
 #[test]
 fn orphans_are_reaped_though_kapo_is_not_pid_1() {
-    // Each subshell leaves a child behind, which ends as a child of kapo's.
+    // Each subshell leaves a child behind, which becomes a child of kapo.
     let script = "for i in $(seq 100); do (sleep 0.01 &); done; echo done; exec sleep 60";
     let mut kapo = Kapo::start(["run", "bash", "-c", script]);
     kapo.wait_for_stdout("done\n");

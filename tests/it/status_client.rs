@@ -1,4 +1,4 @@
-//! `kapo status` against the real program, and against servers that are no kapo, an older one, or a newer one.
+//! Tests of `kapo status` with the real program, with servers that are not a kapo, and with older and newer versions.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -10,30 +10,30 @@ use serde_json::Value;
 use crate::harness::{Kapo, binary, clean, kapo, now, run_to_the_end, wait_for};
 use crate::tools::Gate;
 
-/// Code, stdout and stderr of `kapo status` there, in 64 MiB of address space.
+/// Runs `kapo status` in 64 MiB of address space. Returns exit code, stdout and stderr.
 pub(crate) fn in_little_memory(words: &[&str]) -> (Option<i32>, String, String) {
     let mut command: Command = clean("sh");
     command.arg("-c").arg("ulimit -v 65536; exec \"$@\"").arg("sh").arg(binary()).args(words);
     run_to_the_end(command)
 }
 
-/// What a server does with a request.
+/// The reaction of a server to a request.
 #[derive(Clone)]
 pub(crate) enum Reaction {
-    /// Sends this and closes.
+    /// Sends this answer and closes.
     Answer(Vec<u8>),
-    /// Sends this and keeps the connection open until the client closes it.
+    /// Sends this answer and keeps the connection open until the client closes it.
     Stall(Vec<u8>),
 }
 
-/// An answer with a length.
+/// Returns an answer with a length.
 pub(crate) fn answer(status: u16, kind: &str, body: &[u8]) -> Reaction {
     let head =
         format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
     Reaction::Answer([head.as_bytes(), body].concat())
 }
 
-/// A server whose answer depends on the path with its query; the URL.
+/// Starts a server whose answer depends on the path with its query. Returns its URL.
 pub(crate) fn server(react: impl Fn(&str) -> Reaction + Send + Clone + 'static) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -47,7 +47,7 @@ pub(crate) fn server(react: impl Fn(&str) -> Reaction + Send + Clone + 'static) 
                     request.push(byte[0]);
                 }
                 let request = String::from_utf8_lossy(&request).into_owned();
-                // Errors are those of a client that has seen enough.
+                // Errors come from a client that has closed early.
                 match react(request.split(' ').nth(1).unwrap_or_default()) {
                     Reaction::Answer(bytes) => drop(stream.write_all(&bytes)),
                     Reaction::Stall(bytes) => {
@@ -65,7 +65,7 @@ fn url(kapo: &Kapo) -> String {
 }
 
 #[test]
-fn a_crash_loop_is_shown_from_its_first_end_to_its_running_again() {
+fn a_crash_loop_is_shown_from_first_failure_to_recovery() {
     let mut gate = Gate::new();
     let script = "echo one; echo cannot open queue >&2; read x < \"$0\"; exit 3";
     let kapo = Kapo::start([
@@ -102,7 +102,7 @@ fn a_crash_loop_is_shown_from_its_first_end_to_its_running_again() {
 }
 
 #[test]
-fn json_has_the_document_as_it_is_and_the_runs() {
+fn json_has_the_unchanged_document_and_the_runs() {
     let kapo = Kapo::start(["run", "sleep", "60"]);
     let (code, text, _) = run_to_the_end(self::kapo(["status", "--output", "json", &url(&kapo)]));
     assert_eq!(code, Some(0));
@@ -179,7 +179,7 @@ fn the_history_of_a_newer_kapo_is_shown() {
 }
 
 #[test]
-fn an_older_kapo_that_answers_every_path_with_its_document_is_shown() {
+fn an_older_kapo_without_other_paths_is_shown() {
     let url = server(|_| answer(200, "application/json", DOCUMENT.as_bytes()));
     let (code, text, errors) = run_to_the_end(kapo(["status", &url]));
     assert_eq!((code, errors.as_str()), (Some(0), ""));
@@ -192,7 +192,7 @@ fn an_older_kapo_that_answers_every_path_with_its_document_is_shown() {
 }
 
 #[test]
-fn what_is_no_kapo_is_told_in_one_line_in_bounded_memory() {
+fn invalid_answers_give_one_line_in_bounded_memory() {
     let huge = |head: &str, piece: &str| {
         [head.as_bytes(), &piece.as_bytes().repeat(10_000_000 / piece.len())].concat()
     };
@@ -239,7 +239,7 @@ fn what_is_no_kapo_is_told_in_one_line_in_bounded_memory() {
 }
 
 #[test]
-fn a_target_that_stalls_costs_no_more_than_the_timeout() {
+fn a_stalled_target_takes_no_longer_than_the_timeout() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[".to_vec();
     for (reaction, only) in [(Reaction::Stall(Vec::new()), ""), (Reaction::Stall(head), "")] {
         let url = server(move |_| reaction.clone());
@@ -248,7 +248,7 @@ fn a_target_that_stalls_costs_no_more_than_the_timeout() {
         assert_eq!((code, text.as_str(), errors.as_str()), (Some(3), only, "kapo: no answer in time\n"));
         assert!(start.elapsed() < Duration::from_secs(10));
     }
-    // Where only what is extra stalls, the rest is shown.
+    // If only optional requests stall, the rest is shown.
     let url = server(|path| match path {
         "/" => answer(200, "application/json", DOCUMENT.as_bytes()),
         "/healthz" => answer(200, "text/plain", b"ok"),

@@ -1,4 +1,4 @@
-//! Stopping: what asks for it, what the command gets, and what becomes of the rest of its process group.
+//! Tests of stopping: which events stop kapo, which signals the command gets, and how the leftover group ends.
 
 use serde_json::json;
 
@@ -10,14 +10,14 @@ const TERM: i32 = 15;
 const CONT: i32 = 18;
 const STOP: i32 = 19;
 
-/// A shell that ends at once by TERM, and a worker in its group that needs until the gate opens.
+/// A shell that TERM ends at once, and a worker in its group that runs until the gate opens.
 const SLOW_WORKER: &str = "(trap 'read line <\"$0\"; echo worker done; exit' TERM; echo up $BASHPID;
                             while :; do sleep 0.01; done) & wait";
 
-/// The same with a worker that does not care for TERM.
+/// The same with a worker that ignores TERM.
 const DEAF_WORKER: &str = "(trap '' TERM; echo up $BASHPID; while :; do sleep 0.01; done) & wait";
 
-/// kapo whose worker is up, and the worker.
+/// Starts kapo and waits for the worker. Returns both.
 fn with_worker(words: &[&str]) -> (Kapo, i32) {
     let mut kapo = Kapo::start(words);
     kapo.wait_for("the worker is up", |kapo| kapo.stdout().ends_with('\n'));
@@ -52,7 +52,7 @@ fn a_worker_that_outlives_its_shell_finishes_its_work() {
 }
 
 #[test]
-fn a_worker_that_does_not_end_is_killed_when_its_time_is_up() {
+fn a_worker_that_does_not_end_is_killed_at_the_deadline() {
     let begin = now();
     let (mut kapo, worker) = with_worker(&["run", "--kill-after", "300ms", "bash", "-c", DEAF_WORKER]);
     kapo.signal(TERM);
@@ -73,7 +73,7 @@ fn a_second_stop_signal_kills_the_worker() {
 }
 
 #[test]
-fn with_single_child_no_worker_is_waited_for() {
+fn with_single_child_kapo_does_not_wait_for_workers() {
     let (mut kapo, worker) = with_worker(&["run", "--single-child", "bash", "-c", DEAF_WORKER]);
     kapo.signal(TERM);
     kapo.expect_exit(143);
@@ -82,8 +82,8 @@ fn with_single_child_no_worker_is_waited_for() {
 }
 
 #[test]
-fn a_worker_that_leaves_the_group_is_waited_for_no_longer() {
-    // Alive all the time, it brings no SIGCHLD.
+fn kapo_does_not_wait_for_a_worker_that_left_the_group() {
+    // The process stays alive, so it raises no SIGCHLD.
     let script = "(trap 'exec setsid sleep 60' TERM; echo up $BASHPID; while :; do sleep 0.01; done) & wait";
     let (mut kapo, worker) = with_worker(&["run", "--kill-after", "1h", "bash", "-c", script]);
     kapo.signal(TERM);
@@ -93,8 +93,8 @@ fn a_worker_that_leaves_the_group_is_waited_for_no_longer() {
 }
 
 #[test]
-fn what_a_killed_master_leaves_is_gone_before_its_next_start() {
-    // Each run needs what the worker holds for itself, as a port.
+fn the_rest_of_the_group_is_gone_before_the_next_start() {
+    // Each run needs something that the worker holds exclusively, such as a port.
     let folder = tempfile::tempdir().unwrap();
     let lock = folder.path().join("lock");
     let script =
@@ -111,7 +111,7 @@ fn what_a_killed_master_leaves_is_gone_before_its_next_start() {
 }
 
 #[test]
-fn a_deaf_worker_delays_the_next_start_until_it_is_killed() {
+fn a_worker_that_ignores_term_delays_the_next_start() {
     let script = "[ -s \"$0\" ] && exec sleep 600; trap '' TERM; sleep 600 & echo $! | tee \"$0\"";
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
@@ -127,7 +127,7 @@ fn a_deaf_worker_delays_the_next_start_until_it_is_killed() {
 }
 
 #[test]
-fn an_end_by_ttl_is_no_restart_that_counts() {
+fn an_end_by_ttl_does_not_count_as_restart() {
     let words = ["supervise", "--ttl", "50ms", "--wait", "0", "--max-restarts", "2", "--backoff-max", "1h"];
     let kapo = Kapo::start(words.iter().copied().chain(["sleep", "600"]));
     let status = kapo.wait_for_status("many restarts", |status| status["Restarts"].as_u64() >= Some(5));
@@ -143,7 +143,7 @@ fn an_end_by_ttl_can_be_a_success() {
 }
 
 #[test]
-fn a_run_that_stays_up_ends_flapping_before_the_window_has_passed() {
+fn a_stable_run_ends_flapping_within_the_window() {
     let mut gate = Gate::new();
     let words = ["supervise", "--wait", "0", "--stable", "300ms", "--within", "1h", "sh", "-c"];
     let script = "read x < \"$0\"; exit 3";
@@ -157,7 +157,7 @@ fn a_run_that_stays_up_ends_flapping_before_the_window_has_passed() {
 }
 
 #[test]
-fn what_stop_on_lists_stops_kapo_and_all_else_is_only_passed_on() {
+fn only_the_signals_of_stop_on_stop_kapo() {
     let script = "trap 'echo term' TERM; trap 'echo int' INT; trap 'echo quit' QUIT; echo up;
                   while :; do sleep 0.01; done";
     let mut kapo = Kapo::start(["supervise", "--stop-on", "WINCH,RTMIN+3", "bash", "-c", script]);
@@ -185,7 +185,7 @@ fn a_command_that_was_stopped_ends_by_the_stop_signal() {
 }
 
 #[test]
-fn a_command_that_was_stopped_and_goes_on_gets_no_cont() {
+fn a_command_that_was_continued_gets_no_cont() {
     let script =
         "trap 'echo continued' CONT; trap 'echo term; exit 5' TERM; echo up; while :; do sleep 0.01; done";
     let mut kapo = Kapo::start(["run", "bash", "-c", script]);
@@ -201,7 +201,7 @@ fn a_command_that_was_stopped_and_goes_on_gets_no_cont() {
 }
 
 #[test]
-fn a_signal_that_kapo_may_not_send_is_a_warning_and_no_claim() {
+fn a_signal_that_kapo_may_not_send_is_a_warning() {
     if !rustix::process::getuid().is_root() {
         eprintln!("skipped: only root can start a command of another user");
         return;

@@ -1,4 +1,4 @@
-//! `kapo supervise`: starts again, when, how often, and leaves nothing behind.
+//! Tests of `kapo supervise`: when and how often it restarts the command, and that nothing is left over.
 
 use std::fs;
 
@@ -15,19 +15,19 @@ fn is_pausing(status: &Value) -> bool {
     status["NextStart"] != ZERO_TIME
 }
 
-/// The pause that the document announces, in seconds.
+/// Returns the pause in the document, in seconds.
 fn pause(status: &Value) -> f64 {
     seconds(&status["NextStart"]) - seconds(&status["EndTime"])
 }
 
-/// How many children a process has, zombies included.
+/// Returns the number of children of a process, including zombies.
 fn children(pid: i32) -> usize {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     text.split_whitespace().count()
 }
 
 #[test]
-fn it_starts_again_after_its_wait_and_the_document_tells() {
+fn it_restarts_after_its_wait_and_the_document_shows_it() {
     let mut gate = Gate::new();
     let kapo = Kapo::start(["supervise", "--wait", "1500ms", "sh", "-c", FAILS, gate.path()]);
     let first = kapo.status();
@@ -88,13 +88,13 @@ fn while_flapping_it_is_unhealthy_and_recovers_by_itself() {
             gate.open();
         }
     }
-    // On a slow machine the first ones may have left the window.
+    // On a slow machine the first failures may have left the window.
     assert!(failures >= 4, "{failures}");
     let health = kapo.get("/healthz?verbose");
     assert_eq!(health.status, 503, "{health:?}");
     assert!(health.body.contains("[-]flapping failed: "), "{health:?}");
     assert!(health.body.contains(" failed runs in 2 s\n"), "{health:?}");
-    // The next run stays, and nobody asks: the stream alone tells.
+    // The next run stays up. The stream reports the change without a request.
     let status = events.until("it has recovered", |status| status["Flapping"] == false);
     assert_eq!(status["Status"], "running");
     assert_eq!(kapo.get("/healthz").status, 200);
@@ -138,7 +138,7 @@ fn a_stop_signal_while_it_runs_ends_the_command_and_then_kapo() {
 }
 
 #[test]
-fn a_signal_that_asks_for_no_end_is_passed_on_and_the_next_run_comes() {
+fn other_signals_are_forwarded_and_the_next_run_starts() {
     let script = "trap 'exit 4' HUP; echo ready; while :; do sleep 0.01; done";
     let mut kapo = Kapo::start(["supervise", "--wait", "1ms", "sh", "-c", script]);
     kapo.wait_for_stdout("ready\n");
@@ -149,7 +149,7 @@ fn a_signal_that_asks_for_no_end_is_passed_on_and_the_next_run_comes() {
 }
 
 #[test]
-fn on_failure_a_success_is_the_end() {
+fn with_on_failure_a_success_ends_kapo() {
     let folder = tempfile::TempDir::new().unwrap();
     let count = folder.path().join("count");
     let script = "echo >> \"$0\"; [ $(wc -l < \"$0\") -ge 3 ]";
@@ -159,7 +159,7 @@ fn on_failure_a_success_is_the_end() {
     let mut kapo = Kapo::launch(command);
     kapo.expect_exit(0);
     assert_eq!(fs::read_to_string(&count).unwrap(), "\n\n\n");
-    // What the user calls a success is one.
+    // The user defines which ends are a success.
     let words = ["--restart", "on-failure", "--success-exit", "7,TERM", "sh", "-c"];
     for script in ["exit 7", "kill $$"] {
         let mut kapo = Kapo::launch(kapo_on_a_free_port([&["supervise"], &words[..], &[script]].concat()));
@@ -187,7 +187,7 @@ fn too_many_restarts_are_given_up_with_the_last_code() {
 
 #[test]
 fn restarts_outside_the_window_are_not_counted() {
-    // At 100 ms a run no more than two restarts fall into 250 ms.
+    // With runs of 100 ms, at most two restarts fall into 250 ms.
     let mut kapo = Kapo::start([
         "supervise",
         "--wait",
@@ -229,7 +229,7 @@ fn the_pause_doubles_up_to_its_cap_and_a_stable_run_resets_it() {
 }
 
 #[test]
-fn each_run_draws_a_ttl_of_its_own() {
+fn each_run_draws_its_own_ttl() {
     let kapo = Kapo::start(["supervise", "--ttl", "50ms-150ms", "--wait", "0", "sleep", "60"]);
     let mut events = Events::of(&kapo);
     let mut drawn = Vec::new();
@@ -250,7 +250,7 @@ fn each_run_draws_a_ttl_of_its_own() {
 }
 
 #[test]
-fn what_cannot_be_executed_is_tried_once_a_second_until_it_can() {
+fn a_failing_exec_is_retried_once_a_second() {
     let programs = Programs::new();
     let path = programs.folder().join("late");
     let mut command = kapo_on_a_free_port(["supervise", "--wait", "0"]);
@@ -266,7 +266,7 @@ fn what_cannot_be_executed_is_tried_once_a_second_until_it_can() {
     });
     assert_eq!(second["Restarts"], 1);
     assert!(seconds(&second["StartTime"]) - seconds(&failed["EndTime"]) >= 1.0, "{second}");
-    // There, but not executable.
+    // The file exists but is not executable.
     fs::write(&path, "").unwrap();
     events.until("another failure", |status| status["ExitCode"] == 126);
     programs.named("/bin/cat", "cat");
@@ -284,7 +284,7 @@ fn a_stop_while_nothing_can_be_executed_ends_with_that_code() {
     kapo.expect_exit(127);
 }
 
-/// Measured while kapo stands still, so that a run that begins or ends does not show.
+/// Measured while kapo is stopped, so that the start or end of a run does not show.
 fn measure(kapo: &Kapo) -> (Vec<String>, u64, usize) {
     kapo.signal(19);
     wait_for("kapo stands still", || process_state(kapo.pid()) == Some('T'));
@@ -294,7 +294,7 @@ fn measure(kapo: &Kapo) -> (Vec<String>, u64, usize) {
 }
 
 #[test]
-fn thousands_of_restarts_leave_nothing_behind() {
+fn thousands_of_restarts_leave_nothing_over() {
     let many = std::env::var("KAPO_TEST_RESTARTS").map_or(2_000, |number| number.parse().unwrap());
     let mut kapo = Kapo::start(["supervise", "--wait", "0", "true"]);
     let mut line = Line::to(&kapo);
@@ -311,7 +311,7 @@ fn thousands_of_restarts_leave_nothing_behind() {
     let (fds, memory, _) = measure(&kapo);
     until(&mut kapo, 200 + many);
     let (fds_after, memory_after, children) = measure(&kapo);
-    // Each end has a look at the OOM counter of the cgroup, whose file may be open in that moment.
+    // At each end kapo reads the OOM counter of the cgroup, whose file may be open at that moment.
     let lasting = |fds: &[String]| -> Vec<String> {
         fds.iter().filter(|fd| !fd.contains("memory.oom_control")).cloned().collect()
     };
@@ -328,12 +328,12 @@ fn thousands_of_restarts_leave_nothing_behind() {
         ended = kapo.try_wait();
         ended.is_some()
     });
-    // The run that was stopped may have come to its own end.
+    // The run that was stopped may have ended by itself.
     assert!(matches!(ended.unwrap().code(), Some(0 | 143)), "{ended:?}");
 }
 
 #[test]
-fn idle_it_never_wakes() {
+fn an_idle_supervise_never_wakes_up() {
     let kapo = Kapo::start(["supervise", "--ttl", "1h", "sleep", "600"]);
     let mut line = Line::to(&kapo);
     assert_eq!(line.ask("/readyz").status, 200);

@@ -1,4 +1,4 @@
-//! kapo on a terminal of its own: the command gets it, ^C and ^Z mean the command, and kapo gives it back.
+//! Tests with a terminal: the command gets the foreground, ^C and ^Z reach it, and kapo gives the terminal back.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -11,15 +11,15 @@ use crate::harness::{
     Kapo, before_exec, binary, clean, command_name, lives, process_state, signal_mask, unused_name, wait_for,
 };
 
-/// A session on a pseudo-terminal; what is typed and what is shown.
+/// A session on a pseudo-terminal.
 struct Session {
     kapo: Kapo,
-    /// The master's side; reading it never waits.
+    /// The master side. Reads do not block.
     master: std::fs::File,
     shown: Screen,
 }
 
-/// What was shown and not yet looked for.
+/// The displayed text that was not searched yet.
 struct Screen(String);
 
 impl Session {
@@ -49,11 +49,11 @@ impl Session {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until `text` is shown, and forgets what was before it.
+    /// Waits until `text` is displayed, and drops the text up to it.
     fn shows(&mut self, text: &str) {
         wait_for(&format!("the terminal shows {text:?}"), || {
             let mut buffer = [0; 4096];
-            // Nothing there, or EIO: nobody has it open any more.
+            // The read ends if there is no data, or with EIO if no process has the terminal open.
             while let Ok(length @ 1..) = self.master.read(&mut buffer) {
                 self.shown.0.push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
@@ -63,12 +63,12 @@ impl Session {
         self.shown.0.drain(..end);
     }
 
-    /// The group in the foreground, as the master's side tells.
+    /// Returns the foreground process group, from the master side.
     fn foreground(&self) -> i32 {
         kapo::sys::group::foreground_of(self.master.as_fd()).unwrap()
     }
 
-    /// Closes the master's side: the line is cut.
+    /// Closes the master side, which hangs up the terminal.
     fn hangs_up(self) -> Kapo {
         let Session { kapo, master, .. } = self;
         drop(master);
@@ -88,19 +88,19 @@ impl Drop for Screen {
     }
 }
 
-/// bash without anybody's settings.
+/// Returns bash without start-up files.
 fn shell() -> Command {
     let mut command = clean("bash");
     command.args(["--norc", "--noprofile", "--noediting", "-i"]);
     command
 }
 
-/// kapo and its words as a line of a shell.
+/// Returns the shell command line for kapo with these arguments.
 fn line(words: &str) -> String {
     format!("{} -q -i {} {words}\n", binary().display(), unused_name())
 }
 
-/// `kapo run WORDS` as the leader of its session.
+/// Starts `kapo run WORDS` as the leader of its session.
 fn leader(words: &[&str]) -> Session {
     let mut command = clean(binary());
     command.args(["-q", "-i", &unused_name(), "run"]).args(words);
@@ -178,7 +178,7 @@ fn a_stop_of_a_pipeline_of_kapos_stops_every_command() {
     session.shows("outer> ");
 }
 
-/// As without kapo: nobody would continue a session leader, and the kernel ignores ^Z for it.
+/// The same holds without kapo: the kernel ignores ^Z for a session leader, because no process would continue it.
 #[test]
 fn a_stop_of_a_kapo_within_a_session_leader_does_nothing() {
     let (inner, name) = (binary(), unused_name());
@@ -206,7 +206,7 @@ fn interrupting_ends_command_and_kapo() {
 }
 
 #[test]
-fn quitting_ends_kapo_as_its_command_but_leaves_no_core_of_kapo() {
+fn quitting_ends_kapo_without_a_core_dump() {
     let folder = TempDir::new().unwrap();
     let mut command = clean("sh");
     let words = line("run -- cat").replace('\n', "");
@@ -246,7 +246,7 @@ fn interrupting_breaks_the_loop_of_a_shell_or_script_around_kapo() {
 }
 
 #[test]
-fn a_script_that_handles_the_interrupt_goes_on_and_so_does_what_it_has_in_the_background() {
+fn a_script_that_handles_the_interrupt_keeps_its_background_jobs() {
     let daemon = line("supervise --wait 0 -- sleep 60").replace('\n', " &\n");
     let mut command = clean("bash");
     let body = line("run -- cat");
@@ -314,7 +314,7 @@ fn a_shell_stops_and_resumes_kapo_like_any_job() {
 
 #[test]
 fn kapo_gives_the_terminal_back_at_the_end() {
-    // A shell without job control does not take it by itself.
+    // A shell without job control does not take the terminal back by itself.
     let mut command = clean("sh");
     command.arg("-c").arg(format!("{}read line; echo got $line", line("run -- true")));
     let mut session = Session::start(command);
@@ -338,7 +338,7 @@ fn in_the_background_kapo_leaves_the_terminal_alone() {
     session.types(&background);
     session.shows("outer> ");
     let kapo = the_child_of(session.kapo.pid());
-    // It starts again and again, and the shell keeps what it has.
+    // The command is started again and again, and the shell keeps the terminal.
     for _ in 0..200 {
         assert_eq!(session.foreground(), session.kapo.pid());
         wait_for("it has been looked at", || process_state(kapo).is_some());
@@ -350,8 +350,8 @@ fn in_the_background_kapo_leaves_the_terminal_alone() {
 }
 
 #[test]
-fn in_the_background_of_a_script_kapo_leaves_the_terminal_to_the_script() {
-    // There they share a group, and so kapo seems to have the terminal.
+fn in_the_background_of_a_script_the_script_keeps_the_terminal() {
+    // In a script, both share a process group, so kapo seems to be in the foreground.
     let folder = TempDir::new().unwrap();
     let flag = folder.path().join("flag");
     let daemon = line("supervise --wait 0 -- sleep 60").replace('\n', " &\n");
@@ -370,7 +370,7 @@ fn in_the_background_of_a_script_kapo_leaves_the_terminal_to_the_script() {
         child_of(kapo).is_some_and(|child| command_name(child) == "sleep")
     });
     assert_eq!(session.foreground(), session.kapo.pid());
-    // ^C is not for what runs in the background.
+    // ^C must not reach a background job.
     session.types("\x03");
     session.shows("interrupted");
     std::fs::write(flag, "").unwrap();
@@ -385,7 +385,7 @@ fn in_the_background_of_a_script_kapo_leaves_the_terminal_to_the_script() {
 }
 
 #[test]
-fn put_into_the_background_kapo_does_not_take_the_terminal_for_the_next_run() {
+fn the_next_run_of_a_background_kapo_has_no_terminal() {
     let mut session = Session::start(shell());
     session.shows("outer> ");
     session.types(&line("supervise --wait 10ms -- sleep 0.2"));
@@ -396,7 +396,7 @@ fn put_into_the_background_kapo_does_not_take_the_terminal_for_the_next_run() {
     session.shows("outer> ");
     session.types("bg\n");
     session.shows("outer> ");
-    // Several starts later.
+    // Wait until the command was started several times.
     let begun = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let (mut last, mut changes) = (String::new(), 0);
     wait_for("it was started five times more", || {
@@ -415,7 +415,7 @@ fn put_into_the_background_kapo_does_not_take_the_terminal_for_the_next_run() {
 
 #[test]
 fn a_terminal_that_hangs_up_ends_command_and_kapo() {
-    // No new run after it, as the terminal will not come back.
+    // There is no new run, because the terminal is gone.
     let mut command = clean(binary());
     command.args(["-q", "-i", &unused_name(), "supervise", "--wait", "0", "sleep", "60"]);
     let session = Session::start(command);
@@ -426,7 +426,7 @@ fn a_terminal_that_hangs_up_ends_command_and_kapo() {
 
 #[test]
 fn a_terminal_that_hangs_up_ends_kapo_under_a_shell_as_well() {
-    // The kernel tells the shell, and the shell tells its jobs.
+    // The kernel sends HUP to the shell, and the shell sends it to its jobs.
     for background in ["\n", " &\n"] {
         let mut session = Session::start(shell());
         session.shows("outer> ");
@@ -441,7 +441,7 @@ fn a_terminal_that_hangs_up_ends_kapo_under_a_shell_as_well() {
 
 #[test]
 fn a_terminal_that_hangs_up_ends_kapo_in_a_script_as_well() {
-    // The shell tells its jobs, but it did not start this kapo; and kapo may see the terminal nowhere but at its name.
+    // The shell sends HUP to its jobs, but it did not start this kapo. kapo can reach the terminal only by its name.
     let folder = TempDir::new().unwrap();
     let script = folder.path().join("script");
     for silent in ["", " </dev/null >/dev/null 2>&1"] {
@@ -460,7 +460,7 @@ fn a_terminal_that_hangs_up_ends_kapo_in_a_script_as_well() {
 }
 
 #[test]
-fn a_terminal_that_hangs_up_ends_kapo_that_has_left_it_to_the_command() {
+fn a_hang_up_ends_kapo_while_the_command_has_the_terminal() {
     let mut command = clean(binary());
     command.args(["-q", "-i", &unused_name(), "supervise", "--setsid", "--wait", "0", "sleep", "60"]);
     let session = Session::start(command);
@@ -487,7 +487,7 @@ fn under_setsid_the_command_has_the_terminal_for_itself() {
 
 #[test]
 fn in_a_pid_namespace_of_its_own_kapo_gives_the_terminal_to_the_command() {
-    // unshare keeps the group, whose number means nothing inside.
+    // unshare keeps the process group, whose number is not valid inside the namespace.
     let mut probe = Command::new("unshare");
     let probed = probe.args(["--fork", "--pid", "--mount-proc", "true"]).stderr(Stdio::null()).status();
     if !probed.is_ok_and(|status| status.success()) {
@@ -508,8 +508,9 @@ fn in_a_pid_namespace_of_its_own_kapo_gives_the_terminal_to_the_command() {
 }
 
 #[test]
-fn a_terminal_that_nobody_gave_back_is_the_commands_again() {
-    // The inner shell has taken it for a group of its own; kapo leads the session, and nobody minds it.
+fn the_command_regains_a_terminal_that_was_not_given_back() {
+    // The inner shell has made its own group the foreground group. kapo leads the session, and there is no parent that
+    // would react.
     let script = "bash --norc -ic 'kill -9 $$'; echo reading; read line; echo got $line";
     let mut session = leader(&["--", "bash", "-c", script]);
     session.shows("reading");
@@ -519,7 +520,7 @@ fn a_terminal_that_nobody_gave_back_is_the_commands_again() {
 }
 
 #[test]
-fn a_command_that_somebody_stopped_stays_so_where_nobody_minds_kapo() {
+fn a_stopped_command_stays_stopped_if_no_parent_reacts() {
     let mut session = leader(&["--", "cat"]);
     let (kapo, cat) = (session.kapo.pid(), the_child_of(session.kapo.pid()));
     session.types("typed\n");
@@ -542,8 +543,8 @@ fn a_command_that_somebody_stopped_stays_so_where_nobody_minds_kapo() {
 }
 
 #[test]
-fn a_command_that_somebody_stopped_on_a_terminal_ends_by_the_stop_signal() {
-    // A session leader is not stopped with its command, and has taken the news of its stop.
+fn a_stopped_command_on_a_terminal_ends_by_the_stop_signal() {
+    // A session leader is not stopped with its command, and has already read the stop event.
     for continued in [false, true] {
         let script = "trap 'echo continued' CONT; trap 'echo term; exit 5' TERM; echo up;
                       while :; do sleep 0.01; done";
@@ -567,7 +568,7 @@ fn started_in_the_background_kapo_gets_the_terminal_with_fg() {
     let folder = TempDir::new().unwrap();
     let mut session = Session::start(shell());
     session.shows("outer> ");
-    // One that wants the terminal while the shell has it, and is stopped for that.
+    // A command that reads the terminal while the shell has it, and is stopped for that.
     session.types(&line("run -- cat").replace('\n', " &\n"));
     session.shows("outer> ");
     let kapo = the_child_of(session.kapo.pid());
@@ -579,13 +580,13 @@ fn started_in_the_background_kapo_gets_the_terminal_with_fg() {
     session.shows("typed\r\ntyped\r\n");
     session.types("\x03");
     session.shows("outer> ");
-    // And one that wants it only once kapo is in the foreground.
+    // A command that reads the terminal only after kapo is in the foreground.
     let flag = folder.path().join("flag");
     let script = format!("until [ -e {} ]; do sleep 0.01; done; exec cat", flag.display());
     session.types(&line(&format!("run -- sh -c '{script}'")).replace('\n', " &\n"));
     session.shows("outer> ");
     let kapo = the_child_of(session.kapo.pid());
-    // Once there is a command, it is in the background as kapo is.
+    // When the command exists, it is in the background as kapo is.
     the_child_of(kapo);
     session.types("fg\n");
     session.waits_for_foreground(kapo);
@@ -599,7 +600,7 @@ fn started_in_the_background_kapo_gets_the_terminal_with_fg() {
 }
 
 #[test]
-fn kapo_is_not_stopped_a_second_time_by_what_it_has_stopped_itself() {
+fn kapo_is_not_stopped_again_by_its_own_stop_of_the_command() {
     // Children come and go all the time, so that TSTP and CHLD often arrive together.
     let script = "while :; do (sleep 0.001 &); (sleep 0.002 &); sleep 0.001; done";
     let mut session = Session::start(shell());
@@ -610,7 +611,7 @@ fn kapo_is_not_stopped_a_second_time_by_what_it_has_stopped_itself() {
     session.waits_for_foreground(command);
     for round in 0..60 {
         kapo::sys::signal::send(kapo, 20).unwrap();
-        // The command may be in the midst of a vfork then, and not show as stopped.
+        // The command may be in the middle of a vfork, and then it does not show as stopped.
         wait_for("kapo is stopped", || process_state(kapo) == Some('T'));
         kapo::sys::signal::send(kapo, 18).unwrap();
         wait_for(&format!("both go on, round {round}"), || {
@@ -648,7 +649,7 @@ fn a_script_that_calls_kapo_is_stopped_and_resumed_with_it() {
 }
 
 #[test]
-fn a_command_that_makes_a_success_of_the_interrupt_is_started_again_and_one_more_in_the_pause_ends_kapo() {
+fn an_interrupt_in_the_pause_after_a_handled_one_ends_kapo() {
     let mut command = clean(binary());
     let script = "trap 'exit 0' INT; echo ready; while :; do sleep 0.01; done";
     command.args(["-q", "-i", &unused_name(), "supervise", "--wait", "2", "bash", "-c", script]);
@@ -662,8 +663,8 @@ fn a_command_that_makes_a_success_of_the_interrupt_is_started_again_and_one_more
     session.kapo.expect_signal(2);
 }
 
-/// Lets a script go on that does `read go <PATH`. Waiting in a loop, a shell may be met by TSTP in the midst of a vfork,
-/// and never stop.
+/// Lets a script continue that runs `read go <PATH`. If it waited in a loop, TSTP could reach the shell in the middle
+/// of a vfork, and it would never stop.
 struct Gate {
     path: std::path::PathBuf,
     fifo: std::fs::File,
@@ -674,7 +675,7 @@ impl Gate {
         let path = folder.path().join(name);
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
-        // For both, so that opening it does not wait.
+        // Open for reading and writing, so that the open does not block.
         let fifo = std::fs::File::options().read(true).write(true).open(&path).unwrap();
         Gate { path, fifo }
     }
@@ -695,7 +696,7 @@ fn a_pager_beside_kapo_in_a_pipeline_gets_the_terminal() {
     let [mut first, mut second, mut third, mut fourth] = gates;
     let mut session = Session::start(shell());
     session.shows("outer> ");
-    // Both want it, one after the other.
+    // Both read the terminal, one after the other.
     let read = "read line </dev/tty; echo";
     let command = format!("{}; {read} command $line >/dev/tty; {}", second.wait(), fourth.wait());
     let pager = format!("{}; {read} pager $line; {}; {read} pager $line; cat", first.wait(), third.wait());
@@ -713,7 +714,7 @@ fn a_pager_beside_kapo_in_a_pipeline_gets_the_terminal() {
     session.waits_for_foreground(kapo);
     session.types("one\n");
     session.shows("pager one");
-    // The job as a whole goes on to be one for ^Z and fg, and the terminal stays where it was.
+    // ^Z and fg still work for the whole job, and the terminal stays where it was.
     session.types("\x1a");
     session.shows("Stopped");
     session.shows("outer> ");
@@ -742,7 +743,7 @@ fn a_pager_beside_kapo_in_a_pipeline_gets_the_terminal() {
 fn a_script_with_a_pager_beside_kapo_goes_on() {
     let mut session = Session::start(shell());
     session.shows("outer> ");
-    // Its shell would see the script stopped, and take the terminal, before anybody could give it back.
+    // The shell would see the script as stopped, and would take the terminal before kapo could give it back.
     let pager = " | sh -c 'read line </dev/tty; echo pager $line; cat'; echo script $?";
     let script = line("run -- sh -c 'sleep 0.01; echo output'").replace('\n', pager);
     let folder = TempDir::new().unwrap();
@@ -761,7 +762,7 @@ fn a_script_with_a_pager_beside_kapo_goes_on() {
 }
 
 #[test]
-fn in_a_pipeline_who_asks_for_the_terminal_through_others_gets_it() {
+fn in_a_pipeline_a_grandchild_that_reads_gets_the_terminal() {
     let read = "sh -c 'read line </dev/tty; echo got $line'";
     let nested = line(&format!("run -- {read}"));
     let through = [
@@ -788,9 +789,9 @@ fn in_a_pipeline_who_asks_for_the_terminal_through_others_gets_it() {
 }
 
 #[test]
-fn a_command_whose_interrupts_are_ignored_gets_the_terminal_when_it_asks() {
+fn a_command_with_ignored_interrupts_gets_the_terminal() {
     let read = line("run -- sh -c 'read line </dev/tty; echo got $line'");
-    // A login script that must not be interrupted, and a job that asks for a password.
+    // A login script that ignores interrupts, and a job that asks for a password.
     for script in [format!("trap '' INT QUIT\n{read}"), read.replace('\n', " &\nwait\n")] {
         let mut command = clean("bash");
         command.arg("-c").arg(script);
@@ -802,7 +803,7 @@ fn a_command_whose_interrupts_are_ignored_gets_the_terminal_when_it_asks() {
 }
 
 #[test]
-fn in_the_background_a_sibling_that_wants_the_terminal_stops_the_whole_job() {
+fn a_background_sibling_that_reads_stops_the_whole_job() {
     let mut session = Session::start(shell());
     session.shows("outer> ");
     let folder = TempDir::new().unwrap();
@@ -819,7 +820,7 @@ fn in_the_background_a_sibling_that_wants_the_terminal_stops_the_whole_job() {
     wait_for("all are stopped", || both.iter().chain([&command]).all(|pid| process_state(*pid) == Some('T')));
     session.types("jobs\n");
     session.shows("Stopped");
-    // What is typed before the prompt is shown in front of it.
+    // The typed text is displayed in front of the prompt.
     session.shows("outer> ");
     session.types("fg\n");
     session.shows("fg\r\nsh -c");

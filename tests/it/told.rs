@@ -1,4 +1,4 @@
-//! What the command says under `--notify`, at moments that are easily missed.
+//! Tests of notifications of the command under `--notify` at moments at which they are easily missed.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::harness::{Kapo, before_exec, clean, kapo_on_a_free_port};
 
-/// What [`speaker`] says.
+/// The variable with the text that [`speaker`] sends.
 const WORDS: &str = "TEST_WORDS";
 
-/// A socket to speak on, and the address that `NOTIFY_SOCKET` names.
+/// Returns a socket, and the address in `NOTIFY_SOCKET`.
 fn socket_to(name: &str) -> (UnixDatagram, SocketAddr) {
     let address = match name.trim().strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name),
@@ -20,7 +20,7 @@ fn socket_to(name: &str) -> (UnixDatagram, SocketAddr) {
     (UnixDatagram::unbound().unwrap(), address.unwrap())
 }
 
-/// No test, but a program that others run: it speaks and is gone.
+/// Not a test, but a program that other tests run: it sends a notification and exits.
 #[test]
 fn speaker() {
     let Ok(words) = std::env::var(WORDS) else { return };
@@ -29,7 +29,7 @@ fn speaker() {
     std::process::exit(0);
 }
 
-/// A script that can say `"$0" --exact told::speaker`.
+/// Returns a script that can run `"$0" --exact told::speaker`.
 fn speaking(script: &str) -> [String; 5] {
     let program = std::env::current_exe().unwrap().into_os_string().into_string().unwrap();
     ["--".to_owned(), "sh".to_owned(), "-c".to_owned(), script.to_owned(), program]
@@ -42,15 +42,15 @@ fn run_speaking(options: &[&str], script: &str) -> Command {
 }
 
 #[test]
-fn what_a_notifier_says_counts_though_it_is_gone_at_once() {
+fn a_notification_counts_if_its_sender_exits_at_once() {
     let script = format!("({WORDS}=READY=1 \"$0\" --exact told::speaker >/dev/null &); exec sleep 60");
     for _ in 0..12 {
         let mut command = run_speaking(&[], &script);
-        // On one CPU the notifier has sent and ended before kapo is awake.
+        // On one CPU, the notifier has sent and exited before kapo wakes up.
         before_exec(&mut command, || {
             let mut one = rustix::thread::CpuSet::new();
             one.set(0);
-            // Where CPU 0 is not ours, all goes on as it may.
+            // If CPU 0 is not available, the test runs without this restriction.
             let _ = rustix::thread::sched_setaffinity(None, &one);
             Ok(())
         });
@@ -60,7 +60,7 @@ fn what_a_notifier_says_counts_though_it_is_gone_at_once() {
 }
 
 #[test]
-fn a_trigger_right_before_the_end_is_a_stop_and_signals_nobody_else() {
+fn a_trigger_right_before_the_end_signals_no_other_process() {
     let script = format!("{WORDS}=WATCHDOG=trigger exec \"$0\" --exact told::speaker");
     for _ in 0..5 {
         let kapo = Kapo::launch(run_speaking(&["--wait", "1m"], &script)).listening();
@@ -70,7 +70,7 @@ fn a_trigger_right_before_the_end_is_a_stop_and_signals_nobody_else() {
 }
 
 #[test]
-fn who_is_outside_the_pid_namespace_is_no_descendant() {
+fn a_sender_outside_the_pid_namespace_does_not_count() {
     let inner = run_speaking(&[], "echo $NOTIFY_SOCKET; exec sleep 60");
     let mut command = clean("unshare");
     command
@@ -85,7 +85,7 @@ fn who_is_outside_the_pid_namespace_is_no_descendant() {
     let mut kapo = Kapo::launch(command).listening();
     kapo.wait_for("it names its socket", |kapo| kapo.stdout().ends_with('\n'));
     let (socket, address) = socket_to(&kapo.stdout());
-    // Far more than wait on the socket at once: it has read some of them.
+    // Far more datagrams than fit into the queue, so kapo has read some of them.
     for _ in 0..1_000 {
         socket.send_to_addr(b"READY=1\nSTATUS=from outside", &address).unwrap();
     }

@@ -1,5 +1,5 @@
-//! What the tests of the modes share: connections that stay, streams of events, gates that commands wait at, programs
-//! with names of their own, and what /proc tells of a running kapo.
+//! Helpers that several tests share: persistent connections, event streams, gates at which commands wait, programs
+//! with unique names, and facts about a running kapo from /proc.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,28 +13,28 @@ use tempfile::TempDir;
 
 use crate::harness::{Answer, Kapo, LIMIT, clean, now, process_state, wait_for};
 
-/// A connection that is kept for one request after the other.
+/// A persistent connection for several requests.
 pub(crate) struct Line(BufReader<TcpStream>);
 
 impl Line {
-    /// Connects.
+    /// Opens a connection.
     pub(crate) fn to(kapo: &Kapo) -> Line {
         Line::of(kapo.connect())
     }
 
-    /// Takes a connection over.
+    /// Wraps an open connection.
     pub(crate) fn of(stream: TcpStream) -> Line {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         Line(BufReader::new(stream))
     }
 
-    /// Asks and does not wait for the answer.
+    /// Sends a request without waiting for the answer.
     pub(crate) fn send(&mut self, path: &str) {
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
     }
 
-    /// The next answer, as long as its Content-Length says.
+    /// Reads the next answer up to its Content-Length.
     pub(crate) fn answer(&mut self) -> Answer {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
@@ -49,13 +49,13 @@ impl Line {
         answer
     }
 
-    /// Asks and waits for the answer.
+    /// Sends a request and reads the answer.
     pub(crate) fn ask(&mut self, path: &str) -> Answer {
         self.send(path);
         self.answer()
     }
 
-    /// Whether nothing has come so far.
+    /// Whether nothing has arrived so far.
     pub(crate) fn is_silent(&mut self) -> bool {
         let stream = self.0.get_ref();
         stream.set_nonblocking(true).unwrap();
@@ -64,7 +64,7 @@ impl Line {
         nothing
     }
 
-    /// All that comes until the end.
+    /// Reads everything up to the end.
     pub(crate) fn rest(&mut self) -> String {
         let mut text = String::new();
         self.0.read_to_string(&mut text).unwrap();
@@ -72,24 +72,24 @@ impl Line {
     }
 }
 
-/// The documents of /events, one after the other: nothing that happens between two questions is missed.
+/// The documents of /events. No change between two reads is missed.
 pub(crate) struct Events(BufReader<TcpStream>);
 
 impl Events {
-    /// Begins with the document of now.
+    /// Opens the stream, which begins with the current document.
     pub(crate) fn of(kapo: &Kapo) -> Events {
         let mut stream = kapo.connect();
         stream.write_all(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
         Events(BufReader::new(stream))
     }
 
-    /// The first object of the next document; `None` once the stream has ended.
+    /// Returns the first object of the next document; `None` at the end of the stream.
     pub(crate) fn next(&mut self) -> Option<Value> {
         let (mut line, start) = (String::new(), now());
         loop {
             line.clear();
-            // The comments of a silent stream keep the time-out of the socket from passing.
-            assert!(start.elapsed() < LIMIT, "waited in vain for a document");
+            // The comments of a silent stream keep the read timeout from expiring.
+            assert!(start.elapsed() < LIMIT, "timed out waiting for a document");
             if self.0.read_line(&mut line).unwrap() == 0 {
                 return None;
             }
@@ -100,7 +100,7 @@ impl Events {
         }
     }
 
-    /// The next one that is as wanted.
+    /// Returns the next document that meets the condition.
     pub(crate) fn until(&mut self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         let start = now();
         loop {
@@ -113,7 +113,7 @@ impl Events {
     }
 }
 
-/// Where commands wait, one line each, until the test lets one pass: `read x < "$0"` in a shell.
+/// A gate at which commands wait, in a shell with `read x < "$0"`. Each opening lets one command pass.
 pub(crate) struct Gate {
     _folder: TempDir,
     path: String,
@@ -121,7 +121,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// A pipe that is open at both ends, so that nobody is held up by opening it.
+    /// Creates a FIFO that is open at both ends, so that opening it never blocks.
     pub(crate) fn new() -> Gate {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("gate");
@@ -130,35 +130,35 @@ impl Gate {
         Gate { _folder: folder, path: path.to_str().unwrap().to_owned(), file }
     }
 
-    /// Its name.
+    /// Returns the path of the FIFO.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
-    /// Lets one pass.
+    /// Lets one command pass.
     pub(crate) fn open(&mut self) {
         self.file.write_all(b"\n").unwrap();
     }
 }
 
-/// A folder of programs whose names nobody else's processes have.
+/// A directory of programs whose names no process outside of the tests has.
 pub(crate) struct Programs(TempDir);
 
 impl Programs {
-    /// Empty.
+    /// Creates an empty directory.
     pub(crate) fn new() -> Programs {
         Programs(TempDir::new().unwrap())
     }
 
-    /// A program under another name. It is a link: a copy that this process writes could not be executed while another
-    /// thread's child has it open.
+    /// Adds a program under another name. It is a link, because a copy that this process has written could not be
+    /// executed while a child of another thread holds it open.
     pub(crate) fn named(&self, program: &str, name: &str) -> PathBuf {
         let path = self.0.path().join(name);
         std::os::unix::fs::symlink(program, &path).unwrap();
         path
     }
 
-    /// A script, written by another process for the same reason.
+    /// Adds a script. Another process writes it, for the same reason.
     pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path().join(name);
         let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
@@ -166,20 +166,20 @@ impl Programs {
         path
     }
 
-    /// Where they are.
+    /// Returns the directory.
     pub(crate) fn folder(&self) -> &Path {
         self.0.path()
     }
 }
 
-/// A name that no other process has: short enough that the kernel keeps it whole.
+/// Returns a name that no other process has, and that is short enough for comm.
 pub(crate) fn unique(tag: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{tag}{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A process beside kapo, which ends with the test, and its whole group with it.
+/// A process beside kapo. At the end of the test its whole process group is killed.
 pub(crate) struct Stranger {
     child: Child,
     say: Option<ChildStdin>,
@@ -187,13 +187,14 @@ pub(crate) struct Stranger {
 }
 
 impl Stranger {
-    /// Starts it in a group of its own.
+    /// Starts the process in its own process group.
     pub(crate) fn start(mut command: Command) -> Stranger {
         use std::os::unix::process::CommandExt;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        // spawn returns before the kernel has set the new name and arguments, and a scan in between would not know it.
+        // spawn returns before the kernel has set the new name and arguments, so a scan at that moment would not
+        // match.
         wait_for("its exec is complete", || {
             fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
                 || process_state(pid) == Some('Z')
@@ -202,14 +203,14 @@ impl Stranger {
         Stranger { child, say, hear }
     }
 
-    /// `sh -c SCRIPT WORDS`
+    /// Starts `sh -c SCRIPT WORDS`.
     pub(crate) fn shell(script: &str, words: &[&str]) -> Stranger {
         let mut command = clean("sh");
         command.args(["-c", script]).args(words);
         Stranger::start(command)
     }
 
-    /// Its pid.
+    /// Returns its pid.
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
@@ -221,15 +222,15 @@ impl Stranger {
         line.trim_end().to_owned()
     }
 
-    /// Waits until it has ended, and reaps it.
+    /// Waits for its end and reaps it.
     pub(crate) fn reap(&mut self) -> std::process::ExitStatus {
         drop(self.say.take());
         self.child.wait().unwrap()
     }
 
-    /// Kills it and all that it started.
+    /// Kills the process group.
     pub(crate) fn kill_all(&self) {
-        // Whoever is gone already needs no signal.
+        // A process that is gone needs no signal.
         let _ = kapo::sys::signal::send(-self.pid(), 9);
     }
 }
@@ -242,7 +243,7 @@ impl Drop for Stranger {
     }
 }
 
-/// What the open descriptors of a process are.
+/// Returns the targets of the open descriptors of a process.
 pub(crate) fn descriptors(pid: i32) -> Vec<String> {
     let names = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let links = names.filter_map(|name| {
@@ -255,21 +256,21 @@ pub(crate) fn descriptors(pid: i32) -> Vec<String> {
     links.into_iter().map(|(number, link)| format!("{number} {link}")).collect()
 }
 
-/// KiB of memory that are a process's own.
+/// Returns the private memory of a process in KiB.
 pub(crate) fn private_memory(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// How often a process has gone to sleep, which is as often as it was woken.
+/// Returns how often a process has gone to sleep, which is once after each wake-up.
 pub(crate) fn sleeps(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
     line.trim().parse().unwrap()
 }
 
-/// Fails when a process wakes within a second. What it was doing before may come to its end first.
+/// Checks that a process is not woken for a second, once its current work is finished.
 #[expect(clippy::disallowed_methods, reason = "that nothing happens can only be seen in time")]
 pub(crate) fn sees_no_wake_up(pid: i32) {
     let mut before = sleeps(pid);
@@ -283,12 +284,12 @@ pub(crate) fn sees_no_wake_up(pid: i32) {
     assert_eq!(sleeps(pid), before, "nobody wakes it");
 }
 
-/// Seconds since 1970, with their fraction, of a time in the document.
+/// Converts a time in the document to seconds since 1970.
 pub(crate) fn seconds(time: &Value) -> f64 {
     let text = time.as_str().unwrap();
     let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().unwrap();
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
-    // Days before the month, counted in years that begin in March.
+    // The days before the month, counted in years that begin in March.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
     let whole = ((days * 24 + number(11..13)) * 60 + number(14..16)) * 60 + number(17..19);
@@ -299,19 +300,19 @@ pub(crate) fn seconds(time: &Value) -> f64 {
     whole + fraction
 }
 
-/// Whether this kernel tells how a process ended that is not one's own child (Linux 6.15).
+/// Whether this kernel reports the exit of a process that is not a child (Linux 6.15).
 pub(crate) fn kernel_tells_of_strangers() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15)
 }
 
-/// Whether the tests may become other users and make namespaces.
+/// Whether the tests may change users and create namespaces.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether `unshare WORDS` works on this machine; says so when it does not.
+/// Whether `unshare WORDS` works on this machine. Prints a note if it does not.
 pub(crate) fn can_unshare(words: &[&str]) -> bool {
     let mut probe = Command::new("unshare");
     probe.args(words).arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,4 +1,5 @@
-//! The one-shot job: /wait and /events while it runs, --idle-exit after it, and `kapo check` and `kapo wait` beside it.
+//! Tests of a one-shot job: /wait and /events while it runs, --idle-exit after it, and the clients `kapo check` and
+//! `kapo wait`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -11,7 +12,7 @@ use crate::harness::{Answer, Kapo, binary, clean, kapo, kapo_on_a_free_port, now
 use crate::streams::read_head;
 use crate::tools::{Events, Gate, Line, sees_no_wake_up, unique};
 
-/// A job that ends with this code once the gate opens, and is then shown for long.
+/// Starts a job that exits with this code when the gate opens, and whose status is then shown for long.
 fn job(gate: &Gate, code: i32) -> Kapo {
     let script = format!("read x < \"$0\"; exit {code}");
     Kapo::start(["run", "--wait", "1h", "sh", "-c", &script, gate.path()])
@@ -24,14 +25,14 @@ fn object(answer: &Answer) -> Value {
 }
 
 #[test]
-fn all_who_wait_get_the_end_and_its_code() {
+fn all_waiting_clients_get_the_end_and_its_code() {
     let mut gate = Gate::new();
     let kapo = job(&gate, 9);
     let mut lines: Vec<Line> = (0..20).map(|_| Line::to(&kapo)).collect();
     for line in &mut lines {
         line.send("/wait");
     }
-    // Two in a row, one with a time that will not have passed, one that has said all it will ever say, one that leaves.
+    // A pipelined request, a timeout that does not pass, a half-closed connection, and a client that disconnects.
     lines[1].send("/livez");
     lines[2].send("/wait?timeout=1h");
     let mut half = kapo.connect();
@@ -56,7 +57,7 @@ fn all_who_wait_get_the_end_and_its_code() {
             2 => assert_eq!(line.answer().field("kapo-exit-code"), Some("9")),
             _ => {}
         }
-        // The connection can be used on.
+        // The connection can be used again.
         assert_eq!(line.ask("/wait").field("kapo-exit-code"), Some("9"));
     }
     for (mut stream, has_body) in [(half, true), (head, false)] {
@@ -69,7 +70,7 @@ fn all_who_wait_get_the_end_and_its_code() {
 }
 
 #[test]
-fn a_wait_with_a_time_ends_with_it() {
+fn a_wait_ends_at_its_timeout() {
     let mut gate = Gate::new();
     let kapo = job(&gate, 0);
     let start = now();
@@ -83,7 +84,7 @@ fn a_wait_with_a_time_ends_with_it() {
         let answer = kapo.get(&format!("/wait?{query}"));
         assert_eq!((answer.status, answer.field("kapo-exit-code")), (400, None), "{query}");
     }
-    // Practically never.
+    // A time that practically never passes.
     let mut line = Line::to(&kapo);
     line.send("/wait?timeout=18446744073709551615");
     assert_eq!(kapo.get("/livez").status, 200);
@@ -93,7 +94,7 @@ fn a_wait_with_a_time_ends_with_it() {
 }
 
 #[test]
-fn the_code_is_what_kapo_exits_with() {
+fn the_code_in_the_answer_is_kapos_exit_code() {
     for (options, script, code) in [
         (&["--ttl", "100ms"][..], "exec sleep 60", 124),
         (&[], "kill -9 $$", 137),
@@ -108,7 +109,7 @@ fn the_code_is_what_kapo_exits_with() {
 }
 
 #[test]
-fn who_waits_when_kapo_ends_with_the_job_has_the_answer() {
+fn a_wait_is_answered_although_kapo_ends_with_the_job() {
     for _ in 0..20 {
         let mut gate = Gate::new();
         let mut kapo = Kapo::start(["run", "sh", "-c", "read x < \"$0\"; exit 4", gate.path()]);
@@ -125,7 +126,7 @@ fn who_waits_when_kapo_ends_with_the_job_has_the_answer() {
 }
 
 #[test]
-fn under_supervise_each_end_is_answered_however_short_the_pause() {
+fn supervise_answers_each_end_however_short_the_pause() {
     let mut gate = Gate::new();
     let kapo = Kapo::start(["supervise", "--wait", "0", "sh", "-c", "read x < \"$0\"; exit 4", gate.path()]);
     let mut line = Line::to(&kapo);
@@ -142,7 +143,7 @@ fn under_supervise_each_end_is_answered_however_short_the_pause() {
 }
 
 #[test]
-fn events_tell_each_change_and_count_them() {
+fn events_report_and_number_each_change() {
     let mut gate = Gate::new();
     let mut kapo = Kapo::start(["run", "sh", "-c", "read x < \"$0\"; exit 4", gate.path()]);
     let follow = |fields: &str| {
@@ -155,7 +156,7 @@ fn events_tell_each_change_and_count_them() {
     let first = again.next().unwrap();
     assert_eq!(first["Status"], "running");
     kapo.signal(10);
-    // What is no news is not told: the next event is the end.
+    // A request without a change causes no event, so the next event is the end.
     gate.open();
     let mut last = first;
     while let Some(status) = again.next() {
@@ -193,7 +194,7 @@ fn event_ids_of_kapos_started_in_one_second_differ() {
 }
 
 #[test]
-fn who_comes_again_to_events_is_not_told_what_it_knows() {
+fn a_client_that_reconnects_to_events_gets_only_news() {
     let mut gate = Gate::new();
     let kapo = job(&gate, 4);
     let follow = |id: &str| {
@@ -218,7 +219,7 @@ fn idle_exit_counts_from_the_last_request() {
     let mut gate = Gate::new();
     let words = ["run", "--idle-exit", "700ms", "sh", "-c", "read x < \"$0\"; exit 5", gate.path()];
     let mut kapo = Kapo::start(words);
-    // While it runs, nobody has to ask.
+    // While the job runs, --idle-exit needs no timer.
     sees_no_wake_up(kapo.pid());
     let mut line = Line::to(&kapo);
     let _silent = kapo.connect();
@@ -234,7 +235,7 @@ fn idle_exit_counts_from_the_last_request() {
 }
 
 #[test]
-fn a_wait_that_is_answered_after_the_end_counts_as_asking() {
+fn a_wait_that_is_answered_after_the_end_counts_as_request() {
     let mut kapo = Kapo::start(["run", "--idle-exit", "300ms", "sh", "-c", "exit 5"]);
     let answer = kapo.get("/wait");
     let answered = now();
@@ -253,14 +254,14 @@ fn a_stop_ends_the_lingering_at_once() {
     }
 }
 
-/// `kapo WORDS`: its code and what it says.
+/// Runs `kapo WORDS`. Returns the exit code, stdout and stderr.
 fn client(words: &[&str]) -> (i32, String, String) {
     let (code, stdout, stderr) = run_to_the_end(kapo(words));
     (code.unwrap(), stdout, stderr)
 }
 
 #[test]
-fn check_is_good_or_bad_and_says_why() {
+fn check_reports_success_or_failure_and_its_reason() {
     let mut gate = Gate::new();
     let kapo = job(&gate, 3);
     let port = kapo.address().port().to_string();
@@ -283,7 +284,7 @@ fn check_is_good_or_bad_and_says_why() {
 }
 
 #[test]
-fn check_of_a_url_says_what_the_url_names() {
+fn check_of_a_url_requests_its_path() {
     let mut gate = Gate::new();
     let kapo = job(&gate, 3);
     let url = format!("http://{}", kapo.address());
@@ -301,14 +302,14 @@ fn check_of_a_url_says_what_the_url_names() {
     }
     gate.open();
     kapo.wait_for_status("its end", |status| status["Status"] == "stopped");
-    // The body as it is served, behind the label.
+    // The body of the answer, after the label.
     let body = kapo.get("/healthz?verbose").body;
     assert!(body.lines().count() > 1, "{body}");
     let says = format!("not healthy: HTTP 503\n{body}");
     assert_eq!(client(&["check", "--live", &format!("{url}/healthz?verbose")]), (1, says, String::new()));
     let says = format!("live: ok\n{}", kapo.get("/livez?verbose").body);
     assert_eq!(client(&["check", &format!("{url}/livez?verbose")]), (0, says, String::new()));
-    // Any other page would be healthy for ever.
+    // Any other path would answer 200 in every state.
     let says = "kapo: URL: /foo is not a probe; use /livez, /readyz or /healthz\n".to_owned();
     assert_eq!(client(&["check", &format!("{url}/foo")]), (1, String::new(), says));
 }
@@ -334,7 +335,7 @@ fn check_and_wait_understand_unix_sockets() {
     }
 }
 
-/// A server that answers each connection with these bytes, or not at all.
+/// Starts a server that sends these bytes on each connection, or nothing.
 fn server(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -342,7 +343,7 @@ fn server(answer: &'static [u8]) -> String {
         let mut kept = Vec::new();
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            // Whoever does not wait for it is gone.
+            // Ignore an error: a client that does not wait for the answer is gone.
             let _ = stream.write_all(answer);
             if answer.is_empty() {
                 kept.push(stream);
@@ -352,14 +353,14 @@ fn server(answer: &'static [u8]) -> String {
     url
 }
 
-/// An address where nobody listens.
+/// Returns an address without a listener.
 fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
 #[test]
-fn without_a_kapo_check_is_1_and_wait_is_125() {
+fn without_a_kapo_check_exits_with_1_and_wait_with_125() {
     for (url, says) in [
         (nowhere(), "Connection refused"),
         (server(b"SSH-2.0-OpenSSH_9.2\r\n"), "HTTP"),
@@ -373,7 +374,7 @@ fn without_a_kapo_check_is_1_and_wait_is_125() {
         assert_eq!((code, stdout.as_str(), stderr.lines().count()), (125, "", 1), "{url}: {stderr}");
         assert!(stderr.starts_with("kapo: ") && stderr.contains(says), "{stderr}");
     }
-    // One that answers as a web server does is no kapo to wait for.
+    // A server that answers like a web server is not a kapo.
     assert_eq!(client(&["wait", &server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]).0, 125);
     let silent = server(b"");
     let start = now();
@@ -383,7 +384,7 @@ fn without_a_kapo_check_is_1_and_wait_is_125() {
 }
 
 #[test]
-fn wrong_words_to_check_are_1_too() {
+fn check_exits_with_1_on_wrong_usage() {
     for words in [&["check", "--bogus"][..], &["check", "a", "b"], &["check", "--timeout", "x"]] {
         let (code, _, stderr) = client(words);
         assert_eq!(code, 1, "{words:?}: {stderr}");
@@ -392,7 +393,7 @@ fn wrong_words_to_check_are_1_too() {
 }
 
 #[test]
-fn wait_gives_the_jobs_code_or_124_in_its_own_time() {
+fn wait_exits_with_the_jobs_code_or_124_at_its_timeout() {
     let mut gate = Gate::new();
     let server = job(&gate, 42);
     let port = server.address().port().to_string();
@@ -408,7 +409,7 @@ fn wait_gives_the_jobs_code_or_124_in_its_own_time() {
     gate.open();
     waiting.expect_exit(42);
     assert_eq!(client(&["-p", &port, "wait"]).0, 42);
-    // Its code is told even when nobody can be told why.
+    // The exit code is right even if the reason cannot be written.
     let mut command = clean("sh");
     command.args(["-c", "exec 1>&- 2>&- \"$0\" -p \"$1\" wait"]).arg(binary()).arg(&port);
     assert_eq!(run_to_the_end(command).0, Some(42));
@@ -417,7 +418,7 @@ fn wait_gives_the_jobs_code_or_124_in_its_own_time() {
 }
 
 #[test]
-fn a_kapo_that_ends_while_somebody_waits_has_told_the_code() {
+fn kapo_sends_the_code_to_waiting_clients_before_it_ends() {
     let mut gate = Gate::new();
     let mut server =
         Kapo::launch(kapo_on_a_free_port(["run", "sh", "-c", "read x < \"$0\"; exit 4", gate.path()]))
@@ -430,7 +431,7 @@ fn a_kapo_that_ends_while_somebody_waits_has_told_the_code() {
     gate.open();
     server.expect_exit(4);
     waiting.expect_exit(4);
-    // One that is killed tells nobody.
+    // A killed kapo cannot send the code.
     let server = Kapo::start(["run", "sleep", "60"]);
     let port = server.address().port().to_string();
     let mut waiting = Kapo::launch(kapo(["-p", &port, "wait"]));

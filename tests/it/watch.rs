@@ -1,4 +1,4 @@
-//! `kapo watch`: finds processes that others start, tells their end, and how they ended.
+//! Tests of `kapo watch`: it finds processes that kapo did not start, and reports their end and exit.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,7 @@ use crate::tools::{
 
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
-/// Watches for starts ten times a second.
+/// Watches a name with ten scans a second.
 fn watch(name: &str) -> Kapo {
     Kapo::start(["watch", "--wait", "100ms", name])
 }
@@ -37,7 +37,7 @@ fn wait_for_pids(kapo: &mut Kapo, expected: &[i32]) {
     });
 }
 
-/// `kill`, as another shell does it.
+/// Runs `kill` as another shell does.
 fn kill(signal: &str, pid: i32) {
     assert!(Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap().success());
 }
@@ -97,7 +97,7 @@ fn started_and_killed_from_another_shell() {
     assert_eq!((&status["Restarts"], &status["Signal"]), (&json!(1), &json!("")));
     kapo.signal(15);
     kapo.expect_exit(0);
-    assert!(crate::harness::lives(second.pid()), "the processes of others are left alone");
+    assert!(crate::harness::lives(second.pid()), "a watched process is not killed");
 }
 
 fn clean_with(program: &std::path::Path, words: &[&str]) -> Command {
@@ -107,7 +107,7 @@ fn clean_with(program: &std::path::Path, words: &[&str]) -> Command {
 }
 
 #[test]
-fn an_end_is_noticed_although_the_next_scan_is_an_hour_away() {
+fn an_end_is_noticed_without_a_scan() {
     let (programs, name, mut gate) = (Programs::new(), unique("w"), Gate::new());
     let shell = programs.named("/bin/sh", &name);
     for (code, reason) in [(0, "success"), (7, "exit-code")] {
@@ -117,7 +117,7 @@ fn an_end_is_noticed_although_the_next_scan_is_an_hour_away() {
         let mut events = Events::of(&kapo);
         let status = events.until("it is found", |status| status["Pid"] == job.pid());
         assert_eq!(status["Status"], "running");
-        // Whoever waits gets the same end.
+        // A request to /wait gets the same exit.
         let mut line = Line::to(&kapo);
         line.send("/wait");
         gate.open();
@@ -135,7 +135,7 @@ fn an_end_is_noticed_although_the_next_scan_is_an_hour_away() {
 }
 
 #[test]
-fn names_of_every_kind_are_found() {
+fn every_kind_of_name_is_found() {
     let (programs, id) = (Programs::new(), unique(""));
     for name in [
         format!("a {id} b"),
@@ -153,14 +153,14 @@ fn names_of_every_kind_are_found() {
             assert!(line.starts_with("time="), "{line}");
         }
     }
-    // The kernel calls these by the script's name; the exe link is the interpreter's.
+    // The kernel sets comm to the script's name; the exe link names the interpreter.
     for name in [format!("s{id}"), format!("a-script-of-more-than-15-bytes-{id}")] {
         let path = programs.script(&name, "#!/bin/sh -e\nread x\n");
         let job = Stranger::start(clean(path));
         let mut kapo = watch(&name);
         wait_for_pids(&mut kapo, &[job.pid()]);
     }
-    // What differs behind the 15th byte only.
+    // The names differ only after the 15th byte.
     let (one, two) = (format!("the-same-beginning-{id}-1"), format!("the-same-beginning-{id}-2"));
     let _one = Stranger::start(clean_with(&programs.named("/bin/sleep", &one), &["100"]));
     let two_job = Stranger::start(clean_with(&programs.named("/bin/sleep", &two), &["100"]));
@@ -169,7 +169,7 @@ fn names_of_every_kind_are_found() {
 }
 
 #[test]
-fn a_name_that_is_no_text_is_found() {
+fn a_name_that_is_not_utf_8_is_found() {
     use std::os::unix::ffi::OsStrExt;
     let (programs, id) = (Programs::new(), unique(""));
     let name = [b"\xff\xfe", id.as_bytes()].concat();
@@ -185,7 +185,7 @@ fn a_name_that_is_no_text_is_found() {
 }
 
 #[test]
-fn a_process_that_takes_its_name_by_exec_is_found_and_lost_when_it_takes_another() {
+fn a_process_is_found_and_lost_by_exec() {
     let (programs, name, mut gate) = (Programs::new(), unique("w"), Gate::new());
     let (sleep, shell) = (programs.named("/bin/sleep", &unique("o")), programs.named("/bin/sh", &name));
     let mut kapo = watch(&name);
@@ -193,7 +193,7 @@ fn a_process_that_takes_its_name_by_exec_is_found_and_lost_when_it_takes_another
     let (path, shell, sleep) = (gate.path().to_owned(), shell.to_str().unwrap(), sleep.to_str().unwrap());
     let mut job = Stranger::shell(script, &[&path, shell, sleep]);
     job.hear();
-    // Two scans have seen it under its first name.
+    // Two scans have seen the process under its first name.
     let scanned = sleeps(kapo.pid()) + 3;
     wait_for("it has been seen", || sleeps(kapo.pid()) > scanned);
     assert_eq!(pids(&document(&kapo)), [0]);
@@ -201,13 +201,14 @@ fn a_process_that_takes_its_name_by_exec_is_found_and_lost_when_it_takes_another
     wait_for_pids(&mut kapo, &[job.pid()]);
     gate.open();
     wait_for("it has its last name", || crate::harness::command_name(job.pid()).starts_with('o'));
-    // A change of name alone is noticed when all are read anew, once a minute; its end at any time.
+    // A change of the name alone is noticed when all names are read again, once a minute. The end is noticed at any
+    // time.
     job.kill_all();
     wait_for_pids(&mut kapo, &[0]);
 }
 
 #[test]
-fn start_times_are_those_of_ps() {
+fn start_times_equal_those_of_ps() {
     let (programs, name) = (Programs::new(), unique("w"));
     let job = Stranger::start(clean_with(&programs.named("/bin/sleep", &name), &["100"]));
     let mut kapo = watch(&name);
@@ -222,7 +223,7 @@ fn start_times_are_those_of_ps() {
 }
 
 #[test]
-fn a_thousand_matches_are_a_document_that_costs_no_more_than_writing_it() {
+fn a_document_of_a_thousand_matches_is_composed_once() {
     let (programs, name) = (Programs::new(), unique("w"));
     let sleep = programs.named("/bin/sleep", &name);
     let script = "i=0; while [ $i -lt 1000 ]; do \"$0\" 1000 & i=$((i+1)); done; echo ready; wait";
@@ -241,7 +242,7 @@ fn a_thousand_matches_are_a_document_that_costs_no_more_than_writing_it() {
     all.dedup();
     assert_eq!(all.len(), 1_000);
     let mut line = Line::to(&kapo);
-    // Reads of files, of which a request must cost none: the document is written when the state changes.
+    // Counts reads of files. A request must not cause any, because the document is composed when the state changes.
     let reads = || {
         let text = std::fs::read_to_string(format!("/proc/{}/io", kapo.pid())).unwrap();
         text.lines().find_map(|line| line.strip_prefix("syscr: ")).unwrap().parse::<u64>().unwrap()
@@ -251,7 +252,7 @@ fn a_thousand_matches_are_a_document_that_costs_no_more_than_writing_it() {
     for _ in 0..200 {
         assert_eq!(line.ask("/").body, whole);
     }
-    // What a slow reader leaves unsent is at most the document, however often it is asked for.
+    // The unsent data of a slow reader is at most one document, however often it makes requests.
     let grown = private_memory(kapo.pid()).saturating_sub(memory);
     assert!(grown <= 2 * whole.len() as u64 / 1024, "memory does not grow: {grown} KiB");
     assert!(reads() - read <= 400, "{} reads for 200 requests", reads() - read);
@@ -262,7 +263,7 @@ fn a_thousand_matches_are_a_document_that_costs_no_more_than_writing_it() {
 }
 
 #[test]
-fn one_process_by_its_pid_costs_no_wake_up_and_tells_its_end() {
+fn one_pid_needs_no_wakeup_and_its_end_is_noticed() {
     let mut gate = Gate::new();
     let mut job = Stranger::shell("read x < \"$0\"; exit 5", &[gate.path()]);
     let pid = job.pid().to_string();
@@ -285,7 +286,7 @@ fn one_process_by_its_pid_costs_no_wake_up_and_tells_its_end() {
 }
 
 #[test]
-fn a_pid_that_is_gone_is_refused() {
+fn a_pid_that_does_not_exist_is_refused() {
     let mut job = Stranger::shell("exit 0", &[]);
     job.reap();
     let pid = job.pid().to_string();
@@ -314,13 +315,13 @@ fn pids_that_cannot_be_watched_are_refused() {
 }
 
 #[test]
-fn the_process_of_another_user_can_be_watched_without_privileges() {
+fn a_process_of_another_user_can_be_watched() {
     if !is_root() {
         return eprintln!("skipped: only root can become somebody else");
     }
     let mut gate = Gate::new();
     let programs = Programs::new();
-    // Where nobody may execute it, wherever the tests were built.
+    // The program is in a directory that other users may execute, wherever the tests were built.
     std::fs::set_permissions(programs.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = programs.folder().join("kapo");
     assert!(Command::new("cp").arg(binary()).arg(&copy).status().unwrap().success());
@@ -330,7 +331,7 @@ fn the_process_of_another_user_can_be_watched_without_privileges() {
     command.args(["-p", "0", "-i", "127.0.0.1", "watch", "--pid", &pid]).uid(65_534).gid(65_534);
     let kapo = Kapo::launch(command).listening();
     let status = kapo.wait_for_status("it is found", |status| status["Pid"] == roots.pid());
-    assert_eq!(status["Command"], "sh", "without NAME its own is shown");
+    assert_eq!(status["Command"], "sh", "without NAME the process's own name is shown");
     gate.open();
     roots.reap();
     let status = kapo.wait_for_status("its end", |status| status["Pid"] == 0);
@@ -340,7 +341,7 @@ fn the_process_of_another_user_can_be_watched_without_privileges() {
 }
 
 #[test]
-fn in_a_pid_namespace_it_sees_what_is_inside_and_only_that() {
+fn in_a_pid_namespace_only_its_processes_are_found() {
     let words = ["--fork", "--pid", "--mount-proc", "--kill-child"];
     if !can_unshare(&words) {
         return;
@@ -359,7 +360,11 @@ fn in_a_pid_namespace_it_sees_what_is_inside_and_only_that() {
         pid != 0
     });
     assert_eq!(pids(&document(&kapo)), [pid]);
-    assert_eq!(std::fs::read_to_string(&inside).unwrap().trim(), pid.to_string(), "as it is called inside");
+    assert_eq!(
+        std::fs::read_to_string(&inside).unwrap().trim(),
+        pid.to_string(),
+        "the pid is that of the namespace"
+    );
     let why =
         "msg=\"process events cannot be used, scanning instead\" error=\"not in the first PID namespace\"";
     assert!(kapo.stderr().contains(why), "{}", kapo.stderr());
@@ -374,7 +379,7 @@ fn in_a_pid_namespace_it_sees_what_is_inside_and_only_that() {
 }
 
 #[test]
-fn what_a_hidepid_mount_hides_is_not_there() {
+fn a_process_hidden_by_hidepid_does_not_exist() {
     let words = ["--fork", "--pid", "--mount", "--kill-child"];
     if !is_root() || !can_unshare(&words) {
         return eprintln!("skipped: hiding takes root");
@@ -384,7 +389,7 @@ fn what_a_hidepid_mount_hides_is_not_there() {
     let sleep = programs.named("/bin/sleep", &name);
     let copy = programs.folder().join("kapo");
     assert!(Command::new("cp").arg(binary()).arg(&copy).status().unwrap().success());
-    // Root's is hidden from nobody, who sees the one of its own.
+    // Root sees all processes on this mount; the user nobody sees only its own.
     let script = "mount -t proc -o hidepid=2 proc /proc || exit 99
         \"$0\" 100 &
         setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" 101 & echo $! > \"$1\"
@@ -408,7 +413,7 @@ fn what_a_hidepid_mount_hides_is_not_there() {
 }
 
 #[test]
-fn without_proc_it_does_not_start() {
+fn watch_does_not_start_without_proc() {
     let words = ["--mount"];
     if !can_unshare(&words) {
         return;
@@ -422,7 +427,7 @@ fn without_proc_it_does_not_start() {
 }
 
 #[test]
-fn a_stop_answers_who_waits_and_does_not_take_long() {
+fn a_stop_answers_waiting_requests_quickly() {
     let job = Stranger::shell("read x", &[]);
     let mut kapo = Kapo::start(["watch", "--pid", &job.pid().to_string()]);
     let status = kapo.wait_for_status("it is found", |status| status["Pid"] == job.pid());
@@ -436,13 +441,13 @@ fn a_stop_answers_who_waits_and_does_not_take_long() {
     let answer = line.answer();
     assert_eq!((answer.status, answer.field("kapo-exit-code")), (200, None), "{answer:?}");
     while events.next().is_some() {}
-    // A client that saw the end goes.
+    // A client that has read the end disconnects.
     drop(events);
     kapo.expect_exit(0);
 }
 
-/// How often kapo woke in stretches of 20 ms in which this whole machine started no process, and how many such
-/// stretches there were. Other tests run beside this one, so there may be few.
+/// Counts the wake-ups of kapo in periods of 20 ms in which no process was started on the whole machine. Returns the
+/// wake-ups and the number of such periods, which may be small because other tests run at the same time.
 #[expect(clippy::disallowed_methods, reason = "that nothing happens can only be seen in time")]
 fn wake_ups_in_quiet_moments(kapo: &Kapo) -> (u64, u32) {
     let forks = || {
@@ -451,12 +456,12 @@ fn wake_ups_in_quiet_moments(kapo: &Kapo) -> (u64, u32) {
     };
     let (mut wakes, mut quiet, mut calm, start) = (0, 0, false, now());
     while quiet < 60 && start.elapsed() < Duration::from_secs(10) {
-        // What is forked while this is read must count as forked.
+        // A fork during these reads must count.
         let (forked, before) = (forks(), sleeps(kapo.pid()));
         std::thread::sleep(Duration::from_millis(20));
         let slept = sleeps(kapo.pid()) - before;
         let was_calm = std::mem::replace(&mut calm, forks() == forked);
-        // Who was forked right before may exec in this stretch.
+        // A process that was forked right before may execute a program in this period.
         if calm && was_calm {
             quiet += 1;
             wakes += slept;
@@ -479,7 +484,8 @@ fn process_events_find_a_start_without_scans() {
     if quiet < 25 {
         eprintln!("skipped: this machine is never quiet");
     } else {
-        // Scans would be ten a second. An exec of somebody who was forked before may fall into a quiet moment.
+        // Scans would take place ten times a second. An exec of a process that was forked earlier may fall into a
+        // quiet period.
         assert!(wakes * 10 <= u64::from(quiet), "{wakes} wake-ups in {quiet} quiet moments of 20 ms");
     }
     let job = Stranger::shell("read x < \"$0\"; exec \"$1\" 100", &[gate.path(), sleep.to_str().unwrap()]);
