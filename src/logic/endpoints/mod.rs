@@ -189,7 +189,7 @@ pub(crate) struct RequestContext<'a> {
     /// The runs that have ended; `None` with `--history 0`.
     pub history: Option<&'a History>,
     /// The snapshot of this turn, once one was taken.
-    pub measured: Option<Measured>,
+    pub measured: Option<Box<Measured>>,
     /// Set when a request was not answered ([`Next::Lacking`]): what has to be read for it.
     pub lacking: Option<Sources>,
 }

@@ -53,10 +53,10 @@ fn asked<'a>(target: &'a str) -> Request<'a> {
     Request { path, query, ..GET }
 }
 
-fn measured() -> Option<Measured> {
+fn measured() -> Option<Box<Measured>> {
     let sources = Selection::ALL.sources();
     let snapshot = Snapshot { started: at(500), up: true, ready: true, connections: 1, ..Snapshot::blank() };
-    Some(Measured { sources, snapshot })
+    Some(Box::new(Measured { sources, snapshot }))
 }
 
 /// An answer, owned, as a short text: code, extra field, body.

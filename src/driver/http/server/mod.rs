@@ -49,7 +49,7 @@ pub(crate) struct Server {
     argv0: String,
     /// What /proc and the rest of kapo said in this turn: reading that is what costs, and one packet may hold hundreds
     /// of requests for it.
-    measured: Option<(Instant, Measured)>,
+    measured: Option<(Instant, Box<Measured>)>,
 }
 
 impl Server {
@@ -244,7 +244,7 @@ impl Server {
         {
             let sources = view.measured.as_ref().map_or(wanted, |before| before.sources.and(wanted));
             let snapshot = subject.snapshot(connections, sources);
-            view.measured = Some(Measured { sources, snapshot });
+            view.measured = Some(Box::new(Measured { sources, snapshot }));
             fate = connection.resume(now, &mut self.buffers, &mut view);
         }
         self.measured = view.measured.take().map(|measured| (now.mono, measured));
@@ -265,11 +265,9 @@ impl Server {
         let Some(key) = self.table.key(slot) else { return };
         let token = Source::Connection(key).token();
         if fate == ConnectionFate::Gone || connection.register(epoll.as_fd(), token).is_err() {
-            self.table.remove(slot);
-            drop(self.take(slot));
-            return;
+            return self.drop_slot(slot);
         }
-        for slot in self.table.settle(now, slot, connection.facts()) {
+        for slot in self.table.settle(now, slot, &connection.facts()) {
             self.evict(slot);
         }
     }
@@ -282,25 +280,31 @@ impl Server {
 
     /// Drops the socket of a connection that the table has removed, whatever it is about.
     fn give_up(&mut self, slot: u32) {
-        if let Some(mut connection) = self.take(slot) {
+        if let Some(connection) = connection_at(&mut self.connections, slot) {
             connection.give_up();
         }
+        self.drop_socket(slot);
     }
 
-    /// The connection that had a slot. The vector gives its memory back as the table does, once nothing is left beyond
-    /// the table's last slot: several connections may have been removed at once.
-    fn take(&mut self, slot: u32) -> Option<Connection> {
-        let connection = self.connections.get_mut(usize::try_from(slot).ok()?)?.take();
+    /// The connection has ended.
+    fn drop_slot(&mut self, slot: u32) {
+        self.table.remove(slot);
+        self.drop_socket(slot);
+    }
+
+    /// The vector gives its memory back as the table does, once nothing is left beyond the table's last slot: several
+    /// connections may have been removed at once.
+    fn drop_socket(&mut self, slot: u32) {
+        let Some(place) = usize::try_from(slot).ok().and_then(|place| self.connections.get_mut(place)) else {
+            return;
+        };
+        *place = None;
         let slots = usize::try_from(self.table.slots().end).unwrap_or(usize::MAX);
-        if self
-            .connections
-            .get(slots..)
-            .is_some_and(|rest| !rest.is_empty() && rest.iter().all(Option::is_none))
-        {
+        let beyond = self.connections.get(slots..).unwrap_or_default();
+        if !beyond.is_empty() && beyond.iter().all(Option::is_none) {
             self.connections.truncate(slots);
             self.connections.shrink_to(FEW);
         }
-        connection
     }
 
     /// Takes in a new state and tells those whom it concerns.
@@ -368,8 +372,7 @@ impl Server {
             self.attend(now, epoll, slot, subject, Connection::expire);
             // A connection that names the same moment again would keep kapo here for ever.
             if self.table.is_stuck(due) {
-                self.table.remove(slot);
-                drop(self.take(slot));
+                self.drop_slot(slot);
             }
         }
         if self.table.beat(now) {

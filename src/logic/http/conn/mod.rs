@@ -146,6 +146,14 @@ impl Facts {
             received: self.received,
         }
     }
+
+    /// Whether the share is the same, on any kind of socket.
+    pub fn takes_as_much_as(&self, other: &Facts) -> bool {
+        self.held == other.held
+            && self.feed == other.feed
+            && self.owed == other.owed
+            && self.received == other.received
+    }
 }
 
 /// One connection.

@@ -151,22 +151,25 @@ impl Table {
 
     /// Takes in what has become of a connection. Returns the slots of those that are evicted for it: the connection
     /// itself may be among them.
-    pub fn settle(&mut self, now: Now, slot: u32, facts: Facts) -> Vec<u32> {
+    pub fn settle(&mut self, now: Now, slot: u32, facts: &Facts) -> Vec<u32> {
         let Some(entry) = self.places.get_mut(slot) else { return Vec::new() };
-        let before = std::mem::replace(&mut entry.facts, facts);
-        if facts.deadline != before.deadline {
-            if let Some(at) = before.deadline {
+        let before = entry.facts.deadline;
+        if facts.deadline != before {
+            if let Some(at) = before {
                 self.timers.remove(&(at, slot));
             }
             if let Some(at) = facts.deadline {
                 self.timers.insert((at, slot));
             }
         }
-        let network = entry.admission.network;
-        let (before, after) = (before.share(network), facts.share(network));
-        if before == after {
+        // Most connections take nothing of what all share before and after a request.
+        if facts.takes_as_much_as(&entry.facts) {
+            entry.facts = *facts;
             return Vec::new();
         }
+        let before = entry.share();
+        entry.facts = *facts;
+        let after = entry.share();
         self.quota.change(before, after);
         if after.heartbeat && !before.heartbeat && self.quota.heartbeats() == 1 {
             self.heartbeat.begin(now.mono);
@@ -176,11 +179,13 @@ impl Table {
 
     /// The connection in a slot has ended.
     pub fn remove(&mut self, slot: u32) {
-        let Some(entry) = self.places.remove(slot) else { return };
-        if let Some(at) = entry.facts.deadline {
+        let Some(entry) = self.places.get(slot) else { return };
+        let (deadline, share) = (entry.facts.deadline, entry.share());
+        self.places.remove(slot);
+        if let Some(at) = deadline {
             self.timers.remove(&(at, slot));
         }
-        self.quota.change(entry.share(), Share::default());
+        self.quota.change(share, Share::default());
     }
 
     /// A turn of the loop begins: connections have some time again.

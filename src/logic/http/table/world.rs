@@ -194,7 +194,7 @@ impl World<'_> {
     fn settle(&mut self, slot: u32, facts: Facts) {
         let was_held = self.peers.get(&slot).is_some_and(Peer::is_held);
         self.peers.entry(slot).and_modify(|peer| peer.facts = facts);
-        let evicted = self.table.settle(self.now, slot, facts);
+        let evicted = self.table.settle(self.now, slot, &facts);
         let mut evicted = evicted.into_iter();
         let mut gone = |world: &mut Self, expected: Option<u32>, why: &str| {
             assert_eq!(evicted.next(), expected, "{why}");
