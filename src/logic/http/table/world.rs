@@ -67,7 +67,7 @@ pub fn any_table(epoch: Now, pick: &mut dyn FnMut(u64) -> u64) {
             8 => world.leave(),
             9 => (0..world.choose(100)).for_each(|_| world.leave()),
             10 | 11 => world.ready(),
-            12 => world.turn(),
+            12 => _ = world.turn(),
             13 | 14 => world.pass_time(),
             _ => match world.choose(4) {
                 0 => world.close(),
@@ -243,8 +243,8 @@ impl World<'_> {
         }
     }
 
-    /// One turn, with time for one connection, or for all.
-    fn turn(&mut self) {
+    /// One turn, with time for one connection, or for all. Returns whether it had time for all.
+    fn turn(&mut self) -> bool {
         self.table.begin_turn(self.now);
         let hurry = self.flip();
         let clock = std::cell::Cell::new(self.now.mono);
@@ -258,6 +258,7 @@ impl World<'_> {
             served += 1;
         }
         assert!(hurry || served == queued, "with enough time all are served");
+        !hurry
     }
 
     fn pass_time(&mut self) {
@@ -286,14 +287,12 @@ impl World<'_> {
         for (slot, peer) in &self.peers {
             assert_eq!(self.table.is_silent(*slot), is_beaten(peer) && !peer.facts.busy);
         }
-        self.table.begin_turn(self.now);
-        self.turn();
+        let all_served = self.turn();
         self.dismiss();
-        let queued = self.peers.values().any(|peer| peer.queued);
         let deadline = self.table.deadline();
         let closed = self.closed.is_some() && self.peers.is_empty();
         assert!(
-            queued || closed || deadline.is_none_or(|at| at > self.now.mono),
+            !all_served || closed || deadline.is_none_or(|at| at > self.now.mono),
             "no deadline is left in the past"
         );
         if streams > 0 && self.peers.values().any(is_beaten) {
