@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Option<Duration> {
             return None;
         }
         let (unit, after) = match after {
-            // A number without a unit must be alone, because 1m30 would be ambiguous.
+            // A number without a unit is allowed only as the whole text, because 1m30 would be ambiguous.
             "" if rest.len() == text.len() => (SECOND, ""),
             _ if after.starts_with("ms") => (SECOND / 1000, after.get(2..)?),
             _ if after.starts_with('s') => (SECOND, after.get(1..)?),
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_can_be_read_again() {
+    fn a_formatted_duration_can_be_parsed_again() {
         for (time, text) in [(Duration::ZERO, "0.000s"), (Duration::from_micros(40_125_999), "40.125s")] {
             assert_eq!(Seconds(time).to_string(), text);
             assert_eq!(parse(text), Some(Duration::from_millis(u64::try_from(time.as_millis()).unwrap())));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn text_that_is_no_duration_is_rejected() {
         for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "1 s", "30m5", "1y", "\0"] {
             assert_eq!(parse(text), None, "{text}");
         }

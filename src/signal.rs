@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_signal_reads_back_from_its_own_name_and_number() {
+    fn every_signal_is_parsed_from_its_name_and_number() {
         for signal in Signal::all().filter(|s| ![32, 33].contains(&s.number())) {
             assert_eq!(signal.to_string().parse(), Ok(signal));
             assert_eq!(signal.to_string().strip_prefix("SIG").unwrap().to_lowercase().parse(), Ok(signal));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signal_is_refused() {
+    fn text_that_is_no_signal_is_rejected() {
         for text in [
             "",
             "0",

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused_with_the_reason() {
+    fn an_invalid_url_is_rejected_with_the_reason() {
         for (url, why) in [
             ("", "does not begin with http:// or unix:"),
             ("localhost:6666", "does not begin with http:// or unix:"),

@@ -73,7 +73,7 @@ impl Source {
     }
 
     /// Decodes a token; `None` if the value is not one.
-    #[expect(clippy::cast_possible_truncation, reason = "takes the parts of 32 and 24 bits out")]
+    #[expect(clippy::cast_possible_truncation, reason = "extracts the parts of 32 and 24 bits")]
     pub(crate) fn of(token: u64) -> Option<Source> {
         let slot = token as u32;
         let generation = (token >> 32) as u32 & GENERATION_MASK;

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_a_place_of_its_own() {
+    fn each_deadline_has_its_own_slot() {
         for (place, which) in ALL.into_iter().enumerate() {
             assert_eq!(which as usize, place);
         }

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_one_keeps_the_first_failure_beside_it() {
+    fn a_limit_of_one_also_keeps_the_first_failure() {
         let mut history = History::new(1);
         for code in 1..=3 {
             history.ended(run(code), FAILURE);

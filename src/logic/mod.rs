@@ -130,7 +130,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// Returns the time at which a test begins; all other times are relative to it.
-    #[expect(clippy::disallowed_methods, reason = "an Instant has no other beginning")]
+    #[expect(clippy::disallowed_methods, reason = "there is no other way to create an Instant")]
     pub(crate) fn epoch() -> Now {
         use std::sync::OnceLock;
         static EPOCH: OnceLock<Instant> = OnceLock::new();

@@ -70,13 +70,13 @@ mod tests {
 
     const KILLED: Exit = Exit::Signal { signal: Signal::KILL, core_dumped: false };
 
-    #[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
+    #[expect(clippy::disallowed_methods, reason = "a test needs a start time")]
     fn epoch() -> Instant {
         Instant::now()
     }
 
     #[test]
-    fn a_kill_after_an_increase_of_the_counter_is_by_the_kernel() {
+    fn a_kill_is_by_the_kernel_if_its_counter_has_increased() {
         let now = epoch();
         let mut oom = Oom::new(5);
         assert_eq!(oom.observed(now, 5), 0);

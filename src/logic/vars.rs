@@ -148,7 +148,7 @@ mod tests {
         LastGC PauseTotalNs PauseNs PauseEnd NumGC NumForcedGC GCCPUFraction EnableGC DebugGC BySize";
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
+    #[expect(clippy::disallowed_methods, reason = "a test needs a start time")]
     fn a_go_client_finds_all_members_that_it_decodes() {
         let started = UNIX_EPOCH + Duration::from_secs(1_763_793_930);
         let snapshot = Snapshot {

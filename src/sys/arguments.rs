@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_copied_byte_for_byte() {
+    fn arguments_are_copied_byte_for_byte() {
         let words = [c"kapo", c"run", c"\xff"];
         let argv = words.map(CStr::as_ptr);
         // SAFETY: three strings that end with NUL.

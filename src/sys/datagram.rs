@@ -1,5 +1,5 @@
 //! Receives one datagram with its sender's pid (recvmsg(2), SCM_CREDENTIALS). A sender outside kapo's PID namespace
-//! has pid 0, which rustix cannot represent, because it uses a NonZero.
+//! has pid 0, which the type of a pid in rustix cannot hold.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -38,7 +38,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Da
     message.msg_control = control.as_mut_ptr().cast();
     #[allow(
         clippy::cast_possible_truncation,
-        reason = "a small constant, of one type in glibc and another in musl"
+        reason = "a small constant, whose type differs between glibc and musl"
     )]
     {
         message.msg_controllen = size_of_val(&control) as _;

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_addresses_of_their_own_family_alone() {
+    fn a_numeric_address_has_one_family() {
         let (v4, v6) = ([127, 0, 0, 1].into(), Ipv6Addr::LOCALHOST.into());
         assert_eq!(addresses(c"127.0.0.1", Family::V4), Ok(vec![v4]));
         assert_eq!(addresses(c"::1", Family::V6), Ok(vec![v6]));

@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_very_file_is_the_journal() {
+    fn only_the_named_file_is_the_journal() {
         for (variable, named) in [
             (&b"9:4711"[..], true),
             (b"9:4712", false),

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_shown_is_read() {
+    fn only_the_selected_sources_are_read() {
         let all = Sources { tree: true, own: true, oom_kills: true, cgroup: true };
         for (query, expected) in [
             (None, all),

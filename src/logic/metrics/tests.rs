@@ -181,7 +181,7 @@ fn every_row_of_the_table_has_samples_with_just_its_labels() {
 }
 
 #[test]
-fn accept_decides_which_format_is_sent() {
+fn accept_selects_the_format() {
     use Format::{OpenMetrics, Text};
     for (accept, format) in [
         ("", Text),

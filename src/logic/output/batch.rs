@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_advanced_over_is_content() {
+    fn only_advanced_bytes_are_content() {
         let mut batch = Batch::default();
         batch.free(8)[..3].copy_from_slice(b"abc");
         batch.advance(2);

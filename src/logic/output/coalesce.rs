@@ -21,13 +21,13 @@ pub(crate) struct CoalesceLimits {
     /// A turn that found this much work needs no pause.
     enough_alone: usize,
     /// A pause that gathers less than this is not worth its cost.
-    worth: usize,
+    worthwhile: usize,
     /// Pausing stops after this many such pauses in a row.
-    tries: u32,
+    idle_limit: u32,
     /// The pause is lengthened while it gathers less than this.
-    plenty: usize,
+    lengthen_below: usize,
     /// The pause is shortened if it gathers at least this much.
-    too_much: usize,
+    shorten_from: usize,
     shortest: Duration,
     /// Longest pause. All other connections and streams wait for it, too.
     longest: Duration,
@@ -39,10 +39,10 @@ pub(crate) const OUTPUT: CoalesceLimits = CoalesceLimits {
     close: Duration::from_micros(250),
     patience: 8,
     enough_alone: 4 * 1024,
-    worth: 1024,
-    tries: 1,
-    plenty: 32 * 1024,
-    too_much: 48 * 1024,
+    worthwhile: 1024,
+    idle_limit: 1,
+    lengthen_below: 32 * 1024,
+    shorten_from: 48 * 1024,
     shortest: Duration::from_micros(25),
     longest: Duration::from_micros(400),
 };
@@ -54,10 +54,10 @@ pub(crate) const PAGES: CoalesceLimits = CoalesceLimits {
     close: Duration::from_millis(5),
     patience: 1,
     enough_alone: usize::MAX,
-    worth: 16 * 1024,
-    tries: 4,
-    plenty: 1,
-    too_much: usize::MAX,
+    worthwhile: 16 * 1024,
+    idle_limit: 4,
+    lengthen_below: 1,
+    shorten_from: usize::MAX,
     shortest: Duration::from_micros(400),
     longest: Duration::from_micros(400),
 };
@@ -68,10 +68,10 @@ pub(crate) const ARRIVALS: CoalesceLimits = CoalesceLimits {
     close: Duration::from_micros(250),
     patience: 8,
     enough_alone: 64,
-    worth: 3,
-    tries: 8,
-    plenty: 3,
-    too_much: 64,
+    worthwhile: 3,
+    idle_limit: 8,
+    lengthen_below: 3,
+    shorten_from: 64,
     shortest: Duration::from_micros(100),
     longest: Duration::from_micros(100),
 };
@@ -79,7 +79,7 @@ pub(crate) const ARRIVALS: CoalesceLimits = CoalesceLimits {
 /// Measures the arrival of one kind of work and decides when to pause.
 #[derive(Debug)]
 pub(crate) struct Coalescer {
-    measure: &'static CoalesceLimits,
+    limits: &'static CoalesceLimits,
     /// The beginning of the last turn.
     last: Option<Instant>,
     /// Number of turns in a row that were close and found little.
@@ -93,8 +93,8 @@ pub(crate) struct Coalescer {
 
 impl Coalescer {
     /// Returns the state before the first turn.
-    pub(crate) fn new(measure: &'static CoalesceLimits) -> Coalescer {
-        Coalescer { measure, last: None, close: 0, patience: measure.patience, rest: None, idle: 0 }
+    pub(crate) fn new(limits: &'static CoalesceLimits) -> Coalescer {
+        Coalescer { limits, last: None, close: 0, patience: limits.patience, rest: None, idle: 0 }
     }
 
     /// Returns how long to pause before the next turn; `None`: not at all.
@@ -108,18 +108,18 @@ impl Coalescer {
             close,
             patience,
             enough_alone,
-            worth,
-            tries,
-            plenty,
-            too_much,
+            worthwhile,
+            idle_limit,
+            lengthen_below,
+            shorten_from,
             shortest,
             longest,
-        } = *self.measure;
+        } = *self.limits;
         let before = self.last.replace(now);
         self.rest = match self.rest {
-            Some(rest) if found < worth => {
+            Some(rest) if found < worthwhile => {
                 self.idle += 1;
-                if self.idle < tries {
+                if self.idle < idle_limit {
                     Some(rest)
                 } else {
                     self.idle = 0;
@@ -130,9 +130,9 @@ impl Coalescer {
             Some(rest) => {
                 self.idle = 0;
                 self.patience = patience;
-                if found < plenty {
+                if found < lengthen_below {
                     Some((rest * 2).min(longest))
-                } else if found < too_much {
+                } else if found < shorten_from {
                     Some(rest)
                 } else {
                     Some(rest / 2).filter(|rest| *rest >= shortest)
@@ -157,20 +157,20 @@ mod tests {
 
     /// Simulates turns at a fixed interval, each of which finds the same amount of work. Returns the number of turns
     /// with a pause.
-    fn rests(
+    fn pauses(
         pace: &mut Coalescer,
         start: Instant,
         turns: u32,
         apart: Duration,
         found: impl Fn(bool) -> usize,
     ) -> u32 {
-        let (mut rests, mut rested) = (0, false);
+        let (mut pauses, mut rested) = (0, false);
         for turn in 1..=turns {
             pace.turn(start + apart * turn, found(rested));
             rested = pace.rest().is_some();
-            rests += u32::from(rested);
+            pauses += u32::from(rested);
         }
-        rests
+        pauses
     }
 
     fn start() -> Instant {
@@ -182,72 +182,72 @@ mod tests {
     #[test]
     fn close_lines_are_gathered_and_the_first_are_not_delayed() {
         let gathers = |rested| if rested { 10_000 } else { 100 };
-        assert_eq!(rests(&mut Coalescer::new(&OUTPUT), start(), OUTPUT.patience, SOON, gathers), 0);
+        assert_eq!(pauses(&mut Coalescer::new(&OUTPUT), start(), OUTPUT.patience, SOON, gathers), 0);
         assert_eq!(
-            rests(&mut Coalescer::new(&OUTPUT), start(), 1_000, SOON, gathers),
+            pauses(&mut Coalescer::new(&OUTPUT), start(), 1_000, SOON, gathers),
             1_000 - OUTPUT.patience
         );
     }
 
     #[test]
     fn occasional_lines_are_forwarded_at_once() {
-        assert_eq!(rests(&mut Coalescer::new(&OUTPUT), start(), 1_000, OUTPUT.close, |_| 100), 0);
+        assert_eq!(pauses(&mut Coalescer::new(&OUTPUT), start(), 1_000, OUTPUT.close, |_| 100), 0);
     }
 
     #[test]
     fn large_writes_are_forwarded_at_once() {
-        assert_eq!(rests(&mut Coalescer::new(&OUTPUT), start(), 1_000, SOON, |_| OUTPUT.enough_alone), 0);
+        assert_eq!(pauses(&mut Coalescer::new(&OUTPUT), start(), 1_000, SOON, |_| OUTPUT.enough_alone), 0);
     }
 
     #[test]
     fn a_command_that_waits_for_answers_is_rarely_delayed() {
         // Each turn finds one line, whether there was a pause or not.
-        let rests = rests(&mut Coalescer::new(&OUTPUT), start(), 100_000, SOON, |_| 100);
-        assert!((5..25).contains(&rests), "{rests} rests");
+        let pauses = pauses(&mut Coalescer::new(&OUTPUT), start(), 100_000, SOON, |_| 100);
+        assert!((5..25).contains(&pauses), "{pauses} pauses");
     }
 
     #[test]
     fn pauses_are_as_long_as_needed_and_bounded() {
         let (mut pace, start) = (Coalescer::new(&OUTPUT), start());
-        assert_eq!(rests(&mut pace, start, OUTPUT.patience + 1, SOON, |_| 100), 1);
+        assert_eq!(pauses(&mut pace, start, OUTPUT.patience + 1, SOON, |_| 100), 1);
         let mut after = |bytes| {
             pace.turn(start, bytes);
             pace.rest()
         };
-        assert_eq!(after(OUTPUT.worth), Some(2 * OUTPUT.shortest));
-        assert_eq!(after(OUTPUT.plenty), Some(2 * OUTPUT.shortest));
+        assert_eq!(after(OUTPUT.worthwhile), Some(2 * OUTPUT.shortest));
+        assert_eq!(after(OUTPUT.lengthen_below), Some(2 * OUTPUT.shortest));
         for _ in 0..10 {
-            after(OUTPUT.worth);
+            after(OUTPUT.worthwhile);
         }
-        assert_eq!(after(OUTPUT.worth), Some(OUTPUT.longest));
-        assert_eq!(after(OUTPUT.too_much), Some(OUTPUT.longest / 2));
+        assert_eq!(after(OUTPUT.worthwhile), Some(OUTPUT.longest));
+        assert_eq!(after(OUTPUT.shorten_from), Some(OUTPUT.longest / 2));
         for _ in 0..10 {
-            after(OUTPUT.too_much);
+            after(OUTPUT.shorten_from);
         }
-        assert_eq!(after(OUTPUT.too_much), None, "it finds enough without a pause");
+        assert_eq!(after(OUTPUT.shorten_from), None, "it finds enough without a pause");
     }
 
     #[test]
     fn a_burst_of_clients_is_gathered_even_if_some_pauses_find_few() {
-        let (mut pace, start, mut rests) = (Coalescer::new(&ARRIVALS), start(), 0);
+        let (mut pace, start, mut pauses) = (Coalescer::new(&ARRIVALS), start(), 0);
         for turn in 1..=1_000 {
             // Every fourth time there is only one.
             pace.turn(start + SOON * turn, if turn % 4 == 0 { 1 } else { 6 });
-            rests += u32::from(pace.rest() == Some(ARRIVALS.shortest));
+            pauses += u32::from(pace.rest() == Some(ARRIVALS.shortest));
         }
-        assert_eq!(rests, 1_001 - ARRIVALS.patience - 1);
+        assert_eq!(pauses, 1_001 - ARRIVALS.patience - 1);
     }
 
     #[test]
     fn a_few_clients_that_reconnect_are_rarely_delayed() {
-        for clients in 1..ARRIVALS.worth {
-            let rests = rests(&mut Coalescer::new(&ARRIVALS), start(), 100_000, SOON, |_| clients);
-            assert!((5 * ARRIVALS.tries..25 * ARRIVALS.tries).contains(&rests), "{rests} rests");
+        for clients in 1..ARRIVALS.worthwhile {
+            let pauses = pauses(&mut Coalescer::new(&ARRIVALS), start(), 100_000, SOON, |_| clients);
+            assert!((5 * ARRIVALS.idle_limit..25 * ARRIVALS.idle_limit).contains(&pauses), "{pauses} pauses");
         }
     }
 
     #[test]
     fn occasional_connections_are_served_at_once() {
-        assert_eq!(rests(&mut Coalescer::new(&ARRIVALS), start(), 1_000, ARRIVALS.close, |_| 40), 0);
+        assert_eq!(pauses(&mut Coalescer::new(&ARRIVALS), start(), 1_000, ARRIVALS.close, |_| 40), 0);
     }
 }

@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn it_ends_after_a_silence_but_never_before_the_commands_bytes() {
-        #[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
+        #[expect(clippy::disallowed_methods, reason = "a test needs a start time")]
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut drain = Drain::new(start, 100);

@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn an_attempt_is_made_at_most_once_a_second() {
-        #[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
+        #[expect(clippy::disallowed_methods, reason = "a test needs a start time")]
         let start = Instant::now();
         let outage = Outage::new(Some(start));
         for (milliseconds, due) in [(0, false), (999, false), (1_000, true), (86_400_000, true)] {

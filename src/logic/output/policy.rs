@@ -13,8 +13,8 @@ use crate::logic::output::coalesce::Coalescer;
 
 /// Size of the first buffer in bytes; little output never needs more.
 pub(crate) const SMALL: usize = 4 * 1024;
-/// Size of the buffer after a read has filled the small one. It is larger than a pipe, so that a read empties the pipe
-/// and ends where a write of the command ended.
+/// Size of the buffer after a read has filled the small one. It is larger than a pipe, so that one read empties the
+/// pipe.
 pub(crate) const LARGE: usize = 68 * 1024;
 /// Bytes that one splice asks for, and the size to which the pipes are enlarged for it.
 pub(crate) const MOVE: usize = 1024 * 1024;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_read_between_large_ones_begins_the_count_again() {
+    fn a_small_read_restarts_the_count_of_large_ones() {
         let mut policy = TransferPolicy::new();
         for _ in 0..100 {
             assert!(!policy.read(LARGE_READ, true, true) && !policy.read(LARGE_READ, true, true));

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_always_the_end_of_all_that_was_pushed() {
+    fn the_tail_is_always_the_end_of_the_output() {
         for capacity in [1, 2, 7, 64, 1000] {
             let mut tail = Tail::new(capacity);
             let (mut all, mut places) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Real pipes, FIFOs, sockets, terminals and files.
+//! Tests with real pipes, FIFOs, sockets, terminals and files.
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -180,7 +180,9 @@ fn a_failed_write_returns_the_error() {
 fn a_datagram_socket_gets_what_fits_into_one_datagram() {
     let (reader, writer) = UnixDatagram::pair().unwrap();
     let mut sink = Sink::open(writer.as_fd());
-    let Written::Part(taken) = sink.write(Stream::Stdout, &[7; 1 << 20]) else { panic!("it was all taken") };
+    let Written::Part(taken) = sink.write(Stream::Stdout, &[7; 1 << 20]) else {
+        panic!("all bytes were written")
+    };
     assert_eq!(reader.recv(&mut vec![0; 1 << 20]).unwrap(), taken);
 }
 
@@ -272,7 +274,7 @@ fn a_failed_file_is_retried_after_a_second() {
     // This file accepts only numbers and fails with EINVAL for anything else.
     let score = File::options().write(true).open("/proc/self/oom_score_adj").unwrap();
     let mut sink = Sink::open(score.as_fd());
-    #[expect(clippy::disallowed_methods, reason = "a test has to begin somewhere")]
+    #[expect(clippy::disallowed_methods, reason = "a test needs a start time")]
     let start = Instant::now();
     let turn =
         |sink: &mut Sink<'_>, milliseconds| sink.now = Some(start + Duration::from_millis(milliseconds));

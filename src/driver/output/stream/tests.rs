@@ -17,7 +17,7 @@ use crate::logic::output::policy::LARGE;
 const PREFIX: &str = "time=1970-01-01T00:00:00.000000Z level=info stream=stdout msg=\"";
 
 fn now() -> Now {
-    #[expect(clippy::disallowed_methods, reason = "a test has to begin somewhere")]
+    #[expect(clippy::disallowed_methods, reason = "a test needs a start time")]
     let mono = Instant::now();
     Now { mono, wall: UNIX_EPOCH }
 }
