@@ -20,23 +20,23 @@ const ROUNDS_OF_NOTIFICATIONS: usize = 34;
 impl Job {
     /// Reaps all that have ended, within bounds.
     pub(super) fn reap(&mut self, now: Now, stage: &mut LoopContext) {
-        let orphans = self.orphans;
+        let orphans = self.children.orphans;
         self.reap_each(now, stage);
-        if self.orphans != orphans && self.life.waits_for_group() {
+        if self.children.orphans != orphans && self.life.waits_for_group() {
             self.handle(now, Event::OrphansReaped, stage);
         }
     }
 
     pub(super) fn reap_each(&mut self, now: Now, stage: &mut LoopContext) {
-        self.reaping = true;
+        self.children.unreaped = true;
         let stops = self.terminal.is_some();
         let mut rounds = ROUNDS_OF_NOTIFICATIONS;
         for _ in 0..REAPED_AT_ONCE {
             let mut child = None;
-            if self.notify.is_some() {
+            if self.notify.socket.is_some() {
                 child = sys::wait::peek_change(stops);
                 if child.is_none() {
-                    self.reaping = false;
+                    self.children.unreaped = false;
                     return;
                 }
                 // What it said before it ended was meant for this run; whose word it is can be seen only until it is
@@ -57,14 +57,14 @@ impl Job {
                 if child.is_some() {
                     continue;
                 }
-                self.reaping = false;
+                self.children.unreaped = false;
                 return;
             };
             let command = self.life.pid().filter(|pid| pid.get() == change.pid);
             let exit = match change.status {
                 WaitStatus::Stopped(signal) => {
                     if let Some(pid) = command {
-                        self.was_stopped = true;
+                        self.run.was_stopped = true;
                         self.stopped(now, pid, signal, stage);
                     }
                     continue;
@@ -78,9 +78,9 @@ impl Job {
                 let Change { user, system, max_rss_bytes, .. } = change;
                 self.ended(now, pid, exit, Usage { user, system, max_rss_bytes }, stage);
             } else {
-                self.orphans += 1;
+                self.children.orphans += 1;
                 if matches!(exit, Exit::Signal { signal: Signal::KILL, .. }) {
-                    self.oom.expect_kill();
+                    self.measuring.oom.expect_kill();
                 }
             }
         }
@@ -122,7 +122,7 @@ impl Job {
     pub(super) fn ended(&mut self, now: Now, pid: Pid, exit: Exit, usage: Usage, stage: &mut LoopContext) {
         let leader = self.life.group().unwrap_or(pid);
         self.foreground_check.stop();
-        (self.main_pid, self.run_since) = (None, None);
+        (self.run.main_pid, self.run.since) = (None, None);
         // The rest of a line, which the record of its end must not cut in two where both go one way.
         self.serve_capture(now, stage, &|source| matches!(source, Source::Pipe(_)));
         let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_with(group(leader)));
@@ -130,13 +130,13 @@ impl Job {
             terminal.take_back(Some(group(leader)));
         }
         // Also if the command has succeeded: a descendant may have been killed.
-        self.oom.look(now, stage);
-        let oom_killed = self.oom.is_cause(now, exit, self.killed);
+        self.measuring.oom.look(now, stage);
+        let oom_killed = self.measuring.oom.is_cause(now, exit, self.run.killed);
         let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
         let hung_up = by_hup && self.terminal_is_gone();
         // A `run` that ends kapo at once shows it to nobody who is not connected already.
         let shown = self.life.goes_on_after_end() || stage.server.connections() > 0;
-        let memory = if shown { self.oom.memory() } else { None };
+        let memory = if shown { self.measuring.oom.memory() } else { None };
         self.handle(now, Event::Exited(End { exit, usage, oom_killed, on_terminal, hung_up, memory }), stage);
     }
 }

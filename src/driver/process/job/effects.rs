@@ -1,5 +1,6 @@
 //! Carries out the effects that the lifecycle has decided: start, signals, terminal, log.
 
+use super::parts::CurrentRun;
 use super::{Job, group};
 use std::io;
 use std::os::fd::AsFd;
@@ -48,8 +49,8 @@ impl Job {
                 }
             }
             Effect::Drain { run } => {
-                self.draining = run;
-                self.capture.end(now);
+                self.output.draining = run;
+                self.output.capture.end(now);
                 self.serve_capture(now, stage, &|_| false);
                 return self.drained(now);
             }
@@ -57,14 +58,14 @@ impl Job {
                 return Some(Event::GroupCounted { members: leftover_group::count(group, exactly) });
             }
             Effect::Notify(datagram) => {
-                if let Some(manager) = &mut self.manager {
+                if let Some(manager) = &mut self.notify.manager {
                     manager.tell(now, datagram);
                 }
             }
             Effect::Log(record) => stage.log(now, &record),
             Effect::Complain(text) => stage.complain(&text),
             Effect::TerminationLog(text) => {
-                if let Some(log) = &mut self.termination_log {
+                if let Some(log) = &mut self.output.termination_log {
                     log.write(now, &text, stage);
                 }
             }
@@ -72,9 +73,9 @@ impl Job {
                 self.close_unused_standard(stage);
                 self.publish(now, stage);
                 stage.server.close(now, &stage.epoll, self);
-                self.closing = true;
+                self.ending.closing = true;
             }
-            Effect::DieBy { signal, all } => self.dies_by = Some((signal, all)),
+            Effect::DieBy { signal, all } => self.ending.dies_by = Some((signal, all)),
             Effect::Exit(code) => stage.exit = Some(code),
         }
         None
@@ -83,17 +84,15 @@ impl Job {
     pub(super) fn spawn(&mut self, now: Now, stage: &mut LoopContext) -> Event {
         match self.try_spawn(now, stage) {
             Ok(pid) => {
-                self.killed = false;
-                self.was_stopped = false;
-                self.main_pid_ignored = false;
-                self.oom.run_started(now, stage);
+                self.run = CurrentRun::default();
+                self.measuring.oom.run_started(now, stage);
                 if matches!(self.options.after, After::Once(_)) {
                     self.close_unused_standard(stage);
                 }
                 Event::Spawned { pid }
             }
             Err(failure) => {
-                self.capture.abandon(now, &stage.epoll, &mut stage.sinks);
+                self.output.capture.abandon(now, &stage.epoll, &mut stage.sinks);
                 if let Some(terminal) = &self.terminal {
                     terminal.take_back(None);
                 }
@@ -106,11 +105,11 @@ impl Job {
     /// output meets its end when the command and its descendants have closed it, not when kapo ends. Terminals stay,
     /// because they tell whether they have hung up, and stderr, because the log goes there.
     pub(super) fn close_unused_standard(&mut self, stage: &LoopContext) {
-        if std::mem::replace(&mut self.standard_closed, true) {
+        if std::mem::replace(&mut self.ending.standard_closed, true) {
             return;
         }
         let [stdin, stdout, _] = sys::stdio::standard();
-        let unused = [Some(stdin), Some(stdout).filter(|_| !self.capture.captures(Stream::Stdout))];
+        let unused = [Some(stdin), Some(stdout).filter(|_| !self.output.capture.captures(Stream::Stdout))];
         for fd in unused.into_iter().flatten().filter(|fd| !isatty(fd)) {
             // The epoll instance can be neither read nor written. Without a descriptor to spare things stay as they are.
             let _ = sys::stdio::close_but_keep_number(fd, stage.epoll.as_fd());
@@ -120,17 +119,19 @@ impl Job {
     pub(super) fn failed(&self, failure: &SpawnError) -> Event {
         let why = reason(&failure.error);
         let (kind, reason) = match failure.step {
-            Step::Execute if failure.error.kind() == io::ErrorKind::NotFound => match self.program.is_there()
-            {
-                true => {
-                    (SpawnErrorKind::NotExecutable, "its interpreter or dynamic loader is missing".to_owned())
+            Step::Execute if failure.error.kind() == io::ErrorKind::NotFound => {
+                match self.starter.program.is_there() {
+                    true => (
+                        SpawnErrorKind::NotExecutable,
+                        "its interpreter or dynamic loader is missing".to_owned(),
+                    ),
+                    false => (SpawnErrorKind::NotFound, why),
                 }
-                false => (SpawnErrorKind::NotFound, why),
-            },
+            }
             Step::Execute => (SpawnErrorKind::NotExecutable, why),
             Step::Prepare => (SpawnErrorKind::Before, why),
             Step::Enter => {
-                let directory = self.program.directory().unwrap_or_default().to_string_lossy();
+                let directory = self.starter.program.directory().unwrap_or_default().to_string_lossy();
                 (SpawnErrorKind::Before, format!("cannot enter {directory}: {why}"))
             }
         };
@@ -139,7 +140,7 @@ impl Job {
 
     pub(super) fn try_spawn(&mut self, now: Now, stage: &mut LoopContext) -> Result<Pid, SpawnError> {
         let before = |error| SpawnError { step: Step::Prepare, error };
-        let [stdout, stderr] = self.capture.begin(&stage.epoll, &stage.sinks).map_err(before)?;
+        let [stdout, stderr] = self.output.capture.begin(&stage.epoll, &stage.sinks).map_err(before)?;
         let terminal = if self.options.setsid {
             Terminal::for_new_session()
         } else {
@@ -150,21 +151,21 @@ impl Job {
             stdout: stdout.as_ref().map(AsFd::as_fd),
             stderr: stderr.as_ref().map(AsFd::as_fd),
             terminal,
-            blocked: self.blocked,
-            ignore_chld: self.ignore_chld,
-            open_files: self.open_files,
-            set: self.notify.as_ref().map_or(&[], NotifySocket::variables),
+            blocked: self.starter.blocked,
+            ignore_chld: self.starter.ignore_chld,
+            open_files: self.starter.open_files,
+            set: self.notify.socket.as_ref().map_or(&[], NotifySocket::variables),
             pid_variable: self.options.watchdog.map(|_| "WATCHDOG_PID"),
         };
         let gets_terminal = terminal.is_some() && !self.options.setsid;
-        let pid = self.program.start(&self.options, &start);
+        let pid = self.starter.program.start(&self.options, &start);
         self.foreground_check.stop();
         if gets_terminal {
             self.foreground_check.start(now.mono);
         }
         stage.deep = true;
-        if let Some(directory) = self.directory.leave() {
-            self.program.starts_in(directory);
+        if let Some(directory) = self.starter.directory.leave() {
+            self.starter.program.starts_in(directory);
         }
         Pid::new(pid?).ok_or_else(|| before(io::ErrorKind::Other.into()))
     }
@@ -199,7 +200,7 @@ impl Job {
         match sent {
             Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => Err(error),
             Ok(()) | Err(_) => {
-                self.killed |= signal == Signal::KILL;
+                self.run.killed |= signal == Signal::KILL;
                 Ok(())
             }
         }
@@ -208,6 +209,6 @@ impl Job {
     /// Whether the command is stopped now. Where kapo waits for stops it has taken the news of the last one.
     pub(super) fn is_stopped(&self, pid: Pid) -> bool {
         let pid = pid.get();
-        sys::wait::is_stopped(pid) || (self.was_stopped && !sys::wait::is_continued(pid))
+        sys::wait::is_stopped(pid) || (self.run.was_stopped && !sys::wait::is_continued(pid))
     }
 }

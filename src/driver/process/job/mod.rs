@@ -3,12 +3,13 @@
 mod children;
 mod effects;
 mod main_process;
+mod parts;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid as RawPid;
 
@@ -20,11 +21,9 @@ use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::output::capture::Capture;
 use crate::driver::poll::{Ready, Source};
 use crate::driver::proc::process_usage;
-use crate::driver::proc::process_usage::Sampler;
 use crate::driver::process::cgroup::Cgroup;
 use crate::driver::process::directory::Directory;
 use crate::driver::process::foreground_check::ForegroundCheck;
-use crate::driver::process::main_pid::MainPid;
 use crate::driver::process::oom::OomCounter;
 use crate::driver::process::parent_death::ParentWatch;
 use crate::driver::process::program::Program;
@@ -42,56 +41,25 @@ use crate::logic::status::State;
 use crate::logic::{Now, Pid, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;
+use parts::{Children, CommandOutput, CurrentRun, Ending, Measuring, Notify, Parent, Starter};
 
 /// See the head of the file.
 pub(crate) struct Job {
     options: Options,
     life: Lifecycle,
-    program: Program,
-    directory: Directory,
-    capture: Capture,
-    /// The run whose output is read to its end, or was last.
-    draining: u64,
+    starter: Starter,
+    output: CommandOutput,
     terminal: Option<Terminal>,
     foreground_check: ForegroundCheck,
-    /// Who started kapo.
-    parent: Option<RawPid>,
-    /// Under `--parent-death-signal`.
-    parent_watch: Option<ParentWatch>,
-    manager: Option<ServiceManager>,
-    /// Under `--notify`, where the command speaks to us.
-    notify: Option<NotifySocket>,
-    /// The process that the command has named by MAINPID.
-    main_pid: Option<MainPid>,
-    /// A MAINPID was ignored in this run, and logged.
-    main_pid_ignored: bool,
-    /// When the run's first process was born, while another one is followed.
-    run_since: Option<u64>,
-    oom: OomCounter,
-    /// Looked for at the first scrape.
-    cgroup: OnceCell<Cgroup>,
-    termination_log: Option<TerminationLog>,
-    /// We sent SIGKILL in this run.
-    killed: bool,
-    /// The command was stopped in this run, and may have been continued.
-    was_stopped: bool,
-    blocked: sys::signal::AllBlocked,
-    ignore_chld: bool,
-    open_files: Option<(u64, u64)>,
-    /// Children may be left to reap.
-    reaping: bool,
-    orphans: u64,
-    sampler: RefCell<Sampler>,
-    started: SystemTime,
-    /// When the latest start had succeeded or failed.
-    last_start: Option<Now>,
-    /// What is not needed of stdin and stdout is closed already.
-    standard_closed: bool,
-    closing: bool,
-    dies_by: Option<(Signal, bool)>,
     /// We have stopped ourselves, and the CONT that has woken us was not passed on yet: the command is stopped as well,
     /// and to hear of that once more is nothing new.
     suspended: bool,
+    parent: Parent,
+    notify: Notify,
+    run: CurrentRun,
+    children: Children,
+    measuring: Measuring,
+    ending: Ending,
 }
 
 /// What is known of kapo's start.
@@ -121,67 +89,51 @@ impl Job {
         let program = Program::new(options, path.as_deref())?;
         let manager = ServiceManager::of(beginning.now, beginning.variable);
         let terminal = if options.setsid { None } else { Terminal::controlling() };
-        let notify = options
+        let socket = options
             .notify
             .then(|| NotifySocket::open(&stage.epoll, options.watchdog, beginning.variable))
             .transpose()?;
         let path = options.termination_log.as_deref();
         let termination_log = path.and_then(|path| TerminationLog::open(beginning.now, path, stage));
-        let mut seed = [0; 8];
-        // Without entropy (early boot) all draws are alike, which harms nobody.
-        let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
-        let context = JobContext {
-            history: config.history,
-            hide_args: config.hide_args,
-            sidebind_port: beginning.sidebind_port,
-            manager: manager.is_some(),
-            ignored_at_start: beginning.signals.ignored_at_start,
-            // Asked only where it matters.
-            piped: terminal.is_some() && terminal::are_piped_in_a_script(),
-            is_init: beginning.signals.are_of_init(),
-            seed: u64::from_ne_bytes(seed),
-        };
+        let context = context(config, beginning, manager.is_some(), terminal.is_some());
         Ok(Job {
             life: Lifecycle::new(Box::new(options.clone()), context),
             options: options.clone(),
-            program,
-            directory: Directory::current(),
-            capture: Capture::new(beginning.now, &config.capture, config.log_format, &mut stage.sinks),
-            draining: 0,
+            starter: Starter {
+                program,
+                directory: Directory::current(),
+                blocked: beginning.signals.blocked,
+                ignore_chld: beginning.signals.chld_was_ignored,
+                open_files: beginning.open_files,
+                last_start: None,
+            },
+            output: CommandOutput {
+                capture: Capture::new(beginning.now, &config.capture, config.log_format, &mut stage.sinks),
+                draining: 0,
+                termination_log,
+            },
             terminal,
             foreground_check: ForegroundCheck::default(),
-            parent: rustix::process::getppid(),
-            parent_watch: None,
-            manager,
-            notify,
-            main_pid: None,
-            main_pid_ignored: false,
-            run_since: None,
-            oom: OomCounter::default(),
-            cgroup: OnceCell::new(),
-            termination_log,
-            killed: false,
-            was_stopped: false,
-            blocked: beginning.signals.blocked,
-            ignore_chld: beginning.signals.chld_was_ignored,
-            open_files: beginning.open_files,
-            // Whoever was executed as kapo may have left children that had ended before.
-            reaping: true,
-            orphans: 0,
-            sampler: RefCell::default(),
-            started: beginning.now.wall,
-            last_start: None,
-            standard_closed: false,
-            closing: false,
-            dies_by: None,
             suspended: false,
+            parent: Parent { pid: rustix::process::getppid(), watch: None },
+            notify: Notify { manager, socket },
+            run: CurrentRun::default(),
+            // Whoever was executed as kapo may have left children that had ended before.
+            children: Children { unreaped: true, orphans: 0 },
+            measuring: Measuring {
+                started: beginning.now.wall,
+                oom: OomCounter::default(),
+                sampler: RefCell::default(),
+                cgroup: OnceCell::new(),
+            },
+            ending: Ending::default(),
         })
     }
 
     /// Tells the lifecycle what happened and does what it says.
     pub(crate) fn handle(&mut self, now: Now, event: Event, stage: &mut LoopContext) {
         // What happens later in a turn that has started the command does not happen before its start.
-        let mut now = self.last_start.filter(|start| start.mono > now.mono).unwrap_or(now);
+        let mut now = self.starter.last_start.filter(|start| start.mono > now.mono).unwrap_or(now);
         let mut effects = Vec::new();
         self.life.handle(now, event, &mut effects);
         let mut effects = VecDeque::from(effects);
@@ -192,7 +144,7 @@ impl Job {
                     // kapo stands still until the exec has succeeded or failed, which can take long (a network file
                     // system, a virus scanner): the time of the turn is from before that.
                     now = clock();
-                    self.last_start = Some(now);
+                    self.starter.last_start = Some(now);
                 }
                 let mut more = Vec::new();
                 self.life.handle(now, event, &mut more);
@@ -210,24 +162,27 @@ impl Job {
         ready: &dyn Fn(Source) -> bool,
     ) -> Option<Duration> {
         if !stage.server.is_followed() {
-            return self.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
+            return self.output.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
         }
         // A turn may bring more than the tail keeps.
-        self.capture.tail_mut().hold();
-        let gather = self.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
-        stage.server.publish_output(now, &stage.epoll, self.capture.tail_mut());
-        self.capture.tail_mut().release();
+        self.output.capture.tail_mut().hold();
+        let gather = self.output.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
+        stage.server.publish_output(now, &stage.epoll, self.output.capture.tail_mut());
+        self.output.capture.tail_mut().release();
         gather
     }
 
     fn drained(&mut self, now: Now) -> Option<Event> {
-        let drained = self.capture.take_drained(now);
-        drained.then(|| Event::Drained { run: self.draining, last_output: self.capture.last_lines(10) })
+        let drained = self.output.capture.take_drained(now);
+        drained.then(|| Event::Drained {
+            run: self.output.draining,
+            last_output: self.output.capture.last_lines(10),
+        })
     }
 
     fn publish(&mut self, now: Now, stage: &mut LoopContext) {
         if self.life.take_changed() {
-            self.life.set_output(self.capture.document());
+            self.life.set_output(self.output.capture.document());
             let facts = StateFacts {
                 stopping: self.life.is_stopping(),
                 ended: self.life.ended_with(),
@@ -242,7 +197,7 @@ impl Job {
     /// To be called when all is done: removes the file of the NOTIFY_SOCKET, and dies by a signal if that is how kapo is
     /// to end; else returns.
     pub(crate) fn end(&mut self, signals: &Signals) {
-        self.notify = None;
+        self.notify.socket = None;
         // Who has wanted the terminal right before it came back would stay stopped.
         if let Some(terminal) = &self.terminal {
             let mut wanted = false;
@@ -251,7 +206,7 @@ impl Job {
                 terminal.wake_siblings(None);
             }
         }
-        if let Some((signal, all)) = self.dies_by {
+        if let Some((signal, all)) = self.ending.dies_by {
             sys::signal::die_by(i32::from(signal.number()), all);
         }
     }
@@ -273,7 +228,7 @@ impl Job {
         if ParentWatch::came_too_late(parent) {
             self.orphaned(now, signal, stage);
         } else {
-            self.parent_watch = Some(watch);
+            self.parent.watch = Some(watch);
         }
     }
 
@@ -285,7 +240,7 @@ impl Job {
 impl LoopMode for Job {
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
         let sender = if signal == Signal::HUP {
-            let parent = self.parent.map(|parent| parent.as_raw_nonzero().get());
+            let parent = self.parent.pid.map(|parent| parent.as_raw_nonzero().get());
             origin::of_hang_up(sender, [parent, sys::group::session_of(0)], self.terminal_is_gone())
         } else {
             sender
@@ -311,7 +266,7 @@ impl LoopMode for Job {
     }
 
     fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut LoopContext) {
-        if self.capture.has_more() || ready.has_output() {
+        if self.output.capture.has_more() || ready.has_output() {
             let gather = self.serve_capture(now, stage, &|source| ready.has(source));
             // Not while anybody else is to be served in this turn.
             stage.rest = gather.filter(|_| ready.is_output_alone());
@@ -323,11 +278,11 @@ impl LoopMode for Job {
             self.look_at_main_pid(now, stage);
         }
         if ready.has(Source::Oom) {
-            self.oom.look(now, stage);
+            self.measuring.oom.look(now, stage);
         }
         // Closes the pidfd, which would stay readable.
         if ready.has(Source::Parent)
-            && let Some(signal) = self.parent_watch.take().and_then(ParentWatch::ended)
+            && let Some(signal) = self.parent.watch.take().and_then(ParentWatch::ended)
         {
             self.orphaned(now, signal, stage);
         }
@@ -338,14 +293,14 @@ impl LoopMode for Job {
     }
 
     fn finish_turn(&mut self, now: Now, stage: &mut LoopContext) {
-        if self.reaping {
+        if self.children.unreaped {
             self.reap(now, stage);
         }
-        self.oom.finish_turn(now, stage);
+        self.measuring.oom.finish_turn(now, stage);
         if let Some(event) = self.drained(now) {
             self.handle(now, event, stage);
         }
-        if let Some(record) = self.manager.as_mut().and_then(|manager| manager.turn(now)) {
+        if let Some(record) = self.notify.manager.as_mut().and_then(|manager| manager.turn(now)) {
             stage.log(now, &record);
         }
         if self.life.deadline().is_some_and(|at| at <= now.mono) {
@@ -354,23 +309,23 @@ impl LoopMode for Job {
         if self.foreground_check.take_due(now.mono) {
             self.give_terminal_again();
         }
-        if self.closing && stage.exit.is_none() && stage.server.is_closed(now) {
+        if self.ending.closing && stage.exit.is_none() && stage.server.is_closed(now) {
             self.handle(now, Event::Closed, stage);
         }
     }
 
     fn deadline(&self, now: Now) -> Option<Instant> {
-        let at_once = (self.reaping || self.capture.has_more()).then_some(now.mono);
-        let manager = self.manager.as_ref().and_then(ServiceManager::deadline);
+        let at_once = (self.children.unreaped || self.output.capture.has_more()).then_some(now.mono);
+        let manager = self.notify.manager.as_ref().and_then(ServiceManager::deadline);
         let foreground = self.foreground_check.deadline();
-        [at_once, self.life.deadline(), manager, self.capture.deadline(), foreground]
+        [at_once, self.life.deadline(), manager, self.output.capture.deadline(), foreground]
             .into_iter()
             .flatten()
             .min()
     }
 
     fn wants_room(&self, stream: Stream) -> bool {
-        self.capture.wants_room(stream)
+        self.output.capture.wants_room(stream)
     }
 }
 
@@ -378,7 +333,7 @@ impl MetricsSource for Job {
     fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot {
         let status = self.life.status();
         Snapshot {
-            started: self.started,
+            started: self.measuring.started,
             up: status.state == State::Running,
             ready: status.ready,
             start_time: status.start_time,
@@ -386,26 +341,44 @@ impl MetricsSource for Job {
             exits: Some(self.life.exits()),
             last_exit_code: self.life.last_exit_code(),
             flapping: Some(status.flapping),
-            oom_kills: if sources.oom_kills { self.oom.total() } else { None },
-            orphans_reaped: Some(self.orphans),
-            output: self.capture.counters(),
+            oom_kills: if sources.oom_kills { self.measuring.oom.total() } else { None },
+            orphans_reaped: Some(self.children.orphans),
+            output: self.output.capture.counters(),
             connections,
             last_end: None,
             last_success: None,
             last_lasted: None,
-            tree: if sources.tree { self.sampler.borrow_mut().tree() } else { None },
+            tree: if sources.tree { self.measuring.sampler.borrow_mut().tree() } else { None },
             own: if sources.own { process_usage::own() } else { None },
-            cgroup: sources.cgroup.then(|| self.cgroup.get_or_init(Cgroup::find).usage()),
+            cgroup: sources.cgroup.then(|| self.measuring.cgroup.get_or_init(Cgroup::find).usage()),
         }
         .with_last_run(self.life.history())
     }
 
     fn tail(&self) -> Option<&Tail> {
-        self.capture.tail()
+        self.output.capture.tail()
     }
 
     fn history(&self) -> Option<&History> {
         Some(self.life.history()).filter(|history| history.is_on())
+    }
+}
+
+/// What the lifecycle has to know of kapo's surroundings.
+fn context(config: &Config, beginning: &JobSetup<'_>, manager: bool, has_terminal: bool) -> JobContext {
+    let mut seed = [0; 8];
+    // Without entropy (early boot) all draws are alike, which harms nobody.
+    let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
+    JobContext {
+        history: config.history,
+        hide_args: config.hide_args,
+        sidebind_port: beginning.sidebind_port,
+        manager,
+        ignored_at_start: beginning.signals.ignored_at_start,
+        // Asked only where it matters.
+        piped: has_terminal && terminal::are_piped_in_a_script(),
+        is_init: beginning.signals.are_of_init(),
+        seed: u64::from_ne_bytes(seed),
     }
 }
 
