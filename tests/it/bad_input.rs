@@ -1,5 +1,4 @@
-//! What no one should give to kapo, and someone will: each ends in one clear line and a documented code, and nothing
-//! is started.
+//! Tests of invalid input: each error is one clear line with a documented exit code, and nothing is started.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
@@ -10,7 +9,8 @@ use crate::harness::{
     Kapo, clean, kapo, kapo_after, kapo_on_a_free_port, run_to_the_end, unused_name, wait_for,
 };
 
-/// Runs kapo with `words` and a command that would leave a marker; its complaint, which is all that it may say.
+/// Runs kapo with `words` and a command that would leave a marker. Returns the error message, which must be the only
+/// output.
 fn refused(words: &[&str], variables: &[(&str, &str)], code: i32) -> String {
     let folder = TempDir::new().unwrap();
     let marker = folder.path().join("started");
@@ -28,7 +28,7 @@ fn refused(words: &[&str], variables: &[(&str, &str)], code: i32) -> String {
     stderr
 }
 
-/// [`refused`] with a complaint that has `part` in it.
+/// Checks that the message of [`refused`] contains `part`.
 fn misused(words: &[&str], part: &str) {
     let complaint = refused(words, &[], 2);
     assert!(complaint.contains(part), "{words:?}: {part:?} is not in {complaint}");
@@ -55,7 +55,7 @@ fn an_option_without_its_value_is_refused() {
 }
 
 #[test]
-fn ports_that_are_none_are_refused() {
+fn invalid_ports_are_refused() {
     for port in ["65536", "-1", "abc", "", "6666.0", "0x10", "99999999999999999999", "+1", " 80", "٣"] {
         misused(&["--port", port, "run"], "is not a port");
         let complaint = refused(&["run"], &[("KAPO_PORT", if port.is_empty() { "x" } else { port })], 2);
@@ -64,7 +64,7 @@ fn ports_that_are_none_are_refused() {
 }
 
 #[test]
-fn addresses_that_are_none_are_refused() {
+fn invalid_addresses_are_refused() {
     for address in
         ["1.2.3.4.5", "256.0.0.1", "localhost", "relative/path", "@", "", "::1::", "127.0.0.1:80", "[::1"]
     {
@@ -75,7 +75,7 @@ fn addresses_that_are_none_are_refused() {
 }
 
 #[test]
-fn seconds_that_are_none_are_refused() {
+fn invalid_times_are_refused() {
     for option in ["--ttl", "--wait", "--kill-after"] {
         for seconds in ["NaN", "-5", "inf", "-inf", "1e3", "abc", "", "5 m", "5x", "--", "0x10", "1,5", "."] {
             misused(&["run", option, seconds], option);
@@ -104,7 +104,7 @@ fn overlong_seconds_mean_practically_never() {
 }
 
 #[test]
-fn other_values_that_are_none_are_refused() {
+fn other_invalid_values_are_refused() {
     for signal in ["FROB", "0", "65", "", "RTMIN+31", "TERM TERM"] {
         misused(&["run", "--stop-signal", signal], "--stop-signal");
     }
@@ -119,7 +119,7 @@ fn other_values_that_are_none_are_refused() {
 }
 
 #[test]
-fn a_wrong_variable_is_named() {
+fn an_invalid_variable_is_named() {
     for (name, value) in [
         ("KAPO_QUIET", "maybe"),
         ("KAPO_TTL", "NaN"),
@@ -132,7 +132,7 @@ fn a_wrong_variable_is_named() {
         let complaint = refused(&["run"], &[(name, value)], 2);
         assert!(complaint.starts_with(&format!("kapo: {name}: ")), "{complaint}");
     }
-    // Empty ones count as not set.
+    // Empty variables count as not set.
     let mut command = kapo_on_a_free_port(["run", "true"]);
     command.env("KAPO_TTL", "").env("KAPO_QUIET", "").env("KAPO_STOP_SIGNAL", "");
     assert_eq!(run_to_the_end(command).0, Some(0));
@@ -176,7 +176,7 @@ fn no_command_is_refused() {
 }
 
 #[test]
-fn words_that_are_no_text_are_shown_as_far_as_they_are() {
+fn arguments_that_are_not_utf_8_are_shown_in_part() {
     let folder = TempDir::new().unwrap();
     for words in [&[b"\xff".as_slice(), b"run"][..], &[b"--port", b"\xff\xfe", b"run"], &[b"--\xff", b"run"]]
     {
@@ -194,26 +194,26 @@ fn without_path_the_usual_folders_are_searched() {
     let mut command = kapo_on_a_free_port(["run", "true"]);
     command.env_clear();
     assert_eq!(run_to_the_end(command).0, Some(0));
-    // An empty one names the working directory, as for execvp.
+    // An empty entry means the working directory, as for execvp.
     let mut command = kapo_on_a_free_port(["run", "true"]);
     command.env("PATH", "").current_dir("/");
     assert_eq!(run_to_the_end(command).0, Some(127));
 }
 
 #[test]
-fn a_path_through_unreadable_and_missing_folders_is_searched_to_its_end() {
+fn the_whole_path_is_searched_despite_bad_entries() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let mut command = kapo_on_a_free_port(["run", "true"]);
-    // Not there, no folder, no name at all, then the real one.
+    // A missing directory, a file, an empty name, then the real directory.
     command.env("PATH", format!("/missing:{}::{}", file.display(), std::env::var("PATH").unwrap()));
     command.current_dir(folder.path());
     assert_eq!(run_to_the_end(command).0, Some(0));
 }
 
 #[test]
-fn socket_paths_that_cannot_be_are_refused() {
+fn impossible_socket_paths_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
     let missing = path("missing/socket");
@@ -231,7 +231,7 @@ fn socket_paths_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
+fn only_a_dead_socket_is_replaced() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("socket");
     let text = path.to_str().unwrap();
@@ -242,7 +242,7 @@ fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
     assert!(path.exists());
     let mut kapo = Kapo::launch(kapo(["--interface", text, "run", "sleep", "60"]));
     kapo.wait_for("it listens", |kapo| kapo.addresses() == [text]);
-    // A second kapo does not take it from the first.
+    // A second kapo does not take the socket from the first.
     refused(&["--interface", text, "run"], &[], 125);
     kapo.signal(15);
     kapo.expect_exit(143);
@@ -250,7 +250,7 @@ fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
 }
 
 #[test]
-fn a_descriptor_that_is_closed_is_no_obstacle() {
+fn closed_standard_descriptors_do_not_prevent_the_start() {
     for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
         let mut kapo = Kapo::launch(kapo_after(&format!("exec {closed}"), ["run", "sh", "-c", "exit 6"]));
         kapo.expect_exit(6);
@@ -261,7 +261,7 @@ fn a_descriptor_that_is_closed_is_no_obstacle() {
 fn with_16_descriptors_kapo_answers() {
     let kapo = Kapo::launch(kapo_after("ulimit -n 16", ["run", "sleep", "60"])).listening();
     for _ in 0..3 {
-        // More than there can be descriptors, none of which says a word.
+        // More silent connections than there can be descriptors.
         let _silent: Vec<_> = (0..32).map(|_| kapo.connect()).collect();
         for _ in 0..5 {
             assert_eq!(kapo.get("/livez").status, 200);
@@ -272,8 +272,9 @@ fn with_16_descriptors_kapo_answers() {
 }
 
 #[test]
-fn with_no_descriptor_left_kapo_says_so() {
-    // epoll, signalfd and socket need three beyond the standard ones; the loader of a dynamic build needs one.
+fn without_a_free_descriptor_kapo_reports_an_error() {
+    // epoll, signalfd and socket need three descriptors besides the standard ones. A dynamic build needs one for its
+    // loader.
     for limit in 4..8 {
         let (code, _, stderr) = run_to_the_end(kapo_after(
             &format!("ulimit -n {limit}"),
@@ -294,7 +295,7 @@ fn a_full_stderr_does_not_stop_the_work() {
         command.args(["-i", "127.0.0.1", "-p", "0", "run", "sh", "-c", "exit 8"]);
         assert_eq!(run_to_the_end(command).0, Some(8), "{target}");
     }
-    // Nobody reads it any more.
+    // The pipe has no reader any more.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = kapo_on_a_free_port(["run", "sh", "-c", "exit 8"]);
@@ -304,7 +305,7 @@ fn a_full_stderr_does_not_stop_the_work() {
 }
 
 #[test]
-fn help_that_cannot_be_written_is_an_error_but_not_for_who_has_seen_enough() {
+fn help_that_cannot_be_written_is_an_error_except_sigpipe() {
     for words in ["--help", "--version", "run --help", "help"] {
         let printing_to = |stdout: std::process::Stdio| {
             let mut command = kapo(words.split(' '));
@@ -316,15 +317,15 @@ fn help_that_cannot_be_written_is_an_error_but_not_for_who_has_seen_enough() {
         assert_eq!(printing_to(full.into()), (Some(125), complaint), "{words}");
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        // By SIGPIPE, as of any program that prints.
+        // The process dies of SIGPIPE, as any program that prints.
         assert_eq!(printing_to(writer.into()), (None, String::new()), "{words}");
     }
 }
 
 #[test]
-fn a_stderr_that_nobody_reads_does_not_stall_kapo() {
+fn a_stderr_without_a_reader_does_not_stall_kapo() {
     let (_reader, mut writer) = std::io::pipe().unwrap();
-    // Full to the last page, so that not even one line fits.
+    // The pipe is full, so that not even one line fits.
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     let mut room = true;
     wait_for("the pipe is full", || {
@@ -339,7 +340,7 @@ fn a_stderr_that_nobody_reads_does_not_stall_kapo() {
 }
 
 #[test]
-fn a_name_with_a_line_feed_does_not_make_two_lines_of_a_message() {
+fn a_line_feed_in_a_name_does_not_split_a_message() {
     for words in [
         vec!["-i", "/nonexist\nfoo/x", "run", "true"],
         vec!["-i", "/nonexist\nfoo/x", "check"],

@@ -1,9 +1,8 @@
-//! Reads a body in chunks (RFC 9112, section 7.1) as strictly as it is written: what a lenient client would forgive is
-//! a failure here.
+//! Decodes a chunked body (RFC 9112, section 7.1) strictly: errors that a lenient client would ignore fail the test.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result};
 
-/// The body of an answer, chunk by chunk; its end is the last chunk and then the end of the connection.
+/// The chunked body of an answer. It must end with the last chunk and the end of the connection.
 pub(crate) struct Chunked<R> {
     from: BufReader<R>,
     left: usize,
@@ -11,12 +10,12 @@ pub(crate) struct Chunked<R> {
 }
 
 impl<R: Read> Chunked<R> {
-    /// `from` has been read up to the end of the head.
+    /// Creates the decoder. `from` has been read up to the end of the head.
     pub(crate) fn body_of(from: R) -> Chunked<R> {
         Chunked { from: BufReader::new(from), left: 0, ended: false }
     }
 
-    /// The next whole chunk; `None` after the last one.
+    /// Returns the next whole chunk; `None` after the last one.
     pub(crate) fn chunk(&mut self) -> Result<Option<String>> {
         let length = self.begin()?;
         let mut chunk = vec![0; length];
@@ -24,7 +23,8 @@ impl<R: Read> Chunked<R> {
         Ok(Some(String::from_utf8(chunk).unwrap()).filter(|_| length > 0))
     }
 
-    /// Where no chunk is under way, the head of the next one; the length of what is left of it, 0 at the end of all.
+    /// Reads the head of the next chunk unless one is in progress. Returns the remaining length; 0 at the end of the
+    /// body.
     fn begin(&mut self) -> Result<usize> {
         if self.left > 0 || self.ended {
             return Ok(self.left);

@@ -1,4 +1,4 @@
-//! Connections, few and many: how long they stay, who makes room for whom, and every kind of address.
+//! Tests of connections: how long they stay open, which ones are evicted, and every kind of address.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ fn an_idle_connection_stays_as_long_as_the_command_runs() {
     let mut asked = kapo.connect();
     asked.write_all(&get("/livez")).unwrap();
     assert_eq!(one_answer(&mut asked).status, 200);
-    // Nothing is said on either, and neither is closed.
+    // Neither connection receives data, and neither is closed.
     for stream in [&mut silent, &mut asked] {
         stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
         let error = stream.read(&mut [0]).unwrap_err();
@@ -48,7 +48,7 @@ fn among_a_thousand_stalled_requests_a_fresh_one_is_answered() {
         }
     }
     assert!(slowest.as_millis() < 2_000, "{slowest:?}");
-    // The oldest ones made room; the youngest are still there and are answered when they go on.
+    // The oldest connections were evicted. The youngest is still open and is answered when it continues.
     let mut last = stalled.pop().unwrap();
     last.write_all(b"x\r\n\r\n").unwrap();
     assert_eq!(one_answer(&mut last).status, 200);
@@ -61,7 +61,7 @@ fn among_a_thousand_stalled_requests_a_fresh_one_is_answered() {
 }
 
 #[test]
-fn unfinished_requests_make_room_before_idle_connections() {
+fn unfinished_requests_are_evicted_before_idle_connections() {
     let kapo = Kapo::start(["--max-connections", "4", "run", "sleep", "60"]);
     let mut idle = kapo.connect();
     idle.write_all(&get("/livez")).unwrap();
@@ -79,7 +79,7 @@ fn unfinished_requests_make_room_before_idle_connections() {
     }
     idle.write_all(&get("/livez")).unwrap();
     assert_eq!(one_answer(&mut idle).status, 200, "the idle one is still there");
-    // 4 may be open: the 20 unfinished ones and 20 checks could not all be.
+    // 4 connections may be open, fewer than the 20 unfinished ones and the 20 checks.
     let metrics = kapo.get("/metrics").body;
     let evicted = metrics.lines().find_map(|line| line.strip_prefix("kapo_http_connections_evicted_total "));
     assert!((18..40).contains(&evicted.unwrap().parse::<u32>().unwrap()), "{evicted:?}");
@@ -103,12 +103,12 @@ fn without_descriptors_kapo_goes_on_and_does_not_spin() {
 }
 
 #[test]
-fn a_peer_that_leaves_is_no_log_line() {
+fn a_peer_that_disconnects_is_not_logged() {
     let kapo = sleeping();
     for _ in 0..20 {
         drop(kapo.connect());
         let stream = kapo.connect();
-        // Closed with something unread in it: a reset.
+        // Closing a connection with unread data causes a reset.
         (&stream).write_all(&get("/")).unwrap();
         drop(stream);
     }
@@ -135,7 +135,7 @@ fn ipv6_is_served() {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(&get("/livez")).unwrap();
         assert_eq!(one_answer(&mut stream).body, "ok", "{interface}");
-        // `::` takes IPv4 along.
+        // A listener on `::` accepts IPv4 as well.
         let v4 = TcpStream::connect(("127.0.0.1", kapo.address().port()));
         assert_eq!(v4.is_ok(), interface == "::");
     }

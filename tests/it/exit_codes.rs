@@ -1,4 +1,4 @@
-//! What kapo exits with: the command's own code, or one that tells why there was none.
+//! Tests of kapo's exit code: that of the command, or one that explains why there is none.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 #[test]
-fn all_256_codes_are_passed_on() {
+fn all_256_codes_are_returned() {
     for code in 0..=255 {
         let mut kapo = Kapo::launch(kapo_on_a_free_port(["run", "sh", "-c", &format!("exit {code}")]));
         kapo.expect_exit(code);
@@ -20,13 +20,13 @@ fn all_256_codes_are_passed_on() {
 
 #[test]
 fn a_command_that_a_signal_ended_gives_128_and_its_number() {
-    // Those whose default is to end a process; 32 and 33 can be sent by number as well.
+    // The signals that end a process by default. 32 and 33 can be sent by number as well.
     let ending = (1..=64).filter(|n| ![17, 18, 19, 20, 21, 22, 23, 28].contains(n));
     for signal in ending {
         let mut kapo = Kapo::start(["run", "sh", "-c", "ulimit -c 0; exec sleep 60"]);
         let command = kapo.command_pid();
         wait_for("sh has become sleep", || command_name(command) == "sleep");
-        // Whoever started us by glibc's posix_spawn has left 32 and 33 ignored, and that is handed down.
+        // A parent that uses glibc's posix_spawn may have left 32 and 33 ignored, which is inherited.
         if signal_mask(command, "SigIgn") & (1 << (signal - 1)) != 0 {
             assert!(signal == 32 || signal == 33, "{signal} is ignored");
             continue;
@@ -37,7 +37,7 @@ fn a_command_that_a_signal_ended_gives_128_and_its_number() {
 }
 
 #[test]
-fn a_ttl_that_passed_gives_124_whatever_the_command_says() {
+fn a_ttl_that_passed_gives_124_for_any_exit_code() {
     Kapo::start(["run", "--ttl", "50ms", "sleep", "60"]).expect_exit(124);
     Kapo::start(["run", "--ttl", "50ms", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.02; done"])
         .expect_exit(124);
@@ -57,7 +57,7 @@ fn a_command_that_is_missing_gives_127() {
     ] {
         let word = if command == "''" { "" } else { command };
         let mut kapo = quiet_kapo(["run", word]);
-        // A folder of PATH that may not be searched would make it 126, as it does with env(1) and timeout(1).
+        // A directory in PATH that may not be searched would make it 126, as with env(1) and timeout(1).
         kapo.env("PATH", "/usr/bin:/bin");
         let (code, stdout, stderr) = run_to_the_end(kapo);
         assert_eq!((code, stdout.as_str()), (Some(127), ""), "{command}");
@@ -78,11 +78,11 @@ fn a_command_that_cannot_be_executed_gives_126() {
         (path(""), "Permission denied"),
         (write("without-x", b"#!/bin/sh\n", 0o644), "Permission denied"),
         (write("no-program", b"\x7fELF, but not really", 0o755), "Exec format error"),
-        // What is wrong with a path that was named is said, and it is not called missing.
+        // For a given path the message names the real reason.
         (format!("{}/below", write("file", b"", 0o644)), "Not a directory"),
         (link_to_itself(&path("loop")), "Symbolic link loop"),
         (format!("./{}", "x".repeat(300)), "Filename too long"),
-        // The kernel says the same as of a file that is missing.
+        // The kernel reports ENOENT, as for a missing file.
         (write("script", b"#!/nowhere/sh\n", 0o755), "its interpreter or dynamic loader is missing"),
     ] {
         let (code, _, stderr) = run_to_the_end(quiet_kapo(["run", &command]));
@@ -91,7 +91,7 @@ fn a_command_that_cannot_be_executed_gives_126() {
     }
 }
 
-/// As execvp(3), sh, tini and dumb-init do.
+/// The same behaviour as execvp(3), sh, tini and dumb-init.
 #[test]
 fn a_script_without_its_first_line_is_run_by_the_shell() {
     let folder = TempDir::new().unwrap();
@@ -101,11 +101,11 @@ fn a_script_without_its_first_line_is_run_by_the_shell() {
     let name = path.to_str().unwrap();
     let (code, stdout, _) = run_to_the_end(quiet_kapo(["run", name, "a b", "c"]));
     assert_eq!((code, stdout), (Some(7), format!("{name} 2 a b\n")));
-    // Found through PATH, after a folder that has no such file.
+    // The script is found through PATH, after a directory without it.
     let mut command = quiet_kapo(["run", "script"]);
     command.env("PATH", format!("/nowhere:{}:/bin", folder.path().display()));
     assert_eq!(run_to_the_end(command).1, format!("{name} 0 \n"));
-    // At its second start kapo is in another directory than the command.
+    // At the second start kapo is in another directory than the command.
     let words = ["supervise", "--max-restarts", "1", "--wait", "0", "./script"];
     let mut command = quiet_kapo(words);
     command.current_dir(folder.path());
@@ -121,7 +121,7 @@ fn link_to_itself(path: &str) -> String {
 }
 
 #[test]
-fn a_folder_of_path_that_is_none_is_passed_by() {
+fn an_invalid_directory_in_path_is_skipped() {
     let mut kapo = quiet_kapo(["run", "true"]);
     kapo.env("PATH", "/etc/passwd");
     let (code, _, stderr) = run_to_the_end(kapo);
@@ -129,11 +129,11 @@ fn a_folder_of_path_that_is_none_is_passed_by() {
 }
 
 #[test]
-fn an_interpreter_that_is_missing_is_told_from_a_command_that_is_wherever_kapo_is() {
+fn a_missing_interpreter_differs_from_a_missing_command() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("script"), "#!/nowhere/sh\n").unwrap();
     fs::set_permissions(folder.path().join("script"), fs::Permissions::from_mode(0o755)).unwrap();
-    // At its second start kapo is at the root.
+    // At the second start kapo is in the root directory.
     let mut command = kapo_on_a_free_port(["supervise", "--max-restarts", "1", "./script"]);
     command.current_dir(folder.path());
     let (code, _, stderr) = run_to_the_end(command);
@@ -146,7 +146,7 @@ fn an_interpreter_that_is_missing_is_told_from_a_command_that_is_wherever_kapo_i
 }
 
 #[test]
-fn a_port_that_is_taken_gives_125_and_nothing_is_started() {
+fn a_port_in_use_gives_125_and_nothing_is_started() {
     let folder = TempDir::new().unwrap();
     let marker = folder.path().join("started");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -157,7 +157,7 @@ fn a_port_that_is_taken_gives_125_and_nothing_is_started() {
     assert_eq!((code, stdout.as_str()), (Some(125), ""));
     assert_eq!(stderr, format!("kapo: cannot bind 127.0.0.1:{port}: Address already in use\n"));
     assert!(!marker.exists());
-    // The marker is one: where the port is free, it appears.
+    // Once the port is free, the command runs and creates the marker.
     drop(taken);
     let (code, ..) =
         run_to_the_end(kapo(["--interface", "127.0.0.1", "--port", &port].into_iter().chain(touch)));

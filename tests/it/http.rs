@@ -1,16 +1,16 @@
-//! HTTP on real sockets: methods, refusals, requests cut anywhere, pipelined and half-closed, and bodies.
+//! Tests of HTTP on real sockets: methods, errors, requests cut anywhere, pipelined and half-closed, and bodies.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 
 use crate::harness::{Answer, Kapo, kapo_on_a_free_port, now};
 
-/// kapo with a command that does nothing for long.
+/// Starts kapo with a command that sleeps.
 pub(crate) fn sleeping() -> Kapo {
     Kapo::start(["run", "sleep", "60"])
 }
 
-/// One answer with Content-Length out of a connection that stays open.
+/// Reads one answer with Content-Length from a connection that stays open.
 pub(crate) fn one_answer(stream: &mut impl Read) -> Answer {
     let mut bytes = Vec::new();
     loop {
@@ -30,7 +30,7 @@ pub(crate) fn one_answer(stream: &mut impl Read) -> Answer {
     }
 }
 
-/// Reads to the end; a reset is one, too.
+/// Reads to the end of the connection. A reset counts as the end.
 pub(crate) fn is_at_its_end(stream: &mut impl Read) -> bool {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -39,7 +39,7 @@ pub(crate) fn is_at_its_end(stream: &mut impl Read) -> bool {
     }
 }
 
-/// A request that leaves the connection open.
+/// Returns a request that keeps the connection open.
 pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
 }
@@ -53,11 +53,11 @@ fn head_has_the_fields_of_get_and_no_body() {
             kapo.exchange(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
         let head = Answer::parse(&bytes);
         assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
-        // What changes from moment to moment aside.
+        // Compare without the fields that change with time.
         for name in ["content-type", "server", "cache-control", "connection"] {
             assert_eq!(head.field(name), get.field(name), "{path}");
         }
-        // The numbers of each moment have another length, which only making them would tell.
+        // These bodies differ each time, so their lengths differ as well.
         let said = !matches!(path, "/debug/vars" | "/metrics");
         assert_eq!(head.field("content-length").is_some(), said, "{path} {head:?}");
     }
@@ -156,7 +156,7 @@ fn dripped_requests_are_answered() {
         stream.write_all(&[byte]).unwrap();
     }
     assert_eq!(one_answer(&mut stream).body, "ok");
-    // Cut at every place, on one connection.
+    // Cut at every position, on one connection.
     let request = get("/livez");
     for cut in 1..request.len() {
         stream.write_all(&request[..cut]).unwrap();
@@ -178,14 +178,14 @@ fn half_closed_clients_get_their_answers() {
 }
 
 #[test]
-fn a_half_request_and_its_end_are_no_request() {
+fn an_incomplete_request_is_not_answered_with_success() {
     let kapo = sleeping();
     for half in ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: x\r\n", "\r\n", "\r"] {
         let mut stream = kapo.connect();
         stream.write_all(half.as_bytes()).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = Vec::new();
-        // Refused or closed, but neither answered with success nor left waiting.
+        // The request is refused or the connection closed. It is neither answered with success nor left waiting.
         stream.read_to_end(&mut answer).unwrap();
         assert!(answer.is_empty() || Answer::parse(&answer).status == 400, "{half:?}: {answer:?}");
     }
@@ -225,12 +225,12 @@ fn bytes_after_a_refused_request_are_never_a_request() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_within_the_moment() {
+fn invalid_requests_are_refused_at_once() {
     let kapo = sleeping();
     let long = "x".repeat(20_000);
     let many = "A: b\r\n".repeat(129);
     for (request, status) in [
-        // A TLS hello, an HTTP/2 preface, HTTP/0.9, a PROXY line, a stranger.
+        // A TLS hello, an HTTP/2 preface, HTTP/0.9, a PROXY line, another protocol.
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(), 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"GET /\r\n", 400),
@@ -268,7 +268,7 @@ fn what_is_no_request_is_refused_within_the_moment() {
         (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes(), 414),
         (format!("GET / HTTP/1.1\r\nHost: x\r\nA: {long}\r\n\r\n").as_bytes(), 431),
         (format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n").as_bytes(), 431),
-        // Endless: no head that ever ends.
+        // An endless head.
         (long.as_bytes(), 501),
         (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551616\r\n\r\n", 400),
     ] {
@@ -283,7 +283,7 @@ fn what_is_no_request_is_refused_within_the_moment() {
 }
 
 #[test]
-fn what_is_ordinary_or_merely_odd_is_answered() {
+fn ordinary_and_unusual_requests_are_answered() {
     let kapo = sleeping();
     let query = "q=".to_owned() + &"x".repeat(4_096);
     let fields: String = (0..100).map(|n| format!("X-{n}: y\r\n")).collect();
@@ -306,7 +306,7 @@ fn what_is_ordinary_or_merely_odd_is_answered() {
 }
 
 #[test]
-fn wait_is_answered_with_the_end() {
+fn wait_is_answered_at_the_end() {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut command = kapo_on_a_free_port(["run", "sh", "-c", "read line; exit 3"]);
     command.stdin(reader);

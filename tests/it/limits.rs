@@ -1,5 +1,4 @@
-//! Where room is short: the files and the memory of the system, places for connections, memory for output, the time of
-//! a turn.
+//! Tests of exhausted resources: descriptors and memory of the system, connections, output memory, the time of a turn.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,7 +16,7 @@ use crate::streams::read_head;
 use crate::tools::Gate;
 
 #[test]
-fn a_system_without_room_closes_no_connection() {
+fn exhausted_system_limits_close_no_connection() {
     for errno in [libc::ENFILE, libc::ENOMEM, libc::ENOBUFS] {
         let (listener, address) = listener();
         let (mut client, given) = connection();
@@ -35,7 +34,7 @@ fn a_system_without_room_closes_no_connection() {
     }
 }
 
-/// Clients that ask without end, pipelined, and read all answers; they end with this.
+/// Clients that send pipelined requests without end and read all answers. Dropping this value stops them.
 struct Flood(Arc<AtomicBool>, Vec<std::thread::JoinHandle<()>>);
 
 impl Flood {
@@ -69,7 +68,7 @@ impl Drop for Flood {
 }
 
 #[test]
-fn pipelined_heads_hold_up_neither_probes_nor_the_stop_signal() {
+fn pipelined_heads_delay_neither_probes_nor_the_stop_signal() {
     let script = "head -c 1500000 /dev/zero; exec sleep 60";
     let mut kapo = Kapo::start(["-S", "--tail", "1M", "run", "sh", "-c", script]);
     kapo.wait_for("the tail is full", |kapo| captured(kapo, "stdout") == 1_500_000);
@@ -86,7 +85,7 @@ fn pipelined_heads_hold_up_neither_probes_nor_the_stop_signal() {
         assert_eq!(kapo.get("/livez").status, 200);
         slowest = slowest.max(begin.elapsed());
     }
-    // Milliseconds, where each turn took seconds.
+    // This takes milliseconds, while each turn took seconds before.
     assert!(slowest < Duration::from_millis(800), "{slowest:?}");
     let begin = now();
     kapo.signal(15);
@@ -97,7 +96,7 @@ fn pipelined_heads_hold_up_neither_probes_nor_the_stop_signal() {
 }
 
 #[test]
-fn stalled_followers_cannot_take_all_memory() {
+fn stalled_followers_have_a_memory_limit() {
     let mut gate = Gate::new();
     let script = "read x <\"$0\"; head -c 60000000 /dev/zero; exec sleep 60";
     let mut kapo = Kapo::start(["-S", "--tail", "64K", "run", "sh", "-c", script, gate.path()]);
@@ -119,7 +118,7 @@ fn stalled_followers_cannot_take_all_memory() {
 }
 
 #[test]
-fn streams_leave_room_for_checks_that_take_their_time() {
+fn streams_leave_room_for_slow_checks() {
     let kapo = Kapo::start(["--max-connections", "8", "run", "sleep", "60"]);
     let events = || {
         let mut stream = kapo.connect();
@@ -127,14 +126,14 @@ fn streams_leave_room_for_checks_that_take_their_time() {
         assert_eq!(read_head(&mut stream).status, 200);
         stream
     };
-    // Three quarters of eight; the oldest two make room for the last two.
+    // Three quarters of eight may be held, so the oldest two are evicted for the last two.
     let mut streams: Vec<TcpStream> = (0..8).map(|_| events()).collect();
     for stream in &mut streams[..2] {
         let ended = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
         assert_eq!(ended, Err(ErrorKind::ConnectionReset));
     }
     for _ in 0..20 {
-        // Another one connects before the first has asked.
+        // Another client connects before the first one has sent a request.
         let mut checks = [kapo.connect(), kapo.connect()];
         for check in &mut checks {
             check.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
@@ -149,8 +148,8 @@ fn streams_leave_room_for_checks_that_take_their_time() {
     }
 }
 
-/// Whether the kernel has a keepalive timer of at most half a minute for the connection that comes from `peer`
-/// (proc_net_tcp(5): 02 and jiffies to go).
+/// Whether the kernel has a keepalive timer of at most half a minute for the connection from `peer` (proc_net_tcp(5):
+/// 02 and the remaining jiffies).
 fn is_watched_over(kapo: &Kapo, peer: SocketAddr) -> bool {
     let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", kapo.pid())).unwrap();
     let remote = format!(":{:04X}", peer.port());
@@ -163,7 +162,7 @@ fn is_watched_over(kapo: &Kapo, peer: SocketAddr) -> bool {
 }
 
 #[test]
-fn the_kernel_looks_after_silent_peers_on_every_listener() {
+fn keepalive_is_enabled_on_every_listener() {
     let inherited = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = inherited.local_addr().unwrap();
     let command = handed([&inherited as _], &["--socket-activation", "run", "sleep", "60"]);
@@ -179,8 +178,8 @@ fn the_kernel_looks_after_silent_peers_on_every_listener() {
 }
 
 #[test]
-fn a_flood_of_signals_from_the_command_delays_neither_probes_nor_the_ttl() {
-    // Four processes, for at most 8 s. kapo's own limit keeps the queue from taking what others need.
+fn a_flood_of_signals_delays_neither_probes_nor_the_ttl() {
+    // Four processes for at most 8 s. kapo's own limit keeps its signal queue from using up the system's.
     let script = "$SIG{NUM40} = 'IGNORE'; $kapo = getppid; fork; fork; alarm 8; kill 40, $kapo while 1";
     let words = ["run", "--ttl", "2", "perl", "-e", script];
     let mut kapo = Kapo::launch(kapo_after("prlimit --pid $$ --sigpending=20000", words)).listening();
@@ -196,13 +195,13 @@ fn a_flood_of_signals_from_the_command_delays_neither_probes_nor_the_ttl() {
 }
 
 #[test]
-fn requests_behind_held_ones_cannot_take_all_memory() {
+fn requests_behind_held_ones_have_a_memory_limit() {
     let kapo = Kapo::start(["run", "sleep", "60"]);
     let behind = get("/livez").repeat(30_000 / get("/livez").len());
     let clients: Vec<TcpStream> = (0..380)
         .map(|_| {
             let mut stream = kapo.connect();
-            // It may be closed while it still sends.
+            // The connection may be closed while the client still sends.
             let _ = stream.write_all(&get("/wait")).and_then(|()| stream.write_all(&behind));
             stream
         })

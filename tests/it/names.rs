@@ -1,5 +1,5 @@
-//! How `kapo check` finds its peer: names with broken name servers, names with several addresses, `::` without IPv6.
-//! Each test has a network and an /etc/resolv.conf of its own.
+//! Tests of how `kapo check` finds its peer: broken name servers, names with several addresses, `::` without IPv6.
+//! Each test has its own network namespace and /etc/resolv.conf.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,11 +12,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::harness::{binary, clean, now, run_to_the_end};
 use crate::tools::{Stranger, can_unshare, is_root};
 
-/// A network and a mount namespace, which end with the test.
+/// A network and mount namespace, which ends with the test.
 struct Network(Stranger);
 
 impl Network {
-    /// `None` if this machine does not allow it. `preparation` runs inside.
+    /// Creates the namespace and runs `preparation` inside. `None` if this machine does not permit it.
     fn new(preparation: &str) -> Option<Network> {
         if !is_root() || !can_unshare(&["--net", "--mount"]) {
             eprintln!("skipped: it takes root and namespaces");
@@ -33,7 +33,7 @@ impl Network {
         Some(Network(holder))
     }
 
-    /// What a thread that has entered the network opens stays there.
+    /// Runs `open` in a thread that has entered the network. Sockets that it opens stay there.
     fn within<T: Send + 'static>(&self, open: impl FnOnce() -> T + Send + 'static) -> T {
         let network = File::open(format!("/proc/{}/ns/net", self.0.pid())).unwrap();
         let enter = move || {
@@ -43,14 +43,14 @@ impl Network {
         std::thread::spawn(enter).join().unwrap()
     }
 
-    /// `kapo WORDS` inside.
+    /// Returns `kapo WORDS` inside the namespace.
     fn kapo(&self, words: &[&str]) -> std::process::Command {
         let mut command = clean("nsenter");
         command.args(["-t", &self.0.pid().to_string(), "-n", "-m"]).arg(binary()).args(words);
         command
     }
 
-    /// A kapo that runs inside.
+    /// Starts a kapo inside the namespace.
     fn serve(&self, words: &[&str]) -> Stranger {
         let mut command = self.kapo(words);
         command.args(["run", "sh", "-c", "echo; read x"]);
@@ -63,8 +63,8 @@ impl Network {
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-/// The answer of a name server that treats the two kinds of query as the name says: `A.AAAA.test`, each of which is
-/// `ok`, `two`, `fail` (SERVFAIL), `nx` (NXDOMAIN), `none` (no record) or `silent`.
+/// Returns the answer of a name server. The name `A.AAAA.test` defines the answer to both kinds of query, each of
+/// which is `ok`, `two`, `fail` (SERVFAIL), `nx` (NXDOMAIN), `none` (no record) or `silent`.
 fn answer(query: &[u8]) -> Option<Vec<u8>> {
     let mut labels = VecDeque::new();
     let mut at = 12;
@@ -99,7 +99,7 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     Some(reply)
 }
 
-/// Answers on port 53 of the network as long as the test runs.
+/// Runs a name server on port 53 of the network until the test ends.
 fn name_server(network: &Network) {
     let socket = network.within(|| UdpSocket::bind("127.0.0.1:53").unwrap());
     std::thread::spawn(move || {
@@ -113,7 +113,7 @@ fn name_server(network: &Network) {
 }
 
 #[test]
-fn a_resolver_that_fails_for_one_family_is_no_failure() {
+fn a_resolver_may_fail_for_one_family() {
     let Some(network) = Network::new(":") else { return };
     name_server(&network);
     let _kapo = network.serve(&["-q", "-i", "::", "-p", "6666"]);
@@ -139,7 +139,7 @@ fn a_silent_address_leaves_time_for_the_next() {
     let Some(network) = Network::new(":") else { return };
     name_server(&network);
     let _kapo = network.serve(&["-q", "-i", "127.0.0.3", "-p", "6666"]);
-    // A listener with a full queue drops what comes.
+    // A listener with a full backlog drops new connections.
     let (_listener, _queued) = network.within(|| {
         let listener = TcpListener::bind("127.0.0.2:6666").unwrap();
         rustix::net::listen(&listener, 0).unwrap();
@@ -149,19 +149,19 @@ fn a_silent_address_leaves_time_for_the_next() {
     let url = "http://two.none.test:6666";
     let (code, stdout, _) = run_to_the_end(network.kapo(&["check", "--timeout", "3", url]));
     assert_eq!((code, stdout.as_str()), (Some(0), "ready: ok\n"));
-    // If none takes the connection, the time is over.
+    // If no address accepts the connection, the deadline passes.
     let (code, stdout, _) =
         run_to_the_end(network.kapo(&["check", "--timeout", "1", "http://127.0.0.2:6666"]));
     assert_eq!((code, stdout.as_str()), (Some(1), "no answer in time\n"));
 }
 
 #[test]
-fn the_address_that_means_all_is_asked_without_ipv6_as_well() {
+fn the_wildcard_address_works_without_ipv6() {
     let Some(network) = Network::new("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6") else { return };
     let kapo = network.serve(&["-q", "-i", "::", "-p", "6666"]);
     let check = || run_to_the_end(network.kapo(&["-i", "::", "-p", "6666", "check"]));
     assert_eq!(check(), (Some(0), "ready: ok\n".to_owned(), String::new()));
     drop(kapo);
-    // Both were tried: ::1 gives another reason here.
+    // Both addresses were tried: the reason for ::1 would differ.
     assert_eq!(check().1, "cannot connect to [::1]:6666: Connection refused\n");
 }

@@ -1,5 +1,5 @@
-//! Where the command's NOTIFY_SOCKET is: a path that other network namespaces and other users reach, and that is gone at
-//! the end.
+//! Tests of the address of the command's NOTIFY_SOCKET: a path that other network namespaces and users can reach, and
+//! that is removed at the end.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::harness::{Kapo, clean, kapo_after, kapo_on_a_free_port, run_to_the_end};
 use crate::tools::is_root;
 
-/// A runtime directory of its own, which everybody may enter.
+/// Returns a runtime directory that every user may enter.
 fn runtime_directory() -> TempDir {
     let folder = TempDir::new().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -28,7 +28,7 @@ fn with_folder(folder: &Path, words: &[&str]) -> Command {
 }
 
 #[test]
-fn the_notify_socket_is_a_path_and_is_gone_at_each_end() {
+fn the_notify_socket_is_a_path_that_is_removed_at_the_end() {
     let folder = runtime_directory();
     for (command, options, code) in [
         ("echo $NOTIFY_SOCKET; ls -l $NOTIFY_SOCKET", vec![], 0),
@@ -65,9 +65,9 @@ fn the_file_of_a_killed_kapo_is_replaced_by_one_of_the_same_pid() {
 }
 
 #[test]
-fn a_name_that_is_served_is_left_alone() {
+fn a_name_in_use_is_not_replaced() {
     let folder = runtime_directory();
-    // The shell becomes kapo, so the name is the one that kapo would take; Python serves it until the gate opens.
+    // The shell becomes kapo, so it knows the name that kapo would take. Python serves that name until the gate opens.
     let served = "python3 -c \"import os, socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 s.bind('$RUNTIME_DIRECTORY/kapo-notify-%d' % os.getppid())
 if os.fork(): os._exit(0)
@@ -84,7 +84,7 @@ os.unlink(s.getsockname())\"";
 }
 
 #[test]
-fn a_command_in_another_network_namespace_is_heard() {
+fn a_command_in_another_network_namespace_can_notify() {
     let unshare = || {
         let mut unshare = Command::new("unshare");
         unshare.args(if is_root() { vec!["-n"] } else { vec!["-r", "-n"] });
@@ -106,7 +106,7 @@ os.execlp('sleep', 'sleep', '60')";
 }
 
 #[test]
-fn a_command_that_has_changed_its_user_is_heard() {
+fn a_command_that_has_changed_its_user_can_notify() {
     if !is_root() {
         eprintln!("skipped: only root can change the user");
         return;
@@ -117,7 +117,7 @@ fn a_command_that_has_changed_its_user_is_heard() {
 os.setgid(65534); os.setuid(65534)
 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])
 os.execlp('sleep', 'sleep', '60')";
-    // A folder of mode 0700 is passed over.
+    // A directory with mode 0700 is skipped.
     let command = with_folder(closed.path(), &["run", "--notify", "python3", "-c", script]);
     let kapo = Kapo::launch(command).listening();
     kapo.wait_for_status("it is ready", |status| status["Ready"] == true);

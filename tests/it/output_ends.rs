@@ -1,4 +1,5 @@
-//! Outlets that are closed, full or left by their reader; commands that leave others behind; lines without end.
+//! Tests of sinks that are closed, full or without a reader, of commands that leave processes behind, and of endless
+//! lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -15,7 +16,7 @@ fn discarded(kapo: &Kapo, stream: &str) -> u64 {
     metric(kapo, &format!("kapo_output_discarded_bytes_total{{stream=\"{stream}\"}}")).unwrap()
 }
 
-/// The command writes a megabyte and lives on; what was said about it is said once, and the rest is counted.
+/// The command writes a megabyte and keeps running. The loss is logged once and then only counted.
 fn outlives_its_outlet(mut kapo: Kapo, why: &str, least: u64) {
     kapo.wait_for("all was read", |kapo| captured(kapo, "stdout") == 1_000_000);
     kapo.wait_for("the command goes on", |kapo| kapo.stderr().contains("still here"));
@@ -34,7 +35,7 @@ fn outlives_its_outlet(mut kapo: Kapo, why: &str, least: u64) {
 const MEGABYTE: &str = "head -c 1000000 /dev/zero; echo still here >&2; exec sleep 60";
 
 #[test]
-fn the_command_lives_on_where_stdout_is_closed_from_the_start() {
+fn the_command_survives_a_closed_stdout() {
     for lines in [&[][..], &["--stdlog"]] {
         let words = [&["--stdout"], lines, &["run", "sh", "-c", MEGABYTE]].concat();
         let kapo = Kapo::launch(kapo_after("exec 1>&-", words)).listening();
@@ -43,7 +44,7 @@ fn the_command_lives_on_where_stdout_is_closed_from_the_start() {
 }
 
 #[test]
-fn the_command_lives_on_where_the_disk_is_full() {
+fn the_command_survives_a_full_disk() {
     for lines in [&[][..], &["--stdlog"]] {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let words = [&["--stdout"], lines, &["run", "sh", "-c", MEGABYTE]].concat();
@@ -52,7 +53,7 @@ fn the_command_lives_on_where_the_disk_is_full() {
 }
 
 #[test]
-fn the_command_lives_on_when_the_reader_goes_away() {
+fn the_command_survives_the_end_of_the_reader() {
     for (_, pair) in &STALLING[..3] {
         for lines in [&[][..], &["--stdlog"]] {
             let (mut reader, ours) = pair();
@@ -66,7 +67,7 @@ fn the_command_lives_on_when_the_reader_goes_away() {
 }
 
 #[test]
-fn the_document_tells_what_was_discarded() {
+fn the_document_counts_discarded_bytes() {
     let (reader, ours) = pipe();
     drop(reader);
     let kapo = kapo_to(ours, &["-S", "run", "--wait", "1m", "sh", "-c", "echo nobody hears"]);
@@ -76,13 +77,13 @@ fn the_document_tells_what_was_discarded() {
 }
 
 #[test]
-fn both_streams_go_on_when_the_reader_they_share_goes_away() {
-    // One is cut short in the middle and the other waits for it; neither may be forgotten.
+fn both_streams_continue_without_their_shared_reader() {
+    // One stream stalls in the middle of a write and the other waits for it. Neither may be forgotten.
     for lines in [&[][..], &["--stdlog"]] {
         let (mut reader, ours) = pipe();
         let script = "head -c 1000000 /dev/zero & head -c 1000000 /dev/zero >&2; wait; exit 3";
         let words = [&["-SE"], lines, &["run", "--wait", "1m", "sh", "-c", script]].concat();
-        // The log, which goes the same way, must say where it listens before it stalls.
+        // The log uses the same pipe, and must name the address before the pipe stalls.
         let folder = TempDir::new().unwrap();
         let socket = folder.path().join("socket");
         let mut command = crate::harness::kapo(["-i", socket.to_str().unwrap()]);
@@ -119,8 +120,8 @@ fn both_streams_go_on_when_the_reader_they_share_goes_away() {
 }
 
 #[test]
-fn what_a_process_of_the_command_writes_soon_after_the_end_is_not_lost() {
-    // The shell ends before tee has written, and without kapo a terminal or a file would get it all the same.
+fn output_shortly_after_the_end_is_not_lost() {
+    // The shell ends before tee has written. Without kapo, a terminal or file would get the output all the same.
     let folder = TempDir::new().unwrap();
     let log = folder.path().join("log");
     let script = format!("exec > >(tee {}); echo last words", log.display());
@@ -132,7 +133,7 @@ fn what_a_process_of_the_command_writes_soon_after_the_end_is_not_lost() {
 }
 
 #[test]
-fn a_command_whose_pipe_stays_open_has_ended_for_the_document_at_once() {
+fn an_open_pipe_does_not_delay_the_end_in_the_document() {
     let mut kapo =
         Kapo::start(["-S", "run", "--wait", "1m", "sh", "-c", "setsid sleep 60 & echo $!; exit 4"]);
     let asked = crate::harness::now();
@@ -146,7 +147,7 @@ fn a_command_whose_pipe_stays_open_has_ended_for_the_document_at_once() {
 }
 
 #[test]
-fn a_daemon_that_the_command_leaves_behind_is_heard_while_kapo_lives() {
+fn the_output_of_a_daemon_is_read_while_kapo_lives() {
     for mode in [&["run", "--wait", "1m"][..], &["supervise", "--wait", "1m", "--single-child"]] {
         for lines in ["-S", "-SL"] {
             let folder = TempDir::new().unwrap();
@@ -159,7 +160,7 @@ fn a_daemon_that_the_command_leaves_behind_is_heard_while_kapo_lives() {
             let words = [&[lines][..], mode, &["sh", "-c", &script]].concat();
             let mut kapo = Kapo::start(words);
             kapo.wait_for_status("it has ended", |status| status["Status"] == "stopped");
-            // Longer than the output of a run is waited for.
+            // This is longer than kapo waits for the output of a run.
             let ended = crate::harness::now();
             wait_for("the run is over in every respect", || {
                 ended.elapsed() > std::time::Duration::from_millis(700)
@@ -175,10 +176,10 @@ fn a_daemon_that_the_command_leaves_behind_is_heard_while_kapo_lives() {
 }
 
 #[test]
-fn daemons_of_earlier_runs_are_heard_and_their_pipes_are_bounded() {
+fn daemons_of_earlier_runs_are_read_in_limited_number() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().display();
-    // Each run leaves a daemon behind that waits; the last one opens the gate to all.
+    // Each run leaves a daemon that waits at the gate. The last one opens the gate for all.
     let script = format!(
         "n=$(ls {path} | grep -c run); mkdir {path}/run$n; [ $n = 12 ] && mkdir {path}/gate
          setsid sh -c 'until [ -e {path}/gate ]; do sleep 0.05; done; echo daemon '$n &
@@ -194,7 +195,7 @@ fn daemons_of_earlier_runs_are_heard_and_their_pipes_are_bounded() {
 }
 
 #[test]
-fn a_grandchild_that_goes_on_writing_delays_nothing() {
+fn a_grandchild_that_keeps_writing_causes_no_delay() {
     let script = "(echo $$ >&2; while :; do echo more; done) & echo first; exit 4";
     let mut kapo = Kapo::start(["-S", "run", "sh", "-c", script]);
     kapo.expect_exit(4);
@@ -203,7 +204,7 @@ fn a_grandchild_that_goes_on_writing_delays_nothing() {
 }
 
 #[test]
-fn a_grandchild_that_holds_the_pipe_in_silence_delays_nothing() {
+fn a_silent_grandchild_causes_no_delay() {
     let mut kapo = Kapo::start(["-SE", "run", "sh", "-c", "sleep 60 & echo $!; echo no newline >&2"]);
     kapo.expect_exit(0);
     let left: i32 = kapo.stdout().trim().parse().unwrap();
@@ -213,7 +214,7 @@ fn a_grandchild_that_holds_the_pipe_in_silence_delays_nothing() {
 }
 
 #[test]
-fn what_a_grandchild_wrote_before_the_end_arrives_too() {
+fn earlier_output_of_a_grandchild_arrives() {
     let script = "(seq 1 20000; exec sleep 60) & sleep 60 & wait $!";
     let (reader, ours) = pipe();
     let came = read_all(reader);
@@ -242,7 +243,7 @@ fn a_line_without_end_takes_bounded_memory() {
 }
 
 #[test]
-fn a_command_that_closes_its_stdout_is_not_over() {
+fn a_command_that_closes_its_stdout_keeps_running() {
     let script = "echo first; exec >&-; read line < \"$0\"; echo \"$line\" >&2";
     let folder = TempDir::new().unwrap();
     let gate = folder.path().join("gate");
@@ -257,8 +258,8 @@ fn a_command_that_closes_its_stdout_is_not_over() {
 }
 
 #[test]
-fn a_reader_that_never_reads_again_is_left_by_a_second_word() {
-    // The command has ended, and nobody takes what it said: whoever wants to be rid of kapo need not use KILL.
+fn a_second_stop_signal_does_not_wait_for_a_stalled_reader() {
+    // The command has ended and its output has no reader. Ending kapo must not need KILL.
     let (reader, ours) = pipe();
     let mut kapo = kapo_to(ours, &["-S", "run", "head", "-c", "1000000", "/dev/zero"]);
     wait_until_stalled(&kapo, "stdout");
@@ -271,7 +272,7 @@ fn a_reader_that_never_reads_again_is_left_by_a_second_word() {
 }
 
 #[test]
-fn output_that_nobody_takes_does_not_hide_the_port() {
+fn stalled_output_does_not_hide_the_port() {
     let (reader, ours) = pipe();
     let mut command = kapo_on_a_free_port(["-SE", "run", "cat", "/dev/zero"]);
     let folder = TempDir::new().unwrap();

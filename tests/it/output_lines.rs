@@ -1,4 +1,4 @@
-//! `--stdlog`: what the command wrote can be read back from its log, byte for byte, whatever it is.
+//! Tests of `--stdlog`: any output of the command can be restored from its log, byte for byte.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::harness::{Kapo, kapo_on_a_free_port, quiet_kapo, run_to_the_end};
 use crate::outlets::{STALLING, kapo_to, launch_to, pipe, random_file, read_all, volume, wait_until_stalled};
 
-/// One line of the log, taken apart.
+/// A parsed line of the log.
 struct Line {
     time: String,
     stream: String,
@@ -18,7 +18,7 @@ struct Line {
 }
 
 impl Line {
-    /// Fails on whatever is not exactly as the contract says.
+    /// Parses a line. Fails if it is not exactly as documented.
     fn parse(line: &[u8]) -> Line {
         let shown = || String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
         let rest = line.strip_prefix(b"time=").unwrap_or_else(|| panic!("{}", shown()));
@@ -37,7 +37,7 @@ impl Line {
     }
 }
 
-/// Undoes the escapes as the documentation has them: those of JSON, and lone surrogates for bytes that are no UTF-8.
+/// Decodes the documented escapes: those of JSON, and lone surrogates for bytes that are not UTF-8.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let text = std::str::from_utf8(text).expect("the log is UTF-8");
     let mut out = Vec::with_capacity(text.len());
@@ -67,7 +67,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// All that `stream` wrote, and how many whole lines there were.
+/// Returns the output of `stream` and the number of whole lines.
 fn read_back(log: &[u8], stream: &str) -> (Vec<u8>, u64) {
     let (mut all, mut whole, mut last) = (Vec::new(), 0, String::new());
     let log = log.strip_suffix(b"\n").expect("the log ends with a newline");
@@ -88,7 +88,7 @@ fn cat<'a>(block: &'a str, path: &'a str) -> [&'a str; 9] {
 }
 
 #[test]
-fn random_bytes_can_be_read_back_from_every_kind_of_outlet() {
+fn random_bytes_can_be_restored_on_every_kind_of_sink() {
     let folder = TempDir::new().unwrap();
     let file = random_file(folder.path(), "bytes", volume() / 3);
     let mut wanted = std::fs::read(&file).unwrap();
@@ -108,7 +108,7 @@ fn random_bytes_can_be_read_back_from_every_kind_of_outlet() {
     }
 }
 
-/// What the log shows of it, line by line, and what it is when read back.
+/// Returns the log lines of an output, and the output restored from them.
 fn logged(output: &[u8]) -> (Vec<String>, Vec<u8>) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("bytes");
@@ -163,7 +163,7 @@ fn a_long_line_comes_in_parts_that_join() {
 }
 
 #[test]
-fn a_line_is_logged_when_it_is_complete_and_not_before() {
+fn a_line_is_logged_only_when_it_is_complete() {
     let folder = TempDir::new().unwrap();
     let gate = folder.path().join("gate");
     rustix::fs::mkfifoat(rustix::fs::CWD, &gate, rustix::fs::Mode::RWXU).unwrap();
@@ -213,7 +213,7 @@ fn lines_are_counted() {
 }
 
 #[test]
-fn a_reader_who_stalls_loses_no_line() {
+fn a_stalled_reader_loses_no_line() {
     let (mut reader, ours) = pipe();
     let mut kapo = kapo_to(ours, &["-SL", "run", "seq", "-f", "line %.0f of many", "200000"]);
     let mut head = vec![0; 1000];
@@ -228,7 +228,7 @@ fn a_reader_who_stalls_loses_no_line() {
 }
 
 #[test]
-fn kapos_own_records_stand_between_lines_and_never_in_them() {
+fn kapos_records_never_divide_a_line() {
     let (reader, ours) = pipe();
     let came = read_all(reader);
     let script = "trap 'exit 0' USR1; seq 1 20000; kill -USR1 $$; while :; do echo more; done";

@@ -1,4 +1,4 @@
-//! `kapo wait` through proxies that cut long requests, and before a kapo listens.
+//! Tests of `kapo wait` through proxies that cut long requests, and before a kapo listens.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,18 +9,18 @@ use std::time::Duration;
 use crate::harness::{Kapo, kapo, now, run_to_the_end, wait_for};
 use crate::tools::Gate;
 
-/// A job that ends with this code once the gate opens, and is then shown for long.
+/// Starts a job that exits with this code when the gate opens, and whose status is then shown for long.
 fn job(gate: &Gate, code: i32) -> Kapo {
     let script = format!("echo last words; read x < \"$0\"; exit {code}");
     Kapo::start(["--stdout", "--tail", "4K", "run", "--wait", "1h", "sh", "-c", &script, gate.path()])
 }
 
-/// A proxy of HTTP that waits this long for an answer, and then gives `instead`; nothing: it closes.
+/// An HTTP proxy that waits this long for an answer and then sends `instead`; if that is empty, it closes.
 struct Proxy {
     address: SocketAddr,
-    /// Where kapo is; `None`: it is not there.
+    /// The address of kapo; `None` if there is none.
     kapo: Arc<Mutex<Option<SocketAddr>>>,
-    /// How many requests were cut.
+    /// The number of requests that were cut.
     cut: Arc<AtomicUsize>,
 }
 
@@ -42,7 +42,7 @@ impl Proxy {
                     server.read_to_end(&mut answer).is_ok().then_some(answer)
                 });
                 counter.fetch_add(usize::from(answer.is_none()), Ordering::Relaxed);
-                // Ignore an error: the client may have gone.
+                // Ignore an error: the client may be gone.
                 let _ = client.write_all(answer.as_deref().unwrap_or(instead.as_bytes()));
             }
         });
@@ -71,7 +71,7 @@ fn wait_outlives_the_time_outs_of_a_proxy() {
         let proxy = Proxy::new(Some(server.address()), Duration::from_millis(1_500), instead);
         let mut waiting = proxy.wait(&[]);
         waiting.wait_for("it is cut", |_| proxy.cuts() == 1);
-        // From now on it asks for less than the proxy allows.
+        // From now on each request asks for less than the proxy allows.
         let requests = || {
             let metrics = server.get("/metrics").body;
             let asked = |line: &&str| line.starts_with("kapo_http_requests_total") && line.contains("wait");
@@ -86,7 +86,7 @@ fn wait_outlives_the_time_outs_of_a_proxy() {
 }
 
 #[test]
-fn wait_comes_back_when_the_proxy_has_no_kapo() {
+fn wait_gives_up_when_the_proxy_has_no_kapo() {
     let mut gate = Gate::new();
     let server = job(&gate, 7);
     let proxy = Proxy::new(None, Duration::from_secs(60), UNAVAILABLE);
@@ -95,7 +95,7 @@ fn wait_comes_back_when_the_proxy_has_no_kapo() {
     *proxy.kapo.lock().unwrap() = Some(server.address());
     gate.open();
     waiting.expect_exit(7);
-    // Until its time is over, which is not the job's fault.
+    // The patience runs out, which is not a failure of the job.
     *proxy.kapo.lock().unwrap() = None;
     let mut waiting = proxy.wait(&["--timeout", "1.5"]);
     waiting.expect_exit(124);
@@ -118,7 +118,7 @@ fn wait_retries_until_a_kapo_listens() {
     assert_eq!(run_to_the_end(kapo(["wait", "--retry", "1.5", &url])), (Some(125), String::new(), says));
     assert!(start.elapsed() >= Duration::from_millis(1_500), "{:?}", start.elapsed());
     let mut waiting = Kapo::launch(kapo(["wait", "--retry", "30", &url]));
-    // Blocked in poll(2) between two attempts.
+    // The client is blocked in poll(2) between two attempts.
     wait_for("it has tried", || crate::tools::sleeps(waiting.pid()) > 0);
     let mut server = Kapo::launch(kapo(["-i", &path, "run", "--wait", "1h", "sh", "-c", "exit 9"]));
     waiting.expect_exit(9);
@@ -127,7 +127,7 @@ fn wait_retries_until_a_kapo_listens() {
 }
 
 #[test]
-fn wait_says_how_the_job_ended() {
+fn wait_prints_how_the_job_ended() {
     let mut gate = Gate::new();
     let server = job(&gate, 3);
     let url = format!("http://{}", server.address());

@@ -1,4 +1,4 @@
-//! `kapo run` from its start to its end, as the document tells it.
+//! Tests of `kapo run` from start to end, through the status document.
 
 use std::net::TcpStream;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::{Kapo, wait_for};
 
-/// Go's zero time, which stands for "not yet".
+/// Go's zero time, which means "not yet".
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 #[test]
@@ -89,7 +89,7 @@ fn after_the_end_the_port_is_closed_and_the_code_is_the_commands() {
 }
 
 #[test]
-fn kapo_goes_on_answering_for_its_wait() {
+fn kapo_keeps_answering_for_its_wait() {
     let mut kapo = Kapo::start(["run", "--wait", "300ms", "sh", "-c", "exit 3"]);
     let status = kapo.wait_for_status("the command has ended", |status| status["Status"] == "stopped");
     assert_eq!((&status["ExitCode"], &status["Reason"]), (&json!(3), &json!("exit-code")));
@@ -122,7 +122,7 @@ fn usage_is_what_the_kernel_counted() {
 }
 
 #[test]
-fn idle_exit_lasts_as_long_as_somebody_asks() {
+fn idle_exit_lasts_as_long_as_requests_come() {
     let mut kapo = Kapo::start(["run", "--idle-exit", "400ms", "sh", "-c", "exit 5"]);
     let begin = crate::harness::now();
     while begin.elapsed().as_millis() < 900 {
@@ -143,7 +143,7 @@ fn arguments_can_be_hidden_everywhere() {
 }
 
 #[test]
-fn nothing_after_the_command_is_kapos() {
+fn arguments_after_the_command_are_not_read_by_kapo() {
     let kapo = Kapo::start(["run", "sh", "-c", "sleep 60", "--port", "5", "-q", "--", "--help"]);
     let status = kapo.status();
     assert_eq!(status["Arguments"], json!(["-c", "sleep 60", "--port", "5", "-q", "--", "--help"]));
@@ -162,7 +162,7 @@ fn the_working_directory_is_the_commands_and_kapo_is_at_the_root() {
 
 #[test]
 fn supervise_starts_again_where_kapo_was_started() {
-    // The first run, and two more until it gives up.
+    // The first run, and two more until kapo gives up.
     let words = ["supervise", "--wait", "10ms", "--max-restarts", "2", "sh", "-c", "pwd; exit 3"];
     let mut command = crate::harness::kapo_on_a_free_port(words);
     let folder = tempfile::TempDir::new().unwrap();
@@ -173,7 +173,7 @@ fn supervise_starts_again_where_kapo_was_started() {
     assert_eq!(kapo.stdout(), line.repeat(3));
 }
 
-/// A pipe of the test's whose write end is kapo's stdout.
+/// Starts kapo with a pipe as stdout. Returns the read end.
 fn stdout_of(words: &[&str]) -> (Kapo, std::io::PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     let folder = tempfile::TempDir::new().unwrap();
@@ -191,7 +191,7 @@ fn at_its_end(reader: &std::io::PipeReader) -> bool {
 }
 
 #[test]
-fn the_reader_of_stdout_meets_its_end_while_kapo_lives() {
+fn the_reader_of_stdout_gets_eof_while_kapo_lives() {
     for script in ["echo x", "echo x; exec >&-; sleep 60"] {
         let (kapo, mut reader) = stdout_of(&["run", "--wait", "1m", "sh", "-c", script]);
         let mut text = String::new();
@@ -199,7 +199,7 @@ fn the_reader_of_stdout_meets_its_end_while_kapo_lives() {
         std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
         assert_eq!(text, "x\n");
         assert_eq!(kapo.get("/livez").status, 200);
-        // The numbers stay taken by something that is no connection.
+        // Other files keep the descriptor numbers in use.
         for number in [0, 1] {
             let link = std::fs::read_link(format!("/proc/{}/fd/{number}", kapo.pid())).unwrap();
             assert_eq!(link.to_str(), Some("anon_inode:[eventpoll]"));
@@ -208,14 +208,14 @@ fn the_reader_of_stdout_meets_its_end_while_kapo_lives() {
 }
 
 #[test]
-fn the_writer_of_stdin_meets_a_closed_pipe_while_kapo_lives() {
+fn the_writer_of_stdin_gets_epipe_while_kapo_lives() {
     use std::io::Write;
 
     let (reader, mut writer) = std::io::pipe().unwrap();
     let mut command = crate::harness::kapo_on_a_free_port(["run", "--wait", "1m", "true"]);
     command.stdin(reader);
     let kapo = Kapo::launch(command).listening();
-    // The command lived of the reading end of kapo, and the Command of the test holds none.
+    // The read end was only in the command and in kapo. The test has closed its own.
     wait_for("the pipe is broken", || writer.write_all(b"x").is_err());
     assert_eq!(kapo.get("/livez").status, 200);
 }
@@ -228,7 +228,7 @@ fn stdout_stays_open_for_what_needs_it() {
     let mut reader = std::io::BufReader::new(reader);
     std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
     assert_eq!((line.as_str(), at_its_end(reader.get_ref())), ("x\n", false));
-    // The next run writes to it, too.
+    // The next run writes to it as well.
     let (mut kapo, reader) = stdout_of(&["supervise", "--wait", "0", "sh", "-c", "echo $$; sleep 0.1"]);
     let mut reader = std::io::BufReader::new(reader);
     for _ in 0..3 {

@@ -1,9 +1,10 @@
-//! System calls that fail, by a seccomp filter (seccomp(2)): emulators, old kernels and container profiles lack some.
+//! Makes system calls fail with a seccomp filter (seccomp(2)), because emulators, old kernels and container profiles
+//! lack some.
 
 use std::io;
 
-/// Makes system call `number` fail with `errno` in the program that this process becomes; with `first`, only if that is
-/// its first argument.
+/// Makes system call `number` fail with `errno` in the program that this process becomes. With `first`, only if that
+/// is its first argument.
 #[expect(unsafe_code, reason = "a seccomp filter is given to the kernel by address")]
 pub(crate) fn refuse(number: libc::c_long, first: Option<libc::c_int>, errno: libc::c_int) -> io::Result<()> {
     let instruction = |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter {
@@ -30,7 +31,7 @@ pub(crate) fn refuse(number: libc::c_long, first: Option<libc::c_int>, errno: li
     let program = libc::sock_fprog { len: 6, filter: filter.as_mut_ptr() };
     // SAFETY: plain integers.
     let mut failed = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0;
-    // SAFETY: the program and its filter live across the call, which copies them.
+    // SAFETY: the program and its filter live until the call returns, which copies them.
     failed |=
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) } != 0;
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }

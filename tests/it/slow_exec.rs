@@ -1,4 +1,4 @@
-//! An exec that takes long, held up by fanotify(7) as a virus scanner holds one up.
+//! Tests with an exec that takes long because fanotify(7) delays it, as a virus scanner does.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -13,34 +13,34 @@ use tempfile::TempDir;
 
 use crate::harness::{Kapo, kapo_on_a_free_port, now, wait_for};
 
-/// fanotify_response, and the part of fanotify_event_metadata where the descriptor of the file stands.
+/// fanotify_response, and the offset of the descriptor in fanotify_event_metadata.
 const ALLOW: i32 = 1;
 const DESCRIPTOR: std::ops::Range<usize> = 16..20;
 
-/// Lets every exec of `path` wait for an answer.
+/// Makes every exec of `path` wait for a response.
 #[expect(unsafe_code, reason = "no safe interface to fanotify is at hand")]
 fn hold(path: &Path) -> File {
     // SAFETY: plain integers.
     let fd = unsafe { libc::fanotify_init(libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC, 0) };
     assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: a new descriptor, which nothing else knows of.
+    // SAFETY: a new descriptor that has no other owner.
     let group = unsafe { File::from_raw_fd(fd) };
     let name = CString::new(path.as_os_str().as_bytes()).unwrap();
     let (add, mask) = (libc::FAN_MARK_ADD, libc::FAN_OPEN_EXEC_PERM);
-    // SAFETY: the path is a string that ends with NUL and lives across the call.
+    // SAFETY: the path ends with NUL and lives until the call returns.
     let marked = unsafe { libc::fanotify_mark(fd, add, mask, libc::AT_FDCWD, name.as_ptr()) };
     assert_eq!(marked, 0, "{}", std::io::Error::last_os_error());
     group
 }
 
-/// Waits for the exec, holds it up for a while and lets it go; when that was.
+/// Waits for the exec, delays it, and allows it. Returns the time at which it was allowed.
 #[expect(unsafe_code, reason = "the event holds a descriptor as a number")]
 fn hold_up_and_release(group: &mut File) -> SystemTime {
     let mut event = [0; 64];
     let length = group.read(&mut event).unwrap();
     assert!(length >= DESCRIPTOR.end);
     let fd = i32::from_ne_bytes(event[DESCRIPTOR].try_into().unwrap());
-    // SAFETY: the kernel has opened it for us, and nothing else knows of it.
+    // SAFETY: the kernel has opened this descriptor for us, and it has no other owner.
     let _file = unsafe { File::from_raw_fd(fd) };
     let begun = now();
     wait_for("a while has passed", || begun.elapsed() > Duration::from_millis(300));
@@ -49,7 +49,7 @@ fn hold_up_and_release(group: &mut File) -> SystemTime {
     released
 }
 
-/// The document's times are text; so is this one, with as many digits.
+/// Converts the start time in the document, with its number of digits.
 fn start_time(status: &Value) -> SystemTime {
     let text = status["StartTime"].as_str().unwrap();
     let output = std::process::Command::new("date").args(["-d", text, "+%s%N"]).output().unwrap();
@@ -58,7 +58,7 @@ fn start_time(status: &Value) -> SystemTime {
 }
 
 #[test]
-fn the_start_time_is_that_of_the_exec_however_long_it_takes() {
+fn the_start_time_is_that_of_the_delayed_exec() {
     if !rustix::process::getuid().is_root() {
         return;
     }

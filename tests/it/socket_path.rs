@@ -1,4 +1,5 @@
-//! The path of a Unix socket: who serves there when several instances of kapo start at once, and when it can be used.
+//! Tests of the path of a Unix socket: which kapo serves it when several start at once, and when it accepts
+//! connections.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -24,7 +25,7 @@ fn of_six_kapos_on_one_path_exactly_one_serves() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("s");
         if round % 2 == 0 {
-            // What a kapo that was killed leaves behind.
+            // A socket file that a killed kapo has left.
             drop(UnixListener::bind(&path).unwrap());
         }
         let starts = (0..6).map(|_| {
@@ -53,7 +54,7 @@ fn of_six_kapos_on_one_path_exactly_one_serves() {
 }
 
 #[test]
-fn a_path_that_exists_accepts_connections() {
+fn an_existing_path_accepts_connections() {
     for round in 0..100 {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("s");
@@ -63,7 +64,7 @@ fn a_path_that_exists_accepts_connections() {
             Ok(_) => true,
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::NotFound, "round {round}");
-                // Asks as often as it can: the time between bind and listen is short.
+                // Connect as often as possible, because the time between bind and listen is short.
                 while !path.exists() && server.try_wait().unwrap().is_none() {}
                 false
             }

@@ -1,4 +1,4 @@
-//! Starts that fail, or would: the folder cannot be reached any more, the kernel gives no process.
+//! Tests of starts that fail or could fail: the directory cannot be reached any more, or the kernel refuses a process.
 
 use std::fs;
 use std::io::Read;
@@ -15,10 +15,10 @@ use crate::harness::{
 };
 use crate::seccomp::refuse;
 
-/// A user without rights, whom root becomes for the test.
+/// A user without privileges, which root becomes for the test.
 const NOBODY: u32 = 65_534;
 
-/// Has `command` run as somebody whom permissions and limits hold for; false: whoever runs the tests is that already.
+/// Runs `command` as a user to whom permissions and limits apply. Returns false if the tests already run as one.
 fn without_rights(command: &mut Command) -> bool {
     let root = rustix::process::getuid().is_root();
     if root {
@@ -27,7 +27,7 @@ fn without_rights(command: &mut Command) -> bool {
     root
 }
 
-/// A folder that is `NOBODY`'s, or ours.
+/// Returns a directory owned by `NOBODY`, or by the user of the tests.
 fn folder_for_nobody() -> TempDir {
     let folder = TempDir::new().unwrap();
     if rustix::process::getuid().is_root() {
@@ -36,7 +36,7 @@ fn folder_for_nobody() -> TempDir {
     folder
 }
 
-/// The program is built somewhere that others may not enter.
+/// Whether the program is in a directory that other users may not enter.
 fn is_closed_to_nobody() -> bool {
     let mut probe = crate::harness::kapo(["--version"]);
     without_rights(&mut probe);
@@ -48,7 +48,7 @@ fn is_closed_to_nobody() -> bool {
 }
 
 #[test]
-fn supervise_starts_again_in_a_folder_that_no_path_leads_to() {
+fn supervise_restarts_in_an_unreachable_directory() {
     if is_closed_to_nobody() {
         return;
     }
@@ -60,12 +60,12 @@ fn supervise_starts_again_in_a_folder_that_no_path_leads_to() {
     without_rights(&mut command);
     let mut kapo = Kapo::launch(command).listening();
     kapo.wait_for("it has run three times", |kapo| kapo.stdout() == "run\n".repeat(3));
-    // So that it can be removed.
+    // The directory must be removable at the end.
     fs::set_permissions(folder.path().join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]
-fn a_folder_that_was_mounted_over_is_not_entered_by_its_path() {
+fn a_directory_under_a_later_mount_is_kept() {
     let folder = TempDir::new().unwrap();
     let preparation = "mkdir under && cd under && echo run > here && mount -t tmpfs none \"$PWD\"";
     let words = ["supervise", "--wait", "10ms", "sh", "-c", "cat here; exit 1"];
@@ -83,11 +83,11 @@ fn a_folder_that_was_mounted_over_is_not_entered_by_its_path() {
 }
 
 #[test]
-fn a_folder_that_is_gone_is_not_taken_for_a_command_that_is_not_there() {
+fn a_deleted_directory_is_not_reported_as_missing_command() {
     let folder = TempDir::new().unwrap();
     let (before, after) = (folder.path().join("before"), folder.path().join("after"));
     fs::create_dir(&before).unwrap();
-    // Renamed only once kapo has left it.
+    // Renamed only after kapo has left it.
     let script =
         "until [ \"$(readlink /proc/$PPID/cwd)\" = / ]; do sleep 0.01; done; mv ../before ../after; exit 1";
     let mut command = kapo_on_a_free_port(["supervise", "--wait", "10ms", "sh", "-c", script]);
@@ -104,7 +104,7 @@ fn a_folder_that_is_gone_is_not_taken_for_a_command_that_is_not_there() {
 }
 
 #[test]
-fn want_of_processes_is_not_taken_for_a_command_that_cannot_be_executed() {
+fn a_process_limit_is_not_reported_as_failed_exec() {
     if is_closed_to_nobody() {
         return;
     }
@@ -126,7 +126,7 @@ fn want_of_processes_is_not_taken_for_a_command_that_cannot_be_executed() {
     wait_for("nothing is left", || !Path::new(&format!("/proc/{}", kapo.pid())).exists());
 }
 
-/// The termination log after a run of kapo, and kapo's exit code.
+/// Returns the termination log after a run of kapo, and kapo's exit code.
 fn termination_log(folder: &TempDir, words: &[&str]) -> (String, Option<i32>) {
     let path = folder.path().join("log");
     let words = [&["run", "--termination-log", path.to_str().unwrap()][..], words].concat();
@@ -135,14 +135,14 @@ fn termination_log(folder: &TempDir, words: &[&str]) -> (String, Option<i32>) {
 }
 
 #[test]
-fn a_link_that_the_command_puts_there_is_not_followed() {
+fn a_link_created_by_the_command_is_not_followed() {
     let folder = TempDir::new().unwrap();
     let (log, precious) = (folder.path().join("log"), folder.path().join("precious"));
     fs::write(&precious, "precious").unwrap();
     let script = format!("ln -sf precious {}; exit 3", log.display());
     let (text, code) = termination_log(&folder, &["sh", "-c", &script]);
     assert_eq!((text.as_str(), code), ("precious", Some(3)));
-    // A link of root's or of kapo's own user is meant.
+    // A link of root or of kapo's own user is followed.
     assert_eq!(termination_log(&folder, &["false"]).0, "reason=exit-code code=1\n");
     assert_eq!(fs::read_to_string(&precious).unwrap(), "reason=exit-code code=1\n");
     if crate::tools::is_root() {
@@ -160,13 +160,13 @@ fn a_link_that_the_command_puts_there_is_not_followed() {
 }
 
 #[test]
-fn a_message_of_the_command_stays_and_one_of_an_earlier_kapo_goes() {
+fn only_a_message_of_an_earlier_kapo_is_removed() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("log");
     let script = format!("echo out of beer >{}; exit 3", path.display());
     assert_eq!(termination_log(&folder, &["sh", "-c", &script]).0, "out of beer\n");
     assert_eq!(termination_log(&folder, &["sh", "-c", "exit 4"]).0, "reason=exit-code code=4\n");
-    // Under supervise each run may write, and one that does not gets kapo's words.
+    // Under supervise each run may write the log. If it does not, kapo writes it.
     let path = path.to_str().unwrap();
     let script = format!("mkdir {path}.dir && echo mine >{path}; exit 5");
     let words =
@@ -187,7 +187,7 @@ fn the_termination_log_says_why_the_command_cannot_be_executed() {
 }
 
 #[test]
-fn a_termination_log_that_nobody_reads_does_not_keep_kapo() {
+fn a_termination_log_without_a_reader_does_not_block() {
     let folder = TempDir::new().unwrap();
     let fifo = folder.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
@@ -195,7 +195,7 @@ fn a_termination_log_that_nobody_reads_does_not_keep_kapo() {
     let mut kapo = Kapo::start(["run", "--termination-log", path, "sh", "-c", "exit 3"]);
     kapo.expect_exit(3);
     assert!(kapo.stderr().contains("cannot write the termination log"), "{}", kapo.stderr());
-    // With a reader, it gets all.
+    // A reader gets everything.
     let mut reader = fs::File::options().read(true).write(true).open(&fifo).unwrap();
     let mut kapo = Kapo::start(["run", "--termination-log", path, "sh", "-c", "exit 3"]);
     kapo.expect_exit(3);
@@ -204,8 +204,8 @@ fn a_termination_log_that_nobody_reads_does_not_keep_kapo() {
     assert_eq!(&text[..length], b"reason=exit-code code=3\n");
 }
 
-/// A stop signal that is pending in the child when its mask is restored used to stop it before its exec, and kapo with it
-/// in an uninterruptible sleep. TSTP and the like that come from a process stop kapo itself, hence the CONT.
+/// A stop signal that was pending in the child when its mask was restored used to stop it before its exec, which left
+/// kapo in an uninterruptible sleep. TSTP and similar signals from a process stop kapo itself, hence the CONT.
 #[test]
 fn stop_signals_during_the_start_never_leave_kapo_asleep() {
     const ROUNDS: usize = 300;
@@ -217,7 +217,7 @@ fn stop_signals_during_the_start_never_leave_kapo_asleep() {
         let mut ended = None;
         wait_for(&format!("kapo has ended, in round {round}"), || {
             for signal in [Signal::TTIN, Signal::TSTP, Signal::TTOU, Signal::CONT] {
-                // Gone once kapo is reaped.
+                // The group is gone once kapo is reaped.
                 let _ = kill_process_group(group, signal);
             }
             ended = kapo.try_wait();

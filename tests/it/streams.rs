@@ -1,4 +1,4 @@
-//! How /events and /logs?follow=1 are framed, and what peers that vanish or stay silent cost.
+//! Tests of the framing of /events and /logs?follow=1, and of peers that vanish or stay silent.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use crate::chunked::Chunked;
 use crate::harness::{Answer, Kapo};
 use crate::tools::Gate;
 
-/// Reads the head of an answer and nothing behind it.
+/// Reads the head of an answer and nothing after it.
 pub(crate) fn read_head(stream: &mut impl Read) -> Answer {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -24,7 +24,7 @@ fn ask(kapo: &Kapo, request: &str) -> (Answer, TcpStream) {
     (read_head(&mut stream), stream)
 }
 
-/// Says a line at each opening of the gate, and `last` at the end.
+/// Starts a command that writes a line each time the gate opens, and `last` at the end.
 fn speaker(gate: &Gate) -> Kapo {
     let script = "read x < \"$0\"; echo one; read x < \"$0\"; echo last; exit 3";
     Kapo::start(["-S", "--tail", "4096", "run", "sh", "-c", script, gate.path()])
@@ -46,7 +46,7 @@ fn streams_are_sent_in_chunks_one_a_push() {
     assert_eq!(logs.chunk().unwrap().as_deref(), Some("one\n"));
     gate.open();
     assert_eq!(logs.chunk().unwrap().as_deref(), Some("last\n"));
-    // kapo ends: so do the streams, in order.
+    // When kapo ends, the streams end in an orderly way.
     assert_eq!(logs.chunk().unwrap(), None);
     let mut ends = 0;
     while let Some(event) = events.chunk().unwrap() {
@@ -106,7 +106,7 @@ fn a_stream_that_is_cut_off_has_no_last_chunk() {
 }
 
 #[test]
-fn every_answer_forbids_to_guess_its_type() {
+fn every_answer_has_nosniff() {
     let kapo = Kapo::start(["-S", "--tail", "4096", "run", "sleep", "60"]);
     for (method, path) in
         [("GET", "/"), ("GET", "/logs"), ("OPTIONS", "/"), ("POST", "/"), ("HEAD", "/events")]

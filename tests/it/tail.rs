@@ -1,4 +1,4 @@
-//! `--tail`: the last output at /logs, its followers, and what is left of a command that failed.
+//! Tests of `--tail`: the last output at /logs, its followers, and the last lines of a failed command.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::harness::{Answer, Kapo, kapo_on_a_free_port, wait_for};
 use crate::outlets::{captured, pipe, read_all, wait_until_stalled};
 use crate::streams::read_head;
 
-/// A command that says what is written to it, on stdout, or where a line begins with `!` on stderr.
+/// A command that writes its input lines to stdout, or to stderr if a line begins with `!`.
 struct Speaker {
     kapo: Kapo,
     gate: std::fs::File,
@@ -48,7 +48,7 @@ fn logs(kapo: &Kapo, query: &str) -> String {
     answer.body
 }
 
-/// Follows the output; the head of the answer is read.
+/// Follows the output. The head of the answer is read.
 fn follow(kapo: &Kapo, query: &str) -> Chunked<TcpStream> {
     let mut stream = kapo.connect();
     write!(stream, "GET /logs?follow=1{query} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -73,7 +73,7 @@ fn the_last_output_is_served_whole_and_by_stream() {
     assert_eq!(logs(&speaker.kapo, ""), "");
     speaker.says("one\n!two\nthree\n");
     wait_for("all is there", || logs(&speaker.kapo, "").len() == 14);
-    // Which stream came first the kernel does not tell.
+    // The kernel does not tell which stream came first.
     assert_eq!(logs(&speaker.kapo, "?stream=stdout"), "one\nthree\n");
     assert_eq!(logs(&speaker.kapo, "?stream=stderr"), "two\n");
     assert_eq!(speaker.kapo.get("/logs?stream=stdin").status, 400);
@@ -94,14 +94,14 @@ fn only_the_last_bytes_are_kept() {
 }
 
 #[test]
-fn the_tail_is_what_the_command_wrote_also_under_stdlog() {
+fn the_tail_has_the_raw_output_even_with_stdlog() {
     let kapo = Kapo::start(["-SL", "--tail", "1000", "run", "--wait", "1m", "printf", "a \"b\"\\nc"]);
     kapo.wait_for_status("it has ended", |status| status["Status"] == "stopped");
     assert_eq!(logs(&kapo, ""), "a \"b\"\nc");
 }
 
 #[test]
-fn a_follower_sees_what_comes_and_the_end() {
+fn a_follower_gets_new_output_and_the_end() {
     let mut speaker = Speaker::start(&["-SE", "--tail", "4096"]);
     speaker.says("before\n");
     wait_for("it is there", || logs(&speaker.kapo, "") == "before\n");
@@ -128,7 +128,7 @@ fn a_follower_sees_what_comes_and_the_end() {
 }
 
 #[test]
-fn a_follower_who_keeps_up_misses_nothing() {
+fn a_fast_follower_misses_nothing() {
     let mut speaker = Speaker::start(&["-S", "--tail", "1000000"]);
     let stream = follow(&speaker.kapo, "&stream=stdout");
     let reader = std::thread::spawn(move || {
@@ -142,7 +142,7 @@ fn a_follower_who_keeps_up_misses_nothing() {
 }
 
 #[test]
-fn a_follower_is_sent_all_of_it_also_where_the_tail_keeps_little() {
+fn a_follower_gets_all_output_even_with_a_small_tail() {
     let script = "read line <\"$0\"; head -c 200000 /dev/zero | tr '\\0' x; echo; head -c 100000 /dev/zero | tr '\\0' y >&2;
         echo last; exec sleep 60";
     let folder = TempDir::new().unwrap();
@@ -158,7 +158,7 @@ fn a_follower_is_sent_all_of_it_also_where_the_tail_keeps_little() {
 }
 
 #[test]
-fn a_follower_that_makes_room_for_a_newcomer_does_not_take_it_for_the_end() {
+fn eviction_of_a_follower_is_not_an_orderly_end() {
     let kapo = Kapo::start(["-S", "--tail", "4096", "--max-connections", "2", "run", "sleep", "60"]);
     let mut streams = [follow(&kapo, ""), follow(&kapo, "")];
     assert_eq!(kapo.get("/livez").status, 200);
@@ -167,7 +167,7 @@ fn a_follower_that_makes_room_for_a_newcomer_does_not_take_it_for_the_end() {
 }
 
 #[test]
-fn a_follower_who_does_not_read_is_dropped_and_delays_nobody() {
+fn a_stalled_follower_is_dropped_and_causes_no_delay() {
     let (reader, ours) = pipe();
     let came = read_all(reader);
     let script = "head -c 30000000 /dev/zero; exec sleep 60";
@@ -189,7 +189,7 @@ fn a_follower_who_does_not_read_is_dropped_and_delays_nobody() {
     let mut slow = follow(&kapo, "");
     std::fs::File::options().write(true).open(&gate).unwrap().write_all(b"go\n").unwrap();
     kapo.wait_for("all has passed", |kapo| captured(kapo, "stdout") == 30_000_000);
-    // A reset, long before the command's end: what it has is not all there is.
+    // A reset long before the end of the command shows that the output is incomplete.
     let mut taken = Vec::new();
     let error = slow.read_to_end(&mut taken).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -210,10 +210,10 @@ fn the_last_ten_lines_of_a_failed_run_are_in_the_document() {
 }
 
 #[test]
-fn the_last_output_is_that_of_the_last_run_alone() {
+fn the_last_output_is_only_that_of_the_last_run() {
     let folder = TempDir::new().unwrap();
     let before = folder.path().join("before");
-    // The first run ends in the middle of a line, and much was said; the second says one.
+    // The first run writes much and ends in the middle of a line; the second writes one line.
     let script = "if [ -e \"$0\" ]; then echo second; else : >\"$0\"; seq 1 20; printf 'first '; fi; exit 5";
     let words =
         ["-SE", "--tail", "4096", "supervise", "--wait", "1ms", "--max-restarts", "1", "sh", "-c", script];
@@ -242,7 +242,7 @@ fn without_tail_logs_are_not_found() {
     assert_eq!((answer.status, answer.body.as_str()), (404, says));
 }
 
-/// What a run leaves in its termination log.
+/// Returns the termination log of a run.
 fn certificate(flags: &[&str], script: &str) -> String {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("log");
@@ -257,7 +257,7 @@ fn certificate(flags: &[&str], script: &str) -> String {
 }
 
 #[test]
-fn the_termination_log_tells_why_and_what_was_said_last() {
+fn the_termination_log_has_reason_and_last_output() {
     let text = certificate(&["-SE", "--tail", "8192"], "echo working; echo no such file >&2; exit 66");
     let (first, rest) = text.split_once('\n').unwrap();
     assert!(first.contains("exit-code") && first.contains("66"), "{text}");
@@ -267,13 +267,13 @@ fn the_termination_log_tells_why_and_what_was_said_last() {
 }
 
 #[test]
-fn the_termination_log_is_cut_to_what_kubernetes_reads() {
+fn the_termination_log_is_cut_to_the_limit_of_kubernetes() {
     let line =
         "for i in 1 2 3 4 5 6 7 8 9; do seq -s, 1 2000 | head -c 500; echo; done; echo the end; exit 1";
     let text = certificate(&["-S", "--tail", "1048576"], line);
     assert!(text.ends_with("the end\n") || text.ends_with("the end"), "{text}");
     assert!(text.contains("exit-code"), "{text}");
-    // Letters are not cut in two.
+    // Characters are not cut in the middle.
     let text = certificate(
         &["-S", "--tail", "1048576"],
         "for i in 1 2 3; do printf '\\342\\202\\254%.0s' $(seq 900); echo; done; exit 1",
@@ -282,7 +282,7 @@ fn the_termination_log_is_cut_to_what_kubernetes_reads() {
 }
 
 #[test]
-fn a_tail_costs_the_reader_nothing_while_it_stalls() {
+fn a_stalled_reader_does_not_empty_the_tail() {
     let (mut reader, ours) = pipe();
     let mut kapo = crate::outlets::kapo_to(ours, &["-S", "--tail", "100", "run", "seq", "100000"]);
     reader.read_exact(&mut [0; 10]).unwrap();

@@ -1,4 +1,4 @@
-//! Which processes `kapo watch NAME` takes for NAME, and that a process that changes its name is still the same.
+//! Tests of the matches of `kapo watch NAME`, and of processes that change their name.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::{Kapo, binary, clean, command_name, kapo_on_a_free_port, wait_for};
 use crate::tools::{Gate, Programs, Stranger, is_root, kernel_tells_of_strangers, sleeps, unique};
 
-/// Watches for starts ten times a second.
+/// Watches a name with ten scans a second.
 fn watch(name: &str) -> Kapo {
     Kapo::start(["watch", "--wait", "100ms", name])
 }
@@ -28,14 +28,14 @@ fn wait_for_pids(kapo: &mut Kapo, expected: &[i32]) {
     });
 }
 
-/// Waits until kapo has scanned a few times more.
+/// Waits until kapo has scanned a few more times.
 fn wait_for_scans(kapo: &Kapo) {
     let scanned = sleeps(kapo.pid()) + 4;
     wait_for("further scans", || sleeps(kapo.pid()) > scanned);
 }
 
 #[test]
-fn an_exec_that_leaves_comm_as_it_is_is_seen_by_the_next_scan() {
+fn the_next_scan_finds_an_exec_that_keeps_comm() {
     let (name, mut gate) = (unique("w"), Gate::new());
     let mut kapo = watch(&name);
     wait_for_scans(&kapo);
@@ -58,7 +58,7 @@ fn a_renamed_main_thread_does_not_hide_a_process() {
     let mut command = clean(&copy);
     command.args(["-c", script]);
     let mut by_program = Stranger::start(command);
-    // The executable is another's, and the first argument alone is NAME.
+    // The executable has another name, and only the first argument is NAME.
     let mut command = clean("bash");
     command.arg0(&name).args(["-c", script]);
     let mut by_argument = Stranger::start(command);
@@ -72,10 +72,10 @@ fn a_renamed_main_thread_does_not_hide_a_process() {
     shown.sort_unstable();
     expected.sort_unstable();
     assert_eq!(shown, expected);
-    // Its path means the one that executes it.
+    // The path of the executable matches.
     let mut kapo = watch(copy.to_str().unwrap());
     wait_for_pids(&mut kapo, &[by_program.pid()]);
-    // By a symbolic link as well.
+    // A symbolic link matches as well.
     let link = programs.folder().join(unique("l"));
     std::os::unix::fs::symlink(&copy, &link).unwrap();
     let mut kapo = watch(link.to_str().unwrap());
@@ -116,9 +116,9 @@ fn arguments_and_beginnings_are_not_names() {
 }
 
 #[test]
-fn a_change_of_name_is_no_end_and_another_program_is() {
+fn only_another_program_ends_a_match() {
     let (programs, name, mut gate) = (Programs::new(), unique("w"), Gate::new());
-    // A script: nothing but comm and its second argument is NAME, and its children share its executable.
+    // Only comm and the second argument are the name of the script, and its children have the same executable.
     let script = "#!/bin/bash\nread x < $1; printf other > /proc/$$/comm; read x < $1; exec bash -c 'read x < $0; exit 5' $1\n";
     let path = programs.script(&name, script);
     for options in [&["--wait", "100ms"][..], &["--wait", "1h", "--process-events"]] {
@@ -134,7 +134,7 @@ fn a_change_of_name_is_no_end_and_another_program_is() {
         gate.open();
         wait_for("it has another name", || command_name(job.pid()) == "other");
         if options.contains(&"1h") {
-            // Events come in order: when this one has been found, the change of name has been heard of.
+            // Events arrive in order: when this process was found, the change of name was handled.
             let programs = Programs::new();
             let mut command = clean(programs.named("/bin/sleep", &name));
             command.arg("100");
@@ -156,7 +156,7 @@ fn a_change_of_name_is_no_end_and_another_program_is() {
 }
 
 #[test]
-fn a_renamed_process_still_tells_its_code() {
+fn the_exit_of_a_renamed_process_is_reported() {
     let (programs, name, mut gate) = (Programs::new(), unique("w"), Gate::new());
     let script = "#!/bin/bash\nread x < $1; printf other > /proc/$$/comm; read x < $1; exit 5\n";
     let mut command = clean(programs.script(&name, script));
@@ -178,7 +178,7 @@ fn a_renamed_process_still_tells_its_code() {
 }
 
 #[test]
-fn what_another_user_may_not_read_does_not_hide_a_process() {
+fn unreadable_files_do_not_hide_a_process() {
     if !is_root() {
         return eprintln!("skipped: only root can become somebody else");
     }
@@ -204,7 +204,7 @@ fn what_another_user_may_not_read_does_not_hide_a_process() {
     kapo.wait_for("both are found", |kapo| pids(kapo).len() == 2);
     let mut kapo = watch(&format!("/srv/{name}"));
     wait_for_pids(&mut kapo, &[by_path.pid()]);
-    // Another program is noticed by its arguments.
+    // A change of program is noticed by the arguments.
     gate.open();
     gate.open();
     wait_for("both execute", || [&by_name, &by_path].iter().all(|job| command_name(job.pid()) == "sleep"));
@@ -212,7 +212,7 @@ fn what_another_user_may_not_read_does_not_hide_a_process() {
 }
 
 #[test]
-fn children_that_execute_something_else_are_not_taken_for_their_parent() {
+fn children_with_another_program_do_not_match() {
     let (programs, name, mut gate) = (Programs::new(), unique("w"), Gate::new());
     // Each child has its parent's name, arguments and executable until it executes sleep.
     let script = "#!/bin/bash\nread x < $1; for n in 1 2 3 4 5; do sleep 100 & done; echo; wait\n";
@@ -237,7 +237,7 @@ fn a_program_that_becomes_a_daemon_is_found_by_its_child() {
     if kapo.stderr().contains("process events cannot be used") {
         return eprintln!("skipped: {}", kapo.stderr());
     }
-    // Its first process ends at once, often before kapo can read it.
+    // The first process ends at once, often before kapo can read it.
     let script = "for n in 1 2 3 4 5 6 7 8 9 10; do \"$0\" \"$1\"; done; echo; read x";
     let mut shell = Stranger::shell(script, &[path.to_str().unwrap(), gate.path()]);
     shell.hear();
