@@ -18,8 +18,8 @@ use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;
 
-/// Most events that one turn takes from the kernel; the others stay ready. An idle kapo touches only the first bytes
-/// of this buffer.
+/// Maximum number of events that one turn takes from the kernel; the others stay ready. An idle kapo touches only the
+/// first bytes of this buffer.
 const EVENTS: usize = 256;
 
 /// The state that all modes share.

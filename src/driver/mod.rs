@@ -44,7 +44,7 @@ use poll::{Epoll, Source};
 const OWN_DESCRIPTORS: u64 = 32;
 
 /// Runs the configured mode and returns the exit code. `argv0` is kapo's own name; `variable` reads the environment.
-/// Each mode has its own function, because its stack frame exists for kapo's whole life.
+/// Each mode has its own function, because its stack frame exists for as long as kapo runs.
 pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<u8, Error> {
     match &config.mode {
         Mode::Job(options) => run_job(config, options, argv0, variable),

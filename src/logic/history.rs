@@ -15,7 +15,7 @@ use super::status::{self, Status, StopSignalFrom};
 use crate::logic::Pid;
 use crate::signal::Signal;
 
-/// Most bytes that all kept lines of output may use together.
+/// Maximum size in bytes of all kept lines of output together.
 const LINES_IN_SUM: usize = 48 * 1024;
 
 /// A run that has ended. The members are those of the status document that describe the end.
@@ -108,7 +108,7 @@ pub(crate) enum Verdict {
 /// The ended runs. Allocates nothing before the first end.
 #[derive(Debug)]
 pub struct History {
-    /// Most runs that are shown.
+    /// Maximum number of runs that are shown.
     limit: usize,
     /// The kept runs, newest first. The newest is kept even if the limit is 0.
     runs: VecDeque<PastRun>,

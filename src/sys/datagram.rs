@@ -9,7 +9,7 @@ use std::ptr;
 
 use super::passrights;
 
-/// Most descriptors in one datagram; the kernel has the same limit (SCM_MAX_FD).
+/// Maximum number of descriptors in one datagram; the kernel has the same limit (SCM_MAX_FD).
 pub(crate) const DESCRIPTORS: usize = 253;
 /// Room for these descriptors and the credentials, each with its header, in 8-byte words because headers must be
 /// aligned.

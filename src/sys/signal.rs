@@ -75,7 +75,7 @@ pub struct Info {
     pub uid: u32,
 }
 
-/// Most signals that one [`read`] takes.
+/// Maximum number of signals that one [`read`] takes.
 const BATCH: usize = 8;
 
 /// Reads at most one batch of pending signals and calls `take` for each. Returns whether the batch was full, so that

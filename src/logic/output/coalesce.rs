@@ -1,9 +1,11 @@
 //! Coalesces small pieces of work. A command that writes thousands of single lines in a row would wake kapo for nearly
 //! every line, which costs three system calls for a hundred bytes. Clients that connect one after another would wake
-//! it twice each: once for the connection and once for the request, which has not arrived yet. If pieces follow each
-//! other closely, kapo therefore pauses for some microseconds after each batch, so that the next turn finds many at
-//! once. The first pieces of a burst are never delayed. The pause is too short to be noticed, and it is given up if it
-//! gathers nothing, so that a command or client that waits for the answer to each piece is not slowed down.
+//! it twice each: once for the connection and once for the request, which has not arrived yet.
+//!
+//! If pieces follow each other closely, kapo therefore pauses for some microseconds after each batch, so that the next
+//! turn finds many at once. The first pieces of a burst are never delayed. The pause is too short to be noticed. It is
+//! given up if it gathers nothing, so that a command or client that waits for the answer to each piece is not slowed
+//! down.
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 
 use memchr::{memchr, memrchr};
 
-/// Most bytes that a pipe takes atomically: `PIPE_BUF`, see pipe(7).
+/// Maximum number of bytes that a pipe takes atomically: `PIPE_BUF`, see pipe(7).
 pub(crate) const PIPE_BUF: usize = 4096;
 
 /// Returns the beginning of `bytes` that goes into one write: as many whole lines as fit into `atomic` bytes. A longer

@@ -15,7 +15,7 @@ use crate::logic::output::pieces;
 use crate::logic::output::pieces::PIPE_BUF;
 use crate::sys;
 
-/// Most bytes that a local stream socket takes atomically: the size of one kernel buffer.
+/// Maximum number of bytes that a local stream socket takes atomically: the size of one kernel buffer.
 const SOCKET_PIECE: usize = 32 * 1024;
 
 /// Up to this many bytes, a pipe gets one system call for each piece. Larger writes use a relay, which also costs one

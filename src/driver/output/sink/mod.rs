@@ -49,8 +49,8 @@ pub(crate) enum Written {
     Failed(Errno),
 }
 
-/// Most bytes of log records that wait for room. Further records are dropped and counted, so that a full log never
-/// stops the work.
+/// Maximum size of the queue of log records in bytes. Further records are dropped and counted, so that a full log
+/// never stops the work.
 const QUEUE: usize = 16 * 1024;
 
 /// An output of kapo; the module's documentation describes how it is written to.
