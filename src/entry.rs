@@ -21,6 +21,6 @@ use kapo::sys::{arguments, stdio};
 unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     stdio::fill_closed_standard_descriptors();
     // SAFETY: the caller makes the same promise about argc and argv.
-    let words = unsafe { arguments::from_raw(argc, argv) };
-    c_int::from(crate::start(words))
+    let arguments = unsafe { arguments::from_raw(argc, argv) };
+    c_int::from(crate::start(arguments))
 }

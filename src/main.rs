@@ -16,11 +16,11 @@ use kapo::sys::{arena::Arena, environment};
 static MEMORY: Arena = Arena::new();
 
 /// Runs kapo. Called by `entry` with all arguments, the program's name first; returns the exit code.
-fn start(words: Vec<OsString>) -> u8 {
-    let mut words = words.into_iter();
-    let argv0 = words.next().unwrap_or_else(|| "kapo".into()).to_string_lossy().into_owned();
+fn start(arguments: Vec<OsString>) -> u8 {
+    let mut arguments = arguments.into_iter();
+    let argv0 = arguments.next().unwrap_or_else(|| "kapo".into()).to_string_lossy().into_owned();
     let variable = |name: &str| std::env::var_os(name);
-    let result = match cli::parse(words.collect(), &environment::with_prefix(b"KAPO_")) {
+    let result = match cli::parse(arguments.collect(), &environment::with_prefix(b"KAPO_")) {
         Ok(Order::Print(text)) => {
             let mut out = std::io::stdout();
             match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

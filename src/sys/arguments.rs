@@ -11,16 +11,16 @@ use std::os::unix::ffi::OsStringExt;
 /// `argv` points to `argc` pointers, each to a string that ends with NUL.
 pub unsafe fn from_raw(argc: c_int, argv: *const *const c_char) -> Vec<OsString> {
     let count = usize::try_from(argc).unwrap_or(0);
-    let mut words = Vec::with_capacity(count);
+    let mut arguments = Vec::with_capacity(count);
     for index in 0..count {
         // SAFETY: index is below argc, so the place is within the array.
         let place = unsafe { argv.add(index) };
         // SAFETY: the place is within the array and initialized.
-        let word = unsafe { *place };
+        let argument = unsafe { *place };
         // SAFETY: the caller promises a string that ends with NUL.
-        words.push(OsString::from_vec(unsafe { CStr::from_ptr(word) }.to_bytes().to_vec()));
+        arguments.push(OsString::from_vec(unsafe { CStr::from_ptr(argument) }.to_bytes().to_vec()));
     }
-    words
+    arguments
 }
 
 #[cfg(test)]
@@ -29,10 +29,13 @@ mod tests {
 
     #[test]
     fn arguments_are_copied_byte_for_byte() {
-        let words = [c"kapo", c"run", c"\xff"];
-        let argv = words.map(CStr::as_ptr);
+        let arguments = [c"kapo", c"run", c"\xff"];
+        let argv = arguments.map(CStr::as_ptr);
         // SAFETY: three strings that end with NUL.
         let copied = unsafe { from_raw(3, argv.as_ptr()) };
-        assert_eq!(copied, [&b"kapo"[..], b"run", b"\xff"].map(|word| OsString::from_vec(word.to_vec())));
+        assert_eq!(
+            copied,
+            [&b"kapo"[..], b"run", b"\xff"].map(|argument| OsString::from_vec(argument.to_vec()))
+        );
     }
 }

@@ -50,13 +50,13 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Da
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     let mut sender = None;
     // SAFETY: the kernel has filled the control data and set its length.
-    let mut head = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-    while !head.is_null() {
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !header.is_null() {
         // SAFETY: the pointer is not null, so a whole, aligned header lies within the control data.
-        let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. } = unsafe { *head };
+        let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. } = unsafe { *header };
         // SAFETY: the data after the header lies within the control data or begins one past its end.
-        let data = unsafe { libc::CMSG_DATA(head) };
-        let inside = (head as usize).saturating_add(size(cmsg_len)).saturating_sub(data as usize);
+        let data = unsafe { libc::CMSG_DATA(header) };
+        let inside = (header as usize).saturating_add(size(cmsg_len)).saturating_sub(data as usize);
         match (cmsg_level, cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if inside >= size_of::<libc::ucred>() => {
                 // SAFETY: the length was checked above, and the type holds plain integers.
@@ -70,7 +70,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Da
             _ => {}
         }
         // SAFETY: the header belongs to this message.
-        head = unsafe { libc::CMSG_NXTHDR(&raw const message, head) };
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
     }
     Ok(Datagram { length, whole: message.msg_flags & libc::MSG_TRUNC == 0, sender })
 }

@@ -58,7 +58,7 @@ pub(crate) fn escape_within(text: &[u8], limit: usize, format: LogFormat, out: &
         let Some((&first, after)) = dirty.split_first() else { return text.len() };
         let written = out.len();
         let after = match first {
-            0x80.. => letter(dirty, format, out),
+            0x80.. => character(dirty, format, out),
             _ => {
                 ascii(first, out);
                 after
@@ -175,13 +175,13 @@ fn unicode(high: [u8; 2], low: u8, out: &mut Vec<u8>) {
 fn non_ascii<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] {
     let mut rest = text;
     while let Some(0x80..) = rest.first() {
-        rest = letter(rest, format, out);
+        rest = character(rest, format, out);
     }
     rest
 }
 
 /// Writes the first character of `text`, or its first byte if that is not valid UTF-8, and returns the rest.
-fn letter<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] {
+fn character<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] {
     let Some((&first, rest)) = text.split_first() else { return text };
     let marker = marker(format);
     let length = match first {
@@ -197,8 +197,8 @@ fn letter<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] 
             unicode(*b"00", c1, out);
             after
         }
-        Some((letter, after)) if length > 1 && std::str::from_utf8(letter).is_ok() => {
-            out.extend_from_slice(letter);
+        Some((character, after)) if length > 1 && std::str::from_utf8(character).is_ok() => {
+            out.extend_from_slice(character);
             after
         }
         // Take only the first byte, because the next one may begin a character.
@@ -227,10 +227,10 @@ pub(crate) mod tests {
     pub(crate) fn unescape_json(text: &str) -> Vec<u8> {
         let text: String = serde_json::from_str(&format!("\"{text}\"")).unwrap();
         let mut out = Vec::new();
-        for letter in text.chars() {
-            match u32::from(letter) {
+        for character in text.chars() {
+            match u32::from(character) {
                 byte @ 0xef80..=0xefff => out.push((byte & 0xff) as u8),
-                _ => out.extend_from_slice(letter.to_string().as_bytes()),
+                _ => out.extend_from_slice(character.to_string().as_bytes()),
             }
         }
         out
