@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# `make bench`: kapo beside its peers, interleaved in one run, medians. Parts by name: scripts/bench.sh spawn http
+# `make bench`: compares kapo with other programs, interleaved in one run, and prints medians. A single part:
+# scripts/bench.sh spawn http
 #
-# Installs the peers by apt-get where they are missing (as root), builds the measuring tool, and hands over to
-# scripts/bench. All of it takes four to six minutes; ratios are to be trusted, absolute times are this machine's.
+# Installs missing programs with apt-get (as root), builds the measuring tool, and runs scripts/bench. This takes four
+# to six minutes. Ratios are reliable; absolute times depend on the machine.
 set -eu
 cd "$(dirname "$0")/.."
 

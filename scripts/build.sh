@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Builds the static release binary: target/kapo, or target/kapo-MACHINE when MACHINE (x86_64, aarch64) is not this one.
+# Builds the static release binary: target/kapo, or target/kapo-MACHINE if MACHINE (x86_64, aarch64) is another machine.
 #
-# musl: half the size and a third of the memory of static glibc. std is built from its sources (rustup component
-# rust-src) without the code that prints backtraces, which a stripped binary cannot use and which is 300 KB.
-# FALLBACK=1 builds with what the toolchain has when musl or these sources are missing; the binary then is larger and
-# does the same work.
+# With musl the binary has half the size and a third of the memory of static glibc. std is built from its sources
+# (rustup component rust-src) without the code for backtraces, which takes 300 KB and which a stripped binary cannot use.
+# If musl or these sources are missing, FALLBACK=1 builds a larger binary that works in the same way.
 #
-# The same commit gives the same bytes whatever the folder, CARGO_HOME, TARGET_DIR and umask are, and no path of the
-# build machine is in the binary.
+# The same commit produces the same bytes, whatever the directory, CARGO_HOME, TARGET_DIR and umask are, and the binary
+# contains no path of the build machine.
 set -eu
 cd "$(dirname "$0")/.."
 scripts/needs.sh
@@ -23,7 +22,8 @@ has_target() { [ -d "$sysroot/lib/rustlib/$1/lib" ]; }
 has_sources() { [ -f "$sysroot/lib/rustlib/src/rust/library/Cargo.lock" ]; }
 has_lld() { [ -x "$sysroot/lib/rustlib/$host/bin/rust-lld" ]; }
 
-# What `kapo --version` shows behind the version. Empty outside of a checkout of kapo's own; a packager may set it.
+# The commit that `kapo --version` prints after the version. Empty outside of a git checkout of kapo; a packager may
+# set it.
 commit() {
     [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$PWD" ] || return 0
     git describe --always --abbrev=12 --exclude='*' --dirty=-modified 2>/dev/null || true
@@ -40,26 +40,26 @@ if ! has_target "$target"; then
     flags="$flags -C target-feature=+crt-static"
     echo "build: linking libc of $host statically"
 elif has_lld; then
-    # The linker that comes with Rust links every machine's musl, and the same release of it gives the same bytes.
+    # Rust's own linker links the musl of every machine, and the same release of it produces the same bytes.
     linker=CARGO_TARGET_$(printf %s "$target" | tr 'a-z-' 'A-Z_')_LINKER
     export "$linker=rust-lld"
 fi
 if has_sources && has_target "$target"; then
-    # Building std and trimming paths are not stable features of cargo; it is the same compiler and the same sources.
+    # Building std and trimming paths are unstable features of cargo. The compiler and the sources are the stable ones.
     export RUSTC_BOOTSTRAP=1
-    # A panic says what has failed but not where: file, line and column of each place that may panic are 29 KB.
+    # A panic prints what has failed but not where: the locations of all possible panics take 29 KB.
     flags="$flags -Z location-detail=none"
     options+=(-Z "build-std=std,panic_abort" -Z build-std-features=optimize_for_size)
     options+=(-Z trim-paths --config 'profile.release.trim-paths="all"')
 else
     echo "build: std is not built from its sources: the binary will be over its size budget (make size)"
 fi
-# A folder of its own: other flags than those of a plain cargo build would make each rebuild all of the other's.
+# A separate target directory, because other flags would make a plain cargo build recompile everything each time.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/static
 RUSTFLAGS="$flags" cargo "${options[@]}" --target "$target"
 
 mkdir -p target
-# A copy under another name first: the old one may be running, and a reader never sees half a file.
+# Rename a new copy over the old one, because the old one may be running, and a reader must never see half a file.
 cp "$CARGO_TARGET_DIR/$target/release/kapo" "$out.new"
 chmod 755 "$out.new"
 mv "$out.new" "$out"

@@ -1,30 +1,30 @@
 #!/usr/bin/env bash
-# `make check`: everything that the automatic checks run, in their order.
+# `make check`: runs all automatic checks in order.
 #
-# scripts/check.sh              all steps; each prints its seconds, the first failure ends the run with its reason
-# scripts/check.sh clippy test  these steps alone, their output straight to the terminal
-# scripts/check.sh --list       the names
+# scripts/check.sh              all steps; prints the seconds of each; the first failure ends the run
+# scripts/check.sh clippy test  only these steps, with their output on the terminal
+# scripts/check.sh --list       the names of the steps
 #
-# What is missing on the machine is installed by apt-get (as root), cargo and rustup where that takes little time; what would
-# take long or cannot be had is named at the end as skipped, never passed over in silence.
+# Missing programs are installed with apt-get (as root), cargo or rustup if that is quick. A step whose programs would
+# take long or cannot be installed is listed at the end as skipped.
 set -eu
 cd "$(dirname "$0")/.."
 
 STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz miri deny dist real)
-# Not part of the whole: what takes many minutes. `make real` runs it.
+# Steps that take many minutes. They are not part of a full run; `make real` runs them.
 LONG_STEPS=(long)
 # Readers of what strangers write, which miri gets through in a minute; the rest of logic would take it many. Skipped
 # are walks over centuries and over every byte, and what asks the kernel about itself.
 MIRI_ONLY=(logic::http::activation logic::log logic::deadlines logic::http::query logic::notify::message logic::proc
     logic::random sys::arena)
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip our_own_line)
-# Against programs of other people; each is a file under tests/real.
+# Tests with other programs; each is a file under tests/real.
 REAL=(activation clients container haproxy oom prometheus streams systemd)
-# What people install: made, compared, installed, run. In this order: the first one makes dist/ for the others.
+# The release files: built, compared, installed and run. The first step creates dist/ for the others.
 DIST=(dist image arm64)
 LONG=(packages reproducible source kernels)
 
-# Where Debian keeps haproxy and nginx; not everybody has it in the path.
+# Debian installs haproxy and nginx here, which may not be in the path.
 export PATH=$PATH:/usr/sbin
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 export KAPO_BIN=${KAPO_BIN:-$PWD/target/kapo}
@@ -32,12 +32,12 @@ LOGS=target/check
 HOST=$(rustc -vV | sed -n 's/^host: //p')
 
 note() { printf '   %s\n' "$*"; }
-# Named again at the end of a full run.
+# Repeated at the end of a full run.
 skip() { note "skipped: $*"; mkdir -p "$LOGS"; printf '%s\n' "$*" >>"$LOGS/skipped"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 has_nightly() { rustc +nightly --version >/dev/null 2>&1; }
 
-# Debian's name of a package for each program that the steps ask for.
+# The Debian package of each program that the steps need.
 declare -A PACKAGE=(
     [curl]=curl [wget]=wget [shellcheck]=shellcheck [strace]=strace [python3]=python3 [node]=nodejs [c++]=g++
     [busybox]=busybox-static [tini]=tini [setpriv]=util-linux [pgrep]=procps [socat]=socat
@@ -57,7 +57,7 @@ step_tools() {
         if [ "$(id -u)" = 0 ] && has apt-get; then
             note "installing them by apt-get"
             apt-get update -q >/dev/null
-            # Nothing that comes in as a package starts a service here: the checks start their own.
+            # Do not start the services of installed packages: the checks start their own.
             RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
                 apt-get install -y -q --no-install-recommends "${want[@]}" >/dev/null
         else
@@ -83,7 +83,7 @@ step_build() { scripts/build.sh; }
 step_size() { CHECK_ONLY=1 scripts/size.sh; }
 
 step_scripts() {
-    # Every tracked or new shell script, wherever it lies.
+    # All tracked or new shell scripts, in any directory.
     local files
     mapfile -t files < <(git ls-files -co --exclude-standard | while read -r each; do
         [ -f "$each" ] && head -c 30 "$each" | grep -aq '^#!.*sh' && echo "$each"
@@ -97,11 +97,11 @@ step_scripts() {
     fi
     local python
     mapfile -t python < <(git ls-files -co --exclude-standard '*.py')
-    # Compiled in memory: nothing is left beside the sources.
+    # Compile in memory, so that no file is written beside the sources.
     [ "${#python[@]}" = 0 ] || python3 -c 'import sys; [compile(open(f).read(), f, "exec") for f in sys.argv[1:]]' "${python[@]}"
 }
 
-# Each file under examples/ by the checker of its own program.
+# Checks each file under examples/ with the checker of its own program.
 step_examples() {
     local said
     said=$(scripts/examples.sh) || { printf '%s\n' "$said"; return 1; }
@@ -110,7 +110,7 @@ step_examples() {
     note "examples: $(printf '%s\n' "$said" | grep -c '^ok') checks"
 }
 
-# Committed documents are what the options table generates.
+# Compares the committed documents with those generated from the options table.
 step_docs() { run_tests --test docs; }
 
 step_layering() { run_tests --test layering; }
@@ -143,7 +143,7 @@ step_fuzz() {
         return 0
     fi
     local each seconds=${FUZZ_SECONDS:-10} targets
-    # Named by hand: a cargo-fuzz linked with musl would otherwise build for musl, where the sanitizer does not link.
+    # Name the target: a cargo-fuzz linked with musl would otherwise build for musl, where the sanitizer does not link.
     cargo +nightly fuzz build --target "$HOST"
     mapfile -t targets < <(cargo +nightly fuzz list)
     [ "${#targets[@]}" -gt 0 ] || { echo "no fuzz targets" >&2; return 1; }
@@ -162,14 +162,14 @@ step_fuzz() {
 }
 
 step_miri() {
-    # It reads the sources of std, too.
+    # miri also needs the sources of std.
     if ! cargo +nightly miri --version >/dev/null 2>&1 ||
         [ ! -d "$(rustc +nightly --print sysroot)/lib/rustlib/src" ]; then
         note "installing miri by rustup"
         rustup component add --toolchain nightly miri rust-src >/dev/null 2>&1 ||
             { skip "miri: not to be had for this nightly"; return 0; }
     fi
-    # Not isolated, as a few of them read samples from files.
+    # Without isolation, because a few tests read sample files.
     MIRIFLAGS="${MIRIFLAGS:-} -Zmiri-disable-isolation" \
         timeout -k 5 "${MIRI_SECONDS:-300}" cargo +nightly miri test --locked --lib -- \
         "${MIRI_ONLY[@]}" "${MIRI_SKIP[@]}" || {
@@ -180,8 +180,8 @@ step_miri() {
 }
 
 step_deny() {
-    # Licences, sources and crates twice need nothing but cargo; the rest of deny.toml is for who has cargo-deny, which
-    # takes many minutes to build.
+    # The checks of licences, sources and duplicate crates need only cargo. The rest of deny.toml needs cargo-deny,
+    # which takes many minutes to build.
     python3 scripts/licences.py
     if cargo deny --version >/dev/null 2>&1; then
         cargo deny check
@@ -196,7 +196,7 @@ step_dist() { run_real 400 "${DIST[@]}"; }
 
 step_long() { MACHINES="x86_64 aarch64" run_real 3600 "${LONG[@]}"; }
 
-# run_real SECONDS SCRIPT...: of tests/real, each within that time; the last line of each is shown.
+# run_real SECONDS SCRIPT...: runs scripts of tests/real, each with that time limit, and shows the last line of each.
 run_real() {
     need_binary
     local limit=$1 each failed=() log
@@ -222,12 +222,12 @@ run_real() {
     [ "${#failed[@]}" = 0 ] || { echo "failed against real programs: ${failed[*]}" >&2; return 1; }
 }
 
-# Lines with which a runner closes: they are shown again, so that a reader sees that tests ran.
+# The summary lines of test runners, which are shown again so that a reader sees that tests ran.
 closing_lines() {
     grep -aE '^ *Summary \[|^test result: (ok|FAILED)\. [1-9]|^   (real|fuzz|examples|shellcheck|skipped)|^size: |^build: |^licences: ' "$1" | sort -u || true
 }
 
-# A step may hang where its tests hang; none needs nearly as long.
+# The time limit of a step, far above what it needs, because a test may hang.
 limit() {
     case $1 in
         tools | build | test | fuzz) echo 600 ;;
@@ -259,7 +259,7 @@ for step in "${STEPS[@]}"; do
     printf '== %-9s' "$step"
     began=$SECONDS
     code=0
-    # Through a process of its own, so that `set -e` holds inside the step and a hanging one can be ended.
+    # Run the step in a separate process, so that `set -e` holds inside it and a hanging step can be killed.
     timeout -k 30 "$(limit "$step")" "$0" "$step" >"$LOGS/$step.log" 2>&1 </dev/null || code=$?
     if [ "$code" != 0 ]; then
         printf ' FAILED after %s s\n' "$((SECONDS - began))"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Wraps a command, shows its status by curl, ends it, shows that the exit code is the command's.
+# Wraps a command, shows its status with curl, ends it, and shows that the exit code is that of the command.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ pid=$!
 trap 'kill "$pid" 2>/dev/null || true' EXIT
 
 echo "\$ curl -i localhost:$port/"
-# The retry waits for the port, no longer than it takes to open.
+# Retry until the port is open.
 curl -sS -i --retry 50 --retry-delay 0 --retry-max-time 5 --retry-connrefused "http://127.0.0.1:$port/"
 echo
 echo "\$ curl localhost:$port/readyz"

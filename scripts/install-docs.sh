@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts the man page and the shells' completions where they are looked for: install-docs.sh install|uninstall SHARE
+# Installs the man page and the shell completions in the usual directories: install-docs.sh install|uninstall SHARE
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -28,7 +28,7 @@ data = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
 own = set(data["workspace_members"])
 nodes = {node["id"]: node for node in data["resolve"]["nodes"]}
 
-# Everything that the program is linked from; what only tests use is nobody's burden.
+# Collect everything that the program links. Dependencies of tests do not count.
 reached, todo = set(), list(own)
 while todo:
     each = todo.pop()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks before a build what the build will need: scripts/needs.sh [PROGRAM...]. One line for each missing thing.
+# Checks the requirements of a build: scripts/needs.sh [PROGRAM...]. Prints one line for each missing thing.
 #
-# MACHINE=aarch64 asks for what a build for that machine needs. FALLBACK=1 accepts a toolchain without musl or without
-# the sources of std.
+# MACHINE=aarch64 checks the requirements for that machine. FALLBACK=1 accepts a toolchain without musl or without the
+# sources of std.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ object=${CARGO_TARGET_DIR:-target}/static/$target/release/kapo
 has_target() { [ -d "$sysroot/lib/rustlib/$target/lib" ]; }
 has_sources() { [ -f "$sysroot/lib/rustlib/src/rust/library/Cargo.lock" ]; }
 
-# Where cargo, rustup and their TLS library look for certificates.
+# The places where cargo, rustup and their TLS library look for certificates.
 has_certificates() {
     local each
     for each in "${SSL_CERT_FILE:-}" "${CARGO_HTTP_CAINFO:-}" /etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem \
@@ -38,7 +38,7 @@ has_certificates() {
     return 1
 }
 
-# A complete build was made here before: the linker is there, and a link would only cost time.
+# If a complete build exists, the linker works, and a trial link would only take time.
 if [ ! -e "$object" ]; then
     trial=$(mktemp -d)
     trap 'rm -rf "$trial"' EXIT
@@ -52,7 +52,7 @@ if [ ! -e "$object" ]; then
     fi
 fi
 
-# rustup downloads as well, so certificates come before it.
+# rustup needs certificates for its downloads, so they are checked first.
 downloads() {
     if command -v rustup >/dev/null && ! { has_target && has_sources; }; then return 0; fi
     ! cargo fetch -q --locked --offline --target "$target" >/dev/null 2>&1

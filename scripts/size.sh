@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fails when the static binary is larger than its budget; says where the bytes are where cargo-bloat is installed.
+# Fails if the static binary is larger than its budget. Lists what takes the space if cargo-bloat is installed.
 set -eu
 cd "$(dirname "$0")/.."
 
-# The budget of version 0.2 with all of its features.
+# The budget of version 0.2 with all features.
 budget=$((640 * 1024))
 binary=${KAPO_BIN:-target/kapo}
 size=$(stat -c %s "$binary")

@@ -36,7 +36,7 @@ def main(names):
     began = time.monotonic()
     failed = []
     for name in names or PARTS:
-        # One part that fails shall not cost the figures of the others.
+        # If one part fails, the others still print their results.
         try:
             PARTS[name]()
         except Exception as error:  # noqa: BLE001

@@ -14,7 +14,7 @@ import time
 KAPO = os.environ["KAPO_BIN"]
 MEASURE = os.environ["MEASURE"]
 PAYLOAD = os.environ["PAYLOAD"]
-# The server under test runs on the first processor, whoever asks it on the second.
+# The server under test runs on the first processor, its clients on the second.
 SERVER_CPU, CLIENT_CPU = "0", "1" if (os.cpu_count() or 1) > 1 else "0"
 
 RESULTS = []

@@ -18,7 +18,7 @@ def spawn():
         commands["tini"] = f"{shutil.which('tini')} -s -- {PAYLOAD}"
     if have("dumb-init"):
         commands["dumb-init"] = f"{shutil.which('dumb-init')} {PAYLOAD}"
-    # As kapo's users run it: a TCP port is opened, two lines are logged.
+    # The usual case: a TCP port is opened and two lines are logged.
     commands["kapo"] = f"{KAPO} --interface 127.0.0.1 --port 0 run -- {PAYLOAD}"
     said = subprocess.run([MEASURE, "spawn", "400", *commands.values()], check=True, capture_output=True, text=True).stdout
     took = {}
@@ -37,7 +37,7 @@ def spawn():
 def memory():
     """Private_Dirty of 200 idle instances, each around a waiting command; page cache written back before."""
     title("memory: Private_Dirty of each of 200 idle instances (smaps_rollup)")
-    # A freshly written binary counts pages that are not on the disk yet as private and dirty.
+    # Pages of a new binary that are not yet on disk would count as private and dirty.
     os.sync()
     ways = {"kapo": [KAPO, "--interface", "127.0.0.1", "--port", "0", "run", "--", PAYLOAD, "wait"]}
     if have("tini"):
@@ -100,10 +100,10 @@ def idle():
             with kapo(*words) as (process, port):
                 client = Client(port)
                 wait_for(lambda: b'"running"' in client.get(), what="the command")
-                # The last answer is here before kapo has gone to sleep after it.
+                # The last answer arrives before kapo has gone to sleep again.
                 wait_for(lambda: is_asleep(process.pid), what="the end of the turn")
                 before, spent = switches(process.pid), cpu_seconds(process.pid)
-                # The one sleep that is what is measured: nothing happens meanwhile.
+                # This sleep is what is measured: nothing happens meanwhile.
                 time.sleep(5)
                 budget(f"idle, wake-ups of kapo {name}", switches(process.pid) - before, 0, "wake-ups")
                 line(f"CPU of kapo {name} meanwhile", f"{(cpu_seconds(process.pid) - spent) * 1e9:.0f}", "ns")

@@ -42,7 +42,7 @@ def through(filter_words, writer_words, wraps=False):
             middle.returncode = os.waitstatus_to_exitcode(status)
             cpu = usage.ru_utime + usage.ru_stime
             if wraps:
-                # What kapo waited for counts as its own in its usage.
+                # Processes that kapo has reaped count in its own usage.
                 with open(spent) as f:
                     cpu -= int(f.read()) / 1e9
         if writer:
@@ -84,7 +84,7 @@ def lines():
     if have("ts"):
         ways["ts"] = (["ts", "%FT%T"], False, 100_000)
     if have("svlogd"):
-        # It takes a folder and no pipe.
+        # svlogd writes to a directory, not to a pipe.
         ways["svlogd -tt"] = (["sh", "-c", "mkdir -p log && exec svlogd -tt log"], False, 300_000)
     if have("s6-log"):
         ways["s6-log T"] = (["s6-log", "T", "1"], False, 1_000_000)

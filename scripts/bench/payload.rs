@@ -1,4 +1,5 @@
-//! The smallest static program: ends at once, or with an argument waits for ever. What starting it costs is the floor.
+//! The smallest static program: exits at once or, with an argument, waits forever. The time to start it is the
+//! minimum.
 #![no_std]
 #![no_main]
 

@@ -10,7 +10,7 @@ from common import KAPO, MEASURE, PAYLOAD, Client, cpu_seconds, end, have, kapo,
 
 CROWD = 5000
 PAUSE = 0.2
-# Fifteen bytes: the longest that pgrep -x compares.
+# Fifteen bytes, the maximum that pgrep -x compares.
 NOBODY = "nobody-so-named"
 
 
@@ -19,7 +19,7 @@ def watch():
     title(f"watch: CPU of one scan at {CROWD:,} processes")
     if not have("unshare", "pgrep") or os.geteuid() != 0:
         return
-    # All of it ends with the namespace, whatever happens.
+    # All processes end with the namespace.
     inside = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", sys.executable, os.path.dirname(os.path.abspath(__file__)), "--inside-watch"]
     said = subprocess.run(inside, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=120)
     if said.returncode:
@@ -36,7 +36,7 @@ def inside_watch():
     crowd.stdout.readline()
     watcher = subprocess.Popen([KAPO, "--interface", "127.0.0.1", "--port", "0", "watch", "--wait", str(PAUSE), NOBODY],
                                stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    # The first scans read everything; the steady state comes when the crowd is no longer young.
+    # The first scans read everything. The steady state begins when the processes are no longer young.
     time.sleep(8)
     before, began = cpu_seconds(watcher.pid), time.monotonic()
     time.sleep(6)

@@ -146,7 +146,7 @@ def waiters():
                 s.sendall(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 sockets[s.fileno()] = s
                 poll.register(s.fileno(), select.EPOLLIN | select.EPOLLONESHOT)
-            # Requests are taken in order: this answer tells that all of them have been read.
+            # Requests are handled in order, so this answer shows that all of them were read.
             document.get("/livez")
             each_kib.append((private_kib(process.pid) - before) / count)
             os.kill(pid, 9)

@@ -122,7 +122,8 @@ pub(super) fn ttl(text: &OsStr) -> Result<Option<Ttl>, Wrong> {
     Ok(Some(Ttl { min, max }).filter(|ttl| !ttl.max.is_zero()))
 }
 
-/// `the minimum 50m is longer than the maximum 70s; did you mean 50m-70m?`: most such ranges have lost the second unit.
+/// Returns the error for a range such as `50m-70`. It suggests `50m-70m`, because the unit of the maximum is probably
+/// missing.
 fn empty_range(min: &str, max: &str) -> Wrong {
     let unit = |text: &str| text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').to_owned();
     let with_unit = |text: &str| if unit(text).is_empty() { format!("{text}s") } else { text.to_owned() };

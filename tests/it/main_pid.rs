@@ -53,7 +53,7 @@ fn the_end_of_the_main_process_is_that_of_the_command() {
 }
 
 #[test]
-fn a_main_process_whose_parent_reaps_it_ends_the_run_with_its_code() {
+fn the_run_ends_with_the_code_of_a_foreign_main_process() {
     let mut gate = Gate::new();
     // The parent waits before it reaps. Until then the run has not ended for kapo.
     let old = "

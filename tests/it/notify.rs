@@ -148,7 +148,7 @@ fn watch_notifies_the_number_of_processes() {
 }
 
 #[test]
-fn the_manager_is_pinged_twice_in_its_interval_while_the_loop_turns() {
+fn the_manager_is_pinged_twice_in_each_interval() {
     let manager = Manager::with_a_path();
     let mut command = kapo_on_a_free_port(["run", "sleep", "60"]);
     command.env("NOTIFY_SOCKET", &manager.address).env("WATCHDOG_USEC", "400000");

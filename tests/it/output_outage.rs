@@ -38,7 +38,7 @@ fn output_to_a_full_disk_continues_when_there_is_space() {
         assert_eq!(again.len(), 1, "{said}");
         let lost = again[0].rsplit_once(" discarded_bytes=").unwrap().1.parse::<u64>().unwrap();
         assert!(again[0].contains(" level=warn ") && again[0].contains(" stream=stdout "), "{said}");
-        // "lost", and the lines that came within the second before the next attempt.
+        // The line "lost" is lost, and those that came within the second before the next attempt.
         assert!(lost >= 5 && (lost - 5).is_multiple_of(6), "{said}");
     }
 }

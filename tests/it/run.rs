@@ -81,7 +81,7 @@ fn the_document_of_a_running_command_is_whole_and_in_order() {
 }
 
 #[test]
-fn after_the_end_the_port_is_closed_and_the_code_is_the_commands() {
+fn after_the_end_the_port_is_closed_and_the_code_returned() {
     let mut kapo = Kapo::start(["run", "sh", "-c", "read line; exit 7"]);
     // Its stdin is /dev/null, so it ends at once.
     kapo.expect_exit(7);
@@ -150,7 +150,7 @@ fn arguments_after_the_command_are_not_read_by_kapo() {
 }
 
 #[test]
-fn the_working_directory_is_the_commands_and_kapo_is_at_the_root() {
+fn the_command_keeps_its_directory_and_kapo_is_at_the_root() {
     let folder = tempfile::TempDir::new().unwrap();
     let mut command = crate::harness::kapo_on_a_free_port(["run", "sleep", "60"]);
     command.current_dir(folder.path());

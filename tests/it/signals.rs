@@ -269,7 +269,7 @@ fn rewritten_signals_arrive_rewritten() {
 }
 
 #[test]
-fn a_stop_signal_rewritten_to_nothing_still_prevents_the_next_run() {
+fn a_stop_signal_rewritten_to_0_still_prevents_the_next_run() {
     let mut kapo = Kapo::start([
         "supervise",
         "--wait",
@@ -372,7 +372,7 @@ fn a_pending_stop_signal_prevents_the_start() {
 }
 
 #[test]
-fn an_interrupt_counts_if_ignored_at_start_and_its_sender_is_gone() {
+fn an_ignored_interrupt_of_a_vanished_sender_counts() {
     let mut kapo =
         Kapo::launch(kapo_after("trap '' INT QUIT", ["run", "--kill-after", "50ms", "sleep", "60"]));
     kapo.wait_for("kapo has started its command", |kapo| kapo.stderr().contains("msg=\"started\""));

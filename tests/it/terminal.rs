@@ -220,7 +220,7 @@ fn quitting_ends_kapo_without_a_core_dump() {
 }
 
 #[test]
-fn interrupting_breaks_the_loop_of_a_shell_or_script_around_kapo() {
+fn an_interrupt_breaks_the_loop_of_a_shell_around_kapo() {
     let folder = TempDir::new().unwrap();
     let script = folder.path().join("script");
     for mode in ["run", "supervise"] {
@@ -246,7 +246,7 @@ fn interrupting_breaks_the_loop_of_a_shell_or_script_around_kapo() {
 }
 
 #[test]
-fn a_script_that_handles_the_interrupt_keeps_its_background_jobs() {
+fn a_script_with_an_interrupt_trap_keeps_background_jobs() {
     let daemon = line("supervise --wait 0 -- sleep 60").replace('\n', " &\n");
     let mut command = clean("bash");
     let body = line("run -- cat");
@@ -486,7 +486,7 @@ fn under_setsid_the_command_has_the_terminal_for_itself() {
 }
 
 #[test]
-fn in_a_pid_namespace_of_its_own_kapo_gives_the_terminal_to_the_command() {
+fn in_a_pid_namespace_the_command_gets_the_terminal() {
     // unshare keeps the process group, whose number is not valid inside the namespace.
     let mut probe = Command::new("unshare");
     let probed = probe.args(["--fork", "--pid", "--mount-proc", "true"]).stderr(Stdio::null()).status();
@@ -862,7 +862,7 @@ fn the_logs_on_a_terminal_have_colours_and_no_other_sequences() {
 }
 
 #[test]
-fn the_verdict_has_a_colour_on_a_terminal_unless_no_color_is_set() {
+fn the_verdict_has_a_colour_unless_no_color_is_set() {
     let kapo = Kapo::start(["run", "sleep", "60"]);
     let url = format!("http://{}", kapo.address());
     for (no_color, shown) in [("", "\u{1b}[32msleep: running for "), ("1", "sleep: running for ")] {

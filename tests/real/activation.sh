@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sockets handed over by systemd-socket-activate: listening and connected, TCP and Unix, several, named, inetd style.
+# Tests sockets from systemd-socket-activate: listening and connected, TCP and Unix, several, named, inetd style.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need systemd-socket-activate curl python3
@@ -7,7 +7,8 @@ need systemd-socket-activate curl python3
 ACTIVATE=$(command -v systemd-socket-activate)
 AT=127.0.0.1
 
-# The instances that --accept forked are children of systemd-socket-activate and outlive it: ended here, by pid.
+# The instances that --accept has forked are children of systemd-socket-activate and outlive it, so they are ended by
+# pid.
 end_instances() {
     local each
     for each in $(pgrep -P "$1" || true); do kill -TERM "$each" 2>/dev/null || true; done
@@ -34,7 +35,7 @@ same "both sockets show the same run" "$(printf %s "$first" | field StartTime)" 
 stop "$one"
 same "TERM ends it with the command's code" 143 "$CODE"
 
-# One instance for each connection, Accept=yes.
+# Accept=yes: one instance for each connection.
 port=$(free_port)
 start accept "$ACTIVATE" --accept -l "$AT:$port" "$KAPO" --socket-activation --sidebind --interface "$AT" \
     --port "$(free_port)" run -- sleep 60
@@ -53,7 +54,7 @@ same "the first instance answers on its own" "$(field Pid <"$WORK/a")" "$(status
 same "the second instance answers on its own" "$(field Pid <"$WORK/b")" "$(status "http://$AT:$side_b" Pid)"
 end_instances "$accept"
 
-# The connection given is answered even when the job ends at once.
+# The connection is answered even if the job ends at once.
 port=$(free_port)
 start quick "$ACTIVATE" --accept -l "$AT:$port" "$KAPO" --socket-activation run -- true
 wait_until 5 listens_on "$port"
@@ -81,14 +82,14 @@ matches "the log shows the first name" front "$(cat "$WORK/two.log")"
 matches "the log shows the second name" back "$(cat "$WORK/two.log")"
 stop "$PID"
 
-# As inetd does it: the connection is standard input and output.
+# inetd style: the connection is standard input and output.
 port=$(free_port)
 start inetd "$ACTIVATE" --accept --inetd -l "$AT:$port" "$KAPO" --socket-activation run -- sleep 2
 wait_until 5 listens_on "$port"
 same "inetd style" sleep "$(curl -sS --max-time 10 "http://$AT:$port/" | field Command)"
 end_instances "$PID"
 
-# The command inherits nothing of it.
+# The command inherits none of the sockets.
 port=$(free_port)
 # shellcheck disable=SC2016  # for the inner shell
 start clean "$ACTIVATE" -l "$AT:$port" "$KAPO" --socket-activation run -- \
@@ -100,8 +101,8 @@ check "no socket among its descriptors" sh -c "! grep 'socket:' '$WORK/clean.log
 check "no LISTEN_ variable in its environment" sh -c "! grep '^LISTEN_' '$WORK/clean.log'"
 stop "$PID"
 
-# What is no such socket is refused by number and reason, and nothing is started.
-# refused NAME WANTED-TEXT SHELL-TEXT: run by a shell that becomes kapo, so that LISTEN_PID can be its own.
+# Other kinds of descriptors are refused by number and reason, and nothing is started.
+# refused NAME WANTED-TEXT SHELL-TEXT: run by a shell that becomes kapo, so that LISTEN_PID is its own pid.
 refused() {
     local name=$1 wanted=$2 got=0
     KAPO=$KAPO WORK=$WORK timeout 10 bash -c "$3" >"$WORK/refused" 2>&1 || got=$?

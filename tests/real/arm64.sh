@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Boots a whole arm64 machine under qemu with Debian's kernel: kapo as its PID 1, and under a small init.
-# KAPO_ARM64 names the binary (target/kapo-aarch64).
+# Boots an arm64 machine under qemu with Debian's kernel: with kapo as PID 1, and with kapo under a small init.
+# KAPO_ARM64 is the path of the binary (target/kapo-aarch64).
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/real/vm.sh

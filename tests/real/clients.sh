@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Reads the status with the HTTP clients that people use; HEAD with each that can.
+# Reads the status with common HTTP clients, and uses HEAD with each client that supports it.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need curl python3
@@ -7,7 +7,7 @@ need curl python3
 start_kapo clients run -- sleep 300
 kapo=$PID
 
-# has NAME PROGRAM: names what is missing, and does not count it.
+# has NAME PROGRAM: prints a missing program and does not count it.
 has() {
     command -v "$2" >/dev/null 2>&1 && return 0
     echo "# $1 is not installed: left out"
@@ -49,7 +49,7 @@ if has busybox busybox; then
     fi
 fi
 
-# One script for all that Python has: http.client on one kept connection, urllib, requests with a session.
+# One script for the Python clients: http.client on a persistent connection, urllib, requests with a session.
 PY=python3
 if ! python3 -c 'import requests' 2>/dev/null && /usr/bin/python3 -c 'import requests' 2>/dev/null; then
     PY=/usr/bin/python3
@@ -82,7 +82,7 @@ say("http.client keeps one connection", sockets == {id(connection.sock)} and con
 
 say("urllib", json.load(urllib.request.urlopen(url + "/", timeout=5))[0]["Status"] == "running")
 
-# What Go's net/http sends: its own User-Agent, gzip accepted, the connection kept and used again.
+# The request of Go's net/http: its own User-Agent, gzip accepted, and a connection that is kept and reused.
 port = int(host.rsplit(":", 1)[1])
 with socket.create_connection(("127.0.0.1", port), 5) as s:
     seen = b""

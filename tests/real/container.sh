@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Images from nothing but the static binary and a static payload: chroot, podman, and Docker where an engine starts.
+# Tests images that contain only the static binary and a static payload: chroot, podman, and Docker if an engine
+# starts.
 #
-# Looked at: kapo is PID 1, HEALTHCHECK by `kapo check` turns healthy and unhealthy, a stop is graceful within the
-# payload's own time, the exit code comes out. Engines keep everything under $WORK and are ended by their pid.
+# Checked: kapo is PID 1, HEALTHCHECK with `kapo check` becomes healthy and unhealthy, a stop leaves the payload its
+# time, and the exit code is returned. Engines keep all files under $WORK and are ended by pid.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need unshare chroot busybox
@@ -13,7 +14,7 @@ if command -v ldd >/dev/null && ldd "$BUSYBOX" >/dev/null 2>&1; then
     skip_all "busybox is not static (Debian: busybox-static)"
 fi
 
-# --- a root that holds the binary and nothing else: no /proc, no /dev, no libc ---
+# --- a root with only the binary: no /proc, no /dev, no libc ---
 mkdir "$WORK/empty"
 cp "$KAPO" "$WORK/empty/kapo"
 got=0
@@ -32,7 +33,7 @@ matches "which shows the state" '^kapo: running for .*state     running since .*
 mkdir "$WORK/image"
 cp "$KAPO" "$WORK/image/kapo"
 cp "$BUSYBOX" "$WORK/image/busybox"
-# Ends with 42, one second after it was asked to; /break ends it by itself, /say makes it say something.
+# Exits with 42, one second after a stop signal; /break ends it by itself, /say makes it write a line.
 cat >"$WORK/image/payload" <<'P'
 #!/busybox sh
 trap '/busybox sleep 1; exit 42' TERM
@@ -53,7 +54,7 @@ ENTRYPOINT ["/kapo"]
 CMD ["--stdout", "--tail", "4K", "run", "--wait", "60", "--", "/payload"]
 P
 
-# The same image as a root of its own, for machines without an engine.
+# The same image as a chroot, for machines without an engine.
 got=0
 # shellcheck disable=SC2016  # for the shell in the root
 said=$(timeout 20 unshare --fork --pid chroot "$WORK/image" /kapo --interface @kapo-real-$$ --stdout --tail 4K run -- /busybox sh -c '
@@ -63,12 +64,12 @@ until [ "$(/kapo logs "$1")" = started ]; do /busybox sleep 0.05; done
 same "kapo logs and kapo status in the root of the image" 0 "$got"
 matches "which show the output" '^started.*last output: +[|] started' "$(printf '%s' "$said" | tr '\n' ' ')"
 
-# One set of checks for both engines; `engine` is a function that calls the one at hand.
-# looks_right NAME: a container of that name has been started from the image with its own CMD.
+# The checks for both engines; `engine` is a function that calls the current one.
+# looks_right NAME: a container with that name was started from the image with its own CMD.
 pid1() { engine exec "$1" /busybox cat /proc/1/comm | grep -qx kapo; }
 serves() { engine exec "$1" /kapo check >/dev/null; }
 serves_not() { ! engine exec "$1" /kapo check >/dev/null; }
-# The command line of `kapo status`, `kapo logs` in a container; their output on one line.
+# said_by ARGUMENT...: runs a command in a container and prints its output on one line.
 said_by() { engine exec "$@" 2>&1 | tr '\r\n' '  '; }
 follows() { grep -q "$1" "$WORK/follow.log"; }
 state() { engine inspect --format "{{.State.$2}}" "$1"; }
@@ -91,7 +92,7 @@ looks_right() {
     same "$label: the payload's exit code comes out" 42 "$(state "$c" ExitCode)"
 }
 
-# exits NAME WANTED CODE ENGINE-ARGUMENT...: the code of a container that ends by itself.
+# exits NAME WANTED CODE ENGINE-ARGUMENT...: checks the code of a container that ends by itself.
 exits() {
     local name=$1 wanted=$2 got=0
     shift 2
@@ -168,7 +169,7 @@ podman_part() {
     codes podman
 }
 
-# --- Docker: a private engine, no network of its own ---
+# --- Docker: a private engine without a network of its own ---
 docker_part() {
     local c
     if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
@@ -176,7 +177,7 @@ docker_part() {
         return 0
     fi
     mkdir -p "$WORK/docker"
-    # A mount namespace of its own: whatever the engine leaves mounted goes with it.
+    # The engine runs in its own mount namespace, so that its mounts vanish with it.
     start dockerd unshare --mount --propagation private dockerd --data-root "$WORK/docker/root" --exec-root "$WORK/docker/exec" \
         --pidfile "$WORK/docker/pid" -H "unix://$WORK/docker/s" --storage-driver overlay2 --iptables=false --ip6tables=false --bridge=none
     dockerd=$PID
@@ -218,7 +219,7 @@ clean_more() {
     if [ -n "${PODMAN[*]-}" ]; then
         "${PODMAN[@]}" rm -fa --time 0 >/dev/null 2>&1 || true
         "${PODMAN[@]}" rmi -fa >/dev/null 2>&1 || true
-        # vfs and overlay storage keep a bind mount on their own folder.
+        # vfs and overlay storage keep a bind mount on their own directory.
         umount "$WORK/podman/root/overlay" 2>/dev/null || true
     fi
     if [ -n "$dockerd" ]; then

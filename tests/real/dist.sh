@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes everything that people install, and looks at it: names, sums, bytes that come out twice, archives, the bill of
-# materials. packages.sh and image.sh beside this script then install and run it. FRESH=0 takes dist/ as it is.
+# Builds all release files and checks them: names, checksums, reproducible bytes, archives, the bill of materials.
+# packages.sh and image.sh then install and run them. FRESH=0 uses dist/ as it is.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need git python3 strings file

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# HAProxy in front of a payload whose health it asks of kapo: by its default OPTIONS request, by GET /readyz, by an open
-# port alone. The backend goes down when the command ends and comes up when it is back.
+# Tests HAProxy with a backend whose health checks go to kapo: with its default OPTIONS request, with GET /readyz, and
+# with an open port alone. The backend goes down when the command ends and comes up again when it is back.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 PATH=$PATH:/usr/sbin
 need haproxy curl python3
 
-# The payload: a web server that says who it is. Its port is its own affair; kapo's port says whether it lives.
+# The payload: a web server that returns its name. Only kapo's port shows whether it is up.
 cat >"$WORK/payload.py" <<'E2'
 import http.server, sys
 
@@ -29,7 +29,7 @@ E2
 
 payload=$(free_port)
 front=$(free_port)
-# Fixed for the whole test: what is started again must come back where it was.
+# The ports are fixed for the whole test, because a restarted kapo must be on the same port.
 options=$(free_port)
 tcp=$(free_port)
 ready=$(free_port)
@@ -59,7 +59,7 @@ backend by_tcp
 E2
 check "haproxy takes the configuration" haproxy -c -q -f "$WORK/haproxy.cfg"
 
-# The state of a backend's server as HAProxy sees it, by its own socket.
+# Prints the state of a backend's server, read from HAProxy's own socket.
 seen_by() {
     python3 - "$WORK/stats" "$1" <<'E2'
 import csv, io, socket, sys
@@ -93,7 +93,7 @@ check "GET /readyz finds it up" wait_until 10 is_up by_readyz
 check "a tcp-check finds it up" wait_until 10 is_up by_tcp
 check "a request comes through" code_is "http://127.0.0.1:$front/" 200
 
-# run: the port closes when the command ends.
+# run: the port is closed when the command ends.
 end_of() { kill -TERM "$(status "http://127.0.0.1:$1" Pid)"; }
 end_of "$options"
 check "OPTIONS: the command ends, the backend is down" wait_until 10 is_down by_options
@@ -107,14 +107,14 @@ start tcp2 "$KAPO" --interface 127.0.0.1 --port "$tcp" run -- sleep 600
 check "OPTIONS: it is back, and up" wait_until 10 is_up by_options
 check "tcp-check: it is back, and up" wait_until 10 is_up by_tcp
 
-# supervise: the port stays open in the pause, /readyz says 503.
+# supervise: the port stays open during the pause, and /readyz answers 503.
 end_of "$ready"
 check "GET /readyz: the command ends, the backend is down in the pause" wait_until 4 is_down by_readyz
 same "and the front says so" 503 "$(code "http://127.0.0.1:$front/")"
 check "GET /readyz: kapo has started it again, and it is up" wait_until 15 is_up by_readyz
 check "a request comes through again" wait_until 5 code_is "http://127.0.0.1:$front/" 200
 
-# A stop: the backend is taken out before the command has ended.
+# A stop: the backend is removed before the command has ended.
 kill -TERM "$by_ready"
 check "a stop takes it out" wait_until 10 is_down by_readyz
 same "the checks are no noise in kapo's log" "" \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The OCI archive of dist/: skopeo reads it, podman and Docker load it; tried as ENTRYPOINT and by COPY --from.
+# Tests the OCI archive of dist/: skopeo reads it, podman and Docker load it; used as ENTRYPOINT and with COPY --from.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need skopeo busybox python3
@@ -24,7 +24,7 @@ for each in amd64 arm64; do
 done
 check "skopeo copies the whole index" skopeo copy -q --all "oci-archive:$archive:$version" "oci:$WORK/all:kapo"
 
-# An image of somebody else's that takes the program out of ours.
+# Another image, which copies the program from this one.
 mkdir "$WORK/other"
 cp "$(readlink -f "$(command -v busybox)")" "$WORK/other/busybox"
 cat >"$WORK/other/Dockerfile" <<P
@@ -36,7 +36,7 @@ ENTRYPOINT ["/kapo", "run", "--"]
 CMD ["/busybox", "sh", "-c", "exit 5"]
 P
 
-# tried LABEL: engine is a function that calls the engine at hand, COMMON its options of run.
+# tried LABEL: `engine` is a function that calls the current engine, COMMON its options for run.
 tried() {
     local label=$1 got=0
     same "$label: architecture of the loaded image" "$arch" "$(engine image inspect --format '{{.Architecture}}' "kapo:$version" 2>&1)"
@@ -77,7 +77,7 @@ docker_part() {
         return 0
     fi
     mkdir -p "$WORK/docker"
-    # A mount namespace of its own: whatever the engine leaves mounted goes with it.
+    # The engine runs in its own mount namespace, so that its mounts vanish with it.
     start dockerd unshare --mount --propagation private dockerd --data-root "$WORK/docker/root" --exec-root "$WORK/docker/exec" \
         --pidfile "$WORK/docker/pid" -H "unix://$WORK/docker/s" --storage-driver overlay2 --iptables=false --ip6tables=false --bridge=none
     dockerd=$PID

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The unit and integration tests on other kernels: Debian 12's 6.1 and Debian 13's 6.12, under qemu.
+# Runs the unit and integration tests on other kernels under qemu: Debian 12's 6.1 and Debian 13's 6.12.
 #
-# The machine sees this one's root, read-only, below an overlay in its memory. KERNELS="bookworm" takes one of them,
-# FILTER='test(/notify/)' runs the tests that nextest picks by it.
+# The machine sees the root of this one, read-only, below an overlay in memory. KERNELS="bookworm" selects one kernel,
+# FILTER='test(/notify/)' selects tests with a filter expression of nextest.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/real/vm.sh
@@ -16,13 +16,13 @@ cargo nextest archive --locked --lib --test it --test schema --archive-file "$VM
     { tail -n 20 "$WORK/archive.log"; exit 1; }
 cat >"$VM/nextest.toml" <<'P'
 [profile.default]
-# The emulated processor is slow, and shared by two tests at a time: those that fail get another try.
+# The emulated processor is slow and runs two tests at a time, so a failed test is repeated.
 retries = 1
 slow-timeout = { period = "60s", terminate-after = 3 }
 test-threads = 2
 P
 
-# machine SUITE: an initramfs that mounts this machine's root and runs the tests there.
+# machine SUITE: builds an initramfs that mounts this machine's root and runs the tests there.
 machine() {
     local suite=$1 root=$VM/$1-amd64/root each modules
     rm -rf "$WORK/machine"
@@ -42,7 +42,7 @@ machine() {
 export PATH=/bin
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
-# In the order of their dependencies, which a few rounds find.
+# Load the modules in the order of their dependencies, which a few rounds find.
 for round in 1 2 3 4 5; do for each in /modules/*; do insmod $each 2>/dev/null; done; done
 mount -t 9p -o trans=virtio,version=9p2000.L,cache=loose,msize=512000,ro host /lower || poweroff -f
 mount -t tmpfs tmpfs /upper
@@ -59,7 +59,7 @@ mount -t tmpfs tmpfs /root/tmp
 chmod 1777 /root/tmp /root/dev/shm
 mount -t cgroup2 cgroup /root/sys/fs/cgroup
 cp /run-tests /root/run/
-# Not under /run or /tmp, which some tests cover.
+# This must not be under /run or /tmp, because some tests mount over these.
 mkdir -p /root/opt
 cp /kapo /root/opt/kapo
 ip link set lo up

@@ -22,7 +22,7 @@ not_ok() {
     printf 'not ok %s\n' "$*"
 }
 
-# check NAME COMMAND...: the command's success decides; its output is shown when it fails.
+# check NAME COMMAND...: passes if the command succeeds; otherwise prints its output.
 check() {
     local name=$1 said
     shift
@@ -44,7 +44,7 @@ same() {
     fi
 }
 
-# matches NAME PATTERN TEXT: an extended regular expression found anywhere in the text.
+# matches NAME PATTERN TEXT: an extended regular expression that must occur in the text.
 matches() {
     if printf '%s' "$3" | grep -aEq -- "$2"; then
         ok "$1"
@@ -59,7 +59,7 @@ skip_all() {
     exit 77
 }
 
-# need PROGRAM...: the whole script is skipped without them.
+# need PROGRAM...: skips the whole script if one of them is missing.
 need() {
     local each
     for each in "$@"; do
@@ -68,7 +68,7 @@ need() {
     [ -x "$KAPO" ] || { echo "no $KAPO: make builds it" >&2; exit 1; }
 }
 
-# wait_until SECONDS COMMAND...: as soon as the command succeeds; fails when it does not within the limit.
+# wait_until SECONDS COMMAND...: repeats the command until it succeeds; fails after the limit.
 wait_until() {
     local limit=$(($1 * 20))
     shift
@@ -80,7 +80,7 @@ wait_until() {
     return 1
 }
 
-# start NAME COMMAND...: in the background, its output in $WORK/NAME.log; its pid is in $PID.
+# start NAME COMMAND...: starts a command in the background, with its output in $WORK/NAME.log and its pid in $PID.
 start() {
     local name=$1
     shift
@@ -89,7 +89,8 @@ start() {
     STARTED+=("$PID")
 }
 
-# start_kapo NAME ARGUMENT...: on a port that the kernel chooses; $PID and $URL (http://127.0.0.1:PORT) are set.
+# start_kapo NAME ARGUMENT...: starts kapo on a port that the kernel chooses; sets $PID and $URL
+# (http://127.0.0.1:PORT).
 start_kapo() {
     local name=$1
     shift
@@ -103,11 +104,11 @@ start_kapo() {
     URL=http://$(grep -aE 'msg="?listening' "$WORK/$name.log" | sed -n '1s/.*address="\{0,1\}\([^ "]*\).*/\1/p')
 }
 
-# memory_cgroup BYTES: a cgroup of the script's own with this memory limit, at $CGROUP, and $WORK/inside, which is kapo
-# in that cgroup. Fails if no such cgroup can be made. `clean_more` must call remove_memory_cgroup.
+# memory_cgroup BYTES: creates a cgroup with this memory limit at $CGROUP, and $WORK/inside, which is kapo in that
+# cgroup. Fails if that is impossible. `clean_more` must call remove_memory_cgroup.
 memory_cgroup() {
     local root limit swap_limit swap=0
-    # Version 2 if it has the memory controller, else version 1.
+    # Use version 2 if it has the memory controller, otherwise version 1.
     CGROUP=
     for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do
         if grep -qsw memory "$root/cgroup.subtree_control"; then
@@ -123,7 +124,7 @@ memory_cgroup() {
         return 1
     fi
     echo "$1" >"$CGROUP/$limit"
-    # Without accounting for swap there is no such file, and the limit alone decides.
+    # Without swap accounting this file does not exist, and the memory limit alone counts.
     echo "$swap" >"$CGROUP/$swap_limit" 2>/dev/null || true
     cat >"$WORK/inside" <<I
 #!/bin/sh
@@ -142,7 +143,7 @@ remove_memory_cgroup() {
 
 is_gone() { ! kill -0 "$1" 2>/dev/null; }
 
-# stop PID [SIGNAL]: and wait for its end; its exit code is in $CODE.
+# stop PID [SIGNAL]: signals the process and waits for its end; sets $CODE to its exit code.
 stop() {
     kill "-${2:-TERM}" "$1" 2>/dev/null || true
     # shellcheck disable=SC2034  # for the script that sources this file
@@ -155,8 +156,8 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# field NAME: this member of the first object of the status document on standard input, as JSON writes it, strings bare;
-# "none" where there is no document, so that a check fails and not the script.
+# field NAME: prints this member of the first object of the status document on standard input, in JSON but with bare
+# strings. Prints "none" if there is no document, so that the check fails and not the script.
 field() {
     python3 -c '
 import json, sys
@@ -170,12 +171,12 @@ print(value if isinstance(value, str) else json.dumps(value))' "$1"
 # status URL FIELD
 status() { curl -sS --max-time 5 "$1/" | field "$2"; }
 
-# code URL: the HTTP status alone; 000 when nobody answers.
+# code URL: prints only the HTTP status; 000 if there is no answer.
 code() { curl -s --max-time 5 -o /dev/null -w '%{http_code}' "$1" || true; }
 
 code_is() { [ "$(code "$1")" = "$2" ]; }
 
-# More to do at the end than pids and $WORK; a script may define its own.
+# Additional cleanup at the end; a script may redefine it.
 clean_more() { :; }
 
 clean() {

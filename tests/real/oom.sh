@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Out-of-memory kills, in a cgroup of the test's own: the command itself is reported as `oom-kill`, a
-# descendant is counted and logged, and a KILL that was sent by hand is neither.
+# Tests out-of-memory kills in a separate cgroup: a kill of the command is reported as `oom-kill`, that of a descendant
+# is counted and logged, and a KILL sent by hand is neither.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need curl python3
@@ -10,7 +10,7 @@ memory_cgroup 33554432 || skip_all "no cgroup with a memory limit can be made"
 # shellcheck disable=SC2317  # called by the trap in lib.sh
 clean_more() { remove_memory_cgroup; }
 
-# Everything that tail reads it holds: more than the limit within the moment.
+# tail keeps all of its input, and exceeds the limit at once.
 EAT='tail -n 1 </dev/zero'
 KAPO=$WORK/inside
 
@@ -18,7 +18,7 @@ metric() { curl -sS --max-time 5 "$1/metrics" | awk -v name="$2" '$1 == name { p
 metric_is() { [ "$(metric "$1" "$2")" = "$3" ]; }
 state_is() { [ "$(status "$1" Status)" = "$2" ]; }
 
-# --- the command itself; the port stays open for a look ---
+# --- the command itself; the port stays open for the checks ---
 start_kapo command run --wait 60 -- sh -c "while [ ! -e '$WORK/go' ]; do sleep 0.05; done; exec $EAT"
 kapo=$PID
 same "before it kapo_oom_kills_total is 0" 0 "$(metric "$URL" kapo_oom_kills_total)"
@@ -38,25 +38,25 @@ same "and the kill" 1 "$(run_of "$URL" '["Memory"]["OomKills"]')"
 stop "$kapo"
 same "kapo exits with 137" 137 "$CODE"
 
-# --- the same with nobody looking: the exit code alone ---
+# --- the same without a request: only the exit code ---
 got=0
 "$KAPO" --interface 127.0.0.1 --port 0 run -- sh -c "exec $EAT" >"$WORK/alone.log" 2>&1 </dev/null || got=$?
 same "run without --wait exits with 137" 137 "$got"
 matches "and has logged the reason" 'reason=oom-kill' "$(cat "$WORK/alone.log")"
 
-# --- a descendant: the command lives on ---
+# --- a descendant: the command keeps running ---
 start_kapo descendant run -- sh -c "(exec $EAT); touch '$WORK/survived'; exec sleep 600"
 kapo=$PID
 check "the command outlives its child" wait_until 20 test -e "$WORK/survived"
 check "kapo_oom_kills_total counts the child" wait_until 5 metric_is "$URL" kapo_oom_kills_total 1
 same "the command runs" running "$(status "$URL" Status)"
 same "and has no reason" "" "$(status "$URL" Reason)"
-# Version 1 wakes nobody: the question for the metric brought it to light.
+# Version 1 raises no event, so the request for the metric has found the kill.
 check "the log tells of it" wait_until 5 grep -Eq 'level=warn .*memory.*kills=1' "$WORK/descendant.log"
 stop "$kapo"
 same "its end is that of the signal it got" 143 "$CODE"
 
-# --- an orphan, which kapo reaps: told of without anybody asking ---
+# --- an orphan that kapo reaps: logged without a request ---
 start_kapo orphan run -- sh -c "($EAT &); exec sleep 600"
 kapo=$PID
 check "an orphan's kill is logged by itself" wait_until 20 grep -Eq 'level=warn .*memory.*kills=1' "$WORK/orphan.log"
@@ -77,7 +77,7 @@ same "has the reason signal" signal "$(status "$URL" Reason)"
 same "and nothing is counted" 0 "$(metric "$URL" kapo_oom_kills_total)"
 stop "$kapo"
 
-# --- supervise: it is started again ---
+# --- supervise: it is restarted ---
 start_kapo again supervise --wait 0.2 -- sh -c "if [ -e '$WORK/second' ]; then exec sleep 600; fi; touch '$WORK/second'; exec $EAT"
 kapo=$PID
 started_again() { [ "$(status "$URL" Restarts)" = 1 ] && state_is "$URL" running; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Captured output in volume: a gigabyte to each kind of outlet, a stalled reader, ten million lines, a line without
-# end, thousands of short lives. Sizes by environment: BYTES, LINES, LONG_LINE, RUNS.
-# The dollars in single quotes are awk's and the shells' that are started.
+# Tests captured output in volume: a gigabyte to each kind of sink, a stalled reader, ten million lines, an endless
+# line, thousands of short runs. The variables BYTES, LINES, LONG_LINE and RUNS set the sizes.
+# The dollar signs in single quotes are for awk and for the shells that are started.
 # shellcheck disable=SC2016
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -20,7 +20,7 @@ SUM=$(sha256sum <"$WORK/bytes")
 
 sum_of() { same "$1" "$SUM" "$(sha256sum)"; }
 
-# In this shell, so that what is counted stays.
+# Runs in this shell, so that the counters are kept.
 sum_of "a pipe" < <("${kapo[@]}" --stdout run cat "$WORK/bytes" | cat)
 
 mkfifo "$WORK/fifo"
@@ -35,7 +35,7 @@ rm "$WORK/out"
 sum_of "an O_APPEND file" <"$WORK/out"
 rm "$WORK/out"
 
-# A socket and a terminal, with the reader in Python; on a terminal in raw mode bytes pass as they are.
+# A socket and a terminal with a reader in Python. A terminal in raw mode does not change the bytes.
 read_from() {
     python3 - "$1" "$BYTES" "${kapo[@]}" --stdout run cat "$WORK/bytes" <<'PYTHON'
 import hashlib, os, pty, socket, subprocess, sys, tty
@@ -66,7 +66,7 @@ same "a terminal" "$SUM" "$(read_from terminal)"
 wait_until 60 test -s "$WORK/one" -a -s "$WORK/two" || true
 same "both streams at once" "$SUM $SUM" "$(cat "$WORK/one") $(cat "$WORK/two")"
 
-# A reader that stalls for three seconds in the middle: kapo answers meanwhile.
+# The reader stalls for three seconds in the middle, and kapo answers meanwhile.
 PORT=$(free_port)
 "$KAPO" --quiet --interface 127.0.0.1 --port "$PORT" --stdout run cat "$WORK/bytes" |
     { head -c 1000000; sleep 3; cat; } | sha256sum >"$WORK/stalled" &

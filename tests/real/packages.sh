@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The deb, rpm and apk of dist/: lintian, and installed, tried and removed in a Debian and in an empty root for rpm.
+# Tests the deb, rpm and apk of dist/: lintian checks them, and they are installed, run and removed in a Debian system
+# and in an empty root for rpm.
 #
-# The Debian is made by debootstrap (40 s); DEBIAN_ROOT=DIR names one that is used again, or made there.
+# debootstrap creates the Debian system (40 s). DEBIAN_ROOT=DIR is a directory in which it is created, or reused.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need dpkg-deb debootstrap lintian rpm chroot

@@ -7,7 +7,7 @@
 need prometheus promtool curl python3
 
 EXAMPLES=$ROOT/examples/prometheus
-# One that fails at once, again and again; one that is ended by its TTL; one that is well until it is killed.
+# One command that fails at once, again and again, one that its TTL ends, and one that is healthy until it is killed.
 start_kapo flapping supervise --wait 0.2 -- sh -c 'exit 3'
 flapping=${URL#http://}
 start_kapo recycled supervise --wait 0.1 --ttl 2 -- sleep 600
@@ -57,7 +57,7 @@ check "promtool check config takes the scrape configuration of the examples" \
 check "promtool test rules: each alert fires when it should, and not before" \
     promtool test rules "$EXAMPLES/alerts_test.yml"
 
-# The rules of the examples, with shorter patience: nobody here waits for minutes.
+# Use the rules of the examples with shorter times.
 sed -E 's/^( *(- )?for:).*/\1 0s/; s/> 90000/> 4/' "$EXAMPLES/alerts.yml" >"$WORK/alerts.yml"
 port=$(free_port)
 cat >"$WORK/prometheus.yml" <<E2
@@ -82,7 +82,7 @@ start prometheus prometheus --config.file="$WORK/prometheus.yml" --storage.tsdb.
 prom=http://127.0.0.1:$port
 check "prometheus is ready" wait_until 20 code_is "$prom/-/ready" 200
 
-# value QUERY: of the first series that the expression gives, without its time.
+# value QUERY: prints the value of the first series of the result.
 value() {
     curl -sS --max-time 5 -G --data-urlencode "query=$1" "$prom/api/v1/query" | python3 -c '
 import json, sys
@@ -90,7 +90,7 @@ result = json.load(sys.stdin)["data"]["result"]
 print(result[0]["value"][1] if result else "none")'
 }
 value_is() { [ "$(value "$1")" = "$2" ]; }
-# firing TARGET: the names of the alerts that fire for it.
+# firing TARGET: prints the names of the alerts that fire for the target.
 firing() {
     curl -sS --max-time 5 "$prom/api/v1/alerts" | python3 -c '
 import json, sys
@@ -140,7 +140,7 @@ matches "each alert names its section of the runbook" '^docs/operations.md#kapon
 import json, sys
 for a in json.load(sys.stdin)["data"]["alerts"]: print(a["annotations"]["runbook_url"])')"
 
-# kapo itself goes: the target is down, which only Prometheus can say.
+# kapo itself ends: the target is down, which only Prometheus can report.
 stop "$kapo"
 check "kapo ends: the target is down" wait_until 10 value_is "$up" 0
 check "KapoUnreachable fires, and it alone" wait_until 10 fires "$well" KapoUnreachable

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the program a second time in another folder with another CARGO_HOME and another umask, and compares the bytes.
+# Builds the program a second time in another directory, with another CARGO_HOME and umask, and compares the bytes.
 #
-# MACHINES="x86_64 aarch64" builds for both; by default this machine alone. Also: no path of this machine is inside.
+# MACHINES="x86_64 aarch64" builds for both; the default is this machine. The binary must not contain a path of this
+# machine.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need git cargo strings
@@ -17,11 +18,11 @@ build() {
 }
 check "the first build" build
 
-# The sources as they are on disk, without .git: the commit is given by its variable.
+# Copy the sources on disk without .git. A variable passes the commit.
 mkdir -p "$second" "$WORK/home"
 git ls-files -coz --exclude-standard | while IFS= read -r -d '' each; do [ ! -e "$each" ] || printf '%s\0' "$each"; done |
     tar --null -T - -cf - | tar -C "$second" --no-same-permissions -xf -
-# Downloaded crates are copied, so that the second build asks the network for nothing; unpacked sources are not.
+# Copy the downloaded crates but not the unpacked sources, so that the second build needs no network.
 mkdir "$WORK/home/registry"
 for each in index cache; do
     [ ! -d "$cargo_home/registry/$each" ] || cp -r "$cargo_home/registry/$each" "$WORK/home/registry/"
@@ -30,7 +31,7 @@ commit=$(git describe --always --abbrev=12 --exclude='*' --dirty=-modified)
 again() (
     umask 077
     cd "$second"
-    # rustup's proxies stay in the path; only cargo's own folder is another one.
+    # rustup's proxies stay in the path; only cargo's own directory differs.
     export CARGO_HOME=$WORK/home KAPO_COMMIT=$commit RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
     unset CARGO_TARGET_DIR
     build

@@ -18,7 +18,8 @@ git ls-files -coz --exclude-standard | while IFS= read -r -d '' each; do [ ! -e 
     tar --null -T - -cf - | tar -C "$WORK/sources" -xf -
 cp -r "$cargo_home/registry" "$WORK/crates/"
 
-# inside COMMAND: in the Debian, whose changes are thrown away; PREPARE is run before, outside, with $root set.
+# inside COMMAND: runs in the Debian system and discards its changes. PREPARE runs before that, outside, with $root
+# set.
 inside() {
     rm -rf "$WORK/upper" "$WORK/work"
     mkdir "$WORK/upper" "$WORK/work"
@@ -39,11 +40,12 @@ inside() {
 }
 # shellcheck disable=SC2016  # for the shell in the namespaces
 crates='cp -r "$WORK/crates/registry" "$root/cargo/"'
-# This machine's programs in place of the minimal Debian's.
+# Replace the programs of the minimal Debian system with those of this machine.
 # shellcheck disable=SC2016
 whole_usr='for each in usr lib lib64 bin sbin etc/alternatives; do [ ! -e "/$each" ] || [ -L "$root/$each" ] || mount --rbind "/$each" "$root/$each"; done'
 
-# one_line NAME PATTERN OUTPUT: there is such a line, it is one of kapo's own, and cargo compiled nothing.
+# one_line NAME PATTERN OUTPUT: checks that there is one such line from kapo's scripts, and that cargo compiled
+# nothing.
 one_line() {
     matches "$1" "^kapo: $2" "$3"
     same "$1: nothing was compiled before" "" "$(printf '%s\n' "$3" | grep -c Compiling | grep -v '^0$' || true)"
@@ -70,7 +72,7 @@ PREPARE="$crates; $whole_usr; mount -t tmpfs tmpfs \"\$root/rust/lib/rustlib/src
 said=$(inside 'scripts/build.sh' || true)
 one_line "without the sources of std" 'no sources of std: rustup component add rust-src' "$said"
 
-# With everything there, and without a network: the build and its demonstration.
+# With all requirements and without a network: the build and its demonstration.
 PREPARE="$crates; $whole_usr"
 said=$(inside 'ip link set lo up; make demo' || true)
 matches "with make, a C compiler and curl: make demo" '^143$' "$said"

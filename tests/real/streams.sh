@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Streams reach the clients that people use as they come: Python's requests, directly and with nginx in front, which
-# speaks HTTP/1.0 to kapo unless it is told otherwise.
+# Tests that streams reach common clients without delay: Python's requests, directly and through nginx, which uses
+# HTTP/1.0 towards kapo by default.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -13,7 +13,7 @@ exec 9<>"$WORK/gate"
 # shellcheck disable=SC2016
 start_kapo streams -S --tail 64K run -- sh -c 'while read -r line; do echo "$line"; done <"$0"' "$WORK/gate"
 
-# first_line URL: the first line that iter_lines gives within 3 s, while the stream goes on.
+# first_line URL: prints the first line that iter_lines returns within 3 s, while the stream continues.
 first_line() {
     "$PY" - "$1" <<'E2'
 import os, requests, signal, sys
@@ -28,7 +28,7 @@ E2
 
 is_captured() { curl -sf "$URL/logs" | grep -q "$1"; }
 
-# both NAME URL: the document of now and a line of output come while nothing else happens.
+# both NAME URL: checks that the current document and a line of output arrive while nothing else happens.
 both() {
     matches "$1: /events begins at once" '^id: [0-9]+$' "$(first_line "$2/events" 2>&1)"
     echo "through $1" >&9

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What systemd.sh runs inside the machine that it booted; prints ok and not ok lines. Not for running by hand.
+# Runs inside the machine that systemd.sh has booted, and prints `ok` and `not ok` lines. Not to be run by hand.
 set -eu
 
 HERE=/kapo-test
@@ -43,7 +43,7 @@ wait_until() {
     return 1
 }
 
-# This member of the document on standard input; "none" where there is no document.
+# Prints this member of the document on standard input; "none" if there is no document.
 field() {
     python3 -c '
 import json, sys
@@ -61,18 +61,18 @@ is() { [ "$(systemctl is-active "$1" || true)" = "$2" ]; }
 show() { systemctl show --value -p "$2" "$1"; }
 show_is() { [ "$(show "$1" "$2")" = "$3" ]; }
 
-# unit NAME: its text comes from standard input.
+# unit NAME: writes a unit from standard input.
 unit() { cat >"$UNITS/$1"; }
 
 trap 'journalctl --no-pager -o short-monotonic >"$HERE/journal" 2>&1 || true' EXIT
 
 ip link set lo up 2>/dev/null || true
-# What the examples run. World-readable: DynamicUser= is nobody we know.
+# The commands of the examples. They are world-readable because DynamicUser= uses an unknown user.
 printf '#!/bin/sh\nexec sleep 1000\n' >"$BIN/worker"
-# The job lasts until it is allowed to end.
+# The job runs until the file exists.
 printf '#!/bin/sh\nwhile [ ! -e %s/end ]; do sleep 0.05; done\nexit 7\n' "$HERE" >"$BIN/job"
-# Speaks sd_notify: ready when it is told to be. systemd-notify sends a BARRIER after each message, waits for five seconds
-# until it is answered, and fails where it is not.
+# Uses sd_notify and becomes ready on request. systemd-notify sends a BARRIER after each message, waits up to five
+# seconds for it, and fails if it is not answered.
 cat >"$BIN/speaker" <<'S'
 #!/bin/sh
 began=$(date +%s%N)
@@ -82,7 +82,7 @@ while [ ! -e /kapo-test/ready ]; do sleep 0.05; done
 systemd-notify --ready --status="warm" || exit 3
 exec sleep 1000
 S
-# The same, hardened as the other units are, with pings until it is told to fall silent.
+# The same, hardened like the other units, with pings until a file exists.
 cat >"$BIN/pinger" <<'S'
 #!/bin/sh
 systemd-notify --ready || exit 3
@@ -98,7 +98,7 @@ mkdir -p "$HERE/speaker"
 cd "$UNITS"
 for each in worker.service job.socket job.service job@.service watch.service; do
     said=$(systemd-analyze verify --man=no "$UNITS/$each" 2>&1 || echo failed)
-    # Only what concerns the file itself: the machine is bare.
+    # Only check messages about the file itself, because the machine is minimal.
     same "systemd-analyze verify $each says nothing" "" "$(printf '%s' "$said" | grep -E "${each%@*}|failed" || true)"
 done
 
@@ -112,7 +112,7 @@ matches "systemctl status shows that text" "Status: \"" "$said"
 check "its main process is kapo" grep -qx kapo "/proc/$(show worker.service MainPID)/comm"
 matches "it does not run as root (DynamicUser)" '^[1-9]' "$(awk '/^Uid:/ { print $2 }' "/proc/$(show worker.service MainPID)/status")"
 main=$(show worker.service MainPID)
-# What the unit takes away is really gone, for kapo and for the command alike.
+# The restrictions of the unit apply to kapo and to the command.
 hardened() {
     local unit=$1 pid=$2
     same "$unit: no new privileges" 1 "$(awk '/^NoNewPrivs:/ { print $2 }' "/proc/$pid/status")"
@@ -154,7 +154,7 @@ check "which serves" wait_until 5 code_is 6666/readyz 200
 matches "systemd counts the restart" '^[1-9]' "$(show worker.service NRestarts)"
 systemctl stop worker.service || true
 
-# --- Type=notify and a command that speaks sd_notify itself ---
+# --- Type=notify and a command that uses sd_notify itself ---
 unit speaker.service <<'U'
 [Service]
 Type=notify
@@ -204,7 +204,7 @@ rm "$HERE/silent"
 check "and started again" wait_until 10 code_is 6682/readyz 200
 systemctl stop pinger.service || true
 
-# --- systemd starts kapo again where the command's failure is kapo's ---
+# --- systemd restarts kapo if kapo fails with the code of the command ---
 printf '#!/bin/sh\nsleep 0.5\nexit 9\n' >"$BIN/failing"
 chmod 755 "$BIN/failing"
 unit failing.service <<'U'
@@ -264,7 +264,7 @@ check "which is another" [ "$first" != "$second" ]
 touch "$HERE/end"
 check "it ends as well" wait_until 10 gone
 
-# --- Accept=no with jobs that are over at once: one connection, one start ---
+# --- Accept=no with jobs that end at once: one connection, one start ---
 unit brief.socket <<'U'
 [Socket]
 ListenStream=127.0.0.1:6682

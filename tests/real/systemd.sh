@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Boots the real systemd with the units of examples/systemd/ enabled, and looks at kapo from inside.
+# Boots the real systemd with the units of examples/systemd/ enabled, and checks kapo from inside.
 #
-# A private mount namespace, an overlay over / on a tmpfs, systemd-nspawn: nothing of this machine is changed, nothing is
-# left. Inside, a oneshot unit runs systemd-inside.sh, whose report is a file in the overlay, and switches off.
+# It uses a private mount namespace, an overlay over / on a tmpfs, and systemd-nspawn, so nothing on this machine is
+# changed or left over. Inside, a oneshot unit runs systemd-inside.sh, which writes a report to a file in the overlay
+# and then powers off.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need unshare systemd-nspawn systemctl curl python3
@@ -18,7 +19,7 @@ mkdir "$WORK/tmp/upper" "$WORK/tmp/work" "$WORK/tmp/root"
 root=$WORK/tmp/root
 mount -t overlay overlay -o "lowerdir=/,upperdir=$WORK/tmp/upper,workdir=$WORK/tmp/work" "$root"
 
-# Nothing of this machine's own services; a target of our own that pulls in the test and nothing else.
+# Remove the services of this machine, and add a target that starts only the test.
 rm -rf "$root"/etc/systemd/system "$root"/var/log/journal
 mkdir -p "$root/etc/systemd/system/kapo-test.target.wants" "$root/kapo-test"
 echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
@@ -26,7 +27,7 @@ echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
 install -m 755 "$KAPO" "$root/usr/local/bin/kapo"
 install -m 755 "$ROOT/tests/real/systemd-inside.sh" "$root/kapo-test/inside.sh"
 cp -r "$ROOT/examples/systemd/." "$root/etc/systemd/system/"
-# Accept=no first; the test brings Accept=yes in when it comes to it.
+# Begin with Accept=no; the test installs Accept=yes later.
 mv "$root/etc/systemd/system/job.socket.d/accept.conf" "$root/kapo-test/accept.conf"
 ln -s ../worker.service ../job.socket ../watch.service "$root/etc/systemd/system/kapo-test.target.wants/"
 
@@ -49,7 +50,7 @@ StandardOutput=file:/kapo-test/report
 StandardError=file:/kapo-test/report
 ExecStopPost=systemctl --force poweroff
 UNIT
-# What would only slow the boot down, or touches what a container has not.
+# Mask units that only delay the boot or that cannot work in a container.
 for unit in systemd-networkd systemd-resolved systemd-timesyncd systemd-udevd systemd-udev-trigger systemd-logind \
     systemd-journal-flush systemd-update-utmp systemd-random-seed; do
     ln -s /dev/null "$root/etc/systemd/system/$unit.service"

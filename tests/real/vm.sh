@@ -4,7 +4,7 @@
 # Packages are downloaded once to target/vm, by a private APT configuration that leaves this machine's alone.
 VM=$ROOT/target/vm
 
-# vm_apt SUITE ARCH COMMAND...: apt-get or apt-cache with lists, cache and architecture of their own.
+# vm_apt SUITE ARCH COMMAND...: runs apt-get or apt-cache with separate lists, cache and architecture.
 vm_apt() {
     local suite=$1 arch=$2 dir=$VM/$1-$2
     shift 2
@@ -22,7 +22,7 @@ APT::Architectures { "$arch"; };
 APT::Sandbox::User "root";
 Acquire::Languages "none";
 P
-    # The mirror that this machine's own packages come from.
+    # The mirror of this machine's own packages.
     local mirror
     # shellcheck disable=SC2016 # The format is for apt-get, not for the shell.
     mirror=$(env -u APT_CONFIG apt-get indextargets --format '$(SITE)' 'Created-By: Packages' |
@@ -31,8 +31,8 @@ P
     APT_CONFIG=$dir/etc/apt.conf "$@"
 }
 
-# vm_get SUITE ARCH PACKAGE...: unpacked under $VM/SUITE-ARCH/root. A package `linux-image-cloud-ARCH` stands for the
-# kernel that it depends on.
+# vm_get SUITE ARCH PACKAGE...: unpacks packages under $VM/SUITE-ARCH/root. A package `linux-image-cloud-ARCH` stands
+# for the kernel on which it depends.
 vm_get() {
     local suite=$1 arch=$2 dir=$VM/$1-$2 each name
     shift 2
@@ -51,13 +51,14 @@ vm_get() {
     done
 }
 
-# vm_kernel SUITE ARCH: the path of the kernel that vm_get has unpacked.
+# vm_kernel SUITE ARCH: prints the path of the kernel that vm_get has unpacked.
 vm_kernel() { printf '%s\n' "$VM/$1-$2/root/boot/vmlinuz-"* | tail -n 1; }
 
 # vm_initramfs OUT FOLDER
 vm_initramfs() { (cd "$2" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet | gzip -1) >"$1"; }
 
-# vm_boot LOG SECONDS ARCH KERNEL INITRAMFS COMMAND-LINE [QEMU-OPTION...]: its console in LOG; ends with the machine.
+# vm_boot LOG SECONDS ARCH KERNEL INITRAMFS COMMAND-LINE [QEMU-OPTION...]: boots, writes the console to LOG, and
+# returns at the end of the machine.
 vm_boot() {
     local log=$1 limit=$2 arch=$3 kernel=$4 initramfs=$5 line=$6 qemu
     shift 6
@@ -69,10 +70,10 @@ vm_boot() {
         -kernel "$kernel" -initrd "$initramfs" -append "quiet panic=-1 $line" </dev/null 2>&1 | sed -u 's/\r//g' >"$log" || true
 }
 
-# vm_code LOG: the exit code with which the machine's PID 1 ended, from the kernel's last words.
+# vm_code LOG: prints the exit code of the machine's PID 1, from the last message of the kernel.
 vm_code() { printf '%d' "0x$(sed -n 's/.*Attempted to kill init! exitcode=0x\([0-9a-f]*\)\([0-9a-f][0-9a-f]\)$/\1/p' "$1" | head -n 1)"; }
 
-# vm_report NAME LOG: counts the lines `ok ...` and `not ok ...` of a script that ran inside.
+# vm_report NAME LOG: counts the `ok ...` and `not ok ...` lines of a script that ran inside.
 vm_report() {
     local line
     while read -r line; do

@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(attempts(None, Duration::ZERO), 60);
         assert_eq!(attempts(None, 90 * SECOND), 90);
         assert_eq!(attempts(Some(SECOND), Duration::ZERO), 10_000);
-        // An answer of a kapo starts the patience again.
+        // After an answer of kapo, the limit for failed requests starts again.
         let mut world = World::new(None, Duration::ZERO);
         assert_eq!(world.ask(3 * SECOND, Outcome::Cut), Some(Duration::ZERO));
         for _ in 0..500 {

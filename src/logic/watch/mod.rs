@@ -315,7 +315,7 @@ impl Watch {
     /// Decides whether and when the next scan or check takes place.
     fn schedule(&mut self, now: Now) {
         let needed = match self.only {
-            // Another process may get the same pid, but it never counts, so a process that ended ends the checks.
+            // A later process with the same pid does not match, so no check is needed once this one has ended.
             Some(_) => self.unguarded > 0,
             None => self.wanted || !self.events || self.unguarded > 0,
         };
