@@ -74,7 +74,7 @@ fn run_job(
     let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
     let Listening { sidebind_port, mut given } = listen(config, sockets, &mut context, now)?;
     if let Err(errno) = subreaper {
-        let record = Record::warn("orphans of the command are not reaped: the kernel has no subreapers");
+        let record = Record::warn("cannot become subreaper");
         context.log(now, &record.with("error", reason(&errno.into())));
     }
     let setup = JobSetup { now, variable, signals: &signals, open_files, sidebind_port };
@@ -154,7 +154,7 @@ fn open_context(
     let journal = is_journal(rustix::stdio::stderr(), variable);
     context.sinks.set_style(Style { format: config.log_format, journal });
     if connections < config.max_connections {
-        let record = Record::info("the limit of open files leaves room for fewer connections");
+        let record = Record::info("connection limit reduced");
         context.log(now, &record.number("connections", connections));
     }
     Ok(context)
@@ -221,7 +221,7 @@ fn listen(
         context.log(now, &Record::warn("unknown variable").with("variable", found).with("hint", hint));
     }
     for (socket, name) in given {
-        context.log(now, &Record::info("serving a connection").with("name", name));
+        context.log(now, &Record::info("serving connection").with("name", name));
         sys::passrights::refuse(socket.as_fd());
         listening.given.push(socket);
     }

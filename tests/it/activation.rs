@@ -187,7 +187,7 @@ fn a_request_that_comes_after_the_end_of_the_job_is_answered() {
     let early = TcpStream::connect(&address).unwrap();
     early.set_read_timeout(Some(LIMIT)).unwrap();
     let mut kapo = Kapo::launch(handed([&tcp as &dyn AsFd], &["-s", "run", "sh", "-c", "exit 4"]));
-    kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"ended\""));
+    kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"exited\""));
     let ended = now();
     wait_for("a while has passed", || ended.elapsed() > Duration::from_millis(400));
     assert_eq!(object(&ask(early))["ExitCode"], 4);
@@ -213,7 +213,7 @@ fn a_listener_that_was_shut_down_is_logged_once() {
     let words = ["--socket-activation", "run", "sleep", "60"];
     let kapo = Kapo::launch(handed([&shared as &dyn AsFd, &other], &words)).listening().at(&address);
     rustix::net::shutdown(&shared, rustix::net::Shutdown::Both).unwrap();
-    let told = |kapo: &Kapo| kapo.stderr().matches("level=error msg=\"nobody can connect any more\"").count();
+    let told = |kapo: &Kapo| kapo.stderr().matches("level=error msg=\"listener failed\"").count();
     wait_for("it is told", || told(&kapo) == 1);
     let (begin, before) = (now(), crate::idle::cpu_ticks(kapo.pid()));
     wait_for("some time has passed", || begin.elapsed() > Duration::from_secs(1));
@@ -230,18 +230,14 @@ fn a_connection_is_answered_even_when_the_job_ends_at_once() {
         command.env("LISTEN_FDNAMES", "connection");
         let mut kapo = Kapo::launch(command);
         drop(server);
-        kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"ended\""));
+        kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"exited\""));
         // The request comes only now, later than kapo waits for a silent connection.
         let ended = now();
         wait_for("a while has passed", || ended.elapsed() > Duration::from_millis(400));
         let status = object(&ask(client));
         assert_eq!((&status["Status"], &status["Mode"]), (&json!("stopped"), &json!("run")));
         kapo.expect_exit(i32::try_from(status["ExitCode"].as_i64().unwrap()).unwrap());
-        assert!(
-            kapo.stderr().contains("msg=\"serving a connection\" name=connection\n"),
-            "{}",
-            kapo.stderr()
-        );
+        assert!(kapo.stderr().contains("msg=\"serving connection\" name=connection\n"), "{}", kapo.stderr());
     }
     let (client, server) = UnixStream::pair().unwrap();
     let mut kapo = Kapo::launch(handed([&server as &dyn AsFd], &["-s", "run", "sh", "-c", "exit 3"]));
@@ -278,13 +274,13 @@ fn a_socket_of_inetd_is_stdin_and_stdout() {
     let log = folder.path().join("stderr");
     command.stderr(File::create(&log).unwrap());
     let mut kapo = Kapo::launch_with_its_outputs(command, folder);
-    kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"ended\""));
+    kapo.wait_for("the job has ended", |kapo| kapo.stderr().contains("msg=\"exited\""));
     // The command has not read the request, and its output is not in the answer.
     let status = object(&ask(client));
     assert_eq!((&status["ExitCode"], &status["Reason"]), (&json!(5), &json!("exit-code")));
     kapo.expect_exit(5);
     assert!(kapo.stderr().contains("\n/dev/null /dev/null\n"), "{}", kapo.stderr());
-    assert!(kapo.stderr().contains("msg=\"serving a connection\" name=stdin\n"), "{}", kapo.stderr());
+    assert!(kapo.stderr().contains("msg=\"serving connection\" name=stdin\n"), "{}", kapo.stderr());
 }
 
 #[test]
@@ -331,7 +327,7 @@ fn connections_not_accepted_stay_for_the_next_instance() {
     wait_for("the job has ended", || process_state(command) == Some('Z'));
     let one = late("/one");
     first.signal(18);
-    first.wait_for("the end is noticed", |kapo| kapo.stderr().contains("msg=\"ended\""));
+    first.wait_for("the end is noticed", |kapo| kapo.stderr().contains("msg=\"exited\""));
     let two = late("/two");
     drop(half);
     first.expect_exit(6);

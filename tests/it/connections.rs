@@ -83,7 +83,7 @@ fn unfinished_requests_are_evicted_before_idle_connections() {
     let metrics = kapo.get("/metrics").body;
     let evicted = metrics.lines().find_map(|line| line.strip_prefix("kapo_http_connections_evicted_total "));
     assert!((18..40).contains(&evicted.unwrap().parse::<u32>().unwrap()), "{evicted:?}");
-    let told = "level=warn msg=\"closing connections to let new ones in\" why=\"as many as may be are open\" limit=4";
+    let told = "level=warn msg=\"connection evicted\" why=\"as many as may be are open\" limit=4";
     assert_eq!(kapo.stderr().matches(told).count(), 1, "{}", kapo.stderr());
 }
 

@@ -27,7 +27,7 @@ fn exhausted_system_limits_close_no_connection() {
         client.write_all(&get("/livez")).unwrap();
         assert_eq!(one_answer(&mut client).body, "ok");
         let _waiting = TcpStream::connect(&address).unwrap();
-        let warning = "level=warn msg=\"the system has no room for a connection\"";
+        let warning = "level=warn msg=\"cannot accept connections\"";
         kapo.wait_for("it says so", |kapo| kapo.stderr().contains(warning));
         client.write_all(&get("/livez")).unwrap();
         assert_eq!(one_answer(&mut client).body, "ok", "the open connection makes no room");
@@ -210,9 +210,5 @@ fn requests_behind_held_ones_have_a_memory_limit() {
     let most = proc_status(kapo.pid(), "VmHWM").unwrap();
     let most: u64 = most.trim_end_matches(" kB").parse().unwrap();
     assert!(most < 8 * 1024, "{most} KiB for {} clients", clients.len());
-    assert!(
-        kapo.stderr().contains("closing connections whose requests are not complete"),
-        "{}",
-        kapo.stderr()
-    );
+    assert!(kapo.stderr().contains("incomplete request evicted"), "{}", kapo.stderr());
 }

@@ -29,7 +29,7 @@ say('READY=1\\nMAINPID=%d' % pid)
 
 /// Returns the pid of the main process, once it differs from the process that kapo started.
 fn followed(kapo: &mut Kapo) -> i32 {
-    kapo.wait_for("it follows", |kapo| kapo.stderr().contains("following MAINPID"));
+    kapo.wait_for("it follows", |kapo| kapo.stderr().contains("main process changed"));
     kapo.command_pid()
 }
 
@@ -104,7 +104,7 @@ say('STATUS=said'); time.sleep(60)";
     kapo.wait_for_status("its words", |status| status["StatusText"] == "said");
     let pid = kapo.command_pid();
     assert!(pid > 1 && pid != kapo.pid());
-    assert_eq!(kapo.stderr().matches("following").count(), 1, "{}", kapo.stderr());
+    assert_eq!(kapo.stderr().matches("main process changed").count(), 1, "{}", kapo.stderr());
 }
 
 #[test]

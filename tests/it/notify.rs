@@ -235,7 +235,7 @@ fn a_missing_manager_or_address_is_not_an_error() {
         let (code, _, stderr) = run_to_the_end(command);
         assert_eq!(code, Some(7), "{address}: {stderr}");
         // The warning comes once. For an unknown kind of address there is none, as in sd_notify(3).
-        let told = stderr.matches("level=warn msg=\"NOTIFY_SOCKET cannot be reached\" error=").count();
+        let told = stderr.matches("level=warn msg=\"notify socket unreachable\" error=").count();
         assert_eq!(
             told,
             usize::from(["/nonexistent/socket", "@nobody-listens-here", "@"].contains(&address)),
@@ -345,7 +345,7 @@ wait()
     assert!(start.elapsed() > Duration::from_millis(1_500), "the pings kept it alive: {:?}", start.elapsed());
     assert_eq!((&status["Reason"], &status["Signal"]), (&json!("watchdog"), &json!("SIGTERM")));
     assert_eq!(kapo.get("/healthz").status, 503);
-    assert!(kapo.stderr().contains("missed a watchdog ping"), "{}", kapo.stderr());
+    assert!(kapo.stderr().contains("watchdog timed out"), "{}", kapo.stderr());
     kapo.signal(15);
     kapo.expect_exit(143);
 }

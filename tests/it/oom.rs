@@ -37,6 +37,6 @@ fn an_oom_kill_of_a_descendant_is_logged() {
     let script = "tail -n 1 </dev/zero; [ $? = 137 ]";
     let (code, _, stderr) = run_to_the_end(kapo_after(&preparation, ["run", "sh", "-c", script]));
     assert_eq!(code, Some(0), "{stderr}");
-    let killed = "level=warn msg=\"killed by the kernel: out of memory\" kills=1\n";
+    let killed = "level=warn msg=\"out-of-memory kill\" kills=1\n";
     assert_eq!(stderr.matches(killed).count(), 1, "{stderr}");
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::harness::{Kapo, kapo_after, kapo_on_a_free_port, lives, proc_status, wait_for};
 use crate::outlets::{STALLING, captured, kapo_to, metric, pipe, read_all, wait_until_stalled};
 
-const COMPLAINT: &str = "level=error msg=\"output cannot be written and is discarded\"";
+const COMPLAINT: &str = "level=error msg=\"output discarded\"";
 
 fn discarded(kapo: &Kapo, stream: &str) -> u64 {
     metric(kapo, &format!("kapo_output_discarded_bytes_total{{stream=\"{stream}\"}}")).unwrap()

@@ -22,7 +22,7 @@ fn output_to_a_full_disk_continues_when_there_is_space() {
         // The command fills the disk, writes lines, and frees space once kapo has logged that output is lost.
         let script = format!(
             "cat /dev/zero >{disk}/filler 2>{disk}/full; echo lost
-             until grep -q 'cannot be written' /proc/self/fd/2; do :; done; rm {disk}/filler
+             until grep -q 'output discarded' /proc/self/fd/2; do :; done; rm {disk}/filler
              until grep -q found {disk}/out; do echo found; sleep 0.01; done"
         );
         let mut command = clean("unshare");
@@ -31,10 +31,9 @@ fn output_to_a_full_disk_continues_when_there_is_space() {
         let mut kapo = Kapo::launch(command);
         kapo.expect_exit(0);
         let said = kapo.stderr();
-        let full = "msg=\"output cannot be written and is discarded\" stream=stdout error=\"No space left on device\"";
+        let full = "msg=\"output discarded\" stream=stdout error=\"No space left on device\"";
         assert_eq!(said.matches(full).count(), 1, "{said}");
-        let again: Vec<&str> =
-            said.lines().filter(|line| line.contains("msg=\"output can be written again\"")).collect();
+        let again: Vec<&str> = said.lines().filter(|line| line.contains("msg=\"output resumed\"")).collect();
         assert_eq!(again.len(), 1, "{said}");
         let lost = again[0].rsplit_once(" discarded_bytes=").unwrap().1.parse::<u64>().unwrap();
         assert!(again[0].contains(" level=warn ") && again[0].contains(" stream=stdout "), "{said}");
@@ -117,7 +116,7 @@ fn a_system_call_that_is_forbidden_loses_nothing() {
             let mut log = String::new();
             log_reader.read_to_string(&mut log).unwrap();
             assert!(String::from_utf8(came.join().unwrap()).unwrap() == wanted, "{name}, {refused:?}: {log}");
-            for record in ["msg=\"listening\"", "msg=\"started\"", "msg=\"ended\""] {
+            for record in ["msg=\"listening\"", "msg=\"started\"", "msg=\"exited\""] {
                 assert!(log.contains(record), "{name}, {refused:?}: {log}");
             }
         }

@@ -74,7 +74,7 @@ fn the_start_time_is_that_of_the_delayed_exec() {
         kapo.wait_for("the end is in the log", |kapo| kapo.stderr().contains(" lasted="));
         let status = kapo.status();
         assert!(start_time(&status) >= released, "{status} {released:?}");
-        let line = kapo.stderr().lines().find(|line| line.contains("msg=\"ended\"")).unwrap().to_owned();
+        let line = kapo.stderr().lines().find(|line| line.contains("msg=\"exited\"")).unwrap().to_owned();
         let lasted = line.split_once("lasted=").unwrap().1.trim_end_matches('s').parse::<f64>().unwrap();
         assert!(lasted < 0.3, "{line}");
     }

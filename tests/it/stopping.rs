@@ -46,7 +46,7 @@ fn a_worker_that_outlives_its_shell_finishes_its_work() {
         kapo.expect_exit(code);
         assert!(kapo.stdout().ends_with("\nworker done\n"), "{options:?}: {}", kapo.stdout());
         let log = kapo.stderr();
-        assert!(log.contains("msg=\"waiting for the rest of the process group\""), "{log}");
+        assert!(log.contains("msg=\"waiting for leftover processes\""), "{log}");
         assert!(!log.contains("killing"), "{log}");
     }
 }
@@ -106,7 +106,7 @@ fn the_rest_of_the_group_is_gone_before_the_next_start() {
     kapo.wait_for("it is started again", |kapo| kapo.stdout().lines().count() == 2);
     assert_eq!(kapo.stdout(), "served\nserved\n");
     let log = kapo.stderr();
-    assert!(log.contains("level=warn msg=\"left behind, stopping them\" signal=SIGTERM group="), "{log}");
+    assert!(log.contains("level=warn msg=\"stopping leftover processes\" signal=SIGTERM group="), "{log}");
     assert!(log.contains(" processes=1\n"), "{log}");
 }
 
@@ -139,7 +139,7 @@ fn an_end_by_ttl_can_be_a_success() {
     let mut kapo = Kapo::start(["run", "--ttl", "50ms", "--success-exit", "TTL", "sleep", "600"]);
     kapo.expect_exit(0);
     let log = kapo.stderr();
-    assert!(log.contains("level=info msg=\"ended\" command=sleep"), "{log}");
+    assert!(log.contains("level=info msg=\"exited\" command=sleep"), "{log}");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn only_the_signals_of_stop_on_stop_kapo() {
     kapo.signal(37);
     kapo.expect_exit(128 + 37);
     let log = kapo.stderr();
-    assert!(log.contains("msg=\"asked to stop\" signal=SIGRTMIN+3 sender_pid="), "{log}");
+    assert!(log.contains("msg=\"signal received\" signal=SIGRTMIN+3 sender_pid="), "{log}");
 }
 
 #[test]
@@ -212,9 +212,8 @@ fn a_signal_that_kapo_may_not_send_is_a_warning() {
     command.args(["setpriv", "--reuid", "12345", "--clear-groups", "sleep", "1"]);
     let (code, _, log) = run_to_the_end(command);
     assert_eq!(code, Some(124), "{log}");
-    let warning =
-        "level=warn msg=\"cannot signal the command\" signal=SIGTERM error=\"Operation not permitted\"\n";
-    assert_eq!(log.matches("cannot signal").count(), 1, "{log}");
+    let warning = "level=warn msg=\"cannot send signal\" signal=SIGTERM error=\"Operation not permitted\"\n";
+    assert_eq!(log.matches("cannot send signal").count(), 1, "{log}");
     assert!(log.contains(warning), "{log}");
     assert!(!log.contains("killing it"), "{log}");
 }

@@ -89,7 +89,7 @@ fn started_and_killed_from_another_shell() {
     assert_eq!(kapo.get("/readyz").status, 503);
     let log = kapo.stderr();
     assert!(log.contains(&format!("msg=\"found\" name={name} pid={pid}\n")), "{log}");
-    assert!(log.contains(&format!("msg=\"ended\" name={name} pid={pid}")), "{log}");
+    assert!(log.contains(&format!("msg=\"exited\" name={name} pid={pid}")), "{log}");
 
     let second = Stranger::start(clean_with(&sleep, &["100"]));
     wait_for_pids(&mut kapo, &[second.pid()]);
@@ -365,8 +365,7 @@ fn in_a_pid_namespace_only_its_processes_are_found() {
         pid.to_string(),
         "the pid is that of the namespace"
     );
-    let why =
-        "msg=\"process events cannot be used, scanning instead\" error=\"not in the first PID namespace\"";
+    let why = "msg=\"process events unavailable\" error=\"not in the first PID namespace\"";
     assert!(kapo.stderr().contains(why), "{}", kapo.stderr());
     let enter = format!("nsenter -t $(pgrep -P {} | head -n1) -p -m kill -USR1 {pid}", kapo.pid());
     assert!(Command::new("sh").args(["-c", &enter]).status().unwrap().success(), "{enter}");
@@ -477,7 +476,7 @@ fn process_events_find_a_start_without_scans() {
     let mut kapo = Kapo::start(["watch", "--wait", "100ms", "--process-events", &name]);
     let mut line = Line::to(&kapo);
     assert_eq!(line.ask("/readyz").status, 503);
-    if kapo.stderr().contains("process events cannot be used") {
+    if kapo.stderr().contains("process events unavailable") {
         return eprintln!("skipped: {}", kapo.stderr());
     }
     let (wakes, quiet) = wake_ups_in_quiet_moments(&kapo);

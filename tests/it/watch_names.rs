@@ -127,7 +127,7 @@ fn only_another_program_ends_a_match() {
         let mut job = Stranger::start(command);
         wait_for("it has its name", || command_name(job.pid()) == name);
         let mut kapo = Kapo::start([&["watch"], options, &[&name]].concat());
-        if kapo.stderr().contains("process events cannot be used") {
+        if kapo.stderr().contains("process events unavailable") {
             return eprintln!("skipped: {}", kapo.stderr());
         }
         wait_for_pids(&mut kapo, &[job.pid()]);
@@ -146,7 +146,7 @@ fn only_another_program_ends_a_match() {
             wait_for_scans(&kapo);
         }
         assert_eq!(pids(&kapo), [job.pid()], "{options:?}");
-        assert!(!kapo.stderr().contains(&format!("msg=\"ended\" name={name} pid={}", job.pid())));
+        assert!(!kapo.stderr().contains(&format!("msg=\"exited\" name={name} pid={}", job.pid())));
         gate.open();
         wait_for_pids(&mut kapo, &[0]);
         assert!(crate::harness::lives(job.pid()), "it executes another program, which is not NAME");
@@ -234,7 +234,7 @@ fn a_program_that_becomes_a_daemon_is_found_by_its_child() {
     let (programs, name, gate) = (Programs::new(), unique("w"), Gate::new());
     let path = programs.script(&name, "#!/bin/bash\nread x < $1 &\n");
     let mut kapo = Kapo::start(["watch", "--process-events", "--wait", "1h", &name]);
-    if kapo.stderr().contains("process events cannot be used") {
+    if kapo.stderr().contains("process events unavailable") {
         return eprintln!("skipped: {}", kapo.stderr());
     }
     // The first process ends at once, often before kapo can read it.

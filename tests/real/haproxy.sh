@@ -118,6 +118,6 @@ check "a request comes through again" wait_until 5 code_is "http://127.0.0.1:$fr
 kill -TERM "$by_ready"
 check "a stop takes it out" wait_until 10 is_down by_readyz
 same "the checks are no noise in kapo's log" "" \
-    "$(cat "$WORK"/{options,tcp,ready,options2,tcp2}.log | grep -v 'msg="\(listening\|started\|ended\|asked to stop\)"' || true)"
+    "$(cat "$WORK"/{options,tcp,ready,options2,tcp2}.log | grep -v 'msg="\(listening\|started\|exited\|signal received\)"' || true)"
 stop "$proxy"
 finish

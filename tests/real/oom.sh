@@ -31,7 +31,7 @@ check "kapo_oom_kills_total is 1" metric_is "$URL" kapo_oom_kills_total 1
 check "so is kapo_child_exits_total with that reason" metric_is "$URL" 'kapo_child_exits_total{reason="oom-kill"}' 1
 same "/healthz is 503" 503 "$(code "$URL/healthz")"
 matches "which says why" "killed by the kernel: out of memory" "$(curl -sS "$URL/healthz?verbose")"
-matches "the log says it" 'msg="ended".*reason=oom-kill' "$(cat "$WORK/command.log")"
+matches "the log says it" 'msg="exited".*reason=oom-kill' "$(cat "$WORK/command.log")"
 run_of() { curl -sS --max-time 5 "$1/runs" | python3 -c "import json,sys; print(json.load(sys.stdin)[0]$2)"; }
 same "its run tells the limit" 33554432 "$(run_of "$URL" '["Memory"]["LimitBytes"]')"
 same "and the kill" 1 "$(run_of "$URL" '["Memory"]["OomKills"]')"

@@ -56,7 +56,8 @@ impl Capture {
         let mut entry = |stream: Stream, wanted: bool| {
             let captured = wanted && sinks.of(stream).can_capture();
             if wanted && !captured {
-                let record = Record::warn("not captured: this terminal cannot be opened again");
+                let record =
+                    Record::warn("stream not captured").with("why", "this terminal cannot be opened again");
                 sinks.log(now.wall, &record.with("stream", stream.name()));
             }
             captured.then(|| Entry::new(stream, CapturedStream::new(stream, options.lines.then_some(format))))

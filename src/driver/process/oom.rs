@@ -93,6 +93,6 @@ impl OomCounter {
 /// Logs kills that were not known before.
 fn tell(now: Now, kills: u64, stage: &mut LoopContext) {
     if kills > 0 {
-        stage.log(now, &Record::warn("killed by the kernel: out of memory").number("kills", kills));
+        stage.log(now, &Record::warn("out-of-memory kill").number("kills", kills));
     }
 }

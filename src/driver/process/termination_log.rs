@@ -104,8 +104,8 @@ fn open_linked(path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno>
 }
 
 fn complain(now: Now, path: &Path, error: &io::Error, stage: &mut LoopContext) {
-    let record = Record::warn("cannot write the termination log");
-    stage.log(now, &record.with("path", path.display()).with("reason", reason(error)));
+    let record = Record::warn("cannot write termination log");
+    stage.log(now, &record.with("path", path.display()).with("error", reason(error)));
 }
 
 #[cfg(test)]

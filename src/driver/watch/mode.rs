@@ -137,7 +137,7 @@ impl LoopMode for Watching {
     /// Handles a signal to kapo. No signal is forwarded, because the watched processes are not children of kapo.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
         if asks_for_an_end(signal, sender, self.ignored_at_start, &STOP_ON) {
-            stage.log(now, &sender.told(Record::info("asked to stop").with("signal", signal)));
+            stage.log(now, &sender.told(Record::info("signal received").with("signal", signal)));
             self.close(now, stage);
         } else if job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
             // The kernel sends TTIN and TTOU for kapo's own use of the terminal, and `watch` does not use it.

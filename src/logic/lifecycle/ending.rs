@@ -92,9 +92,11 @@ impl Lifecycle {
             out.push(Effect::Complain(text));
             return self.close(out);
         }
-        out.push(Effect::Log(
-            Record::error(message).with("command", &self.document.status.command).with("error", reason),
-        ));
+        let record = match kind {
+            SpawnErrorKind::NotFound | SpawnErrorKind::NotExecutable => Record::error("cannot execute"),
+            SpawnErrorKind::Before => Record::error("cannot start"),
+        };
+        out.push(Effect::Log(record.with("command", &self.document.status.command).with("error", reason)));
         let run = Run { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
         self.next(now, run, out);
     }
@@ -194,7 +196,7 @@ impl Lifecycle {
     fn end_record(&self, pid: Pid, why: Option<StopCause>, lasted: Duration) -> Record {
         // An end that somebody asked for is no news, however the command took it.
         let expected = self.document.status.reason == Some(Reason::Success) || why == Some(StopCause::Asked);
-        let record = if expected { Record::info("ended") } else { Record::warn("ended") };
+        let record = if expected { Record::info("exited") } else { Record::warn("exited") };
         let record = record
             .with("command", &self.document.status.command)
             .number("pid", pid)
@@ -231,7 +233,7 @@ impl Lifecycle {
             (Some(Verdict::Again(pause)), _) => {
                 // The usual pause is known from the options.
                 if self.policy.as_ref().is_some_and(|policy| pause > policy.wait()) {
-                    out.push(Effect::Log(Record::info("backing off").with("pause", Seconds(pause))));
+                    out.push(Effect::Log(Record::info("restarting").with("pause", Seconds(pause))));
                 }
                 self.state = State::Pausing;
                 self.document.status.next_start = now.wall.checked_add(pause);
@@ -242,13 +244,12 @@ impl Lifecycle {
             (Some(Verdict::Finished), _) => self.finish(),
             (Some(Verdict::GiveUp), _) => {
                 out.push(Effect::Log(
-                    Record::error("giving up: too many restarts")
-                        .number("restarts", self.document.status.restarts),
+                    Record::error("too many restarts").number("restarts", self.document.status.restarts),
                 ));
                 self.finish();
             }
             (None, After::Once(Linger::Fixed(wait)) | After::Once(Linger::Idle(wait))) if !wait.is_zero() => {
-                out.push(Effect::Log(Record::info("answering on").with("wait", Seconds(*wait))));
+                out.push(Effect::Log(Record::info("lingering").with("wait", Seconds(*wait))));
                 self.deadlines.set(Deadline::Linger, now.mono, *wait);
                 self.state = State::Lingering;
                 self.document.changed = true;

@@ -11,7 +11,7 @@ impl Lifecycle {
     /// From now on this process is the command: its end is that of the run, and it gets the signals.
     pub(super) fn follow(&mut self, main: Pid, out: &mut Vec<Effect>) {
         let Some(process) = self.state.process_mut().filter(|process| process.pid != main) else { return };
-        let record = Record::info("following MAINPID").number("pid", main).number("before", process.pid);
+        let record = Record::info("main process changed").number("pid", main).number("before", process.pid);
         process.pid = main;
         self.document.followed(main);
         out.push(Effect::Log(record));

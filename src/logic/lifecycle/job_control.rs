@@ -118,7 +118,7 @@ impl Lifecycle {
 
     /// All of the job is stopped, and the shell resumes it with the terminal.
     pub(super) fn stop_with_job(&self, signal: Signal, out: &mut Vec<Effect>) {
-        out.push(Effect::Log(Record::info("stopped with its job").with("signal", signal)));
+        out.push(Effect::Log(Record::info("suspended").with("signal", signal)));
         out.push(Effect::Suspend { signal, all: false });
     }
 

@@ -87,8 +87,8 @@ impl Lifecycle {
         }
         if let Stage::New { stopped } = leftover.stage {
             let record = match stopped {
-                true => Record::info("waiting for the rest of the process group"),
-                false => Record::warn("left behind, stopping them").with("signal", Signal::TERM),
+                true => Record::info("waiting for leftover processes"),
+                false => Record::warn("stopping leftover processes").with("signal", Signal::TERM),
             };
             let record = record.number("group", leftover.group);
             let record = match members {
@@ -116,11 +116,11 @@ impl Lifecycle {
         let Some(leftover) = self.remains.group else { return };
         if leftover.stage == Stage::Killed {
             out.push(Effect::Log(
-                Record::warn("what was left behind does not die").number("group", leftover.group),
+                Record::warn("leftover processes survive SIGKILL").number("group", leftover.group),
             ));
             return self.leave_group();
         }
-        let record = Record::warn("what was left behind did not end in time, killing it");
+        let record = Record::warn("killing leftover processes");
         out.push(Effect::Kill {
             signal: Signal::KILL,
             to: SignalTarget::LeftoverGroup(leftover.group),

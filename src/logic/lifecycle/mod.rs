@@ -251,7 +251,7 @@ impl Lifecycle {
             self.document.changed = true;
             out.push(Effect::Log(match flapping {
                 true => Record::warn("flapping").number("restarts", self.document.status.restarts),
-                false => Record::info("not flapping any more"),
+                false => Record::info("flapping ended"),
             }));
             if !flapping {
                 self.deadlines.stop(Deadline::Flapping);

@@ -57,7 +57,7 @@ impl Lifecycle {
             self.tell_ready(out);
         }
         if told.trigger {
-            let record = Record::warn("asks to be stopped, by WATCHDOG=trigger").number("pid", process.pid);
+            let record = Record::warn("watchdog triggered").number("pid", process.pid);
             self.stop_ourselves(now, process, StopCause::Watchdog, record, out);
         } else if told.ready || told.ping || told.interval.is_some() {
             self.wait_for_ping(now);
@@ -87,7 +87,7 @@ impl Lifecycle {
         if let Some(interval) = self.readiness.watchdog.filter(|interval| late > LATE.max(*interval / 4)) {
             return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
         }
-        let record = Record::warn("missed a watchdog ping").number("pid", process.pid);
+        let record = Record::warn("watchdog timed out").number("pid", process.pid);
         self.stop_ourselves(now, process, StopCause::Watchdog, record, out);
     }
 

@@ -82,7 +82,10 @@ impl Lifecycle {
     /// A running command gets a signal that is no stop signal.
     pub(super) fn forward(&self, by: Received, process: Process, out: &mut Vec<Effect>) {
         let record = || {
-            self.with_rewrite(by.signal, by.sender.told(Record::info("passed on").with("signal", by.signal)))
+            self.with_rewrite(
+                by.signal,
+                by.sender.told(Record::info("signal forwarded").with("signal", by.signal)),
+            )
         };
         self.pass_on(by.signal, process, is_worth_a_word(by.signal).then(record), out);
     }
@@ -122,14 +125,14 @@ impl Lifecycle {
     pub(super) fn stop_request(&mut self, Received { signal, sender }: Received) -> Record {
         self.own_end.leaving = true;
         self.document.asked_to_stop(StopSignalFrom { signal, sender });
-        let record = Record::info("asked to stop").with("signal", signal);
+        let record = Record::info("signal received").with("signal", signal);
         self.with_rewrite(signal, sender.told(record))
     }
 
     pub(super) fn kill_failed(&mut self, signal: Signal, reason: &str, out: &mut Vec<Effect>) {
         // Once a run: signals that are passed on may come by the thousand.
         if !std::mem::replace(&mut self.undelivered.unreachable, true) {
-            let record = Record::warn("cannot signal the command").with("signal", signal);
+            let record = Record::warn("cannot send signal").with("signal", signal);
             out.push(Effect::Log(record.with("error", reason)));
         }
     }
@@ -149,12 +152,12 @@ impl Lifecycle {
         found.map_or(Some(signal), |(_, to)| *to)
     }
 
-    /// `passed_as=SIGQUIT`, where that is another.
+    /// `forwarded_as=SIGQUIT`, where that is another.
     pub(super) fn with_rewrite(&self, signal: Signal, record: Record) -> Record {
         match self.rewritten(signal) {
             Some(same) if same == signal => record,
-            Some(other) => record.with("passed_as", other),
-            None => record.with("passed_as", "none"),
+            Some(other) => record.with("forwarded_as", other),
+            None => record.with("forwarded_as", "none"),
         }
     }
 

@@ -46,7 +46,7 @@ impl Lifecycle {
 
     /// The run has lasted as long as it may.
     pub(super) fn expire(&mut self, now: Now, process: Process, out: &mut Vec<Effect>) {
-        let record = Record::info("TTL has passed").number("pid", process.pid);
+        let record = Record::info("TTL expired").number("pid", process.pid);
         let record = record.with("signal", self.job.stop_signal);
         self.stop_ourselves(now, process, StopCause::Ttl, record, out);
     }
@@ -54,7 +54,7 @@ impl Lifecycle {
     /// The command has not ended in time.
     pub(super) fn kill_command(&mut self, process: Process, stop: Stop, out: &mut Vec<Effect>) {
         self.state = State::Stopping(process, Stop { killed: true, ..stop });
-        let record = Record::warn("did not end in time, killing it").number("pid", process.pid);
+        let record = Record::warn("stop timed out, killing").number("pid", process.pid);
         self.kill(Signal::KILL, process, Some(record), out);
     }
 }

@@ -110,7 +110,7 @@ fn a_run_ends_with_the_code_of_its_command() {
     let mut world = begun(run(), Behaviour::ends(SECOND, Exit::Code(7)));
     assert_eq!(world.run_to_the_end(), 7);
     let log = |record: Record| Effect::Log(record.with("command", "command").number("pid", 101));
-    let ended = log(Record::warn("ended"));
+    let ended = log(Record::warn("exited"));
     let Effect::Log(ended) = ended else { panic!() };
     assert_eq!(
         world.effects(),
@@ -394,8 +394,8 @@ fn the_log_tells_how_many_processes_were_left_behind() {
     assert_eq!(
         log.get(2..4).unwrap_or_default(),
         [
-            "level=warn msg=\"left behind, stopping them\" signal=SIGTERM group=101 processes=2",
-            "level=warn msg=\"what was left behind did not end in time, killing it\" group=101",
+            "level=warn msg=\"stopping leftover processes\" signal=SIGTERM group=101 processes=2",
+            "level=warn msg=\"killing leftover processes\" group=101",
         ],
         "{log:#?}"
     );
@@ -487,7 +487,7 @@ fn a_command_that_cannot_be_signalled_is_told_of_once_a_run() {
     let unreachable = Behaviour { unreachable: true, ..Behaviour::ends(8 * SECOND, Exit::Code(0)) };
     let mut world = begun(Job { ttl: ttl(1), kill_after: Some(SECOND), ..supervise() }, unreachable);
     world.run_for(20 * SECOND);
-    let told = "level=warn msg=\"cannot signal the command\" signal=SIGTERM error=\"for a reason\"";
+    let told = "level=warn msg=\"cannot send signal\" signal=SIGTERM error=\"for a reason\"";
     let log = logged(&mut world);
     assert_eq!(log.iter().filter(|line| *line == told).count(), 2, "{log:#?}");
 }
@@ -1058,9 +1058,9 @@ fn the_log_tells_who_sent_what_and_what_became_of_it() {
     assert_eq!(
         logged(&mut world),
         [
-            format!("level=info msg=\"passed on\" signal=SIGUSR2 {sender}"),
-            format!("level=info msg=\"passed on\" signal=SIGUSR1 {sender} passed_as=SIGHUP"),
-            format!("level=info msg=\"asked to stop\" signal=SIGTERM {sender} passed_as=none"),
+            format!("level=info msg=\"signal forwarded\" signal=SIGUSR2 {sender}"),
+            format!("level=info msg=\"signal forwarded\" signal=SIGUSR1 {sender} forwarded_as=SIGHUP"),
+            format!("level=info msg=\"signal received\" signal=SIGTERM {sender} forwarded_as=none"),
         ]
     );
 }
@@ -1077,7 +1077,7 @@ fn the_log_explains_a_code_that_is_not_the_commands_own() {
         (
             run(),
             Exit::Code(3),
-            "level=warn msg=\"ended\" command=command pid=101 reason=exit-code code=3 lasted=2.000s",
+            "level=warn msg=\"exited\" command=command pid=101 reason=exit-code code=3 lasted=2.000s",
         ),
     ] {
         let mut world = begun(job, Behaviour::ends(2 * SECOND, exit));
@@ -1099,16 +1099,16 @@ fn the_log_tells_of_silence_that_is_longer_than_usual() {
         "{said:#?}"
     );
     assert_eq!(
-        of("msg=\"ended\""),
-        of("msg=\"backing off\" pause=") + 1,
+        of("msg=\"exited\""),
+        of("msg=\"restarting\" pause=") + 1,
         "all but the first pause: {said:#?}"
     );
-    assert!(said.contains(&"level=info msg=\"backing off\" pause=8.000s".to_owned()), "{said:#?}");
+    assert!(said.contains(&"level=info msg=\"restarting\" pause=8.000s".to_owned()), "{said:#?}");
     assert_eq!(of("level=warn msg=\"flapping\" restarts=3"), 1, "{said:#?}");
     world.behaviour = Behaviour::patient();
     world.run_for(90 * SECOND);
     let said = logged(&mut world);
-    assert_eq!(said.last().unwrap(), "level=info msg=\"not flapping any more\"");
+    assert_eq!(said.last().unwrap(), "level=info msg=\"flapping ended\"");
 }
 
 #[test]

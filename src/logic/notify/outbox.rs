@@ -120,7 +120,7 @@ impl Outbox {
             Failure::None => None,
             Failure::Unreported(why) => {
                 self.failure = Failure::Reported;
-                Some(Record::warn("NOTIFY_SOCKET cannot be reached").with("error", why))
+                Some(Record::warn("notify socket unreachable").with("error", why))
             }
             Failure::Reported => {
                 self.failure = Failure::Reported;

@@ -21,11 +21,8 @@ impl Loss {
     /// Records that `bytes` bytes could not be written.
     pub(crate) fn lose(&mut self, stream: Stream, bytes: u64, error: &str) {
         if self.lost.is_none() {
-            self.records.push(
-                Record::error("output cannot be written and is discarded")
-                    .with("stream", stream.name())
-                    .with("error", error),
-            );
+            self.records
+                .push(Record::error("output discarded").with("stream", stream.name()).with("error", error));
         }
         *self.lost.get_or_insert(0) += bytes;
     }
@@ -34,9 +31,7 @@ impl Loss {
     pub(crate) fn written(&mut self, stream: Stream) {
         if let Some(lost) = self.lost.take() {
             self.records.push(
-                Record::warn("output can be written again")
-                    .with("stream", stream.name())
-                    .number("discarded_bytes", lost),
+                Record::warn("output resumed").with("stream", stream.name()).number("discarded_bytes", lost),
             );
         }
     }

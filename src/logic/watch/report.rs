@@ -12,17 +12,15 @@ pub(crate) fn record(note: Note, name: &str) -> Record {
     match note {
         Note::Found(pid) => Record::info("found").with("name", name).number("pid", pid),
         Note::Ended(pid, exit) => {
-            let record = Record::info("ended").with("name", name).number("pid", pid);
+            let record = Record::info("exited").with("name", name).number("pid", pid);
             match exit {
                 None => record,
                 Some(Exit::Code(code)) => record.number("code", code),
                 Some(Exit::Signal { signal, .. }) => record.with("signal", signal),
             }
         }
-        Note::Absent(pid) => Record::error("no process has this pid").number("pid", pid),
-        Note::Scanning(why) => {
-            Record::warn("process events cannot be used, scanning instead").with("error", why)
-        }
+        Note::Absent(pid) => Record::error("no such process").number("pid", pid),
+        Note::Scanning(why) => Record::warn("process events unavailable").with("error", why),
     }
 }
 
@@ -69,21 +67,17 @@ mod tests {
         let killed = Exit::Signal { signal: Signal::KILL, core_dumped: false };
         for (note, wanted, code) in [
             (Note::Found(pid()), named(Record::info("found")), None),
-            (Note::Ended(pid(), None), named(Record::info("ended")), None),
-            (Note::Ended(pid(), Some(Exit::Code(3))), named(Record::info("ended")).number("code", 3), None),
+            (Note::Ended(pid(), None), named(Record::info("exited")), None),
+            (Note::Ended(pid(), Some(Exit::Code(3))), named(Record::info("exited")).number("code", 3), None),
             (
                 Note::Ended(pid(), Some(killed)),
-                named(Record::info("ended")).with("signal", Signal::KILL),
+                named(Record::info("exited")).with("signal", Signal::KILL),
                 None,
             ),
-            (
-                Note::Absent(pid()),
-                Record::error("no process has this pid").number("pid", pid()),
-                Some(EXIT_SETUP),
-            ),
+            (Note::Absent(pid()), Record::error("no such process").number("pid", pid()), Some(EXIT_SETUP)),
             (
                 Note::Scanning("it is off"),
-                Record::warn("process events cannot be used, scanning instead").with("error", "it is off"),
+                Record::warn("process events unavailable").with("error", "it is off"),
                 None,
             ),
         ] {

@@ -104,7 +104,7 @@ impl Server {
         {
             // Its hang-up would be reported again and again, whatever is waited for.
             epoll.delete(listener);
-            let record = Record::error("nobody can connect any more");
+            let record = Record::error("listener failed");
             self.table.note(record.with("address", listener.address()));
         }
         let came = self.admit_batch(now, epoll, batch, subject);

@@ -15,9 +15,16 @@ const TOLD: Duration = Duration::from_secs(60);
 /// How long a listener rests when there is no room for the next peer and closing a connection would not make any.
 const REST: Duration = Duration::from_secs(1);
 
-const FOR_OTHERS: &str = "closing connections to let new ones in";
-const UNFINISHED: &str = "closing connections whose requests are not complete";
-const UNTAKEN: &str = "closing connections that do not take their output";
+/// The bound that a connection is closed for.
+#[derive(Clone, Copy)]
+enum Bound {
+    /// That of connections.
+    Connections,
+    /// That of incomplete requests.
+    Requests,
+    /// That of output that is not taken.
+    Output,
+}
 
 /// Why a connection that waits at a listener could not be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +93,9 @@ impl Table {
                 if let Some(slot) = self.make_room(now, "no descriptor left") {
                     return Relief::Evicted(slot);
                 }
-                Record::warn("no descriptor left for a connection")
+                Record::warn("cannot accept connections").with("why", "no descriptor left")
             }
-            Shortage::System(error) => {
-                Record::warn("the system has no room for a connection").with("error", error)
-            }
+            Shortage::System(error) => Record::warn("cannot accept connections").with("error", error),
         };
         self.notices.no_room(now, record);
         Relief::Rest(now.mono.checked_add(REST))
@@ -103,19 +108,19 @@ impl Table {
         if after.held && !before.held && self.quota.holds_too_many() {
             let oldest = self.least(|other, entry| other != slot && entry.share().held);
             if let Some(oldest) = oldest {
-                self.evict(now, oldest, FOR_OTHERS, "three quarters of all wait or follow");
+                self.evict(now, oldest, Bound::Connections, "three quarters of all wait or follow");
                 evicted.push(oldest);
             }
         }
         while self.quota.received_too_much() {
             let Some(least) = self.least(|_, entry| entry.facts.received > 0) else { break };
-            self.evict(now, least, UNFINISHED, "4 MiB in all");
+            self.evict(now, least, Bound::Requests, "4 MiB in all");
             evicted.push(least);
         }
         while self.quota.may_owe_too_much(before, after) {
             let most = self.places.iter().map(|(slot, entry)| (entry.facts.owed, slot)).max();
             let Some((_, slot)) = most.filter(|(owed, _)| self.quota.owes_too_much(*owed)) else { break };
-            self.evict(now, slot, UNTAKEN, "4 MiB in all");
+            self.evict(now, slot, Bound::Output, "4 MiB in all");
             evicted.push(slot);
         }
         evicted
@@ -124,7 +129,7 @@ impl Table {
     /// Closes the one that has the least to lose, for a newcomer. `None`: there is none.
     pub(super) fn make_room(&mut self, now: Now, why: &str) -> Option<u32> {
         let least = self.least(|_, _| true)?;
-        self.evict(now, least, FOR_OTHERS, why);
+        self.evict(now, least, Bound::Connections, why);
         Some(least)
     }
 
@@ -135,10 +140,15 @@ impl Table {
     }
 
     /// Closes a connection for the sake of others.
-    fn evict(&mut self, now: Now, slot: u32, what: &'static str, why: &str) {
+    fn evict(&mut self, now: Now, slot: u32, bound: Bound, why: &str) {
         self.remove(slot);
-        let record = Record::warn(what).with("why", why);
-        let record = if what == FOR_OTHERS { record.number("limit", self.limit) } else { record };
+        let record = match bound {
+            Bound::Connections => {
+                Record::warn("connection evicted").with("why", why).number("limit", self.limit)
+            }
+            Bound::Requests => Record::warn("incomplete request evicted").with("why", why),
+            Bound::Output => Record::warn("slow reader evicted").with("why", why),
+        };
         self.notices.little_room(now, record);
     }
 }

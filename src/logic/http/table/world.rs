@@ -376,7 +376,7 @@ impl World<'_> {
         let asleep = first.is_some_and(|first| self.table.deadline().is_none_or(|at| at > first));
         assert!(!asleep, "kapo wakes for the first deadline");
         for record in self.table.take_notices() {
-            let evicted = format!("{record:?}").contains("closing connections");
+            let evicted = format!("{record:?}").contains("evicted");
             let [little, none] = &mut self.told;
             let told = if evicted { little } else { none };
             let before = told.replace(self.now.mono);

@@ -16,10 +16,10 @@ pub(super) fn cause_of_stop(effect: &Effect) -> Option<StopCause> {
     let mut line = Vec::new();
     record.render(Style::default(), SystemTime::UNIX_EPOCH, &mut line);
     let line = String::from_utf8_lossy(&line);
-    if line.contains("msg=\"TTL has passed\"") {
+    if line.contains("msg=\"TTL expired\"") {
         Some(StopCause::Ttl)
     } else {
-        line.contains("msg=\"missed a watchdog ping\"").then_some(StopCause::Watchdog)
+        line.contains("msg=\"watchdog timed out\"").then_some(StopCause::Watchdog)
     }
 }
 
