@@ -101,8 +101,8 @@ fn folders(own: &str, controller: &str, mounts: &[(&str, &str, Version)]) -> Vec
     found
 }
 
-/// The values of kapo's cgroup. `None` means that the file is missing or cannot be read, or for a limit that there is
-/// none.
+/// The values of kapo's cgroup. `None` means that the file is missing or cannot be read; for a limit it may also mean
+/// that there is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupUsage {
     /// Memory in use, page cache included.

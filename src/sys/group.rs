@@ -10,9 +10,9 @@ pub fn own() -> i32 {
     unsafe { libc::getpgrp() }
 }
 
-/// Waits until a signal that was sent to kapo's process group, and that kapo has already received, has reached all
-/// members. The kernel holds a read lock while it signals the group; setpgid takes the same lock for writing before it
-/// fails because the group does not exist.
+/// Waits until all members of kapo's process group have received a signal that kapo itself has already received. The
+/// kernel holds a read lock while it signals the group. setpgid takes the same lock for writing and then fails,
+/// because the requested group does not exist.
 pub fn await_senders() {
     // SAFETY: plain integers.
     unsafe { libc::setpgid(0, i32::MAX) };

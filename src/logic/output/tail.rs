@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::logic::Stream;
 
-/// A position in all output since the start. It stays valid, but the byte at it may have been overwritten.
+/// A position in the output since the start of kapo. A position stays valid even after its byte was overwritten.
 pub(crate) type Position = u64;
 
 /// A ring buffer of the last bytes. Allocates nothing before the first byte.

@@ -51,7 +51,7 @@ fn pump(output: &mut CapturedStream, sinks: &mut Sinks<'_>, tail: &mut Tail) {
     assert_eq!(output.wants(), StreamInterest::Nothing);
 }
 
-/// Reads `length` bytes in another thread. Terminals and FIFOs have no end of file to wait for.
+/// Reads `length` bytes in another thread. A number is needed because terminals and FIFOs have no end of file here.
 fn collect(mut reader: File, length: usize) -> thread::JoinHandle<(Vec<u8>, File)> {
     thread::spawn(move || {
         let mut bytes = vec![0; length];
