@@ -13,8 +13,8 @@ cd "$(dirname "$0")/.."
 STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz miri deny dist real)
 # Steps that take many minutes. They are not part of a full run; `make real` runs them.
 LONG_STEPS=(long)
-# Readers of what strangers write, which miri gets through in a minute; the rest of logic would take it many. Skipped
-# are walks over centuries and over every byte, and what asks the kernel about itself.
+# Parsers of untrusted input, which take miri a minute; the rest of logic would take many. The skipped tests iterate over
+# centuries or over every byte, or read from the kernel.
 MIRI_ONLY=(logic::http::activation logic::log logic::deadlines logic::http::query logic::notify::message logic::proc
     logic::random sys::arena)
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip our_own_line)

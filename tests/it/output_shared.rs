@@ -50,7 +50,7 @@ fn torn(came: &[u8], logged: bool) -> usize {
     text.lines().filter(|line| !line.contains(" msg=\"listening\" ") && !whole(line)).count()
 }
 
-/// Returns the number of records that name the address.
+/// Returns the number of `listening` records.
 fn listening(came: &[u8]) -> usize {
     String::from_utf8_lossy(came).matches(" msg=\"listening\" ").count()
 }

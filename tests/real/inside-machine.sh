@@ -1,7 +1,7 @@
 #!/busybox sh
 # shellcheck shell=dash disable=SC2086,SC2317  # $K is words; functions are called through until_true
 # Runs as the only script of a small machine, from arm64.sh and kernels.sh: under kapo as PID 1, or as PID 1 itself.
-# Needs /kapo and /busybox. Prints `ok NAME` or `not ok NAME` for each check, at last `all done`.
+# Needs /kapo and /busybox. Prints `ok NAME` or `not ok NAME` for each check, and `all done` at the end.
 export PATH=/bin
 /busybox mkdir -p /bin /proc /sys /dev /tmp /run
 /busybox --install -s /bin

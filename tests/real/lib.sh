@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Shared by the scripts beside it: counting, waiting, starting kapo, cleaning up. Sourced, never run.
+# Functions for the scripts beside it: counting, waiting, starting kapo, cleaning up. Sourced, never run.
 #
-# A script ends with `finish`, whose last line is `N passed, N failed`; exit code 77 says that the machine lacks what
-# the script needs. Whatever was started here is ended by its pid, and the folder $WORK is removed.
+# A script ends with `finish`, whose last line is `N passed, N failed`; exit code 77 means that the machine lacks what
+# the script needs. Processes that were started here are ended by pid, and the directory $WORK is removed.
 set -eu
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

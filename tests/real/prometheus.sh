@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The real Prometheus scrapes kapo: the target is up, kapo_child_up follows the command, the alerts of examples/ fire for
-# what they are named after and for nothing else, and promtool has nothing to say against metrics, rules and
-# configuration. (The out-of-memory alert is tested by promtool alone; the metric itself is tested in oom.sh.)
+# Tests with the real Prometheus: it scrapes kapo, kapo_child_up follows the command, each alert of examples/ fires only
+# for its own cause, and promtool accepts metrics, rules and configuration. (Only promtool tests the out-of-memory alert;
+# oom.sh tests the metric.)
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need prometheus promtool curl python3
@@ -19,7 +19,7 @@ start_kapo once supervise --wait 600 -- true
 once=${URL#http://}
 start_kapo never supervise --wait 600 -- sh -c 'exit 3'
 never=${URL#http://}
-# One that fills the memory that its cgroup may use, as far as a cgroup can be made.
+# A command that fills the memory of its cgroup, if a cgroup can be created.
 # shellcheck disable=SC2317  # called by the trap in lib.sh
 clean_more() { remove_memory_cgroup; }
 full=none

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The source build on a machine with only a Rust toolchain and make: each missing thing ends in one clear line.
+# Tests the source build on a machine with only a Rust toolchain and make: each missing requirement causes one clear line.
 #
-# A minimal Debian by debootstrap (DEBIAN_ROOT=DIR names one to be used again) with this machine's toolchain and the
-# sources bind-mounted, in mount and network namespaces of its own. What a step needs is then put in, one thing at a time.
+# A minimal Debian system from debootstrap (DEBIAN_ROOT=DIR reuses one) with this machine's toolchain and sources mounted,
+# in separate mount and network namespaces. The requirements are then added one at a time.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 need debootstrap unshare chroot rustup

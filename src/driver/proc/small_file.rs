@@ -11,15 +11,16 @@ pub(crate) fn open(path: impl Arg) -> io::Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Reads the beginning of a file: as much as fits into `buffer`, and as one read(2) gives.
+/// Reads the beginning of a file with one read(2), as much as fits into `buffer`.
 pub(crate) fn beginning(path: impl Arg, buffer: &mut [u8]) -> io::Result<&[u8]> {
     let file = open(path)?;
     let len = io::retry_on_intr(|| io::read(&file, &mut *buffer))?;
     Ok(buffer.get(..len).unwrap_or_default())
 }
 
-/// Reads a file from its beginning into `text`, whatever was read of it before, up to its end or until `text` has at
-/// least `limit` bytes. A short read is not the end: the kernel does not split a line that is longer than its buffer.
+/// Reads a file from its beginning into `text`, up to its end or until `text` has at least `limit` bytes. The position
+/// of earlier reads does not matter. A short read is not the end, because the kernel does not split a line that is longer
+/// than its buffer.
 pub(crate) fn whole(file: impl AsFd, limit: usize, text: &mut Vec<u8>) -> io::Result<()> {
     text.clear();
     let mut buffer = [0; 4_096];

@@ -42,7 +42,7 @@ const EVENTS: u64 = 0;
 struct WatchedPidfd {
     fd: OwnedFd,
     ticks: u64,
-    /// Tells this pidfd from an earlier one: an event may come after its pidfd was closed, and the pid may have been
+    /// Distinguishes this pidfd from an earlier one: an event may come after its pidfd was closed, and the pid may have been
     /// reused.
     serial: u32,
 }
