@@ -10,8 +10,8 @@ use crate::activation::{connection, handed, listener};
 use crate::harness::{Kapo, before_exec, kapo, kapo_after, lives, now, proc_status, wait_for};
 use crate::http::{get, is_at_its_end, one_answer};
 use crate::idle::cpu_ticks;
-use crate::outlets::captured;
 use crate::seccomp::refuse;
+use crate::sinks::captured;
 use crate::streams::read_head;
 use crate::tools::Gate;
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{Kapo, kapo, kapo_on_a_free_port, now, quiet_kapo, run_to_the_end, wait_for};
-use crate::outlets::{
+use crate::sinks::{
     STALLING, captured, compare, kapo_to, launch_to, pipe, random_file, read_all, terminal, volume,
     wait_until_stalled,
 };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{Kapo, kapo_after, kapo_on_a_free_port, lives, proc_status, wait_for};
-use crate::outlets::{STALLING, captured, kapo_to, metric, pipe, read_all, wait_until_stalled};
+use crate::sinks::{STALLING, captured, kapo_to, metric, pipe, read_all, wait_until_stalled};
 
 const COMPLAINT: &str = "level=error msg=\"output discarded\"";
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{Kapo, kapo_on_a_free_port, quiet_kapo, run_to_the_end};
-use crate::outlets::{STALLING, kapo_to, launch_to, pipe, random_file, read_all, volume, wait_until_stalled};
+use crate::sinks::{STALLING, kapo_to, launch_to, pipe, random_file, read_all, volume, wait_until_stalled};
 
 /// A parsed line of the log.
 struct Line {
@@ -171,7 +171,7 @@ fn a_line_is_logged_only_when_it_is_complete() {
     let mut gate = File::options().write(true).open(&gate).unwrap();
     gate.write_all(b"first\nbegin ").unwrap();
     kapo.wait_for_stdout("msg=\"first\"\n");
-    kapo.wait_for("the beginning was read", |kapo| crate::outlets::captured(kapo, "stdout") == 12);
+    kapo.wait_for("the beginning was read", |kapo| crate::sinks::captured(kapo, "stdout") == 12);
     assert_eq!(kapo.stdout().lines().count(), 1);
     gate.write_all(b"end\nrest").unwrap();
     kapo.wait_for_stdout("msg=\"begin end\"\n");
@@ -208,7 +208,7 @@ fn lines_are_counted() {
     });
     assert_eq!(status["Output"], wanted);
     let lines =
-        |stream| crate::outlets::metric(&kapo, &format!("kapo_output_lines_total{{stream=\"{stream}\"}}"));
+        |stream| crate::sinks::metric(&kapo, &format!("kapo_output_lines_total{{stream=\"{stream}\"}}"));
     assert_eq!((lines("stdout"), lines("stderr")), (Some(3), Some(1)));
 }
 

@@ -5,7 +5,7 @@ use std::io::Read;
 use tempfile::TempDir;
 
 use crate::harness::{Kapo, before_exec, binary, clean, kapo_on_a_free_port};
-use crate::outlets::{Pair, fifo, pipe, read_all};
+use crate::sinks::{Pair, fifo, pipe, read_all};
 use crate::tools::can_unshare;
 
 #[test]

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use tempfile::TempDir;
 
 use crate::harness::{Kapo, kapo_on_a_free_port};
-use crate::outlets::{fifo, pipe};
+use crate::sinks::{fifo, pipe};
 
 /// The number of lines of each writer.
 const LINES: usize = 20_000;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::chunked::Chunked;
 use crate::harness::{Answer, Kapo, kapo_on_a_free_port, wait_for};
-use crate::outlets::{captured, pipe, read_all, wait_until_stalled};
+use crate::sinks::{captured, pipe, read_all, wait_until_stalled};
 use crate::streams::read_head;
 
 /// A command that writes its input lines to stdout, or to stderr if a line begins with `!`.
@@ -284,7 +284,7 @@ fn the_termination_log_is_cut_to_the_limit_of_kubernetes() {
 #[test]
 fn a_stalled_reader_does_not_empty_the_tail() {
     let (mut reader, ours) = pipe();
-    let mut kapo = crate::outlets::kapo_to(ours, &["-S", "--tail", "100", "run", "seq", "100000"]);
+    let mut kapo = crate::sinks::kapo_to(ours, &["-S", "--tail", "100", "run", "seq", "100000"]);
     reader.read_exact(&mut [0; 10]).unwrap();
     wait_until_stalled(&kapo, "stdout");
     assert_eq!(logs(&kapo, "").len(), 100);

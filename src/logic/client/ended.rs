@@ -1,7 +1,7 @@
 //! Summarizes how a run ended for `kapo wait -v`, from the status document: reason, code, start and last lines.
 
+use super::format::cut;
 use super::json::Json;
-use super::words::cut;
 
 /// The maximum number of output lines, which is also the maximum in a status document.
 const LINES: usize = 10;

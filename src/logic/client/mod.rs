@@ -2,8 +2,8 @@
 
 pub(crate) mod body;
 pub(crate) mod ended;
+pub(crate) mod format;
 pub(crate) mod json;
 pub(crate) mod logs;
 pub(crate) mod status;
 pub(crate) mod waiting;
-pub(crate) mod words;

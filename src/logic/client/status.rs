@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::format::{self, bytes, bytes_of, end, moment, ordinal, sender, span, time};
 use super::json::Json;
-use super::words::{self, bytes, bytes_of, end, moment, ordinal, sender, span, time};
 use crate::duration;
 use crate::error::one_line;
 use crate::logic::log::timestamp;
@@ -69,7 +69,7 @@ pub(crate) fn json(document: &[u8], runs: Option<&[u8]>) -> Vec<u8> {
 pub(crate) fn page(lines: &[String], width: usize, colour: Option<bool>) -> String {
     let mut page = String::new();
     for (number, line) in lines.iter().take(LINES).enumerate() {
-        let line = words::cut(&one_line(line), width);
+        let line = format::cut(&one_line(line), width);
         let (before, behind) = match colour {
             Some(true) if number == 0 => ("\x1b[32m", "\x1b[0m"),
             Some(false) if number == 0 => ("\x1b[31m", "\x1b[0m"),
@@ -140,7 +140,7 @@ impl Facts<'_> {
             }
             name => name,
         };
-        words::cut(name, LONGEST)
+        format::cut(name, LONGEST)
     }
 
     /// `last exit 3`.

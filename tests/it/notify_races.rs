@@ -29,7 +29,7 @@ fn speaker() {
     std::process::exit(0);
 }
 
-/// Returns a script that can run `"$0" --exact told::speaker`.
+/// Returns a script that can run `"$0" --exact notify_races::speaker`.
 fn speaking(script: &str) -> [String; 5] {
     let program = std::env::current_exe().unwrap().into_os_string().into_string().unwrap();
     ["--".to_owned(), "sh".to_owned(), "-c".to_owned(), script.to_owned(), program]
@@ -43,7 +43,8 @@ fn run_speaking(options: &[&str], script: &str) -> Command {
 
 #[test]
 fn a_notification_counts_if_its_sender_exits_at_once() {
-    let script = format!("({WORDS}=READY=1 \"$0\" --exact told::speaker >/dev/null &); exec sleep 60");
+    let script =
+        format!("({WORDS}=READY=1 \"$0\" --exact notify_races::speaker >/dev/null &); exec sleep 60");
     for _ in 0..12 {
         let mut command = run_speaking(&[], &script);
         // On one CPU, the notifier has sent and exited before kapo wakes up.
@@ -61,7 +62,7 @@ fn a_notification_counts_if_its_sender_exits_at_once() {
 
 #[test]
 fn a_trigger_right_before_the_end_signals_no_other_process() {
-    let script = format!("{WORDS}=WATCHDOG=trigger exec \"$0\" --exact told::speaker");
+    let script = format!("{WORDS}=WATCHDOG=trigger exec \"$0\" --exact notify_races::speaker");
     for _ in 0..5 {
         let kapo = Kapo::launch(run_speaking(&["--wait", "1m"], &script)).listening();
         let status = kapo.wait_for_status("it has ended", |status| status["Pid"] == 0);
