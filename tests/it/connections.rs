@@ -88,7 +88,7 @@ fn unfinished_requests_are_evicted_before_idle_connections() {
 }
 
 #[test]
-fn without_descriptors_kapo_goes_on_and_does_not_spin() {
+fn without_descriptors_kapo_continues_and_does_not_spin() {
     let kapo = Kapo::launch(kapo_after("ulimit -n 16", ["run", "sleep", "60"])).listening();
     let crowd: Vec<_> = (0..40).map(|_| kapo.connect()).collect();
     for _ in 0..10 {

@@ -195,7 +195,7 @@ impl Kapo {
     }
 
     /// Sets the pid of kapo, if the launched command only leads to it.
-    pub(crate) fn is_really(&mut self, pid: i32) {
+    pub(crate) fn set_pid(&mut self, pid: i32) {
         self.pid = pid;
     }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::harness::{Kapo, kapo_on_a_free_port, lives, wait_for};
-use crate::tools::{Gate, kernel_tells_of_strangers};
+use crate::tools::{Gate, kernel_reports_exit_of_others};
 
 /// Returns a command in Python that starts a second process and names it with MAINPID. `main` and `old` are what the
 /// two processes do afterwards; `wait()` waits until the test opens the gate.
@@ -65,11 +65,11 @@ wait(); os.waitpid(pid, 0); time.sleep(60)";
     gate.open();
     kapo.wait_for_stdout("zombie");
     assert_eq!(kapo.status()["Status"], "running");
-    crate::tools::sees_no_wake_up(kapo.pid());
+    crate::tools::expect_no_wakeup(kapo.pid());
     gate.open();
     let status = kapo.wait_for_status("its end", |status| status["Status"] != "running");
     // An older kernel reports 0, unless PIDFD_INFO_EXIT was backported.
-    let is_expected = status["ExitCode"] == 7 || !kernel_tells_of_strangers() && status["ExitCode"] == 0;
+    let is_expected = status["ExitCode"] == 7 || !kernel_reports_exit_of_others() && status["ExitCode"] == 0;
     assert!(is_expected, "{status}");
 }
 

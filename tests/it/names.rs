@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::harness::{binary, clean, now, run_to_the_end};
-use crate::tools::{Stranger, can_unshare, is_root};
+use crate::tools::{OtherProcess, can_unshare, is_root};
 
 /// A network and mount namespace, which ends with the test.
-struct Network(Stranger);
+struct Network(OtherProcess);
 
 impl Network {
     /// Creates the namespace and runs `preparation` inside. `None` if this machine does not permit it.
@@ -28,8 +28,8 @@ impl Network {
         );
         let mut command = clean("unshare");
         command.args(["--net", "--mount", "sh", "-c", &script]);
-        let mut holder = Stranger::start(command);
-        assert_eq!(holder.hear(), "ready");
+        let mut holder = OtherProcess::start(command);
+        assert_eq!(holder.read_line(), "ready");
         Some(Network(holder))
     }
 
@@ -51,11 +51,11 @@ impl Network {
     }
 
     /// Starts a kapo inside the namespace.
-    fn serve(&self, words: &[&str]) -> Stranger {
+    fn serve(&self, words: &[&str]) -> OtherProcess {
         let mut command = self.kapo(words);
         command.args(["run", "sh", "-c", "echo; read x"]);
-        let mut kapo = Stranger::start(command);
-        kapo.hear();
+        let mut kapo = OtherProcess::start(command);
+        kapo.read_line();
         kapo
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{Kapo, LIMIT, kapo_on_a_free_port, lives, now, run_to_the_end, wait_for};
-use crate::tools::{Gate, Line, Stranger, is_root, sees_no_wake_up, unique};
+use crate::tools::{Gate, Line, OtherProcess, expect_no_wakeup, is_root, unique};
 
 /// The socket of a manager, and its address in the form of NOTIFY_SOCKET.
 struct Manager {
@@ -46,32 +46,32 @@ impl Manager {
     }
 
     /// Returns the next datagram.
-    fn hears(&self) -> String {
+    fn next(&self) -> String {
         let mut bytes = [0; 8192];
         let length = self.socket.recv(&mut bytes).unwrap();
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     }
 
     /// Returns all datagrams up to the one that contains this text.
-    fn hears_until_one_contains(&self, text: &str) -> Vec<String> {
+    fn read_until_one_contains(&self, text: &str) -> Vec<String> {
         let mut all = Vec::new();
         while !all.last().is_some_and(|one: &String| one.contains(text)) {
-            all.push(self.hears());
+            all.push(self.next());
         }
         all
     }
 
     /// Returns all datagrams up to the one that begins with this text.
-    fn hears_until(&self, begin: &str) -> Vec<String> {
+    fn read_until(&self, begin: &str) -> Vec<String> {
         let mut all = Vec::new();
         while all.last().is_none_or(|last: &String| !last.starts_with(begin)) {
-            all.push(self.hears());
+            all.push(self.next());
         }
         all
     }
 
     /// Checks that no datagram is waiting.
-    fn hears_nothing(&self) {
+    fn expect_silence(&self) {
         self.socket.set_nonblocking(true).unwrap();
         let more = self.socket.recv(&mut [0; 8192]);
         assert!(more.is_err(), "{more:?}");
@@ -87,21 +87,21 @@ fn a_manager_is_notified_of_start_state_and_end() {
             .starts(&["run", "--wait", "200ms", "sh", "-c", "read x < \"$0\"; exit 3", gate.path()])
             .listening();
         let pid = kapo.command_pid();
-        assert_eq!(manager.hears_until("READY=1"), ["READY=1"]);
-        assert_eq!(manager.hears(), format!("STATUS=running, pid {pid}"));
-        manager.hears_nothing();
+        assert_eq!(manager.read_until("READY=1"), ["READY=1"]);
+        assert_eq!(manager.next(), format!("STATUS=running, pid {pid}"));
+        manager.expect_silence();
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
         assert!(!String::from_utf8_lossy(&environment).contains("NOTIFY_SOCKET"));
         gate.open();
-        let end = manager.hears_until("STOPPING=1");
+        let end = manager.read_until("STOPPING=1");
         assert!(end.contains(&"STATUS=ended: exit-code 3".to_owned()), "{end:?}");
         kapo.expect_exit(3);
-        manager.hears_nothing_but_status();
+        manager.expect_only_status();
     }
 }
 
 impl Manager {
-    fn hears_nothing_but_status(&self) {
+    fn expect_only_status(&self) {
         self.socket.set_nonblocking(true).unwrap();
         let mut bytes = [0; 8192];
         while let Ok(length) = self.socket.recv(&mut bytes) {
@@ -115,7 +115,7 @@ fn a_command_that_cannot_be_executed_is_never_ready() {
     let manager = Manager::with_a_path();
     let mut kapo = manager.starts(&["run", "/nonexistent/program"]);
     kapo.expect_exit(127);
-    let heard = manager.hears_until("STOPPING=1");
+    let heard = manager.read_until("STOPPING=1");
     assert!(!heard.contains(&"READY=1".to_owned()), "{heard:?}");
 }
 
@@ -124,9 +124,9 @@ fn a_supervisor_is_ready_once_and_stops_once() {
     let manager = Manager::with_a_path();
     let kapo = manager.starts(&["supervise", "--wait", "1ms", "sh", "-c", "exit 3"]);
     // Read all the time, because datagrams that do not fit into the queue of the manager are lost when kapo ends.
-    let mut heard = manager.hears_until_one_contains("flapping");
+    let mut heard = manager.read_until_one_contains("flapping");
     kapo.signal(15);
-    heard.extend(manager.hears_until("STOPPING=1"));
+    heard.extend(manager.read_until("STOPPING=1"));
     assert_eq!(heard[0], "READY=1");
     assert_eq!(heard.iter().filter(|one| !one.starts_with("STATUS=")).count(), 2, "{heard:?}");
     assert!(heard.iter().any(|one| one.contains(", 3 restarts")), "{heard:?}");
@@ -136,14 +136,14 @@ fn a_supervisor_is_ready_once_and_stops_once() {
 #[test]
 fn watch_notifies_the_number_of_processes() {
     let manager = Manager::with_a_path();
-    let job = Stranger::shell("read x", &[]);
+    let job = OtherProcess::shell("read x", &[]);
     let mut kapo = manager.starts(&["watch", "--pid", &job.pid().to_string(), "shown"]).listening();
-    manager.hears_until("READY=1");
+    manager.read_until("READY=1");
     kapo.wait_for_status("it is found", |status| status["Pid"] == job.pid());
     drop(job);
-    manager.hears_until("STATUS=no process shown");
+    manager.read_until("STATUS=no process shown");
     kapo.signal(15);
-    manager.hears_until("STOPPING=1");
+    manager.read_until("STOPPING=1");
     kapo.expect_exit(0);
 }
 
@@ -155,7 +155,7 @@ fn the_manager_is_pinged_twice_in_each_interval() {
     let kapo = Kapo::launch(command).listening();
     let pings: Vec<Instant> = (0..6)
         .map(|_| {
-            manager.hears_until("WATCHDOG=1");
+            manager.read_until("WATCHDOG=1");
             now()
         })
         .collect();
@@ -167,14 +167,14 @@ fn the_manager_is_pinged_twice_in_each_interval() {
     // A stopped kapo cannot ping.
     kapo.signal(19);
     wait_for("kapo stands still", || crate::harness::process_state(kapo.pid()) == Some('T'));
-    manager.hears_nothing_after_draining();
+    manager.expect_silence_after_draining();
     kapo.signal(18);
-    manager.hears_until("WATCHDOG=1");
+    manager.read_until("WATCHDOG=1");
 }
 
 impl Manager {
     /// Reads all waiting datagrams, and returns when none has come for a whole interval.
-    fn hears_nothing_after_draining(&self) {
+    fn expect_silence_after_draining(&self) {
         self.socket.set_nonblocking(true).unwrap();
         while self.socket.recv(&mut [0; 8192]).is_ok() {}
         self.socket.set_nonblocking(false).unwrap();
@@ -191,9 +191,9 @@ fn a_watchdog_of_another_process_is_not_pinged() {
     let mut command = kapo_on_a_free_port(["run", "sleep", "60"]);
     command.env("NOTIFY_SOCKET", &manager.address).env("WATCHDOG_USEC", "400000").env("WATCHDOG_PID", "1");
     let kapo = Kapo::launch(command).listening();
-    manager.hears_until("STATUS=running");
-    sees_no_wake_up(kapo.pid());
-    manager.hears_nothing();
+    manager.read_until("STATUS=running");
+    expect_no_wakeup(kapo.pid());
+    manager.expect_silence();
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_manager_that_reads_late_gets_ready() {
     while stuffing.send_to(b"X=1", &manager.address).is_ok() {}
     let kapo = manager.starts(&["run", "sleep", "60"]).listening();
     assert_eq!(kapo.get("/readyz").status, 200);
-    manager.hears_until("READY=1");
+    manager.read_until("READY=1");
 }
 
 #[test]
@@ -289,22 +289,22 @@ wait()
     gate.open();
     let status = kapo.wait_for_status("its words", |status| status["StatusText"] == "warming up");
     assert_eq!((&status["Ready"], &status["Status"]), (&json!(false), &json!("running")));
-    let heard = manager.hears_until(&format!("STATUS=starting, pid {pid}: warming up"));
+    let heard = manager.read_until(&format!("STATUS=starting, pid {pid}: warming up"));
     assert!(!heard.contains(&"READY=1".to_owned()), "{heard:?}");
     gate.open();
     kapo.wait_for_status("it is ready", |s| s["Ready"] == true && s["StatusText"] == "serving");
     assert_eq!(kapo.get("/readyz").status, 200);
-    let heard = manager.hears_until(&format!("STATUS=running, pid {pid}: serving"));
+    let heard = manager.read_until(&format!("STATUS=running, pid {pid}: serving"));
     assert!(heard.contains(&"READY=1".to_owned()), "{heard:?}");
     assert!(heard.contains(&"EXTEND_TIMEOUT_USEC=5".to_owned()), "{heard:?}");
     assert!(!heard.concat().contains("UNKNOWN"), "{heard:?}");
     gate.open();
     kapo.wait_for_status("it reloads", |status| status["Ready"] == false);
     assert_eq!(kapo.get("/readyz").status, 503);
-    manager.hears_until("RELOADING=1\nMONOTONIC_USEC=1");
+    manager.read_until("RELOADING=1\nMONOTONIC_USEC=1");
     gate.open();
     kapo.wait_for_status("it is ready again", |status| status["Ready"] == true);
-    manager.hears_until("READY=1");
+    manager.read_until("READY=1");
     gate.open();
     let status = kapo.wait_for_status("its farewell", |status| status["StatusText"] == "good bye");
     assert_eq!(status["Ready"], false);
@@ -517,7 +517,7 @@ os._exit(9)
         let mut command = notifying(&["--wait", "1m"], speaks(&gate, script));
         command.env("NOTIFY_SOCKET", &manager.address);
         let kapo = Kapo::launch(command).listening();
-        let drain = std::thread::spawn(move || manager.hears_until("ERRNO=5"));
+        let drain = std::thread::spawn(move || manager.read_until("ERRNO=5"));
         let status = kapo.wait_for_status("its end", |status| status["ExitCode"] == 9);
         assert_eq!(status["StatusText"], "last words");
         drain.join().unwrap();
@@ -540,7 +540,7 @@ say('READY=1'); say('STATUS=last'); wait()
     let kapo = Kapo::launch(command).listening();
     kapo.wait_for_status("its last words", |status| status["StatusText"] == "last");
     let pid = kapo.command_pid();
-    let heard = manager.hears_until(&format!("STATUS=running, pid {pid}: last"));
+    let heard = manager.read_until(&format!("STATUS=running, pid {pid}: last"));
     assert!(heard.contains(&"READY=1".to_owned()), "{heard:?}");
 }
 
@@ -575,7 +575,7 @@ say('READY=1\\nSTATUS=up'); wait()
     let kapo = Kapo::launch(command).listening();
     kapo.wait_for_status("it is ready", |status| status["Ready"] == true);
     let pid = kapo.command_pid();
-    let heard = manager.hears_until(&format!("STATUS=running, pid {pid}: up"));
+    let heard = manager.read_until(&format!("STATUS=running, pid {pid}: up"));
     assert!(heard.contains(&"READY=1".to_owned()), "{heard:?}");
 }
 

@@ -31,7 +31,7 @@ fn first(options: &[&str], script: &str) -> Option<Kapo> {
     let mut kapo = Kapo::launch(command).listening();
     let unshare = kapo.pid();
     let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
-    kapo.is_really(children.trim().parse().unwrap());
+    kapo.set_pid(children.trim().parse().unwrap());
     Some(kapo)
 }
 
@@ -50,7 +50,7 @@ fn thousands_of_orphans_are_reaped_while_the_port_answers() {
     command.args(words).arg(binary()).args(["-p", "0", "-i", "127.0.0.1", "run", "bash", "-c", script]);
     command.stdin(reader);
     let mut kapo = Kapo::launch(command).listening();
-    kapo.is_really(children(kapo.pid())[0]);
+    kapo.set_pid(children(kapo.pid())[0]);
     let mut answers = 0;
     kapo.wait_for("all have been started", |kapo| {
         assert_eq!(kapo.get("/readyz").body, "ok");
@@ -75,7 +75,7 @@ fn an_interrupt_from_outside_the_namespace_stops_kapo() {
     command.arg("-c").arg("trap '' INT QUIT; exec unshare \"$@\"").arg("sh").args(words).arg(binary());
     command.args(["-p", "0", "-i", "127.0.0.1", "run", "--kill-after", "10ms", "sleep", "60"]);
     let mut kapo = Kapo::launch(command).listening();
-    kapo.is_really(children(kapo.pid())[0]);
+    kapo.set_pid(children(kapo.pid())[0]);
     kapo.command_pid();
     // The command ignores the signal, because it has inherited that.
     kapo.signal(2);

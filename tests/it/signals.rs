@@ -179,7 +179,7 @@ fn the_uid_of_another_user_is_shown() {
 }
 
 #[test]
-fn after_its_ttl_a_deaf_command_is_killed() {
+fn a_command_that_ignores_its_ttl_is_killed() {
     let mut words =
         vec!["--ttl".to_owned(), "100ms".to_owned(), "--kill-after".to_owned(), "200ms".to_owned()];
     let shell = shell("trap 'echo heard' TERM", FOREVER);

@@ -15,7 +15,7 @@ const SLOW_WORKER: &str = "(trap 'read line <\"$0\"; echo worker done; exit' TER
                             while :; do sleep 0.01; done) & wait";
 
 /// The same with a worker that ignores TERM.
-const DEAF_WORKER: &str = "(trap '' TERM; echo up $BASHPID; while :; do sleep 0.01; done) & wait";
+const TERM_IGNORING_WORKER: &str = "(trap '' TERM; echo up $BASHPID; while :; do sleep 0.01; done) & wait";
 
 /// Starts kapo and waits for the worker. Returns both.
 fn with_worker(words: &[&str]) -> (Kapo, i32) {
@@ -54,7 +54,8 @@ fn a_worker_that_outlives_its_shell_finishes_its_work() {
 #[test]
 fn a_worker_that_does_not_end_is_killed_at_the_deadline() {
     let begin = now();
-    let (mut kapo, worker) = with_worker(&["run", "--kill-after", "300ms", "bash", "-c", DEAF_WORKER]);
+    let (mut kapo, worker) =
+        with_worker(&["run", "--kill-after", "300ms", "bash", "-c", TERM_IGNORING_WORKER]);
     kapo.signal(TERM);
     kapo.expect_exit(143);
     assert!(begin.elapsed().as_millis() >= 300);
@@ -63,7 +64,7 @@ fn a_worker_that_does_not_end_is_killed_at_the_deadline() {
 
 #[test]
 fn a_second_stop_signal_kills_the_worker() {
-    let words = ["run", "--kill-after", "1h", "bash", "-c", DEAF_WORKER];
+    let words = ["run", "--kill-after", "1h", "bash", "-c", TERM_IGNORING_WORKER];
     let (mut kapo, worker) = with_worker(&words);
     kapo.signal(TERM);
     kapo.wait_for_status("the command's end", |status| status["Status"] == "killed");
@@ -74,7 +75,7 @@ fn a_second_stop_signal_kills_the_worker() {
 
 #[test]
 fn with_single_child_kapo_does_not_wait_for_workers() {
-    let (mut kapo, worker) = with_worker(&["run", "--single-child", "bash", "-c", DEAF_WORKER]);
+    let (mut kapo, worker) = with_worker(&["run", "--single-child", "bash", "-c", TERM_IGNORING_WORKER]);
     kapo.signal(TERM);
     kapo.expect_exit(143);
     assert!(lives(worker));

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::harness::{Kapo, kapo_on_a_free_port, lives, now, proc_status, process_state, wait_for};
-use crate::tools::{Events, Gate, Line, Programs, descriptors, private_memory, seconds, sees_no_wake_up};
+use crate::tools::{Events, Gate, Line, Programs, descriptors, expect_no_wakeup, private_memory, seconds};
 
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 /// Waits at the gate and then fails.
@@ -338,7 +338,7 @@ fn an_idle_supervise_never_wakes_up() {
     let mut line = Line::to(&kapo);
     assert_eq!(line.ask("/readyz").status, 200);
     assert_eq!(proc_status(kapo.pid(), "Threads").as_deref(), Some("1"));
-    sees_no_wake_up(kapo.pid());
+    expect_no_wakeup(kapo.pid());
     assert_eq!(line.ask("/readyz").status, 200);
 }
 
@@ -354,5 +354,5 @@ fn after_the_flapping_window_it_sleeps_again() {
         status["Flapping"] == false
     }) {}
     events.until("it has recovered", |status| status["Flapping"] == false && status["Status"] == "running");
-    sees_no_wake_up(kapo.pid());
+    expect_no_wakeup(kapo.pid());
 }

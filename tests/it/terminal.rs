@@ -740,7 +740,7 @@ fn a_pager_beside_kapo_in_a_pipeline_gets_the_terminal() {
 }
 
 #[test]
-fn a_script_with_a_pager_beside_kapo_goes_on() {
+fn a_script_with_a_pager_beside_kapo_continues() {
     let mut session = Session::start(shell());
     session.shows("outer> ");
     // The shell would see the script as stopped, and would take the terminal before kapo could give it back.

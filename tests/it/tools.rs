@@ -180,15 +180,15 @@ pub(crate) fn unique(tag: &str) -> String {
 }
 
 /// A process beside kapo. At the end of the test its whole process group is killed.
-pub(crate) struct Stranger {
+pub(crate) struct OtherProcess {
     child: Child,
     say: Option<ChildStdin>,
     hear: BufReader<ChildStdout>,
 }
 
-impl Stranger {
+impl OtherProcess {
     /// Starts the process in its own process group.
-    pub(crate) fn start(mut command: Command) -> Stranger {
+    pub(crate) fn start(mut command: Command) -> OtherProcess {
         use std::os::unix::process::CommandExt;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap();
@@ -200,14 +200,14 @@ impl Stranger {
                 || process_state(pid) == Some('Z')
         });
         let (say, hear) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        Stranger { child, say, hear }
+        OtherProcess { child, say, hear }
     }
 
     /// Starts `sh -c SCRIPT WORDS`.
-    pub(crate) fn shell(script: &str, words: &[&str]) -> Stranger {
+    pub(crate) fn shell(script: &str, words: &[&str]) -> OtherProcess {
         let mut command = clean("sh");
         command.args(["-c", script]).args(words);
-        Stranger::start(command)
+        OtherProcess::start(command)
     }
 
     /// Returns its pid.
@@ -216,7 +216,7 @@ impl Stranger {
     }
 
     /// Reads a line of its stdout.
-    pub(crate) fn hear(&mut self) -> String {
+    pub(crate) fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.hear.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
@@ -235,7 +235,7 @@ impl Stranger {
     }
 }
 
-impl Drop for Stranger {
+impl Drop for OtherProcess {
     fn drop(&mut self) {
         self.kill_all();
         let _ = self.child.kill();
@@ -272,7 +272,7 @@ pub(crate) fn sleeps(pid: i32) -> u64 {
 
 /// Checks that a process is not woken for a second, once its current work is finished.
 #[expect(clippy::disallowed_methods, reason = "that nothing happens can only be seen in time")]
-pub(crate) fn sees_no_wake_up(pid: i32) {
+pub(crate) fn expect_no_wakeup(pid: i32) {
     let mut before = sleeps(pid);
     wait_for("it sleeps", || {
         std::thread::sleep(Duration::from_millis(100));
@@ -301,7 +301,7 @@ pub(crate) fn seconds(time: &Value) -> f64 {
 }
 
 /// Whether this kernel reports the exit of a process that is not a child (Linux 6.15).
-pub(crate) fn kernel_tells_of_strangers() -> bool {
+pub(crate) fn kernel_reports_exit_of_others() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15)

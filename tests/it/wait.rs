@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::chunked::Chunked;
 use crate::harness::{Answer, Kapo, binary, clean, kapo, kapo_on_a_free_port, now, run_to_the_end, wait_for};
 use crate::streams::read_head;
-use crate::tools::{Events, Gate, Line, sees_no_wake_up, unique};
+use crate::tools::{Events, Gate, Line, expect_no_wakeup, unique};
 
 /// Starts a job that exits with this code when the gate opens, and whose status is then shown for long.
 fn job(gate: &Gate, code: i32) -> Kapo {
@@ -43,7 +43,7 @@ fn all_waiting_clients_get_the_end_and_its_code() {
     head.write_all(b"HEAD /wait HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
     assert_eq!(kapo.get("/livez").status, 200);
     assert!(lines.iter_mut().all(Line::is_silent));
-    sees_no_wake_up(kapo.pid());
+    expect_no_wakeup(kapo.pid());
     gate.open();
     for (place, line) in lines.iter_mut().enumerate() {
         let answer = line.answer();
@@ -220,7 +220,7 @@ fn idle_exit_counts_from_the_last_request() {
     let words = ["run", "--idle-exit", "700ms", "sh", "-c", "read x < \"$0\"; exit 5", gate.path()];
     let mut kapo = Kapo::start(words);
     // While the job runs, --idle-exit needs no timer.
-    sees_no_wake_up(kapo.pid());
+    expect_no_wakeup(kapo.pid());
     let mut line = Line::to(&kapo);
     let _silent = kapo.connect();
     gate.open();

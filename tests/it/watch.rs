@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Kapo, binary, clean, kapo_on_a_free_port, now, run_to_the_end, wait_for};
 use crate::tools::{
-    Events, Gate, Line, Programs, Stranger, can_unshare, is_root, kernel_tells_of_strangers, private_memory,
-    seconds, sees_no_wake_up, sleeps, unique,
+    Events, Gate, Line, OtherProcess, Programs, can_unshare, expect_no_wakeup, is_root,
+    kernel_reports_exit_of_others, private_memory, seconds, sleeps, unique,
 };
 
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -68,8 +68,8 @@ fn started_and_killed_from_another_shell() {
     }
     assert_eq!(kapo.get("/livez").status, 200);
 
-    let mut shell = Stranger::shell("\"$0\" 100 & echo $!; wait; read x", &[sleep.to_str().unwrap()]);
-    let pid: i32 = shell.hear().parse().unwrap();
+    let mut shell = OtherProcess::shell("\"$0\" 100 & echo $!; wait; read x", &[sleep.to_str().unwrap()]);
+    let pid: i32 = shell.read_line().parse().unwrap();
     wait_for_pids(&mut kapo, &[pid]);
     let status = kapo.status();
     assert_eq!((&status["Status"], &status["Ready"]), (&json!("running"), &json!(true)));
@@ -81,7 +81,7 @@ fn started_and_killed_from_another_shell() {
     let ended = events.until("its end", |status| status["Pid"] == 0);
     assert_eq!(ended["StartTime"], status["StartTime"]);
     assert!(seconds(&ended["EndTime"]) >= seconds(&ended["StartTime"]), "{ended}");
-    if kernel_tells_of_strangers() {
+    if kernel_reports_exit_of_others() {
         let told = kapo.wait_for_status("its signal", |status| status["Signal"] != "");
         assert_eq!((&told["Status"], &told["Signal"]), (&json!("killed"), &json!("SIGKILL")));
         assert_eq!((&told["ExitCode"], &told["Reason"]), (&json!(137), &json!("signal")));
@@ -91,7 +91,7 @@ fn started_and_killed_from_another_shell() {
     assert!(log.contains(&format!("msg=\"found\" name={name} pid={pid}\n")), "{log}");
     assert!(log.contains(&format!("msg=\"exited\" name={name} pid={pid}")), "{log}");
 
-    let second = Stranger::start(clean_with(&sleep, &["100"]));
+    let second = OtherProcess::start(clean_with(&sleep, &["100"]));
     wait_for_pids(&mut kapo, &[second.pid()]);
     let status = kapo.status();
     assert_eq!((&status["Restarts"], &status["Signal"]), (&json!(1), &json!("")));
@@ -112,7 +112,7 @@ fn an_end_is_noticed_without_a_scan() {
     let shell = programs.named("/bin/sh", &name);
     for (code, reason) in [(0, "success"), (7, "exit-code")] {
         let script = format!("read x < \"$0\"; exit {code}");
-        let mut job = Stranger::start(clean_with(&shell, &["-c", &script, gate.path()]));
+        let mut job = OtherProcess::start(clean_with(&shell, &["-c", &script, gate.path()]));
         let kapo = Kapo::start(["watch", "--wait", "1h", &name]);
         let mut events = Events::of(&kapo);
         let status = events.until("it is found", |status| status["Pid"] == job.pid());
@@ -124,7 +124,7 @@ fn an_end_is_noticed_without_a_scan() {
         events.until("its end", |status| status["Pid"] == 0);
         assert_eq!(line.answer().status, 200);
         assert_eq!(job.reap().code(), Some(code));
-        if kernel_tells_of_strangers() {
+        if kernel_reports_exit_of_others() {
             let status = kapo.wait_for_status("it is known how", |status| status["Reason"] == reason);
             assert_eq!((&status["ExitCode"], &status["Signal"]), (&json!(code), &json!("")));
             assert_eq!(status["Status"], "stopped");
@@ -145,7 +145,7 @@ fn every_kind_of_name_is_found() {
         format!("more-than-fifteen-bytes-{id}"),
         format!("more than fifteen\n)-{id} "),
     ] {
-        let job = Stranger::start(clean_with(&programs.named("/bin/sleep", &name), &["100"]));
+        let job = OtherProcess::start(clean_with(&programs.named("/bin/sleep", &name), &["100"]));
         let mut kapo = watch(&name);
         wait_for_pids(&mut kapo, &[job.pid()]);
         assert_eq!(kapo.status()["Command"], json!(name));
@@ -156,14 +156,14 @@ fn every_kind_of_name_is_found() {
     // The kernel sets comm to the script's name; the exe link names the interpreter.
     for name in [format!("s{id}"), format!("a-script-of-more-than-15-bytes-{id}")] {
         let path = programs.script(&name, "#!/bin/sh -e\nread x\n");
-        let job = Stranger::start(clean(path));
+        let job = OtherProcess::start(clean(path));
         let mut kapo = watch(&name);
         wait_for_pids(&mut kapo, &[job.pid()]);
     }
     // The names differ only after the 15th byte.
     let (one, two) = (format!("the-same-beginning-{id}-1"), format!("the-same-beginning-{id}-2"));
-    let _one = Stranger::start(clean_with(&programs.named("/bin/sleep", &one), &["100"]));
-    let two_job = Stranger::start(clean_with(&programs.named("/bin/sleep", &two), &["100"]));
+    let _one = OtherProcess::start(clean_with(&programs.named("/bin/sleep", &one), &["100"]));
+    let two_job = OtherProcess::start(clean_with(&programs.named("/bin/sleep", &two), &["100"]));
     let mut kapo = watch(&two);
     wait_for_pids(&mut kapo, &[two_job.pid()]);
 }
@@ -176,7 +176,7 @@ fn a_name_that_is_not_utf_8_is_found() {
     let name = std::ffi::OsStr::from_bytes(&name);
     let path = programs.folder().join(name);
     std::os::unix::fs::symlink("/bin/sleep", &path).unwrap();
-    let job = Stranger::start(clean_with(&path, &["100"]));
+    let job = OtherProcess::start(clean_with(&path, &["100"]));
     let mut command = kapo_on_a_free_port(["watch", "--wait", "100ms"]);
     command.arg(name);
     let mut kapo = Kapo::launch(command).listening();
@@ -191,8 +191,8 @@ fn a_process_is_found_and_lost_by_exec() {
     let mut kapo = watch(&name);
     let script = "echo; read x < \"$0\"; exec \"$1\" -c 'read x < \"$0\"; exec \"$1\" 100' \"$0\" \"$2\"";
     let (path, shell, sleep) = (gate.path().to_owned(), shell.to_str().unwrap(), sleep.to_str().unwrap());
-    let mut job = Stranger::shell(script, &[&path, shell, sleep]);
-    job.hear();
+    let mut job = OtherProcess::shell(script, &[&path, shell, sleep]);
+    job.read_line();
     // Two scans have seen the process under its first name.
     let scanned = sleeps(kapo.pid()) + 3;
     wait_for("it has been seen", || sleeps(kapo.pid()) > scanned);
@@ -210,7 +210,7 @@ fn a_process_is_found_and_lost_by_exec() {
 #[test]
 fn start_times_equal_those_of_ps() {
     let (programs, name) = (Programs::new(), unique("w"));
-    let job = Stranger::start(clean_with(&programs.named("/bin/sleep", &name), &["100"]));
+    let job = OtherProcess::start(clean_with(&programs.named("/bin/sleep", &name), &["100"]));
     let mut kapo = watch(&name);
     wait_for_pids(&mut kapo, &[job.pid()]);
     let start = seconds(&kapo.status()["StartTime"]);
@@ -227,8 +227,8 @@ fn a_document_of_a_thousand_matches_is_composed_once() {
     let (programs, name) = (Programs::new(), unique("w"));
     let sleep = programs.named("/bin/sleep", &name);
     let script = "i=0; while [ $i -lt 1000 ]; do \"$0\" 1000 & i=$((i+1)); done; echo ready; wait";
-    let mut shell = Stranger::shell(script, &[sleep.to_str().unwrap()]);
-    assert_eq!(shell.hear(), "ready");
+    let mut shell = OtherProcess::shell(script, &[sleep.to_str().unwrap()]);
+    assert_eq!(shell.read_line(), "ready");
     let mut kapo = Kapo::start(["watch", "--wait", "1h", &name]);
     kapo.wait_for("all are found", |kapo| document(kapo).len() == 1_000);
     let objects = document(&kapo);
@@ -265,7 +265,7 @@ fn a_document_of_a_thousand_matches_is_composed_once() {
 #[test]
 fn one_pid_needs_no_wakeup_and_its_end_is_noticed() {
     let mut gate = Gate::new();
-    let mut job = Stranger::shell("read x < \"$0\"; exit 5", &[gate.path()]);
+    let mut job = OtherProcess::shell("read x < \"$0\"; exit 5", &[gate.path()]);
     let pid = job.pid().to_string();
     let kapo = Kapo::start(["watch", "--wait", "100ms", "--pid", &pid, "shown"]);
     let mut line = Line::to(&kapo);
@@ -273,21 +273,21 @@ fn one_pid_needs_no_wakeup_and_its_end_is_noticed() {
     assert_eq!(status["Command"], "shown");
     assert!(kapo.stderr().contains("msg=\"found\" name=shown pid="), "{}", kapo.stderr());
     assert_eq!(line.ask("/readyz").status, 200);
-    sees_no_wake_up(kapo.pid());
+    expect_no_wakeup(kapo.pid());
     let mut events = Events::of(&kapo);
     gate.open();
     events.until("its end", |status| status["Pid"] == 0);
     job.reap();
-    if kernel_tells_of_strangers() {
+    if kernel_reports_exit_of_others() {
         kapo.wait_for_status("its code", |status| status["ExitCode"] == 5);
     }
     assert_eq!(line.ask("/readyz").status, 503);
-    sees_no_wake_up(kapo.pid());
+    expect_no_wakeup(kapo.pid());
 }
 
 #[test]
 fn a_pid_that_does_not_exist_is_refused() {
-    let mut job = Stranger::shell("exit 0", &[]);
+    let mut job = OtherProcess::shell("exit 0", &[]);
     job.reap();
     let pid = job.pid().to_string();
     for words in [&["watch", "--pid", &pid][..], &["--quiet", "watch", "--pid", &pid, "shown"]] {
@@ -325,7 +325,7 @@ fn a_process_of_another_user_can_be_watched() {
     std::fs::set_permissions(programs.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = programs.folder().join("kapo");
     assert!(Command::new("cp").arg(binary()).arg(&copy).status().unwrap().success());
-    let mut roots = Stranger::shell("read x < \"$0\"; exit 6", &[gate.path()]);
+    let mut roots = OtherProcess::shell("read x < \"$0\"; exit 6", &[gate.path()]);
     let mut command = clean(&copy);
     let pid = roots.pid().to_string();
     command.args(["-p", "0", "-i", "127.0.0.1", "watch", "--pid", &pid]).uid(65_534).gid(65_534);
@@ -335,7 +335,7 @@ fn a_process_of_another_user_can_be_watched() {
     gate.open();
     roots.reap();
     let status = kapo.wait_for_status("its end", |status| status["Pid"] == 0);
-    if kernel_tells_of_strangers() {
+    if kernel_reports_exit_of_others() {
         assert_eq!(kapo.wait_for_status("its code", |s| s["ExitCode"] != 0)["ExitCode"], 6, "{status}");
     }
 }
@@ -348,7 +348,7 @@ fn in_a_pid_namespace_only_its_processes_are_found() {
     }
     let (programs, name) = (Programs::new(), unique("w"));
     let sleep = programs.named("/bin/sleep", &name);
-    let _outside = Stranger::start(clean_with(&sleep, &["100"]));
+    let _outside = OtherProcess::start(clean_with(&sleep, &["100"]));
     let script = "(\"$0\" 100 & echo $! > \"$1\"; wait; exec sleep 100) & exec \"$2\" -p 0 -i 127.0.0.1 watch -w 100ms --process-events \"$3\"";
     let inside = programs.folder().join("inside");
     let mut command = clean("unshare");
@@ -370,7 +370,7 @@ fn in_a_pid_namespace_only_its_processes_are_found() {
     let enter = format!("nsenter -t $(pgrep -P {} | head -n1) -p -m kill -USR1 {pid}", kapo.pid());
     assert!(Command::new("sh").args(["-c", &enter]).status().unwrap().success(), "{enter}");
     let status = kapo.wait_for_status("its end", |status| status["Pid"] == 0);
-    if kernel_tells_of_strangers() {
+    if kernel_reports_exit_of_others() {
         let status = kapo.wait_for_status("its signal", |status| status["Signal"] == "SIGUSR1");
         assert_eq!(status["ExitCode"], 138);
     }
@@ -405,7 +405,7 @@ fn a_process_hidden_by_hidepid_does_not_exist() {
     assert_eq!(std::fs::read_to_string(&inside).unwrap().trim(), pid.to_string());
     let unshare = kapo.pid();
     let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
-    kapo.is_really(children.trim().parse().unwrap());
+    kapo.set_pid(children.trim().parse().unwrap());
     let scanned = sleeps(kapo.pid()) + 5;
     wait_for("further scans", || sleeps(kapo.pid()) > scanned);
     assert_eq!(pids(&document(&kapo)), [pid], "and it is the only one");
@@ -427,7 +427,7 @@ fn watch_does_not_start_without_proc() {
 
 #[test]
 fn a_stop_answers_waiting_requests_quickly() {
-    let job = Stranger::shell("read x", &[]);
+    let job = OtherProcess::shell("read x", &[]);
     let mut kapo = Kapo::start(["watch", "--pid", &job.pid().to_string()]);
     let status = kapo.wait_for_status("it is found", |status| status["Pid"] == job.pid());
     let found = format!("msg=\"found\" name={} pid={}", status["Command"].as_str().unwrap(), job.pid());
@@ -487,7 +487,8 @@ fn process_events_find_a_start_without_scans() {
         // quiet period.
         assert!(wakes * 10 <= u64::from(quiet), "{wakes} wake-ups in {quiet} quiet moments of 20 ms");
     }
-    let job = Stranger::shell("read x < \"$0\"; exec \"$1\" 100", &[gate.path(), sleep.to_str().unwrap()]);
+    let job =
+        OtherProcess::shell("read x < \"$0\"; exec \"$1\" 100", &[gate.path(), sleep.to_str().unwrap()]);
     gate.open();
     wait_for_pids(&mut kapo, &[job.pid()]);
     drop(job);

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::harness::{Kapo, binary, clean, command_name, kapo_on_a_free_port, wait_for};
-use crate::tools::{Gate, Programs, Stranger, is_root, kernel_tells_of_strangers, sleeps, unique};
+use crate::tools::{Gate, OtherProcess, Programs, is_root, kernel_reports_exit_of_others, sleeps, unique};
 
 /// Watches a name with ten scans a second.
 fn watch(name: &str) -> Kapo {
@@ -42,7 +42,7 @@ fn the_next_scan_finds_an_exec_that_keeps_comm() {
     let script = "read x < \"$0\"; exec -a \"$1\" bash -c 'read x < \"$0\"; :' \"$0\"";
     let mut command = clean("bash");
     command.args(["-c", script, gate.path(), &name]);
-    let job = Stranger::start(command);
+    let job = OtherProcess::start(command);
     wait_for_scans(&kapo);
     assert_eq!(pids(&kapo), [0]);
     gate.open();
@@ -57,13 +57,13 @@ fn a_renamed_main_thread_does_not_hide_a_process() {
     let script = "printf MainThread > /proc/$$/comm; echo; read x";
     let mut command = clean(&copy);
     command.args(["-c", script]);
-    let mut by_program = Stranger::start(command);
+    let mut by_program = OtherProcess::start(command);
     // The executable has another name, and only the first argument is NAME.
     let mut command = clean("bash");
     command.arg0(&name).args(["-c", script]);
-    let mut by_argument = Stranger::start(command);
-    by_program.hear();
-    by_argument.hear();
+    let mut by_argument = OtherProcess::start(command);
+    by_program.read_line();
+    by_argument.read_line();
     assert_eq!(command_name(by_program.pid()), "MainThread");
     let mut kapo = watch(&name);
     let mut expected = [by_program.pid(), by_argument.pid()];
@@ -94,8 +94,8 @@ fn node_is_found_whatever_its_main_thread_is_called() {
     let script = "require('fs').writeFileSync('/proc/self/comm', 'MainThread'); console.log(1); setTimeout(() => 0, 1e6)";
     let mut command = clean("node");
     command.args(["-e", script, &id]);
-    let mut node = Stranger::start(command);
-    node.hear();
+    let mut node = OtherProcess::start(command);
+    node.read_line();
     assert_eq!(command_name(node.pid()), "MainThread");
     let kapo = watch("node");
     wait_for("it is found", || pids(&kapo).contains(&node.pid()));
@@ -107,9 +107,9 @@ fn arguments_and_beginnings_are_not_names() {
     let longer = programs.named("/bin/sleep", &format!("{name}x"));
     let mut command = clean(longer);
     command.arg("100");
-    let _longer = Stranger::start(command);
-    let mut argument = Stranger::shell("echo; read x", &[&name]);
-    argument.hear();
+    let _longer = OtherProcess::start(command);
+    let mut argument = OtherProcess::shell("echo; read x", &[&name]);
+    argument.read_line();
     let kapo = watch(&name);
     wait_for_scans(&kapo);
     assert_eq!(pids(&kapo), [0]);
@@ -124,7 +124,7 @@ fn only_another_program_ends_a_match() {
     for options in [&["--wait", "100ms"][..], &["--wait", "1h", "--process-events"]] {
         let mut command = clean(&path);
         command.arg(gate.path());
-        let mut job = Stranger::start(command);
+        let mut job = OtherProcess::start(command);
         wait_for("it has its name", || command_name(job.pid()) == name);
         let mut kapo = Kapo::start([&["watch"], options, &[&name]].concat());
         if kapo.stderr().contains("process events unavailable") {
@@ -138,7 +138,7 @@ fn only_another_program_ends_a_match() {
             let programs = Programs::new();
             let mut command = clean(programs.named("/bin/sleep", &name));
             command.arg("100");
-            let second = Stranger::start(command);
+            let second = OtherProcess::start(command);
             wait_for_pids(&mut kapo, &[job.pid(), second.pid()]);
             drop(second);
             wait_for_pids(&mut kapo, &[job.pid()]);
@@ -161,7 +161,7 @@ fn the_exit_of_a_renamed_process_is_reported() {
     let script = "#!/bin/bash\nread x < $1; printf other > /proc/$$/comm; read x < $1; exit 5\n";
     let mut command = clean(programs.script(&name, script));
     command.arg(gate.path());
-    let mut job = Stranger::start(command);
+    let mut job = OtherProcess::start(command);
     wait_for("it has its name", || command_name(job.pid()) == name);
     let mut kapo = watch(&name);
     wait_for_pids(&mut kapo, &[job.pid()]);
@@ -171,7 +171,7 @@ fn the_exit_of_a_renamed_process_is_reported() {
     gate.open();
     job.reap();
     wait_for_pids(&mut kapo, &[0]);
-    if kernel_tells_of_strangers() {
+    if kernel_reports_exit_of_others() {
         let status = kapo.wait_for_status("its code", |status| status["ExitCode"] != 0);
         assert_eq!((&status["ExitCode"], &status["Reason"]), (&5.into(), &"exit-code".into()));
     }
@@ -190,8 +190,8 @@ fn unreadable_files_do_not_hide_a_process() {
         let mut command = clean("bash");
         command.arg0(arg0).args(["-c", "printf other > /proc/$$/comm; echo; read x < $0; exec sleep 100"]);
         command.arg(gate.path());
-        let mut job = Stranger::start(command);
-        job.hear();
+        let mut job = OtherProcess::start(command);
+        job.read_line();
         job
     };
     let (by_name, by_path) = (start(&name), start(&format!("/srv/{name}")));
@@ -218,12 +218,12 @@ fn children_with_another_program_do_not_match() {
     let script = "#!/bin/bash\nread x < $1; for n in 1 2 3 4 5; do sleep 100 & done; echo; wait\n";
     let mut command = clean(programs.script(&name, script));
     command.arg(gate.path());
-    let mut job = Stranger::start(command);
+    let mut job = OtherProcess::start(command);
     let mut kapo =
         Kapo::launch(kapo_on_a_free_port(["watch", "--process-events", "-w", "100ms", &name])).listening();
     wait_for_pids(&mut kapo, &[job.pid()]);
     gate.open();
-    job.hear();
+    job.read_line();
     wait_for_pids(&mut kapo, &[job.pid()]);
     job.kill_all();
     wait_for_pids(&mut kapo, &[0]);
@@ -239,8 +239,8 @@ fn a_program_that_becomes_a_daemon_is_found_by_its_child() {
     }
     // The first process ends at once, often before kapo can read it.
     let script = "for n in 1 2 3 4 5 6 7 8 9 10; do \"$0\" \"$1\"; done; echo; read x";
-    let mut shell = Stranger::shell(script, &[path.to_str().unwrap(), gate.path()]);
-    shell.hear();
+    let mut shell = OtherProcess::shell(script, &[path.to_str().unwrap(), gate.path()]);
+    shell.read_line();
     kapo.wait_for("all are found", |kapo| pids(kapo).iter().filter(|pid| **pid > 0).count() == 10);
     shell.kill_all();
     wait_for_pids(&mut kapo, &[0]);

@@ -61,7 +61,7 @@ impl ProcessEvents {
         // Subscribe without a filter first, because a filter would also drop the answer to the subscription. A kernel
         // older than 6.6 ignores the longer message that carries the filter.
         events.listen(&[LISTEN])?;
-        if !events.is_heard()? {
+        if !events.is_accepted()? {
             return Err("the connector does not answer");
         }
         events.listen(&[LISTEN, FORK | EXEC | COMM])?;
@@ -81,7 +81,7 @@ impl ProcessEvents {
 
     /// Whether the subscription was accepted. The kernel handles it while the message is sent, so its answer is
     /// already in the socket, among events for earlier listeners.
-    fn is_heard(&self) -> Result<bool, &'static str> {
+    fn is_accepted(&self) -> Result<bool, &'static str> {
         loop {
             match self.receive(&mut [0; 256], |kind, body| (kind == NONE).then(|| word(body, 0) == Some(0))) {
                 Ok(Some(true)) => return Ok(true),

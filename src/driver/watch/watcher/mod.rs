@@ -31,7 +31,7 @@ const SLICE: u32 = 2_000;
 // The cost of each step, measured with 5,000 processes.
 const LISTED: u32 = 1;
 const NAME: u32 = 8;
-const WORDS: u32 = 25;
+const ALL_NAMES: u32 = 25;
 const OPEN: u32 = 60;
 
 /// The epoll data of the process connector. A pidfd has its pid in the lower half, which is never 0.
@@ -51,7 +51,7 @@ struct WatchedPidfd {
 #[derive(Debug)]
 pub(crate) struct Watcher {
     watch: Watch,
-    hands: WatchIo,
+    io: WatchIo,
     effects: Vec<WatchEffect>,
     listing: Option<Listing>,
 }
@@ -91,7 +91,7 @@ impl Watcher {
         }
         let refused = |errno: Errno| Error::setup("watch", "processes", reason(&errno.into()));
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let mut hands = WatchIo {
+        let mut io = WatchIo {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused)?,
             events: None,
             guards: BTreeMap::new(),
@@ -105,7 +105,7 @@ impl Watcher {
         let mut watch = Watch::new(config, rule(&config.name), view.own, history, now);
         let mut effects = Vec::new();
         if config.process_events && config.pid.is_none() {
-            match hands.subscribe() {
+            match io.subscribe() {
                 Ok(()) => {}
                 Err(why) => {
                     note(Note::Scanning(why));
@@ -114,7 +114,7 @@ impl Watcher {
             }
         }
         watch.handle(now, WatchEvent::Start, &mut effects);
-        let mut watcher = Watcher { watch, hands, effects, listing: None };
+        let mut watcher = Watcher { watch, io, effects, listing: None };
         if let Some(pid) = config.pid {
             // kapo does not wait for the process of `--pid`: a later process with this pid is a different one.
             let mut absent = false;
@@ -138,11 +138,11 @@ impl Watcher {
     /// [`Watcher::deadline`] has passed, and again in the next turn, without waiting, if it returned `true`. A call
     /// without a reason does no harm.
     pub(crate) fn turn(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
-        (self.hands.budget, self.hands.boot) = (SLICE, None);
+        (self.io.budget, self.io.boot) = (SLICE, None);
         let more = self.listen(now, note);
         self.watch.handle(now, WatchEvent::Deadline, &mut self.effects);
         self.work(now, note);
-        if self.listing.is_none() && std::mem::take(&mut self.hands.starved) {
+        if self.listing.is_none() && std::mem::take(&mut self.io.starved) {
             // A process event for a process that could not be read is treated as lost.
             self.watch.handle(now, WatchEvent::Missed, &mut self.effects);
         }
@@ -179,20 +179,20 @@ impl Watcher {
     /// parent.
     fn listen(&mut self, now: Now, note: &mut dyn FnMut(Note)) -> bool {
         let mut more = false;
-        if let Some(events) = self.hands.events.take() {
+        if let Some(events) = self.io.events.take() {
             more = !events.drain(64, |event| self.watch.handle(now, event, &mut self.effects));
-            self.hands.events = Some(events);
+            self.io.events = Some(events);
             self.work(now, note);
         }
         let mut batch = [const { MaybeUninit::uninit() }; 64];
         // The registrations are edge-triggered, because the pidfd of a zombie stays readable until it is reaped.
-        let Ok((ready, room)) = epoll::wait(&self.hands.epoll, &mut batch, Some(&Timespec::default())) else {
+        let Ok((ready, room)) = epoll::wait(&self.io.epoll, &mut batch, Some(&Timespec::default())) else {
             return more;
         };
         more |= room.is_empty();
         for event in ready.iter() {
             let (data, flags) = (event.data.u64(), event.flags);
-            if let Some((pid, ended)) = self.hands.ended(data, flags) {
+            if let Some((pid, ended)) = self.io.ended(data, flags) {
                 let event = WatchEvent::Ended { pid, exit: ended.0, reaped: ended.1 };
                 self.watch.handle(now, event, &mut self.effects);
             }
@@ -210,14 +210,14 @@ impl Watcher {
                 // If the list cannot be opened, the next slice reports a failed scan.
                 WatchEffect::Scan => self.listing = Some(Listing::default()),
                 WatchEffect::Note(text) => note(text),
-                WatchEffect::Close(pid) => drop(self.hands.guards.remove(&pid)),
-                WatchEffect::ReadName(pid) => self.hands.read_name(pid, |event| {
+                WatchEffect::Close(pid) => drop(self.io.guards.remove(&pid)),
+                WatchEffect::ReadName(pid) => self.io.read_name(pid, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
-                WatchEffect::ReadAllNames(pid) => self.hands.read_words(pid, |event| {
+                WatchEffect::ReadAllNames(pid) => self.io.read_all_names(pid, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
-                WatchEffect::Open(pid) => self.hands.open(pid, |event| {
+                WatchEffect::Open(pid) => self.io.open(pid, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
             }
@@ -230,14 +230,14 @@ impl Watcher {
     fn scan(&mut self, now: Now, note: &mut dyn FnMut(Note)) {
         let Some(mut listing) = self.listing.take() else { return };
         let walked = listing.walk(|pid, mark| {
-            self.hands.spend(LISTED);
+            self.io.spend(LISTED);
             self.watch.handle(now, WatchEvent::Listed { pid, mark }, &mut self.effects);
             if !self.effects.is_empty() {
                 self.work(now, note);
             }
-            self.hands.budget > 0 && !self.hands.starved
+            self.io.budget > 0 && !self.io.starved
         });
-        let starved = std::mem::take(&mut self.hands.starved);
+        let starved = std::mem::take(&mut self.io.starved);
         match walked {
             Ok(false) if !starved => {
                 self.listing = Some(listing);
@@ -254,7 +254,7 @@ impl AsFd for Watcher {
     /// Returns a descriptor that is readable (level-triggered) while [`Watcher::turn`] has events to read. It never
     /// changes.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.hands.epoll.as_fd()
+        self.io.epoll.as_fd()
     }
 }
 
@@ -274,22 +274,22 @@ impl WatchIo {
         Ok(())
     }
 
-    fn read_name(&mut self, pid: Pid, tell: impl FnOnce(WatchEvent<'_>)) {
+    fn read_name(&mut self, pid: Pid, report: impl FnOnce(WatchEvent<'_>)) {
         self.spend(NAME);
         match procfs::comm(pid, &mut [0; 80]) {
-            Ok(comm) => tell(WatchEvent::Named { pid, comm }),
+            Ok(comm) => report(WatchEvent::Named { pid, comm }),
             // A process that is gone or that kapo may not read counts as absent.
             Err(error) => self.starved |= procfs::is_resource_exhaustion(error),
         }
     }
 
-    fn read_words(&mut self, pid: Pid, tell: impl FnOnce(WatchEvent<'_>)) {
-        self.spend(WORDS);
+    fn read_all_names(&mut self, pid: Pid, report: impl FnOnce(WatchEvent<'_>)) {
+        self.spend(ALL_NAMES);
         match procfs::comm(pid, &mut [0; 80]) {
             Ok(comm) => {
                 let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
                 let (cmdline, exe) = (procfs::cmdline(pid, &mut line), procfs::exe(pid, &mut link));
-                tell(WatchEvent::AllNames { pid, names: ProcessNames { comm, cmdline, exe } });
+                report(WatchEvent::AllNames { pid, names: ProcessNames { comm, cmdline, exe } });
             }
             Err(error) => self.starved |= procfs::is_resource_exhaustion(error),
         }
@@ -297,11 +297,11 @@ impl WatchIo {
 
     /// Opens a pidfd and reads the process. The pid cannot be reused before the pidfd reports the end of its process.
     /// So if the pidfd reports no end after the reads, they all describe the same process.
-    fn open(&mut self, pid: Pid, tell: impl FnOnce(WatchEvent<'_>)) {
+    fn open(&mut self, pid: Pid, report: impl FnOnce(WatchEvent<'_>)) {
         self.spend(OPEN);
         let fd = match self.pidfd(pid) {
             Ok(fd) => fd,
-            Err(Errno::SRCH) => return tell(WatchEvent::Vanished { pid }),
+            Err(Errno::SRCH) => return report(WatchEvent::Vanished { pid }),
             // Without a pidfd (refused, or no free descriptor), scans watch the process.
             Err(_) => None,
         };
@@ -314,15 +314,15 @@ impl WatchIo {
             }
             Err(_) => None,
         };
-        let Some(stat) = stat.filter(Stat::lives) else { return tell(WatchEvent::Vanished { pid }) };
+        let Some(stat) = stat.filter(Stat::lives) else { return report(WatchEvent::Vanished { pid }) };
         let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
         let (cmdline, exe) = (procfs::cmdline(pid, &mut line), procfs::exe(pid, &mut link));
         if fd.as_ref().is_some_and(has_ended) {
-            return tell(WatchEvent::Vanished { pid });
+            return report(WatchEvent::Vanished { pid });
         }
         let guarded = fd.is_some_and(|fd| self.guard(pid, fd, stat.ticks));
         let boot = *self.boot.get_or_insert_with(procfs::boot_time);
-        tell(WatchEvent::Opened {
+        report(WatchEvent::Opened {
             pid,
             ticks: stat.ticks,
             image: Image::of(stat.start_stack, cmdline),

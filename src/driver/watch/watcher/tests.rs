@@ -210,7 +210,7 @@ fn the_signal_of_a_killed_process_is_reported_at_once() {
         rig.until("its signal", |w| w.status()[0].signal.is_some());
         assert_eq!(rig.shown(), (State::Killed, 137, Some(Signal::KILL), Some(Reason::Signal)));
         // A zombie shows its signal before it is reaped. No event follows after that.
-        rig.until("the pidfd is closed", |w| w.hands.guards.is_empty());
+        rig.until("the pidfd is closed", |w| w.io.guards.is_empty());
     }
 }
 
@@ -235,7 +235,7 @@ fn a_zombie_has_ended_and_its_code_follows_when_reaped() {
         }
         job.0.wait().unwrap();
         if kernel_reports_exit() {
-            rig.until("the last word", |w| w.hands.guards.is_empty());
+            rig.until("the last word", |w| w.io.guards.is_empty());
             assert_eq!(rig.shown().3, Some(if code == 0 { Reason::Success } else { Reason::ExitCode }));
         }
     }
@@ -324,17 +324,17 @@ fn a_thousand_matches_work_with_few_descriptors() {
     let mut shell = Job::spawn(command.args(["-c", script, sleep.to_str().unwrap()]).process_group(0));
     shell.hear();
     let mut rig = Rig::new(&config(&name));
-    rig.watcher.hands.most = 100;
+    rig.watcher.io.most = 100;
     assert!(rig.turn(), "one turn does not read a thousand processes");
     rig.until("all", |w| w.status().len() == 1_000);
     rig.finish_scan();
     assert_eq!(rig.watcher.status()[0].restarts, 999);
     assert!(rig.watcher.status().is_sorted_by_key(|s| (s.start_time, s.pid)));
-    assert_eq!(rig.watcher.hands.guards.len(), 100);
+    assert_eq!(rig.watcher.io.guards.len(), 100);
     let group = rustix::process::Pid::from_raw(i32::try_from(shell.pid()).unwrap()).unwrap();
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     rig.until("none", is_gone);
-    assert!(rig.watcher.hands.guards.len() <= 1);
+    assert!(rig.watcher.io.guards.len() <= 1);
 }
 
 #[test]
@@ -434,7 +434,7 @@ fn a_reused_pid_is_not_the_old_process() {
         // After the highest pid the kernel continues with 300, so only pids above that are reused.
         let mut old = (0..400).map(|_| Job::start(&sleep, &["100"])).find(|job| job.pid() > 300).unwrap();
         let mut rig = Rig::new(&config(name));
-        rig.watcher.hands.most = most;
+        rig.watcher.io.most = most;
         rig.until("the old one", lives);
         rig.finish_scan();
         let (pid, before) = (old.pid(), rig.watcher.status()[0].start_time);
@@ -462,7 +462,7 @@ fn pids_in_the_proc_of_another_namespace_are_not_opened() {
     rig.until("found", lives);
     rig.finish_scan();
     assert_ne!(rig.pids(), [job.pid()], "it is shown as /proc names it");
-    assert!(rig.watcher.hands.guards.is_empty() && rig.watcher.deadline().is_some());
+    assert!(rig.watcher.io.guards.is_empty() && rig.watcher.deadline().is_some());
     drop(job);
     rig.until("its end", is_gone);
 }
@@ -524,14 +524,14 @@ fn a_scan_follows_lost_process_events() {
     let (folder, name) = (Folder::new(), unique("lost"));
     let sleep = folder.copy("/bin/sleep", &name);
     let mut rig = Rig::new(&with_events(&name));
-    let Some(events) = &rig.watcher.hands.events else { return eprintln!("skipped: {:?}", rig.notes) };
+    let Some(events) = &rig.watcher.io.events else { return eprintln!("skipped: {:?}", rig.notes) };
     rustix::net::sockopt::set_socket_recv_buffer_size(events, 1).unwrap();
     rig.finish_scan();
     for _ in 0..30 {
         Job::start(Path::new("/bin/true"), &[]);
     }
     let job = Job::start(&sleep, &["100"]);
-    let events = rig.watcher.hands.events.as_ref().unwrap();
+    let events = rig.watcher.io.events.as_ref().unwrap();
     let mut missed = false;
     while !events.drain(64, |heard| missed |= heard == WatchEvent::Missed) {}
     assert!(missed);
@@ -558,5 +558,5 @@ fn unusable_process_events_are_refused_with_a_reason() {
     let rig = Rig::new(&with_events("any"));
     let [Note::Scanning(why)] = rig.notes[..] else { panic!("{:?}", rig.notes) };
     assert!(why.starts_with(&std::env::var("KAPO_TEST_WHY").unwrap()), "{why}");
-    assert!(rig.watcher.hands.events.is_none());
+    assert!(rig.watcher.io.events.is_none());
 }
