@@ -256,6 +256,8 @@ pub struct Wait {
     pub url: Option<String>,
     /// `--timeout`; `None` waits for ever.
     pub timeout: Option<Duration>,
+    /// `--ready` or `--healthy`: wait until this probe passes instead of waiting for the end.
+    pub until: Option<Probe>,
     /// `--retry`: how long to retry connecting.
     pub retry: Duration,
     /// `--verbose`.

@@ -19,7 +19,7 @@ _kapo_options() {
             options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --live --ready --health --timeout'
             valued=' --port --interface --max-connections --tail --history --log-format --timeout ' ;;
         wait)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --timeout --retry --verbose -v'
+            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --ready --healthy --timeout --retry --verbose -v'
             valued=' --port --interface --max-connections --tail --history --log-format --timeout --retry ' ;;
         status)
             options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --output -o --timeout'

@@ -265,7 +265,15 @@ fn wait(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Wait, Er
     let timeout = settings.optional("timeout", values::seconds)?;
     let retry = settings.value("retry", values::seconds)?;
     let verbose = settings.flag("verbose")?;
-    Ok(Wait { url: url(Verb::Wait, operands)?, timeout, retry, verbose })
+    let until = match (settings.flag("ready")?, settings.flag("healthy")?) {
+        (true, true) => {
+            return Err(Error::Usage("--healthy: only one of --ready and --healthy may be given".to_owned()));
+        }
+        (true, false) => Some(Probe::Ready),
+        (false, true) => Some(Probe::Health),
+        (false, false) => None,
+    };
+    Ok(Wait { url: url(Verb::Wait, operands)?, timeout, until, retry, verbose })
 }
 
 fn status(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Status, Error> {

@@ -412,8 +412,15 @@ pub static OPTIONS: &[Opt] = &[
     value(CHECK, "timeout", "SECONDS")
         .otherwise("5")
         .says("exit with 1 if no answer arrives within this time", ""),
+    flag(WAIT, "ready").says(
+        "wait until /readyz is 200 instead of for the end",
+        "kapo also waits while nothing listens yet: it tries again after 100 ms, and then ever less often, at least once \
+             a second. If the job of a `run` ends before that, the exit code is that of the job, or 1 \
+             if that is 0. For scripts and init containers that depend on a service.",
+    ),
+    flag(WAIT, "healthy").says("wait until /healthz is 200 instead of for the end", "As with --ready."),
     value(WAIT, "timeout", "SECONDS").says(
-        "exit with 124 if the job has not ended after this time",
+        "exit with 124 if the wait is not over after this time",
         "With 0, kapo asks once and does not wait.",
     ),
     value(WAIT, "retry", "SECONDS").otherwise("0").says(

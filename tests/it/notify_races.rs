@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{Kapo, before_exec, clean, kapo_on_a_free_port};
 
 /// The variable with the text that [`speaker`] sends.
-const WORDS: &str = "TEST_WORDS";
+pub(crate) const WORDS: &str = "TEST_WORDS";
 
 /// Returns a socket, and the address in `NOTIFY_SOCKET`.
 fn socket_to(name: &str) -> (UnixDatagram, SocketAddr) {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::chunked::Chunked;
 use crate::harness::{Answer, Kapo, binary, clean, kapo, kapo_on_a_free_port, now, run_to_the_end, wait_for};
+use crate::notify_races::WORDS;
 use crate::streams::read_head;
 use crate::tools::{Events, Gate, Line, expect_no_wakeup, unique};
 
@@ -306,7 +307,7 @@ fn check_of_a_url_requests_its_path() {
     let body = kapo.get("/healthz?verbose").body;
     assert!(body.lines().count() > 1, "{body}");
     let says = format!("not healthy: HTTP 503\n{body}");
-    assert_eq!(client(&["check", "--live", &format!("{url}/healthz?verbose")]), (1, says, String::new()));
+    assert_eq!(client(&["check", &format!("{url}/healthz?verbose")]), (1, says, String::new()));
     let says = format!("live: ok\n{}", kapo.get("/livez?verbose").body);
     assert_eq!(client(&["check", &format!("{url}/livez?verbose")]), (0, says, String::new()));
     // Any other path would answer 200 in every state.
@@ -440,4 +441,66 @@ fn kapo_sends_the_code_to_waiting_clients_before_it_ends() {
     });
     server.signal(9);
     waiting.expect_exit(125);
+}
+
+/// `kapo wait WORDS` at this kapo, and its exit code.
+fn wait_at(port: u16, words: &[&str]) -> std::process::Child {
+    let mut command = kapo(["--port", &port.to_string(), "--interface", "127.0.0.1", "wait"]);
+    command.args(words).stderr(std::process::Stdio::piped()).spawn().unwrap()
+}
+
+fn ends(child: std::process::Child) -> (Option<i32>, String) {
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn wait_ready_begins_before_kapo_listens() {
+    // The port is free once the listener is dropped.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let early = wait_at(port, &["--ready"]);
+    let mut gate = Gate::new();
+    let gated = format!(
+        "read x < \"$0\"; {WORDS}=READY=1 \"$1\" --exact notify_races::speaker >/dev/null; exec sleep 1000"
+    );
+    let words =
+        ["--port", &port.to_string(), "--interface", "127.0.0.1", "run", "--notify", "--", "sh", "-c"];
+    let mut command = kapo(words);
+    command.args([&gated, gate.path()]).arg(std::env::current_exe().unwrap());
+    let kapo = Kapo::launch(command).listening();
+    let (code, said) = ends(wait_at(port, &["--ready", "--timeout", "300ms"]));
+    assert_eq!((code, said.as_str()), (Some(124), "kapo: has not said READY=1\n"));
+    assert_eq!(ends(wait_at(port, &["--healthy"])), (Some(0), String::new()));
+    gate.open();
+    assert_eq!(ends(early), (Some(0), String::new()));
+    assert_eq!(kapo.get("/readyz").status, 200);
+}
+
+#[test]
+fn wait_ready_ends_with_the_code_of_a_job_that_ends_first() {
+    for (code, expected) in [(7, 7), (0, 1)] {
+        let mut gate = Gate::new();
+        let script = format!("read x < \"$0\"; exit {code}");
+        let kapo = Kapo::start(["run", "--notify", "--wait", "1h", "sh", "-c", &script, gate.path()]);
+        let waits = wait_at(kapo.address().port(), &["--ready"]);
+        wait_for("it has asked once", || kapo.get("/metrics").body.contains("path=\"/readyz\",code=\"503\""));
+        gate.open();
+        let said = format!("kapo: the job has ended with code {code}\n");
+        assert_eq!(ends(waits), (Some(expected), said));
+    }
+}
+
+#[test]
+fn wait_ready_outlasts_the_failed_runs_of_supervise() {
+    let folder = tempfile::tempdir().unwrap();
+    let script =
+        "if [ -e third ]; then exec sleep 1000; fi; [ -e second ] && touch third; touch second; exit 1";
+    let mut command = kapo_on_a_free_port(["supervise", "--wait", "150ms", "sh", "-c", script]);
+    command.current_dir(folder.path());
+    let kapo = Kapo::launch(command).listening();
+    // The command counts as ready as soon as it runs.
+    kapo.wait_for_status("the second pause", |status| status["Restarts"] == 1 && status["Pid"] == 0);
+    let waits = wait_at(kapo.address().port(), &["--healthy", "--timeout", "20"]);
+    assert_eq!(ends(waits), (Some(0), String::new()));
+    assert_eq!(kapo.status()["Restarts"], 2);
 }

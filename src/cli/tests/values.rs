@@ -151,6 +151,9 @@ fn check_and_wait_take_an_address_and_a_time_limit() {
             Mode::Wait(Wait { url: url(text), timeout: Some(Duration::ZERO), ..Wait::default() })
         );
     }
+    for (words, until) in [("wait --ready", Probe::Ready), ("wait --healthy", Probe::Health)] {
+        assert_eq!(config(words).mode, Mode::Wait(Wait { until: Some(until), ..Wait::default() }));
+    }
     for words in ["wait -v --retry 1m", "wait --verbose --retry=60"] {
         let expected = Wait { retry: 60 * SECOND, verbose: true, ..Wait::default() };
         assert_eq!(config(words).mode, Mode::Wait(expected));

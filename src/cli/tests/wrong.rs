@@ -156,6 +156,7 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
         ("check --live http://a/healthz", "URL: its path is /healthz, but the option asks for /livez"),
         ("check --live --ready", "--ready: only one of --live, --ready and --health may be given"),
         ("check --timeout 0", "--timeout: the time must be longer than 0"),
+        ("wait --ready --healthy", "--healthy: only one of --ready and --healthy may be given"),
         ("run --termination-log= x", "--termination-log: '' is not a path"),
     ] {
         assert_eq!(message(words), expected, "{words}");

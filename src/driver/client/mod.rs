@@ -6,6 +6,7 @@ mod connect;
 mod exchange;
 mod logs;
 mod status;
+mod until;
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -58,6 +59,9 @@ const WAY: Duration = Duration::from_secs(5);
 /// Waits for the end of the job and returns its exit code; 124 if `--timeout` has passed first, 125 if there is no
 /// answer or the code is unknown, with the reason on stderr. With `-v`, prints on stdout how the job ended.
 pub(crate) fn wait(config: &Config, options: &Wait) -> u8 {
+    if let Some(probe) = options.until {
+        return until::wait_until(config, options, probe);
+    }
     let once = options.timeout == Some(Duration::ZERO);
     let mut failed = None;
     let answer = target(config, options.url.as_deref(), "/wait")

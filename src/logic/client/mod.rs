@@ -6,4 +6,5 @@ pub(crate) mod format;
 pub(crate) mod json;
 pub(crate) mod logs;
 pub(crate) mod status;
+pub(crate) mod until;
 pub(crate) mod waiting;
