@@ -34,8 +34,8 @@ export KAPO_COMMIT=${KAPO_COMMIT-$(commit)}
 # musl does not protect the relocated data of such a program (RELRO) either; without that segment it needs two pages
 # (8 KiB) less.
 flags="-C relocation-model=static -C force-unwind-tables=no -C relro-level=off"
-# Fewer functions are inlined than opt-level "s" would inline: 10 KB less, and a start that touches fewer pages.
-flags="$flags -C llvm-args=-inline-threshold=20"
+# Fewer functions are inlined than opt-level "s" would inline: 15 KB less, and a start that touches fewer pages.
+flags="$flags -C llvm-args=-inline-threshold=5"
 options=(build --release --locked --bin kapo)
 if ! has_target "$target"; then
     target=$host
