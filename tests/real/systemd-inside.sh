@@ -126,6 +126,13 @@ kill -KILL "$(status 6666 Pid)" || true
 restarted() { [ "$(status 6666 Restarts)" = 1 ] && [ "$(status 6666 Status)" = running ]; }
 check "a killed worker is started again by kapo" wait_until 10 restarted
 same "by the same kapo" "$main" "$(show worker.service MainPID)"
+# journald writes asynchronously.
+logged() { journalctl --no-pager -o cat -u worker.service "$@"; }
+has_exited() { logged -p warning | grep -q 'msg="exited"'; }
+check "journalctl -p warning shows the end" wait_until 10 has_exited
+matches "without a time and a prefix" '^level=warn msg="exited" command=' "$(logged -p warning)"
+same "and nothing of level info" "" "$(logged -p warning | grep level=info || true)"
+matches "which has the priority info" '^level=info msg="listening" address=' "$(logged -p info..info)"
 worker=$(status 6666 Pid)
 began=$(date +%s%N)
 systemctl stop worker.service || true
