@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::logic::history::Memory;
-
 /// The interface version of a folder, which decides the names of its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -101,14 +99,58 @@ fn folders(own: &str, controller: &str, mounts: &[(&str, &str, Version)]) -> Vec
     found
 }
 
+/// A set of the files of a cgroup that a scrape shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupFiles(u8);
+
+impl CgroupFiles {
+    /// No file.
+    pub(crate) const NONE: CgroupFiles = CgroupFiles(0);
+    /// The memory in use.
+    pub(crate) const MEMORY: CgroupFiles = CgroupFiles(1);
+    /// The limit of the memory.
+    pub(crate) const MEMORY_LIMIT: CgroupFiles = CgroupFiles(1 << 1);
+    /// The most memory that was used.
+    pub(crate) const MEMORY_PEAK: CgroupFiles = CgroupFiles(1 << 2);
+    /// The statistics of the CPU controller.
+    pub(crate) const CPU: CgroupFiles = CgroupFiles(1 << 3);
+    /// The number of processes and threads.
+    pub(crate) const PIDS: CgroupFiles = CgroupFiles(1 << 4);
+    /// The limit of that number.
+    pub(crate) const PIDS_LIMIT: CgroupFiles = CgroupFiles(1 << 5);
+    /// The pressure stall information of all resources.
+    pub(crate) const PRESSURE: CgroupFiles = CgroupFiles(1 << 6);
+
+    /// All files.
+    #[cfg(test)]
+    pub(crate) const ALL: CgroupFiles = CgroupFiles((1 << 7) - 1);
+
+    /// Returns the union of both.
+    pub(crate) const fn and(self, other: CgroupFiles) -> CgroupFiles {
+        CgroupFiles(self.0 | other.0)
+    }
+
+    /// Whether all files of `other` are in the set.
+    pub(crate) fn include(self, other: CgroupFiles) -> bool {
+        self.and(other) == self
+    }
+
+    /// Whether the set is empty.
+    pub(crate) fn is_empty(self) -> bool {
+        self == CgroupFiles::NONE
+    }
+}
+
 /// The values of kapo's cgroup. `None` means that the file is missing or cannot be read; for a limit it may also mean
 /// that there is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupUsage {
     /// Memory in use, page cache included.
     pub memory_bytes: Option<u64>,
-    /// The memory limit and the peak usage.
-    pub memory: Memory,
+    /// The limit of the memory.
+    pub memory_limit: Option<u64>,
+    /// The most memory that was used.
+    pub memory_peak: Option<u64>,
     /// How long tasks were throttled because the CPU quota was used up.
     pub cpu_throttled: Option<Duration>,
     /// Number of processes and threads.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::driver::proc::small_file;
-use crate::logic::cgroup::{self, CgroupUsage, Folder, Version};
+use crate::logic::cgroup::{self, CgroupFiles, CgroupUsage, Folder, Version};
 use crate::logic::history::Memory;
 
 /// The counter of out-of-memory kills.
@@ -93,28 +93,49 @@ impl Cgroup {
         }
     }
 
-    /// Reads all that a scrape shows.
-    pub(crate) fn usage(&self) -> CgroupUsage {
-        let number = |folder: &Option<Folder>, v1, v2| {
-            text(&folder.as_ref()?.file(v1, v2)).as_deref().and_then(cgroup::number)
+    /// Reads `files`; the values of all other files are missing.
+    pub(crate) fn usage(&self, files: CgroupFiles) -> CgroupUsage {
+        let number = |file, folder: &Option<Folder>, v1, v2| {
+            let folder = folder.as_ref().filter(|_| files.include(file))?;
+            text(&folder.file(v1, v2)).as_deref().and_then(cgroup::number)
         };
+        CgroupUsage {
+            memory_bytes: number(
+                CgroupFiles::MEMORY,
+                &self.memory,
+                "memory.usage_in_bytes",
+                "memory.current",
+            ),
+            memory_limit: number(
+                CgroupFiles::MEMORY_LIMIT,
+                &self.memory,
+                "memory.limit_in_bytes",
+                "memory.max",
+            ),
+            memory_peak: number(
+                CgroupFiles::MEMORY_PEAK,
+                &self.memory,
+                "memory.max_usage_in_bytes",
+                "memory.peak",
+            ),
+            cpu_throttled: self.cpu.as_ref().filter(|_| files.include(CgroupFiles::CPU)).and_then(throttled),
+            pids: number(CgroupFiles::PIDS, &self.pids, "pids.current", "pids.current"),
+            pids_limit: number(CgroupFiles::PIDS_LIMIT, &self.pids, "pids.max", "pids.max"),
+            pressure: if files.include(CgroupFiles::PRESSURE) { self.pressure() } else { Vec::new() },
+        }
+    }
+
+    /// Resource, `some` or `full`, and for how long tasks had to wait.
+    fn pressure(&self) -> Vec<(&'static str, &'static str, Duration)> {
         let mut pressure = Vec::new();
         for (resource, file) in
             [("cpu", "cpu.pressure"), ("io", "io.pressure"), ("memory", "memory.pressure")]
         {
             let text = self.pressure.as_ref().and_then(|folder| text(&folder.file("", file)));
-            pressure.extend(
-                cgroup::pressure(&text.unwrap_or_default()).map(|(kind, total)| (resource, kind, total)),
-            );
+            let totals = text.as_deref().into_iter().flat_map(cgroup::pressure);
+            pressure.extend(totals.map(|(kind, total)| (resource, kind, total)));
         }
-        CgroupUsage {
-            memory_bytes: number(&self.memory, "memory.usage_in_bytes", "memory.current"),
-            memory: self.memory.as_ref().map(memory).unwrap_or_default(),
-            cpu_throttled: self.cpu.as_ref().and_then(throttled),
-            pids: number(&self.pids, "pids.current", "pids.current"),
-            pids_limit: number(&self.pids, "pids.max", "pids.max"),
-            pressure,
-        }
+        pressure
     }
 }
 

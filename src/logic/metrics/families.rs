@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::selection::Sources;
 use super::{Counts, Exits, Snapshot};
 use crate::logic::Stream;
+use crate::logic::cgroup::CgroupFiles;
 use crate::logic::status::Counters;
 
 /// The type of a metric.
@@ -188,38 +189,38 @@ pub(super) const FAMILIES: [Family; 38] = [
             one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory_bytes));
         },
     )
-    .from(Sources::CGROUP),
+    .from(Sources::cgroup(CgroupFiles::MEMORY)),
     gauge(
         "kapo_cgroup_memory_limit_bytes",
         "Memory limit of kapo's cgroup; left out if there is none.",
-        |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory.limit_bytes)),
+        |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory_limit)),
     )
-    .from(Sources::CGROUP),
+    .from(Sources::cgroup(CgroupFiles::MEMORY_LIMIT)),
     gauge(
         "kapo_cgroup_memory_peak_bytes",
         "Highest memory usage of kapo's cgroup since it was created.",
         |s, _, out| {
-            one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory.peak_bytes));
+            one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.memory_peak));
         },
     )
-    .from(Sources::CGROUP),
+    .from(Sources::cgroup(CgroupFiles::MEMORY_PEAK)),
     counter(
         "kapo_cgroup_cpu_throttled_seconds",
         &[],
         "Time for which the CPU quota has throttled kapo's cgroup.",
         |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.cpu_throttled)),
     )
-    .from(Sources::CGROUP),
+    .from(Sources::cgroup(CgroupFiles::CPU)),
     gauge("kapo_cgroup_pids", "Number of processes and threads in kapo's cgroup.", |s, _, out| {
         one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.pids));
     })
-    .from(Sources::CGROUP),
+    .from(Sources::cgroup(CgroupFiles::PIDS)),
     gauge(
         "kapo_cgroup_pids_limit",
         "Limit for the number of processes and threads in kapo's cgroup; left out if there is none.",
         |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.pids_limit)),
     )
-    .from(Sources::CGROUP),
+    .from(Sources::cgroup(CgroupFiles::PIDS_LIMIT)),
     counter(
         "kapo_cgroup_pressure_seconds",
         &["resource", "kind"],
@@ -230,7 +231,7 @@ pub(super) const FAMILIES: [Family; 38] = [
             }
         },
     )
-    .from(Sources::CGROUP),
+    .from(Sources::cgroup(CgroupFiles::PRESSURE)),
     counter(
         "kapo_orphans_reaped",
         &[],

@@ -2,6 +2,7 @@
 
 use super::Snapshot;
 use super::families::FAMILIES;
+use crate::logic::cgroup::CgroupFiles;
 use crate::logic::http::query::{decoded, parameters};
 
 /// The sources of the values, apart from what kapo knows without a system call.
@@ -14,22 +15,27 @@ pub struct Sources {
     /// The counter of out-of-memory kills.
     pub oom_kills: bool,
     /// The files of kapo's cgroup.
-    pub cgroup: bool,
+    pub cgroup: CgroupFiles,
 }
 
 impl Sources {
     /// Nothing must be read.
-    pub(super) const NONE: Sources = Sources { tree: false, own: false, oom_kills: false, cgroup: false };
+    pub(super) const NONE: Sources =
+        Sources { tree: false, own: false, oom_kills: false, cgroup: CgroupFiles::NONE };
     /// The processes of the command.
     pub(super) const TREE: Sources = Sources { tree: true, ..Sources::NONE };
     /// kapo's own process.
     pub(super) const OWN: Sources = Sources { own: true, ..Sources::NONE };
     /// The counter of out-of-memory kills.
     pub(super) const OOM_KILLS: Sources = Sources { oom_kills: true, ..Sources::NONE };
-    /// The cgroup.
-    pub(super) const CGROUP: Sources = Sources { cgroup: true, ..Sources::NONE };
     /// The sources that /debug/vars shows.
-    pub(crate) const VARS: Sources = Sources { tree: true, own: true, oom_kills: true, cgroup: false };
+    pub(crate) const VARS: Sources =
+        Sources { tree: true, own: true, oom_kills: true, cgroup: CgroupFiles::NONE };
+
+    /// These files of the cgroup.
+    pub(super) const fn cgroup(files: CgroupFiles) -> Sources {
+        Sources { cgroup: files, ..Sources::NONE }
+    }
 
     /// Whether `other` is a subset of these sources.
     fn include(self, other: Sources) -> bool {
@@ -42,7 +48,7 @@ impl Sources {
             tree: self.tree || other.tree,
             own: self.own || other.own,
             oom_kills: self.oom_kills || other.oom_kills,
-            cgroup: self.cgroup || other.cgroup,
+            cgroup: self.cgroup.and(other.cgroup),
         }
     }
 }
@@ -143,14 +149,18 @@ mod tests {
 
     #[test]
     fn only_the_selected_sources_are_read() {
-        let all = Sources { tree: true, own: true, oom_kills: true, cgroup: true };
+        let all = Sources { tree: true, own: true, oom_kills: true, cgroup: CgroupFiles::ALL };
         for (query, expected) in [
             (None, all),
             (Some("name[]=kapo_child_up&name[]=kapo_http_connections"), Sources::NONE),
             (Some("name[]=kapo_child_processes"), Sources::TREE),
             (Some("name[]=process_open_fds"), Sources::OWN),
             (Some("name[]=kapo_oom_kills_total"), Sources::OOM_KILLS),
-            (Some("name[]=kapo_cgroup_pids"), Sources::CGROUP),
+            (Some("name[]=kapo_cgroup_pids"), Sources::cgroup(CgroupFiles::PIDS)),
+            (
+                Some("name[]=kapo_cgroup_memory_bytes&name[]=kapo_cgroup_pressure_seconds_total"),
+                Sources::cgroup(CgroupFiles::MEMORY.and(CgroupFiles::PRESSURE)),
+            ),
         ] {
             assert_eq!(Selection::of(query).sources(), expected, "{query:?}");
         }

@@ -3,7 +3,6 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::logic::history::Memory;
 use crate::logic::reason::Reason;
 
 impl Snapshot {
@@ -71,7 +70,8 @@ fn full() -> Snapshot {
         }),
         cgroup: Some(CgroupUsage {
             memory_bytes: Some(1 << 20),
-            memory: Memory { peak_bytes: Some(2 << 20), limit_bytes: Some(4 << 20), oom_kills: Some(1) },
+            memory_limit: Some(4 << 20),
+            memory_peak: Some(2 << 20),
             cpu_throttled: Some(Duration::from_micros(1_500)),
             pids: Some(5),
             pids_limit: Some(100),

@@ -350,7 +350,8 @@ impl MetricsSource for Job {
             last_lasted: None,
             tree: if sources.tree { self.measuring.sampler.borrow_mut().tree() } else { None },
             own: if sources.own { process_usage::own() } else { None },
-            cgroup: sources.cgroup.then(|| self.measuring.cgroup.get_or_init(Cgroup::find).usage()),
+            cgroup: (!sources.cgroup.is_empty())
+                .then(|| self.measuring.cgroup.get_or_init(Cgroup::find).usage(sources.cgroup)),
         }
         .with_last_run(self.life.history())
     }
