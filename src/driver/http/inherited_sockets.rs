@@ -1,4 +1,4 @@
-//! Sockets that kapo was started with: looked at, refused by number, name and reason, or taken over, so that the
+//! Sockets that kapo inherited. Each is taken over, or refused with its number, name and the reason, so that the
 //! command inherits none of them.
 
 use std::ffi::OsString;
@@ -15,17 +15,18 @@ use crate::logic::http::activation::{Inherited, Variables};
 use crate::sys;
 use crate::sys::stdio::InheritedFds;
 
-/// What was handed over.
+/// The inherited sockets.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
-    /// They listen; with their names.
+    /// Listening sockets with their names.
     pub listeners: Vec<(Listener, String)>,
-    /// They are connected already (Accept=yes); with their names.
+    /// Connected sockets (Accept=yes of systemd.socket(5)) with their names.
     pub connections: Vec<(OwnedFd, String)>,
 }
 
-/// Takes over all that was handed over by LISTEN_FDS; where that is not set, a socket on stdin, as inetd does it. To be
-/// called before kapo opens anything: else a number that was closed would be one of kapo's own.
+/// Takes over all sockets of LISTEN_FDS (sd_listen_fds(3)) or, if that is not set, a socket on stdin as inetd(8) passes
+/// it. Call it before kapo opens any descriptor: otherwise one of kapo's own could have the number of an inherited
+/// descriptor that was closed.
 pub(crate) fn take_over(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets, Error> {
     let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
     let (pid, fds, names) = (text("LISTEN_PID"), text("LISTEN_FDS"), text("LISTEN_FDNAMES"));
@@ -54,7 +55,7 @@ impl Sockets {
             }
             Ok(Kind::Connected) => {
                 fcntl_setfd(&socket, FdFlags::CLOEXEC).map_err(|e| refused(fd, &name, &reason(&e.into())))?;
-                // Best effort: only answers in several parts would be slower without it.
+                // If this fails, only answers in several parts are slower.
                 let _ = sockopt::set_tcp_nodelay(&socket, true);
                 self.connections.push((socket, name));
             }
@@ -63,8 +64,8 @@ impl Sockets {
         Ok(())
     }
 
-    /// inetd(8) style: the socket is stdin and stdout. It is moved away from there, as the command must neither read
-    /// the request nor write into the answer; it gets /dev/null in its place.
+    /// Takes a socket that is both stdin and stdout, as inetd(8) passes it. /dev/null replaces it there, so that the
+    /// command neither reads the request nor writes into the answer.
     fn take_stdin(&mut self) -> Result<(), Error> {
         let [stdin, ..] = sys::stdio::standard();
         let Some(inode) = socket_inode(stdin) else {
@@ -91,7 +92,7 @@ enum Kind {
     Connected,
 }
 
-/// A socket that HTTP can be spoken on, or why not.
+/// Returns the kind of a socket that can carry HTTP, or the reason why it cannot.
 fn kind(fd: BorrowedFd<'_>) -> Result<Kind, String> {
     let stat = fstat(fd).map_err(|e| reason(&e.into()))?;
     let file = match FileType::from_raw_mode(stat.st_mode) {
@@ -124,7 +125,7 @@ fn kind(fd: BorrowedFd<'_>) -> Result<Kind, String> {
     }
 }
 
-/// `None`: no socket.
+/// Returns the inode of a socket; `None` if the descriptor is not a socket.
 fn socket_inode(fd: BorrowedFd<'_>) -> Option<u64> {
     let stat = fstat(fd).ok()?;
     (FileType::from_raw_mode(stat.st_mode) == FileType::Socket).then_some(stat.st_ino)

@@ -1,5 +1,6 @@
-//! Listening sockets: bound by us on TCP or Unix, or inherited. Bind is the only test for whether an address is free.
-//! Accepting comes in batches and says why it stopped, so that the loop neither spins nor forgets a waiting peer.
+//! Listening sockets, TCP or Unix, bound by kapo or inherited. Only bind(2) tells whether an address is free.
+//! Connections are accepted in batches, and each batch reports why it stopped, so that the loop neither spins nor
+//! leaves a connection waiting.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,41 +19,42 @@ use crate::driver::http::socket_file::SocketFile;
 use crate::error::{Error, reason};
 use crate::sys;
 
-/// The kernel takes the smaller of this and net.core.somaxconn.
+/// The backlog of a listener; the kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
-/// A silent TCP connection is probed after this time,
+/// The keepalive time: an idle TCP connection is probed after this time (TCP_KEEPIDLE, tcp(7)).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-/// then again and again at this interval,
+/// The time between two keepalive probes (TCP_KEEPINTVL).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// and has ended after so many probes without an answer,
+/// A connection is closed after this many probes without an answer (TCP_KEEPCNT).
 const KEEPALIVE_PROBES: u32 = 3;
-/// as one has on which data stays unacknowledged for so long.
+/// A connection is closed if sent data stays unacknowledged for this time (TCP_USER_TIMEOUT).
 const UNACKNOWLEDGED_MILLIS: u32 = 60_000;
-/// The kernel doubles it for its own overhead.
+/// The send buffer of a TCP connection; the kernel doubles the value for its own overhead (socket(7)).
 const SEND_BUFFER: usize = 128 * 1024;
-/// Accepted at once; signals and open connections get their turn in between.
+/// How many connections one call accepts. Signals and open connections are served between batches.
 const BATCH: usize = 64;
 
 /// Why [`Listener::accept`] stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accepted {
-    /// Nobody waits any more.
+    /// The queue is empty.
     Drained,
-    /// The batch is full; others may wait.
+    /// The batch is full; more connections may be waiting.
     More,
-    /// The process has no descriptor left for the next peer, which goes on waiting. Closing a connection makes room.
+    /// The process has no free descriptor for the next connection, which stays in the queue. Closing a connection makes
+    /// room.
     Starved,
-    /// The system has no room for the next peer: no free file, no memory. Closing a connection of ours hardly helps;
-    /// rest the listener, because it stays ready.
+    /// The system has no free file or no memory for the next connection. Closing one of our connections hardly helps,
+    /// so the listener must rest: it stays ready meanwhile.
     Exhausted(Errno),
-    /// It listens no more, for example because a process that shares it shut it down.
+    /// The socket does not listen any more, for example because a process that shares it has shut it down.
     Broken,
 }
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// Dropped first: the file of a closed socket looks dead to others.
+    /// This field is dropped first, because the file of a closed socket looks dead to other processes.
     file: Option<SocketFile>,
     socket: OwnedFd,
     address: String,
@@ -77,7 +79,7 @@ impl Listener {
         }
     }
 
-    /// `--sidebind`: the next free port above `port` on an IP interface.
+    /// Binds the next free port above `port` on an IP interface, for `--sidebind`.
     pub(crate) fn sidebind(interface: &Interface, port: u16) -> Result<Listener, Error> {
         let Interface::Ip(ip) = interface else {
             return Err(Error::setup("bind", "a side port", "the interface is a Unix socket"));
@@ -92,15 +94,15 @@ impl Listener {
         Err(Error::setup("bind", format!("a port above {port} on {ip}"), "none is free"))
     }
 
-    /// Serves on an inherited socket that listens already. It is made non-blocking, as listeners that are shared
-    /// commonly are: else a peer that leaves before it is accepted would block us.
+    /// Serves on an inherited socket that listens already. The socket is made non-blocking, because accept(2) on a
+    /// blocking one would block kapo if the client disconnects first.
     pub(crate) fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
         Listener::adopt_socket(socket)
             .map_err(|e| Error::setup("serve on", "the inherited socket", reason(&e.into())))
     }
 
-    /// Accepts at most a batch of peers into `accepted`, non-blocking and close-on-exec. Peers that left before
-    /// their turn are skipped.
+    /// Accepts at most one batch of connections into `accepted`, non-blocking and close-on-exec. Connections that
+    /// failed before they were accepted are skipped.
     pub(crate) fn accept(&self, accepted: &mut Vec<OwnedFd>) -> Accepted {
         let mut skipped = 0;
         for _ in 0..BATCH {
@@ -112,10 +114,10 @@ impl Listener {
                     return Accepted::Exhausted(errno);
                 }
                 Err(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => return Accepted::Broken,
-                // accept(2): the errors of the connection, not of the listener; the next one may be fine.
+                // According to accept(2) these errors belong to the connection, not to the listener.
                 Err(errno) => {
                     skipped += 1;
-                    // A full batch of errors and nothing else would keep kapo busy for nothing.
+                    // Accepting more after a full batch of errors would only use CPU time, so the listener must rest.
                     if skipped == BATCH {
                         return Accepted::Exhausted(errno);
                     }
@@ -125,12 +127,13 @@ impl Listener {
         Accepted::More
     }
 
-    /// `0.0.0.0:6666`, `[::]:6666`, `/run/x.sock` or `@name`; with the port that was really bound.
+    /// Returns the bound address: `0.0.0.0:6666`, `[::]:6666`, `/run/x.sock` or `@name`. With port 0 it has the port
+    /// that the kernel chose.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// The TCP port that was really bound.
+    /// Returns the bound TCP port; `None` for a Unix socket.
     pub(crate) fn port(&self) -> Option<u16> {
         self.port
     }
@@ -140,22 +143,22 @@ impl Listener {
         let name = getsockname(&socket)?;
         let (address, port) = describe(&name);
         if port.is_some() {
-            // Accepted sockets inherit all of this. Without NODELAY two answers in a row wait for a delayed
+            // Accepted sockets inherit these options. Without TCP_NODELAY the second of two answers waits for a delayed
             // acknowledgement.
             sockopt::set_tcp_nodelay(&socket, true)?;
             prepare_tcp(&socket)?;
         } else {
-            // Accepted sockets inherit it.
+            // Accepted sockets inherit this option.
             sys::passrights::refuse(socket.as_fd());
         }
         Ok(Listener { socket, address, port, file: None })
     }
 }
 
-/// Has the kernel find out when the peer of a TCP connection has vanished: kapo is woken only then. Silent connections
-/// are probed, which keeps the mapping of a NAT as well; the limit of unacknowledged data is for streams, because no probe
-/// is due while data is under way. The send buffer is limited, because the kernel would let it grow to 4 MiB for each
-/// peer that takes nothing.
+/// Sets the TCP options by which the kernel detects a vanished peer, so that kapo needs no timer. Keepalive probes
+/// check idle connections and keep their NAT mapping. TCP_USER_TIMEOUT covers streams, because no probe is sent while
+/// data is unacknowledged. The send buffer is limited because the kernel would let it grow to 4 MiB for each peer that
+/// does not read.
 pub(crate) fn prepare_tcp(socket: &OwnedFd) -> Result<(), Errno> {
     sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
@@ -182,7 +185,7 @@ fn tcp(address: SocketAddr) -> Result<Listener, Errno> {
     })?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // `::` means every address, whatever net.ipv6.bindv6only says.
+        // `::` must accept IPv4 as well, whatever net.ipv6.bindv6only is.
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     bind(&socket, &address)?;
@@ -197,7 +200,7 @@ fn unix(address: &impl SocketAddrArg) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// The address is the path that was asked for: the kernel goes on naming the temporary one.
+/// Binds a Unix socket to a path. The address is set here, because getsockname(2) returns the temporary name.
 fn unix_path(path: &Path) -> Result<Listener, String> {
     let text = |errno| match errno {
         Errno::NOTSOCK => "a file that is not a socket is in the way".to_owned(),
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn port_0_shows_the_port_that_the_kernel_chose_and_accepted_sockets_never_delay() {
+    fn port_0_shows_the_chosen_port_and_sets_nodelay() {
         for (ip, shown) in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")] {
             let listener = Listener::bind(&on(Interface::Ip(ip.parse().unwrap()), 0)).unwrap();
             let port = listener.port().unwrap();
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_file_of_somebody_else_is_not_removed() {
+    fn a_socket_file_of_another_process_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let listener = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
@@ -331,7 +334,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
-        assert!(path.exists(), "std leaves the file behind");
+        assert!(path.exists(), "a listener of std does not remove its file");
         let living = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
         let error = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot bind {}: Address already in use", path.display()));
@@ -367,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inherited_listener_that_blocks_is_drained_without_blocking() {
+    fn a_blocking_inherited_listener_is_drained_without_blocking() {
         let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = inherited.local_addr().unwrap();
         let listener = Listener::adopt(inherited.into()).unwrap();
@@ -379,17 +382,17 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_is_accepted_in_batches() {
+    fn many_connections_are_accepted_in_batches() {
         let listener = Listener::bind(&on(loopback(), 0)).unwrap();
-        let crowd = BATCH + 1;
-        let _peers: Vec<_> = (0..crowd)
+        let clients = BATCH + 1;
+        let _peers: Vec<_> = (0..clients)
             .map(|_| TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap())
             .collect();
         let mut accepted = Vec::new();
         assert_eq!(listener.accept(&mut accepted), Accepted::More);
         assert_eq!(accepted.len(), BATCH);
         assert_eq!(listener.accept(&mut accepted), Accepted::Drained);
-        assert_eq!(accepted.len(), crowd);
+        assert_eq!(accepted.len(), clients);
     }
 
     #[test]
@@ -399,14 +402,14 @@ mod tests {
         assert_eq!(listener.accept(&mut Vec::new()), Accepted::Broken);
     }
 
-    /// Runs in a process of its own, since the limit holds for all threads of one.
+    /// Runs in a process of its own because the limit applies to all threads of a process.
     #[test]
-    fn without_descriptors_the_peer_waits_and_is_accepted_later() {
+    fn without_descriptors_a_connection_waits_in_the_queue() {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         use std::os::fd::AsRawFd;
 
         const NAME: &str =
-            "driver::http::listener::tests::without_descriptors_the_peer_waits_and_is_accepted_later";
+            "driver::http::listener::tests::without_descriptors_a_connection_waits_in_the_queue";
         if std::env::var_os("KAPO_TEST_STARVED").is_none() {
             let own = std::env::current_exe().unwrap();
             let child = std::process::Command::new(own)

@@ -1,8 +1,9 @@
-//! The file of a Unix socket: bound under a temporary name, linked to its own name once it is served, removed at the end
-//! if it is still ours.
+//! The file of a Unix socket. It is bound under a temporary name, linked to its final name once it accepts connections,
+//! and removed at the end if it is still the same file.
 //!
-//! A socket that is bound and does not listen yet refuses connections, as one does whose owner has died. Therefore the
-//! name appears only when connections are accepted, and only a file that refuses them is replaced.
+//! A socket that is bound but does not listen refuses connections, and so does the socket of a process that has died.
+//! Therefore the final name appears only when connections are accepted, and only a file that refuses connections is
+//! replaced.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,16 +17,16 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 
 /// The longest path of a temporary name: `sun_path` of unix(7) without the NUL at its end.
 const LONGEST_PATH: usize = 107;
-/// How many temporary names are tried before the folder counts as full.
+/// How many temporary names are tried before the bind fails.
 const TEMPORARY_NAMES: u64 = 64;
-/// How often a name that others take and give up is tried.
+/// How many times the final name is tried if other processes keep creating and removing it.
 const CLAIMS: usize = 16;
-/// How often the lock of the folder is tried, with a pause of 10 ms. Without the lock kapo goes on: a stranger that holds
-/// it must not hold kapo up.
+/// How many times the lock of the folder is tried, with a pause of 10 ms. After that kapo goes on without the lock, so
+/// that another process that holds the lock cannot stop it.
 const LOCK_TRIES: usize = 100;
 const LOCK_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-/// A file that was created here; dropping it removes the file if it is still the same one.
+/// A socket file that kapo created. Dropping it removes the file if it is still the same one.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -34,8 +35,8 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Binds `socket` to `path`, after `serve` has made it ready for clients. A socket file without a server is
-    /// replaced. Errors: `ADDRINUSE` if it is served, `NOTSOCK` if the file is not a socket.
+    /// Binds `socket` to `path` after `serve` has made it accept connections. A socket file without a server is
+    /// replaced. Errors: `ADDRINUSE` if another process serves it, `NOTSOCK` if the file is not a socket.
     pub(crate) fn create(
         path: &Path,
         socket: &OwnedFd,
@@ -44,13 +45,13 @@ impl SocketFile {
         let address = SocketAddrUnix::new(path)?;
         let temporary = bind_temporarily(path, socket)?;
         let created = serve(socket).and_then(|()| claim(&temporary, path, &address));
-        // Nothing can be done about a temporary file that cannot be removed; a renamed one is gone already.
+        // A temporary file that cannot be removed is left behind; after a rename there is none.
         let _ = unlink(&temporary);
         created?;
         SocketFile::of(path)
     }
 
-    /// The path.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -64,13 +65,13 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if lstat(&self.path).is_ok_and(|now| (now.st_dev, now.st_ino) == (self.device, self.inode)) {
-            // The next start replaces a file that cannot be removed.
+            // If this fails, the next start replaces the file.
             let _ = unlink(&self.path);
         }
     }
 }
 
-/// Binds to a name that is free, in the folder of `path`; no longer than `path` may be.
+/// Binds to a free temporary name in the folder of `path`. The name is short enough for `sun_path` whenever `path` is.
 fn bind_temporarily(path: &Path, socket: &OwnedFd) -> Result<PathBuf, Errno> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let in_folder = folder.join("x").as_os_str().len().saturating_sub(1);
@@ -88,7 +89,8 @@ fn bind_temporarily(path: &Path, socket: &OwnedFd) -> Result<PathBuf, Errno> {
     Err(Errno::ADDRINUSE)
 }
 
-/// A name of at most `room` bytes. The pid makes it differ from that of another kapo, and `attempt` from the last one.
+/// Returns a name of at most `room` bytes. It depends on the pid and on `attempt`, so that instances and attempts
+/// differ.
 fn temporary_name(attempt: u64, room: usize) -> String {
     let pid = u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
     let mixed = (pid << 8 | attempt).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -100,7 +102,7 @@ fn temporary_name(attempt: u64, room: usize) -> String {
     name
 }
 
-/// Gives the bound and served socket its own name.
+/// Links the socket, which accepts connections already, to its final name.
 fn claim(temporary: &Path, path: &Path, address: &SocketAddrUnix) -> Result<(), Errno> {
     let mut lock = None;
     for _ in 0..CLAIMS {
@@ -115,7 +117,8 @@ fn claim(temporary: &Path, path: &Path, address: &SocketAddrUnix) -> Result<(), 
             }
             linked => return linked,
         }
-        // Between the check of a dead file and its removal no other process may put a live one in its place.
+        // Without the lock another process could put a live socket there between the check of the dead file and its
+        // removal.
         if lock.is_none() {
             lock = Some(lock_folder(path));
         }
@@ -124,7 +127,7 @@ fn claim(temporary: &Path, path: &Path, address: &SocketAddrUnix) -> Result<(), 
     Err(Errno::ADDRINUSE)
 }
 
-/// Locks the folder against other instances of kapo, for as long as the descriptor is open.
+/// Locks the folder against other instances of kapo as long as the descriptor is open.
 fn lock_folder(path: &Path) -> Option<OwnedFd> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -132,7 +135,7 @@ fn lock_folder(path: &Path) -> Option<OwnedFd> {
     for _ in 0..LOCK_TRIES {
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::AGAIN) => {
-                // Nothing to wait for but the time; an interruption only shortens it.
+                // No descriptor is polled, only the time; an interruption merely shortens the pause.
                 let _ = poll(&mut [], Some(&LOCK_PAUSE));
             }
             _ => break,
@@ -141,7 +144,7 @@ fn lock_folder(path: &Path) -> Option<OwnedFd> {
     Some(folder)
 }
 
-/// Removes a socket file without a server. Succeeds also if the file has gone meanwhile.
+/// Removes a socket file without a server. Also succeeds if the file has disappeared meanwhile.
 fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), Errno> {
     let found = match lstat(path) {
         Err(Errno::NOENT) => return Ok(()),
@@ -155,7 +158,7 @@ fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), Errno> {
     match retry_on_intr(|| connect(&probe, address)) {
         Err(Errno::CONNREFUSED) => {}
         Err(Errno::NOENT) => return Ok(()),
-        // A connection, a full backlog, a socket of another type: it is served.
+        // A connection, a full backlog or a socket of another type shows that the file is served.
         Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => return Err(Errno::ADDRINUSE),
         Err(errno) => return Err(errno),
     }
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_appears_when_connections_are_accepted_and_nothing_else_stays() {
+    fn the_final_name_appears_when_connections_are_accepted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let socket = stream();
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_the_greatest_length_has_room_for_the_temporary_name() {
+    fn the_longest_path_leaves_room_for_a_temporary_name() {
         let folder = tempfile::tempdir().unwrap();
         for last in [1, 2, 10, 30] {
             let middle = LONGEST_PATH - last - 2 - folder.path().as_os_str().len();

@@ -66,7 +66,7 @@ pub trait Handler {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: response::Reply<'_>) -> Next;
 
     /// Answers a request that is held ([`Next::Wait`]), or leaves it held; with `overdue` its time has passed, and it
-    /// must be answered now. Nothing of the request is known any more: a site holds those of one kind alone.
+    /// must be answered now. Nothing of the request is known any more: a handler holds those of one kind alone.
     fn again(&mut self, now: Now, overdue: bool, reply: response::Reply<'_>) -> Next;
 
     /// Whether the answer to `request` is so large that clients with smaller requests should come first. It is asked for

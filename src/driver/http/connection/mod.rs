@@ -1,6 +1,6 @@
-//! One connection's socket: reads once and sends once per readiness, and leaves every decision to
-//! [`Conn`]. It is registered level-triggered, so a read that left bytes behind is simply called again; a peer's
-//! errors end its connection and are nobody else's business.
+//! The socket of one connection. It reads once and sends once per readiness, and leaves every decision to [`Conn`]. It
+//! is registered level-triggered, so epoll reports it again if a read left bytes behind. A socket error ends this
+//! connection only.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,23 +17,23 @@ use crate::logic::http::Handler;
 use crate::logic::http::conn::{Conn, Facts, Feed, READ_SIZE};
 use crate::logic::http::response::Out;
 
-/// What becomes of a source after it was served.
+/// Whether a connection stays open after it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionFate {
-    /// Nothing more to do until the next event; its interest may have changed.
+    /// The connection stays open; its interest may have changed.
     Wait,
-    /// Drop it.
+    /// The connection has ended; drop it.
     Gone,
 }
 
-/// The loop's buffers, shared by all connections: none of them owns one while it is idle.
+/// The loop's buffers, shared by all connections so that an idle connection owns none.
 pub(crate) struct Buffers {
     input: Vec<u8>,
     out: Out,
 }
 
 impl Buffers {
-    /// Own no memory before the first read: an instance that nobody asks needs none.
+    /// Returns buffers without memory, which is allocated at the first read: an instance without clients needs none.
     pub(crate) fn new() -> Buffers {
         Buffers { input: Vec::new(), out: Out::new() }
     }
@@ -45,96 +45,97 @@ impl Default for Buffers {
     }
 }
 
-/// An accepted stream, TCP or Unix.
+/// An accepted stream socket, TCP or Unix.
 pub(crate) struct Connection {
     socket: OwnedFd,
     conn: Conn,
-    /// What epoll was last told; `None` while it does not know the socket.
+    /// The events that epoll is registered for; `None` before the first registration.
     registered: Option<EventFlags>,
-    /// The kernel keeps bytes back for the end that is to follow.
+    /// The last send had MSG_MORE: the kernel holds those bytes back until our side is closed.
     corked: bool,
 }
 
 impl Connection {
-    /// Takes an accepted socket. It is read and written with MSG_DONTWAIT, so it may be in blocking mode, as an
-    /// inherited one is. Call [`Connection::on_ready`] at once: the request is often there already.
+    /// Takes an accepted socket. It may be in blocking mode, as an inherited one is, because reads and writes use
+    /// MSG_DONTWAIT. Call [`Connection::on_ready`] at once, because the request is often readable already.
     pub(crate) fn new(now: Now, socket: OwnedFd) -> Connection {
         Connection { socket, conn: Conn::new(now), registered: None, corked: false }
     }
 
-    /// One read, one send; call it when the socket is ready for what [`Connection::interest`] said, or has an error.
+    /// Reads once and sends once. Call it when epoll reports an event of [`Connection::interest`] or an error.
     pub(crate) fn on_ready(
         &mut self,
         now: Now,
         buffers: &mut Buffers,
-        site: &mut dyn Handler,
+        handler: &mut dyn Handler,
     ) -> ConnectionFate {
-        let result = self.serve(now, buffers, site);
+        let result = self.serve(now, buffers, handler);
         self.settle(now, result, &mut buffers.out)
     }
 
-    /// The state has changed: asks again for a request that is held; does nothing for others.
+    /// Asks the handler again for a held request after the state has changed. Without a held request or left-over
+    /// requests it does nothing.
     pub(crate) fn resume(
         &mut self,
         now: Now,
         buffers: &mut Buffers,
-        site: &mut dyn Handler,
+        handler: &mut dyn Handler,
     ) -> ConnectionFate {
-        self.conn.resume(now, site, &mut buffers.out);
+        self.conn.resume(now, handler, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
-    /// Kapo ends: a request that is held must be answered now, as if its time had passed.
+    /// Answers a held request now, as if its deadline had passed, because kapo is closing.
     pub(crate) fn give_up_waiting(
         &mut self,
         now: Now,
         buffers: &mut Buffers,
-        site: &mut dyn Handler,
+        handler: &mut dyn Handler,
     ) -> ConnectionFate {
-        self.conn.give_up_waiting(now, site, &mut buffers.out);
+        self.conn.give_up_waiting(now, handler, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
-    /// The next part of a stream that [`Connection::feed`] names.
+    /// Sends the next part of the stream that [`Connection::feed`] names.
     pub(crate) fn push(&mut self, now: Now, bytes: &[u8], buffers: &mut Buffers) -> ConnectionFate {
         self.conn.push(bytes, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
-    /// The stream is complete: the connection ends once it was taken.
+    /// Ends the stream. The connection ends once the peer has taken the rest of it.
     pub(crate) fn end_of_stream(&mut self, now: Now, buffers: &mut Buffers) -> ConnectionFate {
         self.conn.end_of_stream(&mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
-    /// It is dropped in the middle of whatever it is about.
+    /// Ends the connection in whatever state it is.
     pub(crate) fn give_up(&mut self) {
         self.conn.give_up();
         self.end();
     }
 
-    /// Its deadline has passed.
+    /// Handles a deadline that has passed.
     pub(crate) fn expire(
         &mut self,
         now: Now,
         buffers: &mut Buffers,
-        site: &mut dyn Handler,
+        handler: &mut dyn Handler,
     ) -> ConnectionFate {
-        self.conn.expire(now, site, &mut buffers.out);
+        self.conn.expire(now, handler, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
-    /// What the table of all connections must know, after anything was done with this one.
+    /// Returns the facts that the connection table needs; read them after each call on the connection.
     pub(crate) fn facts(&self) -> Facts {
         self.conn.facts()
     }
 
-    /// What is streamed to it.
+    /// Returns which stream the connection receives, if any.
     pub(crate) fn feed(&self) -> Option<Feed> {
         self.conn.feed()
     }
 
-    /// What epoll is to wait for; errors and hang-ups are always told.
+    /// Returns the events to register with epoll; epoll always reports errors and hang-ups.
     pub(crate) fn interest(&self) -> EventFlags {
         let wants = self.conn.wants();
         let mut flags = EventFlags::empty();
@@ -143,8 +144,7 @@ impl Connection {
         flags
     }
 
-    /// Tells epoll what to wait for, level-triggered, if that has changed since the last time. No system call
-    /// otherwise.
+    /// Registers the connection with epoll, level-triggered. Makes a system call only if the interest has changed.
     pub(crate) fn register(&mut self, epoll: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         let interest = self.interest();
         let data = EventData::new_u64(token);
@@ -157,7 +157,7 @@ impl Connection {
         Ok(())
     }
 
-    fn serve(&mut self, now: Now, buffers: &mut Buffers, site: &mut dyn Handler) -> io::Result<()> {
+    fn serve(&mut self, now: Now, buffers: &mut Buffers, handler: &mut dyn Handler) -> io::Result<()> {
         let wants = self.conn.wants();
         if !wants.read && !wants.write {
             return self.check_hang_up();
@@ -165,7 +165,7 @@ impl Connection {
         if wants.write {
             self.send_pending(now)?;
             if self.conn.pending().is_empty() {
-                self.conn.resume(now, site, &mut buffers.out);
+                self.conn.resume(now, handler, &mut buffers.out);
             }
         }
         if wants.read {
@@ -175,7 +175,7 @@ impl Connection {
                 retry_on_intr(|| recv(&self.socket, spare_capacity(&mut buffers.input), RecvFlags::DONTWAIT));
             match read {
                 Ok((_, 0)) => self.conn.eof(&mut buffers.out),
-                Ok(_) => self.conn.receive(now, &buffers.input, site, &mut buffers.out),
+                Ok(_) => self.conn.receive(now, &buffers.input, handler, &mut buffers.out),
                 Err(Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -183,7 +183,8 @@ impl Connection {
         Ok(())
     }
 
-    /// We wait for nothing, so what epoll told is an error or a hang-up, unless it is an event from before.
+    /// Fails if poll(2) reports an error or a hang-up. Without interest in events nothing else is reported, except an
+    /// event from before the interest changed.
     fn check_hang_up(&self) -> io::Result<()> {
         let mut sockets = [PollFd::new(&self.socket, PollFlags::empty())];
         match retry_on_intr(|| poll(&mut sockets, Some(&Timespec::default())))? {
@@ -201,18 +202,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether our end follows the bytes that are sent now. Then the kernel is told so (MSG_MORE), and the last bytes and
-    /// the end leave in one segment: half the packets of who asks once and closes.
+    /// Whether our side is closed right after the bytes that are sent now. They are then sent with MSG_MORE, so that
+    /// they leave in one segment with the FIN: half the packets for a client that sends one request and closes.
     fn cork(&mut self) -> bool {
         self.corked = self.conn.is_closing();
         self.corked
     }
 
-    /// Our end. To close alone would lose what the kernel keeps back, where the peer has sent more meanwhile: the close
-    /// of a socket with unread bytes is a reset. One who was given up is told so by a reset: it must not take what it
-    /// has for all there is.
+    /// Prepares the close of the socket. Closing a socket that has unread bytes sends a reset and loses the bytes that
+    /// the kernel holds back, so the write side is shut down first. A connection that is given up is reset on purpose,
+    /// so that its peer does not take a partial answer for a complete one.
     fn end(&mut self) {
-        // Whoever is gone already needs neither.
+        // If the peer has disconnected already, these calls fail and are not needed.
         let _ = match self.conn.is_given_up() {
             true => sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO)),
             false if self.corked => shutdown(&self.socket, Shutdown::Write),
@@ -220,8 +221,8 @@ impl Connection {
         };
     }
 
-    /// Sends what was answered, and does what is to be done once all of it has gone. The shared buffer is empty
-    /// afterwards in any case: what is left in it would reach another peer.
+    /// Sends the answers in `out`, and half-closes or ends the connection if nothing remains to be sent. Always empties
+    /// the shared buffer, because bytes left in it would reach another peer.
     fn settle(&mut self, now: Now, result: io::Result<()>, out: &mut Out) -> ConnectionFate {
         let result = result.and_then(|()| self.flush(now, &out.bytes));
         out.clear();
@@ -248,7 +249,7 @@ impl Connection {
     }
 }
 
-/// How much the socket took, without waiting; `more`: our end follows at once.
+/// Sends without blocking and returns how many bytes the socket took. `more`: our side is closed right afterwards.
 fn send_to(socket: &OwnedFd, bytes: &[u8], more: bool) -> io::Result<usize> {
     let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     flags.set(SendFlags::MORE, more);

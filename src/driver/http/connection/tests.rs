@@ -1,4 +1,4 @@
-//! One connection over a real socket pair, served as the loop serves it.
+//! One connection over a real socket pair, driven as the event loop drives it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use crate::logic::http::{Next, Request};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// `/wait` is held until `done`; all else is answered with `body`.
+/// Holds `/wait` until `done` and answers every other request with `body`.
 struct Page {
     body: Vec<u8>,
     done: bool,
@@ -39,7 +39,7 @@ impl Handler for Page {
     }
 }
 
-/// The loop for one connection: waits by poll(2) for what it wants.
+/// The event loop for one connection: polls its interest, then serves it.
 struct Served {
     connection: Connection,
     buffers: Buffers,
@@ -59,7 +59,7 @@ impl Served {
         self.connection.on_ready(self.now, &mut self.buffers, &mut self.page)
     }
 
-    /// Turns until it wants nothing that is there within 5 s, or is gone.
+    /// Waits up to 5 s until the connection is ready for its interest, then serves it once.
     fn wait_turn(&mut self) -> ConnectionFate {
         let interest = self.connection.interest();
         let mut flags = PollFlags::empty();
@@ -67,7 +67,7 @@ impl Served {
         flags.set(PollFlags::OUT, interest.contains(EventFlags::OUT));
         let mut sockets = [PollFd::new(&self.connection, flags)];
         let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
-        assert_eq!(poll(&mut sockets, Some(&limit)), Ok(1), "nothing came: {interest:?}");
+        assert_eq!(poll(&mut sockets, Some(&limit)), Ok(1), "not ready within 5 s: {interest:?}");
         self.turn()
     }
 
@@ -95,7 +95,7 @@ fn read_to_end(mut peer: impl Read) -> Vec<u8> {
 }
 
 #[test]
-fn one_turn_reads_and_answers_all_that_is_there() {
+fn one_turn_answers_all_requests_that_can_be_read() {
     let (mut peer, mut served) = unix();
     peer.write_all(&[GET, GET].concat()).unwrap();
     assert_eq!(served.turn(), ConnectionFate::Wait);
@@ -113,7 +113,7 @@ fn a_turn_without_anything_to_read_changes_nothing() {
 }
 
 #[test]
-fn a_request_with_connection_close_is_over_in_its_first_turn() {
+fn connection_close_ends_the_connection_in_its_first_turn() {
     let (mut peer, mut served) = tcp();
     peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     assert_eq!(served.wait_turn(), ConnectionFate::Gone);
@@ -121,7 +121,7 @@ fn a_request_with_connection_close_is_over_in_its_first_turn() {
     assert!(read_to_end(peer).ends_with(b"\r\n\r\nhello"));
 }
 
-/// All that comes until the end or a reset.
+/// Reads until the end of the stream or a reset.
 fn read_to_any_end(mut peer: impl Read) -> (Vec<u8>, io::Result<()>) {
     let mut seen = Vec::new();
     let ended = peer.read_to_end(&mut seen).map(drop);
@@ -129,12 +129,12 @@ fn read_to_any_end(mut peer: impl Read) -> (Vec<u8>, io::Result<()>) {
 }
 
 #[test]
-fn the_last_answer_is_not_lost_to_a_peer_who_sends_more_meanwhile() {
+fn the_last_answer_survives_more_input_from_the_peer() {
     for more in [&b"\r\n"[..], GET, &[b'x'; 65_536]] {
         let (mut peer, mut served) = tcp();
         peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
         assert_eq!(served.wait_turn(), ConnectionFate::Gone);
-        assert!(served.connection.corked, "the answer is to leave together with the end");
+        assert!(served.connection.corked, "the answer and the FIN must leave in one segment");
         peer.write_all(more).unwrap();
         drop(served);
         assert!(read_to_any_end(peer).0.ends_with(b"\r\n\r\nhello"));
@@ -142,13 +142,13 @@ fn the_last_answer_is_not_lost_to_a_peer_who_sends_more_meanwhile() {
 }
 
 #[test]
-fn who_is_given_up_in_the_middle_of_a_stream_does_not_take_it_for_the_whole() {
+fn a_stream_that_is_given_up_ends_with_a_reset() {
     let (mut peer, mut served) = tcp();
     peer.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(served.wait_turn(), ConnectionFate::Wait);
     let part = [b'x'; 65_536];
     let mut fate = ConnectionFate::Wait;
-    // It does not read: first the socket is full, then our patience ends.
+    // The peer does not read, so the socket fills, and then the backlog limit is exceeded.
     while fate == ConnectionFate::Wait {
         fate = served.connection.push(served.now, &part, &mut served.buffers);
     }
@@ -157,7 +157,7 @@ fn who_is_given_up_in_the_middle_of_a_stream_does_not_take_it_for_the_whole() {
     assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
-/// Its socket takes as little as possible, so that an answer is sent in many parts.
+/// Gives the connection a small send buffer, so that an answer is sent in many parts.
 fn narrow<Peer>((peer, mut served): (Peer, Served), length: u32) -> (Peer, Served) {
     sockopt::set_socket_send_buffer_size(&served.connection, 4096).unwrap();
     served.page.body = (0..length).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
@@ -170,7 +170,7 @@ fn assert_two_answers(seen: &[u8], body: &[u8]) {
 }
 
 #[test]
-fn what_a_short_send_left_is_sent_when_there_is_room() {
+fn the_rest_of_a_short_send_is_sent_when_there_is_room() {
     let (mut peer, mut served) = narrow(tcp(), 400_000);
     peer.write_all(&[GET, GET].concat()).unwrap();
     assert_eq!(served.wait_turn(), ConnectionFate::Wait);
@@ -191,13 +191,13 @@ fn what_a_short_send_left_is_sent_when_there_is_room() {
 }
 
 #[test]
-fn what_was_held_is_answered_behind_what_is_unsent() {
+fn a_held_request_is_answered_after_unsent_bytes() {
     let (mut peer, mut served) = narrow(unix(), 60_000);
     peer.write_all(&[GET, b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(served.wait_turn(), ConnectionFate::Wait);
     assert!(served.connection.facts().held && served.connection.facts().busy);
-    // There is room again when the state changes, and the rest was not sent yet.
+    // Room appears in the socket at the same time as the state changes.
     let mut some = [0; 4096];
     let taken = peer.read(&mut some).unwrap();
     served.page.done = true;
@@ -231,11 +231,11 @@ fn a_peer_that_is_still_sending_a_megabyte_gets_the_answer() {
 }
 
 #[test]
-fn our_side_is_closed_as_soon_as_a_refusal_was_sent() {
+fn our_side_is_closed_after_a_refusal_is_sent() {
     let (mut peer, mut served) = tcp();
     peer.write_all(b"\x16\x03\x01").unwrap();
     assert_eq!(served.wait_turn(), ConnectionFate::Wait);
-    // The peer reads the end although it has not ended its own side.
+    // The peer reads the end of the stream although it has not closed its own side.
     assert!(read_to_end(&peer).starts_with(b"HTTP/1.1 400 "));
     served.now.mono = served.connection.facts().deadline.unwrap();
     assert_eq!(
@@ -245,14 +245,14 @@ fn our_side_is_closed_as_soon_as_a_refusal_was_sent() {
 }
 
 #[test]
-fn a_half_closed_peer_that_is_held_gets_its_answer_without_being_read_again() {
+fn a_held_request_of_a_half_closed_peer_is_answered() {
     let (mut peer, mut served) = tcp();
     peer.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();
     while !served.connection.interest().is_empty() {
         assert_eq!(served.wait_turn(), ConnectionFate::Wait);
     }
-    // An event from before the interest changed.
+    // epoll may still report an event from before the interest changed.
     assert_eq!(served.turn(), ConnectionFate::Wait);
     served.page.done = true;
     let fate = served.connection.resume(served.now, &mut served.buffers, &mut served.page);
@@ -262,7 +262,7 @@ fn a_half_closed_peer_that_is_held_gets_its_answer_without_being_read_again() {
 }
 
 #[test]
-fn a_held_peer_that_has_left_is_let_go() {
+fn a_held_connection_ends_when_its_peer_disconnects() {
     let (mut peer, mut served) = unix();
     peer.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(served.turn(), ConnectionFate::Wait);
@@ -271,7 +271,7 @@ fn a_held_peer_that_has_left_is_let_go() {
 }
 
 #[test]
-fn a_peer_that_leaves_without_a_word_or_resets_is_let_go() {
+fn a_connection_ends_when_its_peer_closes_or_resets() {
     let (peer, mut served) = tcp();
     drop(peer);
     assert_eq!(served.wait_turn(), ConnectionFate::Gone);
@@ -284,7 +284,7 @@ fn a_peer_that_leaves_without_a_word_or_resets_is_let_go() {
 }
 
 #[test]
-fn what_one_peer_did_not_take_never_reaches_another() {
+fn unsent_bytes_never_reach_another_peer() {
     let (mut gone, mut first) = unix();
     gone.write_all(GET).unwrap();
     gone.shutdown(std::net::Shutdown::Read).unwrap();
@@ -294,7 +294,7 @@ fn what_one_peer_did_not_take_never_reaches_another() {
 }
 
 #[test]
-fn a_stream_is_pushed_and_its_reader_dropped_when_it_stalls() {
+fn a_stalled_reader_of_a_stream_is_dropped() {
     let (mut peer, mut served) = unix();
     peer.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(served.turn(), ConnectionFate::Wait);
@@ -307,12 +307,12 @@ fn a_stream_is_pushed_and_its_reader_dropped_when_it_stalls() {
     let mut pushed = 0;
     while served.connection.push(served.now, &chunk, &mut served.buffers) == ConnectionFate::Wait {
         pushed += chunk.len();
-        assert!(pushed < 16 * 1024 * 1024, "it is buffered for ever");
+        assert!(pushed < 16 * 1024 * 1024, "the backlog of a stalled reader grows without a limit");
     }
 }
 
 #[test]
-fn epoll_is_told_only_what_has_changed() {
+fn epoll_is_called_only_if_the_interest_has_changed() {
     let (mut peer, mut served) = unix();
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
     served.connection.register(epoll.as_fd(), 7).unwrap();
@@ -321,7 +321,7 @@ fn epoll_is_told_only_what_has_changed() {
     epoll::wait(&epoll, spare_capacity(&mut events), None).unwrap();
     assert_eq!(events.iter().map(|event| event.data.u64()).collect::<Vec<_>>(), [7]);
     served.turn();
-    // Were it told anything, a closed epoll would say so.
+    // A call of epoll_ctl on this socket would fail.
     let (not_epoll, _) = UnixStream::pair().unwrap();
     served.connection.register(not_epoll.as_fd(), 7).unwrap();
     peer.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! The listeners: which of them are waited for, and what is accepted from them.
+//! The listeners: which of them are registered with epoll, and what is accepted from them.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -12,18 +12,18 @@ use crate::logic::output::coalesce::{self, Coalescer};
 
 struct Listening {
     listener: Listener,
-    /// Until when it is not listened to.
+    /// Until when it is not polled.
     resting: Option<Instant>,
-    /// It was bound by kapo, not inherited: the connections in its queue are lost with it.
+    /// It was bound by kapo, not inherited: the connections in its queue are lost when it is closed.
     ours: bool,
 }
 
 /// All listeners, by place.
 pub(super) struct Listeners {
     all: Vec<Listening>,
-    /// The buffer for what is accepted at once.
+    /// A reusable buffer for accepted sockets.
     accepted: Vec<OwnedFd>,
-    /// How clients come, and how many have in this turn; `None`: no listener was ready.
+    /// Measures how fast connections arrive, so that they can be accepted together.
     pace: Coalescer,
     arrivals: Option<usize>,
 }
@@ -38,7 +38,7 @@ impl Listeners {
         }
     }
 
-    /// Adds a listener and waits for it.
+    /// Adds a listener and registers it with epoll.
     pub(super) fn add(
         &mut self,
         epoll: &Epoll,
@@ -51,17 +51,17 @@ impl Listeners {
         Ok(())
     }
 
-    /// The listener at a place.
+    /// Returns the listener at a place.
     pub(super) fn at(&self, place: u32) -> Option<&Listener> {
         Some(&self.all.get(usize::try_from(place).ok()?)?.listener)
     }
 
-    /// The places of those that kapo has bound.
+    /// Returns the places of the listeners that kapo has bound.
     pub(super) fn ours(&self) -> Vec<u32> {
         (0..).zip(&self.all).filter(|(_, listening)| listening.ours).map(|(place, _)| place).collect()
     }
 
-    /// Accepts a batch. The buffer is given back by [`Listeners::recycle`].
+    /// Accepts a batch. Return its buffer with [`Listeners::recycle`].
     pub(super) fn accept(&mut self, place: u32) -> Option<Batch> {
         let listening = usize::try_from(place).ok().and_then(|place| self.all.get(place))?;
         let mut sockets = std::mem::take(&mut self.accepted);
@@ -69,32 +69,32 @@ impl Listeners {
         Some(Batch { sockets, verdict, network: listening.listener.port().is_some() })
     }
 
-    /// Takes the buffer of a batch back.
+    /// Takes back the buffer of a batch.
     pub(super) fn recycle(&mut self, sockets: Vec<OwnedFd>) {
         self.accepted = sockets;
     }
 
-    /// Accepts what waits on inherited listeners until `accepted` holds `most`.
+    /// Accepts connections from the inherited listeners until `accepted` holds `most`.
     pub(super) fn accept_inherited(&self, accepted: &mut Vec<OwnedFd>, most: usize) {
         for listening in self.all.iter().filter(|listening| !listening.ours) {
-            // The loop meets and reports the other verdicts, because the listener stays ready.
+            // Other verdicts are ignored here: the listener stays ready, so the loop meets and reports them.
             while accepted.len() < most && listening.listener.accept(accepted) == Accepted::More {}
         }
     }
 
-    /// So many clients have come.
+    /// Counts accepted connections.
     pub(super) fn count_arrivals(&mut self, came: usize) {
         self.arrivals = Some(self.arrivals.unwrap_or(0) + came);
     }
 
-    /// At the end of a turn: for how long clients that connect should gather.
+    /// Returns how long the loop should wait so that incoming connections coalesce; call it at the end of a turn.
     pub(super) fn gather(&mut self, now: Now) -> Option<Duration> {
         let arrivals = self.arrivals.take()?;
         self.pace.turn(now.mono, arrivals);
         self.pace.rest()
     }
 
-    /// Stops waiting for a listener until then.
+    /// Stops polling a listener until `until`.
     pub(super) fn rest(&mut self, epoll: &Epoll, place: u32, until: Option<Instant>) {
         if let Some(listening) = usize::try_from(place).ok().and_then(|place| self.all.get_mut(place)) {
             let _ = epoll.modify(&listening.listener, Source::Listener(place), EventFlags::empty());
@@ -102,12 +102,12 @@ impl Listeners {
         }
     }
 
-    /// When [`Listeners::expire`] has something to do.
+    /// Returns when [`Listeners::expire`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.all.iter().filter_map(|listening| listening.resting).min()
     }
 
-    /// Waits again for the listeners that have rested.
+    /// Polls the listeners again whose rest is over.
     pub(super) fn expire(&mut self, now: Now, epoll: &Epoll) {
         for (listening, place) in self.all.iter_mut().zip(0..) {
             if listening.resting.is_some_and(|until| until <= now.mono) {
@@ -117,13 +117,13 @@ impl Listeners {
         }
     }
 
-    /// Closes all of them.
+    /// Closes all listeners.
     pub(super) fn close(&mut self) {
         self.all.clear();
     }
 }
 
-/// What was accepted from a listener at once.
+/// The sockets that one call accepted from a listener.
 pub(super) struct Batch {
     pub(super) sockets: Vec<OwnedFd>,
     pub(super) verdict: Accepted,

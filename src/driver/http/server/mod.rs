@@ -1,6 +1,6 @@
-//! The HTTP side of kapo: listeners, connections, and the page that they show. Which answer a request gets is decided
-//! in `logic::endpoints`, the life of a connection in `logic::http::conn`, and in `logic::http::table` which connection
-//! has its turn, its deadline, or must make room. The server has the sockets, and does what these say.
+//! The HTTP server: listeners, connections, and the pages that it serves. It owns the sockets and carries out
+//! decisions. `logic::endpoints` decides the answer to a request, `logic::http::conn` the state of one connection, and
+//! `logic::http::table` which connection is served next, reaches its deadline or is evicted.
 
 mod listening;
 
@@ -24,20 +24,20 @@ use crate::logic::output::tail::Tail;
 use crate::logic::status::Status;
 use crate::sys;
 
-/// So many batches are accepted from each queue when kapo closes: what a queue holds.
+/// How many batches are accepted from each queue when kapo closes. This bounds the work if clients keep connecting.
 const LAST_BATCHES: usize = 64;
 
-/// What only the rest of kapo knows.
+/// Facts for the endpoints that only the rest of kapo knows.
 pub(crate) trait MetricsSource {
-    /// For /metrics and /debug/vars. What is not in `sources` need not be read.
+    /// Reads the values for /metrics and /debug/vars. Values that are not in `sources` need not be read.
     fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot;
-    /// The last captured output; `None` without `--tail`.
+    /// Returns the tail of the captured output; `None` without `--tail`.
     fn tail(&self) -> Option<&Tail>;
-    /// The runs that have ended; `None` with `--history 0`.
+    /// Returns the runs that have ended; `None` with `--history 0`.
     fn history(&self) -> Option<&History>;
 }
 
-/// See the head of the file.
+/// The listeners, the connections and the pages; see the head of the file.
 pub(crate) struct Server {
     listeners: Listeners,
     table: Table,
@@ -47,13 +47,13 @@ pub(crate) struct Server {
     page: Page,
     counts: Counts,
     argv0: String,
-    /// What /proc and the rest of kapo said in this turn: reading that is what costs, and one packet may hold hundreds
-    /// of requests for it.
+    /// The values read from /proc and from the rest of kapo in this turn. They are reused within the turn because
+    /// reading them is expensive and one packet may hold hundreds of requests for them.
     measured: Option<(Instant, Box<Measured>)>,
 }
 
 impl Server {
-    /// Nobody listens yet. At most `limit` connections are kept open.
+    /// Returns a server without listeners. At most `limit` connections are kept open.
     pub(crate) fn new(limit: usize, argv0: String, first_event: u64) -> Server {
         Server {
             listeners: Listeners::new(),
@@ -67,8 +67,8 @@ impl Server {
         }
     }
 
-    /// Serves on a listener. `ours`: bound by kapo, so that those who wait in its queue at the end are accepted still;
-    /// with an inherited one they start the next instance.
+    /// Serves on a listener. `ours` means that kapo bound it: connections in its queue are then still accepted when
+    /// kapo closes. Connections in the queue of an inherited listener are left to the next instance.
     pub(crate) fn listen(
         &mut self,
         epoll: &Epoll,
@@ -78,31 +78,31 @@ impl Server {
         self.listeners.add(epoll, listener, ours)
     }
 
-    /// Accepts the connections that wait on inherited listeners into `accepted`, as far as there is room for them. One of
-    /// them is why a service manager has started kapo: it must be answered even if the command ends at once or cannot be
-    /// executed, because a connection that stays in the queue starts kapo again.
+    /// Accepts the connections that wait on inherited listeners into `accepted`, up to the connection limit. One of
+    /// them is the reason why a service manager started kapo. It must be answered even if the command exits at once or
+    /// cannot be executed, because a connection that stays in the queue starts kapo again.
     pub(crate) fn accept_queued(&self, accepted: &mut Vec<OwnedFd>) {
         self.listeners.accept_inherited(accepted, self.table.limit());
     }
 
-    /// Open connections.
+    /// Returns the number of open connections.
     pub(crate) fn connections(&self) -> usize {
         self.table.connections()
     }
 
-    /// All requests so far.
+    /// Returns the number of requests answered so far.
     pub(crate) fn requests(&self) -> u64 {
         self.counts.total()
     }
 
-    /// A listener has somebody waiting.
+    /// Accepts connections from a listener that is ready.
     pub(crate) fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, subject: &dyn MetricsSource) {
         let Some(batch) = self.listeners.accept(place) else { return };
         let verdict = batch.verdict;
         if verdict == Accepted::Broken
             && let Some(listener) = self.listeners.at(place)
         {
-            // Its hang-up would be reported again and again, whatever is waited for.
+            // epoll would report the hang-up of this listener for ever, whatever events are requested.
             epoll.delete(listener);
             let record = Record::error("listener failed");
             self.table.note(record.with("address", listener.address()));
@@ -125,17 +125,18 @@ impl Server {
         }
     }
 
-    /// What is to be said in the log, since this was asked last.
+    /// Returns the log records that have been added since the last call.
     pub(crate) fn take_notices(&mut self) -> Vec<Record> {
         self.table.take_notices()
     }
 
-    /// At the end of a turn: for how long clients that connect should gather, see [`crate::logic::output::coalesce`].
+    /// Returns how long the loop should wait so that incoming connections coalesce; call it at the end of a turn. See
+    /// [`crate::logic::output::coalesce`].
     pub(crate) fn gather(&mut self, now: Now) -> Option<Duration> {
         self.listeners.gather(now)
     }
 
-    /// Takes in a connection that was there before the command was started.
+    /// Adds a connection that was accepted before the command was started.
     pub(crate) fn admit_given(
         &mut self,
         now: Now,
@@ -143,12 +144,12 @@ impl Server {
         socket: OwnedFd,
         subject: &dyn MetricsSource,
     ) {
-        // A Unix socket refuses the options of TCP.
+        // On a Unix socket setting the TCP options fails.
         let network = prepare_tcp(&socket).is_ok();
         self.admit(now, epoll, socket, Admission { network, given: true }, subject);
     }
 
-    /// Takes in what a listener has accepted, and returns how many came.
+    /// Adds the connections of an accepted batch and returns how many there were.
     fn admit_batch(&mut self, now: Now, epoll: &Epoll, batch: Batch, subject: &dyn MetricsSource) -> usize {
         let Batch { mut sockets, network, .. } = batch;
         let came = sockets.len();
@@ -159,8 +160,8 @@ impl Server {
         came
     }
 
-    /// Takes a connection in and serves it at once, if the turn has time for it: the request is often there already, and
-    /// a client that asks once and closes never costs a registration.
+    /// Adds a connection and serves it at once if the turn has time for it. The request is often readable already, and
+    /// then a client that sends one request and closes costs no epoll registration.
     fn admit(
         &mut self,
         now: Now,
@@ -184,20 +185,20 @@ impl Server {
         self.on_connection(now, epoll, admitted.key, subject);
     }
 
-    /// A turn of the loop begins: connections have some time again.
+    /// Starts a turn of the loop, with a new time budget for connections.
     pub(crate) fn begin_turn(&mut self, now: Now) {
         self.table.begin_turn(now);
     }
 
-    /// A connection is ready for what it waits for. It is served now if none waits before it and the turn has time left,
-    /// else by [`Server::serve_queued`].
+    /// Handles the readiness of a connection. It is served now if no other connection is queued and the turn has time
+    /// left, otherwise by [`Server::serve_queued`].
     pub(crate) fn on_connection(&mut self, now: Now, epoll: &Epoll, key: Key, subject: &dyn MetricsSource) {
         if let Some(slot) = self.table.ready(key, sys::clock::monotonic) {
             self.attend(now, epoll, slot, subject, Connection::on_ready);
         }
     }
 
-    /// Serves those that wait for a turn, as long as this one has time.
+    /// Serves the queued connections as long as this turn has time.
     pub(crate) fn serve_queued(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
         let mut left_over_served = false;
         while let Some(slot) = self.table.next_queued(&mut left_over_served, sys::clock::monotonic) {
@@ -205,7 +206,7 @@ impl Server {
         }
     }
 
-    /// Does `what` with a connection and sees to what has changed for it.
+    /// Calls `what` on a connection, then updates its registration and its row in the table.
     fn attend(
         &mut self,
         now: Now,
@@ -238,7 +239,7 @@ impl Server {
             lacking: None,
         };
         let mut fate = what(connection, now, &mut self.buffers, &mut view);
-        // Each snapshot has more sources than the one before, so this ends.
+        // The loop ends because each snapshot has more sources than the one before.
         while fate == ConnectionFate::Wait
             && let Some(wanted) = view.lacking.take()
         {
@@ -259,7 +260,7 @@ impl Server {
         self.settle(now, epoll, slot, fate);
     }
 
-    /// After anything was done with a connection: its registration and what the table makes of it; or its end.
+    /// Updates the registration and the table after a call on a connection, or removes the connection if it has ended.
     fn settle(&mut self, now: Now, epoll: &Epoll, slot: u32, fate: ConnectionFate) {
         let Some(connection) = connection_at(&mut self.connections, slot) else { return };
         let Some(key) = self.table.key(slot) else { return };
@@ -272,13 +273,13 @@ impl Server {
         }
     }
 
-    /// The table has removed a connection to make room.
+    /// Closes a connection that the table has evicted.
     fn evict(&mut self, slot: u32) {
         self.counts.evicted();
         self.give_up(slot);
     }
 
-    /// Drops the socket of a connection that the table has removed, whatever it is about.
+    /// Closes the socket of a connection that the table has removed, whatever state the connection is in.
     fn give_up(&mut self, slot: u32) {
         if let Some(connection) = connection_at(&mut self.connections, slot) {
             connection.give_up();
@@ -286,14 +287,14 @@ impl Server {
         self.drop_socket(slot);
     }
 
-    /// The connection has ended.
+    /// Removes a connection that has ended.
     fn drop_slot(&mut self, slot: u32) {
         self.table.remove(slot);
         self.drop_socket(slot);
     }
 
-    /// The vector gives its memory back as the table does, once nothing is left beyond the table's last slot: several
-    /// connections may have been removed at once.
+    /// Drops a socket. The vector shrinks together with the table, but only if no socket is left beyond the table's
+    /// last slot, because the table may have removed several connections at once.
     fn drop_socket(&mut self, slot: u32) {
         let Some(place) = usize::try_from(slot).ok().and_then(|place| self.connections.get_mut(place)) else {
             return;
@@ -307,7 +308,7 @@ impl Server {
         }
     }
 
-    /// Takes in a new state and tells those whom it concerns.
+    /// Renders the new state, answers the held requests that it completes, and sends it to the event streams.
     pub(crate) fn publish(
         &mut self,
         now: Now,
@@ -330,14 +331,14 @@ impl Server {
         }
     }
 
-    /// Whether anybody follows the captured output.
+    /// Whether a client follows the captured output.
     pub(crate) fn is_followed(&self) -> bool {
         self.table.is_followed()
     }
 
-    /// Sends on what was captured since the last time to those who follow it.
+    /// Sends the output captured since the last call to the clients that follow it.
     pub(crate) fn publish_output(&mut self, now: Now, epoll: &Epoll, tail: &Tail) {
-        // All that follow the same stream are at the same place, except those that have just come.
+        // All followers of one stream are at the same position, except those that have just connected.
         let mut same = None;
         for slot in self.table.slots() {
             let Some((stream, position)) = self.table.follower(slot) else { continue };
@@ -361,16 +362,16 @@ impl Server {
         self.settle(now, epoll, slot, fate);
     }
 
-    /// When [`Server::serve_queued`] or [`Server::expire`] has something to do; `None`: not as things stand.
+    /// Returns when [`Server::serve_queued`] or [`Server::expire`] is due; `None` if neither is.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         [self.table.deadline(), self.listeners.deadline()].into_iter().flatten().min()
     }
 
-    /// Sees to what is due.
+    /// Handles all deadlines that have passed.
     pub(crate) fn expire(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
         while let Some(due @ (_, slot)) = self.table.due(now) {
             self.attend(now, epoll, slot, subject, Connection::expire);
-            // A connection that names the same moment again would keep kapo here for ever.
+            // A connection that returns the same deadline again would keep kapo in this loop for ever.
             if self.table.is_stuck(due) {
                 self.drop_slot(slot);
             }
@@ -385,14 +386,15 @@ impl Server {
         self.listeners.expire(now, epoll);
     }
 
-    /// Lets nobody in any more; who is in gets an answer, within bounds. [`Server::is_closed`] tells when that is done.
+    /// Stops accepting, and answers or ends what is open, within limits. [`Server::is_closed`] reports when that is
+    /// done.
     pub(crate) fn close(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
         if self.table.is_closing() {
             return;
         }
         for place in self.listeners.ours() {
-            // A client that the kernel has let in already believes to be connected. Bounded, as others may go on
-            // connecting.
+            // The kernel has completed the handshake of these clients, so they believe that they are connected. The
+            // loop is bounded because clients may keep connecting.
             for _ in 0..LAST_BATCHES {
                 let Some(batch) = self.listeners.accept(place) else { break };
                 let verdict = batch.verdict;
@@ -420,7 +422,7 @@ impl Server {
         }
     }
 
-    /// Whether all that were connected when [`Server::close`] was called have their answer or have had their time.
+    /// Whether each connection that was open at [`Server::close`] has received its answer or reached its deadline.
     pub(crate) fn is_closed(&mut self, now: Now) -> bool {
         for slot in self.table.dismiss(now) {
             self.give_up(slot);
@@ -428,7 +430,8 @@ impl Server {
         self.table.is_closing() && self.connections() == 0
     }
 
-    /// Kapo ends at once: who has not all of an answer or a stream is told so.
+    /// Closes all connections at once. A connection with an unfinished answer or stream is reset, so that the client
+    /// notices.
     pub(crate) fn abandon(&mut self) {
         for slot in self.table.slots() {
             self.table.remove(slot);
@@ -437,7 +440,7 @@ impl Server {
     }
 }
 
-// Not a method of the server: what it lends is used beside the other parts.
+// This is not a method of the server, because its result is borrowed together with other fields.
 fn connection_at(connections: &mut [Option<Connection>], slot: u32) -> Option<&mut Connection> {
     usize::try_from(slot).ok().and_then(|place| connections.get_mut(place)).and_then(Option::as_mut)
 }

@@ -1,4 +1,4 @@
-//! What a server does in a turn: whom it serves, what it samples, what it sends unasked.
+//! One turn of the server: which connections it serves, when it reads /proc, and what it pushes to streams.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use crate::logic::tests::epoch;
 
 const EVENTS: &[u8] = b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// What has come so far, without waiting.
+/// Returns the bytes that can be read without waiting.
 fn read_now(peer: &mut (impl Read + AsFd)) -> String {
     rustix::io::ioctl_fionbio(&*peer, true).unwrap();
     let mut seen = Vec::new();
@@ -24,13 +24,13 @@ fn later(seconds: u64) -> Now {
 }
 
 #[test]
-fn a_silent_stream_over_tcp_has_a_sign_of_life_each_half_minute() {
+fn a_silent_tcp_stream_gets_a_heartbeat_every_30_s() {
     let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
     let mut server = Server::new(10, "kapo".to_owned(), 1);
     let (mut unix, ours) = UnixStream::pair().unwrap();
     unix.write_all(EVENTS).unwrap();
     server.admit_given(epoch(), &epoll, ours.into(), &asked);
-    assert_eq!(server.deadline(), None, "none is due on a Unix socket");
+    assert_eq!(server.deadline(), None, "a Unix socket needs no heartbeat");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     tcp.write_all(EVENTS).unwrap();
@@ -47,10 +47,10 @@ fn a_silent_stream_over_tcp_has_a_sign_of_life_each_half_minute() {
     }
     server.table.remove(1);
     server.give_up(1);
-    assert_eq!(server.deadline(), None, "nothing wakes kapo once the stream has gone");
+    assert_eq!(server.deadline(), None, "without a stream there is no deadline");
 }
 
-/// Each service of a connection takes longer than half of a turn's budget.
+/// A source that makes each connection take longer than half of a turn's budget.
 struct Slow;
 
 impl MetricsSource for Slow {
@@ -70,7 +70,7 @@ impl MetricsSource for Slow {
 }
 
 #[test]
-fn a_turn_serves_what_its_time_allows_and_the_next_ones_the_rest() {
+fn connections_beyond_the_budget_wait_for_the_next_turn() {
     let epoll = Epoll::new().unwrap();
     let mut server = Server::new(100, "kapo".to_owned(), 1);
     server.begin_turn(epoch());
@@ -87,7 +87,7 @@ fn a_turn_serves_what_its_time_allows_and_the_next_ones_the_rest() {
     let mut before = 0;
     loop {
         let served = usize::try_from(server.requests()).unwrap();
-        // The first, one that begins the measured time, and those that begin within it.
+        // A turn serves the first connection, then the one that starts the time budget, and those that start within it.
         assert!((1..=4).contains(&(served - before)), "turn {turns} served {}", served - before);
         before = served;
         if served == peers.len() {
@@ -102,7 +102,7 @@ fn a_turn_serves_what_its_time_allows_and_the_next_ones_the_rest() {
     assert!(peers.iter_mut().all(|peer| read_now(peer).ends_with("\r\n\r\nok")));
 }
 
-/// Counts how often it is asked.
+/// Counts the snapshots.
 struct Asked(Cell<u32>);
 
 impl MetricsSource for Asked {
@@ -121,7 +121,7 @@ impl MetricsSource for Asked {
 }
 
 #[test]
-fn one_look_at_proc_serves_all_who_scrape_in_a_turn() {
+fn one_snapshot_serves_all_scrapes_of_a_turn() {
     let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
     let mut server = Server::new(10, "kapo".to_owned(), 1);
     let mut peers = Vec::new();
@@ -136,7 +136,7 @@ fn one_look_at_proc_serves_all_who_scrape_in_a_turn() {
     for (mut peer, connections) in peers {
         let mut seen = String::new();
         peer.read_to_string(&mut seen).unwrap();
-        // What the server itself knows is not that of the first.
+        // The number of connections is current, not copied from the first snapshot.
         assert_eq!(seen.matches(&format!("\nkapo_http_connections {connections}\n")).count(), 5);
     }
     let later = Now { mono: epoch().mono + Duration::from_millis(1), ..epoch() };

@@ -1,7 +1,7 @@
-//! How a connection answers: complete requests are taken one after the other from the bytes that were read, and the
-//! answer to each decides the next phase.
+//! Answers the complete requests in the bytes that were read, one after the other. Each answer decides the next phase
+//! of the connection.
 
-use super::{Asked, Conn, Feed, OUT_LIMIT, Phase, TURN_LIMIT};
+use super::{Conn, Feed, HeldRequest, OUT_LIMIT, Phase, TURN_LIMIT};
 use crate::logic::Now;
 use crate::logic::http::framing::Framing;
 use crate::logic::http::head::{Found, Search};
@@ -11,12 +11,12 @@ use crate::logic::http::request::{self, ALLOW, Parsed};
 use crate::logic::http::response::{Out, Reply};
 use crate::logic::http::{Handler, Method, Next, Persist};
 
-/// The handler said that it has answered and sent nothing: the peer must not wait for an answer.
+/// The answer if the handler reports that it has answered but has sent nothing: the peer must not wait for ever.
 pub(super) const NO_ANSWER: Refusal = Refusal { status: 500, why: "no answer" };
 
 impl Conn {
-    /// Answers out of `input`, of which no more is kept than is not used up.
-    pub(super) fn go_on(&mut self, now: Now, site: &mut dyn Handler, out: &mut Out) {
+    /// Answers the requests in `input` and keeps only the bytes that were not used.
+    pub(super) fn go_on(&mut self, now: Now, handler: &mut dyn Handler, out: &mut Out) {
         if !self.keeps_input() {
             return;
         }
@@ -24,7 +24,7 @@ impl Conn {
             return self.crowd(now);
         }
         let mut input = std::mem::take(&mut self.input);
-        let used = self.answer(now, &input, site, out);
+        let used = self.answer(now, &input, handler, out);
         if self.keeps_input() && used < input.len() {
             self.input = if used == 0 { input } else { input.split_off(used) };
         }
@@ -33,10 +33,16 @@ impl Conn {
         }
     }
 
-    /// Answers the requests at the start of `bytes`; returns how many bytes are done with.
-    pub(super) fn answer(&mut self, now: Now, bytes: &[u8], site: &mut dyn Handler, out: &mut Out) -> usize {
+    /// Answers the requests at the start of `bytes` and returns how many bytes were used.
+    pub(super) fn answer(
+        &mut self,
+        now: Now,
+        bytes: &[u8],
+        handler: &mut dyn Handler,
+        out: &mut Out,
+    ) -> usize {
         let mut known = std::mem::take(&mut out.known);
-        let used = self.answer_all(now, bytes, &mut known, site, out);
+        let used = self.answer_all(now, bytes, &mut known, handler, out);
         out.known = known;
         used
     }
@@ -46,7 +52,7 @@ impl Conn {
         now: Now,
         bytes: &[u8],
         known: &mut Memory,
-        site: &mut dyn Handler,
+        handler: &mut dyn Handler,
         out: &mut Out,
     ) -> usize {
         let before = out.bytes.len();
@@ -56,7 +62,7 @@ impl Conn {
             used += match skipped {
                 Ok(skipped) => skipped,
                 Err(refusal) => {
-                    self.refuse(now, refusal, Method::Get, site, out);
+                    self.refuse(now, refusal, Method::Get, handler, out);
                     return bytes.len();
                 }
             };
@@ -83,16 +89,16 @@ impl Conn {
                     return used;
                 }
                 Err(refusal) => {
-                    self.refuse(now, refusal, refused_method(rest), site, out);
+                    self.refuse(now, refusal, refused_method(rest), handler, out);
                     return bytes.len();
                 }
             };
             self.search = Search::default();
-            if self.phase != Phase::Crowded && site.is_costly(&parsed.request) {
+            if self.phase != Phase::Crowded && handler.is_costly(&parsed.request) {
                 self.crowd(now);
                 return used;
             }
-            self.ask(now, &parsed, length == rest.len(), site, out);
+            self.ask(now, &parsed, length == rest.len(), handler, out);
             if self.phase == Phase::Crowded {
                 return used;
             }
@@ -106,7 +112,7 @@ impl Conn {
         }
     }
 
-    /// The request at the start of `bytes` and the length of its head; `None` while that is not complete.
+    /// Returns the request at the start of `bytes` and the length of its head; `None` if the head is not complete.
     fn read<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -124,30 +130,30 @@ impl Conn {
         }
     }
 
-    /// Asks the site for an answer to one request, `last` if nothing has come behind it.
-    fn ask(&mut self, now: Now, parsed: &Parsed<'_>, last: bool, site: &mut dyn Handler, out: &mut Out) {
+    /// Asks the handler to answer one request. `last`: no bytes follow it.
+    fn ask(&mut self, now: Now, parsed: &Parsed<'_>, last: bool, handler: &mut dyn Handler, out: &mut Out) {
         let Parsed { request, persist, body, framing } = *parsed;
-        let asked = Asked { method: request.method, persist, body, framing };
+        let asked = HeldRequest { method: request.method, persist, body, framing };
         let before = out.bytes.len();
         let reply = Reply::new(out, now, asked.method, persist).framed(framing);
-        let next = site.answer(now, &request, reply);
+        let next = handler.answer(now, &request, reply);
         let sent = out.bytes.len() > before;
-        self.conclude(now, asked, next, sent, last, site, out);
+        self.conclude(now, asked, next, sent, last, handler, out);
     }
 
-    /// What becomes of the connection once the site has been asked.
+    /// Sets the next phase after the handler was asked.
     #[expect(clippy::too_many_arguments, reason = "all that an answer and a refusal need")]
     pub(super) fn conclude(
         &mut self,
         now: Now,
-        asked: Asked,
+        asked: HeldRequest,
         next: Next,
         sent: bool,
         last: bool,
-        site: &mut dyn Handler,
+        handler: &mut dyn Handler,
         out: &mut Out,
     ) {
-        // Bytes that nobody reads turn a close into a reset.
+        // Closing a socket that has unread bytes sends a reset, which could destroy the answer.
         let linger = (asked.body || !last) && !self.eof;
         match next {
             Next::Wait(until) => {
@@ -155,7 +161,7 @@ impl Conn {
                 self.since = now.mono;
             }
             Next::Lacking => self.crowd(now),
-            _ if !sent => self.refuse(now, NO_ANSWER, asked.method, site, out),
+            _ if !sent => self.refuse(now, NO_ANSWER, asked.method, handler, out),
             Next::Answered => {
                 self.phase = Phase::Idle;
                 self.since = now.mono;
@@ -169,7 +175,8 @@ impl Conn {
         }
     }
 
-    /// The time to take answers begins anew with each portion of them.
+    /// Leaves the remaining requests for another turn. The deadline for taking answers starts again with each portion
+    /// of them.
     fn crowd(&mut self, now: Now) {
         self.phase = Phase::Crowded;
         self.since = now.mono;
@@ -183,16 +190,16 @@ impl Conn {
         }
     }
 
-    /// Says why and closes; nothing that follows is read as a request.
+    /// Sends the refusal and closes; bytes that follow are not read as a request.
     pub(super) fn refuse(
         &mut self,
         now: Now,
         refusal: Refusal,
         method: Method,
-        site: &mut dyn Handler,
+        handler: &mut dyn Handler,
         out: &mut Out,
     ) {
-        site.refused(refusal.status);
+        handler.refused(refusal.status);
         let mut body = Vec::with_capacity(refusal.why.len() + 1);
         body.extend_from_slice(refusal.why.as_bytes());
         body.push(b'\n');
@@ -204,7 +211,7 @@ impl Conn {
     }
 }
 
-/// The answer to a refused HEAD has no body either.
+/// Returns the method of a refused request, because the answer to HEAD has no body even then.
 fn refused_method(head: &[u8]) -> Method {
     if head.starts_with(b"HEAD ") { Method::Head } else { Method::Get }
 }

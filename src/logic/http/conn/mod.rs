@@ -1,7 +1,7 @@
-//! The life of one connection: bytes in, bytes out, no socket. Complete requests are answered in order straight from
-//! the bytes that were read, into the loop's one buffer; a connection owns memory only while a head is unfinished,
-//! requests wait behind another one, or an answer is not taken. When to read, to write, to half-close, to give up and
-//! whom to close for a newcomer is decided here and done by `driver::http::connection`.
+//! The state machine of one connection: bytes in, bytes out, no socket. Complete requests are answered in order,
+//! straight from the bytes that were read, into the loop's one buffer. A connection owns memory only while a head is
+//! unfinished, requests wait behind another one, or an answer is unsent. This module decides when to read, write,
+//! half-close or give up, and ranks connections for eviction; `driver::http::connection` carries that out.
 //!
 //! ```text
 //! Idle -> Head (unfinished, 10 s) -> Idle (answered), or
@@ -11,8 +11,8 @@
 //!                                 -> Closing (answer under way) -> Lingering (discards, 10 s since the last of it) -> Done
 //! ```
 //!
-//! In every phase an answer that the socket did not take has 10 s to go; so has a whole connection that is Crowded,
-//! since the kernel may take 64 KiB that the peer never reads.
+//! In every phase an answer that the socket did not take has 10 s to be sent. So has a connection that is Crowded,
+//! because the kernel may buffer 64 KiB that the peer never reads.
 
 mod answering;
 
@@ -26,96 +26,99 @@ use super::response::{Out, Reply};
 use super::{Handler, Method, Next, Persist};
 use crate::logic::{Now, Stream};
 
-/// For a head to be complete since its first byte, and for an answer to be taken.
+/// How long a head may take from its first byte, and how long an answer may stay unsent.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// For the peer to close after we did (RFC 9112, section 9.6), since it has last sent something;
+/// How long a lingering close waits for the peer to send more or close (RFC 9112, section 9.6).
 pub const LINGER: Duration = Duration::from_secs(10);
-/// and in all: who sends a megabyte over a slow line gets his answer, who drips for ever is closed.
+/// The longest lingering close. A peer that needs longer to send its body is closed without reading the rest.
 pub const LINGER_MOST: Duration = Duration::from_secs(30);
-/// What is discarded from a peer that goes on sending, until it is closed in its face.
+/// How many bytes a lingering close discards before it closes without reading the rest.
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
-/// Pipelined requests are left for the next turn when the answers of this one exceed this,
+/// Pipelined requests wait for the next turn once the answers of this one have this many bytes.
 const OUT_LIMIT: usize = 64 * 1024;
-/// or when so many were answered: an answer without a body may have cost as much as one with it.
+/// They also wait after this many answers, because an answer without a body may be as expensive as one with a body.
 const TURN_LIMIT: usize = 32;
-/// What may be pushed to a stream while an earlier part of it is not taken: as much as a turn reads of a command's two
-/// outputs.
+/// How much may be pushed to a stream while an earlier part is unsent: as much as one turn reads of a command's two
+/// output pipes.
 const BACKLOG_LIMIT: usize = 512 * 1024;
-/// A read of this size may have left bytes in the socket; closing then would reset the connection.
+/// The size of one read. A read that fills it may have left bytes in the socket, and closing the socket then would
+/// reset the connection.
 pub const READ_SIZE: usize = 16 * 1024;
 
-/// What is streamed to a connection.
+/// The stream that a connection receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feed {
-    /// The document at each change.
+    /// The status document at each change.
     Events,
-    /// Captured output, of one stream or of both.
+    /// The captured output of one stream or of both.
     Logs(Option<Stream>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Between requests.
+    /// Between two requests, or before the first.
     Idle,
-    /// A head has begun.
+    /// An unfinished head is in `input`.
     Head,
-    /// The site is asked again at each resume; `input` is what came behind.
-    Held { until: Option<Instant>, asked: Asked },
-    /// `input` begins with requests that wait until there is room for their answers.
+    /// A request waits for a change of state. `input` has the bytes behind it.
+    Held { until: Option<Instant>, asked: HeldRequest },
+    /// `input` begins with requests that wait until their answers can be sent.
     Crowded,
-    /// The rest of the connection is one answer.
+    /// A stream is sent until the connection ends.
     Streaming { feed: Feed, framing: Framing },
-    /// The last answer is written; what else comes in is discarded.
+    /// The last answer has been produced; further input is discarded.
     Closing { linger: bool },
-    /// Our side is closed, the other is read until it is closed too, or until then at the latest.
+    /// Our side is closed. Input is discarded until the peer closes its side or `most` is reached.
     Lingering { left: usize, most: Instant },
-    /// To be dropped; `given_up`: before the answer was complete.
+    /// The connection is to be dropped. `given_up`: before an answer was complete.
     Done { given_up: bool },
 }
 
-/// What is known of a request that is held. Of its head nothing is kept: thousands may wait, with heads of 16 KiB.
+/// What is known of a held request. Its head is not kept, because thousands of requests with heads of up to 16 KiB may
+/// be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Asked {
+struct HeldRequest {
     method: Method,
     persist: Persist,
-    /// A body follows it.
+    /// A body follows the head.
     body: bool,
-    /// For a stream.
+    /// The framing of the answer, if it is a stream.
     framing: Framing,
 }
 
-/// What the driver is to wait for.
+/// The readiness that the driver waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interest {
-    /// Bytes or the end from the peer.
+    /// Bytes or the end of the stream can be read.
     pub read: bool,
-    /// Room in the socket: for what is unsent, or for the answers to requests that are already here.
+    /// The socket has room for unsent bytes or for the answers to requests that were already read.
     pub write: bool,
 }
 
-/// Who is closed for a newcomer: the least of all. Within a class the one that has waited longest.
+/// The eviction rank: the connection with the lowest rank is closed first. Within a class it is the one that has waited
+/// longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
-    /// What it would lose.
+    /// What the connection would lose.
     pub class: Class,
-    /// When it came to wait for what it waits for now.
+    /// When the connection entered its current wait.
     pub since: Instant,
 }
 
-/// What a connection would lose if it were closed, the least first.
+/// What a connection would lose if it were closed, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// Half a request, an answer not taken, a lingering close.
+    /// An unfinished request, an unsent answer or a lingering close.
     Unfinished,
-    /// It is held, and its peer has closed at least half: who left and who waits on look alike.
+    /// A held request whose peer has closed at least its write side; a peer that has disconnected looks the same.
     HalfClosed,
-    /// Between two requests, or before the first.
+    /// No request is open.
     Idle,
-    /// /wait, /events, /logs.
+    /// A held request or a stream: /wait, /events, /logs.
     Waiting,
 }
 
-/// What the table of all connections must know of one of them.
+/// What the connection table must know of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// See [`Conn::deadline`].
@@ -130,14 +133,14 @@ pub struct Facts {
     pub crowded: bool,
     /// See [`Conn::is_busy`].
     pub busy: bool,
-    /// Memory for output that its socket has not taken.
+    /// The capacity of the buffer of unsent output, in bytes.
     pub owed: usize,
-    /// Memory for bytes it has sent that could not be dealt with yet.
+    /// The capacity of the buffer of received bytes that are not processed yet.
     pub received: usize,
 }
 
 impl Facts {
-    /// What it takes of what all connections share; `network`: it is not a Unix socket.
+    /// Returns the share of the common limits that this connection uses. `network`: the socket is not a Unix socket.
     pub fn share(&self, network: bool) -> Share {
         Share {
             held: self.feed.is_some() || self.held,
@@ -147,7 +150,7 @@ impl Facts {
         }
     }
 
-    /// Whether the share is the same, on any kind of socket.
+    /// Whether both facts give the same share, on any kind of socket.
     pub fn takes_as_much_as(&self, other: &Facts) -> bool {
         self.held == other.held
             && self.feed == other.feed
@@ -156,28 +159,28 @@ impl Facts {
     }
 }
 
-/// One connection.
+/// The state of one connection.
 #[derive(Debug)]
 pub struct Conn {
-    /// An unfinished head, or what was pipelined behind a held request or for another turn.
+    /// An unfinished head, or requests that were pipelined behind a held request or left for another turn.
     input: Vec<u8>,
-    /// What the socket did not accept, from `sent` on.
+    /// Output that the socket did not take; the first `sent` bytes have been sent since.
     unsent: Vec<u8>,
     sent: usize,
-    /// Bytes pushed while others were unsent.
+    /// How many bytes were pushed while others were unsent.
     backlog: usize,
-    /// When it came to wait for what it waits for now.
+    /// When the connection entered its current wait.
     since: Instant,
-    /// When the oldest of `unsent` was kept.
+    /// Since when `unsent` has not been empty; for a stream, since when it made no progress.
     unsent_since: Instant,
     phase: Phase,
     search: Search,
-    /// The peer will send no more.
+    /// The peer has closed its write side.
     eof: bool,
 }
 
 impl Conn {
-    /// A connection that was accepted just now.
+    /// Returns the state of a connection that was just accepted.
     pub fn new(now: Now) -> Conn {
         Conn {
             input: Vec::new(),
@@ -192,10 +195,10 @@ impl Conn {
         }
     }
 
-    /// Takes what was read, at most [`READ_SIZE`] bytes, and appends the answers to all complete requests to `out`,
-    /// in order. The driver sends them, tells by [`Conn::keep`] what was not accepted, then asks
-    /// [`Conn::half_close`], [`Conn::is_done`] and [`Conn::wants`].
-    pub fn receive(&mut self, now: Now, bytes: &[u8], site: &mut dyn Handler, out: &mut Out) {
+    /// Processes the bytes of one read, at most [`READ_SIZE`], and appends the answers to all complete requests to
+    /// `out`, in order. The driver then sends `out`, calls [`Conn::keep`] with the part that the socket did not take,
+    /// and reads [`Conn::half_close`], [`Conn::is_done`] and [`Conn::wants`].
+    pub fn receive(&mut self, now: Now, bytes: &[u8], handler: &mut dyn Handler, out: &mut Out) {
         match self.phase {
             Phase::Streaming { .. } | Phase::Closing { .. } | Phase::Done { .. } => {}
             Phase::Lingering { left, most } => match left.checked_sub(bytes.len()) {
@@ -207,14 +210,14 @@ impl Conn {
             },
             Phase::Held { .. } | Phase::Crowded => self.input.extend_from_slice(bytes),
             Phase::Idle | Phase::Head if self.input.is_empty() => {
-                let used = self.answer(now, bytes, site, out);
+                let used = self.answer(now, bytes, handler, out);
                 if self.keeps_input() {
                     self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
                 }
             }
             Phase::Idle | Phase::Head => {
                 self.input.extend_from_slice(bytes);
-                self.go_on(now, site, out);
+                self.go_on(now, handler, out);
             }
         }
         if bytes.len() >= READ_SIZE && self.phase == (Phase::Closing { linger: false }) && !self.eof {
@@ -222,7 +225,7 @@ impl Conn {
         }
     }
 
-    /// The peer will send no more: what it asked is still answered, half a request never.
+    /// Processes the end of the peer's stream: complete requests are still answered, an unfinished one is not.
     pub fn eof(&mut self, out: &mut Out) {
         self.eof = true;
         match self.phase {
@@ -233,39 +236,39 @@ impl Conn {
         }
     }
 
-    /// Goes on: asks the site again for a held request, since the state has changed, and answers requests that were
-    /// left over. Nothing happens where there is neither.
-    pub fn resume(&mut self, now: Now, site: &mut dyn Handler, out: &mut Out) {
+    /// Asks the handler again for a held request after the state has changed, and answers requests that were left over.
+    /// Does nothing if there are neither.
+    pub fn resume(&mut self, now: Now, handler: &mut dyn Handler, out: &mut Out) {
         match self.phase {
             Phase::Held { until, asked } => {
                 let overdue = until.is_some_and(|until| until <= now.mono);
                 let before = out.bytes.len();
-                match site.again(now, overdue, Reply::new(out, now, asked.method, asked.persist)) {
-                    // The first moment stands: counted anew it would never come.
+                match handler.again(now, overdue, Reply::new(out, now, asked.method, asked.persist)) {
+                    // The first deadline stays: if each change of state renewed it, it might never pass.
                     Next::Wait(_) if !overdue => return,
-                    // The held request is not in `input` any more and could not be asked again.
-                    Next::Wait(_) | Next::Lacking => self.refuse(now, NO_ANSWER, asked.method, site, out),
+                    // The held request is no longer in `input`, so it could not be read again.
+                    Next::Wait(_) | Next::Lacking => self.refuse(now, NO_ANSWER, asked.method, handler, out),
                     next => {
                         let sent = out.bytes.len() > before;
-                        self.conclude(now, asked, next, sent, self.input.is_empty(), site, out);
+                        self.conclude(now, asked, next, sent, self.input.is_empty(), handler, out);
                     }
                 }
-                self.go_on(now, site, out);
+                self.go_on(now, handler, out);
             }
-            Phase::Crowded => self.go_on(now, site, out),
+            Phase::Crowded => self.go_on(now, handler, out),
             _ => {}
         }
     }
 
-    /// A request that is held is answered now, as if its time had passed.
-    pub fn give_up_waiting(&mut self, now: Now, site: &mut dyn Handler, out: &mut Out) {
+    /// Answers a held request now, as if its deadline had passed.
+    pub fn give_up_waiting(&mut self, now: Now, handler: &mut dyn Handler, out: &mut Out) {
         if let Phase::Held { until, .. } = &mut self.phase {
             *until = Some(now.mono);
-            self.resume(now, site, out);
+            self.resume(now, handler, out);
         }
     }
 
-    /// What is streamed to it, if anything is.
+    /// Returns which stream the connection receives, if any.
     pub fn feed(&self) -> Option<Feed> {
         match self.phase {
             Phase::Streaming { feed, .. } => Some(feed),
@@ -273,22 +276,22 @@ impl Conn {
         }
     }
 
-    /// A request is held until the state changes.
+    /// Whether a request is held until the state changes.
     pub fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Held { .. })
     }
 
-    /// Requests that are here already wait for a turn of their own.
+    /// Whether requests that were already read wait for another turn.
     pub fn is_crowded(&self) -> bool {
         self.phase == Phase::Crowded
     }
 
-    /// An answer is on its way: bytes are unsent, or requests that were read are not answered yet.
+    /// Whether output is unsent, or requests that were read are not answered yet.
     pub fn is_busy(&self) -> bool {
         !self.unsent.is_empty() || self.is_crowded()
     }
 
-    /// What the table of all connections must know, after anything was done with this one.
+    /// Returns the facts that the connection table needs; read them after each call on the connection.
     pub fn facts(&self) -> Facts {
         Facts {
             deadline: self.deadline(),
@@ -302,7 +305,7 @@ impl Conn {
         }
     }
 
-    /// The next part of a stream. A reader that is too far behind is given up.
+    /// Sends the next part of a stream. A reader that is too far behind is given up.
     pub fn push(&mut self, bytes: &[u8], out: &mut Out) {
         let Phase::Streaming { framing, .. } = self.phase else { return };
         if self.unsent.is_empty() {
@@ -317,7 +320,7 @@ impl Conn {
         framing.append(bytes, &mut self.unsent);
     }
 
-    /// The stream is complete: the connection ends once it was taken.
+    /// Ends the stream. The connection ends once the peer has taken the rest of it.
     pub fn end_of_stream(&mut self, out: &mut Out) {
         if let Phase::Streaming { framing, .. } = self.phase {
             framing.finish(&mut out.bytes);
@@ -325,7 +328,7 @@ impl Conn {
         }
     }
 
-    /// Keeps what the socket did not accept of `out`.
+    /// Keeps the part of `out` that the socket did not take.
     pub fn keep(&mut self, now: Now, unsent: &[u8]) {
         if unsent.is_empty() || matches!(self.phase, Phase::Done { .. }) {
             return;
@@ -336,17 +339,17 @@ impl Conn {
         self.unsent.extend_from_slice(unsent);
     }
 
-    /// It is to be dropped, whatever it is about.
+    /// Ends the connection in whatever state it is.
     pub fn give_up(&mut self) {
         self.finish(self.feed().is_some() || !self.unsent.is_empty());
     }
 
-    /// What is to be sent before anything else.
+    /// Returns the bytes that must be sent before anything else.
     pub fn pending(&self) -> &[u8] {
         self.unsent.get(self.sent..).unwrap_or_default()
     }
 
-    /// The socket accepted `n` bytes of [`Conn::pending`].
+    /// Records that the socket took `n` bytes of [`Conn::pending`].
     pub fn sent(&mut self, now: Now, n: usize) {
         self.sent = self.sent.saturating_add(n);
         if self.sent >= self.unsent.len() {
@@ -355,15 +358,15 @@ impl Conn {
                 self.since = now.mono;
             }
         } else if n > 0 && matches!(self.phase, Phase::Streaming { .. }) {
-            // A stream has no end that could be taken within a time: there progress counts.
+            // A stream has no end that a deadline could apply to, so the deadline applies to its progress.
             self.unsent_since = now.mono;
         }
     }
 
-    /// What to wait for.
+    /// Returns the readiness to wait for.
     pub fn wants(&self) -> Interest {
         let read = match self.phase {
-            // Who does not take answers gets to ask no more questions.
+            // A peer that does not read its answers may not send more requests.
             Phase::Idle | Phase::Head => self.unsent.is_empty() && !self.eof,
             Phase::Held { .. } => self.input.len() < HEAD_LIMIT && !self.eof,
             Phase::Crowded => false,
@@ -375,7 +378,7 @@ impl Conn {
         Interest { read, write: self.is_busy() }
     }
 
-    /// When [`Conn::expire`] is to be called; an idle connection never.
+    /// Returns when [`Conn::expire`] must be called; `None` for an idle connection.
     pub fn deadline(&self) -> Option<Instant> {
         if !self.unsent.is_empty() {
             return Some(self.unsent_since + PATIENCE);
@@ -388,18 +391,18 @@ impl Conn {
         }
     }
 
-    /// Does what is due: a held request is answered now, everything else that took too long is over.
-    pub fn expire(&mut self, now: Now, site: &mut dyn Handler, out: &mut Out) {
+    /// Handles a deadline that has passed: a held request is answered, any other connection is closed.
+    pub fn expire(&mut self, now: Now, handler: &mut dyn Handler, out: &mut Out) {
         if self.deadline().is_none_or(|deadline| deadline > now.mono) {
             return;
         }
         match self.phase {
-            Phase::Held { .. } if self.unsent.is_empty() => self.resume(now, site, out),
+            Phase::Held { .. } if self.unsent.is_empty() => self.resume(now, handler, out),
             _ => self.finish(!self.unsent.is_empty()),
         }
     }
 
-    /// How soon it is closed to make room.
+    /// Returns the eviction rank of the connection.
     pub fn rank(&self) -> Rank {
         let class = match self.phase {
             Phase::Held { .. } if self.eof => Class::HalfClosed,
@@ -410,7 +413,7 @@ impl Conn {
         Rank { class, since: self.since }
     }
 
-    /// True once: everything was sent, and the driver is to close our side and leave the other open.
+    /// Whether the driver must close its write side and keep reading. Returns true once, after everything was sent.
     pub fn half_close(&mut self, now: Now) -> bool {
         let due = self.unsent.is_empty() && self.phase == (Phase::Closing { linger: true });
         if due {
@@ -420,12 +423,12 @@ impl Conn {
         due
     }
 
-    /// Our side is closed as soon as everything was sent: the end may travel with the last bytes.
+    /// Whether our side is closed as soon as everything is sent, so that the FIN may leave with the last bytes.
     pub fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing { .. })
     }
 
-    /// Everything was sent and nothing more is expected: drop it. To be asked after `out` was sent.
+    /// Whether the connection can be dropped because nothing is left to send or expected. Ask after `out` was sent.
     pub fn is_done(&self) -> bool {
         match self.phase {
             Phase::Done { .. } => true,
@@ -434,18 +437,18 @@ impl Conn {
         }
     }
 
-    /// It is done before the peer had all of an answer.
+    /// Whether the connection ended before an answer was complete.
     pub fn is_given_up(&self) -> bool {
         matches!(self.phase, Phase::Done { given_up: true })
     }
 
-    /// The memory that it owns, for tests.
+    /// Returns the memory that the connection owns, for tests.
     #[cfg(test)]
     pub fn owns(&self) -> usize {
         self.input.capacity() + self.unsent.capacity()
     }
 
-    /// What comes in will still be answered; otherwise it is discarded.
+    /// Whether further input will be answered; otherwise it is discarded.
     fn keeps_input(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Head | Phase::Held { .. } | Phase::Crowded)
     }

@@ -146,8 +146,8 @@ fn each_seed_of_the_fuzzer_ends_in_answers_that_are_whole() {
 fn what_was_asked_before_makes_no_difference() {
     let clock = Clock::new();
     let answer = |bytes: &[u8], out: &mut Out| {
-        let (mut site, mut conn) = (Echo::default(), Conn::new(clock.at(0.0)));
-        conn.receive(clock.at(0.0), bytes, &mut site, out);
+        let (mut handler, mut conn) = (Echo::default(), Conn::new(clock.at(0.0)));
+        conn.receive(clock.at(0.0), bytes, &mut handler, out);
         (std::mem::take(&mut out.bytes), conn.is_held(), conn.wants(), conn.is_done())
     };
     let mut corpus = corpus();

@@ -20,18 +20,18 @@ fn a_plain_request_gets_the_whole_answer_and_the_connection_owns_nothing() {
 
 const HOST: &str = " HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// A connection, its site, its clock, and what it has to say.
+/// A connection, its handler, its clock, and what it has to say.
 struct Talk {
     clock: Clock,
     conn: Conn,
-    site: Echo,
+    handler: Echo,
     out: Out,
 }
 
 impl Talk {
     fn new() -> Talk {
         let clock = Clock::new();
-        Talk { conn: Conn::new(clock.at(0.0)), clock, site: Echo::default(), out: Out::new() }
+        Talk { conn: Conn::new(clock.at(0.0)), clock, handler: Echo::default(), out: Out::new() }
     }
 
     /// Sends requests for these paths at that second; returns what came back and was taken.
@@ -41,17 +41,17 @@ impl Talk {
     }
 
     fn send(&mut self, second: f64, bytes: impl AsRef<[u8]>) -> String {
-        self.conn.receive(self.clock.at(second), bytes.as_ref(), &mut self.site, &mut self.out);
+        self.conn.receive(self.clock.at(second), bytes.as_ref(), &mut self.handler, &mut self.out);
         self.take()
     }
 
     fn resume(&mut self, second: f64) -> String {
-        self.conn.resume(self.clock.at(second), &mut self.site, &mut self.out);
+        self.conn.resume(self.clock.at(second), &mut self.handler, &mut self.out);
         self.take()
     }
 
     fn expire(&mut self, second: f64) -> String {
-        self.conn.expire(self.clock.at(second), &mut self.site, &mut self.out);
+        self.conn.expire(self.clock.at(second), &mut self.handler, &mut self.out);
         self.take()
     }
 
@@ -156,12 +156,12 @@ fn a_held_request_is_asked_again_until_it_is_answered_then_comes_what_was_behind
     let seen = talk.get(0.0, &["/1", "/wait", "/3"]);
     assert_eq!(bodies(&seen), ["Get /1 None"]);
     assert!(talk.conn.is_held());
-    assert_eq!((talk.resume(1.0), talk.site.asked), (String::new(), 3));
+    assert_eq!((talk.resume(1.0), talk.handler.asked), (String::new(), 3));
     assert_eq!(talk.get(1.0, &["/4"]), "");
-    talk.site.done = true;
+    talk.handler.done = true;
     assert_eq!(bodies(&talk.resume(2.0)), ["ended", "Get /3 None", "Get /4 None"]);
     assert!(!talk.conn.is_held());
-    assert_eq!((talk.resume(3.0), talk.site.asked), (String::new(), 6));
+    assert_eq!((talk.resume(3.0), talk.handler.asked), (String::new(), 6));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn of_a_held_request_nothing_is_kept_but_what_came_behind_it() {
     assert_eq!((talk.conn.is_held(), talk.conn.owns()), (true, 0));
     talk.send(0.0, "GET /2");
     assert!(talk.conn.owns() < 64);
-    talk.site.done = true;
+    talk.handler.done = true;
     assert_eq!(bodies(&talk.resume(1.0)), ["ended"]);
     assert_eq!(bodies(&talk.send(1.0, HOST)), ["Get /2 None"]);
     assert_eq!(talk.conn.owns(), 0);
@@ -183,7 +183,7 @@ fn of_a_held_request_nothing_is_kept_but_what_came_behind_it() {
 #[test]
 fn a_held_head_is_answered_without_a_body_and_a_held_close_with_its_end() {
     let mut talk = Talk::new();
-    talk.site.done = false;
+    talk.handler.done = false;
     talk.send(0.0, "HEAD /wait HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     let seen = talk.expire(60.0);
     assert!(seen.contains("\r\nContent-Length: 7\r\n") && seen.contains("\r\nConnection: keep-alive\r\n"));
@@ -212,9 +212,9 @@ fn behind_a_held_request_no_more_than_a_head_is_kept() {
     talk.get(0.0, &["/wait"]);
     while talk.conn.wants().read {
         talk.send(0.0, [b'x'; 1000]);
-        assert!(talk.site.asked == 1);
+        assert!(talk.handler.asked == 1);
     }
-    talk.site.done = true;
+    talk.handler.done = true;
     assert_eq!(statuses(&talk.resume(1.0)), ["200", "501"]);
 }
 
@@ -225,7 +225,7 @@ fn half_closed_peers_get_their_answers_and_then_the_end() {
     talk.conn.eof(&mut talk.out);
     assert_eq!(talk.conn.wants(), Interest { read: false, write: false });
     assert!(!talk.conn.is_done());
-    talk.site.done = true;
+    talk.handler.done = true;
     assert_eq!(statuses(&talk.resume(1.0)), ["200", "200"]);
     assert!(talk.conn.is_done());
 
@@ -356,7 +356,7 @@ fn a_stream_ends_when_its_reader_does() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/wait", "/events"]);
     talk.conn.eof(&mut talk.out);
-    talk.site.done = true;
+    talk.handler.done = true;
     assert!(talk.resume(1.0).ends_with("6\r\nfirst\n\r\n0\r\n\r\n"));
     assert!(talk.conn.is_done());
 }
@@ -514,7 +514,7 @@ fn the_date_moves_with_the_wall_clock() {
     for seconds in [0, 0, 1, 86_400] {
         let mut now = talk.clock.at(0.0);
         now.wall += Duration::from_secs(seconds);
-        talk.conn.receive(now, head.as_bytes(), &mut talk.site, &mut talk.out);
+        talk.conn.receive(now, head.as_bytes(), &mut talk.handler, &mut talk.out);
         let seen = talk.take();
         dates.push(seen.lines().find_map(|line| line.strip_prefix("Date: ")).unwrap().to_owned());
     }
@@ -531,16 +531,16 @@ fn the_date_moves_with_the_wall_clock() {
 
 #[test]
 fn a_request_that_lacks_data_keeps_its_place_until_it_is_read() {
-    let (clock, mut site, mut out) = (Clock::new(), Echo::default(), Out::new());
+    let (clock, mut handler, mut out) = (Clock::new(), Echo::default(), Out::new());
     let mut conn = Conn::new(clock.at(0.0));
     let requests =
         b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /read HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    conn.receive(clock.at(0.0), requests, &mut site, &mut out);
+    conn.receive(clock.at(0.0), requests, &mut handler, &mut out);
     conn.eof(&mut out);
     assert!(conn.wants().write && !conn.is_done());
     assert_eq!(bodies(&String::from_utf8(std::mem::take(&mut out.bytes)).unwrap()), ["Get /a None"]);
-    site.has_read = true;
-    conn.resume(clock.at(0.0), &mut site, &mut out);
+    handler.has_read = true;
+    conn.resume(clock.at(0.0), &mut handler, &mut out);
     assert_eq!(bodies(&String::from_utf8(out.bytes).unwrap()), ["Get /read None"]);
-    assert_eq!((conn.is_done(), site.asked), (true, 3));
+    assert_eq!((conn.is_done(), handler.asked), (true, 3));
 }

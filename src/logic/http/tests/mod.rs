@@ -1,4 +1,4 @@
-//! Tests of the whole of `http`: bytes in, bytes out, a fake clock, and a site that says what it was asked. `heads`
+//! Tests of the whole of `http`: bytes in, bytes out, a fake clock, and a handler that says what it was asked. `heads`
 //! has the tables of requests, `cuts` shows that it does not matter how they arrive, `life` the rest of a connection.
 
 mod cuts;
@@ -79,14 +79,14 @@ impl Clock {
 
 /// What a peer sees that sends these pieces and takes every answer: all bytes, and whether more may be asked.
 fn talk<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (String, bool) {
-    let (clock, mut site, mut out) = (Clock::new(), Echo::default(), Out::new());
+    let (clock, mut handler, mut out) = (Clock::new(), Echo::default(), Out::new());
     let mut conn = Conn::new(clock.at(0.0));
     let mut seen = Vec::new();
     for piece in pieces {
-        conn.receive(clock.at(0.0), piece, &mut site, &mut out);
+        conn.receive(clock.at(0.0), piece, &mut handler, &mut out);
         seen.append(&mut out.bytes);
         while conn.wants().write {
-            conn.resume(clock.at(0.0), &mut site, &mut out);
+            conn.resume(clock.at(0.0), &mut handler, &mut out);
             seen.append(&mut out.bytes);
         }
     }
