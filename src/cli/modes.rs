@@ -81,8 +81,9 @@ pub static MODES: &[ModeRow] = &[
         operands: "[URL]",
         brief: "wait for the end of a job and exit with its code",
         full: "Waits until the run of the kapo at URL, or at the address of --port and --interface, \
-               has ended. Exits with the exit code of that run, with 124 if --timeout passes first, \
-               and with 125 if no kapo answers.",
+               has ended, or with --ready or --healthy until that probe passes. Exits with the exit \
+               code of the run (0 when the probe passes), with 124 if --timeout passes first, and \
+               with 125 if no kapo answers.",
     },
     ModeRow {
         verb: Verb::Status,

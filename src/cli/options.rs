@@ -227,8 +227,9 @@ pub static OPTIONS: &[Opt] = &[
     ),
     value(GLOBAL, "max-connections", "N").env("KAPO_MAX_CONNECTIONS").otherwise("512").says(
         "maximum number of open connections",
-        "To accept a new connection at the limit, kapo closes the connection that has waited \
-             longest, so that a health check is always answered. The minimum is 1.",
+        "To accept a new connection at the limit, kapo closes another one, so that a health check is \
+             always answered: an unfinished request first, then an idle connection, then a \
+             waiting client, the oldest of each. The minimum is 1.",
     ),
     value(GLOBAL, "tail", "BYTES").env("KAPO_TAIL").otherwise("0").says(
         "keep the last bytes of captured output; 0: off",
