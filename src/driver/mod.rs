@@ -67,7 +67,7 @@ fn run_job(
     let sockets = inherited(config, variable)?;
     let signals = take_over_signals()?;
     // Orphans of the command become children of kapo, which reaps them. PID 1 gets them in any case.
-    let subreaper = if signals.are_of_init() { Ok(()) } else { set_child_subreaper(Some(getpid())) };
+    let subreaper = if signals.is_init() { Ok(()) } else { set_child_subreaper(Some(getpid())) };
     let extra = if options.notify { sys::datagram::DESCRIPTORS } else { 0 };
     let Room { connections, open_files } = make_room(config.max_connections, extra);
     let now = clock();

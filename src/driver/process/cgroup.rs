@@ -1,5 +1,5 @@
-//! Reads the files of kapo's own cgroup: the counter of out-of-memory kills, which can wake kapo, and what a scrape and
-//! the end of a run show. What the files mean is decided in `logic::cgroup` and `logic::oom`.
+//! Reads the files of kapo's own cgroup: the counter of out-of-memory kills, which can wake kapo, and the values that a
+//! scrape and the status document show. `logic::cgroup` and `logic::oom` interpret them.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::logic::history::Memory;
 #[derive(Debug)]
 pub(crate) struct OomKillFile {
     folder: Folder,
-    /// Version 2: the open file, since only that one is woken by the kernel. It keeps the mount busy. In version 1 the
-    /// file is opened for each look, and nothing is held.
+    /// cgroup v2: the open file, because the kernel reports changes only through an open descriptor. It keeps the mount
+    /// busy. In cgroup v1 the file is opened for each read, and no descriptor is kept.
     waking: Option<OwnedFd>,
 }
 
 impl OomKillFile {
-    /// Looks for the counter, and tells how it stands: one small file of /proc is read and, at the usual places, one more
-    /// opened. `None` if the kernel does not count for us.
+    /// Finds the counter and returns it with its present value. Reads one small file of /proc and, if the cgroup is
+    /// mounted at the usual place, opens one more. Returns `None` if the cgroup has no such counter.
     pub(crate) fn find() -> Option<(OomKillFile, u64)> {
         find("memory", OomKillFile::open)
     }
 
-    /// The counter in this folder; `None` if it cannot be read or counts nothing.
+    /// Opens the counter in this folder. Returns `None` if it cannot be read or counts no kills.
     fn open(folder: &Folder) -> Option<(OomKillFile, u64)> {
         let waking = match folder.version {
             Version::V2 => Some(open(&oom_kill_file(folder))?),
@@ -35,7 +35,8 @@ impl OomKillFile {
         Some((file, count))
     }
 
-    /// The counter of now. Reading it also makes [`OomKillFile::source`] quiet until the next change.
+    /// Returns the present value. Reading it also clears the readiness of [`OomKillFile::source`] until the next
+    /// change.
     pub(crate) fn count(&self) -> Option<u64> {
         let text = match &self.waking {
             Some(file) => contents(file)?,
@@ -44,13 +45,14 @@ impl OomKillFile {
         cgroup::keyed(&text, "oom_kill")
     }
 
-    /// To be registered with epoll for EPOLLPRI alone: it becomes ready (PRI and ERR) when some counter of the file
-    /// has changed, until [`OomKillFile::count`] is called. `None` for version 1: look when the command has ended.
+    /// Returns the descriptor to register with epoll for EPOLLPRI alone. It becomes ready (PRI and ERR) when a counter
+    /// of the file has changed, and stays ready until [`OomKillFile::count`] is called. Returns `None` for cgroup v1,
+    /// which reports no changes: read the counter after the command has ended.
     pub(crate) fn source(&self) -> Option<BorrowedFd<'_>> {
         self.waking.as_ref().map(AsFd::as_fd)
     }
 
-    /// Reads the memory of the cgroup.
+    /// Reads the memory usage and limit of the cgroup.
     pub(crate) fn memory(&self) -> Memory {
         memory(&self.folder)
     }
@@ -69,18 +71,19 @@ fn oom_kill_file(folder: &Folder) -> String {
     folder.file("memory.oom_control", "memory.events")
 }
 
-/// The folders of kapo's cgroup, found once: a process is rarely moved, and a scrape should not read mountinfo.
+/// The folders of kapo's cgroup. They are found only once, because a process is rarely moved to another cgroup and
+/// reading mountinfo for each scrape would be slow.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     memory: Option<Folder>,
     cpu: Option<Folder>,
     pids: Option<Folder>,
-    /// Version 2 alone has pressure files, for all resources in one folder.
+    /// Only cgroup v2 has pressure files. The files of all resources are in one folder.
     pressure: Option<Folder>,
 }
 
 impl Cgroup {
-    /// Looks for the folders; allocates some hundred bytes.
+    /// Finds the folders. Allocates a few hundred bytes.
     pub(crate) fn find() -> Cgroup {
         let with = |controller, v1: &str, v2: &str| {
             find(controller, |folder| open(&folder.file(v1, v2)).map(|_| folder.clone()))
@@ -125,7 +128,7 @@ impl Cgroup {
         }
     }
 
-    /// Resource, `some` or `full`, and for how long tasks had to wait.
+    /// Returns the resource, `some` or `full`, and how long tasks had to wait for it.
     fn pressure(&self) -> Vec<(&'static str, &'static str, Duration)> {
         let mut pressure = Vec::new();
         for (resource, file) in
@@ -139,7 +142,8 @@ impl Cgroup {
     }
 }
 
-/// For how long the CPU quota has held tasks up: nanoseconds in version 1, microseconds in version 2.
+/// Returns how long tasks were throttled by the CPU quota. The file counts nanoseconds in cgroup v1 and microseconds in
+/// cgroup v2.
 fn throttled(folder: &Folder) -> Option<Duration> {
     let text = text(&folder.file("cpu.stat", "cpu.stat"))?;
     match folder.version {
@@ -148,10 +152,10 @@ fn throttled(folder: &Folder) -> Option<Duration> {
     }
 }
 
-/// Tries the folders of a controller, those at the usual places first, until `look` finds what it wants.
+/// Calls `look` with the possible folders of a controller, the usual mount points first, until it returns a value.
 fn find<T>(controller: &str, look: impl Fn(&Folder) -> Option<T>) -> Option<T> {
     let Some(own) = text("/proc/self/cgroup") else {
-        // Without /proc, what a container usually sees as its own.
+        // Without /proc, assume the path at which a container usually sees its own cgroup.
         return look(&Folder { path: "/sys/fs/cgroup".to_owned(), version: Version::V2 });
     };
     cgroup::usual_folders(&own, controller).iter().find_map(&look).or_else(|| {
@@ -168,7 +172,7 @@ fn text(path: &str) -> Option<String> {
     contents(&open(path)?)
 }
 
-/// The whole file from its beginning, whatever was read of it before.
+/// Reads the whole file from its beginning, regardless of the file position.
 fn contents(file: &OwnedFd) -> Option<String> {
     let mut text = Vec::new();
     small_file::whole(file, usize::MAX, &mut text).ok()?;
@@ -185,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    /// A cgroup of the test's own, gone with it.
+    /// A cgroup for one test, removed when it is dropped.
     struct OwnCgroup(PathBuf);
 
     impl OwnCgroup {
@@ -221,13 +225,14 @@ mod tests {
     fn a_kill_for_want_of_memory_is_counted() {
         let Some(folder) = OwnCgroup::new("/sys/fs/cgroup/memory", "oom") else { return };
         fs::write(folder.file("memory.limit_in_bytes"), "16777216").unwrap();
-        // Where swap is not accounted for, there is no such file; the limit alone then decides.
+        // This file is missing if swap accounting is off; then the memory limit alone decides.
         let _ = fs::write(folder.file("memory.memsw.limit_in_bytes"), "16777216");
         let own = Folder { path: folder.0.to_str().unwrap().to_owned(), version: Version::V1 };
         let (cgroup, count) = OomKillFile::open(&own).unwrap();
         assert_eq!(count, 0);
         assert!(cgroup.source().is_none());
-        // The pipe keeps the shell in the same cgroup as the victim; tail holds all that it reads.
+        // `tail` keeps all of its input in memory. The pipe keeps the shell in the same cgroup as the process that is
+        // killed.
         let status = folder.sh("exec tail -n 1 </dev/zero");
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
         assert_eq!(cgroup.count(), Some(1));
@@ -238,7 +243,8 @@ mod tests {
 
     #[test]
     fn a_file_of_version_2_wakes_at_each_change_until_it_is_read() {
-        // cgroup.events wakes by the same means as memory.events, and changes without a memory controller.
+        // The kernel reports changes of cgroup.events in the same way as those of memory.events, and the file changes
+        // without a memory controller.
         let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
             .into_iter()
             .find(|root| Path::new(root).join("cgroup.controllers").exists());
@@ -260,7 +266,7 @@ mod tests {
         assert!(folder.sh("true").success());
         assert!(ready(10) && ready(0), "a process came and went");
         look();
-        // The end of the shell may be told twice: as populated and as empty again.
+        // The end of the shell may cause two changes: the cgroup becomes populated, then empty again.
         while ready(0) {
             look();
         }

@@ -1,40 +1,40 @@
-//! The working directory in which kapo was started. kapo leaves it for `/` after the first start; the command's later
-//! starts enter it again.
+//! The working directory in which kapo was started. kapo changes to `/` after the first start, and the command's later
+//! starts change back to it.
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// See the head of the file.
+/// The working directory of the command.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// `None`: the folder was removed, or lies outside of our root.
+    /// `None`: the folder was removed, or is outside kapo's root directory.
     path: Option<PathBuf>,
     moved: bool,
 }
 
 impl Directory {
-    /// The working directory of now.
+    /// Returns the present working directory.
     pub(crate) fn current() -> Directory {
         Directory { path: std::env::current_dir().ok(), moved: false }
     }
 
-    /// To be called after each start, of which the first needs no path to where it is: kapo must not keep a mount
-    /// busy. What later starts have to enter; `None`: nothing new, as kapo has stayed, or was away already.
+    /// Changes to `/`, so that kapo does not keep a mount busy. Must be called after each start. Returns the directory
+    /// that later starts must enter, or `None` if kapo stayed where it is or has left already.
     pub(crate) fn leave(&mut self) -> Option<CString> {
         if std::mem::replace(&mut self.moved, true) {
             return None;
         }
         let path = CString::new(self.path.clone()?.into_os_string().into_vec()).ok()?;
-        // Where the path is unknown (the folder was removed), or leads elsewhere or nowhere (it was renamed, or lies
-        // in one that is closed to us), the next start is better off here than at the root.
+        // Stay here if the path cannot be used by the next start: it is unknown (the folder was removed), names another
+        // folder or none (the folder was renamed), or cannot be searched by kapo.
         (leads_here(&path) && rustix::process::chdir("/").is_ok()).then_some(path)
     }
 }
 
-/// Whether our working directory can be entered by `path`, as far as one can say without going there.
+/// Whether `path` leads to the present working directory, as far as can be checked without entering it.
 fn leads_here(path: &CStr) -> bool {
-    // The dot at the end asks for the right to enter the last folder, too.
+    // The dot at the end checks the permission to enter the last folder, too.
     let entered =
         CString::new([path.to_bytes(), b"/."].concat()).map(|path| rustix::fs::stat(path.as_c_str()));
     match (entered, rustix::fs::stat(c".")) {

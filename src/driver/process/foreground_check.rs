@@ -1,38 +1,39 @@
 //! When to check, after a start, whether the command still has the terminal.
 //!
-//! bash has every process of a pipeline put the job's group into the foreground before its exec. A sibling that runs late
-//! does so after kapo has given the terminal to the command, which takes the terminal away from it. No signal reports
-//! that, and the command may be stopped as soon as it reads: kapo is not told if the process that reads is not its child.
+//! bash lets every process of a pipeline put the job's group into the foreground before its exec. If a sibling does so
+//! after kapo has given the terminal to the command, the command loses the terminal. No signal reports the loss, and
+//! the command may be stopped at its next read. kapo does not notice that stop if the process that reads is not its
+//! child.
 
 use std::time::{Duration, Instant};
 
-/// The pause before the first check; each pause is twice the one before.
+/// The pause before the first check. Each pause is twice as long as the previous one.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest pause. The last check is 1.27 s after the start; a sibling that runs even later is not expected.
+/// The longest pause. The last check is 1.27 s after the start; by then every sibling should have executed its program.
 const LAST_PAUSE: Duration = Duration::from_millis(640);
 
-/// The next check, if there is one.
+/// The schedule of the checks.
 #[derive(Debug, Default)]
 pub(crate) struct ForegroundCheck(Option<(Instant, Duration)>);
 
 impl ForegroundCheck {
-    /// The command has got the terminal with its start.
+    /// Plans the checks after the command has got the terminal at its start.
     pub(crate) fn start(&mut self, now: Instant) {
         self.0 = Some((now + FIRST_PAUSE, FIRST_PAUSE));
     }
 
-    /// No check is needed any more.
+    /// Cancels the checks.
     pub(crate) fn stop(&mut self) {
         self.0 = None;
     }
 
-    /// When the next check is due.
+    /// Returns when the next check is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.0.map(|(at, _)| at)
     }
 
-    /// Whether a check is due, and plans the one after it.
+    /// Returns whether a check is due, and plans the next one.
     pub(crate) fn take_due(&mut self, now: Instant) -> bool {
         let Some((_, pause)) = self.0.filter(|(at, _)| *at <= now) else { return false };
         let pause = 2 * pause;

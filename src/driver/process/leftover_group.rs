@@ -6,10 +6,11 @@ use crate::driver::proc::process_usage;
 use crate::logic::Pid;
 use crate::sys;
 
-/// How many processes are left in the group of a command that is reaped; `None`: at least one. The number of the group
-/// may belong to strangers by now, so only descendants of kapo count. A zombie does not, whose parent may never reap it.
+/// Returns how many processes are left in the group of a command that was reaped; `None` means at least one. The number
+/// of the group may have been reused, so only descendants of kapo count. A zombie does not count, because its parent
+/// may never reap it.
 ///
-/// Without `exactly` the number is worth the reading of /proc only where nothing else tells whether there are any.
+/// If `exactly` is false, /proc is read only if there is no cheaper way to find out whether the group is empty.
 pub(crate) fn count(group: Pid, exactly: bool) -> Option<usize> {
     let group = group.get();
     let has_child = sys::wait::group_has_child(group);
@@ -23,11 +24,11 @@ pub(crate) fn count(group: Pid, exactly: bool) -> Option<usize> {
         return Some(0);
     }
     match process_usage::descendants_in_group(group) {
-        // A child that has ended meanwhile is a zombie until kapo reaps it.
+        // A child that has ended in the meantime stays in the group as a zombie until kapo reaps it.
         Some(0) | None if has_child => None,
         Some(members) => Some(members),
-        // Members that are no children of kapo have a parent that has left the group itself. Without /proc they cannot be
-        // told from strangers.
+        // Members that are not children of kapo have a parent outside the group. Without /proc they cannot be
+        // distinguished from unrelated processes.
         None => Some(0),
     }
 }

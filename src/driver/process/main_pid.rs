@@ -1,4 +1,5 @@
-//! The process that the command has named by `MAINPID=`: followed by a pidfd, because it need not be kapo's child.
+//! Follows the process that the command has named by `MAINPID=`. A pidfd is used because that process need not be a
+//! child of kapo.
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,7 +21,7 @@ pub(crate) struct MainPid {
     pidfd: OwnedFd,
 }
 
-/// What is known of the end of a followed process.
+/// How a followed process has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It has not been reaped. If its parent ends, it becomes kapo's child and is reaped like any other.
@@ -30,12 +31,12 @@ pub(crate) enum Outcome {
 }
 
 impl MainPid {
-    /// Waits for its end as [`Source::MainPid`]. The error is the reason for the log.
+    /// Opens a pidfd and registers it as [`Source::MainPid`]. The error is the reason for the log record.
     pub(crate) fn open(epoll: &Epoll, pid: Pid) -> Result<MainPid, Cow<'static, str>> {
         let raw = RawPid::from_raw(pid.get()).ok_or("not a process id")?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
             Errno::SRCH => "no such process".into(),
-            // The errno for a thread that does not lead its process depends on the kernel.
+            // The errno for the id of a thread that is not the main thread depends on the kernel version.
             Errno::INVAL | Errno::NOENT => "a thread, not a process".into(),
             errno => Cow::from(reason(&errno.into())),
         })?;
@@ -48,13 +49,14 @@ impl MainPid {
         self.pid
     }
 
-    /// To be called when the pidfd is ready. A zombie makes it ready and its reaping hangs it up, so for a zombie only the
-    /// hang-up is awaited. On a kernel that does not tell exit codes the end counts as one with code 0, as for systemd.
+    /// Returns how the process has ended. Must be called when the pidfd is ready. The pidfd becomes readable when the
+    /// process is a zombie and hangs up when it is reaped, so after the first the registration is reduced to the
+    /// hang-up. If the kernel does not report the exit code, the result is code 0, as in systemd.
     pub(crate) fn outcome(&self, epoll: &Epoll) -> Outcome {
         match sys::pidfd::exit_status(self.pidfd.as_fd()) {
             Ok(Some(status)) => Outcome::Reaped(stat::exit(status).unwrap_or(Exit::Code(0))),
             Ok(None) => {
-                // The descriptor is registered, so this cannot fail.
+                // This cannot fail because the descriptor is registered.
                 let _ = epoll.modify(&self.pidfd, Source::MainPid, EventFlags::empty());
                 Outcome::NotReaped
             }

@@ -1,4 +1,4 @@
-//! The command under `run` and `supervise`: start, signals, terminal, and what the kernel reports about it.
+//! The command under `run` and `supervise`: its start, its signals, its terminal, and what the kernel reports about it.
 
 pub(crate) mod cgroup;
 pub(crate) mod directory;

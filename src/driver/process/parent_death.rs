@@ -1,4 +1,4 @@
-//! The process that started kapo, for `--parent-death-signal`: when it ends, kapo gets that signal.
+//! Watches the process that started kapo, for `--parent-death-signal`: kapo gets that signal when the process ends.
 
 use std::os::fd::OwnedFd;
 
@@ -9,20 +9,20 @@ use crate::driver::poll::{Epoll, Source};
 use crate::signal::Signal;
 use crate::sys;
 
-/// The watch over kapo's parent.
+/// The watch on kapo's parent.
 #[derive(Debug)]
 pub(crate) struct ParentWatch {
     signal: Signal,
-    /// Readable when the parent has ended. `None`: the kernel sends the signal itself.
+    /// Becomes readable when the parent has ended. `None`: the kernel sends the signal itself (PR_SET_PDEATHSIG).
     pidfd: Option<OwnedFd>,
 }
 
 impl ParentWatch {
-    /// Watches `parent`, which getppid(2) named when kapo started.
+    /// Watches `parent`, the result of getppid(2) when kapo started.
     ///
-    /// A pidfd speaks for the process. PR_SET_PDEATHSIG fires when the thread ends that started kapo, though its process
-    /// lives on; it serves where there is no pidfd: for a parent outside the PID namespace, under a seccomp profile, and
-    /// before Linux 5.3.
+    /// A pidfd reports the end of the process. PR_SET_PDEATHSIG already fires when the thread that started kapo ends,
+    /// even if its process lives on. It is used only if there is no pidfd: for a parent outside the PID namespace,
+    /// under a seccomp profile that forbids pidfd_open(2), and before Linux 5.3.
     pub(crate) fn begin(signal: Signal, parent: Option<Pid>, epoll: &Epoll) -> ParentWatch {
         let pidfd = parent
             .and_then(|parent| pidfd_open(parent, PidfdFlags::empty()).ok())
@@ -33,20 +33,20 @@ impl ParentWatch {
         ParentWatch { signal, pidfd }
     }
 
-    /// Whether the parent has ended before it was watched: kapo has another one by then.
-    pub(crate) fn came_too_late(parent: Option<Pid>) -> bool {
+    /// Whether the parent ended before it was watched. In that case kapo already has another parent.
+    pub(crate) fn has_already_ended(parent: Option<Pid>) -> bool {
         getppid() != parent
     }
 
-    /// The parent has ended: the signal that stands for it, `None` if kapo has taken it itself.
+    /// Returns the signal to handle now that the parent has ended, or `None` if it was sent to kapo itself.
     pub(crate) fn ended(self) -> Option<Signal> {
-        // What cannot be caught acts on kapo, as if the kernel had sent it.
+        // A signal that cannot be caught acts on kapo, as if the kernel had sent it.
         if matches!(self.signal, Signal::KILL | Signal::STOP) {
             let own = getpid().as_raw_nonzero().get();
             let _ = sys::signal::send(own, i32::from(self.signal.number()));
             return None;
         }
-        // The end of the parent is told by one source.
+        // Without a pidfd the kernel sends the signal, and it must not be handled twice.
         self.pidfd.map(|_| self.signal)
     }
 }

@@ -1,4 +1,5 @@
-//! The command as the kernel wants it: files to try, argv, directory. Prepared once, started as often as needed.
+//! The command in the form that execve(2) needs: the files to try, argv, the directory. It is prepared once and started
+//! as often as needed.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::BorrowedFd;
@@ -10,16 +11,16 @@ use crate::config::Job;
 use crate::error::Error;
 use crate::sys::spawn;
 
-/// What execvp(3) searches when PATH is not set.
+/// The path that is searched if PATH is not set, as in execvp(3).
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 
-/// What runs a script without a `#!` line.
+/// The interpreter of a script without a `#!` line.
 const SHELL: &CStr = c"/bin/sh";
 
-/// How a program begins, as opposed to a script (elf(5)).
+/// The first bytes of a program, as opposed to a script (elf(5)).
 const ELF: [u8; 4] = *b"\x7fELF";
 
-/// What the service manager told kapo is not meant for the command.
+/// The variables that the service manager sets for kapo and not for the command.
 const UNSET: [&str; 7] = [
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -30,53 +31,53 @@ const UNSET: [&str; 7] = [
     "WATCHDOG_PID",
 ];
 
-/// See the head of the file.
+/// The command, prepared for its starts.
 #[derive(Debug)]
 pub(crate) struct Program {
     paths: Vec<CString>,
-    /// PATH was searched for them.
+    /// The files were found by searching PATH.
     searched: bool,
     arguments: Vec<CString>,
-    /// Where kapo was started, once kapo itself is elsewhere.
+    /// The directory in which kapo was started, set once kapo has left it.
     directory: Option<CString>,
 }
 
-/// What differs from start to start.
+/// The values that may differ from start to start.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
-    /// The command's ends of its pipes.
+    /// The command's end of its stdout pipe.
     pub stdout: Option<BorrowedFd<'a>>,
-    /// The same for stderr.
+    /// The command's end of its stderr pipe.
     pub stderr: Option<BorrowedFd<'a>>,
-    /// The terminal that becomes the command's.
+    /// The terminal that becomes the command's controlling terminal.
     pub terminal: Option<BorrowedFd<'a>>,
-    /// All signals are blocked; the command gets the mask of before.
+    /// Proof that all signals are blocked. The command gets the signal mask that kapo was started with.
     pub blocked: crate::sys::signal::AllBlocked,
     /// CHLD was ignored when kapo was started.
     pub ignore_chld: bool,
-    /// RLIMIT_NOFILE that kapo was started with, where kapo has changed its own.
+    /// The RLIMIT_NOFILE that kapo was started with, if kapo has changed its own limit.
     pub open_files: Option<(u64, u64)>,
-    /// `NAME=value` in addition.
+    /// Additional environment variables, as `NAME=value`.
     pub set: &'a [CString],
-    /// The variable whose value is the command's pid.
+    /// The variable that is set to the command's pid.
     pub pid_variable: Option<&'a str>,
 }
 
 impl Program {
-    /// Looks up nothing: which of the files exists is seen at the start, as it may change until the next.
+    /// Prepares the command. Does not look for the files, because they may appear or disappear before each start.
     pub(crate) fn new(job: &Job, path: Option<&OsStr>) -> Result<Program, Error> {
         let words: Result<Vec<CString>, Error> =
             std::iter::once(&job.command).chain(&job.arguments).map(|word| c_string(word)).collect();
         let name = job.command.as_bytes();
         let paths = if name.is_empty() {
-            // As the shells say: not found.
+            // An empty command is not found, as in the shells.
             Vec::new()
         } else if name.contains(&b'/') {
             vec![c_string(&job.command)?]
         } else {
             let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
             let in_folder = |folder: &[u8]| {
-                // An empty element means the working directory.
+                // An empty element of PATH means the working directory.
                 let folder = if folder.is_empty() { b"." } else { folder };
                 c_string(OsStr::from_bytes(&[folder, b"/", name].concat()))
             };
@@ -85,24 +86,24 @@ impl Program {
         Ok(Program { paths, searched: !name.contains(&b'/'), arguments: words?, directory: None })
     }
 
-    /// From now on it is started in `directory`, as kapo has left it.
+    /// Starts the command in `directory` from now on, because kapo has left it.
     pub(crate) fn starts_in(&mut self, directory: CString) {
         self.directory = Some(directory);
     }
 
-    /// Where it is started, once kapo is elsewhere.
+    /// Returns the directory of the next start, if kapo has left it.
     pub(crate) fn directory(&self) -> Option<&CStr> {
         self.directory.as_deref()
     }
 
-    /// Whether there is such a file, after the kernel has said that there is not: then what it misses is the interpreter
-    /// that the first line of a script names, or the dynamic loader of a program.
-    pub(crate) fn is_there(&self) -> bool {
-        self.paths.iter().any(|path| rustix::fs::access(self.seen_from_here(path), Access::EXEC_OK).is_ok())
+    /// Whether the file exists although the kernel reported ENOENT. Then the missing file is the interpreter in the
+    /// first line of a script, or the dynamic loader of a program.
+    pub(crate) fn file_exists(&self) -> bool {
+        self.paths.iter().any(|path| rustix::fs::access(self.relative_path(path), Access::EXEC_OK).is_ok())
     }
 
-    /// A path of the command as kapo must name it, which is in another directory by now.
-    fn seen_from_here(&self, path: &CStr) -> Vec<u8> {
+    /// Returns a path of the command relative to kapo's present working directory.
+    fn relative_path(&self, path: &CStr) -> Vec<u8> {
         match (&self.directory, path.to_bytes()) {
             (Some(directory), relative) if !relative.starts_with(b"/") => {
                 [directory.to_bytes(), b"/", relative].concat()
@@ -111,8 +112,8 @@ impl Program {
         }
     }
 
-    /// Starts it; its pid once it has been executed, else which step failed and with what errno. What a search through
-    /// PATH has met is one errno in the end, as with execvp(3).
+    /// Starts the command and returns its pid once the exec has succeeded. Otherwise returns the failed step and its
+    /// errno. A search through PATH returns one errno, as execvp(3) does.
     pub(crate) fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::SpawnError> {
         let started = self.execute(job, start, &self.paths, &self.arguments);
         match &started {
@@ -120,23 +121,24 @@ impl Program {
                 let Some(script) = self.script() else { return started };
                 let mut words = vec![SHELL.to_owned(), script];
                 words.extend(self.arguments.iter().skip(1).cloned());
-                // Without a shell what the kernel said of the script is what is wrong.
+                // If there is no shell, report the error of the script itself.
                 self.execute(job, start, &[SHELL.to_owned()], &words).or(started)
             }
             _ => started,
         }
     }
 
-    /// The file that the kernel has refused to execute, if it may be a script without a `#!` line: execvp(3) has it run by
-    /// the shell. A program for another machine is no script, and the shell's complaint about it would only mislead.
+    /// Returns the file that the kernel refused to execute, if it may be a script without a `#!` line: execvp(3) runs
+    /// such a file with the shell. A program for another architecture is not a script, and the error message of the
+    /// shell would be misleading.
     fn script(&self) -> Option<CString> {
         let refused = self.paths.iter().find(|path| {
-            let path = self.seen_from_here(path);
+            let path = self.relative_path(path);
             let is_file = || rustix::fs::stat(&path).map(|stat| FileType::from_raw_mode(stat.st_mode));
             rustix::fs::access(&path, Access::EXEC_OK).is_ok() && is_file() == Ok(FileType::RegularFile)
         })?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::open(self.seen_from_here(refused), flags, Mode::empty()).ok()?;
+        let file = rustix::fs::open(self.relative_path(refused), flags, Mode::empty()).ok()?;
         let mut head = [0; ELF.len()];
         let is_program = rustix::io::read(&file, &mut head) == Ok(ELF.len()) && head == ELF;
         (!is_program).then(|| refused.clone())

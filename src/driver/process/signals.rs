@@ -1,4 +1,4 @@
-//! The signals that arrive, one after the other, out of the signalfd.
+//! Reads the signals that arrive from the signalfd.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,26 +12,26 @@ use crate::logic::{self, Sender};
 use crate::signal::Signal;
 use crate::sys;
 
-/// Enough for one of each standard signal.
+/// Enough batches for one of each standard signal.
 const BATCHES_AT_ONCE: usize = 4;
 
 /// Blocks every signal for the life of the process and reads them.
 #[derive(Debug)]
 pub(crate) struct Signals {
     fd: OwnedFd,
-    /// Our own pid.
+    /// kapo's own pid.
     own: i32,
-    /// That all signals are blocked, and the mask that kapo was started with, which is for the command.
+    /// Proof that all signals are blocked, with the signal mask that kapo was started with, which the command gets.
     pub blocked: sys::signal::AllBlocked,
-    /// CHLD was ignored when kapo was started; also for the command.
+    /// CHLD was ignored when kapo was started. The command ignores it as well.
     pub chld_was_ignored: bool,
-    /// What of a terminal kapo was started to survive.
+    /// The signals of a terminal that kapo was started to ignore.
     pub ignored_at_start: IgnoredAtStart,
 }
 
 impl Signals {
-    /// Takes over all signals. To be called before anything that others can see, such as binding a port: from here on
-    /// a stop signal is heard and nothing is lost.
+    /// Blocks all signals and opens the signalfd. Must be called before anything becomes visible to other processes,
+    /// such as a bound port, so that no signal is lost from then on.
     pub(crate) fn take_over() -> io::Result<Signals> {
         let blocked = sys::signal::block_all()?;
         let chld_was_ignored = sys::signal::is_ignored(i32::from(Signal::CHLD.number()));
@@ -51,9 +51,9 @@ impl Signals {
         })
     }
 
-    /// Hands what is pending to `each`, except CHLD: whether one was among them is the answer. At most
-    /// [`BATCHES_AT_ONCE`] batches are read; the signalfd stays ready for the rest. The kernel gives the lowest numbers
-    /// first, so a flood of real-time signals never delays TERM.
+    /// Calls `each` for every pending signal except CHLD. Returns whether CHLD was pending. At most [`BATCHES_AT_ONCE`]
+    /// batches are read; the signalfd stays ready for the rest. The kernel returns the lowest signal numbers first, so
+    /// a flood of real-time signals never delays TERM.
     pub(crate) fn read(&self, mut each: impl FnMut(Signal, Sender)) -> bool {
         let mut child = false;
         for _ in 0..BATCHES_AT_ONCE {
@@ -72,12 +72,12 @@ impl Signals {
         child
     }
 
-    /// Those of PID 1.
-    pub(crate) fn are_of_init(&self) -> bool {
+    /// Whether kapo is PID 1.
+    pub(crate) fn is_init(&self) -> bool {
         self.own == 1
     }
 
-    /// What can be seen of the sender of an INT or QUIT.
+    /// Returns what is known about the sender of an INT or QUIT.
     fn peer(&self, pid: i32) -> Peer {
         let (mut buffer, mut own) = ([0; 1024], [0; 1024]);
         match (sys::group::of(pid), name_of(pid, &mut buffer)) {
@@ -85,13 +85,13 @@ impl Signals {
                 is_sibling_kapo: group == sys::group::own() && name_of(self.own, &mut own) == Some(name),
             },
             (None, _) | (_, None) => {
-                Peer::Gone { may_be_typed: self.ignored_at_start.interrupt && terminal::is_before_us() }
+                Peer::Gone { may_be_typed: self.ignored_at_start.interrupt && terminal::is_in_foreground() }
             }
         }
     }
 }
 
-/// `None` without /proc, and for who is gone.
+/// Returns the name of the process, or `None` if it no longer exists or /proc is missing.
 fn name_of(pid: i32, buffer: &mut [u8; 1024]) -> Option<&[u8]> {
     Some(Stat::parse(procfs::stat(logic::Pid::new(pid)?, buffer).ok()?)?.comm)
 }

@@ -1,6 +1,6 @@
-//! The terminal: given to the command's process group for as long as it runs, where kapo holds the foreground itself,
-//! so that job control, ^C and ^Z work as without kapo (credentials(7), termios(3)). One that kapo does not hold is kept
-//! in view, as the shell may bring kapo into the foreground.
+//! Manages the terminal. If kapo is in the foreground, the command's process group becomes the foreground process group
+//! while it runs, so that job control, ^C and ^Z work as without kapo (credentials(7), termios(3)). A terminal in which
+//! kapo is in the background stays open, because the shell may bring kapo into the foreground later.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -18,26 +18,26 @@ use crate::sys;
 #[derive(Debug)]
 pub(crate) struct Terminal {
     fd: OwnedFd,
-    /// kapo's group; `None`: it is outside our PID namespace, and so cannot be named.
+    /// kapo's process group. `None`: it is outside kapo's PID namespace and has no number in it.
     own: Option<Pid>,
 }
 
 impl Terminal {
-    /// The controlling terminal, whoever is in its foreground. Signals must be blocked.
+    /// Returns the controlling terminal, regardless of its foreground process group. All signals must be blocked.
     pub(crate) fn controlling() -> Option<Terminal> {
         let own = Pid::from_raw(sys::group::own());
         let standard = sys::stdio::standard().into_iter().find(|fd| is_controlling(*fd));
         let fd = match standard {
             Some(fd) => fd.try_clone_to_owned().ok()?,
-            // All three may be redirected, and still ^C is meant for us. Without a controlling terminal, as in
-            // nearly every service, this open fails at once.
+            // All three standard descriptors may be redirected, but ^C still reaches kapo. Without a controlling
+            // terminal, as in nearly every service, this open fails at once.
             None => open("/dev/tty", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).ok()?,
         };
         is_controlling(fd.as_fd()).then_some(Terminal { fd, own })
     }
 
-    /// The terminal to make the controlling one of a new session: one that is among our standard descriptors.
-    /// Where kapo leads the session that has it, kapo gives it up.
+    /// Returns the standard descriptor that is a terminal and becomes the controlling terminal of a new session. If
+    /// kapo leads the session that has the terminal, kapo gives it up.
     pub(crate) fn for_new_session() -> Option<BorrowedFd<'static>> {
         let fd = sys::stdio::standard().into_iter().find(|fd| isatty(*fd))?;
         if sys::group::session_of(0) == Some(getpid().as_raw_nonzero().get()) {
@@ -46,10 +46,10 @@ impl Terminal {
         Some(fd)
     }
 
-    /// Whether somebody would wake kapo with CONT if it stopped: a shell that does job control is among our ancestors,
-    /// in our session and in another group; between us there may be scripts in our own group. In an orphaned group,
-    /// and for PID 1, nobody would.
-    pub(crate) fn somebody_minds_us(&self) -> bool {
+    /// Whether a shell would resume kapo with CONT after a stop: one of kapo's ancestors is in kapo's session but in
+    /// another process group. Scripts in kapo's own group may be between them. In an orphaned process group, and for
+    /// PID 1, there is no such shell.
+    pub(crate) fn has_job_control_shell(&self) -> bool {
         if !can_be_stopped() {
             return false;
         }
@@ -64,37 +64,38 @@ impl Terminal {
         false
     }
 
-    /// Whether the next command may have it: it is kapo's, or was that of a command that is gone. The shell that has
-    /// put kapo into the background keeps it.
-    pub(crate) fn is_at_hand(&self) -> bool {
+    /// Whether the next command may get the terminal: kapo's group has it, or the group that had it is gone. If the
+    /// shell has put kapo into the background, the shell keeps the terminal.
+    pub(crate) fn is_available(&self) -> bool {
         self.is_ours() || (self.own.is_none() && self.foreground_owner_is_gone())
     }
 
-    /// Whether the group of that number is in the foreground; kapo's own may have none, see `is_ours`.
+    /// Whether this process group is in the foreground. Use `is_ours` for kapo's own group, which may have no number.
     pub(crate) fn is_with(&self, group: Pid) -> bool {
         sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw) == Some(group)
     }
 
-    /// To the command's group, if kapo's own has it, or a group that is gone; whether it got it.
+    /// Gives the terminal to the command's group if kapo's group, or a group that is gone, has it. Returns whether that
+    /// succeeded.
     pub(crate) fn give(&self, group: Pid) -> bool {
         (self.is_ours() || self.foreground_owner_is_gone()) && tcsetpgrp(&self.fd, group).is_ok()
     }
 
-    /// How the terminal stands, `command` being the group of the command.
+    /// Returns the state of the terminal. `command` is the process group of the command.
     pub(crate) fn view(&self, command: Pid) -> TerminalView {
         let is_ours = self.is_ours();
         TerminalView {
             is_ours,
             is_with_command: self.is_with(command),
             is_free: is_ours || self.foreground_owner_is_gone(),
-            is_minded: self.somebody_minds_us(),
+            is_minded: self.has_job_control_shell(),
         }
     }
 
-    /// Who has it, `command` being the group of the one that runs.
+    /// Returns the owner of the foreground. `command` is the process group of the running command.
     pub(crate) fn foreground_owner(&self, command: Option<Pid>) -> ForegroundOwner {
         if self.own.is_none() {
-            // It could not be taken back.
+            // kapo could not take the terminal back from the command.
             ForegroundOwner::Other
         } else if self.is_ours() {
             ForegroundOwner::Own
@@ -105,8 +106,9 @@ impl Terminal {
         }
     }
 
-    /// Back from the command's group, or from one that is gone. From the background this would raise TTOU, which is
-    /// blocked. Others, such as the shell that has put us into the background, keep it.
+    /// Takes the terminal back from the command's group, or from a group that is gone. A process in the background gets
+    /// TTOU for that, but kapo blocks TTOU. Any other group, such as the shell that has put kapo into the background,
+    /// keeps the terminal.
     pub(crate) fn take_back(&self, group: Option<Pid>) {
         if let Some(own) = self.own
             && (group.is_some_and(|group| self.is_with(group)) || self.foreground_owner_is_gone())
@@ -115,16 +117,17 @@ impl Terminal {
         }
     }
 
-    /// Takes it back from the command and wakes our own group, of which a process was stopped as it wants it.
+    /// Takes the terminal back from the command and continues kapo's own group, in which a process was stopped because
+    /// it wants the terminal.
     pub(crate) fn wake_siblings(&self, group: Option<Pid>) {
         self.take_back(group);
-        // Else they would be stopped again at once.
+        // Without the terminal they would be stopped again at once.
         if self.is_ours() {
             let cont = Signal::CONT.as_raw();
-            // A stop that comes after the CONT would stay.
+            // Wait for the signals that are still being sent: a stop that arrives after CONT would remain.
             sys::group::await_senders();
             let _ = sys::signal::send(0, cont);
-            // The command was not meant, so it is not to be passed on.
+            // The CONT was sent to the siblings, so kapo's own copy must not be forwarded to the command.
             sys::signal::discard_pending(&[cont]);
         }
     }
@@ -133,14 +136,14 @@ impl Terminal {
     pub(crate) fn is_ours(&self) -> bool {
         match (sys::group::foreground_of(self.fd.as_fd()), self.own) {
             (Some(foreground_owner), Some(own)) => Pid::from_raw(foreground_owner) == Some(own),
-            // Neither has a number that we could compare. But in the background a read would raise TTIN, and as that
-            // is blocked it fails; reading nothing takes nothing from anybody.
+            // Neither group has a number in this PID namespace. A read in the background fails because TTIN is blocked.
+            // Reading zero bytes consumes no input.
             (Some(0), None) => rustix::io::read(&self.fd, &mut [0_u8; 0]).is_ok(),
             (Some(_), None) | (None, _) => false,
         }
     }
 
-    /// Whether its foreground group has no process any more. A group outside our PID namespace has no number here
+    /// Whether the foreground process group has no process any more. A group outside kapo's PID namespace has no number
     /// and counts as alive.
     fn foreground_owner_is_gone(&self) -> bool {
         let foreground_owner = sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw);
@@ -149,7 +152,7 @@ impl Terminal {
     }
 }
 
-/// Whether this is our controlling terminal.
+/// Whether this is kapo's controlling terminal.
 fn is_controlling(fd: BorrowedFd<'_>) -> bool {
     sys::group::foreground_of(fd).is_some()
 }
@@ -160,16 +163,16 @@ impl AsFd for Terminal {
     }
 }
 
-/// Whether the terminal that we were started on has hung up: then its descriptors answer with EIO for ever, those that
-/// we were given and that of a `controlling` one.
+/// Whether the terminal that kapo was started on has hung up. Then every descriptor of it returns EIO from now on: the
+/// standard descriptors and that of the `controlling` terminal.
 pub(crate) fn is_gone(controlling: Option<BorrowedFd<'_>>) -> bool {
     let mut all = sys::stdio::standard().into_iter().chain(controlling);
     all.any(|fd| tcgetattr(fd).is_err_and(|errno| errno == Errno::IO))
 }
 
-/// Whether kapo writes into a pipe in a script: who called it is in its group, which a shell with job control has one
-/// of for each pipeline. Where TTIN or TTOU is ignored, as in the command substitutions of bash, nobody can ask for the
-/// terminal, so nobody shares it.
+/// Whether kapo writes into a pipe of a script. The process that started kapo is then in kapo's group, because a shell
+/// with job control creates one group for each pipeline. If TTIN or TTOU is ignored, as in a command substitution of
+/// bash, a sibling cannot be stopped for the terminal, so the terminal is not shared.
 pub(crate) fn are_piped_in_a_script() -> bool {
     let parent = getppid().and_then(|parent| sys::group::of(parent.as_raw_nonzero().get()));
     let is_pipe = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
@@ -178,42 +181,43 @@ pub(crate) fn are_piped_in_a_script() -> bool {
         && ![Signal::TTIN, Signal::TTOU].iter().any(|signal| sys::signal::is_ignored(signal.as_raw()))
 }
 
-/// Whether we are in the foreground of the terminal that we have.
-pub(crate) fn is_before_us() -> bool {
+/// Whether kapo is in the foreground of its controlling terminal.
+pub(crate) fn is_in_foreground() -> bool {
     Terminal::controlling().is_some_and(|terminal| terminal.is_ours())
 }
 
-/// Whether STOP does anything to us: PID 1 alone goes on as if nothing were.
+/// Whether STOP stops kapo. PID 1 ignores it.
 pub(crate) fn can_be_stopped() -> bool {
     getpid() != Pid::INIT
 }
 
-/// Stops kapo until CONT, `all`: and the rest of its process group, because a shell waits for all of a job, the script
-/// included that kapo may be called by.
+/// Stops kapo until CONT. If `all` is set, the rest of its process group is stopped as well, because a shell waits for
+/// all processes of a job, including the script that may have started kapo.
 ///
-/// ^Z, and a read or write in the background, go on as the terminal would have sent them to the whole job without kapo:
-/// another kapo of the group passes the signal on to its command, which STOP, being uncatchable, would leave running. And
-/// a kapo that has this one as its command sees it stopped by TSTP, and continues it where no shell would.
+/// ^Z, and a read or write in the background, are sent on as the same signal that the terminal would have sent to the
+/// whole job. Another kapo in the group can forward that signal to its command. STOP cannot be caught, so that command
+/// would keep running. In the same way, a kapo that runs this one as its command sees a stop by TSTP, and continues it
+/// if there is no shell to do so.
 pub(crate) fn suspend(terminal: Option<&Terminal>, signal: crate::signal::Signal, all: bool) {
     let number = i32::from(signal.number());
     let typed = number == Signal::TSTP.as_raw();
     if all && (typed || [Signal::TTIN, Signal::TTOU].iter().any(|other| other.as_raw() == number)) {
         let _ = sys::signal::send(0, number);
-        // Our own is not meant for the command, which is stopped already.
+        // kapo's own copy is not meant for the command, which is already stopped.
         sys::signal::discard_pending(&[number]);
     } else if all {
         let _ = sys::signal::send(0, Signal::STOP.as_raw());
         return;
     }
-    // In an orphaned group the kernel ignores TSTP.
-    if typed && !sys::signal::is_ignored(number) && terminal.is_some_and(Terminal::somebody_minds_us) {
+    // The kernel ignores TSTP in an orphaned process group.
+    if typed && !sys::signal::is_ignored(number) && terminal.is_some_and(Terminal::has_job_control_shell) {
         sys::signal::stop_by(number);
     } else {
         stop_ourselves();
     }
 }
 
-/// Stops kapo itself until CONT. STOP cannot be blocked, but see [`can_be_stopped`].
+/// Stops kapo itself until CONT. STOP cannot be blocked; for PID 1 see [`can_be_stopped`].
 pub(crate) fn stop_ourselves() {
     let _ = kill_process(getpid(), Signal::STOP);
 }

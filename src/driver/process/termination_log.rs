@@ -1,7 +1,7 @@
-//! `--termination-log`: a file in which Kubernetes and others look for why the command has ended.
+//! `--termination-log`: the file in which Kubernetes and other tools look for the reason why the command ended.
 //!
-//! It is opened once, before the command starts: later the command could put a symbolic link in its place and have
-//! kapo overwrite any file. A message that the command has written itself stays.
+//! The file is opened once, before the command starts. Otherwise the command could put a symbolic link in its place and
+//! make kapo overwrite any file. A message that the command has written itself is kept.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -19,34 +19,34 @@ use crate::error::reason;
 use crate::logic::Now;
 use crate::logic::log::record::Record;
 
-/// See the head of the file.
+/// The termination log.
 #[derive(Debug)]
 pub(crate) struct TerminationLog {
     path: PathBuf,
     file: File,
-    /// What the file was like after kapo's last look at it.
+    /// The state of the file after kapo's last access.
     seen: Option<Stamp>,
 }
 
-/// Changes with each write of another process.
+/// Size and modification time, which change when another process writes.
 type Stamp = (u64, i64, i64);
 
 impl TerminationLog {
-    /// Opens and empties it. If that fails, kapo's own log says so, and nothing will be written.
-    pub(crate) fn open(now: Now, path: &Path, stage: &mut LoopContext) -> Option<TerminationLog> {
+    /// Opens and truncates the file. If that fails, the failure is logged and nothing is written later.
+    pub(crate) fn open(now: Now, path: &Path, context: &mut LoopContext) -> Option<TerminationLog> {
         match open(path) {
             Ok(file) => Some(TerminationLog { path: path.to_owned(), file, seen: None }),
             Err(error) => {
-                complain(now, path, &error, stage);
+                log_failure(now, path, &error, context);
                 None
             }
         }
     }
 
-    /// Makes `text` its contents, unless the command has written its own since the last call.
-    pub(crate) fn write(&mut self, now: Now, text: &[u8], stage: &mut LoopContext) {
+    /// Replaces the contents with `text`, unless the command has written to the file since the last call.
+    pub(crate) fn write(&mut self, now: Now, text: &[u8], context: &mut LoopContext) {
         if let Err(error) = self.try_write(text) {
-            complain(now, &self.path, &error, stage);
+            log_failure(now, &self.path, &error, context);
         }
     }
 
@@ -57,7 +57,7 @@ impl TerminationLog {
         }
         let now = stamp(&metadata);
         if metadata.len() > 0 && self.seen != Some(now) {
-            // It is replaced after the next run, unless that one writes, too.
+            // The command's text stays until the next run ends, and longer if that run writes as well.
             self.seen = Some(now);
             return Ok(());
         }
@@ -72,8 +72,8 @@ fn stamp(metadata: &Metadata) -> Stamp {
     (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
 }
 
-/// What might keep us, such as a FIFO without a reader, is an error; so is a symbolic link of another user, who may have
-/// left it there in an earlier run.
+/// Opens the file. A file that could block kapo, such as a FIFO without a reader, is an error. So is a symbolic link of
+/// another user, because an earlier run could have created it.
 fn open(path: &Path) -> io::Result<File> {
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -85,27 +85,27 @@ fn open(path: &Path) -> io::Result<File> {
     })?))
 }
 
-/// Opens what a symbolic link points to. The link is opened itself, so that another one cannot take its place between
-/// the look at its owner and the reading of its target.
+/// Opens the target of a symbolic link. The link itself is opened first, so that it cannot be replaced between the
+/// check of its owner and the reading of its target.
 fn open_linked(path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let link = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let owner = fstat(&link)?.st_uid;
     if owner != 0 && owner != rustix::process::geteuid().as_raw() {
         return Err(Errno::LOOP);
     }
-    // The links below /proc/PID/fd are no texts, and no stranger can replace them.
+    // The links below /proc/PID/fd have no target text, and another user cannot replace them.
     if fstatfs(&link)?.f_type == PROC_SUPER_MAGIC {
         return rustix::fs::open(path, flags, mode);
     }
     let target = readlinkat(&link, "", Vec::new())?;
     let target = Path::new(OsStr::from_bytes(target.to_bytes()));
-    // An absolute target replaces the folder.
+    // `join` ignores the folder if the target is absolute.
     rustix::fs::open(path.parent().unwrap_or(Path::new("")).join(target), flags, mode)
 }
 
-fn complain(now: Now, path: &Path, error: &io::Error, stage: &mut LoopContext) {
+fn log_failure(now: Now, path: &Path, error: &io::Error, context: &mut LoopContext) {
     let record = Record::warn("cannot write termination log");
-    stage.log(now, &record.with("path", path.display()).with("error", reason(error)));
+    context.log(now, &record.with("path", path.display()).with("error", reason(error)));
 }
 
 #[cfg(test)]
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_link_that_takes_the_place_of_ours_is_not_followed() {
+    fn a_link_of_another_user_in_our_place_is_not_followed() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: only root can make a link of another user");
             return;
@@ -167,7 +167,7 @@ mod tests {
                     for name in ["ours", "strangers"] {
                         std::fs::hard_link(inside(name), inside("new")).unwrap();
                         std::fs::rename(inside("new"), inside("link")).unwrap();
-                        // Two names of one file: rename leaves both.
+                        // Both names are links to the same file, so rename(2) removes neither.
                         let _ = std::fs::remove_file(inside("new"));
                     }
                 }

@@ -10,24 +10,24 @@ use crate::signal::Signal;
 use crate::sys;
 use crate::sys::wait::{Change, WaitStatus};
 
-/// So many children are reaped before the status port gets its turn.
+/// The number of children to reap in one turn, so that the status port is not starved.
 const REAPED_AT_ONCE: usize = 1_000;
 
-/// So often the command's notifications are read before its end counts, and that of others: enough for all that can
-/// wait on a socket (net.unix.max_dgram_qlen, 512 at most by default), and an end where somebody never ceases to send.
+/// How many times the notification socket is read in one turn before exits are reaped. This is enough for all datagrams
+/// that a socket can queue (net.unix.max_dgram_qlen, 512 by default), and is a limit if a process never stops sending.
 const ROUNDS_OF_NOTIFICATIONS: usize = 34;
 
 impl Job {
-    /// Reaps all that have ended, within bounds.
-    pub(super) fn reap(&mut self, now: Now, stage: &mut LoopContext) {
+    /// Reaps the children that have ended, up to the limit for one turn.
+    pub(super) fn reap(&mut self, now: Now, context: &mut LoopContext) {
         let orphans = self.children.orphans;
-        self.reap_each(now, stage);
+        self.reap_each(now, context);
         if self.children.orphans != orphans && self.life.waits_for_group() {
-            self.handle(now, Event::OrphansReaped, stage);
+            self.handle(now, Event::OrphansReaped, context);
         }
     }
 
-    pub(super) fn reap_each(&mut self, now: Now, stage: &mut LoopContext) {
+    pub(super) fn reap_each(&mut self, now: Now, context: &mut LoopContext) {
         self.children.unreaped = true;
         let stops = self.terminal.is_some();
         let mut rounds = ROUNDS_OF_NOTIFICATIONS;
@@ -39,11 +39,12 @@ impl Job {
                     self.children.unreaped = false;
                     return;
                 }
-                // What it said before it ended was meant for this run; whose word it is can be seen only until it is
-                // reaped, and until then no signal can go astray.
+                // Read the notifications that the command sent before it ended, because they belong to this run. The
+                // sender of a datagram can be identified only until it is reaped, and until then its pid cannot be
+                // reused, so no signal can reach a wrong process.
                 while rounds > 0 {
                     rounds -= 1;
-                    if !self.listen_to_command(now, stage) {
+                    if !self.listen_to_command(now, context) {
                         break;
                     }
                 }
@@ -53,7 +54,7 @@ impl Job {
                 None => sys::wait::next_change(stops),
             };
             let Some(change) = change else {
-                // Who was stopped has gone on meanwhile.
+                // The process was stopped and has been continued since.
                 if child.is_some() {
                     continue;
                 }
@@ -65,7 +66,7 @@ impl Job {
                 WaitStatus::Stopped(signal) => {
                     if let Some(pid) = command {
                         self.run.was_stopped = true;
-                        self.stopped(now, pid, signal, stage);
+                        self.stopped(now, pid, signal, context);
                     }
                     continue;
                 }
@@ -76,7 +77,7 @@ impl Job {
             };
             if let Some(pid) = command {
                 let Change { user, system, max_rss_bytes, .. } = change;
-                self.ended(now, pid, exit, Usage { user, system, max_rss_bytes }, stage);
+                self.ended(now, pid, exit, Usage { user, system, max_rss_bytes }, context);
             } else {
                 self.children.orphans += 1;
                 if matches!(exit, Exit::Signal { signal: Signal::KILL, .. }) {
@@ -86,8 +87,8 @@ impl Job {
         }
     }
 
-    /// The command was stopped.
-    pub(super) fn stopped(&mut self, now: Now, pid: Pid, signal: i32, stage: &mut LoopContext) {
+    /// Handles a stop of the command.
+    pub(super) fn stopped(&mut self, now: Now, pid: Pid, signal: i32, context: &mut LoopContext) {
         let leader = self.life.group().unwrap_or(pid);
         let Some(terminal) = self.terminal.as_ref().filter(|_| !self.suspended) else { return };
         let Some(signal) = Signal::new(signal) else { return };
@@ -100,43 +101,49 @@ impl Job {
             AfterStop::Continue | AfterStop::GiveTerminal => {
                 let _ = sys::signal::send(-leader.get(), i32::from(Signal::CONT.number()));
             }
-            AfterStop::StopWithIt => self.handle(now, Event::Stopped { signal }, stage),
+            AfterStop::StopWithIt => self.handle(now, Event::Stopped { signal }, context),
             AfterStop::StayStopped => {}
         }
     }
 
-    /// Gives the terminal to the command once more if kapo's group has it, see [`crate::driver::process::foreground_check`].
+    /// Gives the terminal to the command again if kapo's group has it. See
+    /// [`crate::driver::process::foreground_check`].
     pub(super) fn give_terminal_again(&mut self) {
-        // Without a shell that does job control nothing takes the terminal away.
-        let minded = self.terminal.as_ref().filter(|terminal| terminal.somebody_minds_us());
-        let (Some(terminal), Some(leader)) = (minded, self.life.group()) else {
+        // Only a shell with job control puts kapo's group into the foreground again.
+        let watched = self.terminal.as_ref().filter(|terminal| terminal.has_job_control_shell());
+        let (Some(terminal), Some(leader)) = (watched, self.life.group()) else {
             return self.foreground_check.stop();
         };
         let wanted = self.life.gives_terminal() && !self.suspended;
         if wanted && terminal.is_ours() && terminal.give(group(leader)) {
-            // A process of the group that has tried to read meanwhile was stopped.
+            // A process of the command's group that tried to read before this was stopped.
             let _ = sys::signal::send(-leader.get(), i32::from(Signal::CONT.number()));
         }
     }
 
-    pub(super) fn ended(&mut self, now: Now, pid: Pid, exit: Exit, usage: Usage, stage: &mut LoopContext) {
+    pub(super) fn ended(&mut self, now: Now, pid: Pid, exit: Exit, usage: Usage, context: &mut LoopContext) {
         let leader = self.life.group().unwrap_or(pid);
         self.foreground_check.stop();
         (self.run.main_pid, self.run.since) = (None, None);
-        // The rest of a line, which the record of its end must not cut in two where both go one way.
-        self.serve_capture(now, stage, &|source| matches!(source, Source::Pipe(_)));
+        // Write the rest of a line first. Otherwise the log record of the end would split that line if both go to the
+        // same sink.
+        self.serve_capture(now, context, &|source| matches!(source, Source::Pipe(_)));
         let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_with(group(leader)));
         if let Some(terminal) = &self.terminal {
             terminal.take_back(Some(group(leader)));
         }
-        // Also if the command has succeeded: a descendant may have been killed.
-        self.measuring.oom.look(now, stage);
+        // Also check after a success: a descendant of the command may have been killed.
+        self.measuring.oom.look(now, context);
         let oom_killed = self.measuring.oom.is_cause(now, exit, self.run.killed);
         let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
         let hung_up = by_hup && self.terminal_is_gone();
-        // A `run` that ends kapo at once shows it to nobody who is not connected already.
-        let shown = self.life.goes_on_after_end() || stage.server.connections() > 0;
+        // Under `run` without `--linger` only a client that is already connected can still see the memory.
+        let shown = self.life.goes_on_after_end() || context.server.connections() > 0;
         let memory = if shown { self.measuring.oom.memory() } else { None };
-        self.handle(now, Event::Exited(End { exit, usage, oom_killed, on_terminal, hung_up, memory }), stage);
+        self.handle(
+            now,
+            Event::Exited(End { exit, usage, oom_killed, on_terminal, hung_up, memory }),
+            context,
+        );
     }
 }

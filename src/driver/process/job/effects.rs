@@ -1,4 +1,4 @@
-//! Carries out the effects that the lifecycle has decided: start, signals, terminal, log.
+//! Performs the effects of the lifecycle: starts, signals, terminal changes, log records.
 
 use super::parts::CurrentRun;
 use super::{Job, group};
@@ -23,11 +23,11 @@ use crate::sys;
 use crate::sys::spawn::{SpawnError, Step};
 
 impl Job {
-    pub(super) fn perform(&mut self, now: Now, effect: Effect, stage: &mut LoopContext) -> Option<Event> {
+    pub(super) fn perform(&mut self, now: Now, effect: Effect, context: &mut LoopContext) -> Option<Event> {
         match effect {
-            Effect::Spawn => return Some(self.spawn(now, stage)),
+            Effect::Spawn => return Some(self.spawn(now, context)),
             Effect::Kill { signal, to, log } => match self.kill(signal, to) {
-                Ok(()) => log.iter().for_each(|record| stage.log(now, record)),
+                Ok(()) => log.iter().for_each(|record| context.log(now, record)),
                 Err(error) => return Some(Event::KillFailed { signal, reason: reason(&error) }),
             },
             Effect::CheckStopped(pid) => return self.is_stopped(pid).then_some(Event::FoundStopped),
@@ -51,7 +51,7 @@ impl Job {
             Effect::Drain { run } => {
                 self.output.draining = run;
                 self.output.capture.end(now);
-                self.serve_capture(now, stage, &|_| false);
+                self.serve_capture(now, context, &|_| false);
                 return self.drained(now);
             }
             Effect::CountGroup { group, exactly } => {
@@ -62,37 +62,37 @@ impl Job {
                     manager.tell(now, datagram);
                 }
             }
-            Effect::Log(record) => stage.log(now, &record),
-            Effect::Complain(text) => stage.complain(&text),
+            Effect::Log(record) => context.log(now, &record),
+            Effect::Complain(text) => context.complain(&text),
             Effect::TerminationLog(text) => {
                 if let Some(log) = &mut self.output.termination_log {
-                    log.write(now, &text, stage);
+                    log.write(now, &text, context);
                 }
             }
             Effect::Close => {
-                self.close_unused_standard(stage);
-                self.publish(now, stage);
-                stage.server.close(now, &stage.epoll, self);
+                self.close_unused_standard(context);
+                self.publish(now, context);
+                context.server.close(now, &context.epoll, self);
                 self.ending.closing = true;
             }
             Effect::DieBy { signal, all } => self.ending.dies_by = Some((signal, all)),
-            Effect::Exit(code) => stage.exit = Some(code),
+            Effect::Exit(code) => context.exit = Some(code),
         }
         None
     }
 
-    pub(super) fn spawn(&mut self, now: Now, stage: &mut LoopContext) -> Event {
-        match self.try_spawn(now, stage) {
+    pub(super) fn spawn(&mut self, now: Now, context: &mut LoopContext) -> Event {
+        match self.try_spawn(now, context) {
             Ok(pid) => {
                 self.run = CurrentRun::default();
-                self.measuring.oom.run_started(now, stage);
+                self.measuring.oom.run_started(now, context);
                 if matches!(self.options.after, After::Once(_)) {
-                    self.close_unused_standard(stage);
+                    self.close_unused_standard(context);
                 }
                 Event::Spawned { pid }
             }
             Err(failure) => {
-                self.output.capture.abandon(now, &stage.epoll, &mut stage.sinks);
+                self.output.capture.abandon(now, &context.epoll, &mut context.sinks);
                 if let Some(terminal) = &self.terminal {
                     terminal.take_back(None);
                 }
@@ -101,18 +101,19 @@ impl Job {
         }
     }
 
-    /// Closes stdin, and stdout unless it is captured, once no further start needs them: the reader of the command's
-    /// output meets its end when the command and its descendants have closed it, not when kapo ends. Terminals stay,
-    /// because they tell whether they have hung up, and stderr, because the log goes there.
-    pub(super) fn close_unused_standard(&mut self, stage: &LoopContext) {
+    /// Closes stdin, and stdout unless it is captured, once no further start needs them. The reader of the command's
+    /// output then sees end-of-file when the command and its descendants have closed it, not when kapo ends. Terminals
+    /// stay open because they show a hang-up, and stderr stays open because the log is written to it.
+    pub(super) fn close_unused_standard(&mut self, context: &LoopContext) {
         if std::mem::replace(&mut self.ending.standard_closed, true) {
             return;
         }
         let [stdin, stdout, _] = sys::stdio::standard();
         let unused = [Some(stdin), Some(stdout).filter(|_| !self.output.capture.captures(Stream::Stdout))];
         for fd in unused.into_iter().flatten().filter(|fd| !isatty(fd)) {
-            // The epoll instance can be neither read nor written. Without a descriptor to spare things stay as they are.
-            let _ = sys::stdio::close_but_keep_number(fd, stage.epoll.as_fd());
+            // The epoll instance takes the place of the descriptor because it can be neither read nor written. If no
+            // descriptor is free, everything stays open.
+            let _ = sys::stdio::close_but_keep_number(fd, context.epoll.as_fd());
         }
     }
 
@@ -120,7 +121,7 @@ impl Job {
         let why = reason(&failure.error);
         let (kind, reason) = match failure.step {
             Step::Execute if failure.error.kind() == io::ErrorKind::NotFound => {
-                match self.starter.program.is_there() {
+                match self.starter.program.file_exists() {
                     true => (
                         SpawnErrorKind::NotExecutable,
                         "its interpreter or dynamic loader is missing".to_owned(),
@@ -138,14 +139,14 @@ impl Job {
         Event::SpawnFailed { reason, kind }
     }
 
-    pub(super) fn try_spawn(&mut self, now: Now, stage: &mut LoopContext) -> Result<Pid, SpawnError> {
+    pub(super) fn try_spawn(&mut self, now: Now, context: &mut LoopContext) -> Result<Pid, SpawnError> {
         let before = |error| SpawnError { step: Step::Prepare, error };
-        let [stdout, stderr] = self.output.capture.begin(&stage.epoll, &stage.sinks).map_err(before)?;
+        let [stdout, stderr] = self.output.capture.begin(&context.epoll, &context.sinks).map_err(before)?;
         let terminal = if self.options.setsid {
             Terminal::for_new_session()
         } else {
             let given = self.terminal.as_ref().filter(|_| self.life.gives_terminal());
-            given.filter(|terminal| terminal.is_at_hand()).map(AsFd::as_fd)
+            given.filter(|terminal| terminal.is_available()).map(AsFd::as_fd)
         };
         let start = Start {
             stdout: stdout.as_ref().map(AsFd::as_fd),
@@ -163,20 +164,20 @@ impl Job {
         if gets_terminal {
             self.foreground_check.start(now.mono);
         }
-        stage.deep = true;
+        context.deep = true;
         if let Some(directory) = self.starter.directory.leave() {
             self.starter.program.starts_in(directory);
         }
         Pid::new(pid?).ok_or_else(|| before(io::ErrorKind::Other.into()))
     }
 
-    /// Sends a signal. A process that is gone needs none any more.
+    /// Sends a signal. A process that no longer exists is not an error.
     pub(super) fn kill(&mut self, signal: Signal, to: SignalTarget) -> io::Result<()> {
         let number = i32::from(signal.number());
         let sent = match to {
             SignalTarget::Process(pid) => sys::signal::send(pid.get(), number),
             SignalTarget::Group(pid) => {
-                // A command that has moved to another group would miss it.
+                // If the command has moved to another group, a signal to its old group would miss it.
                 let moved = sys::group::of(pid.get()).is_some_and(|now| now != pid.get());
                 let direct = moved.then(|| sys::signal::send(pid.get(), number));
                 let group = sys::signal::send(-pid.get(), number);
@@ -187,7 +188,7 @@ impl Job {
             }
             SignalTarget::Followed { pid, group } => {
                 if leftover_group::count(group, false) != Some(0) {
-                    // The answer for the command itself is the one that counts.
+                    // Only the result for the command itself is reported.
                     let _ = sys::signal::send(-group.get(), number);
                 }
                 sys::signal::send(pid.get(), number)
@@ -206,7 +207,7 @@ impl Job {
         }
     }
 
-    /// Whether the command is stopped now. Where kapo waits for stops it has taken the news of the last one.
+    /// Whether the command is stopped. If kapo waits for stops, it has already consumed the last report.
     pub(super) fn is_stopped(&self, pid: Pid) -> bool {
         let pid = pid.get();
         sys::wait::is_stopped(pid) || (self.run.was_stopped && !sys::wait::is_continued(pid))

@@ -1,4 +1,4 @@
-//! One command of ours: carries out what `logic::lifecycle` decides. The driver's half of `run` and `supervise`.
+//! The driver's part of `run` and `supervise`: performs what `logic::lifecycle` decides for one command.
 
 mod children;
 mod effects;
@@ -43,7 +43,7 @@ use crate::signal::Signal;
 use crate::sys;
 use parts::{Children, CommandOutput, CurrentRun, Ending, Measuring, Notify, Parent, Starter};
 
-/// See the head of the file.
+/// One command and the resources that kapo uses to run it.
 pub(crate) struct Job {
     options: Options,
     life: Lifecycle,
@@ -51,8 +51,8 @@ pub(crate) struct Job {
     output: CommandOutput,
     terminal: Option<Terminal>,
     foreground_check: ForegroundCheck,
-    /// We have stopped ourselves, and the CONT that has woken us was not passed on yet: the command is stopped as well,
-    /// and to hear of that once more is nothing new.
+    /// kapo has stopped itself together with the command, and the CONT that resumed kapo was not forwarded yet. Until
+    /// then, further reports that the command is stopped are ignored.
     suspended: bool,
     parent: Parent,
     notify: Notify,
@@ -62,53 +62,53 @@ pub(crate) struct Job {
     ending: Ending,
 }
 
-/// What is known of kapo's start.
+/// The facts about kapo's start that a job needs.
 pub(crate) struct JobSetup<'a> {
-    /// The time.
+    /// When kapo was started.
     pub now: Now,
-    /// The environment.
+    /// Looks up an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
-    /// The signals that are taken over.
+    /// The signals, all of which are blocked.
     pub signals: &'a Signals,
-    /// RLIMIT_NOFILE before kapo changed its own.
+    /// RLIMIT_NOFILE before kapo changed its own limit.
     pub open_files: Option<(u64, u64)>,
-    /// SidebindPort.
+    /// SidebindPort of the document.
     pub sidebind_port: u16,
 }
 
 impl Job {
-    /// Prepares all that may fail; nothing is started.
+    /// Prepares everything that can fail. Does not start the command.
     #[inline(never)]
     pub(crate) fn new(
         config: &Config,
         options: &Options,
-        beginning: &JobSetup<'_>,
-        stage: &mut LoopContext,
+        setup: &JobSetup<'_>,
+        context: &mut LoopContext,
     ) -> Result<Job, Error> {
-        let path = (beginning.variable)("PATH");
+        let path = (setup.variable)("PATH");
         let program = Program::new(options, path.as_deref())?;
-        let manager = ServiceManager::of(beginning.now, beginning.variable);
+        let manager = ServiceManager::of(setup.now, setup.variable);
         let terminal = if options.setsid { None } else { Terminal::controlling() };
         let socket = options
             .notify
-            .then(|| NotifySocket::open(&stage.epoll, options.watchdog, beginning.variable))
+            .then(|| NotifySocket::open(&context.epoll, options.watchdog, setup.variable))
             .transpose()?;
         let path = options.termination_log.as_deref();
-        let termination_log = path.and_then(|path| TerminationLog::open(beginning.now, path, stage));
-        let context = context(config, beginning, manager.is_some(), terminal.is_some());
+        let termination_log = path.and_then(|path| TerminationLog::open(setup.now, path, context));
+        let job_context = job_context(config, setup, manager.is_some(), terminal.is_some());
         Ok(Job {
-            life: Lifecycle::new(Box::new(options.clone()), context),
+            life: Lifecycle::new(Box::new(options.clone()), job_context),
             options: options.clone(),
             starter: Starter {
                 program,
                 directory: Directory::current(),
-                blocked: beginning.signals.blocked,
-                ignore_chld: beginning.signals.chld_was_ignored,
-                open_files: beginning.open_files,
+                blocked: setup.signals.blocked,
+                ignore_chld: setup.signals.chld_was_ignored,
+                open_files: setup.open_files,
                 last_start: None,
             },
             output: CommandOutput {
-                capture: Capture::new(beginning.now, &config.capture, config.log_format, &mut stage.sinks),
+                capture: Capture::new(setup.now, &config.capture, config.log_format, &mut context.sinks),
                 draining: 0,
                 termination_log,
             },
@@ -118,10 +118,10 @@ impl Job {
             parent: Parent { pid: rustix::process::getppid(), watch: None },
             notify: Notify { manager, socket },
             run: CurrentRun::default(),
-            // Whoever was executed as kapo may have left children that had ended before.
+            // A program that was replaced by kapo through exec may have left children that have already ended.
             children: Children { unreaped: true, orphans: 0 },
             measuring: Measuring {
-                started: beginning.now.wall,
+                started: setup.now.wall,
                 oom: OomCounter::default(),
                 sampler: RefCell::default(),
                 cgroup: OnceCell::new(),
@@ -130,19 +130,19 @@ impl Job {
         })
     }
 
-    /// Tells the lifecycle what happened and does what it says.
-    pub(crate) fn handle(&mut self, now: Now, event: Event, stage: &mut LoopContext) {
-        // What happens later in a turn that has started the command does not happen before its start.
+    /// Passes an event to the lifecycle and performs the effects.
+    pub(crate) fn handle(&mut self, now: Now, event: Event, context: &mut LoopContext) {
+        // An event that follows a start in the same turn must not have an earlier time than the start.
         let mut now = self.starter.last_start.filter(|start| start.mono > now.mono).unwrap_or(now);
         let mut effects = Vec::new();
         self.life.handle(now, event, &mut effects);
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             let spawns = effect == Effect::Spawn;
-            if let Some(event) = self.perform(now, effect, stage) {
+            if let Some(event) = self.perform(now, effect, context) {
                 if spawns {
-                    // kapo stands still until the exec has succeeded or failed, which can take long (a network file
-                    // system, a virus scanner): the time of the turn is from before that.
+                    // kapo blocks until the exec has succeeded or failed. That can take long (a network file system, a
+                    // virus scanner), so the time at the setup of the turn is out of date.
                     now = clock();
                     self.starter.last_start = Some(now);
                 }
@@ -151,23 +151,23 @@ impl Job {
                 effects.extend(more);
             }
         }
-        self.publish(now, stage);
+        self.publish(now, context);
     }
 
-    /// Passes captured output on; for how long more should gather.
+    /// Forwards captured output to the sinks. Returns how long to wait for more output before the next turn.
     fn serve_capture(
         &mut self,
         now: Now,
-        stage: &mut LoopContext,
+        context: &mut LoopContext,
         ready: &dyn Fn(Source) -> bool,
     ) -> Option<Duration> {
-        if !stage.server.is_followed() {
-            return self.output.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
+        if !context.server.is_followed() {
+            return self.output.capture.turn(now, &context.epoll, &mut context.sinks, ready);
         }
-        // A turn may bring more than the tail keeps.
+        // Hold the tail, because one turn may bring more output than it keeps.
         self.output.capture.tail_mut().hold();
-        let gather = self.output.capture.turn(now, &stage.epoll, &mut stage.sinks, ready);
-        stage.server.publish_output(now, &stage.epoll, self.output.capture.tail_mut());
+        let gather = self.output.capture.turn(now, &context.epoll, &mut context.sinks, ready);
+        context.server.publish_output(now, &context.epoll, self.output.capture.tail_mut());
         self.output.capture.tail_mut().release();
         gather
     }
@@ -180,7 +180,7 @@ impl Job {
         })
     }
 
-    fn publish(&mut self, now: Now, stage: &mut LoopContext) {
+    fn publish(&mut self, now: Now, context: &mut LoopContext) {
         if self.life.take_changed() {
             self.life.set_output(self.output.capture.document());
             let facts = StateFacts {
@@ -190,15 +190,15 @@ impl Job {
                 failures: self.life.failures(now.mono),
             };
             let status = self.life.status();
-            stage.server.publish(now, &stage.epoll, std::slice::from_ref(status), facts, self);
+            context.server.publish(now, &context.epoll, std::slice::from_ref(status), facts, self);
         }
     }
 
-    /// To be called when all is done: removes the file of the NOTIFY_SOCKET, and dies by a signal if that is how kapo is
-    /// to end; else returns.
+    /// Removes the NOTIFY_SOCKET file, and ends kapo by a signal if that was decided; otherwise returns. Must be called
+    /// last.
     pub(crate) fn end(&mut self, signals: &Signals) {
         self.notify.socket = None;
-        // Who has wanted the terminal right before it came back would stay stopped.
+        // Wake siblings that were stopped just before the terminal came back, because nothing else would continue them.
         if let Some(terminal) = &self.terminal {
             let mut wanted = false;
             signals.read(|signal, sender| wanted |= origin::is_want_of_terminal(signal, sender));
@@ -215,30 +215,31 @@ impl Job {
         terminal::is_gone(self.terminal.as_ref().map(AsFd::as_fd))
     }
 
-    /// Has `signal` stand for the end of `parent`, which started kapo. To be called before the start: if the parent has
-    /// ended already, a signal that asks for an end prevents the start, and any other is passed on right after it.
+    /// Watches `parent`, the process that started kapo; its end counts as `signal`. Must be called before the start: if
+    /// the parent has already ended, a signal that asks kapo to stop prevents the start, and any other is forwarded
+    /// right after it.
     pub(crate) fn watch_parent(
         &mut self,
         now: Now,
         signal: Signal,
         parent: Option<RawPid>,
-        stage: &mut LoopContext,
+        context: &mut LoopContext,
     ) {
-        let watch = ParentWatch::begin(signal, parent, &stage.epoll);
-        if ParentWatch::came_too_late(parent) {
-            self.orphaned(now, signal, stage);
+        let watch = ParentWatch::begin(signal, parent, &context.epoll);
+        if ParentWatch::has_already_ended(parent) {
+            self.orphaned(now, signal, context);
         } else {
             self.parent.watch = Some(watch);
         }
     }
 
-    fn orphaned(&mut self, now: Now, signal: Signal, stage: &mut LoopContext) {
-        self.handle(now, Event::Signal { signal, sender: Sender::Process { pid: 0, uid: 0 } }, stage);
+    fn orphaned(&mut self, now: Now, signal: Signal, context: &mut LoopContext) {
+        self.handle(now, Event::Signal { signal, sender: Sender::Process { pid: 0, uid: 0 } }, context);
     }
 }
 
 impl LoopMode for Job {
-    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
+    fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, context: &mut LoopContext) {
         let sender = if signal == Signal::HUP {
             let parent = self.parent.pid.map(|parent| parent.as_raw_nonzero().get());
             origin::of_hang_up(sender, [parent, sys::group::session_of(0)], self.terminal_is_gone())
@@ -251,66 +252,66 @@ impl LoopMode for Job {
                 .terminal
                 .as_ref()
                 .map_or(ForegroundOwner::Other, |terminal| terminal.foreground_owner(command));
-            return self.handle(now, Event::SiblingStopped { signal, foreground_owner }, stage);
+            return self.handle(now, Event::SiblingStopped { signal, foreground_owner }, context);
         }
         self.suspended &= signal != Signal::CONT;
-        self.handle(now, Event::Signal { signal, sender }, stage);
+        self.handle(now, Event::Signal { signal, sender }, context);
     }
 
-    fn on_child(&mut self, now: Now, stage: &mut LoopContext) {
-        self.reap(now, stage);
+    fn on_child(&mut self, now: Now, context: &mut LoopContext) {
+        self.reap(now, context);
     }
 
-    fn on_resumed(&mut self, now: Now, stage: &mut LoopContext) {
-        self.handle(now, Event::Resumed, stage);
+    fn on_resumed(&mut self, now: Now, context: &mut LoopContext) {
+        self.handle(now, Event::Resumed, context);
     }
 
-    fn on_sources(&mut self, now: Now, ready: Ready, stage: &mut LoopContext) {
+    fn on_sources(&mut self, now: Now, ready: Ready, context: &mut LoopContext) {
         if self.output.capture.has_more() || ready.has_output() {
-            let gather = self.serve_capture(now, stage, &|source| ready.has(source));
-            // Not while anybody else is to be served in this turn.
-            stage.rest = gather.filter(|_| ready.is_output_alone());
+            let gather = self.serve_capture(now, context, &|source| ready.has(source));
+            // Coalesce only if nothing else is ready in this turn.
+            context.rest = gather.filter(|_| ready.is_output_alone());
         }
         if ready.has(Source::Notify) {
-            self.listen_to_command(now, stage);
+            self.listen_to_command(now, context);
         }
         if ready.has(Source::MainPid) {
-            self.look_at_main_pid(now, stage);
+            self.look_at_main_pid(now, context);
         }
         if ready.has(Source::Oom) {
-            self.measuring.oom.look(now, stage);
+            self.measuring.oom.look(now, context);
         }
-        // Closes the pidfd, which would stay readable.
+        // `take` closes the pidfd, which would stay readable.
         if ready.has(Source::Parent)
             && let Some(signal) = self.parent.watch.take().and_then(ParentWatch::ended)
         {
-            self.orphaned(now, signal, stage);
+            self.orphaned(now, signal, context);
         }
     }
 
-    fn on_request(&mut self, now: Now, stage: &mut LoopContext) {
-        self.handle(now, Event::Asked, stage);
+    fn on_request(&mut self, now: Now, context: &mut LoopContext) {
+        self.handle(now, Event::Asked, context);
     }
 
-    fn finish_turn(&mut self, now: Now, stage: &mut LoopContext) {
+    fn finish_turn(&mut self, now: Now, context: &mut LoopContext) {
         if self.children.unreaped {
-            self.reap(now, stage);
+            self.reap(now, context);
         }
-        self.measuring.oom.finish_turn(now, stage);
+        self.measuring.oom.finish_turn(now, context);
         if let Some(event) = self.drained(now) {
-            self.handle(now, event, stage);
+            self.handle(now, event, context);
         }
         if let Some(record) = self.notify.manager.as_mut().and_then(|manager| manager.turn(now)) {
-            stage.log(now, &record);
+            context.log(now, &record);
         }
         if self.life.deadline().is_some_and(|at| at <= now.mono) {
-            self.handle(now, Event::Deadline, stage);
+            self.handle(now, Event::Deadline, context);
         }
         if self.foreground_check.take_due(now.mono) {
             self.give_terminal_again();
         }
-        if self.ending.closing && stage.exit.is_none() && stage.server.is_closed(now) {
-            self.handle(now, Event::Closed, stage);
+        if self.ending.closing && context.exit.is_none() && context.server.is_closed(now) {
+            self.handle(now, Event::Closed, context);
         }
     }
 
@@ -365,25 +366,25 @@ impl MetricsSource for Job {
     }
 }
 
-/// What the lifecycle has to know of kapo's surroundings.
-fn context(config: &Config, beginning: &JobSetup<'_>, manager: bool, has_terminal: bool) -> JobContext {
+/// Collects the facts about kapo's surroundings that the lifecycle needs.
+fn job_context(config: &Config, setup: &JobSetup<'_>, manager: bool, has_terminal: bool) -> JobContext {
     let mut seed = [0; 8];
-    // Without entropy (early boot) all draws are alike, which harms nobody.
+    // Without entropy (early boot) the seed is zero. It is used only for jitter and TTL ranges, so this is harmless.
     let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK);
     JobContext {
         history: config.history,
         hide_args: config.hide_args,
-        sidebind_port: beginning.sidebind_port,
+        sidebind_port: setup.sidebind_port,
         manager,
-        ignored_at_start: beginning.signals.ignored_at_start,
-        // Asked only where it matters.
+        ignored_at_start: setup.signals.ignored_at_start,
+        // Without a terminal there is nothing to share.
         piped: has_terminal && terminal::are_piped_in_a_script(),
-        is_init: beginning.signals.are_of_init(),
+        is_init: setup.signals.is_init(),
         seed: u64::from_ne_bytes(seed),
     }
 }
 
 fn group(pid: Pid) -> RawPid {
-    // A Pid of ours is positive.
+    // A `Pid` is always positive, so the default is never used.
     RawPid::from_raw(pid.get()).unwrap_or(RawPid::INIT)
 }

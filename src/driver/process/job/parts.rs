@@ -1,4 +1,4 @@
-//! The parts of a [`Job`](super::Job): what changes together.
+//! Groups the fields of a [`Job`](super::Job) that change together.
 
 use std::cell::{OnceCell, RefCell};
 use std::time::SystemTime;
@@ -20,24 +20,24 @@ use crate::logic::Now;
 use crate::signal::Signal;
 use crate::sys;
 
-/// What the command is started with.
+/// What is needed to start the command.
 pub(super) struct Starter {
     pub program: Program,
     pub directory: Directory,
-    /// Proof that no signal handler runs meanwhile.
+    /// Proof that all signals are blocked, so that no signal handler runs between fork and exec.
     pub blocked: sys::signal::AllBlocked,
-    /// CHLD was ignored at kapo's start.
+    /// CHLD was ignored when kapo was started.
     pub ignore_chld: bool,
-    /// RLIMIT_NOFILE before kapo changed its own.
+    /// RLIMIT_NOFILE before kapo changed its own limit.
     pub open_files: Option<(u64, u64)>,
-    /// When the latest start had succeeded or failed.
+    /// When the last start succeeded or failed.
     pub last_start: Option<Now>,
 }
 
-/// What the command writes, and what is written about its end.
+/// The command's output, and the file for the reason of its end.
 pub(super) struct CommandOutput {
     pub capture: Capture,
-    /// The run whose output is read to its end, or was last.
+    /// The number of the run whose output is being drained, or was drained last.
     pub draining: u64,
     pub termination_log: Option<TerminationLog>,
 }
@@ -45,58 +45,58 @@ pub(super) struct CommandOutput {
 /// The process that started kapo.
 pub(super) struct Parent {
     pub pid: Option<RawPid>,
-    /// Under `--parent-death-signal`.
+    /// Set under `--parent-death-signal`.
     pub watch: Option<ParentWatch>,
 }
 
-/// The two ends of sd_notify(3).
+/// Both directions of sd_notify(3).
 pub(super) struct Notify {
-    /// kapo's own service manager.
+    /// The service manager that kapo itself reports to.
     pub manager: Option<ServiceManager>,
-    /// Under `--notify`, where the command speaks to us.
+    /// The socket on which the command reports to kapo, set under `--notify`.
     pub socket: Option<NotifySocket>,
 }
 
-/// What is known of the current run. Each start begins with the default.
+/// The facts about the current run. Each start resets them to the default.
 #[derive(Default)]
 pub(super) struct CurrentRun {
     /// The process that the command has named by MAINPID.
     pub main_pid: Option<MainPid>,
-    /// A MAINPID was ignored, and logged.
+    /// A MAINPID of this run was ignored and logged.
     pub main_pid_ignored: bool,
-    /// When the run's first process was born, while another one is followed.
+    /// The start time of the run's first process, set while another process is followed.
     pub since: Option<u64>,
-    /// We sent SIGKILL.
+    /// kapo has sent SIGKILL.
     pub killed: bool,
-    /// The command was stopped, and may have been continued.
+    /// The command was stopped at least once. It may have been continued since.
     pub was_stopped: bool,
 }
 
 /// The children of kapo.
 pub(super) struct Children {
-    /// Some may be left to reap.
+    /// There may be children left to reap.
     pub unreaped: bool,
-    /// How many were reaped that were not the command.
+    /// How many children other than the command were reaped.
     pub orphans: u64,
 }
 
-/// What is measured.
+/// The sources of the metrics.
 pub(super) struct Measuring {
     /// When kapo started.
     pub started: SystemTime,
     pub oom: OomCounter,
     pub sampler: RefCell<Sampler>,
-    /// Looked for at the first scrape.
+    /// Found at the first scrape.
     pub cgroup: OnceCell<Cgroup>,
 }
 
-/// What kapo's own end has come to.
+/// The progress of kapo's own end.
 #[derive(Default)]
 pub(super) struct Ending {
-    /// What is not needed of stdin and stdout is closed already.
+    /// The parts of stdin and stdout that are not needed any more are closed.
     pub standard_closed: bool,
     /// The server was asked to close.
     pub closing: bool,
-    /// The signal that kapo dies of; `true`: its whole group gets it.
+    /// The signal that ends kapo. `true`: the signal is also sent to kapo's whole process group.
     pub dies_by: Option<(Signal, bool)>,
 }
