@@ -1,4 +1,5 @@
-//! The status document of one life, the runs that it is written from, and whether it has changed since it was rendered.
+//! The status document of one command, the runs from which it is written, and whether it has changed since it was last
+//! rendered.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::logic::status::Status;
 pub(super) struct Document {
     pub(super) status: Status,
     pub(super) runs: Runs,
-    /// It must be rendered again.
+    /// The document must be rendered again.
     pub(super) changed: bool,
 }
 
@@ -20,37 +21,37 @@ impl Document {
         Document { status, runs, changed: true }
     }
 
-    /// The command runs.
+    /// Records that a run was started.
     pub(super) fn started(&mut self, now: Now, pid: Pid, ttl: Option<Duration>) {
         self.runs.started(now, pid, ttl, &mut self.status);
         self.changed = true;
     }
 
-    /// The command could not be started.
+    /// Records that the command could not be started.
     pub(super) fn failed(&mut self, now: Now, code: u8, verdict: Verdict) {
         self.runs.failed(now, code, verdict, &mut self.status);
         self.changed = true;
     }
 
-    /// Another process counts as the command.
+    /// Records that another process counts as the command.
     pub(super) fn followed(&mut self, main: Pid) {
         self.runs.followed(main, &mut self.status);
         self.changed = true;
     }
 
-    /// The run has ended.
+    /// Records the end of the run.
     pub(super) fn ended(&mut self, end: RunEnd, verdict: Verdict) {
         self.runs.ended(end, verdict, &mut self.status);
         self.changed = true;
     }
 
-    /// The last lines of a failed run have been read.
+    /// Records the last lines of a failed run.
     pub(super) fn drained(&mut self, last_output: Vec<String>) {
         self.runs.drained(last_output, &mut self.status);
         self.changed = true;
     }
 
-    /// The first stop signal is the one that is shown.
+    /// Records a stop signal. Only the first one is shown.
     pub(super) fn asked_to_stop(&mut self, by: StopSignalFrom) {
         if self.status.stop_signal_from.is_none() {
             self.status.stop_signal_from = Some(by);
@@ -58,7 +59,7 @@ impl Document {
         }
     }
 
-    /// The state has changed: what is shown of it follows, and no start is planned any more.
+    /// Clears the planned next start after a change of the state.
     pub(super) fn no_next_start(&mut self) {
         self.status.next_start = None;
         self.changed = true;

@@ -1,7 +1,8 @@
-//! What follows the end of a run: its place in the document and the log, the verdict of the policy, kapo's own end.
+//! Handles the end of a run: its entry in the document and the log, the decision of the restart policy, and kapo's own
+//! end.
 //!
-//! The end is published when the command is reaped. Two things may outlast it, each for itself: output that is still
-//! being read, and the rest of the process group. The next start waits for both of them, and so does kapo's own end.
+//! The end is published when the command is reaped. Two things may outlast it independently: output that is still being
+//! read, and the rest of the process group. The next start and kapo's own end wait for both.
 
 use std::time::{Duration, Instant};
 
@@ -22,19 +23,19 @@ use crate::logic::status::reason_name;
 /// A run that has ended and whose output is still being read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EndedRun {
-    /// Its number, counted from 1.
+    /// The number of the run, counted from 1.
     run: u64,
     success: bool,
-    /// Its first line for `--termination-log`.
+    /// The first line of the termination log for this run.
     termination_message: String,
 }
 
-/// What is left of the last run. The next start waits for the end of both, and so does kapo's own end.
+/// What is left of the last run. The next start and kapo's own end wait until nothing is left.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
-    /// Its output is still being read.
+    /// The run whose output is still being read.
     pub(super) output: Option<EndedRun>,
-    /// Its process group may not be empty, and is waited for.
+    /// The process group that may not be empty yet.
     pub(super) group: Option<Leftover>,
 }
 
@@ -47,27 +48,28 @@ impl Remains {
 /// How kapo itself ends.
 #[derive(Debug, Default)]
 pub(super) struct OwnEnd {
-    /// No new run follows the present one.
+    /// No further run follows the present one.
     pub(super) leaving: bool,
     /// The exit code.
     pub(super) code: u8,
-    /// The signal that was typed at the terminal and has ended the command; `true`: only its group has got it.
+    /// The signal that was typed at the terminal and ended the command. `true`: only the command's process group has
+    /// received it.
     pub(super) dies_by: Option<(Signal, bool)>,
 }
 
-/// The stop of a run.
+/// The stop of a run by kapo or by a stop signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stop {
-    /// Its cause.
+    /// The cause of the stop.
     pub why: StopCause,
-    /// When the command was asked to end.
+    /// When the command was asked to stop.
     pub at: Instant,
-    /// The command and its group were killed, as they did not.
+    /// The command and its group got SIGKILL because they did not end in time.
     pub killed: bool,
 }
 
 impl Lifecycle {
-    /// The command could not be started.
+    /// Handles a failed start.
     pub(super) fn not_started(
         &mut self,
         now: Now,
@@ -101,7 +103,7 @@ impl Lifecycle {
         self.next(now, run, out);
     }
 
-    /// The command has ended without having been asked to.
+    /// Handles the end of a command that was not asked to stop.
     pub(super) fn ended_by_itself(&mut self, now: Now, process: Process, end: End, out: &mut Vec<Effect>) {
         self.hears_of_hang_up(end.hung_up, out);
         self.own_end.leaving |= end.on_terminal && is_interrupted(end.exit);
@@ -122,7 +124,7 @@ impl Lifecycle {
         }
     }
 
-    /// The command has ended after it was asked to.
+    /// Handles the end of a command that was asked to stop.
     pub(super) fn ended_by_stop(
         &mut self,
         now: Now,
@@ -135,7 +137,7 @@ impl Lifecycle {
         let typed = stop.why == StopCause::Asked && self.was_asked_by_the_terminal();
         self.own_end.dies_by = interruption(end.exit).filter(|_| typed).map(|signal| (signal, false));
         let run = self.ended(now, process, Some(stop.why), end, out);
-        // Under `--single-child` the rest of the group is not ours to end.
+        // `--single-child` restricts every signal to the command itself.
         if !self.job.single_child {
             self.wait_for_stopped_group(now, process.group, stop, out);
         }
@@ -143,7 +145,7 @@ impl Lifecycle {
         self.next(now, run, out);
     }
 
-    /// The command has ended and is reaped.
+    /// Publishes and logs the end of a run after the command was reaped.
     fn ended(
         &mut self,
         now: Now,
@@ -165,14 +167,14 @@ impl Lifecycle {
         Run { lasted, success, expired: why == Some(StopCause::Ttl), never_ran: false }
     }
 
-    /// Records the end, and with it the code that kapo exits with.
+    /// Records the end in the document and sets kapo's exit code.
     fn record_end(&mut self, now: Now, why: Option<StopCause>, end: End, lasted: Duration) {
         let End { exit, usage, memory, .. } = end;
         let reason = reason(&self.job.success_exit, why, end);
         self.own_end.code = match reason {
             Reason::Success => 0,
             Reason::Timeout => error::EXIT_TIMEOUT,
-            // Whoever restarts kapo on failure must not take a hung command for a success.
+            // A supervisor that restarts kapo on failure must not mistake a hung command for a success.
             Reason::Watchdog => exit.code().max(1),
             _ => exit.code(),
         };
@@ -180,10 +182,10 @@ impl Lifecycle {
         self.document.ended(RunEnd { usage, lasted, memory, ..RunEnd::new(now, exit, reason) }, verdict);
     }
 
-    /// What an end means to the episode of failures.
+    /// Returns what an end means for the current series of failures.
     fn verdict(&self, reason: Reason, lasted: Duration) -> history::Verdict {
         match reason {
-            // An end by TTL is planned.
+            // An end by TTL is planned, so it is not a failure.
             Reason::Success | Reason::Timeout => history::Verdict::Success,
             _ => {
                 let stable = self.policy.as_ref().and_then(Policy::stable);
@@ -192,9 +194,9 @@ impl Lifecycle {
         }
     }
 
-    /// The log line of the end that the document shows.
+    /// Returns the log record of the end that the document shows.
     fn end_record(&self, pid: Pid, why: Option<StopCause>, lasted: Duration) -> Record {
-        // An end that somebody asked for is no news, however the command took it.
+        // A requested end is not a warning, regardless of the command's exit code.
         let expected = self.document.status.reason == Some(Reason::Success) || why == Some(StopCause::Asked);
         let record = if expected { Record::info("exited") } else { Record::warn("exited") };
         let record = record
@@ -208,7 +210,7 @@ impl Lifecycle {
         record.with("lasted", Seconds(lasted))
     }
 
-    /// The output of a run has been read. One that was followed by another end is of no interest any more.
+    /// Handles the end of the drain of a run's output. It is ignored if a later run has ended in the meantime.
     pub(super) fn drained(&mut self, run: u64, last_output: Vec<String>, out: &mut Vec<Effect>) {
         let Some(ended) = self.remains.output.take_if(|ended| ended.run == run) else { return };
         self.write_termination_message(ended.termination_message, &last_output, out);
@@ -217,7 +219,7 @@ impl Lifecycle {
         }
     }
 
-    /// After a run: leave, answer on, or start again. Returns whether another run follows.
+    /// Decides what follows a run: leave, keep serving the status, or restart. Returns whether another run follows.
     fn next(&mut self, now: Now, run: Run, out: &mut Vec<Effect>) -> bool {
         let verdict = self.policy.as_mut().map(|policy| policy.ended(now.mono, run, &mut self.random));
         self.update_flapping(now, out);
@@ -231,7 +233,7 @@ impl Lifecycle {
         }
         match (verdict, &self.job.after) {
             (Some(Verdict::Again(pause)), _) => {
-                // The usual pause is known from the options.
+                // Log only pauses that are longer than the usual one, which is known from the options.
                 if self.policy.as_ref().is_some_and(|policy| pause > policy.wait()) {
                     out.push(Effect::Log(Record::info("restarting").with("pause", Seconds(pause))));
                 }
@@ -259,26 +261,26 @@ impl Lifecycle {
         false
     }
 
-    /// The pause is over, and the next start follows as soon as nothing is left of the last run.
+    /// Ends the pause. The next start follows as soon as nothing is left of the last run.
     pub(super) fn clear(&mut self) {
         self.state = State::Clearing;
         self.document.no_next_start();
     }
 
-    /// Nothing is in the way of the next run.
+    /// Starts the next run.
     pub(super) fn start_again(&mut self, out: &mut Vec<Effect>) {
         self.state = State::Starting;
         out.push(Effect::Spawn);
     }
 
-    /// A request was answered: under `--linger` of the idle kind the time begins again.
+    /// Restarts the idle timeout of `--linger` after a request was answered.
     pub(super) fn linger_on(&mut self, now: Now) {
         if let After::Once(Linger::Idle(idle)) = self.job.after {
             self.deadlines.set(Deadline::Linger, now.mono, idle);
         }
     }
 
-    /// Nothing runs any more: kapo ends as soon as nothing of the last run is left.
+    /// Ends kapo as soon as nothing is left of the last run.
     pub(super) fn finish(&mut self) {
         self.own_end.leaving = true;
         self.deadlines.stop(Deadline::Start);
@@ -287,7 +289,7 @@ impl Lifecycle {
         self.document.no_next_start();
     }
 
-    /// A second stop signal waits neither for a reader that has stalled nor for the rest of the group.
+    /// Stops waiting after a second stop signal, both for a stalled reader of the output and for the rest of the group.
     pub(super) fn give_up_waiting(&mut self, by: Received, out: &mut Vec<Effect>) {
         self.kill_leftover(out);
         self.note_stop_request(by, out);
@@ -296,7 +298,7 @@ impl Lifecycle {
         }
     }
 
-    /// Answers the clients that are left, and nobody else.
+    /// Closes the server: clients that are connected get their answers, and no new client is accepted.
     pub(super) fn close(&mut self, out: &mut Vec<Effect>) {
         self.own_end.leaving = true;
         self.deadlines = Deadlines::default();
@@ -309,11 +311,11 @@ impl Lifecycle {
     /// Ends kapo.
     pub(super) fn exit(&mut self, out: &mut Vec<Effect>) {
         self.state = State::Done;
-        // Where it is another than that of the command, which was told.
+        // Log the exit code only if it differs from the command's, which is already in the log.
         if self.document.runs.last_code() != Some(self.own_end.code) {
             out.push(Effect::Log(Record::info("exiting").number("code", self.own_end.code)));
         }
-        // Who takes that end for a success has no reason to stop.
+        // If `--success-exit` makes this end a success, the callers of kapo have no reason to stop.
         if let Some((signal, all)) = self.own_end.dies_by
             && self.own_end.code == (Exit::Signal { signal, core_dumped: false }).code()
             && !self.context.is_init
@@ -335,7 +337,7 @@ impl Lifecycle {
     }
 }
 
-/// The document's `Reason` for an end.
+/// Returns the document's `Reason` for an end.
 fn reason(success_exit: &[Success], why: Option<StopCause>, end: End) -> Reason {
     let End { exit, oom_killed, .. } = end;
     let listed = success_exit.iter().any(|success| match (success, exit) {

@@ -1,4 +1,5 @@
-//! What the driver tells a [`Lifecycle`](crate::logic::lifecycle::Lifecycle), and what it is told to do.
+//! The events that the driver reports to a [`Lifecycle`](crate::logic::lifecycle::Lifecycle), and the effects that it
+//! must perform.
 
 use crate::logic::history::Memory;
 use crate::logic::log::record::Record;
@@ -6,76 +7,77 @@ use crate::logic::notify::message::Notification;
 use crate::logic::{Exit, Pid, Sender, Usage};
 use crate::signal::Signal;
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The loop turns; the first start is due.
+    /// The event loop has started, so the first start is due.
     Start,
-    /// The command runs: its exec has succeeded.
+    /// The command runs, because its exec has succeeded.
     Spawned {
-        /// Also the number of its process group.
+        /// The pid of the command, which is also the number of its process group.
         pid: Pid,
     },
-    /// It could not be executed.
+    /// The command could not be started.
     SpawnFailed {
-        /// The reason, for people.
+        /// The reason, as text for the log.
         reason: String,
-        /// Of what kind that is.
+        /// Which step of the start failed.
         kind: SpawnErrorKind,
     },
-    /// The command has ended and is reaped.
+    /// The command has ended and was reaped.
     Exited(End),
     /// A signal could not be sent.
     KillFailed {
         /// The signal that was to be sent.
         signal: Signal,
-        /// The reason, for people.
+        /// The reason, as text for the log.
         reason: String,
     },
-    /// The command is stopped, see [`Effect::CheckStopped`].
+    /// The command is stopped. The answer to [`Effect::CheckStopped`].
     FoundStopped,
-    /// The command was stopped while it held the terminal that we were given.
+    /// The command was stopped while it held kapo's terminal.
     Stopped {
-        /// By which signal.
+        /// The signal that stopped it.
         signal: Signal,
     },
-    /// The kernel has stopped kapo's own group, which we alone do not feel: another process in it wants the terminal.
+    /// The kernel has stopped the other processes of kapo's group because one of them wants the terminal. kapo itself
+    /// blocks that signal.
     SiblingStopped {
         /// TTIN or TTOU.
         signal: Signal,
-        /// Who has it instead.
+        /// Which process group has the terminal instead.
         foreground_owner: ForegroundOwner,
     },
-    /// Reading the output of an ended run is over: it has passed through, or was given up.
+    /// The output of an ended run was read to its end or was given up.
     Drained {
-        /// Which run, as in [`Effect::Drain`].
+        /// The number of the run, as in [`Effect::Drain`].
         run: u64,
-        /// Its last lines, where they are kept.
+        /// The last lines of its output, if they are kept.
         last_output: Vec<String>,
     },
     /// The answer to [`Effect::CountGroup`].
     GroupCounted {
-        /// How many processes are in the group; `None`: at least one, and how many cannot be found out.
+        /// How many processes are in the group. `None`: at least one, but the number is unknown.
         members: Option<usize>,
     },
-    /// Children other than the command have ended and are reaped.
+    /// Children other than the command have ended and were reaped.
     OrphansReaped,
-    /// A signal for us, other than CHLD.
+    /// kapo has received a signal other than CHLD.
     Signal {
-        /// Its number.
+        /// The signal.
         signal: Signal,
         /// The process that sent it, or the kernel.
         sender: Sender,
     },
-    /// The command has spoken on its NOTIFY_SOCKET.
+    /// A datagram of the command has arrived on its NOTIFY_SOCKET.
     Notified(Notification),
-    /// kapo has not run for a while, as it was stopped or frozen.
+    /// kapo did not run for a while because it was stopped or frozen.
     Resumed,
     /// A request was answered.
     Asked,
-    /// What [`crate::logic::lifecycle::Lifecycle::deadline`] named has come.
+    /// The time that [`crate::logic::lifecycle::Lifecycle::deadline`] returned has come.
     Deadline,
-    /// Nobody is connected any more who waits for an answer.
+    /// No connected client waits for an answer any more.
     Closed,
 }
 
@@ -84,147 +86,150 @@ pub enum Event {
 pub struct End {
     /// Its exit code or the signal that ended it.
     pub exit: Exit,
-    /// What it used.
+    /// The resource usage of the command and its reaped descendants.
     pub usage: Usage,
-    /// The cgroup counted an OOM kill since it was started.
+    /// The cgroup has counted an OOM kill since the start of the command.
     pub oom_killed: bool,
-    /// Its group was in the foreground of kapo's terminal.
+    /// The command's group was in the foreground of kapo's terminal.
     pub on_terminal: bool,
-    /// HUP has ended it, and the terminal that kapo was started on is gone.
+    /// HUP ended the command, and the terminal that kapo was started on has hung up.
     pub hung_up: bool,
     /// The memory of kapo's cgroup, if it can be read.
     pub memory: Option<Memory>,
 }
 
-/// Who is in the foreground of kapo's terminal.
+/// Which process group is in the foreground of kapo's terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForegroundOwner {
-    /// kapo's own group, by now.
+    /// kapo's own group.
     Own,
-    /// The command's, to which kapo has given it.
+    /// The command's group, after kapo has given it the terminal.
     Command,
-    /// Who has put kapo into the background; or it cannot be told.
+    /// Another group, such as the shell that has put kapo into the background, or an unknown one.
     Other,
 }
 
 /// Why a command could not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpawnErrorKind {
-    /// No such file.
+    /// The file does not exist.
     NotFound,
-    /// A file that cannot be executed.
+    /// The file cannot be executed.
     NotExecutable,
-    /// It did not come to that: no process, pipe or folder was to be had.
+    /// The exec was not reached: no process or pipe could be created, or the directory could not be entered.
     Before,
 }
 
-/// What to do about it.
+/// An effect: what the driver must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Start the command; answer with Spawned or SpawnFailed.
+    /// Start the command. The answer is Spawned or SpawnFailed.
     Spawn,
-    /// Send a signal; answer with KillFailed if that is not possible. A process that is gone needs none.
+    /// Send a signal. The answer is KillFailed if that is not possible. A process that no longer exists is not an
+    /// error.
     Kill {
-        /// Its number.
+        /// The signal.
         signal: Signal,
         /// The process or process group that gets it.
         to: SignalTarget,
-        /// What to log once it is sent.
+        /// The record to log after the signal was sent.
         log: Option<Record>,
     },
-    /// Find out whether the command is stopped, by job control or by STOP; answer with FoundStopped if it is.
+    /// Check whether the command is stopped, by job control or by STOP. The answer is FoundStopped if it is.
     CheckStopped(Pid),
-    /// Take the terminal back where we gave it away, and stop ourselves until CONT.
+    /// Take the terminal back from the command, and stop kapo until CONT.
     Suspend {
-        /// The signal that has stopped the command, or is meant for it: kapo stops by it where it can, so that its parent
-        /// sees what it would see without kapo.
+        /// The signal that stopped the command, or that is meant for it. kapo stops itself with the same signal if
+        /// possible, so that its parent sees the same stop as without kapo.
         signal: Signal,
-        /// And the rest of our process group, which knows nothing of it.
+        /// Also stop the rest of kapo's process group, which did not receive the signal.
         all: bool,
     },
-    /// Give the terminal to this group again where we hold it.
+    /// Give the terminal to this group again, if kapo has it.
     GiveTerminal(Pid),
-    /// Take it back from the command for our own group, and wake that.
+    /// Take the terminal back from the command for kapo's own group, and continue that group.
     WakeSiblings,
-    /// Read what is left in the command's pipes; answer with Drained, at once or later.
+    /// Read what is left in the command's pipes. The answer is Drained, at once or later.
     Drain {
         /// The number of the run that has ended, counted from 1.
         run: u64,
     },
-    /// Count the processes in the group of a run that has ended; answer with GroupCounted.
+    /// Count the processes in the group of a run that has ended. The answer is GroupCounted.
     CountGroup {
         /// The process group.
         group: Pid,
-        /// The number matters, not only whether there are any.
+        /// The exact number is needed, not only whether the group is empty.
         exactly: bool,
     },
-    /// Tell the service manager.
+    /// Send this datagram to the service manager.
     Notify(Vec<u8>),
-    /// A log line.
+    /// Write this log record.
     Log(Record),
-    /// One line for people, as before the start.
+    /// Write this line to stderr, as for an error before the start.
     Complain(String),
     /// Write this to the termination log.
     TerminationLog(Vec<u8>),
-    /// Accept nobody any more, answer those who are connected, then answer with Closed.
+    /// Accept no more clients and answer those that are connected. The answer is Closed.
     Close,
-    /// Have the end that follows be one by this signal, so that a shell, make and the like stop, too.
+    /// Make kapo end by this signal at its exit, so that a shell or make that runs it stops, too.
     DieBy {
         /// INT or QUIT.
         signal: Signal,
-        /// And send it to the rest of our process group, which it has not reached as the terminal was the command's.
+        /// Also send the signal to the rest of kapo's process group. The terminal did not, because the command's group
+        /// was in the foreground.
         all: bool,
     },
-    /// End kapo with this code, at once.
+    /// Exit with this code at once.
     Exit(u8),
 }
 
-/// Whom a signal is for.
+/// The target of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalTarget {
     /// The command alone.
     Process(Pid),
-    /// Its process group.
+    /// The command's process group.
     Group(Pid),
     /// The process that the command has named by MAINPID, and the group of the run.
     Followed {
         /// The process.
         pid: Pid,
-        /// The group, which the process may have left. Its number may belong to strangers by now.
+        /// The group. The process may have left it, so its number may have been reused.
         group: Pid,
     },
-    /// What is left of the group of a command that is reaped: only while a descendant of ours is in it, as the number
-    /// may belong to a stranger otherwise.
+    /// What is left of the group of a command that was reaped. The signal is sent only while a descendant of kapo is in
+    /// the group, because the number may have been reused otherwise.
     LeftoverGroup(Pid),
 }
 
-/// What of a terminal kapo was started to survive, as the signals for it were ignored then.
+/// The signals of a terminal that were ignored when kapo was started, so that they do not end kapo.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IgnoredAtStart {
-    /// HUP was, as by nohup(1): that the terminal is gone ends nothing.
+    /// HUP was ignored, as with nohup(1): the loss of the terminal does not stop kapo.
     pub hang_up: bool,
-    /// INT and QUIT were, as a shell without job control does for what it starts with `&`: ^C ends nothing.
+    /// INT and QUIT were ignored, as for a process that a shell without job control starts with `&`: ^C does not stop
+    /// kapo.
     pub interrupt: bool,
 }
 
-/// What a life depends on beside the options of the job.
+/// The facts that the lifecycle depends on in addition to the options of the job.
 #[derive(Clone, Debug)]
 pub struct JobContext {
     /// `--hide-args`
     pub hide_args: bool,
     /// SidebindPort of the document.
     pub sidebind_port: u16,
-    /// There is a service manager that wants to hear of us.
+    /// A service manager has set NOTIFY_SOCKET for kapo.
     pub manager: bool,
-    /// What of a terminal does not end kapo.
+    /// The signals of a terminal that do not end kapo.
     pub ignored_at_start: IgnoredAtStart,
-    /// kapo writes into a pipe in a script, so it may share the terminal with the rest of a pipeline, and a stop of its
-    /// group is one of the script.
+    /// kapo writes into a pipe of a script. It may share the terminal with the rest of a pipeline, and a stop of its
+    /// group also stops the script.
     pub piped: bool,
-    /// kapo is PID 1, which no signal of its own ends.
+    /// kapo is PID 1, which cannot end itself by a signal.
     pub is_init: bool,
     /// `--history`
     pub history: usize,
-    /// For TTL ranges and jitter.
+    /// The seed of the random numbers for TTL ranges and jitter.
     pub seed: u64,
 }

@@ -1,14 +1,15 @@
-//! The process that counts as the command: the one that kapo started, until the command names another by `MAINPID=`.
+//! The process that counts as the command: the one that kapo started, until the command names another one by
+//! `MAINPID=`.
 
 use super::{Effect, Lifecycle, Pid, Process, Record, SignalTarget};
 
 impl Lifecycle {
-    /// The process group of the run: the pid of the process that kapo started, also if another one is followed.
+    /// Returns the process group of the run: the pid of the process that kapo started, even if another one is followed.
     pub fn group(&self) -> Option<Pid> {
         self.state.process().map(|process| process.group)
     }
 
-    /// From now on this process is the command: its end is that of the run, and it gets the signals.
+    /// Follows this process from now on: its end is the end of the run, and signals are sent to it.
     pub(super) fn follow(&mut self, main: Pid, out: &mut Vec<Effect>) {
         let Some(process) = self.state.process_mut().filter(|process| process.pid != main) else { return };
         let record = Record::info("main process changed").number("pid", main).number("before", process.pid);
@@ -17,7 +18,7 @@ impl Lifecycle {
         out.push(Effect::Log(record));
     }
 
-    /// Whom a signal for the command is for.
+    /// Returns the target of a signal for the command.
     pub(super) fn target(&self, Process { pid, group, .. }: Process) -> SignalTarget {
         match self.job.single_child {
             true => SignalTarget::Process(pid),

@@ -1,39 +1,40 @@
-//! Who stops, who continues, and which process group may have the foreground of the terminal.
+//! Job control: when the command is stopped or continued, and which process group may be in the foreground of the
+//! terminal.
 
 use super::{Effect, ForegroundOwner, Lifecycle, Process, Record, Signal};
 
 /// How many times a sibling may reclaim the terminal before the command must wait. Until then the command can ask for a
-/// password and the like. Two that want the terminal at once may need a few claims before one of them is content.
+/// password, for example. Two processes that want the terminal at once may each need several claims.
 const CLAIMS: u32 = 10;
 
-/// What is known of the processes that share the terminal with the command.
+/// The competition for the terminal between the command and its siblings.
 #[derive(Debug)]
 pub(super) struct JobControl {
-    /// Siblings, such as a pager in kapo's pipeline or the script that has started kapo with `&`, want the terminal or may
-    /// want it: it is theirs, and the command's only while it asks for it.
+    /// There may be siblings that want the terminal, such as a pager in kapo's pipeline or the script that started kapo
+    /// with `&`. The terminal belongs to them, and the command gets it only when it asks for it.
     shared: bool,
-    /// How often they have wanted it back from the command since it was started or resumed.
+    /// How often siblings have reclaimed the terminal from the command since it was started or resumed.
     claims: u32,
 }
 
 impl JobControl {
-    /// `shared`: there may be siblings that want the terminal. The kernel reports them by stopping them, which the shell
-    /// may see first, so the command is not given the terminal unasked if there may be any.
+    /// `shared`: siblings may want the terminal. The kernel stops a sibling that wants it, and the shell may notice
+    /// that stop before kapo can act. Therefore the command does not get the terminal until it asks for it.
     pub(super) fn new(shared: bool) -> JobControl {
         JobControl { shared, claims: 0 }
     }
 
-    /// Whether a command gets the terminal without asking.
+    /// Whether the command gets the terminal without asking.
     pub(super) fn gives_terminal(&self) -> bool {
         !self.shared
     }
 
-    /// Whether a command that asks for the terminal gets it.
+    /// Whether the command gets the terminal when it asks for it.
     pub(super) fn lends_terminal(&self) -> bool {
         self.claims <= CLAIMS
     }
 
-    /// The command was started or resumed.
+    /// Resets the count of claims when the command is started or resumed.
     pub(super) fn reset_claims(&mut self) {
         self.claims = 0;
     }
@@ -44,47 +45,47 @@ impl JobControl {
     }
 }
 
-/// The terminal at the moment when the command was stopped.
+/// The state of the terminal when the command was stopped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TerminalView {
     /// kapo's own group is in the foreground.
     pub is_ours: bool,
     /// The command's group is in the foreground.
     pub is_with_command: bool,
-    /// kapo's own group is in the foreground, or a group that is gone.
+    /// kapo's own group, or a group that is gone, is in the foreground.
     pub is_free: bool,
-    /// A shell would wake kapo with CONT if kapo stopped.
+    /// A shell with job control would continue kapo after a stop.
     pub is_minded: bool,
 }
 
-/// What follows when the command was stopped.
+/// What follows a stop of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterStop {
     /// The command is continued.
     Continue,
-    /// The command's group gets the foreground, and is continued.
+    /// The command's group gets the terminal and is continued.
     GiveTerminal,
-    /// kapo stops, too, because its shell waits for kapo.
+    /// kapo stops as well, because its shell waits for kapo.
     StopWithIt,
-    /// Nothing.
+    /// The command stays stopped.
     StayStopped,
 }
 
 impl JobControl {
-    /// The answer to a stop of the command by `signal`. If nobody would wake kapo, ^Z does nothing, as in an orphaned
-    /// group without kapo. A command that was stopped with STOP, or that wants a terminal that others have, stays
-    /// stopped then: it would only be stopped again.
+    /// Decides what follows a stop of the command by `signal`. If no shell would continue kapo, ^Z has no effect, as in
+    /// an orphaned process group without kapo. A command that was stopped with STOP, or that wants a terminal that
+    /// another group has, then stays stopped, because it would be stopped again.
     fn after_stop(&self, signal: Signal, terminal: TerminalView) -> AfterStop {
         match signal {
             Signal::TTIN | Signal::TTOU if !self.lends_terminal() && terminal.is_ours => {
                 AfterStop::StayStopped
             }
-            // The terminal has changed hands twice since the stop.
+            // The terminal was lost and given back since the stop, so the command already has it.
             Signal::TTIN | Signal::TTOU if !self.gives_terminal() && terminal.is_with_command => {
                 AfterStop::Continue
             }
             Signal::TTIN | Signal::TTOU if terminal.is_free => AfterStop::GiveTerminal,
-            // A STOP by another process does not concern the shell while the shell has the terminal.
+            // A STOP from another process is not reported to the shell while the shell has the terminal.
             Signal::STOP if !terminal.is_with_command => AfterStop::StayStopped,
             _ if terminal.is_minded => AfterStop::StopWithIt,
             Signal::TSTP => AfterStop::Continue,
@@ -94,35 +95,35 @@ impl JobControl {
 }
 
 impl Lifecycle {
-    /// The answer to a stop of the command by `signal`.
+    /// Decides what follows a stop of the command by `signal`.
     pub fn after_stop(&self, signal: Signal, terminal: TerminalView) -> AfterStop {
         self.control.after_stop(signal, terminal)
     }
 
-    /// Whether a command gets the terminal with its start, without asking.
+    /// Whether the command gets the terminal at its start, without asking.
     pub fn gives_terminal(&self) -> bool {
         self.control.gives_terminal()
     }
 
-    /// Whether a command that asks for the terminal gets it. One that quarrels over it with its siblings does not for
-    /// ever: it waits, as a job in the background would.
+    /// Whether the command gets the terminal when it asks for it. If it competes with its siblings for too long, it
+    /// waits like a job in the background.
     pub fn lends_terminal(&self) -> bool {
         self.control.lends_terminal()
     }
 
-    /// A sibling was stopped because it wants the terminal, which is kapo's or the command's.
+    /// Wakes a sibling that was stopped because it wants the terminal. kapo or the command has the terminal.
     pub(super) fn give_terminal_to_sibling(&mut self, owner: ForegroundOwner, out: &mut Vec<Effect>) {
         self.control.sibling_wants_terminal(owner);
         out.push(Effect::WakeSiblings);
     }
 
-    /// All of the job is stopped, and the shell resumes it with the terminal.
+    /// Stops kapo together with its job. The shell gives the terminal back when it resumes the job.
     pub(super) fn stop_with_job(&self, signal: Signal, out: &mut Vec<Effect>) {
         out.push(Effect::Log(Record::info("suspended").with("signal", signal)));
         out.push(Effect::Suspend { signal, all: false });
     }
 
-    /// CONT has come: the command gets it, and the terminal with it.
+    /// Forwards CONT to the command and gives it the terminal.
     pub(super) fn resume(&mut self, process: Process, out: &mut Vec<Effect>) {
         self.control.reset_claims();
         self.pass_on(Signal::CONT, process, None, out);

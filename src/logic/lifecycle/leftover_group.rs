@@ -1,24 +1,25 @@
-//! What an ended run has left of its process group: it is waited for, asked to end, and killed when its time is up.
+//! Handles the rest of an ended run's process group: it is waited for, asked to end, and killed at the deadline.
 //!
-//! After a stop the group has had the stop signal together with the command. After another end it is left alone, unless
-//! the command is started again: then it gets TERM, so that the next run finds ports and files free.
+//! After a stop the group has already received the stop signal together with the command. After any other end the group
+//! is left alone, unless the command is restarted: then it gets TERM, so that the ports and files are free for the next
+//! run.
 
 use std::time::{Duration, Instant};
 
 use crate::config::KILL_AFTER;
 use crate::logic::lifecycle::{Deadline, Effect, Lifecycle, Now, Pid, Record, Signal, SignalTarget, Stop};
 
-/// The first pause between two looks at the group. SIGCHLD announces most of its ends; a process that moves to another
-/// group, or that has a parent outside the group, ends without one.
+/// The first pause between two counts of the group. SIGCHLD reports most changes, but a process that moves to another
+/// group, or whose parent is outside the group, leaves without one.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest pause between two looks; each is twice the one before.
+/// The longest pause between two counts. Each pause is twice as long as the previous one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a killed group is waited for. Only a process that the kernel holds up takes longer to die.
+/// How long to wait for a group after SIGKILL. Only a process that is blocked in the kernel takes longer to die.
 const DYING: Duration = Duration::from_secs(1);
 
-/// The process group of an ended run, not known to be empty.
+/// The process group of an ended run that may not be empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leftover {
     group: Pid,
@@ -26,24 +27,24 @@ pub struct Leftover {
     pause: Duration,
 }
 
-/// How far the end of a group has got.
+/// How far the end of the group has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// It was not looked at yet; `stopped`: it has had the stop signal.
+    /// The group was not counted yet. `stopped`: it has already received the stop signal.
     New { stopped: bool },
-    /// It was asked to end.
+    /// The group was asked to end.
     Asked,
-    /// It was killed.
+    /// The group got SIGKILL.
     Killed,
 }
 
 impl Lifecycle {
-    /// Whether ends of other children than the command matter.
+    /// Whether the driver must report the ends of children other than the command.
     pub fn waits_for_group(&self) -> bool {
         self.remains.group.is_some()
     }
 
-    /// The run has ended by `stop`, of which the group has had its part.
+    /// Waits for the group after the run was ended by `stop`, whose signal the group has received as well.
     pub(super) fn wait_for_stopped_group(&mut self, now: Now, group: Pid, stop: Stop, out: &mut Vec<Effect>) {
         if stop.killed {
             self.deadlines.set(Deadline::Kill, now.mono, DYING);
@@ -54,7 +55,7 @@ impl Lifecycle {
         }
     }
 
-    /// The run has ended by itself, and another one follows.
+    /// Asks the group to end after a run that ended by itself, because another run follows.
     pub(super) fn clear_group(&mut self, group: Pid, out: &mut Vec<Effect>) {
         self.look_for_leftover(group, Stage::New { stopped: false }, out);
     }
@@ -64,7 +65,7 @@ impl Lifecycle {
         out.push(Effect::CountGroup { group, exactly: matches!(stage, Stage::New { .. }) });
     }
 
-    /// As with timeout(1), a `--kill-after` of zero means never.
+    /// Sets the deadline for SIGKILL. As with timeout(1), a `--kill-after` of zero means never.
     fn set_kill_deadline(&mut self, asked_at: Instant) {
         let patience = self.job.kill_after.unwrap_or(KILL_AFTER);
         if !patience.is_zero() {
@@ -72,14 +73,14 @@ impl Lifecycle {
         }
     }
 
-    /// Asks for another look at the group, if one is awaited.
+    /// Counts the group again, if it is waited for.
     pub(super) fn look_again(&self, out: &mut Vec<Effect>) {
         if let Some(Leftover { group, .. }) = self.remains.group {
             out.push(Effect::CountGroup { group, exactly: false });
         }
     }
 
-    /// So many processes are in the group.
+    /// Handles the number of processes in the group.
     pub(super) fn group_counted(&mut self, now: Now, members: Option<usize>, out: &mut Vec<Effect>) {
         let Some(mut leftover) = self.remains.group else { return };
         if members == Some(0) {
@@ -100,7 +101,7 @@ impl Lifecycle {
             } else {
                 let to = SignalTarget::LeftoverGroup(leftover.group);
                 out.push(Effect::Kill { signal: Signal::TERM, to, log: Some(record) });
-                // A stopped process would not act on it.
+                // A stopped process does not act on a signal until it is continued.
                 out.push(Effect::Kill { signal: Signal::CONT, to, log: None });
                 self.set_kill_deadline(now.mono);
             }
@@ -111,7 +112,7 @@ impl Lifecycle {
         self.remains.group = Some(leftover);
     }
 
-    /// The time of the group is up.
+    /// Handles the deadline of the group.
     pub(super) fn group_is_due(&mut self, now: Now, out: &mut Vec<Effect>) {
         let Some(leftover) = self.remains.group else { return };
         if leftover.stage == Stage::Killed {
@@ -131,7 +132,7 @@ impl Lifecycle {
         self.look_again(out);
     }
 
-    /// Somebody insists: the group is killed and not waited for.
+    /// Kills the group without waiting for it, after a repeated stop signal.
     pub(super) fn kill_leftover(&mut self, out: &mut Vec<Effect>) {
         if let Some(Leftover { group, .. }) = self.remains.group.take() {
             out.push(Effect::Kill {
@@ -142,7 +143,7 @@ impl Lifecycle {
         }
     }
 
-    /// The group is empty, or given up.
+    /// Stops waiting for the group, because it is empty or was given up.
     fn leave_group(&mut self) {
         self.remains.group = None;
         self.deadlines.stop(Deadline::CountGroup);

@@ -1,9 +1,9 @@
-//! The state machine: its states, its inputs, and the one table that says what follows from which input in which state.
+//! The state machine: its states, its inputs, and the table of what follows from each input in each state.
 //!
-//! An input is an [`Event`] made precise: a signal by what it asks for, a deadline by its name. The methods that the
-//! table calls therefore do not branch on the state again. Two facts stand beside the state and are not multiplied into
-//! it: whether kapo was asked to leave, and whether the command is ready. What is left of the last run, its output and
-//! its process group, may outlast several states and is kept beside them, too.
+//! An input is a classified [`Event`]: a signal with its purpose, a deadline with its name. Therefore the methods that
+//! the table calls do not depend on the state again. Two facts are kept beside the state because they vary
+//! independently of it: whether kapo was asked to stop, and whether the command is ready. The remains of the last run,
+//! its output and its process group, may outlast several states and are kept beside them, too.
 
 use std::time::{Duration, Instant};
 
@@ -15,35 +15,35 @@ use super::{SpawnErrorKind, ending::Stop};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Process {
     pub(super) pid: Pid,
-    /// The process group of the run: the pid of the process that kapo started, also if `MAINPID=` names another one.
+    /// The process group of the run: the pid of the process that kapo started, even if `MAINPID=` names another one.
     pub(super) group: Pid,
-    /// When it was started.
+    /// When the process was started.
     pub(super) since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// There is no process yet.
+    /// The command was not started yet.
     Starting,
     Running(Process),
-    /// The command was asked to end. SIGKILL follows at the Kill deadline, if there is one.
+    /// The command was asked to stop. SIGKILL follows at the Kill deadline, if there is one.
     Stopping(Process, Stop),
     /// The pause before the next start.
     Pausing,
-    /// The pause is over. The next start waits until nothing is left of the last run.
+    /// The pause is over, and the next start waits until nothing is left of the last run.
     Clearing,
     /// The last run has ended, and kapo keeps serving its status.
     Lingering,
-    /// The last run has ended, and kapo closes when nothing is left of it.
+    /// The last run has ended, and kapo closes the server when nothing is left of that run.
     Finishing,
-    /// Nobody is accepted any more; the clients that are connected get their answers.
+    /// No more clients are accepted, and those that are connected get their answers.
     Closing,
     /// kapo exits.
     Done,
 }
 
 impl State {
-    /// The process that there is.
+    /// Returns the command's process, if there is one.
     pub(super) fn process(&self) -> Option<Process> {
         match self {
             State::Running(process) | State::Stopping(process, _) => Some(*process),
@@ -57,7 +57,7 @@ impl State {
         }
     }
 
-    /// As [`State::process`], to be changed.
+    /// Returns the command's process for a change, if there is one.
     pub(super) fn process_mut(&mut self) -> Option<&mut Process> {
         match self {
             State::Running(process) | State::Stopping(process, _) => Some(process),
@@ -71,7 +71,7 @@ impl State {
         }
     }
 
-    /// Whether a run has ended and no other one is about to be started.
+    /// Whether a run has ended and no other run is about to start.
     pub(super) fn is_after_end(&self) -> bool {
         match self {
             State::Starting | State::Running(_) | State::Stopping(..) => false,
@@ -85,7 +85,7 @@ impl State {
     }
 }
 
-/// An event as the machine takes it in.
+/// A classified event.
 #[derive(Debug)]
 pub(super) enum Input {
     Start,
@@ -94,39 +94,39 @@ pub(super) enum Input {
     Exited(End),
     /// The command was stopped while it held the terminal.
     Stopped(Signal),
-    /// The command is stopped and would not act on a signal.
+    /// The command is stopped and does not act on signals until it is continued.
     FoundStopped,
     KillFailed(Signal, String),
     /// A sibling wants the terminal, which is kapo's or the command's.
     TerminalWanted(ForegroundOwner),
-    /// All of kapo's job was stopped, kapo included.
+    /// kapo's whole job was stopped, including kapo.
     JobStopped(Signal),
     Notified(Notification),
-    /// kapo has not run for a while.
+    /// kapo did not run for a while.
     Resumed,
     /// A signal that asks kapo to stop.
     StopRequest(Received),
-    /// One after kapo was asked to stop.
+    /// A further stop signal after kapo was asked to stop.
     InsistOnStop(Received),
     /// CONT.
     Continue,
     /// TSTP, TTIN or TTOU.
     JobControl(Signal),
-    /// Any other signal that is meant for the command.
+    /// Any other signal for the command.
     Forward(Received),
-    /// A deadline has come, and this long ago.
+    /// A deadline has passed, this long ago.
     Due(Deadline, Duration),
     Drained(u64, Vec<String>),
     GroupCounted(Option<usize>),
     OrphansReaped,
-    /// Neither output nor process group is left of the last run.
+    /// Neither output nor processes are left of the last run.
     NothingLeft,
     Asked,
     Closed,
 }
 
 impl Lifecycle {
-    /// Takes in what happened at `now` and says what to do.
+    /// Handles an event that happened at `now`, and appends the effects to `out`.
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
         let changed_before = std::mem::take(&mut self.document.changed);
         if event == Event::Deadline {
@@ -140,7 +140,7 @@ impl Lifecycle {
         self.document.changed |= changed_before;
     }
 
-    /// What an event means. A deadline means several inputs, and some signals none.
+    /// Classifies an event. A deadline may stand for several inputs, and some signals for none.
     fn input(&self, event: Event) -> Option<Input> {
         Some(match event {
             Event::Signal { signal, sender } => return self.classify(Received { signal, sender }),
@@ -173,13 +173,13 @@ impl Lifecycle {
         }
     }
 
-    /// The whole machine.
+    /// The transition table.
     fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         use Deadline as D;
         use Input as I;
         use State as S;
         match (self.state, input) {
-            // What is over is over.
+            // kapo exits, so no event matters any more.
             (S::Done, _) => {}
 
             (S::Starting, I::Start) if self.own_end.leaving => self.finish(),
@@ -247,7 +247,7 @@ impl Lifecycle {
             (S::Closing, I::Closed) => self.exit(out),
             (S::Finishing | S::Closing, I::StopRequest(by)) => self.note_stop_request(by, out),
 
-            // What is left of the last run may outlast several states.
+            // The remains of the last run may outlast several states.
             (_, I::Drained(run, last_output)) => self.drained(run, last_output, out),
             (_, I::GroupCounted(members)) => self.group_counted(now, members, out),
             (_, I::OrphansReaped | I::Due(D::CountGroup, _)) => self.look_again(out),
@@ -259,11 +259,12 @@ impl Lifecycle {
             (_, I::JobStopped(signal)) => self.stop_with_job(signal, out),
             (_, I::Due(D::Flapping, _)) => self.update_flapping(now, out),
 
-            // There is no process yet, or no process any more, and a running one gets exactly the signals that were sent.
+            // Either there is no process yet or any more, or the command runs and gets each signal exactly as it was
+            // sent.
             (_, I::Exited(_) | I::Stopped(_) | I::FoundStopped | I::Notified(_)) => {}
             (_, I::Forward(_) | I::Continue | I::Resumed) => {}
-            // Only Starting asks for a start, only Closing for the end of the connections, a deadline is stopped when
-            // its state ends, a request matters only to Lingering, and only Clearing and Finishing wait for remains.
+            // These inputs matter only in one state each: Start and its results in Starting, Closed in Closing, Asked
+            // in Lingering, NothingLeft in Clearing and Finishing. A deadline is cancelled when its state ends.
             (_, I::Start | I::Spawned(_) | I::SpawnFailed(..) | I::Closed | I::Asked | I::NothingLeft) => {}
             (_, I::Due(D::Ttl | D::Watchdog | D::Stable | D::Start | D::Linger, _)) => {}
         }

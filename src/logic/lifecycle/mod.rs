@@ -1,12 +1,14 @@
-//! The life of one command under `run` and `supervise`: events in, effects out.
+//! The lifecycle of one command under `run` and `supervise`: it takes events and returns effects.
 //!
-//! The states, and what follows from which event in which state, are one table in `machine`. The methods that it calls
-//! are in the other files: `signals` and `stopping` up to the end of a run, `ending` and `leftover_group` from there on.
+//! The states, and what follows from each event in each state, are one table in `machine`. The methods that it calls
+//! are in the other files: those up to the end of a run in `signals` and `stopping`, the later ones in `ending` and
+//! `leftover_group`.
 //!
-//! Two facts stand beside the state and are not multiplied into it: whether we were asked to leave, and whether the
-//! command has said that it is ready. Whoever starts a stop owns its deadline: after a TTL or a missed ping we send
-//! SIGKILL ourselves, after a signal from outside only where `--kill-after` was given, as Docker, Kubernetes and
-//! systemd kill by themselves and a long drain must not be cut short.
+//! Two facts are kept beside the state because they vary independently of it: whether kapo was asked to stop, and
+//! whether the command has reported that it is ready. The process that starts a stop is responsible for its deadline.
+//! After a TTL or a missed ping kapo sends SIGKILL itself. After a signal from outside kapo does so only with
+//! `--kill-after`, because Docker, Kubernetes and systemd send SIGKILL themselves and a long drain must not be cut
+//! short.
 
 pub mod event;
 pub mod leftover_group;
@@ -60,18 +62,18 @@ use readiness::Readiness;
 use run_record::Runs;
 use signals::Undelivered;
 
-/// Why the command is being stopped.
+/// The cause of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StopCause {
-    /// Its TTL has passed.
+    /// The TTL has passed.
     Ttl,
-    /// It has missed a ping.
+    /// The command has missed a watchdog ping.
     Watchdog,
-    /// Somebody sent kapo a stop signal.
+    /// kapo has received a stop signal.
     Asked,
 }
 
-/// The machine.
+/// The lifecycle of one command.
 #[derive(Debug)]
 pub struct Lifecycle {
     job: Box<Job>,
@@ -83,14 +85,14 @@ pub struct Lifecycle {
     readiness: Readiness,
     control: JobControl,
     deadlines: Deadlines,
-    /// `None` under `run`.
+    /// The restart policy; `None` under `run`.
     policy: Option<Policy>,
     random: Random,
     document: Document,
 }
 
 impl Lifecycle {
-    /// Nothing has happened yet; the first event is [`Event::Start`].
+    /// Creates a lifecycle before its first event, which must be [`Event::Start`].
     pub fn new(job: Box<Job>, context: JobContext) -> Lifecycle {
         let (mode, wait, policy) = match &job.after {
             After::Once(Linger::Fixed(wait)) => (ModeName::Run, Some(*wait), None),
@@ -125,78 +127,78 @@ impl Lifecycle {
         }
     }
 
-    /// When to send [`Event::Deadline`]; `None`: never, as things stand.
+    /// Returns when the next [`Event::Deadline`] is due, or `None` if no deadline is set.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadlines.next()
     }
 
-    /// When the pause between two runs is over.
+    /// Returns when the pause between two runs ends.
     pub fn next_start(&self) -> Option<Instant> {
         self.deadlines.at(Deadline::Start)
     }
 
-    /// The failed runs within `--within`; none under `run`.
+    /// Returns the failed runs within `--within`; none under `run`.
     pub fn failures(&self, now: Instant) -> Failures {
         self.policy.as_ref().map(|policy| policy.failures(now)).unwrap_or_default()
     }
 
-    /// The object of the document.
+    /// Returns the status document.
     pub fn status(&self) -> &Status {
         &self.document.status
     }
 
-    /// Starts so far, those that failed included.
+    /// Returns the number of starts so far, including failed ones.
     pub fn starts(&self) -> u64 {
         self.document.runs.starts()
     }
 
-    /// Ends so far, by reason.
+    /// Returns the number of ended runs, by reason.
     pub fn exits(&self) -> Exits {
         self.document.runs.exits()
     }
 
-    /// Whether kapo answers on after the end of a run, or starts another one.
+    /// Whether kapo keeps serving its status after the end of a run, or starts another run.
     pub fn goes_on_after_end(&self) -> bool {
         !matches!(&self.job.after, After::Once(Linger::Fixed(wait)) if wait.is_zero())
     }
 
-    /// The runs that have ended.
+    /// Returns the runs that have ended.
     pub fn history(&self) -> &History {
         self.document.runs.history()
     }
 
-    /// ExitCode of the last run that ended, also while the next one is running.
+    /// Returns the exit code of the last run that ended, even while the next one is running.
     pub fn last_exit_code(&self) -> Option<u8> {
         self.document.runs.last_code()
     }
 
-    /// The document's `Output`; the driver counts, and tells before it renders.
+    /// Sets the document's `Output`. The driver counts the output and sets this before it renders the document.
     pub fn set_output(&mut self, output: Option<Output>) {
         self.document.status.output = output;
     }
 
-    /// Whether the document has changed since this was asked last.
+    /// Returns whether the document has changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.document.changed)
     }
 
-    /// The process whose end is to be told with [`Event::Exited`].
+    /// Returns the process whose end the driver must report with [`Event::Exited`].
     pub fn pid(&self) -> Option<Pid> {
         self.state.process().map(|process| process.pid)
     }
 
-    /// The code of the last run, as kapo itself would exit with it, once that run has ended: until then, and again
-    /// from the next start on, it is `None` and `/wait` waits.
+    /// Returns the exit code that kapo would return for the last run, from the end of that run until the next start.
+    /// Otherwise it is `None`, and `/wait` waits.
     pub fn ended_with(&self) -> Option<u8> {
         self.state.is_after_end().then_some(self.own_end.code)
     }
 
-    /// The command is being ended, or kapo is.
+    /// Whether the command is being stopped, or kapo is about to end.
     pub fn is_stopping(&self) -> bool {
         self.own_end.leaving || matches!(self.state, State::Stopping(..))
     }
 
-    /// What was typed there has reached kapo's own group.
+    /// Whether the stop signal was typed at the terminal, and so has reached kapo's whole process group.
     fn was_asked_by_the_terminal(&self) -> bool {
         self.document.status.stop_signal_from.is_some_and(|StopSignalFrom { signal, sender }| {
             sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT)
@@ -227,7 +229,7 @@ impl Lifecycle {
         if !self.job.notify {
             self.tell_ready(out);
         }
-        // The stop signal came before there was anybody to pass it to.
+        // The stop signal arrived before there was a process to forward it to.
         if let Some(StopSignalFrom { signal, .. }) = self.document.status.stop_signal_from {
             self.pass_on(signal, process, None, out);
             self.stop(now, process, StopCause::Asked, out);
@@ -237,7 +239,7 @@ impl Lifecycle {
         }
     }
 
-    /// The run has lasted long enough to end flapping.
+    /// Ends flapping, because the run has lasted for `--stable`.
     fn become_stable(&mut self, now: Now, out: &mut Vec<Effect>) {
         if let Some(policy) = &mut self.policy {
             policy.was_stable();
@@ -260,7 +262,7 @@ impl Lifecycle {
         }
     }
 
-    /// Brings what follows from the state up to date, and tells the service manager in words.
+    /// Updates what depends on the state, and sends the service manager a new `STATUS=`.
     fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
         let ready =
             matches!(self.state, State::Running(_)) && (!self.job.notify || self.readiness.said_ready);

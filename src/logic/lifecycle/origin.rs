@@ -1,39 +1,41 @@
-//! The true origin of a signal. Some that a process sends stand for what the terminal or the kernel would have sent.
+//! Determines the origin of a signal. Some signals that a process sends stand for what the terminal or the kernel would
+//! have sent.
 
 use crate::logic::Sender;
 use crate::signal::Signal;
 
-/// A signal as the kernel has delivered it (signalfd(2)).
+/// A signal as the kernel delivers it (signalfd(2)).
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
     /// The signal.
     pub signal: Signal,
-    /// `si_code`: positive if the kernel has raised it.
+    /// `si_code`: positive if the kernel has raised the signal.
     pub code: i32,
-    /// The sender; 0 if it is outside our PID namespace.
+    /// The pid of the sender; 0 if it is outside kapo's PID namespace.
     pub pid: i32,
-    /// The user of the sender.
+    /// The user ID of the sender.
     pub uid: u32,
 }
 
-/// What can be seen of a process that has sent a signal.
+/// What is known about the sender of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// It exists.
+    /// The process exists.
     Alive {
-        /// It is in kapo's process group and runs the same program as kapo.
+        /// The process is in kapo's process group and runs the same program as kapo.
         is_sibling_kapo: bool,
     },
-    /// It is gone, or cannot be seen.
+    /// The process no longer exists, or cannot be seen.
     Gone {
         /// kapo was started with ^C and ^\\ ignored, and is in the foreground of a terminal.
         may_be_typed: bool,
     },
 }
 
-/// The sender of a signal. A PIPE of kapo's own writing comes as if kapo had sent it to itself, so a signal with kapo's
-/// own pid counts as the kernel's. `peer` is asked for INT and QUIT alone: another kapo of the group sends them in
-/// place of the terminal when ^C has ended its command, and dies. So a sender that is gone may have been one.
+/// Returns the sender of a signal. A PIPE caused by kapo's own write appears to come from kapo, so a signal from kapo's
+/// own pid counts as the kernel's. `peer` is called only for INT and QUIT: another kapo in the group sends them in
+/// place of the terminal when ^C has ended its command, and then ends. Therefore a sender that no longer exists may
+/// have been such a kapo.
 pub fn sender(delivery: Delivery, own: i32, peer: impl FnOnce() -> Peer) -> Sender {
     let Delivery { signal, code, pid, uid } = delivery;
     let of_the_terminal = || {
@@ -46,8 +48,9 @@ pub fn sender(delivery: Delivery, own: i32, peer: impl FnOnce() -> Peer) -> Send
     if code > 0 || pid == own || of_the_terminal() { Sender::Kernel } else { Sender::Process { pid, uid } }
 }
 
-/// The sender of a HUP. The kernel reports a lost terminal to the shell alone, and the shell to its jobs; to scripts
-/// among them, and those they call, too. `shells` are the pids of kapo's parent and of the leader of its session.
+/// Returns the sender of a HUP. The kernel reports a lost terminal only to the shell, which sends HUP to its jobs,
+/// including scripts and the processes that they have started. `shells` are the pids of kapo's parent and of its
+/// session leader.
 pub fn of_hang_up(sender: Sender, shells: [Option<i32>; 2], terminal_is_gone: bool) -> Sender {
     match sender {
         Sender::Process { pid, .. } if terminal_is_gone && shells.contains(&Some(pid)) => Sender::Kernel,
@@ -55,8 +58,8 @@ pub fn of_hang_up(sender: Sender, shells: [Option<i32>; 2], terminal_is_gone: bo
     }
 }
 
-/// Whether a process of kapo's group was stopped because it wants the terminal. It cannot have been kapo, which reads
-/// nothing from the terminal and blocks TTOU.
+/// Whether the signal means that a process of kapo's group was stopped because it wants the terminal. It cannot have
+/// been kapo, which does not read from the terminal and blocks TTOU.
 pub fn is_want_of_terminal(signal: Signal, sender: Sender) -> bool {
     sender == Sender::Kernel && matches!(signal, Signal::TTIN | Signal::TTOU)
 }

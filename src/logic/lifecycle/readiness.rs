@@ -1,36 +1,36 @@
-//! What the command says about itself on its NOTIFY_SOCKET: READY, reload, watchdog pings; and what the service manager is
-//! told of it.
+//! Handles the command's notifications (READY, reload, watchdog pings), and what kapo reports to its own service
+//! manager.
 
 use std::time::Duration;
 
 use super::{Deadline, Effect, Lifecycle, Notification, Now, Process, Record, StopCause};
 
-/// What the service manager is told of a command that has not said READY=1 yet.
+/// The word for a command that has not sent READY=1 yet, for the service manager.
 pub(super) const STARTING: &str = "starting";
 
 /// A deadline this late means that kapo itself was stopped or frozen.
 const LATE: Duration = Duration::from_millis(100);
 
-/// How ready the command is, and what the service manager knows of that.
+/// The readiness of the command, and what was reported of it to the service manager.
 #[derive(Debug)]
 pub(super) struct Readiness {
-    /// The command has said READY=1 in this run, and has not begun to reload or to stop since.
+    /// The command has sent READY=1 in this run, and neither RELOADING=1 nor STOPPING=1 since.
     pub(super) said_ready: bool,
-    /// What it is doing while it is not ready.
+    /// The word for what the command does while it is not ready.
     pub(super) unready: &'static str,
-    /// Under `--notify`, how often the command must ping.
+    /// The interval in which the command must ping, under `--notify`.
     pub(super) watchdog: Option<Duration>,
     told_ready: bool,
     told_stopping: bool,
 }
 
 impl Readiness {
-    /// Nothing has been said yet.
+    /// Returns the readiness before the first notification.
     pub(super) fn new(watchdog: Option<Duration>) -> Readiness {
         Readiness { said_ready: false, unready: STARTING, watchdog, told_ready: false, told_stopping: false }
     }
 
-    /// Another run begins. What the service manager knows stays.
+    /// Resets the readiness for another run. What was reported to the service manager is kept.
     pub(super) fn run_started(&mut self, watchdog: Option<Duration>) {
         let Readiness { told_ready, told_stopping, .. } = *self;
         *self = Readiness { told_ready, told_stopping, ..Readiness::new(watchdog) };
@@ -38,7 +38,7 @@ impl Readiness {
 }
 
 impl Lifecycle {
-    /// A running command has spoken.
+    /// Handles a notification of the running command.
     pub(super) fn notified(&mut self, now: Now, notification: Notification, out: &mut Vec<Effect>) {
         let told = self.take_facts(notification, out);
         let Some(process) = self.state.process() else { return };
@@ -64,7 +64,8 @@ impl Lifecycle {
         }
     }
 
-    /// What counts in any words of the command, also while it is being stopped; how ready it is does not any more then.
+    /// Handles the parts of a notification that are valid even while the command is being stopped. Its readiness no
+    /// longer matters then, so the rest is returned.
     pub(super) fn take_facts(&mut self, mut told: Notification, out: &mut Vec<Effect>) -> Notification {
         if let Some(main) = told.main_pid {
             self.follow(main, out);
@@ -82,7 +83,8 @@ impl Lifecycle {
         told
     }
 
-    /// The ping is due. Where we did not run ourselves, as in a frozen cgroup (docker pause), the command did not either.
+    /// Handles a ping that did not arrive in time. If kapo itself did not run, as in a frozen cgroup (docker pause),
+    /// the command could not run either, so it gets another interval.
     pub(super) fn miss_ping(&mut self, now: Now, process: Process, late: Duration, out: &mut Vec<Effect>) {
         if let Some(interval) = self.readiness.watchdog.filter(|interval| late > LATE.max(*interval / 4)) {
             return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
@@ -91,15 +93,15 @@ impl Lifecycle {
         self.stop_ourselves(now, process, StopCause::Watchdog, record, out);
     }
 
-    /// The command could not ping while it was suspended, as we were.
+    /// Restarts the watchdog after a suspension, in which the command could not ping.
     pub(super) fn has_been_suspended(&mut self, now: Now) {
         if self.deadlines.is_set(Deadline::Watchdog) {
             self.wait_for_ping(now);
         }
     }
 
-    /// The command has given a sign of life, or could not. Counted from READY=1 on, as systemd does: a slow start is
-    /// no missed ping; a reload is no excuse.
+    /// Restarts the watchdog interval. It begins with READY=1, as in systemd, so a slow start is not a missed ping; a
+    /// reload does not suspend it.
     pub(super) fn wait_for_ping(&mut self, now: Now) {
         match self.readiness.watchdog {
             Some(interval) if self.readiness.said_ready || self.deadlines.is_set(Deadline::Watchdog) => {
@@ -109,7 +111,7 @@ impl Lifecycle {
         }
     }
 
-    /// Once, and once more after each reload of the command's.
+    /// Reports READY=1 to the service manager, once and again after each reload of the command.
     pub(super) fn tell_ready(&mut self, out: &mut Vec<Effect>) {
         if self.context.manager && !self.readiness.told_ready && !self.readiness.told_stopping {
             out.push(Effect::Notify(b"READY=1".to_vec()));

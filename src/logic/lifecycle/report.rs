@@ -1,4 +1,4 @@
-//! How a life is told to people: to the service manager, and in the termination log.
+//! Describes the state and the last end as text, for the service manager and the termination log.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use super::{Lifecycle, State};
 use crate::logic::status::reason_name;
 
 impl Lifecycle {
-    /// What `systemctl status` shows.
+    /// Returns the text that `systemctl status` shows.
     pub(super) fn headline(&self, wall: SystemTime) -> String {
         let mut text = match self.state {
             State::Running(process) if self.document.status.ready => format!("running, pid {}", process.pid),
@@ -34,7 +34,7 @@ impl Lifecycle {
         text
     }
 
-    /// `ended: exit-code 3`
+    /// Returns the last end, for example `ended: exit-code 3`.
     pub(super) fn last_end(&self) -> String {
         match self.document.status.signal {
             Some(signal) => format!("ended: {} {signal}", reason_name(self.document.status.reason)),
@@ -46,7 +46,7 @@ impl Lifecycle {
         }
     }
 
-    /// The first line of what `--termination-log` gets, about the end that the document shows.
+    /// Returns the first line of the termination log, about the end that the document shows.
     pub(super) fn termination_message(&self) -> String {
         let mut text = format!(
             "reason={} code={}",
@@ -61,9 +61,9 @@ impl Lifecycle {
     }
 }
 
-/// Adds as many of the last lines to a termination message as fit.
+/// Appends as many of the last lines to a termination message as fit.
 pub(super) fn with_output(mut termination_message: String, last_output: &[String]) -> Vec<u8> {
-    /// What the kubelet reads at most.
+    /// The kubelet reads at most this many bytes.
     const LENGTH: usize = 4096;
     let output: String = last_output.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
     let from = output.ceil_char_boundary((termination_message.len() + output.len()).saturating_sub(LENGTH));

@@ -1,4 +1,4 @@
-//! What a run was: its start and its end. The status document is written from this record and from nothing else.
+//! The record of a run: its start and its end. The status document is written only from this record.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,13 +12,13 @@ use crate::signal::Signal;
 /// One run of the command, or one attempt to start it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRecord {
-    /// The process that counts as the command; `None` if it could not be started.
+    /// The process that counts as the command, or `None` if it could not be started.
     pub pid: Option<Pid>,
     /// The time of the start.
     pub start_time: SystemTime,
     /// The TTL that was drawn for this run.
     pub ttl: Option<Duration>,
-    /// `None` while it runs.
+    /// The end of the run, or `None` while it runs.
     pub end: Option<RunEnd>,
 }
 
@@ -31,20 +31,20 @@ pub struct RunEnd {
     pub exit_code: u8,
     /// The signal that ended it.
     pub signal: Option<Signal>,
-    /// The cause of the end.
+    /// Why the run ended.
     pub reason: Reason,
-    /// What the run and its reaped descendants used.
+    /// The resource usage of the command and its reaped descendants.
     pub usage: Usage,
-    /// How long it has run, by the monotonic clock.
+    /// How long the run lasted, by the monotonic clock.
     pub lasted: Duration,
-    /// The memory of kapo's cgroup at the end; `None`: it cannot be read.
+    /// The memory of kapo's cgroup at the end, or `None` if it cannot be read.
     pub memory: Option<Memory>,
-    /// The last lines of its output. They arrive after the end, and only if the run has failed.
+    /// The last lines of the output. They arrive after the end, and only if the run has failed.
     pub last_output: Vec<String>,
 }
 
 impl RunEnd {
-    /// The end of a run that has lasted no time and has used nothing.
+    /// Returns the end of a run that lasted no time and used no resources.
     pub fn new(now: Now, exit: Exit, reason: Reason) -> RunEnd {
         let signal = match exit {
             Exit::Code(_) => None,
@@ -64,7 +64,7 @@ impl RunEnd {
 }
 
 impl RunRecord {
-    /// Writes the members of the document that are about a run. While a run goes on, EndTime, Usage and LastOutput are
+    /// Writes the members of the document that describe a run. While a run goes on, EndTime, Usage and LastOutput are
     /// those of the run before it.
     fn write(&self, status: &mut Status) {
         status.start_time = Some(self.start_time);
@@ -87,7 +87,7 @@ impl RunRecord {
         }
     }
 
-    /// The run as the history shows it; `None` while it runs.
+    /// Returns the run as the history shows it, or `None` while it runs.
     fn past(&self, stop_signal_from: Option<StopSignalFrom>) -> Option<PastRun> {
         let end = self.end.clone()?;
         Some(PastRun {
@@ -107,12 +107,12 @@ impl RunRecord {
     }
 }
 
-/// The runs so far. Each method writes what it changes into the status document.
+/// The runs so far. Each method also writes its change into the status document.
 #[derive(Debug)]
 pub(super) struct Runs {
     /// The current run, or the last one.
     latest: Option<RunRecord>,
-    /// Those that have ended.
+    /// The runs that have ended.
     history: History,
     starts: u64,
     exits: Exits,
@@ -120,7 +120,7 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// Keeps at most `limit` runs that have ended.
+    /// Creates an empty record that keeps at most `limit` ended runs.
     pub(super) fn new(limit: usize) -> Runs {
         Runs {
             latest: None,
@@ -131,12 +131,12 @@ impl Runs {
         }
     }
 
-    /// The command runs.
+    /// Records that the command runs.
     pub(super) fn started(&mut self, now: Now, pid: Pid, ttl: Option<Duration>, status: &mut Status) {
         self.begin(now, Some(pid), ttl, status).write(status);
     }
 
-    /// The command could not be started.
+    /// Records that the command could not be started.
     pub(super) fn failed(&mut self, now: Now, code: u8, verdict: Verdict, status: &mut Status) {
         self.begin(now, None, None, status);
         self.ended(RunEnd::new(now, Exit::Code(code), Reason::ExecFailed), verdict, status);
@@ -156,7 +156,7 @@ impl Runs {
         self.latest.insert(RunRecord { pid, start_time: now.wall, ttl, end: None })
     }
 
-    /// The run has ended. `verdict`: what that means to the episode of failures.
+    /// Records the end of the run. `verdict` is its meaning for the current series of failures.
     pub(super) fn ended(&mut self, end: RunEnd, verdict: Verdict, status: &mut Status) {
         self.exits.count(end.reason);
         self.last_code = Some(end.exit_code);
@@ -170,7 +170,7 @@ impl Runs {
         }
     }
 
-    /// Another process counts as the command from now on.
+    /// Records that another process counts as the command.
     pub(super) fn followed(&mut self, main: Pid, status: &mut Status) {
         if let Some(run) = &mut self.latest {
             run.pid = Some(main);
@@ -178,7 +178,7 @@ impl Runs {
         }
     }
 
-    /// The last lines of the latest run have arrived after its end.
+    /// Records the last lines of the latest run, which arrive after its end.
     pub(super) fn drained(&mut self, last_output: Vec<String>, status: &mut Status) {
         if let Some(run) = &mut self.latest
             && let Some(end) = &mut run.end
@@ -190,22 +190,22 @@ impl Runs {
         }
     }
 
-    /// The runs that have ended.
+    /// Returns the runs that have ended.
     pub(super) fn history(&self) -> &History {
         &self.history
     }
 
-    /// Starts so far, those that failed included.
+    /// Returns the number of starts so far, including failed ones.
     pub(super) fn starts(&self) -> u64 {
         self.starts
     }
 
-    /// Ends so far, by reason.
+    /// Returns the number of ended runs, by reason.
     pub(super) fn exits(&self) -> Exits {
         self.exits
     }
 
-    /// ExitCode of the last run that has ended, also while the next one is running.
+    /// Returns the exit code of the last run that ended, even while the next one is running.
     pub(super) fn last_code(&self) -> Option<u8> {
         self.last_code
     }

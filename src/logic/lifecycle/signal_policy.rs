@@ -1,12 +1,13 @@
-//! What a signal, or an end by one, means for kapo.
+//! The signal policy: which signals ask kapo to stop, which are forwarded, and which ends count as an interrupt.
 
 use crate::logic::lifecycle::event::IgnoredAtStart;
 use crate::logic::{Exit, Sender};
 use crate::signal::Signal;
 
-/// Whether kapo is asked to stop: by a signal of `--stop-on`. Of those that the kernel raises only the terminal's
-/// interrupts and TERM (SysRq) count, as WINCH comes with every new size of a window. HUP counts when the terminal is gone,
-/// listed or not; daemons reload when a process sends it.
+/// Whether the signal asks kapo to stop, as set by `--stop-on`. Of the signals that the kernel raises, only the
+/// terminal's interrupts and TERM (SysRq) count, because WINCH, for example, comes with every change of the window
+/// size. HUP counts if the terminal is gone, even if it is not listed. A HUP from a process counts only if it is
+/// listed, because daemons reload on it.
 pub fn asks_for_an_end(
     signal: Signal,
     sender: Sender,
@@ -14,7 +15,8 @@ pub fn asks_for_an_end(
     stop_on: &[Signal],
 ) -> bool {
     match (signal, sender) {
-        // No process can catch KILL; it stands for the death of a parent that was dead before kapo could ask.
+        // KILL cannot be caught, so it never arrives as a signal. Here it stands for the death of a parent that ended
+        // before kapo could watch it.
         (Signal::KILL, _) => true,
         (Signal::HUP, Sender::Kernel) => !ignored_at_start.hang_up,
         (Signal::INT | Signal::QUIT, Sender::Kernel) => {
@@ -25,14 +27,14 @@ pub fn asks_for_an_end(
     }
 }
 
-/// What stops a job, and kapo with it.
+/// Whether the signal stops a job, and kapo with it.
 pub fn job_control(signal: Signal) -> bool {
     matches!(signal, Signal::TSTP | Signal::TTIN | Signal::TTOU)
 }
 
-/// Whether the kernel raises this one for the command as well: for whom the terminal belongs to, which the command
-/// did not hear of as it is in another group, for all (TERM, by SysRq), or as it was ordered before kapo was executed
-/// (ALRM: `alarm(60); exec kapo`). All else that it raises is about kapo's own doing.
+/// Whether a signal that the kernel raises is meant for the command as well. That is the case for signals of the
+/// terminal, which do not reach the command's own process group, for TERM (by SysRq), and for ALRM, which was requested
+/// before kapo was executed (`alarm(60); exec kapo`). All other signals of the kernel are caused by kapo itself.
 pub fn concerns_the_command(signal: Signal) -> bool {
     const CONCERNS: [Signal; 8] = [
         Signal::HUP,
@@ -47,13 +49,13 @@ pub fn concerns_the_command(signal: Signal) -> bool {
     CONCERNS.contains(&signal)
 }
 
-/// Whether that it was passed on is told in the log: not what a terminal sends at each turn, nor what programs use to
-/// talk to each other by the thousand.
+/// Whether to log that the signal was forwarded. Signals that a terminal sends often, and those that programs send each
+/// other in large numbers, are not logged.
 pub fn is_worth_a_word(signal: Signal) -> bool {
     !job_control(signal) && ![Signal::CONT, Signal::WINCH].contains(&signal) && signal <= Signal::SYS
 }
 
-/// The signal of ^C or ^\ that has ended a command which does not handle it.
+/// Returns INT or QUIT if that signal (^C or ^\) ended the command.
 pub fn interruption(exit: Exit) -> Option<Signal> {
     match exit {
         Exit::Signal { signal: signal @ (Signal::INT | Signal::QUIT), .. } => Some(signal),
@@ -61,9 +63,9 @@ pub fn interruption(exit: Exit) -> Option<Signal> {
     }
 }
 
-/// Whether INT or QUIT has ended the command, or it has ended with 128+n, which is what shells and many others make of
-/// the signal. On a terminal that is the command's ^C and ^\ reach it alone, and mean kapo, too. One that makes another
-/// code of them cannot be told from one that is done.
+/// Whether INT or QUIT ended the command, or the command exited with 128+n, which shells and many programs do after
+/// such a signal. While the command has the terminal, ^C and ^\ reach only the command, although the user means kapo as
+/// well. A command that exits with another code cannot be distinguished from one that has finished.
 pub fn is_interrupted(exit: Exit) -> bool {
     [Signal::INT, Signal::QUIT]
         .iter()

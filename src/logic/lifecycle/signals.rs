@@ -1,10 +1,10 @@
-//! What a signal for kapo leads to: a stop, a signal for the command, or both.
+//! Handles the signals that kapo receives: a stop, a signal for the command, or both.
 
 use super::machine::Input;
 use super::signal_policy::{asks_for_an_end, concerns_the_command, is_worth_a_word, job_control};
 use super::{Effect, Exit, Lifecycle, Now, Process, Record, Sender, Signal, StopCause, StopSignalFrom};
 
-/// A signal for kapo.
+/// A signal that kapo has received.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
     pub(super) signal: Signal,
@@ -12,23 +12,24 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// It was typed at the terminal: ^C or ^\.
+    /// Whether the signal was typed at the terminal as ^C or ^\.
     pub(super) fn is_typed(self) -> bool {
         self.sender == Sender::Kernel && matches!(self.signal, Signal::INT | Signal::QUIT)
     }
 }
 
-/// What did not reach the command.
+/// The signals that did not reach the command.
 #[derive(Debug, Default)]
 pub(super) struct Undelivered {
-    /// A signal that came before there was a process to forward it to; the last one, if there were several.
+    /// The last signal that arrived before there was a process to forward it to.
     pub(super) early: Option<Signal>,
-    /// The log says that the command of this run cannot be signalled.
+    /// A failure to send a signal was already logged in this run.
     pub(super) unreachable: bool,
 }
 
 impl Lifecycle {
-    /// What a signal means; `None`: nothing. No stop signal is one of job control, as `--stop-on` refuses those.
+    /// Classifies a signal. Returns `None` if it has no effect. A stop signal is never a job-control signal, because
+    /// `--stop-on` refuses those.
     pub(super) fn classify(&self, by: Received) -> Option<Input> {
         if by.sender == Sender::Kernel && !concerns_the_command(by.signal) {
             return None;
@@ -47,14 +48,15 @@ impl Lifecycle {
         })
     }
 
-    /// There is no command yet. Should it never come to be, this is how it would have ended.
+    /// Handles a stop signal before the command runs. If the start is abandoned, kapo ends as if the signal had ended
+    /// the command.
     pub(super) fn stop_before_start(&mut self, by: Received, out: &mut Vec<Effect>) {
         self.note_stop_request(by, out);
         self.end_by(by.signal);
         self.own_end.dies_by = Some((by.signal, false)).filter(|_| by.is_typed());
     }
 
-    /// The command gets the signal, and its end begins.
+    /// Forwards a stop signal to the command and begins the stop.
     pub(super) fn stop_as_asked(&mut self, now: Now, process: Process, by: Received, out: &mut Vec<Effect>) {
         let request = self.stop_request(by);
         self.pass_on(by.signal, process, None, out);
@@ -62,14 +64,15 @@ impl Lifecycle {
         self.report_stop_request(by, process, request, out);
     }
 
-    /// The command gets another stop signal.
+    /// Forwards a further stop signal to the command.
     pub(super) fn forward_stop(&mut self, process: Process, by: Received, out: &mut Vec<Effect>) {
         let request = self.stop_request(by);
         self.pass_on(by.signal, process, None, out);
         self.report_stop_request(by, process, request, out);
     }
 
-    /// No other run follows. What was typed meant all that run on the terminal, so kapo ends by it as they do.
+    /// Handles a stop signal between two runs: no further run follows. ^C and ^\ are meant for every process on the
+    /// terminal, so kapo ends by the signal as they do.
     pub(super) fn leave_between_runs(&mut self, by: Received, out: &mut Vec<Effect>) {
         self.note_stop_request(by, out);
         if by.is_typed() {
@@ -79,7 +82,7 @@ impl Lifecycle {
         self.finish();
     }
 
-    /// A running command gets a signal that is no stop signal.
+    /// Forwards a signal that is not a stop signal to the running command.
     pub(super) fn forward(&self, by: Received, process: Process, out: &mut Vec<Effect>) {
         let record = || {
             self.with_rewrite(
@@ -90,14 +93,14 @@ impl Lifecycle {
         self.pass_on(by.signal, process, is_worth_a_word(by.signal).then(record), out);
     }
 
-    /// Logs a stop request and tells the service manager.
+    /// Logs a stop signal and reports the stop to the service manager.
     pub(super) fn note_stop_request(&mut self, by: Received, out: &mut Vec<Effect>) {
         let request = self.stop_request(by);
         out.push(Effect::Log(request));
         self.tell_stopping(out);
     }
 
-    /// The command has got the signal by now, however long the log takes.
+    /// Logs a stop signal after it was forwarded, so that a slow log does not delay the signal.
     fn report_stop_request(
         &mut self,
         by: Received,
@@ -112,7 +115,7 @@ impl Lifecycle {
         self.tell_stopping(out);
     }
 
-    /// kapo exits as if this signal had ended it.
+    /// Sets kapo's exit code as if this signal had ended the command.
     fn end_by(&mut self, signal: Signal) {
         self.own_end.code = Exit::Signal { signal, core_dumped: false }.code();
     }
@@ -121,7 +124,7 @@ impl Lifecycle {
         asks_for_an_end(signal, sender, self.context.ignored_at_start, &self.job.stop_on)
     }
 
-    /// Notes that kapo was asked to stop; the line for the log.
+    /// Records a stop signal and returns its log record.
     pub(super) fn stop_request(&mut self, Received { signal, sender }: Received) -> Record {
         self.own_end.leaving = true;
         self.document.asked_to_stop(StopSignalFrom { signal, sender });
@@ -130,15 +133,16 @@ impl Lifecycle {
     }
 
     pub(super) fn kill_failed(&mut self, signal: Signal, reason: &str, out: &mut Vec<Effect>) {
-        // Once a run: signals that are passed on may come by the thousand.
+        // Log only once in each run, because thousands of signals may be forwarded.
         if !std::mem::replace(&mut self.undelivered.unreachable, true) {
             let record = Record::warn("cannot send signal").with("signal", signal);
             out.push(Effect::Log(record.with("error", reason)));
         }
     }
 
-    /// The kernel tells of a lost terminal only who leads its session or is in its foreground. Where that is the
-    /// command, kapo learns of it by its end: the next one would run on a terminal that nobody sees.
+    /// Handles the loss of the terminal. The kernel reports it only to the session leader and to the foreground process
+    /// group. If the command is in the foreground, kapo notices the loss only by the command's end. A further run would
+    /// have no usable terminal.
     pub(super) fn hears_of_hang_up(&mut self, hung_up: bool, out: &mut Vec<Effect>) {
         let by = Received { signal: Signal::HUP, sender: Sender::Kernel };
         if hung_up && self.is_asked_to_stop_by(by.signal, by.sender) {
@@ -146,13 +150,13 @@ impl Lifecycle {
         }
     }
 
-    /// What `--rewrite-signal` makes of it; `None`: it is not passed on.
+    /// Applies `--rewrite-signal`. Returns `None` if the signal is not forwarded.
     pub(super) fn rewritten(&self, signal: Signal) -> Option<Signal> {
         let found = self.job.rewrite_signal.iter().rev().find(|(from, _)| *from == signal);
         found.map_or(Some(signal), |(_, to)| *to)
     }
 
-    /// `forwarded_as=SIGQUIT`, where that is another.
+    /// Adds a field such as `forwarded_as=SIGQUIT` if the signal is rewritten.
     pub(super) fn with_rewrite(&self, signal: Signal, record: Record) -> Record {
         match self.rewritten(signal) {
             Some(same) if same == signal => record,
@@ -161,7 +165,7 @@ impl Lifecycle {
         }
     }
 
-    /// Forwards a signal to the command, as `--rewrite-signal` says, and logs `log` after that.
+    /// Forwards a signal to the command after applying `--rewrite-signal`, then logs `log`.
     pub(super) fn pass_on(
         &self,
         signal: Signal,
@@ -176,12 +180,12 @@ impl Lifecycle {
         if signal == Signal::CONT && self.control.gives_terminal() {
             out.push(Effect::GiveTerminal(process.group));
         }
-        // A group without a parent outside its session is orphaned, and the kernel ignores TSTP for it.
+        // In a new session the command's process group is orphaned, and the kernel ignores TSTP for it.
         let signal = if self.job.setsid && job_control(signal) { Signal::STOP } else { signal };
         self.kill(signal, process, log, out);
     }
 
-    /// Takes the terminal back and stops kapo as its job was stopped.
+    /// Takes the terminal back, and stops kapo in the same way as its job.
     pub(super) fn suspend(&self, signal: Signal, all: bool, out: &mut Vec<Effect>) {
         out.push(Effect::Suspend { signal, all });
     }

@@ -1,4 +1,4 @@
-//! The stop of a run: from the signal for it on there is a deadline for SIGKILL.
+//! The stop of a run: the stop signal and the deadline for SIGKILL.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{Deadline, Effect, Lifecycle, Linger, Now, Process, Record, Signal, S
 use crate::config::{After, KILL_AFTER};
 
 impl Lifecycle {
-    /// The end of this run begins; the signal for it is the caller's.
+    /// Begins the stop of this run. The caller sends the signal.
     pub(super) fn stop(&mut self, now: Now, process: Process, why: StopCause, out: &mut Vec<Effect>) {
         self.state = State::Stopping(process, Stop { why, at: now.mono, killed: false });
         self.document.changed = true;
@@ -21,14 +21,14 @@ impl Lifecycle {
         if let Some(patience) = patience.filter(|patience| !patience.is_zero()) {
             self.deadlines.set(Deadline::Kill, now.mono, patience);
         }
-        // Where the command's end is ours too. A manager that hears of an end counts down to killing us, so one that
-        // is followed by another start, or by answering on, is not told yet.
+        // Report STOPPING=1 only if kapo ends with the command. The service manager starts its kill timeout at that
+        // report, so it must not come before a restart or a linger period.
         if self.job.after == After::Once(Linger::Fixed(Duration::ZERO)) {
             self.tell_stopping(out);
         }
     }
 
-    /// Stops the command of our own accord, and logs `log` after that.
+    /// Stops the command on kapo's own decision, then logs `log`.
     pub(super) fn stop_ourselves(
         &mut self,
         now: Now,
@@ -39,19 +39,19 @@ impl Lifecycle {
     ) {
         self.stop(now, process, why, out);
         self.kill(self.job.stop_signal, process, None, out);
-        // A stopped process would not act on it.
+        // A stopped process does not act on a signal until it is continued.
         self.kill(Signal::CONT, process, None, out);
         out.push(Effect::Log(log));
     }
 
-    /// The run has lasted as long as it may.
+    /// Stops the command because its TTL has passed.
     pub(super) fn expire(&mut self, now: Now, process: Process, out: &mut Vec<Effect>) {
         let record = Record::info("TTL expired").number("pid", process.pid);
         let record = record.with("signal", self.job.stop_signal);
         self.stop_ourselves(now, process, StopCause::Ttl, record, out);
     }
 
-    /// The command has not ended in time.
+    /// Kills the command because it has not ended in time.
     pub(super) fn kill_command(&mut self, process: Process, stop: Stop, out: &mut Vec<Effect>) {
         self.state = State::Stopping(process, Stop { killed: true, ..stop });
         let record = Record::warn("stop timed out, killing").number("pid", process.pid);
