@@ -1,13 +1,13 @@
-//! The sockets that a service manager hands over, as sd_listen_fds(3) tells them: LISTEN_PID, LISTEN_FDS and
-//! LISTEN_FDNAMES. What the descriptors really are is looked at in `driver/http/inherited_sockets.rs`.
+//! The sockets that a service manager passes in the variables LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES; see
+//! sd_listen_fds(3). `driver/http/inherited_sockets.rs` checks the descriptors themselves.
 
-/// Descriptors are handed over from this number on.
+/// The number of the first inherited descriptor (SD_LISTEN_FDS_START).
 pub const FIRST: i32 = 3;
 
-/// A kernel allows no process more than this (fs.nr_open can be raised, but nobody hands over a million sockets).
+/// The default of fs.nr_open, the limit for descriptors of one process. It keeps the descriptor numbers within i32.
 const MOST: i32 = 1 << 20;
 
-/// The three variables, as they are set.
+/// The values of the three variables.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Variables<'a> {
     /// LISTEN_PID
@@ -18,17 +18,17 @@ pub struct Variables<'a> {
     pub names: Option<&'a str>,
 }
 
-/// A descriptor and the name that its socket unit gave it.
+/// An inherited descriptor and the name from its socket unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inherited {
-    /// Its number.
+    /// The number of the descriptor.
     pub fd: i32,
-    /// FileDescriptorName=, or `unknown`, as systemd says.
+    /// The value of FileDescriptorName=, or `unknown`, which systemd uses as well.
     pub name: String,
 }
 
-/// The descriptors that are meant for the process `own`; `None` where the variables say nothing of any; an error
-/// is one line that names the variable, its value and what was expected.
+/// Returns the descriptors that are meant for the process `own`; `None` if LISTEN_FDS is not set. The error is one line
+/// with the variable, its value and what was expected.
 pub fn inherited(variables: Variables<'_>, own: i32) -> Result<Option<Vec<Inherited>>, String> {
     let (Some(fds), pid) = (variables.fds, variables.pid) else { return Ok(None) };
     let pid = pid
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_meant_for_us_or_no_number_is_named() {
+    fn sockets_of_another_process_and_bad_numbers_are_errors() {
         for (pid, fds, part) in [
             (Some("43"), Some("1"), "LISTEN_PID=43"),
             (Some("x"), Some("1"), "LISTEN_PID=x"),

@@ -1,16 +1,16 @@
-//! How the peer finds the end of a stream: by chunks (RFC 9112, section 7.1) or by the end of the connection.
+//! How a peer recognizes the end of a stream: by chunks (RFC 9112, section 7.1) or by the end of the connection.
 
-/// The framing of a body whose length is not known beforehand.
+/// The framing of a body of unknown length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// HTTP/1.1: chunks, ended by an empty one. Clients deliver each chunk at once.
+    /// HTTP/1.1: chunks, the last of them empty. Clients deliver each chunk at once.
     Chunked,
-    /// HTTP/1.0: everything until the connection ends.
+    /// HTTP/1.0: the body ends with the connection.
     UntilClose,
 }
 
 impl Framing {
-    /// Appends one part of the body. Nothing for an empty part, because an empty chunk is the end.
+    /// Appends one part of the body. An empty part is left out, because an empty chunk would end the body.
     pub fn append(self, part: &[u8], out: &mut Vec<u8>) {
         if part.is_empty() {
             return;
@@ -28,7 +28,7 @@ impl Framing {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Appends what says that the body is complete.
+    /// Appends the end of the body.
     pub fn finish(self, out: &mut Vec<u8>) {
         if self == Framing::Chunked {
             out.extend_from_slice(b"0\r\n\r\n");
@@ -36,7 +36,7 @@ impl Framing {
     }
 }
 
-/// All sixteen digits of a length.
+/// Returns the length as sixteen hexadecimal digits.
 fn hexadecimal(length: usize) -> [u8; 16] {
     let mut digits = [b'0'; 16];
     for (place, digit) in digits.iter_mut().rev().enumerate() {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_become_chunks_of_their_length() {
+    fn each_part_becomes_a_chunk_with_its_length() {
         for (length, head) in [(1, "1"), (9, "9"), (10, "a"), (16, "10"), (255, "ff"), (524_288, "80000")] {
             let part = vec![b'x'; length];
             let mut out = Vec::new();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn until_close_nothing_is_added() {
+    fn until_close_adds_no_framing() {
         let mut out = Vec::new();
         Framing::UntilClose.append(b"part", &mut out);
         Framing::UntilClose.finish(&mut out);

@@ -1,23 +1,23 @@
-//! Finds the end of a request head, and what can never become one. It remembers how far it has looked, so that a
-//! dripped head costs its length once, and refuses at the first byte that no head can have there: whoever speaks
-//! TLS, HTTP/2, HTTP/0.9 or the PROXY protocol is told at once instead of being waited for. A verdict depends on the
-//! bytes alone, never on how they were cut.
+//! Finds the end of a request head. The search remembers its position, so that a head that arrives byte by byte is
+//! scanned only once. It refuses at the first byte that cannot occur there, so that a client that sends TLS, HTTP/2,
+//! HTTP/0.9 or the PROXY protocol gets an answer at once instead of a timeout. The result depends only on the bytes,
+//! never on how they were split into reads.
 
 use memchr::memchr;
 
 use super::refusal::{Refusal, UNKNOWN_METHOD, bad};
 use super::request::METHOD_LIMIT;
 
-/// The longest request line, its CRLF not counted.
+/// The longest request line in bytes, without its CRLF.
 pub const LINE_LIMIT: usize = 8 * 1024;
-/// The longest head, from the request line to the empty line, both counted.
+/// The longest head in bytes, including the request line and the final empty line.
 pub const HEAD_LIMIT: usize = 16 * 1024;
-/// The most fields in a head.
+/// The largest number of fields in a head.
 pub const FIELD_LIMIT: usize = 128;
-/// Empty lines that are skipped before a request (RFC 9112, section 2.2).
+/// How many empty lines before a request are skipped (RFC 9112, section 2.2).
 const BLANK_LIMIT: u8 = 8;
 
-/// Where in a head the search stands.
+/// The part of the head that the search has reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Part {
     #[default]
@@ -25,7 +25,7 @@ enum Part {
     TargetStart,
     Target,
     Version,
-    /// The CR after the version was seen.
+    /// The CR after the version was read.
     LineEnd,
     Fields,
 }
@@ -33,9 +33,9 @@ enum Part {
 /// The state of the search through one head.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Search {
-    /// Bytes of the head looked at.
+    /// How many bytes of the head were scanned.
     at: u16,
-    /// Where the current line of the fields begins.
+    /// Where the current field line begins.
     line: u16,
     /// Where the version begins.
     version: u16,
@@ -44,20 +44,20 @@ pub struct Search {
     part: Part,
 }
 
-/// What the search came to.
+/// The result of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing yet; go on when more bytes are there.
+    /// The head is not complete; continue with more bytes.
     Partial,
-    /// The head is the first so many bytes.
+    /// The head is complete and has this many bytes.
     Head(usize),
-    /// No continuation makes this a request.
+    /// The bytes cannot become a valid request.
     Refused(Refusal),
 }
 
 impl Search {
-    /// How many bytes of empty lines to skip in front of a request; a refusal when there are too many. A CR alone
-    /// may become one: it is left.
+    /// Returns how many bytes of empty lines precede the request, or a refusal if there are too many. A lone CR is not
+    /// skipped, because it may become an empty line.
     pub fn skip_blank(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
         let mut skipped = 0;
         while self.at == 0 && bytes.get(skipped..).is_some_and(|rest| rest.starts_with(b"\r\n")) {
@@ -70,12 +70,12 @@ impl Search {
         Ok(skipped)
     }
 
-    /// No byte of a head was looked at yet.
+    /// Whether no byte of a head was scanned yet.
     pub fn is_new(&self) -> bool {
         self.at == 0
     }
 
-    /// Goes on with `bytes`, which begin where they began at the last call and may have grown at the end.
+    /// Continues the search. `bytes` must begin at the same byte as in the last call and may have grown at the end.
     pub fn advance(&mut self, bytes: &[u8]) -> Found {
         if self.part != Part::Fields {
             match self.request_line(bytes) {
@@ -87,7 +87,7 @@ impl Search {
         self.fields(bytes)
     }
 
-    /// True once the line is complete.
+    /// Scans the request line and returns whether it is complete.
     fn request_line(&mut self, bytes: &[u8]) -> Result<bool, Refusal> {
         let mut at = usize::from(self.at);
         let mut part = self.part;
@@ -96,7 +96,7 @@ impl Search {
                 return Err(Refusal { status: 414, why: "the request line is longer than 8192 bytes" });
             }
             part = match (part, byte) {
-                // A lone CR at the very beginning was not yet an empty line when it came.
+                // [`Search::skip_blank`] leaves a lone CR at the start, because its LF may follow.
                 (Part::Method, b'\r') if at == 0 => {
                     return match bytes.len() {
                         1 => Ok(false),
@@ -174,17 +174,17 @@ impl Search {
     }
 }
 
-/// Positions are below the limits, which u16 holds.
+/// Converts a position. All positions are below the limits, which fit in u16.
 fn small(position: usize) -> u16 {
     u16::try_from(position).unwrap_or(u16::MAX)
 }
 
-/// tchar of RFC 9110, section 5.6.2.
+/// Whether a byte is a tchar (RFC 9110, section 5.6.2).
 pub fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// HTTP/1.0 and HTTP/1.1 pass.
+/// Accepts HTTP/1.0 and HTTP/1.1.
 fn version(line: &[u8], at: usize) -> Result<(), Refusal> {
     match line.get(at..).unwrap_or_default() {
         b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),

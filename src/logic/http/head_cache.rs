@@ -1,27 +1,27 @@
-//! The request heads that were parsed last: a client that repeats a request sends the same bytes, and they are compared
-//! instead of being parsed again.
+//! A cache of the request heads that were parsed last. A client that repeats a request sends the same bytes, and
+//! comparing them is cheaper than parsing them again.
 
 use super::framing::Framing;
 use super::request::Parsed;
 use super::{Method, Persist, Request};
 
-/// A head that is longer is read anew each time: it is none of a health check.
+/// The longest head that is cached, in bytes. Health checks send shorter ones.
 const KNOWN_LIMIT: usize = 1024;
 
-/// How many heads are remembered: as many as there are sorts of peers, a load balancer and a few probes.
+/// How many heads are cached: enough for a load balancer and a few probes.
 const KNOWN_MOST: usize = 4;
 
-/// The heads that were understood last. Who asks again and again (probes, load balancers, scrapers) sends the same bytes
-/// each time, and the same bytes mean the same: they are compared, eight at once, instead of being read anew.
+/// The heads that were parsed last and what they mean. Probes, load balancers and scrapers send the same bytes each
+/// time, so a comparison of eight bytes at a time replaces the parser.
 #[derive(Debug, Default)]
 pub struct Memory {
     known: Vec<Known>,
-    /// Who is forgotten next.
+    /// The entry that is replaced next.
     oldest: usize,
 }
 
 impl Memory {
-    /// Keeps a head and what it means, where it can be kept: an odd client does not push the others out.
+    /// Caches a parsed head if possible. A head that cannot be cached replaces none.
     pub fn learn(&mut self, head: &[u8], parsed: &Parsed<'_>) {
         let Some(known) = Known::of(head, parsed) else { return };
         match self.known.get_mut(self.oldest) {
@@ -31,7 +31,7 @@ impl Memory {
         self.oldest = (self.oldest + 1) % KNOWN_MOST;
     }
 
-    /// What the head at the start of `bytes` means, and its length, if it is known.
+    /// Returns the meaning and the length of the head at the start of `bytes` if it is cached.
     pub fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
         self.known.iter().find_map(|known| known.at_the_start_of(bytes))
     }
@@ -50,13 +50,13 @@ struct Known {
     framing: Framing,
 }
 
-/// Where in a head.
+/// The start and the end of a part of the head.
 type Place = (u16, u16);
 
 impl Known {
-    /// `None`: it cannot be kept.
+    /// Returns a cache entry; `None` if the head cannot be cached.
     fn of(head: &[u8], parsed: &Parsed<'_>) -> Option<Known> {
-        // A part that does not lie in the head, as the path of a target without one, has no place there.
+        // A part may lie outside the head, for example the path of a target without a path. Such a head is not cached.
         let place = |part: &str| {
             if part.is_empty() {
                 return Some(Place::default());
@@ -105,7 +105,7 @@ impl Known {
     }
 }
 
-/// The comparison of the C library of a static program goes byte by byte.
+/// Compares eight bytes at a time, because memcmp of musl compares byte by byte.
 fn same(a: &[u8], b: &[u8]) -> bool {
     let ((a, rest_of_a), (b, rest_of_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     a.len() == b.len()
@@ -120,13 +120,13 @@ mod tests {
     use crate::logic::http::request::parse;
 
     #[test]
-    fn a_head_is_known_by_its_bytes_and_means_what_it_meant() {
+    fn a_cached_head_has_the_same_meaning() {
         for (head, known) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), true),
             ("HEAD /a?b HTTP/1.1\r\nHost: a\r\nAccept: c\r\nLast-Event-ID: 7\r\n\r\n".to_owned(), true),
             ("GET /? HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned(), true),
             ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n".to_owned(), true),
-            // Its path is none of its bytes.
+            // The path `/` is not part of the bytes of this head.
             ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), false),
             (format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "a".repeat(1024)), false),
         ] {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heads_of_a_few_are_remembered_and_the_oldest_forgotten() {
+    fn the_cache_replaces_its_oldest_head() {
         let head = |n: usize| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
         let mut memory = Memory::default();
         for n in 0..10 {
@@ -155,7 +155,7 @@ mod tests {
             let known = (0..10).filter(|n| memory.at_the_start_of(&head(*n)).is_some()).collect::<Vec<_>>();
             assert_eq!(known, (n.saturating_sub(3)..=n).collect::<Vec<_>>());
         }
-        // One that cannot be kept takes nobody's place.
+        // A head that cannot be cached replaces no entry.
         let odd = b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n";
         for _ in 0..10 {
             memory.learn(odd, &parse(odd).unwrap());

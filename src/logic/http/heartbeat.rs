@@ -1,31 +1,32 @@
-//! Signs of life on streams that are silent for long: proxies and NATs cut connections on which nothing is sent.
+//! Heartbeats for silent streams: proxies and NATs cut connections on which nothing is sent.
 
 use std::time::{Duration, Instant};
 
-/// From one sign of life to the next.
+/// The time between two heartbeats.
 pub const INTERVAL: Duration = Duration::from_secs(30);
 
-/// A comment, which readers of event streams skip.
+/// A comment of the event stream format, which clients ignore.
 pub const LINE: &[u8] = b":\n\n";
 
-/// When the next sign of life is due, for all streams at once: kapo wakes once, and only while there is a stream.
+/// The schedule of the heartbeats. All streams share it, so that kapo wakes once for all of them, and only while there
+/// is a stream.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
     next: Option<Instant>,
 }
 
 impl Heartbeat {
-    /// The first stream has begun.
+    /// Starts the schedule with the first stream.
     pub fn begin(&mut self, now: Instant) {
         self.next = now.checked_add(INTERVAL);
     }
 
-    /// When [`Heartbeat::is_due`] is true next, while there are so many streams.
+    /// Returns when [`Heartbeat::is_due`] is true next; `None` without streams.
     pub fn deadline(&self, streams: usize) -> Option<Instant> {
         self.next.filter(|_| streams > 0)
     }
 
-    /// True once for each sign of life that is due.
+    /// Whether a heartbeat is due. Returns true once for each.
     pub fn is_due(&mut self, now: Instant, streams: usize) -> bool {
         let due = self.deadline(streams).is_some_and(|next| next <= now);
         if due {
@@ -41,7 +42,7 @@ mod tests {
     use crate::logic::tests::epoch;
 
     #[test]
-    fn it_beats_each_half_minute_while_there_is_a_stream() {
+    fn a_heartbeat_is_due_every_30_s_while_there_is_a_stream() {
         let start = epoch().mono;
         let mut heartbeat = Heartbeat::default();
         assert_eq!((heartbeat.deadline(0), heartbeat.is_due(start + 9 * INTERVAL, 0)), (None, false));
@@ -53,7 +54,7 @@ mod tests {
             (heartbeat.is_due(start + INTERVAL, 2), heartbeat.deadline(2)),
             (false, Some(start + 2 * INTERVAL))
         );
-        // Without a stream kapo is not woken.
+        // Without a stream there is no deadline.
         assert_eq!((heartbeat.deadline(0), heartbeat.is_due(start + 9 * INTERVAL, 0)), (None, false));
     }
 }

@@ -1,8 +1,8 @@
-//! HTTP/1.0 and 1.1 by hand on httparse (RFC 9110, RFC 9112): bytes in, bytes out, no socket. `conn` is the life of
-//! one connection, `head` finds the end of a head, `request` reads a head or says with which status it is refused,
-//! `response` writes answers, `framing` delimits streams, `routes` knows the paths. `table` is about all connections, with
-//! `quota` (what they may take together), `turn` (when each is served) and `heartbeat` (what silent streams are sent).
-//! What a request is answered with comes from a [`Handler`].
+//! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112) on httparse: bytes in, bytes out, no socket. `conn` is the state machine
+//! of one connection, `head` finds the end of a request head, `request` parses a head or refuses it, `response` writes
+//! answers, `framing` delimits streams, `routes` lists the paths. `table` manages all connections with `quota` (shared
+//! limits), `turn` (order of service) and `heartbeat` (for silent streams). A [`Handler`] decides the content of the
+//! answers.
 
 pub mod activation;
 pub mod conn;
@@ -23,79 +23,80 @@ use std::time::Instant;
 
 use super::{Now, Stream};
 
-/// The methods that are answered; all others are refused before a [`Handler`] sees them (405 or 501).
+/// The methods that a [`Handler`] sees; all others are refused earlier with 405 or 501.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// RFC 9110, 9.3.1.
+    /// GET (RFC 9110, section 9.3.1).
     Get,
-    /// The same header fields as GET and no body.
+    /// HEAD: the header fields of GET without a body.
     Head,
-    /// 204 and Allow.
+    /// OPTIONS: answered with 204 and Allow.
     Options,
 }
 
-/// A request whose head is complete and correct.
+/// A request whose head is complete and valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// What is asked.
+    /// The method.
     pub method: Method,
-    /// The path as sent, still percent-encoded, of origin-form or absolute-form; `*` with OPTIONS only.
+    /// The path as sent, still percent-encoded, from origin-form or absolute-form; `*` with OPTIONS only.
     pub path: &'a str,
-    /// What follows the `?`.
+    /// The query after the `?`, still percent-encoded.
     pub query: Option<&'a str>,
-    /// The Accept field; empty when there is none.
+    /// The Accept field; empty if there is none.
     pub accept: &'a str,
-    /// The Last-Event-ID field; empty when there is none.
+    /// The Last-Event-ID field; empty if there is none.
     pub last_event_id: &'a str,
 }
 
-/// What becomes of the connection after an answer, and how the answer says so.
+/// Whether the connection stays open after an answer, and whether the answer must state it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persist {
-    /// HTTP/1.1: it stays open, which needs no word.
+    /// The connection stays open, as is the default of HTTP/1.1.
     Open,
-    /// HTTP/1.0 with `Connection: keep-alive`: it stays open, and the answer says so.
+    /// The connection of an HTTP/1.0 client with `Connection: keep-alive` stays open, and the answer repeats that
+    /// field.
     OpenAndSay,
-    /// It is closed.
+    /// The connection is closed.
     Close,
 }
 
-/// Who knows the answers.
+/// Decides the answers to requests.
 pub trait Handler {
-    /// Answers `request` through `reply`, or says how to go on without.
+    /// Answers `request` through `reply`, or returns why it was not answered yet.
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: response::Reply<'_>) -> Next;
 
-    /// Answers a request that is held ([`Next::Wait`]), or leaves it held; with `overdue` its time has passed, and it
-    /// must be answered now. Nothing of the request is known any more: a handler holds those of one kind alone.
+    /// Answers a held request ([`Next::Wait`]) or leaves it held. If it is `overdue`, it must be answered now. The
+    /// request itself is not kept, so a handler can hold requests of one kind only.
     fn again(&mut self, now: Now, overdue: bool, reply: response::Reply<'_>) -> Next;
 
-    /// Whether the answer to `request` is so large that clients with smaller requests should come first. It is asked for
-    /// once these have had their turn.
+    /// Whether the answer to `request` is so expensive that smaller requests should be served first.
+    /// [`Handler::answer`] is then called in a later turn.
     fn is_costly(&self, request: &Request<'_>) -> bool {
         let _ = request;
         false
     }
 
-    /// A request was refused with this status before it could be asked for an answer; told for counting.
+    /// Counts a request that was refused with this status before it reached [`Handler::answer`].
     fn refused(&mut self, status: u16) {
         let _ = status;
     }
 }
 
-/// What happens to a connection after [`Handler::answer`].
+/// How a connection continues after [`Handler::answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// `reply.send` was called; the connection goes on with the next request.
+    /// `reply.send` was called; the connection continues with the next request.
     Answered,
-    /// Nothing was sent. The request is held: [`Handler::again`] is asked at each `Conn::resume` and once this moment
-    /// has passed.
+    /// Nothing was sent. The request is held: [`Handler::again`] is called at each `Conn::resume`, and once this
+    /// deadline has passed.
     Wait(Option<Instant>),
-    /// Nothing was sent, because the handler lacks data that the driver has to read first. The request stays in front of
-    /// what is left over and is answered at the next `Conn::resume`.
+    /// Nothing was sent because the handler needs data that the driver must read first. The request is asked again,
+    /// before all later ones, at the next `Conn::resume`.
     Lacking,
-    /// `reply.stream` was called; what follows is pushed at each change of state.
+    /// `reply.stream` was called; each change of the status document is pushed.
     Events,
-    /// `reply.stream` was called; what follows is captured output, of one stream or of both.
+    /// `reply.stream` was called; captured output of one stream or of both is pushed.
     Logs(Option<Stream>),
 }
 

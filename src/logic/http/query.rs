@@ -1,10 +1,10 @@
-//! The part of a request's target behind the `?`: parameters, percent-encoding, durations.
+//! The query of a request target: parameters, percent-encoding, durations.
 
 use std::time::Duration;
 
 use crate::duration;
 
-/// The bytes of a percent-encoded text; what is no correct escape stands for itself.
+/// Decodes a percent-encoded text. An invalid escape is kept unchanged.
 pub fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
     let mut rest = text.as_bytes();
     std::iter::from_fn(move || {
@@ -25,13 +25,13 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok())
 }
 
-/// The value of a parameter of a query (`a=1&b`), still percent-encoded; empty where it has none. Of several of the
-/// same name the first counts.
+/// Returns the value of a parameter of a query (`a=1&b`), still percent-encoded; empty if it has no value. If a name is
+/// repeated, the first parameter counts.
 pub fn parameter<'a>(query: Option<&'a str>, name: &'a str) -> Option<&'a str> {
     parameters(query, name).next()
 }
 
-/// The values of all parameters of that name, still percent-encoded.
+/// Returns the values of all parameters of that name, still percent-encoded.
 pub fn parameters<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
     query.into_iter().flat_map(|query| query.split('&')).filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -39,7 +39,7 @@ pub fn parameters<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<It
     })
 }
 
-/// A duration as the command line takes it, percent-encoded: `30`, `0.5`, `500ms`, `1m30s`.
+/// Parses a percent-encoded duration in the format of the command line: `30`, `0.5`, `500ms`, `1m30s`.
 pub fn seconds(text: &str) -> Option<Duration> {
     duration::parse(&String::from_utf8(decoded(text).collect()).ok()?)
 }
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_to_wait_may_be_percent_encoded() {
+    fn a_duration_may_be_percent_encoded() {
         for (text, time) in [
             ("500ms", Some(Duration::from_millis(500))),
             ("1%2E5%73", Some(Duration::from_millis(1_500))),

@@ -1,27 +1,28 @@
-//! What connections may take together: places for those that are held, memory for output that is not taken, and memory
-//! for requests that are not complete.
+//! The limits that all connections share: held connections, memory for unsent output, and memory for unfinished
+//! requests.
 
-/// The most memory for output of all connections but the one that owes most: a single answer may be larger.
+/// The limit for the unsent output of all connections except the one with the most. That one is not counted, because a
+/// single answer may be larger than the limit.
 pub const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The most memory for received bytes that could not be dealt with yet, of all connections: one of them holds up to 32
-/// KiB, an unfinished head or requests behind one that is held.
+/// The limit for the received but unprocessed bytes of all connections. One connection has up to 32 KiB: an unfinished
+/// head, or requests behind a held one.
 pub const INPUT_LIMIT: usize = 4 * 1024 * 1024;
 
-/// What one connection takes of what all share.
+/// The share of the common limits that one connection uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// It is held for long: `/wait`, `/events`, or a follower of `/logs`.
+    /// It is held: `/wait`, `/events`, or `/logs?follow`.
     pub held: bool,
-    /// It wants a sign of life when nothing happens for long.
+    /// It needs heartbeats while it is silent.
     pub heartbeat: bool,
-    /// Memory for output that its socket has not taken.
+    /// The capacity of the buffer of unsent output, in bytes.
     pub owed: usize,
-    /// Memory for bytes it has sent that could not be dealt with yet.
+    /// The capacity of the buffer of received bytes that are not processed yet.
     pub received: usize,
 }
 
-/// The sums over all connections.
+/// The sums of the shares of all connections.
 #[derive(Debug)]
 pub struct Quota {
     most_held: usize,
@@ -32,7 +33,8 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// For at most so many connections: three quarters of them may be held, so that a fresh check finds room.
+    /// Returns the quota of a table of `connections`. Three quarters of them may be held, so that health checks always
+    /// find room.
     pub fn new(connections: usize) -> Quota {
         Quota {
             most_held: (connections / 4 * 3 + connections % 4 * 3 / 4).max(1),
@@ -43,7 +45,7 @@ impl Quota {
         }
     }
 
-    /// A connection took `before` and takes `after` now.
+    /// Records that the share of one connection has changed from `before` to `after`.
     pub fn change(&mut self, before: Share, after: Share) {
         self.held = self.held + usize::from(after.held) - usize::from(before.held);
         self.heartbeats = self.heartbeats + usize::from(after.heartbeat) - usize::from(before.heartbeat);
@@ -51,34 +53,34 @@ impl Quota {
         self.received = self.received + after.received - before.received;
     }
 
-    /// Connections that are held.
+    /// Returns the number of held connections.
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// Connections that want a sign of life.
+    /// Returns the number of connections that need heartbeats.
     pub fn heartbeats(&self) -> usize {
         self.heartbeats
     }
 
-    /// One of those that are held must make room.
+    /// Whether one of the held connections must be evicted.
     pub fn holds_too_many(&self) -> bool {
         self.held > self.most_held
     }
 
-    /// The requests that are not complete take too much: one of them must go.
+    /// Whether an unfinished request must be evicted.
     pub fn received_too_much(&self) -> bool {
         self.received > INPUT_LIMIT
     }
 
-    /// After a connection took `before` and takes `after`: the output that is not taken may be too much.
-    /// [`Quota::owes_too_much`] tells, for the price of a search. What all but one owe grows only if one of them owes more
-    /// than before, so a large answer that is being taken costs no search for each portion.
+    /// Whether the unsent output may exceed its limit after a share has changed from `before` to `after`. Then
+    /// [`Quota::owes_too_much`] decides, which needs a search for the connection with the most. The sum of the others
+    /// grows only if a share has grown, so a large answer that is being sent causes no search after each part.
     pub fn may_owe_too_much(&self, before: Share, after: Share) -> bool {
         after.owed > before.owed && self.owed > OUTPUT_LIMIT
     }
 
-    /// The connection that owes most, and owes this much, must go.
+    /// Whether the connection with the most unsent output, which is `most`, must be evicted.
     pub fn owes_too_much(&self, most: usize) -> bool {
         self.owed.saturating_sub(most) > OUTPUT_LIMIT
     }
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_quarters_of_the_connections_may_be_held_and_at_least_one() {
+    fn three_quarters_but_at_least_one_may_be_held() {
         for (connections, held) in
             [(1, 1), (2, 1), (3, 2), (4, 3), (7, 5), (512, 384), (usize::MAX, usize::MAX / 4 * 3 + 2)]
         {
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn one_more_than_may_be_held_is_too_many() {
+    fn one_connection_beyond_the_quota_is_too_many() {
         let mut quota = Quota::new(4);
         let (none, held) = (Share::default(), Share { held: true, ..Share::default() });
         for _ in 0..3 {
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_requests_are_bounded_in_sum() {
+    fn the_sum_of_unfinished_requests_is_limited() {
         let mut quota = Quota::new(4);
         let (none, full) = (Share::default(), Share { received: 32 * 1024, ..Share::default() });
         for _ in 0..INPUT_LIMIT / full.received {
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_answer_may_be_larger_than_the_limit_but_not_many() {
+    fn one_answer_may_exceed_the_limit_but_not_several() {
         let mut quota = Quota::new(4);
         let owes = |owed| Share { owed, ..Share::default() };
         quota.change(owes(0), owes(100 << 20));
@@ -140,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn a_large_answer_that_is_being_taken_costs_no_search() {
+    fn a_large_answer_that_shrinks_needs_no_search() {
         let mut quota = Quota::new(4);
         let owes = |owed| Share { owed, ..Share::default() };
         quota.change(owes(0), owes(100 << 20));
         quota.change(owes(100 << 20), owes(99 << 20));
         assert!(!quota.may_owe_too_much(owes(100 << 20), owes(99 << 20)));
-        // Nor what happens to others that owe as much as before.
+        // A change elsewhere in the share needs no search either.
         assert!(!quota.may_owe_too_much(owes(7), Share { held: true, ..owes(7) }));
         assert!(quota.may_owe_too_much(owes(7), owes(8)));
     }

@@ -1,18 +1,18 @@
-//! The refusals of requests. The search for the end of a head, the parser and the connection all refuse.
+//! Refusals of requests, shared by the head search, the parser and the connection.
 
-/// Why a request is not answered; the connection is closed after it.
+/// The status and the reason with which a request is refused. The connection is closed afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// 400, 405, 414, 431, 501 or 505.
     pub status: u16,
-    /// One line for people, sent as the body.
+    /// The reason in one line, sent as the body.
     pub why: &'static str,
 }
 
-/// Answers a method that is in no registry.
+/// The refusal of a method that is not registered with IANA.
 pub const UNKNOWN_METHOD: Refusal = Refusal { status: 501, why: "the method is unknown" };
 
-/// Malformed.
+/// Returns the refusal of a malformed request.
 pub const fn bad(why: &'static str) -> Refusal {
     Refusal { status: 400, why }
 }

@@ -1,5 +1,5 @@
-//! A complete head -> a [`Request`], or the status it is refused with. Strict where RFC 9110 and RFC 9112 allow
-//! leniency: what two programs read differently is how requests are smuggled.
+//! Parses a complete head into a [`Request`], or refuses it with a status. It is strict even if RFC 9110 and RFC 9112
+//! allow leniency, because request smuggling relies on two programs that read the same bytes differently.
 
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
@@ -10,23 +10,23 @@ use super::head::{FIELD_LIMIT, is_token};
 use super::refusal::{Refusal, UNKNOWN_METHOD, bad};
 use super::{Method, Persist, Request};
 
-/// A request and what it means for its connection.
+/// A request and what it requires of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed<'a> {
-    /// What is asked.
+    /// The request.
     pub request: Request<'a>,
-    /// What becomes of the connection after the answer.
+    /// Whether the connection stays open after the answer.
     pub persist: Persist,
-    /// A body follows, which nobody reads.
+    /// A body follows the head; kapo discards it.
     pub body: bool,
-    /// How a stream is to be framed for this peer.
+    /// The framing of a stream that this peer understands.
     pub framing: Framing,
 }
 
-/// The methods of [`Method`], as the Allow field lists them; all others are refused.
+/// The value of the Allow field: the methods of [`Method`]. All others are refused.
 pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 
-/// The IANA HTTP Method Registry, without those that are answered PRI (what HTTP/2 begins with) included.
+/// The IANA HTTP Method Registry without the methods that are answered. It includes PRI, with which HTTP/2 begins.
 const REGISTERED: [&str; 37] = [
     "ACL",
     "BASELINE-CONTROL",
@@ -67,11 +67,11 @@ const REGISTERED: [&str; 37] = [
     "VERSION-CONTROL",
 ];
 
-/// The length of the longest method of all: UPDATEREDIRECTREF.
+/// The length of the longest registered method, UPDATEREDIRECTREF.
 pub const METHOD_LIMIT: usize = 17;
 
-/// Reads a head that [`super::head::Search`] found complete: its lines end in CRLF, its request line has three words
-/// and a version that is 1.0 or 1.1.
+/// Parses a head that [`super::head::Search`] found complete: its lines end in CRLF, and its request line has three
+/// words and version 1.0 or 1.1.
 pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
     let mut room = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
     let mut raw = httparse::Request::new(&mut []);
@@ -112,7 +112,7 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
     Ok(Parsed { request, persist, body: fields.body, framing })
 }
 
-/// What the fields say about host, framing and persistence.
+/// The fields that concern host, framing and persistence.
 #[derive(Default)]
 struct Fields<'a> {
     close: bool,
@@ -128,12 +128,12 @@ impl<'a> Fields<'a> {
         let (mut host, mut length) = (None, None);
         let (mut codings, mut accepts) = (Codings::default(), false);
         for field in raw {
-            // The length tells most names apart, so a field costs few comparisons.
+            // Most names differ in length, so comparing the length first saves comparisons.
             let is = |name: &str| field.name.eq_ignore_ascii_case(name);
             match field.name.len() {
                 4 if is("Host") => once(&mut host, field.value, "more than one Host field")?,
-                // Several would be one list (RFC 9110, section 5.3), which is not in one piece; who sends them gets
-                // what is always acceptable.
+                // Several Accept fields form one list (RFC 9110, section 5.3). They are not joined: such a client gets
+                // the default format.
                 6 if is("Accept") => {
                     fields.accept = if accepts { "" } else { text(field.value) };
                     accepts = true;
@@ -154,7 +154,7 @@ impl<'a> Fields<'a> {
         }
         match host {
             None if minor == 1 => return Err(bad("no Host field")),
-            // Empty where the target has no authority (RFC 9112, section 3.2).
+            // Host is empty if the target has no authority (RFC 9112, section 3.2).
             None | Some(b"") => {}
             Some(host) if authority(host).is_some() => {}
             Some(_) => return Err(bad("the Host field is not a valid authority")),
@@ -175,7 +175,7 @@ impl<'a> Fields<'a> {
             if length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
                 return Err(bad("Content-Length is not a number"));
             }
-            // RFC 9110, section 8.6: a length that overflows must not be taken for another one.
+            // RFC 9110, section 8.6: a length that overflows must not be read as another number.
             let length = text(length).parse::<u64>();
             fields.body = length.map_err(|_| bad("Content-Length is out of range"))? > 0;
         }
@@ -183,7 +183,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A field that may be there once.
+/// Stores the value of a field that may occur only once.
 fn once<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8], why: &'static str) -> Result<(), Refusal> {
     match slot.replace(value) {
         None => Ok(()),
@@ -191,12 +191,12 @@ fn once<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8], why: &'static str) -> 
     }
 }
 
-/// A field value as text; one that is not ASCII says nothing that we know.
+/// Returns a field value as text; empty if it is not UTF-8, because no value that kapo knows needs more than ASCII.
 fn text(value: &[u8]) -> &str {
     std::str::from_utf8(value).unwrap_or_default()
 }
 
-/// The transfer codings of one request, over all its Transfer-Encoding fields (RFC 9112, sections 6.1 and 7).
+/// The transfer codings of a request from all its Transfer-Encoding fields (RFC 9112, sections 6.1 and 7).
 #[derive(Default)]
 struct Codings {
     present: bool,
@@ -228,7 +228,7 @@ impl Codings {
     }
 }
 
-/// Origin-form, absolute-form and, for OPTIONS, `*`: path and query.
+/// Splits a target into path and query: origin-form, absolute-form or, for OPTIONS, `*`.
 fn split_target<'a>(target: &'a str, method: &str) -> Result<(&'a str, Option<&'a str>), Refusal> {
     if target == "*" {
         return match method {
@@ -252,7 +252,7 @@ fn split_target<'a>(target: &'a str, method: &str) -> Result<(&'a str, Option<&'
         None => (origin, None),
     };
     Ok(match path {
-        // RFC 9112, section 3.2.4: OPTIONS for an absolute-form without a path means the server as a whole.
+        // RFC 9112, section 3.2.4: OPTIONS with an absolute-form target without a path refers to the whole server.
         "" if method == "OPTIONS" && query.is_none() => ("*", None),
         "" => ("/", query),
         path => (path, query),
@@ -265,7 +265,7 @@ fn scheme(target: &str) -> Option<&str> {
     known.then_some(rest)
 }
 
-/// Authority-form, with its port (RFC 9112, section 3.2.3).
+/// Checks the target of CONNECT: authority-form with a port (RFC 9112, section 3.2.3).
 fn connect_target(target: &str) -> Result<(), Refusal> {
     match authority(target.as_bytes()) {
         Some((host, Some(port))) if !host.is_empty() && !port.is_empty() => Ok(()),
@@ -273,8 +273,8 @@ fn connect_target(target: &str) -> Result<(), Refusal> {
     }
 }
 
-/// `host[:port]` of RFC 3986 without user information: name or IPv4 address, or an IPv6 address in brackets; the host
-/// is not empty, the port may be.
+/// Splits `host[:port]` (RFC 3986, without user information). The host is a name, an IPv4 address, or an IPv6 address
+/// in brackets. It must not be empty; the port may be.
 fn authority(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let (host, rest) = match text.strip_prefix(b"[") {
         Some(inner) => {

@@ -1,5 +1,5 @@
-//! Answers as bytes. All answers of one turn are written into one buffer that the loop owns ([`Out`]), so that the
-//! answers to pipelined requests leave with one send and no connection owns a buffer while it is idle.
+//! Answers as bytes. All answers of a turn are written into one buffer of the loop ([`Out`]), so that answers to
+//! pipelined requests leave with one send(2) and an idle connection owns no buffer.
 
 use std::time::UNIX_EPOCH;
 
@@ -8,26 +8,26 @@ use super::head_cache::Memory;
 use super::{Method, Now, Persist};
 use crate::logic::log::timestamp::imf_fixdate;
 
-/// Above this the buffer's memory is given back once it was sent.
+/// A larger buffer is freed after its bytes were sent.
 const KEEP_CAPACITY: usize = 64 * 1024;
 
-/// The loop's one buffer for answers, and what is worth keeping from one request to the next: the Date, which is
-/// formatted once a second, the head of the last answer and the heads of the last requests.
+/// The loop's buffer for answers and the caches that requests share: the Date, which is formatted once a second, the
+/// head of the last answer, and the heads of the last requests.
 #[derive(Default)]
 pub struct Out {
-    /// What is to be sent.
+    /// The bytes to send.
     pub bytes: Vec<u8>,
-    /// The requests that were read last.
+    /// The heads of the last requests.
     pub known: Memory,
     second: u64,
     date: String,
     last: Last,
 }
 
-/// The head of an answer, which the next answer of the same kind within the same second shares.
+/// The head of the last answer, which is reused for the next answer if it is of the same kind and in the same second.
 #[derive(Default)]
 struct Last {
-    /// Empty: none.
+    /// The bytes of the head; empty if there is none.
     head: Vec<u8>,
     second: u64,
     status: u16,
@@ -36,25 +36,25 @@ struct Last {
     persist: Option<Persist>,
 }
 
-/// What the head of an answer says about the length of its body.
+/// How the head describes the length of the body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Length {
-    /// Nothing: there is no body.
+    /// It has no length, because there is no body.
     #[default]
     Unsaid,
     /// Content-Length.
     Known(usize),
-    /// The body is a stream.
+    /// The body is a stream with this framing.
     Framed(Framing),
 }
 
 impl Out {
-    /// Empty; owns memory from the first answer on.
+    /// Returns an empty buffer, which owns no memory before the first answer.
     pub fn new() -> Out {
         Out::default()
     }
 
-    /// Forgets the bytes; an unusually large buffer gives its memory back.
+    /// Removes all bytes, and frees the memory if the buffer is unusually large.
     pub fn clear(&mut self) {
         self.bytes.clear();
         if self.bytes.capacity() > KEEP_CAPACITY {
@@ -95,8 +95,8 @@ fn second(now: Now) -> u64 {
     now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Writes exactly one answer to one request: the connection knows method, version and whether it stays open, the
-/// caller says the rest.
+/// Writes one answer to one request. The connection supplies the method and whether it stays open, the handler supplies
+/// the rest.
 pub struct Reply<'a> {
     out: &'a mut Out,
     now: Now,
@@ -106,35 +106,35 @@ pub struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// An answer to a request of this method, appended to `out`.
+    /// Returns a reply to a request of this method, which is appended to `out`.
     pub fn new(out: &'a mut Out, now: Now, method: Method, persist: Persist) -> Reply<'a> {
         Reply { out, now, head_only: method == Method::Head, persist, framing: Framing::UntilClose }
     }
 
-    /// Streams are framed like this.
+    /// Sets the framing for [`Reply::stream`].
     pub fn framed(mut self, framing: Framing) -> Reply<'a> {
         self.framing = framing;
         self
     }
 
-    /// A whole answer: status line, Date, Server, Content-Type, Content-Length, Cache-Control, Connection where it is
-    /// due, the `extra` fields, and `body`, which is left out for HEAD. An empty `content_type` leaves that field out;
-    /// with status 204 there is neither Content-Type nor Content-Length nor body.
+    /// Writes a whole answer: status line, Date, Server, Content-Type, Content-Length, Cache-Control, Connection if it
+    /// is needed, the `extra` fields, and `body` unless the method is HEAD. An empty `content_type` omits that field.
+    /// Status 204 omits Content-Type, Content-Length and body.
     pub fn send(self, status: u16, content_type: &'static str, extra: &[(&str, &str)], body: &[u8]) {
         let length = if status == 204 { Length::Unsaid } else { Length::Known(body.len()) };
         let body = if self.head_only || length == Length::Unsaid { &[] } else { body };
         self.write(status, content_type, length, extra, body);
     }
 
-    /// The whole answer to HEAD, made without the body that GET would get. `length`: of that body; `None` if only making
-    /// it would tell (RFC 9110, section 9.3.2).
+    /// Writes an answer to HEAD whose body was not produced. `length` is the length of the body that GET would get;
+    /// `None` if it is not known without producing the body (RFC 9110, section 9.3.2).
     pub fn send_head(self, status: u16, content_type: &'static str, length: Option<usize>) {
         let length = length.map_or(Length::Unsaid, Length::Known);
         self.write(status, content_type, length, &[], &[]);
     }
 
-    /// The head (200) and the first part of a stream, which ends with the connection at the latest. For HEAD the head is
-    /// all.
+    /// Writes the head (status 200) and the first part of a stream, which ends with the connection at the latest. For
+    /// HEAD it writes the head only.
     pub fn stream(mut self, content_type: &'static str, extra: &[(&str, &str)], first: &[u8]) {
         self.persist = Persist::Close;
         let first = if self.head_only { &[] } else { first };
@@ -163,7 +163,7 @@ impl<'a> Reply<'a> {
             return length.append(body, &mut out.bytes);
         }
         let begin = out.bytes.len();
-        // One growth at most: what the fixed fields need is well below this.
+        // One allocation at most, because the fixed fields need less than this.
         out.bytes.reserve(384 + body.len());
         out.push(status_line(status));
         out.push("\r\nServer: kapo\r\nDate: ");
@@ -182,11 +182,11 @@ impl<'a> Reply<'a> {
                 if framing == Framing::Chunked {
                     out.push("\r\nTransfer-Encoding: chunked");
                 }
-                // nginx, and proxies that follow it, would hold a stream back until their buffer is full.
+                // This makes nginx and compatible proxies pass the stream on at once instead of filling a buffer first.
                 out.push("\r\nX-Accel-Buffering: no");
             }
         }
-        // Captured output must never pass for a page or a script.
+        // A browser must not treat captured output as HTML or as a script.
         out.push("\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff");
         for (name, value) in extra {
             out.push("\r\n");
@@ -217,7 +217,7 @@ impl<'a> Reply<'a> {
 }
 
 impl Length {
-    /// Appends the body, or its first part.
+    /// Appends the body or, for a stream, its first part.
     fn append(self, body: &[u8], out: &mut Vec<u8>) {
         match self {
             Length::Unsaid | Length::Known(_) => out.extend_from_slice(body),
@@ -226,8 +226,7 @@ impl Length {
     }
 }
 
-/// Status line of every status that kapo sends; one that is not in the list would be a mistake of ours, and is sent
-/// as 500.
+/// Returns the status line. All statuses that kapo uses are listed; any other one is a bug and becomes 500.
 fn status_line(status: u16) -> &'static str {
     match status {
         200 => "HTTP/1.1 200 OK",

@@ -1,10 +1,10 @@
-//! The table of the paths that kapo knows: the route of each, its name in the metrics, and a line for the manual.
+//! The table of routes: path, name in the metrics, and a line for the manual.
 
 use super::query::decoded;
 
-/// What a request asks for.
+/// The resource that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the table below says what each is")]
+#[expect(missing_docs, reason = "the table below describes each variant")]
 pub enum Route {
     Document,
     Runs,
@@ -22,7 +22,7 @@ pub enum Route {
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// What a request for this path asks for.
+    /// The route of this path.
     pub route: Route,
     /// The path; `other` stands for every path that is not in the table. This is also the label `path` of the metrics,
     /// so that a label never contains text that a client has sent.
@@ -63,7 +63,7 @@ pub const ROUTES: [Row; 11] = [
     Row { route: Route::Other, path: "other", brief: "any other path: the status document" },
 ];
 
-/// The probes, each with an alias.
+/// The health probes and an alias of each.
 const PROBES: [(Route, &str); 3] =
     [(Route::Livez, "/live"), (Route::Readyz, "/ready"), (Route::Healthz, "/health")];
 
@@ -79,7 +79,8 @@ impl Route {
         exact.unwrap_or_else(|| Route::of_mistyped_probe(path).unwrap_or(Route::Other))
     }
 
-    /// Returns the probe for an alias. Without it the document would answer 200, and the probe would never fail.
+    /// Returns the probe for an alias or a trailing slash. Otherwise the status document would answer 200, and a probe
+    /// with a mistyped path would never fail.
     fn of_mistyped_probe(path: &str) -> Option<Route> {
         let with_slash = |name: &str| decoded(path).eq(name.bytes().chain([b'/']));
         PROBES
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_stands_in_the_order_of_the_routes() {
+    fn the_table_has_the_order_of_the_routes() {
         for (at, row) in ROUTES.iter().enumerate() {
             assert_eq!(row.route as usize, at);
             assert_eq!(row.route.name(), row.path);
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_known_as_it_stands_or_percent_encoded() {
+    fn a_path_matches_plain_or_percent_encoded() {
         for (path, route) in [
             ("/", Route::Document),
             ("/livez", Route::Livez),

@@ -1,13 +1,13 @@
-//! How much of a turn connections get, and in which order: what is left over waits for the next turn, so that signals,
-//! deadlines and fresh requests are served in between whatever clients send.
+//! The time and the order in which a turn of the loop serves connections. Connections beyond the budget wait for the
+//! next turn, so that signals, deadlines and new requests are handled in time whatever clients send.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The time that a turn has for connections. The first of them is served in any case.
+/// The time that one turn spends on connections. The first connection is served in any case.
 pub const BUDGET: Duration = Duration::from_millis(2);
 
-/// What is left of the time of a turn.
+/// The remaining time budget of a turn.
 #[derive(Debug, Default)]
 pub struct Budget {
     begun: bool,
@@ -15,8 +15,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Whether one more connection may be served. `clock` is read from the second on alone, because most turns have one;
-    /// the time counts from then.
+    /// Whether one more connection may be served. The budget begins at the second connection and `clock` is not read
+    /// before, because most turns serve only one.
     pub fn allows(&mut self, clock: impl FnOnce() -> Instant) -> bool {
         if !std::mem::replace(&mut self.begun, true) {
             return true;
@@ -32,18 +32,19 @@ impl Budget {
     }
 }
 
-/// Connections that are ready and wait for a turn with time for them, each of them once. Those that have something new
-/// to say come first, the newest and the oldest of them by turns, then those with pipelined requests that were left over:
-/// a client that asks once is held up neither by one that asks without end nor by a crowd that came before it.
+/// The connections that are ready and wait for a turn with time for them; each is queued once. Connections with new
+/// input come first, alternately the newest and the oldest. Connections whose pipelined requests were left over come
+/// after them. A client with one request is therefore not delayed by a client with an endless pipeline, or by many
+/// clients that connected earlier.
 #[derive(Debug)]
 pub struct Queue<T> {
     fresh: VecDeque<T>,
-    /// The oldest of `fresh` is next, because the newest was served last.
+    /// The last one was the newest of `fresh`, so the oldest is next.
     oldest_next: bool,
     left_over: VecDeque<T>,
 }
 
-/// The queue of an instance that nobody floods owns no memory.
+/// An empty queue, which owns no memory.
 impl<T> Default for Queue<T> {
     fn default() -> Queue<T> {
         Queue { fresh: VecDeque::new(), oldest_next: false, left_over: VecDeque::new() }
@@ -51,23 +52,23 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Nobody waits.
+    /// Whether no connection waits.
     pub fn is_empty(&self) -> bool {
         self.fresh.is_empty() && self.left_over.is_empty()
     }
 
-    /// Nobody waits with something new to say.
+    /// Whether no connection with new input waits.
     pub fn has_no_fresh(&self) -> bool {
         self.fresh.is_empty()
     }
 
-    /// Takes in a connection that is not in it; `left_over`: it has been served and has more requests.
+    /// Queues a connection that is not queued. `left_over`: it was served in an earlier turn and has more requests.
     pub fn push(&mut self, connection: T, left_over: bool) {
         if left_over { self.left_over.push_back(connection) } else { self.fresh.push_back(connection) }
     }
 
-    /// Takes those that this turn serves, one a call, until there is no time left. One of those with left-over requests
-    /// is served in each turn: `served` says whether it was.
+    /// Removes the next connection to serve; `None` once this turn has no time left. Each turn serves at least one
+    /// connection with left-over requests, and `served` records whether it has.
     pub fn next(&mut self, served: &mut bool, may_go_on: impl FnOnce() -> bool) -> Option<T> {
         if self.is_empty() {
             return self.shrink();
@@ -85,7 +86,7 @@ impl<T> Queue<T> {
         self.left_over.pop_front()
     }
 
-    /// After a flood the memory goes back.
+    /// Frees the memory of an empty queue.
     fn shrink(&mut self) -> Option<T> {
         if self.fresh.capacity() + self.left_over.capacity() > 0 {
             *self = Queue::default();
@@ -100,7 +101,7 @@ mod tests {
     use crate::logic::tests::epoch;
 
     #[test]
-    fn the_first_of_a_turn_is_served_without_a_look_at_the_clock() {
+    fn the_first_connection_of_a_turn_needs_no_clock() {
         let start = epoch().mono;
         let mut budget = Budget::default();
         assert!(budget.allows(|| panic!("the clock was read")));
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_something_new_to_say_comes_before_what_was_left_over() {
+    fn new_input_is_served_before_left_over_requests() {
         let mut queue = Queue::default();
         for (connection, left_over) in [(1, true), (2, false), (3, true), (4, false)] {
             queue.push(connection, left_over);
@@ -132,12 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_ends_with_its_time_and_each_kind_gets_on() {
+    fn a_turn_without_time_still_serves_left_over_requests() {
         let mut queue = Queue::default();
         for connection in 0..6 {
             queue.push(connection, connection % 2 == 0);
         }
-        // Time for one; one that was left over is served all the same.
+        // There is time for one connection; one with left-over requests is served in addition.
         assert_eq!(turn(&mut queue, 2), [5, 0]);
         assert_eq!(turn(&mut queue, 2), [1, 2]);
         assert_eq!(turn(&mut queue, 0), [4]);
@@ -147,16 +148,16 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_does_not_wait_for_all_that_came_before_it() {
+    fn a_new_connection_does_not_wait_for_all_earlier_ones() {
         let mut queue = Queue::default();
         (0..100).for_each(|connection| queue.push(connection, false));
         assert_eq!(turn(&mut queue, 4), [99, 0, 98]);
         queue.push(100, false);
-        assert_eq!(turn(&mut queue, 4), [1, 100, 2], "the newest and the oldest by turns");
+        assert_eq!(turn(&mut queue, 4), [1, 100, 2], "the newest and the oldest are served alternately");
     }
 
     #[test]
-    fn a_queue_that_is_empty_again_owns_no_memory() {
+    fn an_emptied_queue_owns_no_memory() {
         let mut queue = Queue::default();
         (0..100).for_each(|connection| queue.push(connection, false));
         assert_eq!(turn(&mut queue, 1000).len(), 100);

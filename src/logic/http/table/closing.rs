@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use super::{Entry, Table};
 use crate::logic::Now;
 
-/// For a client that has connected and sent nothing, or half a request. The rest of a request that is being sent is
-/// milliseconds away, and a client that only holds the port open must not delay the end.
+/// The grace period of a client that has sent nothing or an unfinished request. The rest of a request arrives within
+/// milliseconds, and a client that merely holds a connection open must not delay the exit.
 const GRACE_SILENT: Duration = Duration::from_millis(250);
-/// For an answer that is on its way.
+/// The grace period of an answer that is being sent.
 const GRACE_BUSY: Duration = Duration::from_secs(2);
-/// For a connection that kapo was started for and that has sent no request yet.
+/// The grace period of a connection that kapo was started for and that has not sent a request yet.
 const GRACE_GIVEN: Duration = Duration::from_secs(10);
 
-/// The moments at which each kind of connection has had its time.
+/// When the grace period of each kind of connection ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closing {
     silent: Instant,
@@ -22,19 +22,19 @@ pub(super) struct Closing {
     next: Instant,
 }
 
-/// What a connection is sent when kapo closes.
+/// How a connection is served when kapo closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Farewell {
-    /// The end of its stream.
+    /// Its stream is ended.
     EndStream,
-    /// The answer to its held request: what that waits for will not happen any more.
+    /// Its held request is answered, because the state that it waits for will not come.
     AnswerHeld,
-    /// The answers to what it has sent by now.
+    /// The requests that it has sent so far are answered.
     Serve,
 }
 
 impl Closing {
-    /// When the first of those that are still connected has had its time.
+    /// Returns the earliest end of a grace period among the open connections.
     pub(super) fn next(self) -> Instant {
         self.next
     }
@@ -43,16 +43,16 @@ impl Closing {
         match () {
             () if entry.facts.busy => self.busy,
             () if entry.admission.given && !entry.served => self.given,
-            // A deadline without an answer under way: half a request, or the close of a peer that still sends.
+            // A deadline without an unsent answer means an unfinished request or a lingering close.
             () if !entry.served || entry.facts.deadline.is_some() => self.silent,
-            // Between two requests.
+            // The connection is between two requests.
             () => now,
         }
     }
 }
 
 impl Table {
-    /// The time of grace begins.
+    /// Starts the grace periods.
     pub fn close(&mut self, now: Now) {
         let after = |grace| now.mono.checked_add(grace).unwrap_or(now.mono);
         self.closing = Some(Closing {
@@ -68,7 +68,7 @@ impl Table {
         self.closing.is_some()
     }
 
-    /// How a connection is told that kapo closes.
+    /// Returns how to serve a connection when kapo closes; `None` for a free slot.
     pub fn farewell(&self, slot: u32) -> Option<Farewell> {
         let facts = &self.places.get(slot)?.facts;
         Some(match (facts.feed.is_some(), facts.held) {
@@ -78,7 +78,7 @@ impl Table {
         })
     }
 
-    /// Removes the connections that have had their time, and returns their slots.
+    /// Removes the connections whose grace period is over and returns their slots.
     pub fn dismiss(&mut self, now: Now) -> Vec<u32> {
         let Some(mut closing) = self.closing else { return Vec::new() };
         closing.next = closing.given;

@@ -1,5 +1,5 @@
-//! Room for connections: which one is closed when there are too many of them, too many that are held, too much output
-//! that is not taken, or too many bytes of requests that are not complete. The bounds are in `logic::http::quota`.
+//! Eviction: which connection is closed if too many are open or held, or if unsent output or unfinished requests take
+//! too much memory. The limits are in `logic::http::quota`.
 
 use std::time::{Duration, Instant};
 
@@ -8,43 +8,43 @@ use crate::logic::Now;
 use crate::logic::http::quota::Share;
 use crate::logic::log::record::Record;
 
-/// The log says at most once in this time that connections are closed to let others in, or that there is no room at
-/// all, so that a flood of clients does not become a flood of records.
-const TOLD: Duration = Duration::from_secs(60);
+/// The minimum time between two log records about evictions, and between two about connections that cannot be accepted,
+/// so that a flood of clients does not flood the log.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a listener rests when there is no room for the next peer and closing a connection would not make any.
+/// How long a listener rests if there is no room for the next connection and closing one would not make room.
 const REST: Duration = Duration::from_secs(1);
 
-/// The bound that a connection is closed for.
+/// The limit for which a connection is evicted.
 #[derive(Clone, Copy)]
 enum Bound {
-    /// That of connections.
+    /// The number of open or held connections.
     Connections,
-    /// That of incomplete requests.
+    /// The memory for unfinished requests.
     Requests,
-    /// That of output that is not taken.
+    /// The memory for unsent output.
     Output,
 }
 
-/// Why a connection that waits at a listener could not be accepted.
+/// Why a listener could not accept a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage<'a> {
-    /// kapo has no descriptor left (EMFILE).
+    /// kapo has no free descriptor (EMFILE).
     Descriptors,
-    /// The system has no descriptor or no memory left, in its words.
+    /// The system has no free file or no memory; the text of the error.
     System(&'a str),
 }
 
-/// What makes room for it.
+/// The measure against a shortage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relief {
     /// The connection in this slot was evicted.
     Evicted(u32),
-    /// Nothing does: the listener is left alone until then.
+    /// No eviction would help: the listener is not polled until then.
     Rest(Option<Instant>),
 }
 
-/// What is to be logged, and when it was last said that there is little room, or none.
+/// The records to log, and when each kind of shortage was last logged.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     records: Vec<Record>,
@@ -61,14 +61,14 @@ impl Notices {
         self.records.push(record);
     }
 
-    /// Connections are closed for others.
+    /// Logs that a connection was evicted, unless it was logged recently.
     fn little_room(&mut self, now: Now, record: Record) {
         if is_news(&mut self.little, now) {
             self.records.push(record);
         }
     }
 
-    /// Connections cannot be accepted.
+    /// Logs that connections cannot be accepted, unless it was logged recently.
     fn no_room(&mut self, now: Now, record: Record) {
         if is_news(&mut self.none, now) {
             self.records.push(record);
@@ -76,17 +76,16 @@ impl Notices {
     }
 }
 
-fn is_news(told: &mut Option<Instant>, now: Now) -> bool {
-    let news = told.is_none_or(|at| now.mono.saturating_duration_since(at) >= TOLD);
+fn is_news(logged: &mut Option<Instant>, now: Now) -> bool {
+    let news = logged.is_none_or(|at| now.mono.saturating_duration_since(at) >= LOG_INTERVAL);
     if news {
-        *told = Some(now.mono);
+        *logged = Some(now.mono);
     }
     news
 }
 
 impl Table {
-    /// Finds room for a connection that could not be accepted. Room is made for one at a time; the listener stays ready
-    /// for the others.
+    /// Makes room for a connection that could not be accepted, one at a time: the listener stays ready for the others.
     pub fn relieve(&mut self, now: Now, shortage: Shortage<'_>) -> Relief {
         let record = match shortage {
             Shortage::Descriptors => {
@@ -101,8 +100,8 @@ impl Table {
         Relief::Rest(now.mono.checked_add(REST))
     }
 
-    /// The connection in `slot` takes more or less than before: others must make room, or the one that owes most.
-    /// Returns the slots of the evicted.
+    /// Evicts connections if the changed share of the connection in `slot` exceeds a limit. Another held connection, an
+    /// unfinished request or the connection with the most unsent output has to go. Returns their slots.
     pub(super) fn enforce_quota(&mut self, now: Now, slot: u32, before: Share, after: Share) -> Vec<u32> {
         let mut evicted = Vec::new();
         if after.held && !before.held && self.quota.holds_too_many() {
@@ -126,20 +125,20 @@ impl Table {
         evicted
     }
 
-    /// Closes the one that has the least to lose, for a newcomer. `None`: there is none.
+    /// Evicts the connection with the lowest rank so that a new one can be admitted. Returns `None` if there is none.
     pub(super) fn make_room(&mut self, now: Now, why: &str) -> Option<u32> {
         let least = self.least(|_, _| true)?;
         self.evict(now, least, Bound::Connections, why);
         Some(least)
     }
 
-    /// The first in the order of eviction of those that are `eligible`.
+    /// Returns the slot with the lowest rank among the `eligible` connections.
     fn least(&self, eligible: impl Fn(u32, &Entry) -> bool) -> Option<u32> {
         let eligible = self.places.iter().filter(|(slot, entry)| eligible(*slot, entry));
         eligible.min_by_key(|(_, entry)| entry.facts.rank).map(|(slot, _)| slot)
     }
 
-    /// Closes a connection for the sake of others.
+    /// Evicts a connection and logs it.
     fn evict(&mut self, now: Now, slot: u32, bound: Bound, why: &str) {
         self.remove(slot);
         let record = match bound {

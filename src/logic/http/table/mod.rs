@@ -1,10 +1,10 @@
-//! The table of connections, without their sockets: which places are taken, when each connection has its turn, which
-//! deadlines there are, and what all of them take together. `eviction` decides which connection is closed to make room
-//! for others, `closing` how long each may stay once kapo ends.
+//! The table of connections without their sockets: which slots are taken, when each connection is served, which
+//! deadlines there are, and how much of the shared limits is used. `eviction` decides which connection is closed to
+//! make room for others, `closing` how long each may stay while kapo closes.
 //!
-//! The driver keeps the sockets by slot in a vector of its own. It reports the [`Facts`] of a connection after each
-//! thing that it has done with it. Methods that close connections return their slots: the places are free already, and
-//! the driver has to drop the sockets before it admits the next one.
+//! The driver keeps the sockets by slot in a vector of its own and reports the [`Facts`] of a connection after each
+//! call on it. Methods that close connections return their slots, which are free already: the driver must drop those
+//! sockets before it admits the next connection.
 
 mod closing;
 mod eviction;
@@ -30,34 +30,35 @@ use crate::logic::log::record::Record;
 use crate::logic::output::tail::Position;
 use crate::logic::{Now, Stream};
 
-/// How a connection came.
+/// How a connection reached kapo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// It is not a Unix socket.
+    /// The socket is not a Unix socket.
     pub network: bool,
-    /// It was there before the command was started: handed to kapo, or in the queue of an inherited listener.
+    /// It connected before the command was started: its socket was inherited, or it waited in the queue of an inherited
+    /// listener.
     pub given: bool,
 }
 
-/// A connection that was admitted.
+/// An admitted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Its place.
+    /// The key of the connection.
     pub key: Key,
-    /// The slot of the connection that was evicted for it; perhaps the same.
+    /// The slot of the connection that was evicted for it; it may be the same slot.
     pub evicted: Option<u32>,
 }
 
 #[derive(Debug)]
 struct Entry {
     admission: Admission,
-    /// As the driver has reported them last. The deadline is in `timers` too.
+    /// The facts that the driver reported last. Their deadline is also in `timers`.
     facts: Facts,
-    /// It is in the queue of those that wait for a turn.
+    /// The connection waits in the queue for a turn.
     queued: bool,
-    /// It has been answered at least once.
+    /// At least one request was answered.
     served: bool,
-    /// How far it was sent the captured output that it follows.
+    /// How much of the captured output that it follows was sent.
     followed: Option<Position>,
 }
 
@@ -67,14 +68,14 @@ impl Entry {
     }
 }
 
-/// A turn of the loop.
+/// The start and the time budget of a turn of the loop.
 #[derive(Debug)]
 struct Turn {
     began: Instant,
     budget: Budget,
 }
 
-/// See the head of the file.
+/// The table of connections; see the head of the file.
 #[derive(Debug)]
 pub struct Table {
     places: Places<Entry>,
@@ -83,14 +84,14 @@ pub struct Table {
     quota: Quota,
     heartbeat: Heartbeat,
     queue: Queue<Key>,
-    /// `None` before the first turn: what is admitted then is served without a limit of time.
+    /// `None` before the first turn: connections admitted then have no time limit.
     turn: Option<Turn>,
     closing: Option<Closing>,
     notices: Notices,
 }
 
 impl Table {
-    /// An empty table for at most `limit` connections.
+    /// Returns an empty table for at most `limit` connections.
     pub fn new(limit: usize) -> Table {
         Table {
             places: Places::new(),
@@ -105,37 +106,37 @@ impl Table {
         }
     }
 
-    /// The most connections that may be open.
+    /// Returns how many connections may be open.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Open connections.
+    /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
         self.places.taken()
     }
 
-    /// All slots, those that are free included.
+    /// Returns all slots, including the free ones.
     pub fn slots(&self) -> std::ops::Range<u32> {
         0..self.places.len()
     }
 
-    /// The key of the connection in a slot.
+    /// Returns the key of the connection in a slot.
     pub fn key(&self, slot: u32) -> Option<Key> {
         self.places.key(slot)
     }
 
-    /// What is to be logged, since this was asked last.
+    /// Returns the log records that have been added since the last call.
     pub fn take_notices(&mut self) -> Vec<Record> {
         self.notices.take()
     }
 
-    /// Adds a record to what is to be logged.
+    /// Adds a log record.
     pub fn note(&mut self, record: Record) {
         self.notices.push(record);
     }
 
-    /// Takes a connection in. If the table is full, another one is evicted for it.
+    /// Admits a connection. If the table is full, another one is evicted.
     pub fn admit(&mut self, now: Now, admission: Admission, facts: Facts) -> Admitted {
         let full = self.connections() >= self.limit;
         let evicted = if full { self.make_room(now, "as many as may be are open") } else { None };
@@ -149,8 +150,8 @@ impl Table {
         Admitted { key, evicted }
     }
 
-    /// Takes in what has become of a connection. Returns the slots of those that are evicted for it: the connection
-    /// itself may be among them.
+    /// Takes the new facts of a connection. Returns the slots of the connections that are evicted because of them; the
+    /// connection itself may be one of them.
     pub fn settle(&mut self, now: Now, slot: u32, facts: &Facts) -> Vec<u32> {
         let Some(entry) = self.places.get_mut(slot) else { return Vec::new() };
         let before = entry.facts.deadline;
@@ -162,7 +163,7 @@ impl Table {
                 self.timers.insert((at, slot));
             }
         }
-        // Most connections take nothing of what all share before and after a request.
+        // Before and after a request most connections use nothing of the shared limits.
         if facts.takes_as_much_as(&entry.facts) {
             entry.facts = *facts;
             return Vec::new();
@@ -177,7 +178,7 @@ impl Table {
         self.enforce_quota(now, slot, before, after)
     }
 
-    /// The connection in a slot has ended.
+    /// Removes the connection in a slot.
     pub fn remove(&mut self, slot: u32) {
         let Some(entry) = self.places.get(slot) else { return };
         let (deadline, share) = (entry.facts.deadline, entry.share());
@@ -188,13 +189,13 @@ impl Table {
         self.quota.change(share, Share::default());
     }
 
-    /// A turn of the loop begins: connections have some time again.
+    /// Starts a turn of the loop, with a new time budget for connections.
     pub fn begin_turn(&mut self, now: Now) {
         self.turn = Some(Turn { began: now.mono, budget: Budget::default() });
     }
 
-    /// A connection is ready for what it waits for. Returns its slot if it is to be served now, because none waits
-    /// before it and the turn has time left; otherwise it is queued. Nothing happens if the key is out of date.
+    /// Handles the readiness of a connection. Returns its slot if it must be served now, because no other connection is
+    /// queued and the turn has time left; otherwise it is queued. An outdated key has no effect.
     pub fn ready(&mut self, key: Key, clock: impl FnOnce() -> Instant) -> Option<u32> {
         let entry = self.places.of_key(key).filter(|entry| !entry.queued)?;
         let left_over = entry.facts.crowded;
@@ -206,7 +207,7 @@ impl Table {
         None
     }
 
-    /// The next of those that wait for a turn, as long as this one has time. `left_over_served`: see [`Queue::next`].
+    /// Returns the next queued connection as long as this turn has time. For `left_over_served` see [`Queue::next`].
     pub fn next_queued(&mut self, left_over_served: &mut bool, clock: impl Fn() -> Instant) -> Option<u32> {
         loop {
             let turn = &mut self.turn;
@@ -218,19 +219,19 @@ impl Table {
         }
     }
 
-    /// A request of the connection has been answered.
+    /// Records that a request of the connection was answered.
     pub fn answered(&mut self, slot: u32) {
         if let Some(entry) = self.places.get_mut(slot) {
             entry.served = true;
         }
     }
 
-    /// Whether there is a connection that a change of state concerns.
+    /// Whether a change of state may concern any connection.
     pub fn has_waiting(&self) -> bool {
         self.quota.held() > 0
     }
 
-    /// What a connection waits for: `Some(None)` for a held request, `Some(Some(feed))` for a stream.
+    /// Returns what a connection waits for: `Some(None)` for a held request, `Some(Some(feed))` for a stream.
     pub fn waits_for(&self, slot: u32) -> Option<Option<Feed>> {
         let entry = self.places.get(slot)?;
         entry.share().held.then_some(entry.facts.feed)
@@ -241,27 +242,27 @@ impl Table {
         self.has_waiting() && self.places.iter().any(|(_, entry)| entry.followed.is_some())
     }
 
-    /// The stream of captured output that a connection follows (`None`: both), and how far it was sent.
+    /// Returns the output stream that a connection follows (`None`: both) and up to which position it was sent.
     pub fn follower(&self, slot: u32) -> Option<(Option<Stream>, Position)> {
         let entry = self.places.get(slot)?;
         let Some(Feed::Logs(stream)) = entry.facts.feed else { return None };
         Some((stream, entry.followed?))
     }
 
-    /// How far a connection was sent the captured output.
+    /// Returns up to which position a connection was sent the captured output.
     pub fn followed(&self, slot: u32) -> Option<Position> {
         self.places.get(slot)?.followed
     }
 
-    /// The connection was sent the captured output up to this.
+    /// Records up to which position a connection was sent the captured output.
     pub fn follow(&mut self, slot: u32, position: Option<Position>) {
         if let Some(entry) = self.places.get_mut(slot) {
             entry.followed = position;
         }
     }
 
-    /// When something is due: a connection's deadline, a sign of life, the next turn for those that are queued, or the
-    /// end of a connection's time once kapo closes. `None`: nothing, as things stand.
+    /// Returns the earliest of all deadlines: those of connections, the next heartbeat, the next turn if a connection
+    /// is queued, and the end of a grace period once kapo closes. `None` if there is none.
     pub fn deadline(&self) -> Option<Instant> {
         let connections = self.timers.first().map(|(at, _)| *at);
         let closing = self.closing.map(|closing| closing.next());
@@ -270,22 +271,23 @@ impl Table {
         [connections, closing, heartbeat, queued].into_iter().flatten().min()
     }
 
-    /// The connection whose deadline has passed first, and that deadline.
+    /// Returns the earliest deadline that has passed, and its connection.
     pub fn due(&self, now: Now) -> Option<(Instant, u32)> {
         self.timers.first().copied().filter(|(at, _)| *at <= now.mono)
     }
 
-    /// Whether a connection still has the deadline that was served just now: it would be served for ever.
+    /// Whether a connection still has the deadline that was just handled. The driver drops it, because handling it
+    /// would never end.
     pub fn is_stuck(&self, due: (Instant, u32)) -> bool {
         self.timers.contains(&due)
     }
 
-    /// True once for each sign of life that is due. Those that [`Table::is_silent`] names get it.
+    /// Whether a heartbeat is due. Returns true once for each; the streams that [`Table::is_silent`] selects get it.
     pub fn beat(&mut self, now: Now) -> bool {
         self.heartbeat.is_due(now.mono, self.quota.heartbeats())
     }
 
-    /// Whether a stream gets a sign of life: one that still has something to take is not silent.
+    /// Whether a stream gets a heartbeat. A stream with unsent bytes gets none, because it is not silent.
     pub fn is_silent(&self, slot: u32) -> bool {
         self.places.get(slot).is_some_and(|entry| entry.share().heartbeat && !entry.facts.busy)
     }

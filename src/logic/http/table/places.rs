@@ -1,22 +1,23 @@
-//! The places of a table: small numbers that are used again, each with a generation, so that what was meant for one
-//! that has left does not meet the next in its place.
+//! The slots of a table: small numbers that are reused. Each has a generation, so that an event for a connection that
+//! has been removed does not reach the next connection in its slot.
 
-/// A table of this size is not worth shrinking.
+/// Smaller tables are not worth shrinking.
 pub const FEW: usize = 32;
 
-/// Generations are counted modulo this: [`Key::generation`] has 24 bits in what epoll keeps for kapo.
+/// Generations wrap at this value, because the epoll data has 24 bits for [`Key::generation`].
 pub const GENERATION_MASK: u32 = (1 << 24) - 1;
 
-/// A place and its generation. An event may outlive its connection within one batch.
+/// A slot and its generation. An event may be handled after its connection was removed, because both can happen in one
+/// batch of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// The place.
+    /// The slot.
     pub slot: u32,
-    /// The number of the one that has the place; 24 bits.
+    /// The generation of the connection in the slot, in 24 bits.
     pub generation: u32,
 }
 
-/// Places, each free or taken by a `T`.
+/// Slots, each free or taken by a `T`.
 #[derive(Debug)]
 pub(super) struct Places<T> {
     slots: Vec<Option<(u32, T)>>,
@@ -25,22 +26,22 @@ pub(super) struct Places<T> {
 }
 
 impl<T> Places<T> {
-    /// None is taken; no memory is owned.
+    /// Returns a table without slots, which owns no memory.
     pub(super) fn new() -> Places<T> {
         Places { slots: Vec::new(), free: Vec::new(), generations: 0 }
     }
 
-    /// Taken places.
+    /// Returns the number of taken slots.
     pub(super) fn taken(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Every slot number, taken or free, is below this.
+    /// Returns the number of slots, taken or free.
     pub(super) fn len(&self) -> u32 {
         u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
-    /// Takes a free place, the one that was left last, or a new one.
+    /// Puts a value into the slot that was freed last or, if none is free, into a new one.
     pub(super) fn insert(&mut self, value: T) -> Key {
         self.generations = self.generations.wrapping_add(1) & GENERATION_MASK;
         let generation = self.generations;
@@ -54,38 +55,38 @@ impl<T> Places<T> {
         Key { slot, generation }
     }
 
-    /// The key of the one in a place.
+    /// Returns the key of the value in a slot.
     pub(super) fn key(&self, slot: u32) -> Option<Key> {
         self.taken_place(slot).map(|(generation, _)| Key { slot, generation: *generation })
     }
 
-    /// The one in a place.
+    /// Returns the value in a slot.
     pub(super) fn get(&self, slot: u32) -> Option<&T> {
         self.taken_place(slot).map(|(_, value)| value)
     }
 
-    /// The one in a place, whatever its generation.
+    /// Returns the value in a slot, whatever its generation.
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
         self.place(slot)?.as_mut().map(|(_, value)| value)
     }
 
-    /// The one that a key was given for, unless it has left.
+    /// Returns the value that has this key, unless it was removed.
     pub(super) fn of_key(&mut self, key: Key) -> Option<&mut T> {
         let (generation, value) = self.place(key.slot)?.as_mut()?;
         (*generation == key.generation).then_some(value)
     }
 
-    /// All with their slots.
+    /// Returns all values with their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..).zip(&self.slots).filter_map(|(slot, place)| Some((slot, &place.as_ref()?.1)))
     }
 
-    /// Frees a place, if it is taken.
+    /// Frees a slot if it is taken.
     pub(super) fn remove(&mut self, slot: u32) {
         let Some(place) = self.place(slot).filter(|place| place.is_some()) else { return };
         *place = None;
         self.free.push(slot);
-        // After a storm the table gives its memory back down to the last slot in use. Generations go on counting.
+        // After a burst the table frees its memory beyond the last taken slot. Generations are not reset.
         if self.slots.len() >= 2 * FEW && self.free.len() >= self.slots.len() / 4 * 3 {
             let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
             self.slots.truncate(used);
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_does_not_reach_the_next_in_its_place() {
+    fn a_key_does_not_reach_the_next_value_in_its_slot() {
         let mut places = Places::new();
         let first = places.insert('a');
         places.remove(first.slot);
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_storm_memory_is_kept_to_the_last_place_in_use() {
+    fn after_a_burst_the_table_shrinks_to_its_last_taken_slot() {
         let mut places = Places::new();
         let keys: Vec<Key> = (0..1000).map(|value| places.insert(value)).collect();
         for key in keys.iter().filter(|key| key.slot != 40) {

@@ -1,11 +1,11 @@
-//! Tables that live through anything, and the records that they log.
+//! Random sequences of events on a table, checked against a model, and the log records of evictions.
 
 use super::world::any_table;
 use crate::logic::random::Random;
 use crate::logic::tests::epoch;
 
 #[test]
-fn any_table_keeps_its_promises() {
+fn a_random_table_keeps_its_promises() {
     for seed in 0..500 {
         let mut random = Random::new(seed);
         any_table(epoch(), &mut |n| random.bits() % n);
@@ -13,7 +13,7 @@ fn any_table_keeps_its_promises() {
 }
 
 #[test]
-fn the_seeds_of_the_fuzzer_keep_the_promises() {
+fn the_fuzzer_seeds_keep_the_promises() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/table");
     let seeds: Vec<Vec<u8>> =
         std::fs::read_dir(folder).unwrap().map(|seed| std::fs::read(seed.unwrap().path()).unwrap()).collect();

@@ -1,6 +1,6 @@
-//! A table and clients that do anything, with a model of the promises: no more connections than places, a key reaches
-//! only the connection it was given for, the evicted connection is the one that docs/http.md names, what all take
-//! together is bounded, and no deadline is left in the past.
+//! A table, clients with arbitrary behaviour, and a model of the guarantees: the number of connections is limited, a
+//! key reaches only its own connection, eviction takes the connection that docs/http.md names, shared memory is
+//! limited, and no deadline stays in the past.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::logic::http::conn::{Class, Facts, Feed, Rank};
 use crate::logic::http::heartbeat;
 use crate::logic::http::quota::{INPUT_LIMIT, OUTPUT_LIMIT};
 
-/// What the model knows of a connection.
+/// The model of a connection.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     key: Key,
@@ -32,18 +32,18 @@ struct World<'a> {
     limit: usize,
     now: Now,
     peers: BTreeMap<u32, Peer>,
-    /// The keys of connections that have left.
+    /// The keys of removed connections.
     left: Vec<Key>,
     closed: Option<Instant>,
-    /// When the log was last told that there is little room, and that there is none.
-    told: [Option<Instant>; 2],
+    /// When the log last had a record about evictions, and about connections that cannot be accepted.
+    logged: [Option<Instant>; 2],
     pick: &'a mut dyn FnMut(u64) -> u64,
 }
 
-/// One whole table, of clients and accidents that `pick` chooses: `pick(n)` gives 0 to n - 1.
+/// Runs one table through events that `pick` chooses; `pick(n)` returns a number below n.
 ///
 /// # Panics
-/// If a promise is broken.
+/// Panics if a guarantee is broken.
 pub fn any_table(epoch: Now, pick: &mut dyn FnMut(u64) -> u64) {
     let limit = match pick(4) {
         0 => 100,
@@ -56,7 +56,7 @@ pub fn any_table(epoch: Now, pick: &mut dyn FnMut(u64) -> u64) {
         peers: BTreeMap::new(),
         left: Vec::new(),
         closed: None,
-        told: [None; 2],
+        logged: [None; 2],
         pick,
     };
     for _ in 0..world.choose(200) {
@@ -79,7 +79,7 @@ pub fn any_table(epoch: Now, pick: &mut dyn FnMut(u64) -> u64) {
     world.close();
     world.now = after(world.now, Duration::from_secs(10));
     world.dismiss();
-    assert!(world.peers.is_empty(), "all have had their time");
+    assert!(world.peers.is_empty(), "every connection is gone after the last grace period");
     world.check();
 }
 
@@ -96,7 +96,7 @@ impl World<'_> {
         self.choose(2) == 1
     }
 
-    /// A slot that is taken, unless none is.
+    /// Returns a taken slot, unless all are free.
     fn any_slot(&mut self) -> Option<u32> {
         let count = u64::try_from(self.peers.len()).unwrap_or_default();
         let nth = self.choose(count.max(1));
@@ -146,7 +146,7 @@ impl World<'_> {
         }
     }
 
-    /// The first in the order of eviction.
+    /// Returns the slot with the lowest eviction rank.
     fn least(&self, eligible: impl Fn(&Peer) -> bool) -> Option<u32> {
         let eligible = self.peers.values().filter(|peer| eligible(peer));
         eligible.min_by_key(|peer| (peer.facts.rank.class, peer.facts.rank.since)).map(|peer| peer.key.slot)
@@ -154,7 +154,7 @@ impl World<'_> {
 
     fn forget(&mut self, slot: u32) {
         let peer = self.peers.remove(&slot);
-        assert!(peer.is_some(), "only what is there is removed");
+        assert!(peer.is_some(), "only an open connection is removed");
         self.left.extend(peer.map(|peer| peer.key));
     }
 
@@ -174,10 +174,10 @@ impl World<'_> {
             self.forget(slot);
         }
         let key = admitted.key;
-        assert!(!self.left.contains(&key), "a key is not given twice");
+        assert!(!self.left.contains(&key), "a key is not used twice");
         let before =
             self.peers.insert(key.slot, Peer { key, admission, facts, served: false, queued: false });
-        assert!(before.is_none(), "a place is not given twice");
+        assert!(before.is_none(), "a slot is not taken twice");
     }
 
     fn settle_any(&mut self) {
@@ -205,18 +205,18 @@ impl World<'_> {
         let is_held = self.peers.get(&slot).is_some_and(Peer::is_held);
         if is_held && !was_held && self.held() > self.most_held() {
             let oldest = self.least(|peer| peer.is_held() && peer.key.slot != slot);
-            gone(self, oldest, "another held one makes room for one more that is held");
+            gone(self, oldest, "the oldest held connection is evicted for a new one");
         }
         while self.sum(|facts| facts.received) > INPUT_LIMIT {
             let least = self.least(|peer| peer.facts.received > 0);
-            gone(self, least, "unfinished requests go in the order of eviction");
+            gone(self, least, "the unfinished request with the lowest rank is evicted");
         }
         while self.owed_but_most() > OUTPUT_LIMIT {
             let most = self.peers.values().max_by_key(|peer| (peer.facts.owed, peer.key.slot));
             let most = most.map(|peer| peer.key.slot);
-            gone(self, most, "the one that owes most goes");
+            gone(self, most, "the connection with the most unsent output is evicted");
         }
-        assert_eq!(evicted.next(), None, "no connection is closed within the bounds");
+        assert_eq!(evicted.next(), None, "no connection is evicted within the limits");
     }
 
     fn leave(&mut self) {
@@ -243,7 +243,7 @@ impl World<'_> {
         }
     }
 
-    /// One turn, with time for one connection, or for all. Returns whether it had time for all.
+    /// Runs one turn with time for one connection or for all. Returns whether it had time for all.
     fn turn(&mut self) -> bool {
         self.table.begin_turn(self.now);
         let hurry = self.flip();
@@ -257,7 +257,7 @@ impl World<'_> {
             assert_eq!(queued, Some(true), "only those that are queued are served, once each");
             served += 1;
         }
-        assert!(hurry || served == queued, "with enough time all are served");
+        assert!(hurry || served == queued, "all connections are served if there is time");
         !hurry
     }
 
@@ -268,7 +268,7 @@ impl World<'_> {
             let (at, slot) = due;
             let first =
                 self.peers.values().filter_map(|peer| Some((peer.facts.deadline?, peer.key.slot))).min();
-            assert!(Some(due) == first && at <= self.now.mono, "the first deadline is served first");
+            assert!(Some(due) == first && at <= self.now.mono, "the earliest deadline is handled first");
             let mut facts = self.any_facts();
             if self.choose(4) == 0 {
                 facts.deadline = Some(at);
@@ -283,7 +283,7 @@ impl World<'_> {
         }
         let beat = self.table.beat(self.now);
         let streams = self.peers.values().filter(|peer| is_beaten(peer)).count();
-        assert!(streams > 0 || !beat, "kapo does not wake for a sign of life without a stream");
+        assert!(streams > 0 || !beat, "no heartbeat is due without a stream");
         for (slot, peer) in &self.peers {
             assert_eq!(self.table.is_silent(*slot), is_beaten(peer) && !peer.facts.busy);
         }
@@ -306,11 +306,15 @@ impl World<'_> {
         let expected = if descriptors { self.least(|_| true) } else { None };
         match self.table.relieve(self.now, shortage) {
             Relief::Evicted(slot) => {
-                assert_eq!(Some(slot), expected, "a descriptor is made free in the order of eviction");
+                assert_eq!(
+                    Some(slot),
+                    expected,
+                    "the connection with the lowest rank is evicted for a descriptor"
+                );
                 self.forget(slot);
             }
             Relief::Rest(until) => {
-                assert_eq!(expected, None, "kapo evicts nothing if that makes no room");
+                assert_eq!(expected, None, "nothing is evicted if that makes no room");
                 assert!(until.is_some_and(|until| until == self.now.mono + Duration::from_secs(1)));
             }
         }
@@ -323,11 +327,11 @@ impl World<'_> {
         }
     }
 
-    /// Those leave whose time is over, and no others.
+    /// Removes exactly the connections whose grace period is over.
     fn dismiss(&mut self) {
         let dismissed = self.table.dismiss(self.now);
         let Some(closed) = self.closed else {
-            return assert!(dismissed.is_empty(), "nothing is dismissed before kapo closes");
+            return assert!(dismissed.is_empty(), "no grace period ends before kapo closes");
         };
         let passed = self.now.mono - closed;
         let grace = |peer: &Peer| match peer.facts {
@@ -338,7 +342,7 @@ impl World<'_> {
         };
         let over = self.peers.values().filter(|peer| passed >= Duration::from_millis(grace(peer)));
         let over: Vec<u32> = over.map(|peer| peer.key.slot).collect();
-        assert_eq!(dismissed, over, "those leave that have had their time");
+        assert_eq!(dismissed, over, "connections stay until their grace period is over");
         over.into_iter().for_each(|slot| self.forget(slot));
     }
 
@@ -359,30 +363,30 @@ impl World<'_> {
         (self.limit * 3 / 4).max(1)
     }
 
-    /// What is true between any two things that happen.
+    /// Checks what must hold between any two events.
     fn check(&mut self) {
-        assert!(self.peers.len() <= self.limit, "no more connections than places");
+        assert!(self.peers.len() <= self.limit, "the number of connections is limited");
         assert_eq!(self.table.connections(), self.peers.len());
         let slots = self.table.slots().end;
-        assert!(usize::try_from(slots).is_ok_and(|slots| slots <= self.limit), "places are used again");
+        assert!(usize::try_from(slots).is_ok_and(|slots| slots <= self.limit), "slots are reused");
         for slot in self.table.slots() {
             assert_eq!(self.table.key(slot), self.peers.get(&slot).map(|peer| peer.key));
             let waits = self.peers.get(&slot).filter(|peer| peer.is_held()).map(|peer| peer.facts.feed);
             assert_eq!(self.table.waits_for(slot), waits);
         }
-        assert!(self.held() <= self.most_held(), "three quarters may be held");
+        assert!(self.held() <= self.most_held(), "at most three quarters of the connections are held");
         assert!(self.sum(|facts| facts.received) <= INPUT_LIMIT && self.owed_but_most() <= OUTPUT_LIMIT);
         let first = self.peers.values().filter_map(|peer| peer.facts.deadline).min();
         let asleep = first.is_some_and(|first| self.table.deadline().is_none_or(|at| at > first));
-        assert!(!asleep, "kapo wakes for the first deadline");
+        assert!(!asleep, "the table returns the earliest deadline");
         for record in self.table.take_notices() {
             let evicted = format!("{record:?}").contains("evicted");
-            let [little, none] = &mut self.told;
-            let told = if evicted { little } else { none };
-            let before = told.replace(self.now.mono);
+            let [little, none] = &mut self.logged;
+            let logged = if evicted { little } else { none };
+            let before = logged.replace(self.now.mono);
             assert!(
                 before.is_none_or(|before| self.now.mono - before >= Duration::from_secs(60)),
-                "the log is told once a minute"
+                "evictions are logged at most once a minute"
             );
         }
     }

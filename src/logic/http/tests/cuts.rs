@@ -1,8 +1,8 @@
-//! However the bytes were cut, the peer sees the same.
+//! However the bytes are split into reads, the peer receives the same answers.
 
 use super::*;
 
-/// Good, pipelined and bad requests.
+/// Valid, pipelined and invalid requests.
 fn corpus() -> Vec<Vec<u8>> {
     let mut corpus: Vec<Vec<u8>> = [
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -33,7 +33,7 @@ fn corpus() -> Vec<Vec<u8>> {
     corpus
 }
 
-/// Too long for every cut to be tried.
+/// Requests that are too long to try every split.
 fn long() -> Vec<Vec<u8>> {
     let many = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500);
     [
@@ -49,7 +49,7 @@ fn long() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-/// What the fuzzer starts from.
+/// The seeds of the fuzzer.
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/http");
     let mut seeds = Vec::new();
@@ -78,7 +78,7 @@ fn show(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn how_the_bytes_were_cut_makes_no_difference() {
+fn the_boundaries_of_reads_do_not_matter() {
     for bytes in corpus() {
         let whole = ask(&bytes);
         assert_eq!(talk(bytes.chunks(1)), whole, "byte by byte: {}", show(&bytes));
@@ -90,7 +90,7 @@ fn how_the_bytes_were_cut_makes_no_difference() {
 }
 
 #[test]
-fn how_long_requests_were_cut_makes_no_difference() {
+fn the_boundaries_of_reads_do_not_matter_for_long_requests() {
     for bytes in long() {
         let whole = ask(&bytes);
         assert_eq!(talk(bytes.chunks(1)), whole, "byte by byte: {}", show(&bytes));
@@ -103,7 +103,7 @@ fn how_long_requests_were_cut_makes_no_difference() {
 }
 
 #[test]
-fn random_damage_and_random_cuts_make_no_difference_either() {
+fn read_boundaries_do_not_matter_for_damaged_requests() {
     let (mut dice, corpus) = (Dice(0x9e37_79b9_7f4a_7c15), corpus());
     const NASTY: &[u8] = b"\r\n \t:\0#*/A1\x7f\x80\xff,;[]";
     for _ in 0..20_000 {
@@ -131,7 +131,7 @@ fn random_damage_and_random_cuts_make_no_difference_either() {
 }
 
 #[test]
-fn each_seed_of_the_fuzzer_ends_in_answers_that_are_whole() {
+fn each_fuzzer_seed_gets_complete_answers() {
     for (name, bytes) in seeds() {
         let (seen, _) = ask(&bytes);
         for status in statuses(&seen) {
@@ -143,7 +143,7 @@ fn each_seed_of_the_fuzzer_ends_in_answers_that_are_whole() {
 }
 
 #[test]
-fn what_was_asked_before_makes_no_difference() {
+fn earlier_requests_do_not_matter() {
     let clock = Clock::new();
     let answer = |bytes: &[u8], out: &mut Out| {
         let (mut handler, mut conn) = (Echo::default(), Conn::new(clock.at(0.0)));

@@ -1,8 +1,8 @@
-//! Tables: what is asked, and what comes back.
+//! Tables of requests and their answers.
 
 use super::*;
 
-/// Refused once the head is complete; each line is one rule of RFC 9110 or 9112.
+/// Requests that are refused once the head is complete. Each line is a rule of RFC 9110 or RFC 9112.
 const HOSTILE: &[(u16, &str)] = &[
     // The request line.
     (400, "GET  / HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -128,9 +128,9 @@ const HOSTILE: &[(u16, &str)] = &[
 ];
 
 #[test]
-fn each_hostile_head_is_refused_with_its_status_and_the_connection_closed() {
+fn each_invalid_head_is_refused_and_the_connection_closed() {
     for (status, head) in HOSTILE {
-        // What follows a refused request must never be answered as one.
+        // Bytes behind a refused request must never be answered as a request.
         let (seen, open) = ask(format!("{head}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(statuses(&seen), [status.to_string()], "{head:?}\n{seen}");
         assert!(!open, "{head:?}");
@@ -141,7 +141,7 @@ fn each_hostile_head_is_refused_with_its_status_and_the_connection_closed() {
 }
 
 #[test]
-fn what_is_no_http_1_is_refused_before_anything_more_is_sent() {
+fn other_protocols_are_refused_at_the_first_wrong_byte() {
     for (status, bytes) in [
         (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice()),
         (400, b"\x16"),
@@ -162,7 +162,7 @@ fn what_is_no_http_1_is_refused_before_anything_more_is_sent() {
     ] {
         let (seen, open) = ask(bytes);
         match bytes {
-            // The one that may still become a request.
+            // These bytes may still become a request.
             b"GET /" => assert_eq!((seen.as_str(), open), ("", true)),
             _ => assert_eq!((statuses(&seen), open), (vec![&*status.to_string()], false), "{bytes:?}"),
         }
@@ -170,7 +170,7 @@ fn what_is_no_http_1_is_refused_before_anything_more_is_sent() {
 }
 
 #[test]
-fn limits_are_where_they_are_said_to_be() {
+fn limits_have_their_documented_values() {
     let line = |length: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(length - 14));
     let head = |length: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "a".repeat(length - 32));
     let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(count - 1));
@@ -205,7 +205,7 @@ fn limits_are_where_they_are_said_to_be() {
 }
 
 #[test]
-fn targets_and_hosts_that_are_right_are_answered() {
+fn valid_targets_and_hosts_are_answered() {
     for (request, body) in [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "Get / None"),
         ("GET /a%20b?c=d?e HTTP/1.1\r\nHost: a:80\r\n\r\n", "Get /a%20b Some(\"c=d?e\")"),
@@ -228,7 +228,7 @@ fn targets_and_hosts_that_are_right_are_answered() {
 }
 
 #[test]
-fn options_is_204_without_length_type_or_body() {
+fn options_has_no_length_type_or_body() {
     for target in ["*", "/", "http://a", "http://a/"] {
         let (seen, open) = ask(format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(
@@ -243,12 +243,12 @@ fn options_is_204_without_length_type_or_body() {
 }
 
 #[test]
-fn head_gets_the_head_of_get_and_no_body() {
+fn head_is_answered_like_get_without_a_body() {
     for rest in
         [" / HTTP/1.1\r\nHost: a\r\n\r\n", " /events HTTP/1.1\r\nHost: a\r\n\r\n", " / HTTP/1.1\r\n\r\n"]
     {
         let (get, head) = (ask(format!("GET{rest}")).0, ask(format!("HEAD{rest}")).0);
-        // The echoed method has another length; all else is equal.
+        // The echoed method has another length; everything else must be equal.
         let end = get.find("\r\n\r\n").unwrap() + 4;
         assert_eq!(get[..end].replace("Length: 10", "Length: 11"), head, "{rest:?}");
         assert!(get.len() > end);
@@ -256,7 +256,7 @@ fn head_gets_the_head_of_get_and_no_body() {
 }
 
 #[test]
-fn all_methods_of_the_registry_but_ours_are_405() {
+fn all_other_registered_methods_are_405() {
     for method in "ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE LABEL LINK LOCK MERGE MKACTIVITY \
         MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PATCH POST PRI PROPFIND PROPPATCH PUT QUERY \
         REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL"
@@ -268,7 +268,7 @@ fn all_methods_of_the_registry_but_ours_are_405() {
 }
 
 #[test]
-fn the_connection_stays_open_exactly_when_both_sides_say_so() {
+fn the_connection_stays_open_if_version_and_fields_allow_it() {
     for (version, fields, open, said) in [
         ("1.1", "", true, ""),
         ("1.1", "Connection: keep-alive\r\n", true, ""),
@@ -296,11 +296,11 @@ fn the_connection_stays_open_exactly_when_both_sides_say_so() {
 }
 
 #[test]
-fn the_fields_that_answers_depend_on_are_handed_over() {
+fn accept_and_last_event_id_reach_the_handler() {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nACCEPT: text/*;q=0.5, */*\r\nLast-event-id: 7\r\n\r\n";
     let parsed = crate::logic::http::request::parse(head).unwrap();
     assert_eq!((parsed.request.accept, parsed.request.last_event_id), ("text/*;q=0.5, */*", "7"));
-    // Two are one list, of which neither half counts alone.
+    // Two fields form one list, and neither half of it counts alone.
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: a/b\r\nAccept: c/d\r\n\r\n";
     assert_eq!(crate::logic::http::request::parse(head).unwrap().request.accept, "");
 }

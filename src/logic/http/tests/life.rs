@@ -1,10 +1,10 @@
-//! The life of a connection: order, waiting, streams, deadlines, closing, and who goes first.
+//! The states of a connection: order of answers, held requests, streams, deadlines, closing and eviction ranks.
 
 use super::*;
 use crate::logic::http::conn::{Feed, LINGER, PATIENCE};
 
 #[test]
-fn a_plain_request_gets_the_whole_answer_and_the_connection_owns_nothing() {
+fn a_plain_request_is_answered_without_keeping_memory() {
     let clock = Clock::new();
     let (mut conn, mut out) = (Conn::new(clock.at(0.0)), Out::new());
     conn.receive(clock.at(0.0), b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n", &mut Echo::default(), &mut out);
@@ -20,7 +20,7 @@ fn a_plain_request_gets_the_whole_answer_and_the_connection_owns_nothing() {
 
 const HOST: &str = " HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// A connection, its handler, its clock, and what it has to say.
+/// A connection with its handler, its clock and its output.
 struct Talk {
     clock: Clock,
     conn: Conn,
@@ -34,7 +34,7 @@ impl Talk {
         Talk { conn: Conn::new(clock.at(0.0)), clock, handler: Echo::default(), out: Out::new() }
     }
 
-    /// Sends requests for these paths at that second; returns what came back and was taken.
+    /// Sends requests for these paths at that second. Returns the answers, all of which the peer takes.
     fn get(&mut self, second: f64, paths: &[&str]) -> String {
         let bytes: String = paths.iter().map(|path| format!("GET {path}{HOST}")).collect();
         self.send(second, bytes)
@@ -59,7 +59,7 @@ impl Talk {
         String::from_utf8(std::mem::take(&mut self.out.bytes)).unwrap()
     }
 
-    /// The seconds until the deadline.
+    /// Returns the seconds until the deadline.
     fn deadline(&self) -> Option<f64> {
         self.conn.deadline().map(|deadline| (deadline - self.clock.0).as_secs_f64())
     }
@@ -78,7 +78,7 @@ fn pipelined_requests_are_answered_in_order_and_at_once() {
 }
 
 #[test]
-fn what_is_pipelined_without_end_is_answered_in_portions() {
+fn endless_pipelined_requests_are_answered_in_portions() {
     let mut talk = Talk::new();
     let seen = talk.get(0.0, &["/big?50000", "/big?50000", "/3"]);
     assert_eq!(statuses(&seen), ["200", "200"]);
@@ -88,10 +88,10 @@ fn what_is_pipelined_without_end_is_answered_in_portions() {
 }
 
 #[test]
-fn who_asks_without_end_and_reads_nothing_is_dropped_10_s_after_the_last_portion() {
+fn an_endless_pipeline_without_reads_ends_after_10_s() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/big?70000"; 3]);
-    // The kernel took all of it, and never says that there is room again.
+    // The kernel took all bytes but never reports room again.
     assert_eq!((talk.conn.pending().len(), talk.deadline()), (0, Some(10.0)));
     assert_eq!(statuses(&talk.resume(6.0)), ["200"]);
     assert_eq!(talk.deadline(), Some(16.0));
@@ -102,7 +102,7 @@ fn who_asks_without_end_and_reads_nothing_is_dropped_10_s_after_the_last_portion
 }
 
 #[test]
-fn who_does_not_take_answers_gets_to_ask_no_more_and_is_dropped_after_10_s() {
+fn a_peer_that_does_not_read_is_dropped_after_10_s() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/"]);
     talk.conn.keep(talk.clock.at(1.0), b"rest");
@@ -117,7 +117,7 @@ fn who_does_not_take_answers_gets_to_ask_no_more_and_is_dropped_after_10_s() {
 }
 
 #[test]
-fn an_answer_that_was_taken_leaves_an_idle_connection() {
+fn a_connection_is_idle_after_its_answer_is_sent() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/"]);
     talk.conn.keep(talk.clock.at(0.0), b"rest");
@@ -127,7 +127,7 @@ fn an_answer_that_was_taken_leaves_an_idle_connection() {
 }
 
 #[test]
-fn half_a_head_has_10_s_from_its_first_byte_however_it_drips() {
+fn an_unfinished_head_has_10_s_from_its_first_byte() {
     let mut talk = Talk::new();
     assert_eq!(talk.deadline(), None);
     for (second, byte) in [(100.0, "G"), (103.0, "E"), (109.0, "T")] {
@@ -141,7 +141,7 @@ fn half_a_head_has_10_s_from_its_first_byte_however_it_drips() {
 }
 
 #[test]
-fn the_clock_of_a_head_begins_anew_with_each_request() {
+fn each_request_has_its_own_deadline_for_the_head() {
     let mut talk = Talk::new();
     talk.send(0.0, "GET / HT");
     let seen = talk.send(9.0, "TP/1.1\r\nHost: a\r\n\r\n\r\n");
@@ -151,7 +151,7 @@ fn the_clock_of_a_head_begins_anew_with_each_request() {
 }
 
 #[test]
-fn a_held_request_is_asked_again_until_it_is_answered_then_comes_what_was_behind_it() {
+fn a_held_request_is_answered_before_those_behind_it() {
     let mut talk = Talk::new();
     let seen = talk.get(0.0, &["/1", "/wait", "/3"]);
     assert_eq!(bodies(&seen), ["Get /1 None"]);
@@ -165,7 +165,7 @@ fn a_held_request_is_asked_again_until_it_is_answered_then_comes_what_was_behind
 }
 
 #[test]
-fn of_a_held_request_nothing_is_kept_but_what_came_behind_it() {
+fn a_held_request_keeps_only_the_bytes_behind_it() {
     let cookies = "a".repeat(6000);
     let mut talk = Talk::new();
     talk.send(0.0, format!("GET /wait HTTP/1.1\r\nCookie: {cookies}"));
@@ -181,7 +181,7 @@ fn of_a_held_request_nothing_is_kept_but_what_came_behind_it() {
 }
 
 #[test]
-fn a_held_head_is_answered_without_a_body_and_a_held_close_with_its_end() {
+fn a_held_request_keeps_its_method_and_connection_close() {
     let mut talk = Talk::new();
     talk.handler.done = false;
     talk.send(0.0, "HEAD /wait HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
@@ -195,19 +195,19 @@ fn a_held_head_is_answered_without_a_body_and_a_held_close_with_its_end() {
 }
 
 #[test]
-fn a_held_request_is_overdue_at_its_own_time() {
+fn each_held_request_has_its_own_deadline() {
     let mut talk = Talk::new();
     talk.get(3.0, &["/wait", "/2"]);
     assert_eq!((talk.deadline(), talk.expire(62.9)), (Some(63.0), String::new()));
     assert_eq!(bodies(&talk.expire(63.0)), ["overdue", "Get /2 None"]);
     assert_eq!(talk.deadline(), None);
-    // The one behind it has a time of its own.
+    // The request behind it has its own deadline.
     talk.get(100.0, &["/wait", "/wait"]);
     assert_eq!((bodies(&talk.expire(160.0)), talk.deadline()), (vec!["overdue"], Some(220.0)));
 }
 
 #[test]
-fn behind_a_held_request_no_more_than_a_head_is_kept() {
+fn input_behind_a_held_request_is_limited_to_one_head() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/wait"]);
     while talk.conn.wants().read {
@@ -219,7 +219,7 @@ fn behind_a_held_request_no_more_than_a_head_is_kept() {
 }
 
 #[test]
-fn half_closed_peers_get_their_answers_and_then_the_end() {
+fn a_half_closed_peer_gets_its_answers_and_then_the_end() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/wait", "/2"]);
     talk.conn.eof(&mut talk.out);
@@ -238,7 +238,7 @@ fn half_closed_peers_get_their_answers_and_then_the_end() {
 }
 
 #[test]
-fn the_end_of_a_peer_that_asks_nothing_is_the_end() {
+fn a_peer_that_closes_without_a_request_ends_the_connection() {
     for bytes in ["", "GET / HTTP/1.1\r\nHost", &format!("GET /{HOST}")] {
         let mut talk = Talk::new();
         talk.send(0.0, bytes);
@@ -249,7 +249,7 @@ fn the_end_of_a_peer_that_asks_nothing_is_the_end() {
 }
 
 #[test]
-fn the_end_of_a_peer_waits_for_what_is_unsent() {
+fn unsent_bytes_are_sent_after_the_peer_closes() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/"]);
     talk.conn.keep(talk.clock.at(0.0), b"rest");
@@ -260,17 +260,17 @@ fn the_end_of_a_peer_waits_for_what_is_unsent() {
 }
 
 #[test]
-fn a_body_is_discarded_after_the_answer_until_the_peer_ends_it() {
+fn a_body_is_discarded_until_the_peer_closes() {
     let mut talk = Talk::new();
     let seen = talk.send(0.0, format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nGET /{HOST}"));
     assert_eq!(statuses(&seen), ["405"]);
     assert!(!talk.conn.is_done());
-    // The answer has gone: once only our side is to be closed.
+    // The answer was sent: our side must be closed once.
     assert!(talk.conn.half_close(talk.clock.at(1.0)));
     assert!(!talk.conn.half_close(talk.clock.at(1.0)));
     assert_eq!(talk.get(2.0, &["/"]), "");
     assert_eq!((talk.conn.wants(), talk.deadline()), (Interest { read: true, write: false }, Some(12.0)));
-    // Who goes on sending is read on, but not for ever.
+    // Input of a peer that keeps sending is discarded, but within limits.
     for seconds in [11.0, 20.0, 29.0] {
         talk.send(seconds, [b'x'; 1_000]);
     }
@@ -280,7 +280,7 @@ fn a_body_is_discarded_after_the_answer_until_the_peer_ends_it() {
 }
 
 #[test]
-fn lingering_is_bounded_in_time_and_bytes() {
+fn a_lingering_close_is_limited_in_time_and_bytes() {
     let body = || {
         let mut talk = Talk::new();
         talk.send(0.0, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n");
@@ -303,7 +303,7 @@ fn lingering_is_bounded_in_time_and_bytes() {
 }
 
 #[test]
-fn a_closing_answer_lingers_only_where_bytes_may_be_left() {
+fn a_close_lingers_only_if_bytes_may_be_unread() {
     for (bytes, lingers) in [
         ("GET / HTTP/1.0\r\n\r\n".to_owned(), false),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(), false),
@@ -320,7 +320,7 @@ fn a_closing_answer_lingers_only_where_bytes_may_be_left() {
 }
 
 #[test]
-fn a_stream_is_fed_until_its_end() {
+fn a_stream_is_chunked_until_its_end() {
     let mut talk = Talk::new();
     let seen = talk.get(0.0, &["/logs", "/never"]);
     assert!(seen.contains("\r\nConnection: close\r\n") && !seen.contains("Content-Length"), "{seen}");
@@ -334,7 +334,7 @@ fn a_stream_is_fed_until_its_end() {
 }
 
 #[test]
-fn a_stream_for_1_0_is_its_bytes_until_the_end() {
+fn a_stream_for_http_1_0_ends_with_the_connection() {
     let mut talk = Talk::new();
     let seen = talk.send(0.0, "GET /logs HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert!(seen.contains("\r\nConnection: close\r\n") && !seen.contains("Transfer-Encoding"), "{seen}");
@@ -346,13 +346,13 @@ fn a_stream_for_1_0_is_its_bytes_until_the_end() {
 }
 
 #[test]
-fn a_stream_ends_when_its_reader_does() {
+fn a_stream_ends_when_its_peer_closes() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/events"]);
     talk.conn.eof(&mut talk.out);
     assert_eq!(talk.take(), "0\r\n\r\n");
     assert!(talk.conn.is_done());
-    // Also when it had ended before the stream began.
+    // The peer may also have closed its side before the stream begins.
     let mut talk = Talk::new();
     talk.get(0.0, &["/wait", "/events"]);
     talk.conn.eof(&mut talk.out);
@@ -371,7 +371,7 @@ fn a_stream_that_is_given_up_has_no_last_chunk() {
 }
 
 #[test]
-fn a_reader_that_falls_behind_is_dropped_and_not_buffered_for() {
+fn a_reader_that_falls_behind_is_dropped() {
     let mut talk = Talk::new();
     talk.get(0.0, &["/events"]);
     talk.conn.keep(talk.clock.at(0.0), b"unsent");
@@ -380,7 +380,7 @@ fn a_reader_that_falls_behind_is_dropped_and_not_buffered_for() {
         talk.conn.push(&chunk, &mut talk.out);
         assert!(!talk.conn.is_done());
     }
-    // Each chunk has 7 bytes around it.
+    // Each chunk adds 7 bytes of framing.
     assert_eq!((talk.take(), talk.conn.pending().len()), (String::new(), 6 + 512 * (1024 + 7)));
     talk.conn.push(&chunk, &mut talk.out);
     assert!(talk.conn.is_done() && talk.conn.is_given_up());
@@ -388,23 +388,23 @@ fn a_reader_that_falls_behind_is_dropped_and_not_buffered_for() {
 }
 
 #[test]
-fn a_costly_answer_waits_for_a_turn_of_its_own() {
+fn an_expensive_answer_waits_for_another_turn() {
     let mut talk = Talk::new();
     assert_eq!(talk.get(0.0, &["/costly"]), "");
     assert!(talk.conn.is_crowded() && talk.conn.wants().write);
     assert_eq!(statuses(&talk.resume(0.0)).len(), 1);
     assert_eq!(talk.conn.wants(), Interest { read: true, write: false });
-    // What stands before it is answered at once, what follows with it.
+    // Requests before it are answered at once, requests behind it together with it.
     assert_eq!(bodies(&talk.get(0.0, &["/a", "/costly", "/b"])), ["Get /a None"]);
     assert_eq!(bodies(&talk.resume(0.0)), ["Get /costly None", "Get /b None"]);
-    // One a turn.
+    // Each turn answers one of them.
     assert_eq!(talk.get(0.0, &["/costly", "/costly"]), "");
     assert_eq!([1, 1], [(); 2].map(|()| statuses(&talk.resume(0.0)).len()));
     assert_eq!(talk.conn.wants(), Interest { read: true, write: false });
 }
 
 #[test]
-fn a_turn_answers_so_many_requests_and_leaves_the_rest_for_the_next() {
+fn a_turn_answers_a_limited_number_of_requests() {
     let mut talk = Talk::new();
     let seen = talk.get(0.0, &["/"; 100]);
     assert_eq!((statuses(&seen).len(), talk.conn.wants()), (32, Interest { read: false, write: true }));
@@ -431,8 +431,8 @@ fn a_reader_of_a_stream_must_go_on_reading() {
 }
 
 #[test]
-fn room_is_made_by_unfinished_requests_first_and_by_waiting_ones_last() {
-    // One epoch for all, or their ages could not be compared.
+fn unfinished_requests_rank_first_for_eviction_held_ones_last() {
+    // All connections need the same epoch, or their ages could not be compared.
     let clock = Clock::new();
     let mut talks = Vec::new();
     for (name, second, bytes) in [
@@ -473,17 +473,17 @@ fn room_is_made_by_unfinished_requests_first_and_by_waiting_ones_last() {
 }
 
 #[test]
-fn a_held_request_grows_no_younger_by_being_asked_again() {
+fn a_held_request_keeps_its_deadline_when_asked_again() {
     let mut talk = Talk::new();
     talk.get(1.0, &["/wait"]);
     let rank = talk.conn.rank();
     talk.resume(2.0);
     assert_eq!(talk.conn.rank(), rank);
-    assert_eq!(talk.deadline(), Some(61.0), "the time that it named counts from the request");
+    assert_eq!(talk.deadline(), Some(61.0), "the deadline counts from the request");
 }
 
 #[test]
-fn a_site_that_gives_no_answer_is_not_waited_for() {
+fn a_handler_without_an_answer_results_in_500() {
     struct Silent;
     impl Handler for Silent {
         fn answer(&mut self, now: Now, request: &Request<'_>, _: Reply<'_>) -> Next {
@@ -530,7 +530,7 @@ fn the_date_moves_with_the_wall_clock() {
 }
 
 #[test]
-fn a_request_that_lacks_data_keeps_its_place_until_it_is_read() {
+fn a_request_that_lacks_data_keeps_its_place() {
     let (clock, mut handler, mut out) = (Clock::new(), Echo::default(), Out::new());
     let mut conn = Conn::new(clock.at(0.0));
     let requests =

@@ -1,5 +1,6 @@
-//! Tests of the whole of `http`: bytes in, bytes out, a fake clock, and a handler that says what it was asked. `heads`
-//! has the tables of requests, `cuts` shows that it does not matter how they arrive, `life` the rest of a connection.
+//! Tests of the whole of `http`: bytes in, bytes out, a fake clock, and a handler that echoes the request. `heads` has
+//! tables of requests, `cuts` shows that the boundaries of reads do not matter, and `life` tests everything else about
+//! a connection.
 
 mod cuts;
 mod heads;
@@ -12,12 +13,12 @@ use super::response::{Out, Reply};
 use super::{Handler, Next, Request};
 use crate::logic::Now;
 
-/// Answers with what it was asked, `/wait` once `done`, `/big` with as much as the query says.
+/// Echoes the request; answers `/wait` once `done`, and `/big` with as many bytes as the query says.
 #[derive(Default)]
 struct Echo {
     done: bool,
     asked: usize,
-    /// `/read` lacks what it needs as long as this is false.
+    /// `/read` lacks its data as long as this is false.
     has_read: bool,
 }
 
@@ -60,7 +61,7 @@ impl Handler for Echo {
     }
 }
 
-/// A moment so many seconds after the start; the wall clock shows the example of RFC 9110 then.
+/// Counts seconds from the start, when the wall clock shows the example date of RFC 9110.
 struct Clock(Instant);
 
 impl Clock {
@@ -77,7 +78,8 @@ impl Clock {
     }
 }
 
-/// What a peer sees that sends these pieces and takes every answer: all bytes, and whether more may be asked.
+/// Sends these pieces and takes every answer. Returns all bytes that were received, and whether the connection stays
+/// open.
 fn talk<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (String, bool) {
     let (clock, mut handler, mut out) = (Clock::new(), Echo::default(), Out::new());
     let mut conn = Conn::new(clock.at(0.0));
@@ -94,18 +96,18 @@ fn talk<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (String, bool) {
     (String::from_utf8(seen).unwrap(), !closed)
 }
 
-/// The answer to one piece.
+/// Returns the answer to one piece.
 fn ask(bytes: impl AsRef<[u8]>) -> (String, bool) {
     talk([bytes.as_ref()])
 }
 
-/// The status codes of all answers.
+/// Returns the status codes of all answers.
 fn statuses(seen: &str) -> Vec<&str> {
     let code = |answer: &'_ str| answer.as_bytes()[..3].iter().all(u8::is_ascii_digit);
     seen.split("HTTP/1.1 ").skip(1).filter(|answer| code(answer)).map(|answer| &answer[..3]).collect()
 }
 
-/// The bodies of all answers, which hold no CRLF in these tests.
+/// Returns the bodies of all answers; no body contains CRLF in these tests.
 fn bodies(seen: &str) -> Vec<&str> {
     let after_head = |answer: &'_ str| answer.find("\r\n\r\n").map_or(0, |at| at + 4);
     seen.split("HTTP/1.1 ").skip(1).map(|answer| &answer[after_head(answer)..]).collect()
