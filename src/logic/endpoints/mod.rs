@@ -1,5 +1,5 @@
-//! What each path answers, purely: a [`Page`] holds what changes with the state and is rendered when it changes, a
-//! [`RequestContext`] adds what is needed at the moment of a request.
+//! The answer of each path, without input or output. A [`Page`] is rendered when the state changes; a
+//! [`RequestContext`] adds what is known only at the time of a request.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,8 +24,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// What the state of the command (or of the watched processes) makes the probes and the document say. Rendered at
-/// each change and shared by all connections.
+/// The document and the probes for the current state of the command or of the watched processes. Rendered at each
+/// change and shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Page {
     document: Vec<u8>,
@@ -33,42 +33,43 @@ pub(crate) struct Page {
     ready: Vec<Check>,
     health: Vec<Check>,
     ended: Option<u8>,
-    /// StartTime of the document's first object.
+    /// StartTime of the first object of the document.
     start_time: Option<SystemTime>,
     next_start: Option<Instant>,
-    /// What /logs says without `--tail`.
+    /// The answer of /logs without `--tail`.
     no_output: &'static str,
 }
 
-/// An answer with more captured output than this comes after smaller ones: each 64 KiB cost as much as a probe.
+/// An answer with more captured output than this is served after smaller ones, because each 64 KiB cost as much time as
+/// a probe.
 const LARGE: usize = 64 * 1024;
 
-/// What /logs says without `--tail`, where there is a command.
+/// The answer of /logs without `--tail` for a command of kapo.
 const NO_OUTPUT: &str =
     "no output is kept: start kapo with --stderr --tail 64K (--stdout for standard output)\n";
 
-/// The same in watch mode, where nothing can be captured.
+/// The answer of /logs in watch mode, in which output cannot be captured.
 const NO_OUTPUT_OF_OTHERS: &str = "no output is kept: kapo watch cannot capture output\n";
 
-/// What /runs says under `--history 0`.
+/// The answer of /runs with `--history 0`.
 const NO_HISTORY: &str = "no runs are kept: start kapo without --history 0\n";
 
-/// What the document does not tell.
+/// The facts that the document does not contain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StateFacts {
-    /// The command is being ended: a stop signal, its TTL, its watchdog.
+    /// The command is being stopped, because of a stop signal, its TTL or its watchdog.
     pub stopping: bool,
-    /// No run goes on: what `Kapo-Exit-Code` says (124 after a TTL). In watch mode: no process matches. Under
-    /// `supervise` it must hold for at least one round of resumed connections after each end, however short the
-    /// pause, or those who wait miss that end.
+    /// The exit code for `Kapo-Exit-Code` while no run is active (124 after a TTL); in watch mode it is set while no
+    /// process matches. Under `supervise` it must be set for at least one round of [`Handler::again`] after each run,
+    /// however short the pause is, because held requests would miss the end otherwise.
     pub ended: Option<u8>,
-    /// When the pause between two runs is over, by the clock that nobody can set.
+    /// When the pause before the next run ends, by the monotonic clock.
     pub next_start: Option<Instant>,
     /// The failed runs within `--within`.
     pub failures: Failures,
 }
 
-/// One line of `?verbose`.
+/// A line of `?verbose`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Check {
     name: &'static str,
@@ -82,8 +83,8 @@ impl Check {
 }
 
 impl Page {
-    /// An empty page, which the first [`Page::update`] fills. Events count from `first`: the time of kapo's start
-    /// in milliseconds keeps the numbers of an earlier kapo at the same address from being taken for ours.
+    /// Returns an empty page, which the first [`Page::update`] fills. Event ids count from `first`. It is the start
+    /// time of kapo in milliseconds, so that ids of an earlier instance at the same address are not mistaken for ours.
     pub(crate) fn new(first: u64) -> Page {
         Page {
             document: Vec::new(),
@@ -97,8 +98,8 @@ impl Page {
         }
     }
 
-    /// Renders anew. Says whether the document is another one, and then an event is due to those who listen; held
-    /// requests are to be resumed after each update.
+    /// Renders the page. Returns whether the document has changed and an event must be sent; held requests must be
+    /// resumed after each update.
     pub(crate) fn update(&mut self, objects: &[Status], facts: StateFacts) -> bool {
         let document = status::render(objects);
         let changed = document != self.document;
@@ -115,7 +116,7 @@ impl Page {
         changed
     }
 
-    /// The document as one Server-Sent Event, for those who listen on /events.
+    /// Returns the document as one Server-Sent Event for /events.
     pub(crate) fn event(&self) -> Vec<u8> {
         let json = self.document.trim_ascii_end();
         let mut event = format!("id: {}\nevent: status\ndata: ", self.id).into_bytes();
@@ -125,7 +126,7 @@ impl Page {
     }
 }
 
-/// The checks of /readyz and of /healthz.
+/// Returns the checks of /readyz and of /healthz.
 fn checks(objects: &[Status], facts: StateFacts) -> (Vec<Check>, Vec<Check>) {
     let running = |object: &&Status| object.state == State::Running;
     let one = match objects {
@@ -146,7 +147,7 @@ fn checks(objects: &[Status], facts: StateFacts) -> (Vec<Check>, Vec<Check>) {
         if success { Check::new("success", None) } else { Check::new("running", down.clone()) },
         Check::new("flapping", flapping),
     ];
-    // The document's Ready is what counts; the checks say why it is what it is.
+    // The field Ready of the document decides; the checks explain its value.
     let (up, unready) = (down.is_none(), !one.ready);
     let stopping = (up && unready && facts.stopping).then(|| "being stopped".to_owned());
     let silent = (up && unready && !facts.stopping).then(|| "has not said READY=1".to_owned());
@@ -155,7 +156,7 @@ fn checks(objects: &[Status], facts: StateFacts) -> (Vec<Check>, Vec<Check>) {
     (ready, health)
 }
 
-/// The cause: how the last run ended, and whether it is one failure of several.
+/// Describes how the last run ended and how many runs have failed.
 fn why_down(object: &Status, failures: Failures) -> String {
     let Status { reason, exit_code, .. } = object;
     let signal = object.signal.map(|signal| signal.to_string()).unwrap_or_default();
@@ -176,25 +177,25 @@ fn why_down(object: &Status, failures: Failures) -> String {
     text
 }
 
-/// All that an answer may need. The driver makes one for a batch of requests and lends it to the connections.
+/// The data that an answer may need. The driver lends it to a connection for each call.
 pub(crate) struct RequestContext<'a> {
-    /// See [`Page`].
+    /// The rendered page.
     pub page: &'a Page,
-    /// Where each answer is counted.
+    /// The counters of answers.
     pub counts: &'a mut Counts,
-    /// kapo's own name, `argv[0]`.
+    /// The name of kapo, `argv[0]`.
     pub argv0: &'a str,
-    /// The last captured output, of one stream or of both; `None` without `--tail`.
+    /// The last captured output of one stream or of both; `None` without `--tail`.
     pub tail: Option<&'a Tail>,
     /// The runs that have ended; `None` with `--history 0`.
     pub history: Option<&'a History>,
-    /// The snapshot of this turn, once one was taken.
+    /// The snapshot of this turn, if one was taken.
     pub measured: Option<Box<Measured>>,
-    /// Set when a request was not answered ([`Next::Lacking`]): what has to be read for it.
+    /// Set if a request was not answered ([`Next::Lacking`]): the sources that must be read for it.
     pub lacking: Option<Sources>,
 }
 
-/// What [`RequestContext::decide`] decided.
+/// The result of [`RequestContext::decide`].
 #[derive(Debug, PartialEq, Eq)]
 enum Answer<'a> {
     Whole {
@@ -203,7 +204,7 @@ enum Answer<'a> {
         extra: Vec<(&'static str, String)>,
         body: Cow<'a, [u8]>,
     },
-    /// The answer to HEAD whose body is not made; its length, if that is known without it.
+    /// An answer to HEAD whose body is not produced, with its length if that is known.
     Head {
         content_type: &'static str,
         length: Option<usize>,
@@ -240,7 +241,7 @@ impl Handler for RequestContext<'_> {
     }
 
     fn again(&mut self, now: Now, overdue: bool, reply: Reply<'_>) -> Next {
-        // Its time was named when it was asked first, and whoever holds it counts it.
+        // The timeout was fixed at the first call, and the connection keeps the deadline.
         let timeout = overdue.then_some(Duration::ZERO);
         let (code, next) = tell(wait(self.page, now, timeout), reply);
         self.count(Route::Wait, code);
@@ -257,7 +258,7 @@ impl Handler for RequestContext<'_> {
     }
 }
 
-/// Sends what was decided; the status code that it went out with, if it did.
+/// Sends an answer; returns its status code if one was sent.
 fn tell(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
     match answer {
         Answer::Wait(until) => (None, Next::Wait(until)),
@@ -272,7 +273,7 @@ fn tell(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
             (Some(200), Next::Answered)
         }
         Answer::Stream { next, content_type, first } => {
-            // The answer to HEAD ends after the head.
+            // The answer to HEAD ends with the head.
             reply.stream(content_type, &[], &first);
             (Some(200), next)
         }
@@ -375,8 +376,8 @@ impl RequestContext<'_> {
     }
 }
 
-/// 200 `ok` when no check fails, else 503 and why; with `?verbose` a line a check, in the words of Kubernetes. `retry`:
-/// in how many seconds the command will be started again.
+/// Answers a probe with 200 `ok` if all checks pass, otherwise with 503 and the reason. With `?verbose` each check has
+/// a line in the format of Kubernetes. `retry` is the time in seconds until the next start.
 fn probe(name: &str, checks: &[Check], retry: Option<String>, query: Option<&str>) -> Answer<'static> {
     let shown = |check: &Check| match (&check.failure, &retry) {
         (Some(failure), Some(seconds)) if check.name == "running" => {
@@ -407,14 +408,15 @@ fn probe(name: &str, checks: &[Check], retry: Option<String>, query: Option<&str
     Answer::Whole { code, content_type: TEXT, extra, body }
 }
 
-/// Whole seconds to the next start, at least one (RFC 9110, 10.2.3).
+/// Returns the seconds until the next start, rounded up to at least one (RFC 9110, section 10.2.3).
 fn retry_after(page: &Page, now: Now) -> Option<String> {
     let left = page.next_start?.saturating_duration_since(now.mono);
     let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
     Some(seconds.max(1).to_string())
 }
 
-/// Once the run has ended, the document with its exit code and its start; when the time is zero, the document alone.
+/// Answers /wait: once the run has ended, with the document, its exit code and its start time; after the timeout, with
+/// the document alone.
 fn wait(page: &Page, now: Now, timeout: Option<Duration>) -> Answer<'_> {
     let extra = match page.ended {
         Some(code) => {
@@ -422,7 +424,7 @@ fn wait(page: &Page, now: Now, timeout: Option<Duration>) -> Answer<'_> {
             [("Kapo-Exit-Code", code.to_string())].into_iter().chain(start).collect()
         }
         None if timeout == Some(Duration::ZERO) => Vec::new(),
-        // A moment beyond the clock's range is never.
+        // A deadline beyond the range of the clock never passes.
         None => return Answer::Wait(timeout.and_then(|timeout| now.mono.checked_add(timeout))),
     };
     Answer::Whole { code: 200, content_type: JSON, extra, body: Cow::Borrowed(&page.document) }

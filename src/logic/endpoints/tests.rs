@@ -1,4 +1,4 @@
-//! Every path, in every state that makes a difference to it.
+//! The answer of each path in every state that affects it.
 
 use std::time::UNIX_EPOCH;
 
@@ -19,7 +19,7 @@ fn now() -> Now {
     Now { mono: Instant::now(), wall: at(1_000) }
 }
 
-/// A command that runs and is ready; tests change what they are about.
+/// Returns a command that runs and is ready; tests change single fields.
 fn running() -> Status {
     Status {
         command: "sleep".to_owned(),
@@ -44,7 +44,7 @@ fn page(object: Status, facts: StateFacts) -> Page {
 const GET: Request<'static> =
     Request { method: Method::Get, path: "/", query: None, accept: "", last_event_id: "" };
 
-/// The path may carry a query.
+/// Returns a GET request for a path with an optional query.
 fn asked<'a>(target: &'a str) -> Request<'a> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -59,8 +59,8 @@ fn measured() -> Option<Box<Measured>> {
     Some(Box::new(Measured { sources, snapshot }))
 }
 
-/// An answer, owned, as a short text: code, extra field, body.
-fn told(answer: &Answer<'_>) -> String {
+/// Returns an answer as a short text: status code, extra field, body.
+fn show(answer: &Answer<'_>) -> String {
     match answer {
         Answer::Whole { code, extra, body, .. } => {
             let extra: String = extra.iter().map(|(name, value)| format!("{name}: {value} ")).collect();
@@ -73,7 +73,7 @@ fn told(answer: &Answer<'_>) -> String {
     }
 }
 
-/// What is told to a request; of each stream the tail holds its name.
+/// Returns the answer to a request. The tail holds the name of each stream as its output.
 fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
     let mut tail = Tail::new(100);
     for stream in Stream::BOTH {
@@ -88,7 +88,7 @@ fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
         measured: measured(),
         lacking: None,
     };
-    told(&view.decide(now, Route::of(request.path), request))
+    show(&view.decide(now, Route::of(request.path), request))
 }
 
 fn ask(page: &Page, target: &str) -> String {
@@ -96,7 +96,7 @@ fn ask(page: &Page, target: &str) -> String {
 }
 
 #[test]
-fn any_path_gives_the_document() {
+fn an_unknown_path_returns_the_document() {
     let page = page(running(), StateFacts::default());
     let document = format!("200 {}", String::from_utf8_lossy(&page.document));
     assert!(document.contains(r#""Command":"sleep""#));
@@ -106,7 +106,7 @@ fn any_path_gives_the_document() {
 }
 
 #[test]
-fn probes_tell_whether_and_why_not() {
+fn a_failed_probe_gives_its_reason() {
     let is = |ready: &str, health: &str, object: Status, facts: StateFacts| {
         let page = page(object, facts);
         assert_eq!(ask(&page, "/livez"), "200 ok");
@@ -155,26 +155,26 @@ fn probes_name_the_cause_of_the_end() {
 }
 
 #[test]
-fn retry_after_counts_the_pause_whatever_the_wall_clock_says() {
+fn retry_after_does_not_depend_on_the_wall_clock() {
     let object = || Status { next_start: Some(at(1_005)), ..ended(Reason::ExitCode, 3) };
     let begin = now();
     for (millis_left, seconds) in [(5_000, "5"), (4_100, "5"), (4_000, "4"), (1, "1"), (0, "1")] {
         let next_start = Some(begin.mono + Duration::from_millis(millis_left));
         let page = page(object(), StateFacts { ended: Some(3), next_start, ..StateFacts::default() });
-        // A clock that was set back, one that is right, and one that was set forward.
+        // The wall clock is behind, correct or ahead.
         for wall in [at(0), at(1_000), at(90_000)] {
             let why = format!("503 Retry-After: {seconds} restarting in {seconds} s: exited with code 3\n");
             assert_eq!(ask_at(Now { wall, ..begin }, &page, &asked("/readyz")), why);
         }
     }
-    // Past its time it is still a second.
+    // After the start is due it is still one second.
     let page = page(object(), StateFacts { next_start: Some(begin.mono), ..StateFacts::default() });
     let later = Now { mono: begin.mono + Duration::from_secs(9), ..begin };
     assert!(ask_at(later, &page, &asked("/healthz")).starts_with("503 Retry-After: 1 "));
 }
 
 #[test]
-fn verbose_probes_speak_as_kubernetes_does() {
+fn verbose_probes_use_the_format_of_kubernetes() {
     let failures = Failures { runs: 4, within: Duration::from_secs(90) };
     let flapping =
         page(Status { flapping: true, ..running() }, StateFacts { failures, ..StateFacts::default() });
@@ -192,7 +192,7 @@ fn verbose_probes_speak_as_kubernetes_does() {
 }
 
 #[test]
-fn a_watcher_is_ready_and_healthy_while_anything_matches() {
+fn watch_is_ready_and_healthy_while_a_process_matches() {
     let watched = || Status { mode: ModeName::Watch, ready: false, ..running() };
     let none = || Status { mode: ModeName::Watch, ..ended(None, 0) };
     for (objects, expected) in [
@@ -208,7 +208,7 @@ fn a_watcher_is_ready_and_healthy_while_anything_matches() {
 }
 
 #[test]
-fn options_are_answered_alike_everywhere() {
+fn options_has_the_same_answer_on_every_path() {
     let page = page(running(), StateFacts::default());
     for path in ["*", "/", "/wait", "/events"] {
         let request = Request { method: Method::Options, path, ..GET };
@@ -217,7 +217,7 @@ fn options_are_answered_alike_everywhere() {
 }
 
 #[test]
-fn waiting_ends_with_the_run_or_with_its_time() {
+fn wait_is_answered_at_the_end_of_the_run_or_timeout() {
     let now = now();
     let decide = |page: &Page, request: &Request<'_>| ask_at(now, page, request);
     let up = page(running(), StateFacts::default());
@@ -256,7 +256,7 @@ fn waiting_ends_with_the_run_or_with_its_time() {
 }
 
 #[test]
-fn events_begin_with_the_document_unless_it_is_known() {
+fn events_start_with_the_document_unless_it_is_known() {
     let mut page = Page::new(41);
     assert!(page.update(&[running()], StateFacts::default()));
     let json = String::from_utf8(page.document.trim_ascii().to_vec()).unwrap();
@@ -266,13 +266,13 @@ fn events_begin_with_the_document_unless_it_is_known() {
         let request = Request { last_event_id: id, ..asked("/events") };
         assert_eq!(ask_at(now(), &page, &request), format!("Events {first}"));
     }
-    assert!(!page.update(&[running()], StateFacts::default()), "nothing has changed");
+    assert!(!page.update(&[running()], StateFacts::default()), "the document has not changed");
     assert!(page.update(&[Status { flapping: true, ..running() }], StateFacts::default()));
     assert!(page.event().starts_with(b"id: 43\n"));
 }
 
 #[test]
-fn logs_come_whole_or_as_a_stream() {
+fn logs_are_one_answer_or_a_stream() {
     let page = page(running(), StateFacts::default());
     for (target, answer) in [
         ("/logs", "200 stdoutstderr"),
@@ -309,13 +309,13 @@ fn logs_without_a_tail_are_not_found() {
             lacking: None,
         };
         for target in ["/logs", "/logs?follow=1", "/logs?stream=stdout"] {
-            assert_eq!(told(&view.decide(now(), Route::Logs, &asked(target))), says, "{target}");
+            assert_eq!(show(&view.decide(now(), Route::Logs, &asked(target))), says, "{target}");
         }
     }
 }
 
 #[test]
-fn the_answer_to_head_is_made_without_a_body() {
+fn head_is_answered_without_producing_the_body() {
     let page = page(running(), StateFacts::default());
     for (target, answer) in [
         ("/metrics", "head None"),
@@ -331,7 +331,7 @@ fn the_answer_to_head_is_made_without_a_body() {
 }
 
 #[test]
-fn the_runs_that_ended_are_shown_unless_none_are_kept() {
+fn runs_are_shown_unless_history_is_0() {
     let page = page(running(), StateFacts::default());
     for (target, answer) in [
         ("/runs", "200 []\n"),
@@ -351,11 +351,11 @@ fn the_runs_that_ended_are_shown_unless_none_are_kept() {
         lacking: None,
     };
     let answer = view.decide(now(), Route::Runs, &asked("/runs"));
-    assert_eq!(told(&answer), "404 no runs are kept: start kapo without --history 0\n");
+    assert_eq!(show(&answer), "404 no runs are kept: start kapo without --history 0\n");
 }
 
 #[test]
-fn a_snapshot_is_needed_for_metrics_and_vars_alone() {
+fn only_metrics_and_vars_need_a_snapshot() {
     let page = page(running(), StateFacts::default());
     let lacking = |method, target: &str| {
         let mut view = RequestContext {
@@ -387,14 +387,14 @@ fn a_snapshot_is_needed_for_metrics_and_vars_alone() {
 }
 
 #[test]
-fn metrics_come_in_the_format_that_is_asked_for() {
+fn metrics_have_the_requested_format() {
     let page = page(running(), StateFacts::default());
     let open = Request { accept: "application/openmetrics-text", ..asked("/metrics") };
     assert!(ask_at(now(), &page, &open).ends_with("# EOF\n"));
     assert!(!ask(&page, "/metrics").contains("# EOF"));
 }
 
-/// What a connection sends back for these bytes, and what was counted.
+/// Returns what a connection answers to these bytes, and the counters.
 fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
     use crate::logic::http::{conn::Conn, response::Out};
     let mut counts = Counts::default();
@@ -413,7 +413,7 @@ fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
 }
 
 #[test]
-fn each_answer_is_counted_under_its_route_and_code_once_it_is_sent() {
+fn each_sent_answer_is_counted_by_route_and_code() {
     let page = page(Status { ready: false, ..running() }, StateFacts::default());
     let mut expected = Counts::default();
     expected.answered(Route::Readyz, 503);
@@ -423,12 +423,12 @@ fn each_answer_is_counted_under_its_route_and_code_once_it_is_sent() {
         OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\nGET /wait HTTP/1.1\r\nHost: x\r\n\r\n";
     let (text, counts) = over_a_connection(&page, requests);
     assert_eq!(counts, expected, "{text}");
-    assert_eq!(text.matches("HTTP/1.1 ").count(), 3, "the one that waits has no answer yet: {text}");
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 3, "the held request has no answer yet: {text}");
     assert!(text.contains("\r\n\r\nhas not said READY=1\n"), "{text}");
 }
 
 #[test]
-fn the_head_of_events_alone_is_sent_to_head() {
+fn head_of_events_gets_the_head_only() {
     let page = page(running(), StateFacts::default());
     let (get, _) = over_a_connection(&page, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
     let (head, _) = over_a_connection(&page, b"HEAD /events HTTP/1.1\r\nHost: x\r\n\r\n");
