@@ -88,7 +88,7 @@ impl Terminal {
             is_ours,
             is_with_command: self.is_with(command),
             is_free: is_ours || self.foreground_owner_is_gone(),
-            is_minded: self.has_job_control_shell(),
+            has_job_control_shell: self.has_job_control_shell(),
         }
     }
 

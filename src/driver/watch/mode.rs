@@ -13,7 +13,7 @@ use crate::driver::watch::watcher::Watcher;
 use crate::error::Error;
 use crate::logic::endpoints::StateFacts;
 use crate::logic::history::History;
-use crate::logic::lifecycle::{IgnoredAtStart, asks_for_an_end, job_control};
+use crate::logic::lifecycle::{IgnoredAtStart, is_stop_signal, job_control};
 use crate::logic::log::record::Record;
 use crate::logic::metrics::{Snapshot, Sources};
 use crate::logic::notify::message;
@@ -136,7 +136,7 @@ impl Watching {
 impl LoopMode for Watching {
     /// Handles a signal to kapo. No signal is forwarded, because the watched processes are not children of kapo.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
-        if asks_for_an_end(signal, sender, self.ignored_at_start, &STOP_ON) {
+        if is_stop_signal(signal, sender, self.ignored_at_start, &STOP_ON) {
             stage.log(now, &sender.told(Record::info("signal received").with("signal", signal)));
             self.close(now, stage);
         } else if job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {

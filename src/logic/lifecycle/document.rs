@@ -52,7 +52,7 @@ impl Document {
     }
 
     /// Records a stop signal. Only the first one is shown.
-    pub(super) fn asked_to_stop(&mut self, by: StopSignalFrom) {
+    pub(super) fn stop_requested(&mut self, by: StopSignalFrom) {
         if self.status.stop_signal_from.is_none() {
             self.status.stop_signal_from = Some(by);
             self.changed = true;

@@ -105,7 +105,7 @@ impl Lifecycle {
 
     /// Handles the end of a command that was not asked to stop.
     pub(super) fn ended_by_itself(&mut self, now: Now, process: Process, end: End, out: &mut Vec<Effect>) {
-        self.hears_of_hang_up(end.hung_up, out);
+        self.handle_hang_up(end.hung_up, out);
         self.own_end.leaving |= end.on_terminal && is_interrupted(end.exit);
         let typed = interruption(end.exit).filter(|_| end.on_terminal);
         self.own_end.dies_by = typed.map(|signal| (signal, true));
@@ -133,8 +133,8 @@ impl Lifecycle {
         end: End,
         out: &mut Vec<Effect>,
     ) {
-        self.hears_of_hang_up(end.hung_up, out);
-        let typed = stop.why == StopCause::Asked && self.was_asked_by_the_terminal();
+        self.handle_hang_up(end.hung_up, out);
+        let typed = stop.why == StopCause::StopSignal && self.was_stopped_by_terminal();
         self.own_end.dies_by = interruption(end.exit).filter(|_| typed).map(|signal| (signal, false));
         let run = self.ended(now, process, Some(stop.why), end, out);
         // `--single-child` restricts every signal to the command itself.
@@ -197,7 +197,8 @@ impl Lifecycle {
     /// Returns the log record of the end that the document shows.
     fn end_record(&self, pid: Pid, why: Option<StopCause>, lasted: Duration) -> Record {
         // A requested end is not a warning, regardless of the command's exit code.
-        let expected = self.document.status.reason == Some(Reason::Success) || why == Some(StopCause::Asked);
+        let expected =
+            self.document.status.reason == Some(Reason::Success) || why == Some(StopCause::StopSignal);
         let record = if expected { Record::info("exited") } else { Record::warn("exited") };
         let record = record
             .with("command", &self.document.status.command)
@@ -274,7 +275,7 @@ impl Lifecycle {
     }
 
     /// Restarts the idle timeout of `--linger` after a request was answered.
-    pub(super) fn linger_on(&mut self, now: Now) {
+    pub(super) fn extend_linger(&mut self, now: Now) {
         if let After::Once(Linger::Idle(idle)) = self.job.after {
             self.deadlines.set(Deadline::Linger, now.mono, idle);
         }
@@ -292,7 +293,7 @@ impl Lifecycle {
     /// Stops waiting after a second stop signal, both for a stalled reader of the output and for the rest of the group.
     pub(super) fn give_up_waiting(&mut self, by: Received, out: &mut Vec<Effect>) {
         self.kill_leftover(out);
-        self.note_stop_request(by, out);
+        self.log_stop_request(by, out);
         if let Some(EndedRun { termination_message, .. }) = self.remains.output.take() {
             self.write_termination_message(termination_message, &[], out);
         }
@@ -304,7 +305,7 @@ impl Lifecycle {
         self.deadlines = Deadlines::default();
         self.state = State::Closing;
         self.document.no_next_start();
-        self.tell_stopping(out);
+        self.report_stopping(out);
         out.push(Effect::Close);
     }
 
@@ -349,12 +350,12 @@ fn reason(success_exit: &[Success], why: Option<StopCause>, end: End) -> Reason 
         (Some(StopCause::Ttl), _) if success_exit.contains(&Success::Ttl) => Reason::Success,
         (Some(StopCause::Ttl), _) => Reason::Timeout,
         (Some(StopCause::Watchdog), _) => Reason::Watchdog,
-        (Some(StopCause::Asked) | None, _) if listed || exit == Exit::Code(0) => Reason::Success,
-        (Some(StopCause::Asked) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => {
+        (Some(StopCause::StopSignal) | None, _) if listed || exit == Exit::Code(0) => Reason::Success,
+        (Some(StopCause::StopSignal) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => {
             Reason::OomKill
         }
-        (Some(StopCause::Asked) | None, Exit::Signal { core_dumped: true, .. }) => Reason::CoreDump,
-        (Some(StopCause::Asked) | None, Exit::Signal { core_dumped: false, .. }) => Reason::Signal,
-        (Some(StopCause::Asked) | None, Exit::Code(_)) => Reason::ExitCode,
+        (Some(StopCause::StopSignal) | None, Exit::Signal { core_dumped: true, .. }) => Reason::CoreDump,
+        (Some(StopCause::StopSignal) | None, Exit::Signal { core_dumped: false, .. }) => Reason::Signal,
+        (Some(StopCause::StopSignal) | None, Exit::Code(_)) => Reason::ExitCode,
     }
 }

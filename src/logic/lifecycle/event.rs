@@ -74,7 +74,7 @@ pub enum Event {
     /// kapo did not run for a while because it was stopped or frozen.
     Resumed,
     /// A request was answered.
-    Asked,
+    RequestAnswered,
     /// The time that [`crate::logic::lifecycle::Lifecycle::deadline`] returned has come.
     Deadline,
     /// No connected client waits for an answer any more.

@@ -4,8 +4,8 @@
 use super::{Effect, ForegroundOwner, Lifecycle, Process, Record, Signal};
 
 /// How many times a sibling may reclaim the terminal before the command must wait. Until then the command can ask for a
-/// password, for example. Two processes that want the terminal at once may each need several claims.
-const CLAIMS: u32 = 10;
+/// password, for example. Two processes that want the terminal at once may each need several reclaims.
+const MAX_RECLAIMS: u32 = 10;
 
 /// The competition for the terminal between the command and its siblings.
 #[derive(Debug)]
@@ -14,14 +14,14 @@ pub(super) struct JobControl {
     /// with `&`. The terminal belongs to them, and the command gets it only when it asks for it.
     shared: bool,
     /// How often siblings have reclaimed the terminal from the command since it was started or resumed.
-    claims: u32,
+    reclaims: u32,
 }
 
 impl JobControl {
     /// `shared`: siblings may want the terminal. The kernel stops a sibling that wants it, and the shell may notice
     /// that stop before kapo can act. Therefore the command does not get the terminal until it asks for it.
     pub(super) fn new(shared: bool) -> JobControl {
-        JobControl { shared, claims: 0 }
+        JobControl { shared, reclaims: 0 }
     }
 
     /// Whether the command gets the terminal without asking.
@@ -31,17 +31,17 @@ impl JobControl {
 
     /// Whether the command gets the terminal when it asks for it.
     pub(super) fn lends_terminal(&self) -> bool {
-        self.claims <= CLAIMS
+        self.reclaims <= MAX_RECLAIMS
     }
 
-    /// Resets the count of claims when the command is started or resumed.
-    pub(super) fn reset_claims(&mut self) {
-        self.claims = 0;
+    /// Resets the count of reclaims when the command is started or resumed.
+    pub(super) fn reset_reclaims(&mut self) {
+        self.reclaims = 0;
     }
 
     fn sibling_wants_terminal(&mut self, foreground_owner: ForegroundOwner) {
         self.shared = true;
-        self.claims = self.claims.saturating_add(u32::from(foreground_owner == ForegroundOwner::Command));
+        self.reclaims = self.reclaims.saturating_add(u32::from(foreground_owner == ForegroundOwner::Command));
     }
 }
 
@@ -55,7 +55,7 @@ pub struct TerminalView {
     /// kapo's own group, or a group that is gone, is in the foreground.
     pub is_free: bool,
     /// A shell with job control would continue kapo after a stop.
-    pub is_minded: bool,
+    pub has_job_control_shell: bool,
 }
 
 /// What follows a stop of the command.
@@ -87,7 +87,7 @@ impl JobControl {
             Signal::TTIN | Signal::TTOU if terminal.is_free => AfterStop::GiveTerminal,
             // A STOP from another process is not reported to the shell while the shell has the terminal.
             Signal::STOP if !terminal.is_with_command => AfterStop::StayStopped,
-            _ if terminal.is_minded => AfterStop::StopWithIt,
+            _ if terminal.has_job_control_shell => AfterStop::StopWithIt,
             Signal::TSTP => AfterStop::Continue,
             _ => AfterStop::StayStopped,
         }
@@ -125,8 +125,8 @@ impl Lifecycle {
 
     /// Forwards CONT to the command and gives it the terminal.
     pub(super) fn resume(&mut self, process: Process, out: &mut Vec<Effect>) {
-        self.control.reset_claims();
-        self.pass_on(Signal::CONT, process, None, out);
+        self.control.reset_reclaims();
+        self.forward_signal(Signal::CONT, process, None, out);
     }
 }
 
@@ -139,20 +139,20 @@ mod tests {
         let none = TerminalView::default();
         let ours = TerminalView { is_ours: true, is_free: true, ..none };
         let with_command = TerminalView { is_with_command: true, ..none };
-        let minded = |view| TerminalView { is_minded: true, ..view };
+        let with_shell = |view| TerminalView { has_job_control_shell: true, ..view };
         let alone = JobControl::new(false);
         let shared = JobControl::new(true);
-        let quarrelled = JobControl { shared: true, claims: CLAIMS + 1 };
+        let over_limit = JobControl { shared: true, reclaims: MAX_RECLAIMS + 1 };
         for (control, signal, view, expected) in [
             (&alone, Signal::TTIN, ours, AfterStop::GiveTerminal),
-            (&alone, Signal::TTOU, minded(none), AfterStop::StopWithIt),
+            (&alone, Signal::TTOU, with_shell(none), AfterStop::StopWithIt),
             (&alone, Signal::TTIN, none, AfterStop::StayStopped),
             (&shared, Signal::TTIN, with_command, AfterStop::Continue),
             (&shared, Signal::TTIN, ours, AfterStop::GiveTerminal),
-            (&quarrelled, Signal::TTIN, minded(ours), AfterStop::StayStopped),
-            (&alone, Signal::STOP, minded(none), AfterStop::StayStopped),
-            (&alone, Signal::STOP, minded(with_command), AfterStop::StopWithIt),
-            (&alone, Signal::TSTP, minded(with_command), AfterStop::StopWithIt),
+            (&over_limit, Signal::TTIN, with_shell(ours), AfterStop::StayStopped),
+            (&alone, Signal::STOP, with_shell(none), AfterStop::StayStopped),
+            (&alone, Signal::STOP, with_shell(with_command), AfterStop::StopWithIt),
+            (&alone, Signal::TSTP, with_shell(with_command), AfterStop::StopWithIt),
             (&alone, Signal::TSTP, with_command, AfterStop::Continue),
         ] {
             assert_eq!(control.after_stop(signal, view), expected, "{control:?} {signal} {view:?}");

@@ -121,7 +121,7 @@ pub(super) enum Input {
     OrphansReaped,
     /// Neither output nor processes are left of the last run.
     NothingLeft,
-    Asked,
+    RequestAnswered,
     Closed,
 }
 
@@ -161,7 +161,7 @@ impl Lifecycle {
             Event::OrphansReaped => Input::OrphansReaped,
             Event::Notified(notification) => Input::Notified(notification),
             Event::Resumed => Input::Resumed,
-            Event::Asked => Input::Asked,
+            Event::RequestAnswered => Input::RequestAnswered,
             Event::Closed => Input::Closed,
         })
     }
@@ -187,8 +187,10 @@ impl Lifecycle {
             (S::Starting, I::Spawned(pid)) => self.started(now, pid, out),
             (S::Starting, I::SpawnFailed(reason, kind)) => self.not_started(now, &reason, kind, out),
             (S::Starting, I::StopRequest(by) | I::InsistOnStop(by)) => self.stop_before_start(by, out),
-            (S::Starting, I::Forward(Received { signal, .. })) => self.undelivered.early = Some(signal),
-            (S::Starting, I::Continue) => self.undelivered.early = Some(Signal::CONT),
+            (S::Starting, I::Forward(Received { signal, .. })) => {
+                self.undelivered.before_start = Some(signal)
+            }
+            (S::Starting, I::Continue) => self.undelivered.before_start = Some(Signal::CONT),
 
             (S::Running(process), I::Exited(end)) => self.ended_by_itself(now, process, end, out),
             (S::Running(process), I::StopRequest(by) | I::InsistOnStop(by)) => {
@@ -197,31 +199,31 @@ impl Lifecycle {
             (S::Running(process), I::Forward(signal)) => self.forward(signal, process, out),
             (S::Running(process), I::Continue) => {
                 self.resume(process, out);
-                self.has_been_suspended(now);
+                self.restart_watchdog_after_suspension(now);
             }
-            (S::Running(_), I::Resumed) => self.has_been_suspended(now),
+            (S::Running(_), I::Resumed) => self.restart_watchdog_after_suspension(now),
             (S::Running(_), I::Notified(notification)) => self.notified(now, notification, out),
             (S::Running(process), I::Due(D::Ttl, _)) => self.expire(now, process, out),
-            (S::Running(process), I::Due(D::Watchdog, late)) => self.miss_ping(now, process, late, out),
+            (S::Running(process), I::Due(D::Watchdog, late)) => self.ping_timed_out(now, process, late, out),
             (S::Running(_), I::Due(D::Stable, _)) => self.become_stable(now, out),
 
             (S::Stopping(process, stop), I::Exited(end)) => self.ended_by_stop(now, process, stop, end, out),
             (S::Stopping(process, _), I::StopRequest(by) | I::InsistOnStop(by)) => {
                 self.forward_stop(process, by, out)
             }
-            (S::Stopping(process, _), I::Forward(by)) => self.pass_on(by.signal, process, None, out),
+            (S::Stopping(process, _), I::Forward(by)) => self.forward_signal(by.signal, process, None, out),
             (S::Stopping(process, _), I::Continue) => self.resume(process, out),
             (S::Stopping(process, _), I::FoundStopped) => self.kill(Signal::CONT, process, None, out),
-            (S::Stopping(..), I::Notified(notification)) => drop(self.take_facts(notification, out)),
+            (S::Stopping(..), I::Notified(notification)) => drop(self.apply_facts(notification, out)),
             (S::Stopping(process, stop), I::Due(D::Kill, _)) => self.kill_command(process, stop, out),
 
             (S::Running(_) | S::Stopping(..), I::Stopped(signal)) => self.suspend(signal, true, out),
             (S::Running(process) | S::Stopping(process, _), I::JobControl(signal)) => {
-                self.pass_on(signal, process, None, out);
+                self.forward_signal(signal, process, None, out);
                 self.suspend(signal, false, out);
             }
             (S::Running(process) | S::Stopping(process, _), I::JobStopped(signal)) => {
-                self.pass_on(signal, process, None, out);
+                self.forward_signal(signal, process, None, out);
                 self.stop_with_job(signal, out);
             }
 
@@ -231,9 +233,9 @@ impl Lifecycle {
             }
             (S::Clearing, I::NothingLeft) => self.start_again(out),
 
-            (S::Lingering, I::Asked) => self.linger_on(now),
+            (S::Lingering, I::RequestAnswered) => self.extend_linger(now),
             (S::Lingering, I::StopRequest(by) | I::InsistOnStop(by)) => {
-                self.note_stop_request(by, out);
+                self.log_stop_request(by, out);
                 self.finish();
             }
             (S::Lingering, I::Due(D::Linger, _)) => self.finish(),
@@ -241,11 +243,11 @@ impl Lifecycle {
             (S::Finishing, I::InsistOnStop(by)) => self.give_up_waiting(by, out),
             (S::Finishing, I::NothingLeft) => self.close(out),
             (S::Closing, I::InsistOnStop(by)) => {
-                self.note_stop_request(by, out);
+                self.log_stop_request(by, out);
                 self.exit(out);
             }
             (S::Closing, I::Closed) => self.exit(out),
-            (S::Finishing | S::Closing, I::StopRequest(by)) => self.note_stop_request(by, out),
+            (S::Finishing | S::Closing, I::StopRequest(by)) => self.log_stop_request(by, out),
 
             // The remains of the last run may outlast several states.
             (_, I::Drained(run, last_output)) => self.drained(run, last_output, out),
@@ -263,9 +265,17 @@ impl Lifecycle {
             // sent.
             (_, I::Exited(_) | I::Stopped(_) | I::FoundStopped | I::Notified(_)) => {}
             (_, I::Forward(_) | I::Continue | I::Resumed) => {}
-            // These inputs matter only in one state each: Start and its results in Starting, Closed in Closing, Asked
+            // These inputs matter only in one state each: Start and its results in Starting, Closed in Closing, RequestAnswered
             // in Lingering, NothingLeft in Clearing and Finishing. A deadline is cancelled when its state ends.
-            (_, I::Start | I::Spawned(_) | I::SpawnFailed(..) | I::Closed | I::Asked | I::NothingLeft) => {}
+            (
+                _,
+                I::Start
+                | I::Spawned(_)
+                | I::SpawnFailed(..)
+                | I::Closed
+                | I::RequestAnswered
+                | I::NothingLeft,
+            ) => {}
             (_, I::Due(D::Ttl | D::Watchdog | D::Stable | D::Start | D::Linger, _)) => {}
         }
     }

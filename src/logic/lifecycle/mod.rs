@@ -51,8 +51,8 @@ pub use crate::logic::lifecycle::event::{
     Effect, End, Event, ForegroundOwner, IgnoredAtStart, JobContext, SignalTarget, SpawnErrorKind,
 };
 use crate::logic::lifecycle::leftover_group::Leftover;
-pub use crate::logic::lifecycle::signal_policy::{asks_for_an_end, job_control};
 use crate::logic::lifecycle::signal_policy::{interruption, is_interrupted};
+pub use crate::logic::lifecycle::signal_policy::{is_stop_signal, job_control};
 use document::Document;
 use ending::{OwnEnd, Remains, Stop};
 use job_control::JobControl;
@@ -70,7 +70,7 @@ enum StopCause {
     /// The command has missed a watchdog ping.
     Watchdog,
     /// kapo has received a stop signal.
-    Asked,
+    StopSignal,
 }
 
 /// The lifecycle of one command.
@@ -199,7 +199,7 @@ impl Lifecycle {
     }
 
     /// Whether the stop signal was typed at the terminal, and so has reached kapo's whole process group.
-    fn was_asked_by_the_terminal(&self) -> bool {
+    fn was_stopped_by_terminal(&self) -> bool {
         self.document.status.stop_signal_from.is_some_and(|StopSignalFrom { signal, sender }| {
             sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT)
         })
@@ -210,7 +210,7 @@ impl Lifecycle {
         let process = Process { pid, group: pid, since: now.mono };
         self.state = State::Running(process);
         self.readiness.run_started(self.job.watchdog);
-        self.control.reset_claims();
+        self.control.reset_reclaims();
         self.undelivered.unreachable = false;
         self.document.started(now, pid, ttl);
         if let Some(ttl) = ttl {
@@ -227,15 +227,15 @@ impl Lifecycle {
             restarts => record.number("restarts", restarts),
         }));
         if !self.job.notify {
-            self.tell_ready(out);
+            self.report_ready(out);
         }
         // The stop signal arrived before there was a process to forward it to.
         if let Some(StopSignalFrom { signal, .. }) = self.document.status.stop_signal_from {
-            self.pass_on(signal, process, None, out);
-            self.stop(now, process, StopCause::Asked, out);
+            self.forward_signal(signal, process, None, out);
+            self.stop(now, process, StopCause::StopSignal, out);
         }
-        if let Some(signal) = self.undelivered.early.take() {
-            self.pass_on(signal, process, None, out);
+        if let Some(signal) = self.undelivered.before_start.take() {
+            self.forward_signal(signal, process, None, out);
         }
     }
 
@@ -265,7 +265,7 @@ impl Lifecycle {
     /// Updates what depends on the state, and sends the service manager a new `STATUS=`.
     fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
         let ready =
-            matches!(self.state, State::Running(_)) && (!self.job.notify || self.readiness.said_ready);
+            matches!(self.state, State::Running(_)) && (!self.job.notify || self.readiness.command_ready);
         self.document.changed |= ready != self.document.status.ready;
         self.document.status.ready = ready;
         if self.document.changed && self.context.manager && self.state != State::Done {

@@ -8,7 +8,7 @@ use crate::signal::Signal;
 /// terminal's interrupts and TERM (SysRq) count, because WINCH, for example, comes with every change of the window
 /// size. HUP counts if the terminal is gone, even if it is not listed. A HUP from a process counts only if it is
 /// listed, because daemons reload on it.
-pub fn asks_for_an_end(
+pub fn is_stop_signal(
     signal: Signal,
     sender: Sender,
     ignored_at_start: IgnoredAtStart,
@@ -35,8 +35,8 @@ pub fn job_control(signal: Signal) -> bool {
 /// Whether a signal that the kernel raises is meant for the command as well. That is the case for signals of the
 /// terminal, which do not reach the command's own process group, for TERM (by SysRq), and for ALRM, which was requested
 /// before kapo was executed (`alarm(60); exec kapo`). All other signals of the kernel are caused by kapo itself.
-pub fn concerns_the_command(signal: Signal) -> bool {
-    const CONCERNS: [Signal; 8] = [
+pub fn is_for_command(signal: Signal) -> bool {
+    const FOR_COMMAND: [Signal; 8] = [
         Signal::HUP,
         Signal::INT,
         Signal::QUIT,
@@ -46,12 +46,12 @@ pub fn concerns_the_command(signal: Signal) -> bool {
         Signal::CONT,
         Signal::WINCH,
     ];
-    CONCERNS.contains(&signal)
+    FOR_COMMAND.contains(&signal)
 }
 
 /// Whether to log that the signal was forwarded. Signals that a terminal sends often, and those that programs send each
 /// other in large numbers, are not logged.
-pub fn is_worth_a_word(signal: Signal) -> bool {
+pub fn is_logged(signal: Signal) -> bool {
     !job_control(signal) && ![Signal::CONT, Signal::WINCH].contains(&signal) && signal <= Signal::SYS
 }
 

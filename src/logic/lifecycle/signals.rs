@@ -1,7 +1,7 @@
 //! Handles the signals that kapo receives: a stop, a signal for the command, or both.
 
 use super::machine::Input;
-use super::signal_policy::{asks_for_an_end, concerns_the_command, is_worth_a_word, job_control};
+use super::signal_policy::{is_for_command, is_logged, is_stop_signal, job_control};
 use super::{Effect, Exit, Lifecycle, Now, Process, Record, Sender, Signal, StopCause, StopSignalFrom};
 
 /// A signal that kapo has received.
@@ -22,7 +22,7 @@ impl Received {
 #[derive(Debug, Default)]
 pub(super) struct Undelivered {
     /// The last signal that arrived before there was a process to forward it to.
-    pub(super) early: Option<Signal>,
+    pub(super) before_start: Option<Signal>,
     /// A failure to send a signal was already logged in this run.
     pub(super) unreachable: bool,
 }
@@ -31,10 +31,10 @@ impl Lifecycle {
     /// Classifies a signal. Returns `None` if it has no effect. A stop signal is never a job-control signal, because
     /// `--stop-on` refuses those.
     pub(super) fn classify(&self, by: Received) -> Option<Input> {
-        if by.sender == Sender::Kernel && !concerns_the_command(by.signal) {
+        if by.sender == Sender::Kernel && !is_for_command(by.signal) {
             return None;
         }
-        Some(if self.is_asked_to_stop_by(by.signal, by.sender) {
+        Some(if self.is_stop_request(by.signal, by.sender) {
             match self.document.status.stop_signal_from {
                 None => Input::StopRequest(by),
                 Some(_) => Input::InsistOnStop(by),
@@ -51,7 +51,7 @@ impl Lifecycle {
     /// Handles a stop signal before the command runs. If the start is abandoned, kapo ends as if the signal had ended
     /// the command.
     pub(super) fn stop_before_start(&mut self, by: Received, out: &mut Vec<Effect>) {
-        self.note_stop_request(by, out);
+        self.log_stop_request(by, out);
         self.end_by(by.signal);
         self.own_end.dies_by = Some((by.signal, false)).filter(|_| by.is_typed());
     }
@@ -59,22 +59,22 @@ impl Lifecycle {
     /// Forwards a stop signal to the command and begins the stop.
     pub(super) fn stop_as_asked(&mut self, now: Now, process: Process, by: Received, out: &mut Vec<Effect>) {
         let request = self.stop_request(by);
-        self.pass_on(by.signal, process, None, out);
-        self.stop(now, process, StopCause::Asked, out);
+        self.forward_signal(by.signal, process, None, out);
+        self.stop(now, process, StopCause::StopSignal, out);
         self.report_stop_request(by, process, request, out);
     }
 
     /// Forwards a further stop signal to the command.
     pub(super) fn forward_stop(&mut self, process: Process, by: Received, out: &mut Vec<Effect>) {
         let request = self.stop_request(by);
-        self.pass_on(by.signal, process, None, out);
+        self.forward_signal(by.signal, process, None, out);
         self.report_stop_request(by, process, request, out);
     }
 
     /// Handles a stop signal between two runs: no further run follows. ^C and ^\ are meant for every process on the
     /// terminal, so kapo ends by the signal as they do.
     pub(super) fn leave_between_runs(&mut self, by: Received, out: &mut Vec<Effect>) {
-        self.note_stop_request(by, out);
+        self.log_stop_request(by, out);
         if by.is_typed() {
             self.end_by(by.signal);
             self.own_end.dies_by = Some((by.signal, false));
@@ -90,14 +90,14 @@ impl Lifecycle {
                 by.sender.told(Record::info("signal forwarded").with("signal", by.signal)),
             )
         };
-        self.pass_on(by.signal, process, is_worth_a_word(by.signal).then(record), out);
+        self.forward_signal(by.signal, process, is_logged(by.signal).then(record), out);
     }
 
     /// Logs a stop signal and reports the stop to the service manager.
-    pub(super) fn note_stop_request(&mut self, by: Received, out: &mut Vec<Effect>) {
+    pub(super) fn log_stop_request(&mut self, by: Received, out: &mut Vec<Effect>) {
         let request = self.stop_request(by);
         out.push(Effect::Log(request));
-        self.tell_stopping(out);
+        self.report_stopping(out);
     }
 
     /// Logs a stop signal after it was forwarded, so that a slow log does not delay the signal.
@@ -112,7 +112,7 @@ impl Lifecycle {
             out.push(Effect::CheckStopped(process.pid));
         }
         out.push(Effect::Log(request));
-        self.tell_stopping(out);
+        self.report_stopping(out);
     }
 
     /// Sets kapo's exit code as if this signal had ended the command.
@@ -120,14 +120,14 @@ impl Lifecycle {
         self.own_end.code = Exit::Signal { signal, core_dumped: false }.code();
     }
 
-    pub(super) fn is_asked_to_stop_by(&self, signal: Signal, sender: Sender) -> bool {
-        asks_for_an_end(signal, sender, self.context.ignored_at_start, &self.job.stop_on)
+    pub(super) fn is_stop_request(&self, signal: Signal, sender: Sender) -> bool {
+        is_stop_signal(signal, sender, self.context.ignored_at_start, &self.job.stop_on)
     }
 
     /// Records a stop signal and returns its log record.
     pub(super) fn stop_request(&mut self, Received { signal, sender }: Received) -> Record {
         self.own_end.leaving = true;
-        self.document.asked_to_stop(StopSignalFrom { signal, sender });
+        self.document.stop_requested(StopSignalFrom { signal, sender });
         let record = Record::info("signal received").with("signal", signal);
         self.with_rewrite(signal, sender.told(record))
     }
@@ -143,10 +143,10 @@ impl Lifecycle {
     /// Handles the loss of the terminal. The kernel reports it only to the session leader and to the foreground process
     /// group. If the command is in the foreground, kapo notices the loss only by the command's end. A further run would
     /// have no usable terminal.
-    pub(super) fn hears_of_hang_up(&mut self, hung_up: bool, out: &mut Vec<Effect>) {
+    pub(super) fn handle_hang_up(&mut self, hung_up: bool, out: &mut Vec<Effect>) {
         let by = Received { signal: Signal::HUP, sender: Sender::Kernel };
-        if hung_up && self.is_asked_to_stop_by(by.signal, by.sender) {
-            self.note_stop_request(by, out);
+        if hung_up && self.is_stop_request(by.signal, by.sender) {
+            self.log_stop_request(by, out);
         }
     }
 
@@ -166,7 +166,7 @@ impl Lifecycle {
     }
 
     /// Forwards a signal to the command after applying `--rewrite-signal`, then logs `log`.
-    pub(super) fn pass_on(
+    pub(super) fn forward_signal(
         &self,
         signal: Signal,
         process: Process,

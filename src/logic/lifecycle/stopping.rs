@@ -14,7 +14,7 @@ impl Lifecycle {
         self.deadlines.stop(Deadline::Watchdog);
         self.deadlines.stop(Deadline::Stable);
         let patience = match why {
-            StopCause::Asked => self.job.kill_after,
+            StopCause::StopSignal => self.job.kill_after,
             StopCause::Ttl | StopCause::Watchdog => Some(self.job.kill_after.unwrap_or(KILL_AFTER)),
         };
         // As with timeout(1), zero means never.
@@ -24,7 +24,7 @@ impl Lifecycle {
         // Report STOPPING=1 only if kapo ends with the command. The service manager starts its kill timeout at that
         // report, so it must not come before a restart or a linger period.
         if self.job.after == After::Once(Linger::Fixed(Duration::ZERO)) {
-            self.tell_stopping(out);
+            self.report_stopping(out);
         }
     }
 

@@ -1,8 +1,8 @@
-//! Whole lives, each told as a sentence, and two thousand at random.
+//! Tests of whole lifecycles: named scenarios, and two thousand random ones.
 
 use std::time::Duration;
 
-use super::world::{Behaviour, Leaves, SOMEBODY, World, any_life};
+use super::world::{Behaviour, Leaves, OTHER_PROCESS, World, any_life};
 use super::{Effect, Event, ForegroundOwner, IgnoredAtStart, JobContext, SignalTarget, SpawnErrorKind};
 use crate::config::tests::{job as run, restart as again};
 use crate::config::{After, Job, Linger, Restart, Success, Ttl};
@@ -33,7 +33,7 @@ fn context() -> JobContext {
     }
 }
 
-/// A life that has begun, with children of this kind.
+/// Returns a simulation that has started, whose children behave like this.
 fn begun(job: Job, behaviour: Behaviour) -> World {
     begun_in(context(), job, behaviour)
 }
@@ -53,7 +53,7 @@ fn killed_by(signal: Signal) -> Exit {
     Exit::Signal { signal, core_dumped: false }
 }
 
-/// The first child of a world.
+/// Returns the pid of the first child of a simulation.
 fn child() -> Pid {
     Pid::new(101).unwrap()
 }
@@ -62,7 +62,7 @@ fn kill(signal: Signal) -> Effect {
     Effect::Kill { signal, to: SignalTarget::Group(child()), log: None }
 }
 
-/// What was done since it was asked last, log lines and questions left out.
+/// Returns the effects since the last call, without log records and checks.
 fn done(world: &mut World) -> Vec<Effect> {
     let mut effects = world.effects();
     effects.retain(|effect| !matches!(effect, Effect::Log(_) | Effect::CheckStopped(_)));
@@ -74,17 +74,17 @@ fn done(world: &mut World) -> Vec<Effect> {
     effects
 }
 
-/// What the manager was told since it was asked last, `STATUS=` left out.
-fn told(world: &mut World) -> Vec<String> {
-    let told = world.effects().into_iter().filter_map(|effect| match effect {
+/// Returns the datagrams that were sent to the service manager since the last call, without `STATUS=`.
+fn notifications(world: &mut World) -> Vec<String> {
+    let datagrams = world.effects().into_iter().filter_map(|effect| match effect {
         Effect::Notify(datagram) => String::from_utf8(datagram).ok(),
         _ => None,
     });
-    told.filter(|text| !text.starts_with("STATUS=")).collect()
+    datagrams.filter(|text| !text.starts_with("STATUS=")).collect()
 }
 
 #[test]
-fn two_thousand_random_lives_keep_every_promise() {
+fn random_lifecycles_keep_every_invariant() {
     for seed in 0..2_000 {
         let mut random = Random::new(seed);
         any_life(epoch(), seed, &mut |n| random.bits() % n);
@@ -92,7 +92,7 @@ fn two_thousand_random_lives_keep_every_promise() {
 }
 
 #[test]
-fn a_year_of_crashes_is_lived_in_a_moment() {
+fn a_year_of_crashes_keeps_every_invariant() {
     let restart = Restart { backoff_max: Some(3_600 * SECOND), ..again() };
     let job = Job { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
@@ -129,7 +129,7 @@ fn a_run_ends_with_the_code_of_its_command() {
     assert_eq!(status.end_time, Some(epoch().wall + SECOND));
 }
 
-/// The runs that are kept: exit code, seconds, lines, and whether it is the first failure.
+/// Returns the runs that are kept: exit code, seconds, number of lines, and whether it is the first failure.
 fn kept(world: &World) -> Vec<(u64, f64, usize, bool)> {
     let runs: Vec<serde_json::Value> = serde_json::from_slice(&world.life.history().render()).unwrap();
     let kept = runs.iter().map(|run| {
@@ -155,7 +155,7 @@ fn the_first_failure_of_a_crash_loop_is_kept() {
     world.run_for(100 * SECOND);
     let first = (7, 2.0, 0, true);
     assert_eq!(kept(&world), [vec![(1, 1.0, 0, false); 5], vec![first]].concat());
-    // A run of --stable length ends the episode, whether or not it fails.
+    // A run that lasts for --stable ends the series of failures, whether or not it fails.
     world.behaviour = Behaviour::ends(60 * SECOND, Exit::Code(2));
     world.run_for(70 * SECOND);
     assert_eq!(kept(&world).iter().filter(|run| run.3).collect::<Vec<_>>(), [&(2, 60.0, 0, true)]);
@@ -163,7 +163,7 @@ fn the_first_failure_of_a_crash_loop_is_kept() {
 }
 
 #[test]
-fn the_last_run_is_there_while_the_next_one_runs() {
+fn the_last_run_is_shown_while_the_next_one_runs() {
     let mut world = begun(supervise(), Behaviour::ends(SECOND, killed_by(Signal::KILL)));
     world.behaviour = Behaviour::patient();
     world.run_for(7 * SECOND);
@@ -174,7 +174,7 @@ fn the_last_run_is_there_while_the_next_one_runs() {
 }
 
 #[test]
-fn each_way_to_end_has_its_reason_and_its_code() {
+fn each_kind_of_end_has_its_reason_and_exit_code() {
     let dumped = Exit::Signal { signal: Signal::SEGV, core_dumped: true };
     let codes = vec![Success::Code(143), Success::Code(9), Success::Signal(Signal::USR1)];
     for (exit, oom_killed, success_exit, reason, code) in [
@@ -199,8 +199,8 @@ fn each_way_to_end_has_its_reason_and_its_code() {
 }
 
 #[test]
-fn a_deaf_child_is_killed_when_its_ttl_and_the_grace_have_passed() {
-    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::deaf());
+fn a_child_that_ignores_the_stop_signal_is_killed_after_its_ttl() {
+    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::ignoring_signals());
     world.run_for(60 * SECOND - Duration::from_millis(1));
     assert_eq!(done(&mut world), [Effect::Spawn]);
     world.run_for(Duration::from_millis(1));
@@ -222,7 +222,7 @@ fn a_deaf_child_is_killed_when_its_ttl_and_the_grace_have_passed() {
 }
 
 #[test]
-fn who_obeys_when_the_ttl_has_passed_still_ran_out_of_time() {
+fn a_clean_exit_after_the_ttl_is_still_a_timeout() {
     let obedient = Behaviour { answer: Some(Exit::Code(0)), ..Behaviour::patient() };
     let mut world = begun(Job { ttl: ttl(60), stop_signal: Signal::USR1, ..run() }, obedient);
     assert_eq!(world.run_to_the_end(), 124);
@@ -238,7 +238,7 @@ fn an_end_by_ttl_can_count_as_success() {
     let log = logged(&mut world);
     assert!(log.iter().all(|line| line.starts_with("level=info ")), "{log:#?}");
     let mut world = begun(job.clone(), Behaviour::ends(SECOND, killed_by(Signal::TERM)));
-    assert_eq!(world.run_to_the_end(), 143, "only the TTL makes it a success");
+    assert_eq!(world.run_to_the_end(), 143, "only an end by TTL is a success");
     let restart = Restart { on_failure_only: true, ..again() };
     let mut world = begun(Job { after: After::Again(restart), ..job }, Behaviour::patient());
     assert_eq!((world.run_to_the_end(), world.life.starts()), (0, 1));
@@ -259,14 +259,14 @@ fn a_run_of_stable_ends_flapping_while_it_lasts() {
 #[test]
 fn a_kill_after_of_zero_never_kills() {
     let job = Job { ttl: ttl(60), kill_after: Some(Duration::ZERO), ..run() };
-    let mut world = begun(job, Behaviour::deaf());
+    let mut world = begun(job, Behaviour::ignoring_signals());
     world.run_for(1_000_000 * SECOND);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM), kill(Signal::CONT)]);
     assert_eq!(world.life.deadline(), None);
 }
 
 #[test]
-fn each_run_draws_a_ttl_of_its_own() {
+fn each_run_draws_its_own_ttl() {
     let job = Job { ttl: Some(Ttl { min: 10 * SECOND, max: 20 * SECOND }), ..supervise() };
     let mut world = begun(job, Behaviour::patient());
     let mut drawn = Vec::new();
@@ -276,25 +276,25 @@ fn each_run_draws_a_ttl_of_its_own() {
     }
     drawn.dedup();
     assert!(drawn.len() > 10, "{drawn:?}");
-    assert!(!world.life.status().flapping, "an ordered end is no failure");
+    assert!(!world.life.status().flapping, "an end by TTL is not a failure");
 }
 
 #[test]
-fn a_stop_from_outside_is_not_cut_short_unless_it_was_asked_for() {
-    let mut world = begun(run(), Behaviour::deaf());
+fn a_stop_from_outside_is_not_cut_short_without_kill_after() {
+    let mut world = begun(run(), Behaviour::ignoring_signals());
     world.signal(Signal::TERM);
     world.run_for(1_000_000 * SECOND);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM)]);
-    let mut world = begun(Job { kill_after: Some(3 * SECOND), ..run() }, Behaviour::deaf());
+    let mut world = begun(Job { kill_after: Some(3 * SECOND), ..run() }, Behaviour::ignoring_signals());
     world.signal(Signal::INT);
     assert_eq!(world.run_to_the_end(), 137);
     assert_eq!(world.now(), 3 * SECOND);
     assert_eq!(done(&mut world)[..3], [Effect::Spawn, kill(Signal::INT), kill(Signal::KILL)]);
     let from = world.life.status().stop_signal_from.unwrap();
-    assert_eq!((from.signal, from.sender), (Signal::INT, SOMEBODY));
+    assert_eq!((from.signal, from.sender), (Signal::INT, OTHER_PROCESS));
 }
 
-/// Ends at once when it is signalled, and leaves this behind.
+/// A child that ends at once when it is signalled, and leaves these processes in its group.
 fn hasty(leaves: Leaves) -> Behaviour {
     Behaviour { leaves: Some(leaves), ..Behaviour::patient() }
 }
@@ -308,10 +308,10 @@ fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
         (None, one_second.clone(), SECOND, false),
         (None, Leaves { is_child: false, ..one_second.clone() }, Duration::from_millis(1_270), false),
         (None, Leaves { members: None, ..one_second.clone() }, SECOND, false),
-        (None, Leaves::deaf(), 10 * SECOND, true),
+        (None, Leaves::ignoring_signals(), 10 * SECOND, true),
         (Some(30 * SECOND), Leaves::obedient(29 * SECOND), 29 * SECOND, false),
-        (Some(3 * SECOND), Leaves::deaf(), 3 * SECOND, true),
-        (Some(3 * SECOND), Leaves { stuck: true, ..Leaves::deaf() }, 4 * SECOND, true),
+        (Some(3 * SECOND), Leaves::ignoring_signals(), 3 * SECOND, true),
+        (Some(3 * SECOND), Leaves { stuck: true, ..Leaves::ignoring_signals() }, 4 * SECOND, true),
         (Some(Duration::ZERO), Leaves::obedient(3_000 * SECOND), 3_000 * SECOND, false),
     ] {
         let context = format!("{kill_after:?} {leaves:?}");
@@ -330,7 +330,7 @@ fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
 #[test]
 fn a_second_stop_signal_kills_the_rest_of_the_group() {
     for kill_after in [None, Some(Duration::ZERO), Some(60 * SECOND)] {
-        let mut world = begun(Job { kill_after, ..run() }, hasty(Leaves::deaf()));
+        let mut world = begun(Job { kill_after, ..run() }, hasty(Leaves::ignoring_signals()));
         world.signal(Signal::TERM);
         world.run_for(2 * SECOND);
         world.effects();
@@ -345,17 +345,18 @@ fn a_second_stop_signal_kills_the_rest_of_the_group() {
 #[test]
 fn a_run_that_ends_by_itself_leaves_its_group_alone() {
     for single_child in [false, true] {
-        let behaviour = Behaviour { leaves: Some(Leaves::deaf()), ..Behaviour::ends(SECOND, Exit::Code(0)) };
+        let behaviour =
+            Behaviour { leaves: Some(Leaves::ignoring_signals()), ..Behaviour::ends(SECOND, Exit::Code(0)) };
         let mut world = begun(Job { single_child, ..run() }, behaviour);
         assert_eq!((world.run_to_the_end(), world.now()), (0, SECOND));
     }
-    let mut world = begun(Job { single_child: true, ..run() }, hasty(Leaves::deaf()));
+    let mut world = begun(Job { single_child: true, ..run() }, hasty(Leaves::ignoring_signals()));
     world.signal(Signal::TERM);
     assert_eq!((world.run_to_the_end(), world.now()), (143, Duration::ZERO));
 }
 
 #[test]
-fn supervise_clears_what_is_left_behind_before_the_next_start() {
+fn supervise_ends_the_leftover_group_before_the_next_start() {
     let after = |kill_after, leaves| {
         let behaviour = Behaviour { leaves: Some(leaves), ..Behaviour::ends(SECOND, Exit::Code(3)) };
         let mut world = begun(Job { kill_after, ..supervise() }, behaviour);
@@ -364,21 +365,21 @@ fn supervise_clears_what_is_left_behind_before_the_next_start() {
         logged(&mut world);
         world
     };
-    // The pause is 5 s, and what ends within it delays nothing.
+    // The pause is 5 s, so a process that ends within it does not delay the next start.
     let mut world = after(None, Leaves::obedient(2 * SECOND));
     world.run_for(5 * SECOND - Duration::from_millis(1));
     assert_eq!(world.life.starts(), 1);
     world.run_for(Duration::from_millis(1));
     assert_eq!(world.life.starts(), 2);
-    let mut world = after(None, Leaves::deaf());
+    let mut world = after(None, Leaves::ignoring_signals());
     world.run_for(10 * SECOND - Duration::from_millis(1));
     assert_eq!((world.life.starts(), world.life.ended_with()), (1, Some(3)));
     assert_eq!(world.life.status().next_start, None, "the pause is over");
     world.run_for(Duration::from_millis(1));
     assert_eq!(world.life.starts(), 2);
-    let mut world = after(Some(Duration::ZERO), Leaves::deaf());
+    let mut world = after(Some(Duration::ZERO), Leaves::ignoring_signals());
     world.run_for(1_000 * SECOND);
-    assert_eq!(world.life.starts(), 1, "never killed, it is waited for");
+    assert_eq!(world.life.starts(), 1, "the group is never killed");
     world.signal(Signal::TERM);
     assert_eq!(world.exited(), None);
     world.signal(Signal::TERM);
@@ -386,8 +387,9 @@ fn supervise_clears_what_is_left_behind_before_the_next_start() {
 }
 
 #[test]
-fn the_log_tells_how_many_processes_were_left_behind() {
-    let behaviour = Behaviour { leaves: Some(Leaves::deaf()), ..Behaviour::ends(SECOND, Exit::Code(3)) };
+fn the_log_shows_how_many_processes_were_left_behind() {
+    let behaviour =
+        Behaviour { leaves: Some(Leaves::ignoring_signals()), ..Behaviour::ends(SECOND, Exit::Code(3)) };
     let mut world = begun(supervise(), behaviour);
     world.run_for(11 * SECOND);
     let log = logged(&mut world);
@@ -402,7 +404,7 @@ fn the_log_tells_how_many_processes_were_left_behind() {
 }
 
 #[test]
-fn output_that_outlasts_its_run_delays_the_end_of_kapo_and_nothing_that_is_told() {
+fn output_that_outlasts_its_run_delays_only_the_end_of_kapo() {
     let behaviour = Behaviour {
         drains_after: 2 * SECOND,
         last_output: vec!["last words".to_owned()],
@@ -419,29 +421,29 @@ fn output_that_outlasts_its_run_delays_the_end_of_kapo_and_nothing_that_is_told(
 }
 
 #[test]
-fn a_stopped_command_is_continued_after_a_stop_signal_and_no_other_is() {
+fn only_a_stopped_command_is_continued_after_a_stop_signal() {
     let stopped = Behaviour { stopped: true, ..Behaviour::patient() };
     let mut world = begun(run(), stopped.clone());
     world.signal(Signal::USR1);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::USR1)]);
     world.signal(Signal::TERM);
     assert_eq!(done(&mut world), [kill(Signal::TERM), kill(Signal::CONT)]);
-    assert_eq!(world.run_to_the_end(), 138, "what it has got first");
+    assert_eq!(world.run_to_the_end(), 138, "the first pending signal ends it");
     let mut world = begun(run(), Behaviour::patient());
     world.signal(Signal::TERM);
-    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM)], "it runs");
+    assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM)], "the command is not stopped");
     let rewrite_signal = vec![(Signal::TERM, None)];
     let mut world = begun(Job { rewrite_signal, ..run() }, stopped);
     world.signal(Signal::TERM);
-    assert_eq!(done(&mut world), [Effect::Spawn], "nothing waits to be acted on");
+    assert_eq!(done(&mut world), [Effect::Spawn], "no signal is pending");
 }
 
 #[test]
-fn what_asks_kapo_to_stop_is_what_stop_on_lists() {
+fn only_the_signals_of_stop_on_stop_kapo() {
     let [rtmin_3, pwr] = [37, 30].map(|number| Signal::new(number).unwrap());
     let stop_on = vec![Signal::WINCH, pwr, rtmin_3];
     for signal in [Signal::WINCH, pwr, rtmin_3] {
-        let mut world = begun(Job { stop_on: stop_on.clone(), ..supervise() }, Behaviour::deaf());
+        let mut world = begun(Job { stop_on: stop_on.clone(), ..supervise() }, Behaviour::ignoring_signals());
         for other in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP] {
             world.signal(other);
             assert_eq!(world.life.status().stop_signal_from, None, "{other}");
@@ -452,22 +454,22 @@ fn what_asks_kapo_to_stop_is_what_stop_on_lists() {
         assert_eq!(done(&mut world), [kill(signal)]);
         assert_eq!(world.life.status().stop_signal_from.map(|from| from.signal), Some(signal));
     }
-    // A window that gets another size asks for nothing, and a terminal that is gone for an end.
-    let mut world = begun(Job { stop_on, ..supervise() }, Behaviour::deaf());
+    // A change of the window size does not stop kapo, but the loss of the terminal does.
+    let mut world = begun(Job { stop_on, ..supervise() }, Behaviour::ignoring_signals());
     world.kernel(Signal::WINCH);
     assert!(!world.life.is_stopping());
     world.kernel(Signal::HUP);
     assert!(world.life.is_stopping());
     let jvm = Job { stop_on: vec![Signal::TERM, Signal::INT], ..supervise() };
-    let mut world = begun(jvm, Behaviour::deaf());
+    let mut world = begun(jvm, Behaviour::ignoring_signals());
     world.kernel(Signal::QUIT);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::QUIT)]);
-    assert!(world.life.status().ready, "it has printed its threads");
+    assert!(world.life.status().ready, "the command handles the signal");
 }
 
 #[test]
 fn a_signal_is_forwarded_before_it_is_logged() {
-    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::deaf());
+    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::ignoring_signals());
     world.effects();
     world.signal(Signal::TERM);
     let effects = world.effects();
@@ -475,7 +477,7 @@ fn a_signal_is_forwarded_before_it_is_logged() {
     let killed = place(|effect| matches!(effect, Effect::Kill { signal: Signal::TERM, .. }));
     let logged = place(|effect| matches!(effect, Effect::Log(_)));
     assert!(killed.is_some() && killed < logged, "{effects:?}");
-    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::deaf());
+    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::ignoring_signals());
     world.effects();
     world.run_for(60 * SECOND);
     let effects = world.effects();
@@ -483,13 +485,13 @@ fn a_signal_is_forwarded_before_it_is_logged() {
 }
 
 #[test]
-fn a_command_that_cannot_be_signalled_is_told_of_once_a_run() {
+fn a_failure_to_signal_is_logged_once_in_each_run() {
     let unreachable = Behaviour { unreachable: true, ..Behaviour::ends(8 * SECOND, Exit::Code(0)) };
     let mut world = begun(Job { ttl: ttl(1), kill_after: Some(SECOND), ..supervise() }, unreachable);
     world.run_for(20 * SECOND);
-    let told = "level=warn msg=\"cannot send signal\" signal=SIGTERM error=\"for a reason\"";
+    let failure = "level=warn msg=\"cannot send signal\" signal=SIGTERM error=\"for a reason\"";
     let log = logged(&mut world);
-    assert_eq!(log.iter().filter(|line| *line == told).count(), 2, "{log:#?}");
+    assert_eq!(log.iter().filter(|line| *line == failure).count(), 2, "{log:#?}");
 }
 
 #[test]
@@ -502,8 +504,8 @@ fn a_stopped_run_does_not_linger() {
 }
 
 #[test]
-fn further_signals_are_passed_on_and_postpone_nothing() {
-    let mut world = begun(Job { kill_after: Some(3 * SECOND), ..run() }, Behaviour::deaf());
+fn further_signals_are_forwarded_and_do_not_delay_the_kill() {
+    let mut world = begun(Job { kill_after: Some(3 * SECOND), ..run() }, Behaviour::ignoring_signals());
     world.signal(Signal::TERM);
     world.run_for(2 * SECOND);
     world.signal(Signal::TERM);
@@ -514,7 +516,7 @@ fn further_signals_are_passed_on_and_postpone_nothing() {
 }
 
 #[test]
-fn a_second_stop_signal_waits_for_no_stalled_reader_and_a_third_for_no_client() {
+fn a_second_stop_signal_skips_the_drain_and_a_third_the_clients() {
     let stalled = Behaviour { drains_after: 3_600 * SECOND, ..Behaviour::ends(SECOND, Exit::Code(3)) };
     let job = Job { termination_log: Some("/log".into()), ..run() };
     let mut world = begun(job, stalled);
@@ -532,7 +534,7 @@ fn a_second_stop_signal_waits_for_no_stalled_reader_and_a_third_for_no_client() 
 }
 
 #[test]
-fn the_first_stop_signal_leaves_the_clients_their_answers() {
+fn clients_get_their_answers_after_the_first_stop_signal() {
     let mut world = begun(run(), Behaviour::ends(SECOND, Exit::Code(0)));
     world.closes_after = 10 * SECOND;
     world.run_for(SECOND);
@@ -543,7 +545,7 @@ fn the_first_stop_signal_leaves_the_clients_their_answers() {
 }
 
 #[test]
-fn nothing_is_started_for_who_was_stopped_before() {
+fn a_stop_signal_before_the_start_prevents_it() {
     let mut world = World::new(epoch(), supervise(), context());
     world.signal(Signal::TERM);
     world.start();
@@ -552,13 +554,13 @@ fn nothing_is_started_for_who_was_stopped_before() {
 }
 
 #[test]
-fn hup_reloads_unless_the_terminal_is_gone() {
-    let mut world = begun(run(), Behaviour::deaf());
+fn hup_stops_kapo_only_if_the_terminal_is_gone() {
+    let mut world = begun(run(), Behaviour::ignoring_signals());
     world.signal(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
     let nohup =
         JobContext { ignored_at_start: IgnoredAtStart { hang_up: true, interrupt: false }, ..context() };
-    let mut world = begun_in(nohup, run(), Behaviour::deaf());
+    let mut world = begun_in(nohup, run(), Behaviour::ignoring_signals());
     world.kernel(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
     let mut world = begun(run(), Behaviour::patient());
@@ -568,7 +570,7 @@ fn hup_reloads_unless_the_terminal_is_gone() {
 }
 
 #[test]
-fn a_hang_up_that_the_command_alone_was_told_of_is_kapo_s_end_as_well() {
+fn a_hang_up_that_only_the_command_gets_ends_kapo_as_well() {
     let hung_up = Behaviour { hung_up: true, ..Behaviour::ends(SECOND, killed_by(Signal::HUP)) };
     let mut world = begun(supervise(), hung_up.clone());
     assert_eq!(world.run_to_the_end(), 129);
@@ -586,37 +588,37 @@ fn a_hang_up_that_the_command_alone_was_told_of_is_kapo_s_end_as_well() {
 }
 
 #[test]
-fn an_interrupt_of_the_terminal_ends_nothing_that_was_started_in_the_background_of_a_script() {
+fn an_interrupt_does_not_stop_a_background_job_of_a_script() {
     let background =
         JobContext { ignored_at_start: IgnoredAtStart { hang_up: false, interrupt: true }, ..context() };
     for signal in [Signal::INT, Signal::QUIT] {
-        let mut world = begun_in(background.clone(), supervise(), Behaviour::deaf());
+        let mut world = begun_in(background.clone(), supervise(), Behaviour::ignoring_signals());
         world.kernel(signal);
-        // The command would have got it without kapo, and may have a handler for it.
+        // Without kapo the command would have received the signal, and it may have a handler for it.
         assert_eq!(done(&mut world), [Effect::Spawn, kill(signal)]);
         assert!(!world.life.is_stopping());
         world.signal(signal);
-        assert!(world.life.is_stopping(), "who sends it means it");
-        let mut world = begun(supervise(), Behaviour::deaf());
+        assert!(world.life.is_stopping(), "a signal from a process always stops kapo");
+        let mut world = begun(supervise(), Behaviour::ignoring_signals());
         world.kernel(signal);
         assert!(world.life.is_stopping());
     }
 }
 
 #[test]
-fn a_rewritten_stop_signal_still_asks_for_the_end() {
+fn a_rewritten_stop_signal_still_stops_kapo() {
     let rewrite_signal = vec![(Signal::TERM, Some(Signal::QUIT)), (Signal::INT, None)];
-    let mut world = begun(Job { rewrite_signal, ..supervise() }, Behaviour::deaf());
+    let mut world = begun(Job { rewrite_signal, ..supervise() }, Behaviour::ignoring_signals());
     world.signal(Signal::INT);
     assert_eq!(done(&mut world), [Effect::Spawn]);
     world.signal(Signal::TERM);
     assert_eq!(done(&mut world), [kill(Signal::QUIT)]);
-    world.murder();
+    world.kill_command();
     assert_eq!(world.run_to_the_end(), 137);
 }
 
 #[test]
-fn a_job_is_suspended_with_its_command_and_woken_once() {
+fn a_job_is_suspended_with_its_command_and_continued_once() {
     let mut world = begun(run(), Behaviour::patient());
     world.signal(Signal::TSTP);
     world.signal(Signal::CONT);
@@ -642,7 +644,7 @@ fn a_job_is_suspended_with_its_command_and_woken_once() {
 }
 
 #[test]
-fn what_the_kernel_raised_for_kapo_is_kapo_s_own() {
+fn a_signal_that_the_kernel_raises_for_kapo_is_not_forwarded() {
     for signal in [Signal::PIPE, Signal::TTIN, Signal::TTOU, Signal::SEGV, Signal::SYS] {
         let mut world = begun(run(), Behaviour::patient());
         world.kernel(signal);
@@ -653,14 +655,14 @@ fn what_the_kernel_raised_for_kapo_is_kapo_s_own() {
 }
 
 #[test]
-fn an_alarm_that_was_set_before_kapo_was_executed_is_meant_for_the_command() {
+fn an_alarm_set_before_the_exec_of_kapo_is_forwarded() {
     let mut world = begun(run(), Behaviour::patient());
     world.kernel(Signal::ALRM);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::ALRM)]);
 }
 
 #[test]
-fn under_single_child_the_command_alone_is_signalled() {
+fn under_single_child_only_the_command_is_signalled() {
     let mut world = begun(Job { single_child: true, setsid: true, ..run() }, Behaviour::patient());
     world.signal(Signal::TERM);
     world.run_to_the_end();
@@ -672,7 +674,7 @@ fn under_single_child_the_command_alone_is_signalled() {
 }
 
 #[test]
-fn under_setsid_what_is_left_after_its_own_end_gets_term() {
+fn under_setsid_the_leftover_group_gets_term() {
     let mut world = begun(Job { setsid: true, ..run() }, Behaviour::ends(SECOND, Exit::Code(0)));
     world.run_to_the_end();
     let rest = Effect::Kill { signal: Signal::TERM, to: SignalTarget::LeftoverGroup(child()), log: None };
@@ -683,7 +685,7 @@ fn under_setsid_what_is_left_after_its_own_end_gets_term() {
 }
 
 #[test]
-fn what_cannot_be_executed_ends_a_run_at_once() {
+fn a_command_that_cannot_be_executed_ends_run_at_once() {
     for (kind, code, verb) in [
         (SpawnErrorKind::NotFound, 127, "execute"),
         (SpawnErrorKind::NotExecutable, 126, "execute"),
@@ -700,7 +702,7 @@ fn what_cannot_be_executed_ends_a_run_at_once() {
 }
 
 #[test]
-fn what_cannot_be_executed_is_tried_again_after_a_second_at_the_earliest() {
+fn a_failed_exec_is_retried_after_at_least_a_second() {
     let job = Job { after: After::Again(Restart { wait: Duration::ZERO, ..again() }), ..run() };
     let mut world = begun(job, Behaviour { start: Err(SpawnErrorKind::NotFound), ..Behaviour::patient() });
     world.run_for(10 * SECOND);
@@ -710,24 +712,24 @@ fn what_cannot_be_executed_is_tried_again_after_a_second_at_the_earliest() {
 }
 
 #[test]
-fn a_run_answers_on_for_its_wait_or_until_nobody_asks() {
+fn a_run_lingers_for_a_fixed_time_or_until_it_is_idle() {
     let ends = Behaviour::ends(SECOND, Exit::Code(4));
     let job = Job { after: After::Once(Linger::Fixed(9 * SECOND)), ..run() };
     let mut world = begun(job, ends.clone());
     world.run_for(5 * SECOND);
-    world.happen(Event::Asked);
+    world.happen(Event::RequestAnswered);
     assert_eq!(world.run_to_the_end(), 4);
     assert_eq!(world.now(), 10 * SECOND);
     let job = Job { after: After::Once(Linger::Idle(9 * SECOND)), ..run() };
     let mut world = begun(job, ends);
     world.run_for(5 * SECOND);
-    world.happen(Event::Asked);
+    world.happen(Event::RequestAnswered);
     assert_eq!(world.run_to_the_end(), 4);
     assert_eq!(world.now(), 14 * SECOND);
 }
 
 #[test]
-fn supervise_starts_again_after_the_pause_and_a_stop_in_it_ends_kapo_at_once() {
+fn a_stop_in_the_pause_before_a_restart_ends_kapo_at_once() {
     let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(2 * SECOND);
     let status = world.life.status();
@@ -742,8 +744,8 @@ fn supervise_starts_again_after_the_pause_and_a_stop_in_it_ends_kapo_at_once() {
 }
 
 #[test]
-fn an_interrupt_on_the_command_s_terminal_means_kapo_too() {
-    // Whether it dies of it or handles it and says so.
+fn an_interrupt_on_the_command_s_terminal_also_stops_kapo() {
+    // The command may end by the signal, or handle it and exit with 128+n.
     for (exit, code) in [
         (killed_by(Signal::INT), 130),
         (killed_by(Signal::QUIT), 131),
@@ -756,7 +758,7 @@ fn an_interrupt_on_the_command_s_terminal_means_kapo_too() {
         assert_eq!(world.exited(), Some(code));
         let mut world = begun(supervise(), interrupted);
         world.run_for(2 * SECOND);
-        assert_eq!(world.exited(), None, "without a terminal it was somebody else's signal");
+        assert_eq!(world.exited(), None, "without the terminal the signal was not meant for kapo");
     }
     let mut world =
         begun(supervise(), Behaviour { on_terminal: true, ..Behaviour::ends(SECOND, Exit::Code(3)) });
@@ -765,12 +767,12 @@ fn an_interrupt_on_the_command_s_terminal_means_kapo_too() {
 }
 
 #[test]
-fn siblings_that_want_the_terminal_get_it_and_keep_it_but_for_a_command_that_asks() {
+fn siblings_get_the_terminal_until_the_command_asks_for_it() {
     let wanted = |foreground_owner| Event::SiblingStopped { signal: Signal::TTIN, foreground_owner };
     let mut world = begun(run(), Behaviour::patient());
     assert!(world.life.gives_terminal());
     world.happen(wanted(ForegroundOwner::Command));
-    // CONT wakes the command as ever, and leaves the terminal where it is.
+    // CONT continues the command, and does not give it the terminal.
     world.signal(Signal::CONT);
     world.happen(wanted(ForegroundOwner::Own));
     let wake = Effect::WakeSiblings;
@@ -782,13 +784,13 @@ fn siblings_that_want_the_terminal_get_it_and_keep_it_but_for_a_command_that_ask
     }
     assert!(world.life.lends_terminal());
     world.happen(wanted(ForegroundOwner::Command));
-    assert!(!world.life.lends_terminal(), "so it does not go to and fro for ever");
+    assert!(!world.life.lends_terminal(), "the number of reclaims is limited");
     world.signal(Signal::CONT);
     assert!(world.life.lends_terminal());
 }
 
 #[test]
-fn siblings_that_want_a_terminal_which_the_shell_has_stop_with_the_whole_job() {
+fn siblings_that_want_the_shell_s_terminal_stop_the_whole_job() {
     let wanted = Event::SiblingStopped { signal: Signal::TTOU, foreground_owner: ForegroundOwner::Other };
     let mut world = begun(run(), Behaviour::patient());
     world.happen(wanted.clone());
@@ -812,7 +814,7 @@ fn siblings_that_want_a_terminal_which_the_shell_has_stop_with_the_whole_job() {
 }
 
 #[test]
-fn who_was_interrupted_at_the_terminal_dies_of_it_so_that_its_shell_stops_too() {
+fn kapo_dies_by_an_interrupt_of_its_terminal() {
     let end = |world: &mut World| {
         world.run_to_the_end();
         let mut effects = done(world);
@@ -827,7 +829,7 @@ fn who_was_interrupted_at_the_terminal_dies_of_it_so_that_its_shell_stops_too() 
         }
         let dumped = Exit::Signal { signal, core_dumped: true };
         assert_eq!(end(&mut begun(run(), interrupted(dumped))), died);
-        // One that handles it has ended in its own way, and so does kapo.
+        // A command that handles the signal exits with a code, and so does kapo.
         assert_eq!(end(&mut begun(run(), interrupted(Exit::Code(code)))), [Effect::Exit(code)]);
         let elsewhere = Behaviour::ends(SECOND, killed_by(signal));
         assert_eq!(end(&mut begun(run(), elsewhere)), [Effect::Exit(code)]);
@@ -835,7 +837,7 @@ fn who_was_interrupted_at_the_terminal_dies_of_it_so_that_its_shell_stops_too() 
         assert_eq!(end(&mut begun(content, interrupted(killed_by(signal)))), [Effect::Exit(0)]);
         let init = JobContext { is_init: true, ..context() };
         assert_eq!(end(&mut begun_in(init, run(), interrupted(killed_by(signal)))), [Effect::Exit(code)]);
-        // Where kapo's own group had the terminal, all of it has got the signal already.
+        // If kapo's own group had the terminal, the whole group has already received the signal.
         let mut world = begun(run(), Behaviour::patient());
         world.kernel(signal);
         assert_eq!(end(&mut world), [Effect::DieBy { signal, all: false }, Effect::Exit(code)]);
@@ -846,7 +848,7 @@ fn who_was_interrupted_at_the_terminal_dies_of_it_so_that_its_shell_stops_too() 
 }
 
 #[test]
-fn supervise_gives_up_or_is_content_as_it_was_told() {
+fn supervise_ends_after_max_restarts_or_a_success() {
     let restart = Restart { max_restarts: Some(2), ..again() };
     let job = Job { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
@@ -862,7 +864,7 @@ fn supervise_gives_up_or_is_content_as_it_was_told() {
 }
 
 #[test]
-fn flapping_comes_with_the_fourth_failure_and_goes_by_itself() {
+fn flapping_begins_at_the_fourth_failure_and_ends_by_itself() {
     let restart = Restart { stable: 1_000 * SECOND, ..again() };
     let job = Job { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
@@ -879,10 +881,10 @@ fn flapping_comes_with_the_fourth_failure_and_goes_by_itself() {
 }
 
 #[test]
-fn a_main_pid_is_the_command_from_then_on() {
+fn mainpid_replaces_the_process_of_the_command() {
     let mut world = begun(Job { notify: true, ..run() }, Behaviour::patient());
     world.effects();
-    world.told(b"MAINPID=500\nREADY=1");
+    world.datagram(b"MAINPID=500\nREADY=1");
     let main = Pid::new(500).unwrap();
     assert_eq!((world.life.status().pid, world.life.status().ready), (Some(main), true));
     world.effects();
@@ -896,66 +898,66 @@ fn a_main_pid_is_the_command_from_then_on() {
 }
 
 #[test]
-fn under_notify_ready_is_what_the_command_says_and_the_manager_hears_it_once() {
+fn ready_follows_the_command_and_is_reported_once() {
     let manager = JobContext { manager: true, ..context() };
-    let mut world = begun_in(manager.clone(), Job { notify: true, ..run() }, Behaviour::deaf());
+    let mut world = begun_in(manager.clone(), Job { notify: true, ..run() }, Behaviour::ignoring_signals());
     assert!(!world.life.status().ready);
-    world.told(b"READY=1\nSTATUS=serving");
-    world.told(b"READY=1");
+    world.datagram(b"READY=1\nSTATUS=serving");
+    world.datagram(b"READY=1");
     assert!(world.life.status().ready);
     assert_eq!(world.life.status().status_text, "serving");
     assert!(world.effects().contains(&Effect::Notify(b"STATUS=running, pid 101: serving".to_vec())));
-    world.told(b"RELOADING=1");
+    world.datagram(b"RELOADING=1");
     assert!(!world.life.status().ready);
-    world.told(b"READY=1");
+    world.datagram(b"READY=1");
     assert!(world.life.status().ready);
-    assert_eq!(told(&mut world), ["RELOADING=1", "READY=1"]);
+    assert_eq!(notifications(&mut world), ["RELOADING=1", "READY=1"]);
     world.signal(Signal::TERM);
     world.signal(Signal::TERM);
-    world.told(b"READY=1");
+    world.datagram(b"READY=1");
     assert!(!world.life.status().ready);
     world.leave();
-    assert_eq!(told(&mut world), ["STOPPING=1"]);
+    assert_eq!(notifications(&mut world), ["STOPPING=1"]);
     let mut world = begun_in(manager, supervise(), Behaviour::ends(SECOND, Exit::Code(0)));
     world.run_for(60 * SECOND);
     world.leave();
-    assert_eq!(told(&mut world), ["READY=1", "STOPPING=1"]);
+    assert_eq!(notifications(&mut world), ["READY=1", "STOPPING=1"]);
 }
 
 #[test]
-fn a_missed_ping_is_a_stop_with_a_reason() {
+fn a_missed_ping_stops_the_command_with_its_own_reason() {
     let job = Job { notify: true, watchdog: Some(3 * SECOND), ..run() };
     let mut world = begun(job.clone(), Behaviour::patient());
     world.run_for(100 * SECOND);
-    world.told(b"READY=1");
+    world.datagram(b"READY=1");
     world.run_for(2 * SECOND);
-    world.told(b"WATCHDOG=1");
+    world.datagram(b"WATCHDOG=1");
     world.run_for(2 * SECOND);
     assert_eq!(done(&mut world), [Effect::Spawn]);
     assert_eq!(world.run_to_the_end(), 143);
     assert_eq!((world.now(), world.life.status().reason), (105 * SECOND, Some(Reason::Watchdog)));
     let mut world = begun(job.clone(), Behaviour::patient());
-    world.told(b"WATCHDOG=trigger");
+    world.datagram(b"WATCHDOG=trigger");
     assert_eq!(world.run_to_the_end(), 143);
     assert_eq!(world.life.status().reason, Some(Reason::Watchdog));
     let mut world = begun(job.clone(), Behaviour { answer: Some(Exit::Code(0)), ..Behaviour::patient() });
-    world.told(b"WATCHDOG=trigger");
-    assert_eq!(world.run_to_the_end(), 1, "a hung command is no success, however it ends");
+    world.datagram(b"WATCHDOG=trigger");
+    assert_eq!(world.run_to_the_end(), 1, "a hung command is not a success");
     let mut world = begun(job.clone(), Behaviour::patient());
-    world.told(b"READY=1");
-    world.oversleep(100 * SECOND);
+    world.datagram(b"READY=1");
+    world.freeze(100 * SECOND);
     world.signal(Signal::CONT);
     world.run_for(2 * SECOND);
-    assert_eq!(world.exited(), None, "suspended, it could not ping");
+    assert_eq!(world.exited(), None, "a suspended command cannot ping");
     let mut world = begun(job, Behaviour::patient());
-    world.told(b"READY=1");
-    world.told(b"STOPPING=1");
+    world.datagram(b"READY=1");
+    world.datagram(b"STOPPING=1");
     world.run_for(100 * SECOND);
-    assert_eq!(world.exited(), None, "who is leaving need not ping");
+    assert_eq!(world.exited(), None, "a command that is stopping need not ping");
 }
 
 #[test]
-fn the_certificate_keeps_the_end_of_the_output_within_its_limit() {
+fn the_termination_log_keeps_the_end_of_the_output() {
     let job = Job { termination_log: Some("/log".into()), ..run() };
     let termination_message = |last_output: Vec<String>| {
         let behaviour = Behaviour { last_output, ..Behaviour::ends(SECOND, killed_by(Signal::KILL)) };
@@ -976,12 +978,12 @@ fn the_certificate_keeps_the_end_of_the_output_within_its_limit() {
 }
 
 #[test]
-fn a_failed_start_shows_nothing_of_the_run_before() {
+fn a_failed_start_does_not_show_the_previous_output() {
     let lines = vec!["line".to_owned()];
     let behaviour = Behaviour { last_output: lines.clone(), ..Behaviour::ends(9 * SECOND, Exit::Code(3)) };
     let job = Job { termination_log: Some("/log".into()), notify: true, ..supervise() };
     let mut world = begun(job, behaviour);
-    world.told(b"STATUS=up");
+    world.datagram(b"STATUS=up");
     world.run_for(10 * SECOND);
     assert_eq!((&world.life.status().last_output, &*world.life.status().status_text), (&lines, "up"));
     world.behaviour.start = Err(SpawnErrorKind::NotFound);
@@ -995,13 +997,13 @@ fn a_failed_start_shows_nothing_of_the_run_before() {
 }
 
 #[test]
-fn a_stop_signal_that_comes_before_the_child_is_passed_on_to_it() {
+fn a_stop_signal_before_the_child_exists_is_forwarded_to_it() {
     let rewrite_signal = vec![(Signal::INT, Some(Signal::USR1))];
     let job = Box::new(Job { rewrite_signal, ..supervise() });
     let mut life = super::Lifecycle::new(job, context());
     let mut effects = Vec::new();
     life.handle(epoch(), Event::Start, &mut effects);
-    life.handle(epoch(), Event::Signal { signal: Signal::INT, sender: SOMEBODY }, &mut effects);
+    life.handle(epoch(), Event::Signal { signal: Signal::INT, sender: OTHER_PROCESS }, &mut effects);
     life.handle(epoch(), Event::Spawned { pid: child() }, &mut effects);
     effects.retain(|effect| !matches!(effect, Effect::Log(_)));
     assert_eq!(effects, [Effect::Spawn, kill(Signal::USR1)]);
@@ -1009,7 +1011,7 @@ fn a_stop_signal_that_comes_before_the_child_is_passed_on_to_it() {
 }
 
 #[test]
-fn a_parent_that_is_dead_already_is_heard_of_with_every_signal() {
+fn the_death_signal_of_a_dead_parent_is_handled_at_the_start() {
     let before = |signal: Signal| {
         let mut world = World::new(epoch(), run(), context());
         world.behaviour = Behaviour::patient();
@@ -1027,7 +1029,7 @@ fn a_parent_that_is_dead_already_is_heard_of_with_every_signal() {
     }
 }
 
-/// What was logged since it was asked last, without the time.
+/// Returns the records logged since the last call, without the time.
 fn logged(world: &mut World) -> Vec<String> {
     let records = world.effects().into_iter().filter_map(|effect| match effect {
         Effect::Log(record) | Effect::Kill { log: Some(record), .. } => {
@@ -1042,11 +1044,11 @@ fn logged(world: &mut World) -> Vec<String> {
 }
 
 #[test]
-fn the_log_tells_who_sent_what_and_what_became_of_it() {
+fn the_log_shows_the_sender_of_a_signal_and_its_rewrite() {
     let rewrite_signal = vec![(Signal::USR1, Some(Signal::HUP)), (Signal::TERM, None)];
-    let mut world = begun(Job { rewrite_signal, ..run() }, Behaviour::deaf());
+    let mut world = begun(Job { rewrite_signal, ..run() }, Behaviour::ignoring_signals());
     logged(&mut world);
-    // A terminal's and what programs talk by are passed on without a word.
+    // Signals that a terminal sends often, and real-time signals, are forwarded without a log record.
     for signal in [Signal::WINCH, Signal::CONT, Signal::new(34).unwrap(), Signal::new(64).unwrap()] {
         world.signal(signal);
     }
@@ -1066,7 +1068,7 @@ fn the_log_tells_who_sent_what_and_what_became_of_it() {
 }
 
 #[test]
-fn the_log_explains_a_code_that_is_not_the_commands_own() {
+fn the_log_shows_an_exit_code_that_is_not_the_command_s() {
     for (job, exit, last) in [
         (Job { ttl: ttl(1), ..run() }, Exit::Code(0), "level=info msg=\"exiting\" code=124"),
         (
@@ -1087,7 +1089,7 @@ fn the_log_explains_a_code_that_is_not_the_commands_own() {
 }
 
 #[test]
-fn the_log_tells_of_silence_that_is_longer_than_usual() {
+fn the_log_shows_pauses_longer_than_usual_and_flapping() {
     let restart = Restart { wait: SECOND, backoff_max: Some(8 * SECOND), within: 60 * SECOND, ..again() };
     let job = Job { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
@@ -1112,48 +1114,48 @@ fn the_log_tells_of_silence_that_is_longer_than_usual() {
 }
 
 #[test]
-fn the_log_tells_once_that_the_command_is_ready() {
+fn readiness_is_logged_once() {
     let mut world = begun(Job { notify: true, ..run() }, Behaviour::patient());
     logged(&mut world);
     for _ in 0..3 {
-        world.told(b"READY=1");
+        world.datagram(b"READY=1");
     }
     assert_eq!(logged(&mut world), ["level=info msg=\"ready\" pid=101"]);
 }
 
 #[test]
-fn a_ping_that_is_late_because_kapo_did_not_run_is_waited_for_once_more() {
+fn a_late_ping_is_forgiven_if_kapo_itself_did_not_run() {
     let job = || Job { notify: true, watchdog: Some(SECOND), ..run() };
     let mut world = begun(job(), Behaviour::patient());
-    world.told(b"READY=1");
-    // A frozen cgroup: neither of the two runs.
-    world.oversleep(10 * SECOND);
+    world.datagram(b"READY=1");
+    // In a frozen cgroup neither kapo nor the command runs.
+    world.freeze(10 * SECOND);
     world.happen(Event::Deadline);
     world.run_for(SECOND / 2);
-    world.told(b"WATCHDOG=1");
+    world.datagram(b"WATCHDOG=1");
     world.run_for(SECOND / 2);
     assert!(!world.life.is_stopping());
     world.run_for(SECOND);
-    assert!(world.life.is_stopping(), "then it counts");
-    // Late by no more than a busy machine makes us.
+    assert!(world.life.is_stopping(), "the next missed ping counts");
+    // This deadline is only as late as on a busy machine.
     let mut world = begun(job(), Behaviour::patient());
-    world.told(b"READY=1");
-    world.oversleep(SECOND + SECOND / 10);
+    world.datagram(b"READY=1");
+    world.freeze(SECOND + SECOND / 10);
     world.happen(Event::Deadline);
     assert!(world.life.is_stopping());
 }
 
 #[test]
-fn the_manager_is_told_what_a_command_does_that_is_not_ready() {
+fn the_manager_s_status_shows_why_the_command_is_not_ready() {
     let context = JobContext { manager: true, ..context() };
     let mut world = begun_in(context, Job { notify: true, ..run() }, Behaviour::patient());
     let mut status = |datagram: &[u8]| {
-        world.told(datagram);
-        let mut told = world.effects().into_iter().filter_map(|effect| match effect {
+        world.datagram(datagram);
+        let mut datagrams = world.effects().into_iter().filter_map(|effect| match effect {
             Effect::Notify(datagram) => String::from_utf8(datagram).ok(),
             _ => None,
         });
-        told.rfind(|text| text.starts_with("STATUS="))
+        datagrams.rfind(|text| text.starts_with("STATUS="))
     };
     let says = |text: &str| Some(format!("STATUS={text}, pid 101"));
     assert_eq!(status(b""), says("starting"));
@@ -1164,14 +1166,14 @@ fn the_manager_is_told_what_a_command_does_that_is_not_ready() {
 }
 
 #[test]
-fn what_is_typed_between_two_runs_or_before_the_first_ends_kapo_as_it_would_end_a_shell() {
+fn kapo_dies_by_an_interrupt_between_two_runs() {
     let dies_by = |signal| [Effect::DieBy { signal, all: false }];
     let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(2 * SECOND);
     world.kernel(Signal::INT);
     assert_eq!(world.run_to_the_end(), 130);
     assert!(done(&mut world).ends_with(&[dies_by(Signal::INT)[0].clone(), Effect::Exit(130)]));
-    // Sent by a process it is an order like any other.
+    // The same signal from a process is an ordinary stop signal.
     let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(2 * SECOND);
     world.signal(Signal::INT);
@@ -1184,17 +1186,17 @@ fn what_is_typed_between_two_runs_or_before_the_first_ends_kapo_as_it_would_end_
 }
 
 #[test]
-fn a_suspension_of_any_length_is_no_missed_ping() {
+fn a_suspension_of_any_length_is_not_a_missed_ping() {
     let job = Job { notify: true, watchdog: Some(2 * SECOND), ..run() };
     let mut world = begun(job, Behaviour::patient());
     for frozen in [SECOND, 2 * SECOND, 2 * SECOND + SECOND / 5, 9 * SECOND] {
-        world.told(b"READY=1");
+        world.datagram(b"READY=1");
         world.run_for(SECOND / 2);
-        world.oversleep(frozen);
+        world.freeze(frozen);
         world.happen(Event::Resumed);
         world.run_for(SECOND);
         assert!(!world.life.is_stopping(), "{frozen:?}");
     }
     world.run_for(SECOND);
-    assert!(world.life.is_stopping(), "then it counts");
+    assert!(world.life.is_stopping(), "the next missed ping counts");
 }

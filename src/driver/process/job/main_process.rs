@@ -16,15 +16,15 @@ impl Job {
         let Some(socket) = &self.notify.socket else { return false };
         let mut all = Vec::new();
         // Without a command no sender is accepted, but unread datagrams would keep the socket ready.
-        let nobody = Pid::MAX;
-        let run = Run { command: self.life.pid().unwrap_or(nobody), since: self.run.since };
-        let more = socket.read(run, |told| all.push(told));
-        for mut told in all {
-            if let Some(text) = &told.invalid_main_pid {
+        let no_process = Pid::MAX;
+        let run = Run { command: self.life.pid().unwrap_or(no_process), since: self.run.since };
+        let more = socket.read(run, |notification| all.push(notification));
+        for mut notification in all {
+            if let Some(text) = &notification.invalid_main_pid {
                 self.ignore_main_pid(now, text, "not a process id", context);
             }
-            told.main_pid = told.main_pid.filter(|pid| self.follow(now, *pid, context));
-            self.handle(now, Event::Notified(told), context);
+            notification.main_pid = notification.main_pid.filter(|pid| self.follow(now, *pid, context));
+            self.handle(now, Event::Notified(notification), context);
         }
         more
     }

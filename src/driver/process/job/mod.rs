@@ -290,7 +290,7 @@ impl LoopMode for Job {
     }
 
     fn on_request(&mut self, now: Now, context: &mut LoopContext) {
-        self.handle(now, Event::Asked, context);
+        self.handle(now, Event::RequestAnswered, context);
     }
 
     fn finish_turn(&mut self, now: Now, context: &mut LoopContext) {

@@ -1,4 +1,4 @@
-//! The commands of the world: how a child behaves, what it leaves behind, and what the world knows of its run.
+//! The simulated commands: how a child behaves, what it leaves behind, and the state of its run.
 
 use std::time::Duration;
 
@@ -6,66 +6,66 @@ use crate::logic::lifecycle::SpawnErrorKind;
 use crate::logic::{Exit, Pid};
 use crate::signal::Signal;
 
-/// How a child behaves.
+/// The behaviour of a child.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
-    /// `Err`: it cannot be executed, and whether it was not found.
+    /// `Err`: the start fails in this way.
     pub start: Result<(), SpawnErrorKind>,
-    /// It has the terminal when it ends.
+    /// The child has the terminal when it ends.
     pub on_terminal: bool,
-    /// The terminal is gone by then.
+    /// The terminal has hung up by the time the child ends.
     pub hung_up: bool,
-    /// It ends of its own accord after this long; `None`: never.
+    /// How long the child runs until it ends by itself; `None`: it never does.
     pub lasts: Option<Duration>,
-    /// How it ends then.
+    /// The exit status if the child ends by itself.
     pub exit: Exit,
-    /// It ends by no signal but KILL.
-    pub deaf: bool,
-    /// It is stopped, and feels nothing but KILL and CONT.
+    /// The child ignores every signal except KILL.
+    pub ignores_signals: bool,
+    /// The child is stopped, and only KILL and CONT have an effect.
     pub stopped: bool,
-    /// kapo may not signal it.
+    /// kapo is not permitted to signal the child.
     pub unreachable: bool,
-    /// How it ends when it is signalled; `None`: by that signal.
+    /// The exit status if the child is signalled; `None`: it ends by that signal.
     pub answer: Option<Exit>,
-    /// How long it takes to end when it is signalled.
+    /// How long the child takes to end after a signal.
     pub dies_after: Duration,
-    /// How long what it wrote takes to pass through.
+    /// How long the drain of the output takes.
     pub drains_after: Duration,
-    /// What it wrote last.
+    /// The last lines of the output.
     pub last_output: Vec<String>,
-    /// The kernel counted an OOM kill while it ran.
+    /// The kernel has counted an OOM kill during the run.
     pub oom_killed: bool,
-    /// What it leaves behind in its process group.
+    /// The processes that the child leaves in its process group.
     pub leaves: Option<Leaves>,
 }
 
-/// How the rest of a process group behaves once the command has ended.
+/// The behaviour of the processes that are left in the group when the command has ended.
 #[derive(Clone, Debug)]
 pub struct Leaves {
-    /// How long it takes to end when it was asked to; `None`: it ends by KILL alone.
+    /// How long the processes take to end after a signal; `None`: only KILL ends them.
     pub ends_after: Option<Duration>,
-    /// Not even KILL ends it, as the kernel holds it up.
+    /// KILL has no effect, because the processes are blocked in the kernel.
     pub stuck: bool,
-    /// kapo's SIGCHLD tells of its end.
+    /// The processes are children of kapo, so their end causes SIGCHLD.
     pub is_child: bool,
-    /// How many processes there are; `None`: it cannot be told.
+    /// How many processes there are; `None`: the number is unknown.
     pub members: Option<usize>,
 }
 
 impl Leaves {
-    /// Ends this long after the stop signal.
+    /// Returns processes that end this long after the stop signal.
     pub fn obedient(ends_after: Duration) -> Leaves {
         Leaves { ends_after: Some(ends_after), stuck: false, is_child: true, members: Some(2) }
     }
 
-    /// Ends by KILL alone.
-    pub fn deaf() -> Leaves {
+    /// Returns processes that only KILL ends.
+    pub fn ignoring_signals() -> Leaves {
         Leaves { ends_after: None, ..Leaves::obedient(Duration::ZERO) }
     }
 }
 
 impl Behaviour {
-    /// Runs until it is signalled, and does then what is asked at once.
+    /// Returns a child that runs until it is signalled, and then ends at once.
     pub fn patient() -> Behaviour {
         Behaviour {
             start: Ok(()),
@@ -73,7 +73,7 @@ impl Behaviour {
             hung_up: false,
             lasts: None,
             exit: Exit::Code(0),
-            deaf: false,
+            ignores_signals: false,
             stopped: false,
             unreachable: false,
             answer: None,
@@ -85,22 +85,22 @@ impl Behaviour {
         }
     }
 
-    /// Ends like this after that long.
+    /// Returns a child that ends by itself after this time.
     pub fn ends(lasts: Duration, exit: Exit) -> Behaviour {
         Behaviour { lasts: Some(lasts), exit, ..Behaviour::patient() }
     }
 
-    /// Ends by KILL alone.
-    pub fn deaf() -> Behaviour {
-        Behaviour { deaf: true, ..Behaviour::patient() }
+    /// Returns a child that only KILL ends.
+    pub fn ignoring_signals() -> Behaviour {
+        Behaviour { ignores_signals: true, ..Behaviour::patient() }
     }
 }
 
-/// The rest of the last run's process group.
+/// The processes that are left of the last run's group.
 #[derive(Clone, Debug)]
 pub(super) struct Rest {
     pub(super) leaves: Leaves,
-    /// When it ends, as things stand; `None`: never.
+    /// When the processes end; `None`: never.
     pub(super) ends: Option<Duration>,
 }
 
@@ -110,17 +110,17 @@ impl Rest {
     }
 }
 
-/// What kapo does about the rest of a group, as the world works it out.
+/// What kapo must do about the rest of a group, computed by the simulation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Watch {
-    /// It has been asked to end, by the stop of the run or by TERM.
+    /// The group was asked to end, by the stop of the run or by TERM.
     pub(super) asked: bool,
-    /// It was asked by TERM.
+    /// The group was asked by TERM.
     pub(super) termed: bool,
     pub(super) killed: bool,
-    /// When it is killed, or given up after that.
+    /// When the group must be killed, or given up after that.
     pub(super) due: Option<Duration>,
-    /// When it is looked at next, and the pause after that.
+    /// When the group must be counted next, and the pause after that.
     pub(super) look: Option<(Duration, Duration)>,
 }
 
@@ -130,7 +130,7 @@ pub(super) struct Child {
     pub(super) behaviour: Behaviour,
     pub(super) ends: Option<(Duration, Exit)>,
     pub(super) group_killed: bool,
-    /// What it has got while it was stopped.
+    /// The signals that are pending while the child is stopped.
     pub(super) pending: Vec<Signal>,
 }
 
@@ -141,7 +141,7 @@ pub(super) enum StopCause {
     Outside,
 }
 
-/// The stop of the run that there is, or of the last one.
+/// The stop of the present run, or of the last one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stop {
     pub(super) at: Duration,

@@ -1,4 +1,4 @@
-//! The world does what the machine says, and checks the promises that are about an effect.
+//! Performs the effects in the simulation, and checks the invariants of each effect.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use crate::logic::log::record::Style;
 use crate::logic::{Exit, Pid, Sender};
 use crate::signal::Signal;
 
-/// Why the machine stops the command, as it logs it.
+/// Returns why the machine stops the command, read from the log record.
 pub(super) fn cause_of_stop(effect: &Effect) -> Option<StopCause> {
     let Effect::Log(record) = effect else { return None };
     let mut line = Vec::new();
@@ -26,7 +26,7 @@ pub(super) fn cause_of_stop(effect: &Effect) -> Option<StopCause> {
 impl World {
     pub(super) fn perform(&mut self, event: &Event, effect: Effect, queue: &mut VecDeque<Event>) {
         if self.exited.is_some() {
-            self.broken("something was done after the end");
+            self.violated("no effect follows the exit");
         }
         match effect {
             Effect::Spawn => self.spawn(queue),
@@ -34,34 +34,42 @@ impl World {
             Effect::CheckStopped(pid) => self.check_stopped(event, pid, queue),
             Effect::GiveTerminal(pid) => {
                 let lives = self.child.as_ref().is_some_and(|child| child.pid == pid);
-                self.promise(lives, "who gets the terminal lives");
-                self.promise(!self.shared, "nobody is given unasked what siblings want");
+                self.invariant(lives, "only a running command gets the terminal");
+                self.invariant(!self.shared, "a shared terminal is not given without a request");
             }
             Effect::WakeSiblings => {
                 let Event::SiblingStopped { foreground_owner, .. } = event else {
-                    self.broken("siblings are woken when one of them was stopped")
+                    self.violated("siblings are continued only after one was stopped")
                 };
                 let ours = *foreground_owner != ForegroundOwner::Other;
-                self.promise(ours, "the terminal is taken from nobody else");
+                self.invariant(ours, "the terminal is taken only from the command");
             }
             Effect::Drain { run } => {
-                self.promise(self.child.is_none() && run == self.starts, "what is drained has ended");
+                self.invariant(
+                    self.child.is_none() && run == self.starts,
+                    "only the output of the last ended run is drained",
+                );
                 let reading = (self.now + self.behaviour.drains_after, run);
                 self.superseded += u64::from(self.draining.replace(reading).is_some());
             }
             Effect::CountGroup { group, exactly } => self.count_group(group, exactly, queue),
             Effect::Notify(datagram) => self.notify(&datagram),
             Effect::Log(_) | Effect::Suspend { .. } => {}
-            Effect::Complain(_) => self.promise(self.restart().is_none(), "only run complains"),
+            Effect::Complain(_) => {
+                self.invariant(self.restart().is_none(), "only run writes errors to stderr")
+            }
             Effect::TerminationLog(text) => {
-                self.promise(self.job.termination_log.is_some(), "nothing is written that was not asked for");
-                self.promise(text.len() <= 4096, "a termination message is what the kubelet reads at most");
-                self.certificates += 1;
+                self.invariant(
+                    self.job.termination_log.is_some(),
+                    "the termination log is written only if it is set",
+                );
+                self.invariant(text.len() <= 4096, "a termination message fits the kubelet's limit");
+                self.termination_messages += 1;
             }
             Effect::Close => self.close(),
             Effect::DieBy { signal, all } => {
                 let due = self.dies_by.take();
-                self.promise(due == Some((signal, all)), "kapo dies as the terminal has ended the command");
+                self.invariant(due == Some((signal, all)), "kapo dies by the signal that ended the command");
             }
             Effect::Exit(code) => self.exit(code),
         }
@@ -70,66 +78,75 @@ impl World {
     fn check_stopped(&self, event: &Event, pid: Pid, queue: &mut VecDeque<Event>) {
         let asked = self.stop.is_some_and(|stop| stop.why == StopCause::Outside || self.asked);
         let by_signal = matches!(event, Event::Signal { .. });
-        self.promise(asked && by_signal, "a stop is looked for at a stop signal");
+        self.invariant(asked && by_signal, "the command is checked for a stop only after a stop signal");
         let child = self.child.as_ref().filter(|child| child.pid == pid);
-        self.promise(child.is_some(), "only the living are looked at");
+        self.invariant(child.is_some(), "only a running command is checked");
         if child.is_some_and(|child| child.behaviour.stopped) {
             queue.push_back(Event::FoundStopped);
         }
     }
 
     fn notify(&mut self, datagram: &[u8]) {
-        self.promise(self.context.manager, "nobody is told where nobody listens");
+        self.invariant(self.context.manager, "notifications need a service manager");
         if datagram == b"READY=1" {
-            self.promise(!self.told_stopping, "READY comes before STOPPING");
-            self.promise(self.may_tell_ready > 0, "READY is told once, and once after each reload");
-            self.may_tell_ready -= 1;
+            self.invariant(!self.stopping_reported, "READY comes before STOPPING");
+            self.invariant(self.ready_reports_allowed > 0, "READY is sent once, and once after each reload");
+            self.ready_reports_allowed -= 1;
         }
         if datagram == b"STOPPING=1" {
-            self.promise(!self.told_stopping, "STOPPING is told once");
-            self.told_stopping = true;
+            self.invariant(!self.stopping_reported, "STOPPING is sent once");
+            self.stopping_reported = true;
         }
     }
 
     fn close(&mut self) {
-        self.promise(self.child.is_none(), "a port is not closed over a living child");
-        self.promise(self.closing.is_none(), "a port is closed once");
+        self.invariant(self.child.is_none(), "the server is not closed while the command runs");
+        self.invariant(self.closing.is_none(), "the server is closed once");
         let at_once = self.insisted;
-        self.promise(self.draining.is_none() || at_once, "the last words are read before the end");
-        self.promise(self.awaited.is_none() || at_once, "the rest of the group is waited for");
+        self.invariant(
+            self.draining.is_none() || at_once,
+            "the output is drained before the server is closed",
+        );
+        self.invariant(
+            self.awaited.is_none() || at_once,
+            "the rest of the group has ended before the server is closed",
+        );
         let left = self.rest.as_ref().is_some_and(|rest| !rest.leaves.stuck && rest.lives(self.now));
         let stopped = self.stop.is_some() && !self.job.single_child;
-        self.promise(!(left && stopped), "nothing is left of the group of a stopped command");
-        let told = self.context.manager == self.told_stopping;
-        self.promise(told, "STOPPING is told before the port is closed");
+        self.invariant(!(left && stopped), "no process is left in the group of a stopped command");
+        let reported = self.context.manager == self.stopping_reported;
+        self.invariant(reported, "STOPPING is sent before the server is closed");
         self.draining = None;
         self.closing = Some(self.now + self.closes_after);
         self.lingering = None;
     }
 
     fn exit(&mut self, code: u8) {
-        self.promise(self.dies_by.is_none(), "who was interrupted does not just exit");
-        self.promise(self.child.is_none(), "nobody exits over a living child");
+        self.invariant(self.dies_by.is_none(), "after an interrupt kapo dies by the signal");
+        self.invariant(self.child.is_none(), "kapo does not exit while the command runs");
         let expected = self.starts == 0 || code == self.expected_code;
-        self.promise(expected, "the code is that of the last run");
+        self.invariant(expected, "the exit code is that of the last run");
         let starts = self.starts - self.superseded;
         let written = if self.job.termination_log.is_some() { starts } else { 0 };
-        self.promise(self.certificates == written, "each end has its termination message");
+        self.invariant(self.termination_messages == written, "each end has its termination message");
         self.exited = Some(code);
         self.closing = None;
     }
 
     pub(super) fn spawn(&mut self, queue: &mut VecDeque<Event>) {
-        self.promise(self.child.is_none(), "there is one child at most");
-        self.promise(!self.asked && !self.meant, "nothing is started after a stop signal");
-        self.promise(self.draining.is_none() && self.closing.is_none(), "a start follows an end");
-        self.promise(self.awaited.is_none(), "a start waits for the end of the group");
+        self.invariant(self.child.is_none(), "there is at most one command");
+        self.invariant(!self.asked && !self.meant, "nothing is started after a stop signal");
+        self.invariant(
+            self.draining.is_none() && self.closing.is_none(),
+            "a start waits for the drain, and none follows the close",
+        );
+        self.invariant(self.awaited.is_none(), "a start waits for the end of the group");
         let lives = self.rest.as_ref().is_some_and(|rest| rest.lives(self.now));
         let alone = !lives || self.gave_up || self.job.single_child;
-        self.promise(alone, "nothing of the last run is left when the next one starts");
+        self.invariant(alone, "no process of the last run is left at the next start");
         if self.last_end.is_some() {
             let least = self.drawn.map(|(from, _)| from);
-            self.promise(least.is_some_and(|at| self.now >= at), "no start comes before the pause is over");
+            self.invariant(least.is_some_and(|at| self.now >= at), "no start comes before the pause is over");
         }
         (self.rest, self.clearing, self.drawn) = (None, false, None);
         self.starts += 1;
@@ -159,22 +176,22 @@ impl World {
         let living = self.child.as_ref().map(|child| child.pid);
         match to {
             SignalTarget::Process(pid) => {
-                self.promise(self.job.single_child, "the group is signalled");
-                self.promise(living == Some(pid), "only the living are signalled");
+                self.invariant(self.job.single_child, "only --single-child signals a single process");
+                self.invariant(living == Some(pid), "only a running command is signalled");
             }
             SignalTarget::Followed { pid, .. } | SignalTarget::Group(pid) => {
-                self.promise(!self.job.single_child, "under --single-child the group is left alone");
-                self.promise(living == Some(pid), "only the living are signalled");
+                self.invariant(!self.job.single_child, "under --single-child the group is left alone");
+                self.invariant(living == Some(pid), "only a running command is signalled");
             }
             SignalTarget::LeftoverGroup(pid) => {
                 let left = living.is_none() && self.reaped == Some(pid);
-                self.promise(left, "a leftover group is what the last run left");
-                self.promise(!self.job.single_child, "under --single-child the group is left alone");
-                self.judge_signal_to_rest(event, signal);
-                return self.rest_feels(signal);
+                self.invariant(left, "a leftover group belongs to the last run");
+                self.invariant(!self.job.single_child, "under --single-child the group is left alone");
+                self.check_signal_to_rest(event, signal);
+                return self.deliver_to_rest(signal);
             }
         }
-        self.judge_signal(event, signal);
+        self.check_signal(event, signal);
         if let (Signal::KILL, Some(stop)) = (signal, &mut self.stop) {
             stop.killed |= stop.at < self.now || stop.why == StopCause::Outside;
         }
@@ -184,40 +201,46 @@ impl World {
         if self.child.as_ref().is_some_and(|child| child.behaviour.unreachable) {
             queue.push_back(Event::KillFailed { signal, reason: "for a reason".to_owned() });
         } else {
-            self.feel(signal);
+            self.deliver(signal);
         }
     }
 
-    /// Whether the command has to get this signal now.
-    fn judge_signal(&mut self, event: &Event, signal: Signal) {
+    /// Checks that the command must get this signal now.
+    fn check_signal(&mut self, event: &Event, signal: Signal) {
         match event {
             Event::Signal { signal: received, sender } => {
                 let own = matches!(*received, Signal::PIPE | Signal::TTIN | Signal::SEGV);
                 let foreign = *sender != Sender::Kernel || !own;
-                self.promise(foreign, "what the kernel raised for kapo itself is not passed on");
+                self.invariant(foreign, "a signal that the kernel raises for kapo is not forwarded");
                 let same = self.rewritten(*received) == Some(signal);
-                self.promise(same, "a signal is passed on as it was asked");
+                self.invariant(same, "a signal is forwarded as --rewrite-signal says");
             }
-            Event::SiblingStopped { signal: felt, foreground_owner } => self.promise(
+            Event::SiblingStopped { signal: felt, foreground_owner } => self.invariant(
                 *foreground_owner == ForegroundOwner::Other && self.rewritten(*felt) == Some(signal),
                 "the command is stopped with the job",
             ),
-            Event::Spawned { .. } => {
-                self.promise(self.asked || self.early, "nobody is signalled at birth for nothing")
-            }
-            Event::FoundStopped => self.promise(
-                signal == Signal::CONT && self.child.as_ref().is_some_and(|child| child.behaviour.stopped),
-                "who is stopped is continued, nobody else",
+            Event::Spawned { .. } => self.invariant(
+                self.asked || self.signalled_before_start,
+                "a signal at the start arrived before the start",
             ),
-            Event::Notified(told) => self.promise(told.trigger, "words kill only where they ask for it"),
-            Event::Deadline if self.stop.is_none() => self.judge_our_own_stop(),
+            Event::FoundStopped => self.invariant(
+                signal == Signal::CONT && self.child.as_ref().is_some_and(|child| child.behaviour.stopped),
+                "only a stopped command is continued",
+            ),
+            Event::Notified(notification) => {
+                self.invariant(notification.trigger, "only WATCHDOG=trigger stops the command")
+            }
+            Event::Deadline if self.stop.is_none() => self.check_own_stop(),
             Event::Deadline if signal == Signal::KILL => {
                 let due = self.kill_due();
-                self.promise(due.is_some_and(|due| self.now >= due), "no SIGKILL comes before its time");
+                self.invariant(
+                    due.is_some_and(|due| self.now >= due),
+                    "no SIGKILL is sent before its deadline",
+                );
             }
             Event::Deadline => {
                 let stops = signal == self.job.stop_signal || signal == Signal::CONT;
-                self.promise(stops, "one stop is enough")
+                self.invariant(stops, "only a stop signal and CONT are sent at a deadline")
             }
             Event::Start
             | Event::SpawnFailed { .. }
@@ -228,18 +251,21 @@ impl World {
             | Event::OrphansReaped
             | Event::KillFailed { .. }
             | Event::Resumed
-            | Event::Asked
-            | Event::Closed => self.broken("a signal for no reason"),
+            | Event::RequestAnswered
+            | Event::Closed => self.violated("this event causes no signal"),
         }
     }
 
     pub(super) fn count_group(&mut self, group: Pid, exactly: bool, queue: &mut VecDeque<Event>) {
-        self.promise(self.reaped == Some(group) && self.child.is_none(), "the last run's group is counted");
-        self.promise(!self.job.single_child, "under --single-child the group is left alone");
+        self.invariant(self.reaped == Some(group) && self.child.is_none(), "the last run's group is counted");
+        self.invariant(!self.job.single_child, "under --single-child the group is left alone");
         let first = self.awaited.is_none_or(|watch| watch.look.is_none() && !watch.killed);
-        self.promise(exactly == first, "only the first count is logged");
+        self.invariant(exactly == first, "only the first count is logged");
         if self.awaited.is_none() {
-            self.promise(self.restart().is_some(), "what run leaves behind on purpose is left alone");
+            self.invariant(
+                self.restart().is_some(),
+                "run leaves the rest of the group alone after a normal end",
+            );
             self.awaited = Some(Watch::default());
         }
         let members = match &self.rest {
@@ -249,8 +275,8 @@ impl World {
         queue.push_back(Event::GroupCounted { members });
     }
 
-    /// What the rest of a group gets, and when.
-    pub(super) fn judge_signal_to_rest(&mut self, event: &Event, signal: Signal) {
+    /// Checks that the rest of the group must get this signal now.
+    pub(super) fn check_signal_to_rest(&mut self, event: &Event, signal: Signal) {
         let stopped = self.stop.is_some();
         let allowed = match (event, signal) {
             (Event::Deadline, Signal::KILL) => self.awaited.is_some_and(|watch| watch.killed),
@@ -259,14 +285,14 @@ impl World {
             (Event::Exited(_), Signal::TERM) => !stopped && self.job.setsid && self.restart().is_none(),
             _ => false,
         };
-        self.promise(allowed, "the rest of a group is signalled when it is due");
+        self.invariant(allowed, "the rest of a group is signalled when it is due");
         if let (Signal::TERM, Some(watch)) = (signal, &mut self.awaited) {
             let first = !std::mem::replace(&mut watch.termed, true);
-            self.promise(first, "the rest of a group is asked to end once");
+            self.invariant(first, "the rest of a group is asked to end once");
         }
     }
 
-    pub(super) fn rest_feels(&mut self, signal: Signal) {
+    pub(super) fn deliver_to_rest(&mut self, signal: Signal) {
         let Some(rest) = &mut self.rest else { return };
         let after = match signal {
             Signal::KILL if !rest.leaves.stuck => Some(Duration::ZERO),
@@ -277,8 +303,8 @@ impl World {
         rest.ends = [rest.ends, end].into_iter().flatten().min();
     }
 
-    /// What the child does about a signal.
-    pub(super) fn feel(&mut self, signal: Signal) {
+    /// Delivers a signal to the child.
+    pub(super) fn deliver(&mut self, signal: Signal) {
         let harmless = [Signal::CHLD, Signal::CONT, Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU];
         let Some(child) = &mut self.child else { return };
         if child.behaviour.stopped && signal != Signal::KILL {
@@ -287,11 +313,11 @@ impl World {
             }
             child.behaviour.stopped = false;
             let pending = std::mem::take(&mut child.pending);
-            return pending.into_iter().for_each(|signal| self.feel(signal));
+            return pending.into_iter().for_each(|signal| self.deliver(signal));
         }
         let (after, exit) = if signal == Signal::KILL {
             (Duration::ZERO, None)
-        } else if child.behaviour.deaf || harmless.contains(&signal) || signal == Signal::WINCH {
+        } else if child.behaviour.ignores_signals || harmless.contains(&signal) || signal == Signal::WINCH {
             return;
         } else {
             (child.behaviour.dies_after, child.behaviour.answer)

@@ -1,4 +1,4 @@
-//! What the world knows of an event without asking the machine.
+//! Updates the model of the simulation from events, without asking the state machine.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::logic::notify::message::Notification;
 use crate::logic::{Exit, Sender};
 use crate::signal::Signal;
 
-/// The pause before the second look at what is left of a group.
+/// The pause before the second count of a group.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 impl World {
-    /// What the world knows of an event without asking the machine.
-    pub(super) fn take_in(&mut self, event: &Event) {
+    /// Updates the model from an event.
+    pub(super) fn observe(&mut self, event: &Event) {
         match event {
             Event::Start => self.begun = true,
             Event::Signal { signal, sender } => self.take_in_signal(*signal, *sender),
@@ -24,17 +24,17 @@ impl World {
             Event::Exited(end) => self.take_in_end(end),
             Event::Drained { run, .. } => drop(self.draining.take_if(|(_, reading)| reading == run)),
             Event::GroupCounted { members } => self.take_in_count(*members),
-            Event::Asked => {
+            Event::RequestAnswered => {
                 if matches!(self.job.after, After::Once(Linger::Idle(_))) && self.lingering.is_some() {
                     self.lingering = Some(self.now);
                 }
             }
-            Event::Notified(told) => self.take_in_told(told),
+            Event::Notified(notification) => self.observe_notification(notification),
             Event::Resumed => self.ping_again(),
             Event::SiblingStopped { foreground_owner, .. } => {
                 self.shared |= *foreground_owner != ForegroundOwner::Other
             }
-            Event::Deadline => self.take_in_dues(),
+            Event::Deadline => self.observe_deadlines(),
             Event::OrphansReaped
             | Event::KillFailed { .. }
             | Event::FoundStopped
@@ -44,8 +44,8 @@ impl World {
     }
 
     fn take_in_signal(&mut self, signal: Signal, sender: Sender) {
-        self.early |= !self.begun;
-        if self.asks_for_an_end(signal, sender) {
+        self.signalled_before_start |= !self.begun;
+        if self.is_stop_signal(signal, sender) {
             self.take_in_stop_signal(signal, sender);
         }
         if signal == Signal::CONT {
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    fn asks_for_an_end(&self, signal: Signal, sender: Sender) -> bool {
+    fn is_stop_signal(&self, signal: Signal, sender: Sender) -> bool {
         let listed = self.job.stop_on.contains(&signal);
         let ignored = self.context.ignored_at_start;
         match signal {
@@ -87,7 +87,7 @@ impl World {
     }
 
     fn take_in_start_of_run(&mut self) {
-        self.said_ready = false;
+        self.command_ready = false;
         self.watch = None;
         self.interval = self.job.watchdog;
         self.stop = self.asked.then_some(Stop { at: self.now, why: StopCause::Outside, killed: false });
@@ -109,7 +109,7 @@ impl World {
     }
 
     fn take_in_end(&mut self, End { exit, on_terminal, hung_up, .. }: &End) {
-        self.early = false;
+        self.signalled_before_start = false;
         if *hung_up && !self.context.ignored_at_start.hang_up {
             self.asked = true;
             self.asked_by.get_or_insert((Signal::HUP, Sender::Kernel));
@@ -136,7 +136,7 @@ impl World {
         self.decide_what_follows(self.expected_code == 0, expired);
     }
 
-    /// After a run: another one, lingering, or the end.
+    /// Computes what follows a run: another run, lingering, or kapo's end.
     fn decide_what_follows(&mut self, success: bool, expired: bool) {
         self.drawn = None;
         self.finishing = self.asked || self.meant;
@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    /// The pause, as far as the options say.
+    /// Computes the bounds of the pause from the options.
     fn plan_start(&mut self, restart: &Restart, success: bool, expired: bool) {
         let finished = success && restart.on_failure_only;
         if let Some(limit) = restart.max_restarts.filter(|_| !finished && !expired) {
@@ -170,7 +170,7 @@ impl World {
         self.drawn = self.now.checked_add(least).zip(self.now.checked_add(most));
     }
 
-    /// The command has ended; what it has left lives on, and has got the stop signal if the command has.
+    /// Ends the command. The processes that it leaves behind have received the stop signal if the command has.
     pub(super) fn leave_rest(&mut self) {
         self.gave_up = false;
         let Some(Child { pid, behaviour, group_killed, .. }) = self.child.take() else { return };
@@ -188,7 +188,7 @@ impl World {
         }
     }
 
-    /// For how long the rest of a group is waited for; `None`: without limit.
+    /// Returns how long kapo waits for the rest of a group; `None`: without limit.
     pub(super) fn patience(&self) -> Option<Duration> {
         Some(self.job.kill_after.unwrap_or(KILL_AFTER)).filter(|patience| !patience.is_zero())
     }
@@ -208,14 +208,14 @@ impl World {
         watch.look = Some((self.now + pause, (2 * pause).min(Duration::from_secs(1))));
     }
 
-    /// When the run has lasted for `--stable`.
+    /// Returns when the run has lasted for `--stable`.
     pub(super) fn stable_at(&self) -> Option<Duration> {
         let stable = self.restart()?.stable;
         self.child.as_ref()?.since.checked_add(stable).filter(|_| !stable.is_zero())
     }
 
-    /// Deadlines that have come.
-    pub(super) fn take_in_dues(&mut self) {
+    /// Handles the deadlines that have passed.
+    pub(super) fn observe_deadlines(&mut self) {
         if let Some(watch) = &mut self.awaited
             && watch.due.is_some_and(|due| due <= self.now)
         {
@@ -234,7 +234,7 @@ impl World {
         {
             (self.lingering, self.finishing) = (None, true);
         }
-        // A kapo that did not run itself does not judge the command.
+        // If kapo itself did not run, a late ping does not count as missed.
         let late = self.watch.and_then(|due| self.now.checked_sub(due));
         if let Some((late, interval)) = late.zip(self.interval)
             && late > (interval / 4).max(Duration::from_millis(100))
@@ -243,8 +243,8 @@ impl World {
         }
     }
 
-    /// The run has lasted for `--stable`. A TTL that passes at the same moment comes first, a missed ping second.
-    pub(super) fn take_in_stable(&mut self) {
+    /// Handles a run that has lasted for `--stable`. At the same moment the TTL comes first and a missed ping second.
+    pub(super) fn observe_stable(&mut self) {
         let runs = self.stop.is_none_or(|stop| stop.why == StopCause::Watchdog && stop.at == self.now);
         let is_due = self.stable_at().is_some_and(|at| at <= self.now);
         if runs && is_due && self.flapping_until().is_some() {
@@ -252,52 +252,53 @@ impl World {
         }
     }
 
-    /// The pause may be over. Where the bounds leave that open, the document is believed.
-    pub(super) fn take_in_start(&mut self) {
+    /// Handles the end of the pause. If the bounds leave it open, the model follows the document.
+    pub(super) fn observe_start(&mut self) {
         let Some((from, to)) = self.drawn.filter(|_| self.is_pausing()) else { return };
         self.clearing = to <= self.now || (from <= self.now && self.life.status().next_start.is_none());
     }
 
-    /// Neither kapo nor the command has run; it has its whole time for the next ping.
+    /// Restarts the watchdog interval after a time in which neither kapo nor the command ran.
     pub(super) fn ping_again(&mut self) {
         if self.watch.is_some() {
             self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
         }
     }
 
-    pub(super) fn take_in_told(&mut self, told: &Notification) {
-        if let (Some(main), Some(child)) = (told.main_pid, &mut self.child) {
+    pub(super) fn observe_notification(&mut self, notification: &Notification) {
+        if let (Some(main), Some(child)) = (notification.main_pid, &mut self.child) {
             child.pid = main;
         }
         if self.child.is_none() {
             return;
         }
-        if let Some(interval) = told.interval {
+        if let Some(interval) = notification.interval {
             self.interval = Some(interval).filter(|interval| !interval.is_zero());
         }
         if self.stop.is_some() {
             return;
         }
-        if told.reloading {
-            self.may_tell_ready += 1;
+        if notification.reloading {
+            self.ready_reports_allowed += 1;
         }
-        if told.reloading || told.stopping {
-            self.said_ready = false;
+        if notification.reloading || notification.stopping {
+            self.command_ready = false;
         }
-        self.said_ready |= told.ready;
-        if told.stopping && !told.ready {
+        self.command_ready |= notification.ready;
+        if notification.stopping && !notification.ready {
             self.watch = None;
         }
-        let speaks = told.ready || ((told.ping || told.interval.is_some()) && !told.stopping);
-        if speaks && (self.said_ready || self.watch.is_some()) {
+        let speaks = notification.ready
+            || ((notification.ping || notification.interval.is_some()) && !notification.stopping);
+        if speaks && (self.command_ready || self.watch.is_some()) {
             self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
         }
-        if told.trigger {
+        if notification.trigger {
             self.stop = Some(Stop { at: self.now, why: StopCause::Watchdog, killed: false });
         }
     }
 
-    /// A shell that waits must see the end that ^C has made.
+    /// Expects kapo to die by the signal, so that a waiting shell sees the end by ^C.
     pub(super) fn must_die_by(
         &self,
         exit: Exit,

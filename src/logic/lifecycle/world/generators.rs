@@ -1,4 +1,4 @@
-//! Whole lives of options and accidents drawn at random.
+//! Generates random options and events for whole lifecycles.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::logic::lifecycle::{Event, ForegroundOwner, IgnoredAtStart, JobContext
 use crate::logic::{Exit, Now};
 use crate::signal::Signal;
 
-/// One whole life, of options and accidents that `pick` chooses: `pick(n)` gives 0 to n - 1.
+/// Runs one lifecycle with options and events chosen by `pick`: `pick(n)` returns 0 to n - 1.
 pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
     let job = any_job(pick);
     let context = JobContext {
@@ -32,7 +32,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
         world.closes_after = any_time(pick);
         match pick(18) {
             0..=6 => world.run_for(any_time(pick)),
-            7 => world.oversleep(any_time(pick)),
+            7 => world.freeze(any_time(pick)),
             8 => {
                 if let Some(signal) = any_signal(pick) {
                     world.signal(signal);
@@ -43,8 +43,8 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
                     world.kernel(signal);
                 }
             }
-            10..=12 => world.told(any_words(pick)),
-            13 => world.happen(Event::Asked),
+            10..=12 => world.datagram(any_datagram(pick)),
+            13 => world.happen(Event::RequestAnswered),
             14 => world.happen(Event::Stopped { signal: Signal::TSTP }),
             16 => world.happen(Event::Resumed),
             15 => {
@@ -70,14 +70,14 @@ fn any_time(pick: &mut dyn FnMut(u64) -> u64) -> Duration {
 fn any_signal(pick: &mut dyn FnMut(u64) -> u64) -> Option<Signal> {
     let number = i32::try_from(pick(64)).ok()? + 1;
     let unseen = [Signal::KILL, Signal::STOP, Signal::CHLD];
-    // Half of them those that mean something to us.
+    // Half of the signals are those with a meaning for kapo.
     let telling =
         [Signal::TERM, Signal::INT, Signal::HUP, Signal::CONT, Signal::TSTP, Signal::TTIN, Signal::QUIT];
     let which = usize::try_from(pick(14)).ok()?;
     telling.get(which).copied().or_else(|| Signal::new(number).filter(|signal| !unseen.contains(signal)))
 }
 
-/// Signals that `--stop-on` takes.
+/// Returns signals that `--stop-on` accepts.
 fn any_stop_signals(pick: &mut dyn FnMut(u64) -> u64) -> Vec<Signal> {
     let uses = [Signal::CONT, Signal::TSTP, Signal::TTIN, Signal::TTOU];
     (0..3)
@@ -87,7 +87,7 @@ fn any_stop_signals(pick: &mut dyn FnMut(u64) -> u64) -> Vec<Signal> {
         .collect()
 }
 
-fn any_words(pick: &mut dyn FnMut(u64) -> u64) -> &'static [u8] {
+fn any_datagram(pick: &mut dyn FnMut(u64) -> u64) -> &'static [u8] {
     let words: [&[u8]; 10] = [
         b"READY=1",
         b"READY=1\nSTATUS=up",
@@ -111,7 +111,7 @@ fn any_exit(pick: &mut dyn FnMut(u64) -> u64) -> Exit {
     }
 }
 
-/// Long enough that a life without a pause is not all starts.
+/// Returns a time that is long enough to limit the number of starts without a pause.
 fn any_lasting_time(pick: &mut dyn FnMut(u64) -> u64) -> Duration {
     Duration::from_millis(200) + any_time(pick)
 }
@@ -128,7 +128,7 @@ fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
         hung_up: pick(3) == 0,
         lasts: (pick(3) > 0).then(|| any_lasting_time(pick)),
         exit: any_exit(pick),
-        deaf: pick(4) == 0,
+        ignores_signals: pick(4) == 0,
         stopped: pick(6) == 0,
         unreachable: pick(8) == 0,
         answer: (pick(3) == 0).then(|| any_exit(pick)),

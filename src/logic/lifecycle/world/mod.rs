@@ -1,12 +1,12 @@
-//! A world on paper for one life: a clock that jumps, children that behave as they are told to, and the promises
-//! that hold after every step. What the promises say is worked out here from the options and from what happened,
-//! never asked of the machine. Unit tests and the fuzz target live in it.
+//! Simulates everything around one lifecycle: a clock, children with a given behaviour, and the invariants that must
+//! hold after each step. The invariants are computed from the options and events, and the state machine is not asked
+//! for them. Unit tests and the fuzz target use this simulation.
 
 mod child;
 mod effects;
 mod events;
 mod generators;
-mod promises;
+mod invariants;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -20,10 +20,10 @@ pub use child::{Behaviour, Leaves};
 use child::{Child, Rest, Stop, StopCause, Watch};
 pub use generators::any_life;
 
-/// A process of somebody who may signal us.
-pub const SOMEBODY: Sender = Sender::Process { pid: 7, uid: 1000 };
+/// Another process that may signal kapo.
+pub const OTHER_PROCESS: Sender = Sender::Process { pid: 7, uid: 1000 };
 
-/// What comes next.
+/// What happens next in the simulation.
 enum Occurrence {
     End(Exit),
     RestGone,
@@ -32,77 +32,77 @@ enum Occurrence {
     Deadline,
 }
 
-/// One life and all around it.
+/// The simulation of one lifecycle and its surroundings.
 pub struct World {
-    /// The life itself.
+    /// The lifecycle under test.
     pub life: Lifecycle,
-    /// How the children behave that are started from now on.
+    /// The behaviour of the children that are started from now on.
     pub behaviour: Behaviour,
-    /// How long those who are connected take to be answered at the end.
+    /// How long the connected clients take to get their answers at the end.
     pub closes_after: Duration,
-    /// All effects so far, and when; a test may clear it.
+    /// All effects so far with their times. A test may clear it.
     pub history: Vec<(Duration, Effect)>,
     job: Job,
     context: JobContext,
     epoch: Now,
     now: Duration,
     child: Option<Child>,
-    /// The last one that was reaped.
+    /// The pid of the last child that was reaped.
     reaped: Option<Pid>,
     begun: bool,
-    /// A signal came before the first start.
-    early: bool,
-    /// When the output of which run is read.
+    /// A signal arrived before the first start.
+    signalled_before_start: bool,
+    /// When the drain of a run's output ends, and the number of the run.
     draining: Option<(Duration, u64)>,
     rest: Option<Rest>,
-    /// Set while kapo waits for the group to be empty.
+    /// The group that kapo waits for.
     awaited: Option<Watch>,
-    /// The pause is over, and the start waits for what is left of the last run.
+    /// The pause is over, and the next start waits for the remains of the last run.
     clearing: bool,
-    /// kapo waits for what is left of the last run, and then closes.
+    /// kapo waits for the remains of the last run before it closes.
     finishing: bool,
-    /// A second stop signal has come meanwhile.
+    /// A second stop signal has arrived.
     insisted: bool,
-    /// Not even KILL has ended the rest of the group.
+    /// KILL did not end the rest of the group.
     gave_up: bool,
-    /// Ends whose output was still being read when the next run ended.
+    /// The number of runs whose output was still being read when the next run ended.
     superseded: u64,
     closing: Option<Duration>,
     exited: Option<u8>,
     starts: u64,
-    certificates: u64,
+    termination_messages: u64,
     asked: bool,
-    /// Who asked first.
+    /// The first stop signal and its sender.
     asked_by: Option<(Signal, Sender)>,
-    /// The terminal ended the command, and meant kapo.
+    /// A signal of the terminal ended the command and was also meant for kapo.
     meant: bool,
-    /// What kapo must die by when it ends now.
+    /// The signal by which kapo must die when it ends now.
     dies_by: Option<(Signal, bool)>,
     stop: Option<Stop>,
-    /// When the last run ended, and whether it had not even started.
+    /// When the last run ended, and whether its start had failed.
     last_end: Option<(Duration, bool)>,
     expected_code: u8,
     failures: Vec<Duration>,
-    /// The ends that count against `--max-restarts`.
+    /// The times of the ends that count against `--max-restarts`.
     restarts: Vec<Duration>,
-    /// The bounds of the moment that the machine has drawn: the end of the TTL, or of the pause.
+    /// The bounds of the random moment that the machine has chosen: the end of the TTL or of the pause.
     drawn: Option<(Duration, Duration)>,
-    /// What the log gives as the reason for the stop that begins now.
+    /// The cause of the present stop, from the log record.
     logged_cause: Option<StopCause>,
-    /// The last thing on which the end of lingering depends.
+    /// The last event that began the linger period.
     lingering: Option<Duration>,
-    /// Siblings have wanted the terminal.
+    /// Siblings may want the terminal.
     shared: bool,
-    said_ready: bool,
+    command_ready: bool,
     /// When the next ping is due at the latest.
     watch: Option<Duration>,
     interval: Option<Duration>,
-    may_tell_ready: u64,
-    told_stopping: bool,
+    ready_reports_allowed: u64,
+    stopping_reported: bool,
 }
 
 impl World {
-    /// Nothing has happened yet; begin with [`World::start`].
+    /// Creates a simulation before its first event. Call [`World::start`] first.
     pub fn new(epoch: Now, job: Job, context: JobContext) -> World {
         let shared = context.piped || context.ignored_at_start.interrupt;
         World {
@@ -117,7 +117,7 @@ impl World {
             child: None,
             reaped: None,
             begun: false,
-            early: false,
+            signalled_before_start: false,
             draining: None,
             rest: None,
             awaited: None,
@@ -129,7 +129,7 @@ impl World {
             closing: None,
             exited: None,
             starts: 0,
-            certificates: 0,
+            termination_messages: 0,
             asked: false,
             asked_by: None,
             meant: false,
@@ -143,62 +143,62 @@ impl World {
             logged_cause: None,
             lingering: None,
             shared,
-            said_ready: false,
+            command_ready: false,
             watch: None,
             interval: None,
-            may_tell_ready: 1,
-            told_stopping: false,
+            ready_reports_allowed: 1,
+            stopping_reported: false,
         }
     }
 
-    /// The loop begins to turn.
+    /// Starts the event loop.
     pub fn start(&mut self) {
         self.happen(Event::Start);
     }
 
-    /// How long the world has existed.
+    /// Returns the simulated time.
     pub fn now(&self) -> Duration {
         self.now
     }
 
-    /// What kapo has exited with.
+    /// Returns kapo's exit code, if it has exited.
     pub fn exited(&self) -> Option<u8> {
         self.exited
     }
 
-    /// The effects since this was asked last.
+    /// Returns the effects since the last call.
     pub fn effects(&mut self) -> Vec<Effect> {
         self.history.drain(..).map(|(_, effect)| effect).collect()
     }
 
-    /// A process sends a signal.
+    /// Sends a signal from a process.
     pub fn signal(&mut self, signal: Signal) {
-        self.happen(Event::Signal { signal, sender: SOMEBODY });
+        self.happen(Event::Signal { signal, sender: OTHER_PROCESS });
     }
 
-    /// The kernel raises a signal.
+    /// Sends a signal from the kernel.
     pub fn kernel(&mut self, signal: Signal) {
         self.happen(Event::Signal { signal, sender: Sender::Kernel });
     }
 
-    /// The command speaks.
-    pub fn told(&mut self, datagram: &[u8]) {
+    /// Sends a datagram from the command.
+    pub fn datagram(&mut self, datagram: &[u8]) {
         self.happen(Event::Notified(crate::logic::notify::message::read(datagram)));
     }
 
-    /// Somebody kills the command behind our back.
-    pub fn murder(&mut self) {
+    /// Kills the command without kapo's help.
+    pub fn kill_command(&mut self) {
         if let Some(child) = &mut self.child {
             child.ends = Some((self.now, Exit::Signal { signal: Signal::KILL, core_dumped: false }));
         }
     }
 
-    /// Time passes while kapo does not run; what was due comes late.
-    pub fn oversleep(&mut self, time: Duration) {
+    /// Advances the time while kapo does not run, so that deadlines come late.
+    pub fn freeze(&mut self, time: Duration) {
         self.now += time;
     }
 
-    /// Time passes, and what is due happens in its order.
+    /// Advances the time, and lets everything happen when it is due.
     pub fn run_for(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some((at, what)) = self.next().filter(|(at, _)| *at <= until) {
@@ -207,24 +207,24 @@ impl World {
         self.now = self.now.max(until);
     }
 
-    /// Until kapo has exited, and with what.
+    /// Runs until kapo exits. Returns its exit code.
     pub fn run_to_the_end(&mut self) -> u8 {
         loop {
             match (self.exited, self.next()) {
                 (Some(code), _) => return code,
                 (None, Some((at, what))) => self.occur(at, what),
-                (None, None) => self.broken("nothing will ever happen again, and kapo has not left"),
+                (None, None) => self.violated("no event is left and kapo has not exited"),
             }
         }
     }
 
-    /// A stop signal, the death of whoever does not care for it, and the end, which must follow.
+    /// Stops kapo with a stop signal, kills a command that ignores it, and returns the exit code.
     pub fn leave(&mut self) -> u8 {
         if self.exited.is_none() {
             self.signal(Signal::TERM);
         }
-        self.murder();
-        // Without a limit kapo waits for the rest of the group until a second signal comes.
+        self.kill_command();
+        // With `--kill-after 0` kapo waits for the rest of the group until a second stop signal.
         if self.job.kill_after == Some(Duration::ZERO) {
             self.run_for(Duration::ZERO);
             if self.exited.is_none() {
@@ -234,11 +234,11 @@ impl World {
         self.run_to_the_end()
     }
 
-    /// Something happens now.
+    /// Handles an event now.
     pub fn happen(&mut self, event: Event) {
         let mut queue = VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {
-            self.take_in(&event);
+            self.observe(&event);
             let at = Now { mono: self.instant(self.now), wall: self.epoch.wall + self.now };
             let mut out = Vec::new();
             self.life.handle(at, event.clone(), &mut out);
@@ -248,14 +248,14 @@ impl World {
                 self.perform(&event, effect, &mut queue);
             }
             if event == Event::Deadline {
-                self.take_in_stable();
-                self.take_in_start();
+                self.observe_stable();
+                self.observe_start();
             }
             if queue.is_empty() {
                 self.check(&event);
             }
         }
-        // The driver renders the document once a turn.
+        // The driver renders the document once in each turn.
         self.life.take_changed();
     }
 

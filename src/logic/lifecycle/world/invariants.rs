@@ -1,4 +1,4 @@
-//! The promises that are about a state, and what is due, worked out from the options and from what happened.
+//! Checks the invariants of the states, and computes from the options and events when the next deadline is due.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,18 +9,20 @@ use crate::logic::lifecycle::{Effect, Event};
 use crate::logic::status::State as Shown;
 
 impl World {
-    /// The machine begins a stop: its TTL has passed or a ping is missing.
-    pub(super) fn judge_our_own_stop(&mut self) {
-        let Some(why) = self.logged_cause else { self.broken("a stop of our own has its cause in the log") };
+    /// Checks a stop that the machine begins by itself, after a TTL or a missed ping.
+    pub(super) fn check_own_stop(&mut self) {
+        let Some(why) = self.logged_cause else {
+            self.violated("a stop that kapo begins is logged with its cause")
+        };
         let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= self.now);
         let (from, to) = self.drawn.unzip();
         match why {
-            StopCause::Ttl => self.promise(is_due(from), "no command is stopped before its TTL"),
+            StopCause::Ttl => self.invariant(is_due(from), "no command is stopped before its TTL"),
             StopCause::Watchdog => {
-                self.promise(is_due(self.watch), "no command is stopped before its ping is due");
-                self.promise(!is_due(to), "a TTL comes first");
+                self.invariant(is_due(self.watch), "no command is stopped before its ping is due");
+                self.invariant(!is_due(to), "a TTL comes first");
             }
-            StopCause::Outside => self.broken("kapo does not ask itself"),
+            StopCause::Outside => self.violated("a stop from outside does not begin at a deadline"),
         }
         self.stop = Some(Stop { at: self.now, why, killed: false });
     }
@@ -34,7 +36,7 @@ impl World {
         if patience.is_zero() || stop.killed { None } else { stop.at.checked_add(patience) }
     }
 
-    /// Until when it is flapping, worked out from all that failed.
+    /// Returns until when the job is flapping, computed from all failures.
     pub(super) fn flapping_until(&self) -> Option<Duration> {
         let restart = self.restart()?;
         let tolerated = usize::try_from(restart.max_restarts.unwrap_or(3).min(3)).ok()?;
@@ -48,8 +50,8 @@ impl World {
         self.restart().is_some() && self.starts > 0 && !busy && !over
     }
 
-    /// The next moment at which something is to be done, apart from the one that was drawn.
-    pub(super) fn owed(&self) -> Option<Duration> {
+    /// Returns the next deadline, except a random one.
+    pub(super) fn expected_deadline(&self) -> Option<Duration> {
         if self.closing.is_some() || self.exited.is_some() {
             return None;
         }
@@ -68,13 +70,13 @@ impl World {
         run.into_iter().chain(group).chain([linger, self.flapping_until()]).flatten().min()
     }
 
-    /// The drawn moment, while the machine waits for it.
+    /// Returns the bounds of the random deadline that the machine waits for.
     fn awaited_draw(&self) -> Option<(Duration, Duration)> {
         let runs = self.child.is_some() && self.stop.is_none();
         self.drawn.filter(|_| runs || self.is_pausing())
     }
 
-    /// The promises that are about a state and not about an effect.
+    /// Checks the invariants of the state.
     pub(super) fn check(&mut self, event: &Event) {
         self.check_deadline(event);
         self.check_run();
@@ -85,28 +87,31 @@ impl World {
     fn check_deadline(&mut self, event: &Event) {
         let next = self.life.deadline().map(|at| at.saturating_duration_since(self.epoch.mono));
         let overdue = next.is_some_and(|at| at <= self.now);
-        self.promise(!overdue || *event != Event::Deadline, "nothing is overdue after a deadline");
+        self.invariant(!overdue || *event != Event::Deadline, "no deadline is overdue after it was handled");
         if self.exited.is_some() || overdue {
             return;
         }
-        let owed = self.owed();
+        let expected_deadline = self.expected_deadline();
         match self.awaited_draw() {
-            None => self.promise(next == owed, "kapo wakes when something is due, only then"),
-            // It is something else that is due first: the drawn moment is not before that.
-            Some((from, to)) if next.is_some() && next == owed => {
+            None => {
+                self.invariant(next == expected_deadline, "the deadline is the earliest one of the model")
+            }
+            // Another deadline comes first, so the random one cannot be earlier.
+            Some((from, to)) if next.is_some() && next == expected_deadline => {
                 let from = from.max(next.unwrap_or(from));
-                self.promise(from <= to, "what was drawn is not forgotten");
+                self.invariant(from <= to, "the random deadline is still set");
                 self.drawn = Some((from, to));
             }
             Some((from, to)) => {
-                let first = next.filter(|at| owed.is_none_or(|owed| *at < owed));
+                let first = next
+                    .filter(|at| expected_deadline.is_none_or(|expected_deadline| *at < expected_deadline));
                 let drawn = first.filter(|at| (from..=to).contains(at));
-                self.promise(drawn.is_some(), "kapo wakes at a moment that it may draw");
+                self.invariant(drawn.is_some(), "the random deadline is within its bounds");
                 self.drawn = drawn.map(|at| (at, at));
             }
         }
         let flapping = self.life.status().flapping == self.flapping_until().is_some();
-        self.promise(
+        self.invariant(
             flapping || self.closing.is_some(),
             "flapping begins and ends with the failures in the window",
         );
@@ -115,31 +120,31 @@ impl World {
     fn check_run(&self) {
         let status = self.life.status();
         let pid = self.child.as_ref().map(|child| child.pid);
-        self.promise(self.life.pid() == pid, "there is a pid to wait for as long as there is a process");
-        self.promise(status.pid == pid, "the document shows the pid");
+        self.invariant(self.life.pid() == pid, "a pid is set while the command runs");
+        self.invariant(status.pid == pid, "the document shows the pid");
         let running = status.state == Shown::Running;
-        self.promise(running == pid.is_some(), "it is shown as running while it runs");
-        let ready = pid.is_some() && self.stop.is_none() && (self.said_ready || !self.job.notify);
-        self.promise(
+        self.invariant(running == pid.is_some(), "the document shows that the command runs");
+        let ready = pid.is_some() && self.stop.is_none() && (self.command_ready || !self.job.notify);
+        self.invariant(
             status.ready == ready,
-            "it is ready while it runs, has said so and is not being stopped",
+            "the command is ready while it runs, after READY=1 and before a stop",
         );
         let Some(child) = &self.child else {
-            return self.promise(status.expires_at.is_none(), "what has ended does not expire");
+            return self.invariant(status.expires_at.is_none(), "an ended run has no ExpiresAt");
         };
         let quiet = status.exit_code == 0 && status.reason.is_none() && status.signal.is_none();
-        self.promise(quiet, "a running command has not ended in any way");
+        self.invariant(quiet, "a running command has no exit code, reason or signal");
         let drawn = match self.job.ttl {
             Some(Ttl { min, max }) => status.ttl.is_some_and(|ttl| (min..=max).contains(&ttl)),
             None => status.ttl.is_none(),
         };
-        self.promise(drawn, "the TTL is in its range");
+        self.invariant(drawn, "the TTL is in its range");
         let expires = status.ttl.map(|ttl| self.epoch.wall + child.since + ttl);
-        self.promise(status.expires_at == expires, "ExpiresAt is when the TTL passes");
-        self.promise(self.is_as_drawn(status.expires_at), "ExpiresAt is when kapo stops it");
+        self.invariant(status.expires_at == expires, "ExpiresAt is when the TTL passes");
+        self.invariant(self.is_as_drawn(status.expires_at), "ExpiresAt is when kapo stops it");
     }
 
-    /// Whether this moment of the document may be the one that was drawn.
+    /// Whether this time in the document is within the bounds of the random deadline.
     fn is_as_drawn(&self, shown: Option<SystemTime>) -> bool {
         let Some((from, to)) = self.awaited_draw() else { return true };
         shown.is_some_and(|at| (self.epoch.wall + from..=self.epoch.wall + to).contains(&at))
@@ -149,40 +154,49 @@ impl World {
         let status = self.life.status();
         let runs = self.child.is_some();
         let ended = self.last_end.is_some();
-        self.promise(status.end_time.is_some() == ended, "EndTime is set after the first end");
+        self.invariant(status.end_time.is_some() == ended, "EndTime is set after the first end");
         let lasting = !runs && (ended || self.closing.is_some() || self.exited.is_some());
-        self.promise(self.life.ended_with().is_some() == lasting, "an end is told while it lasts");
-        self.promise(status.reason.is_none() == (runs || !ended), "an end has its reason");
-        self.promise(status.next_start.is_some() == self.is_pausing(), "NextStart is shown while pausing");
+        self.invariant(
+            self.life.ended_with().is_some() == lasting,
+            "the exit code is returned from the end until the next start",
+        );
+        self.invariant(status.reason.is_none() == (runs || !ended), "a reason is set exactly after an end");
+        self.invariant(status.next_start.is_some() == self.is_pausing(), "NextStart is shown while pausing");
         if self.is_pausing() {
-            self.promise(self.is_as_drawn(status.next_start), "NextStart is the end of the pause");
+            self.invariant(self.is_as_drawn(status.next_start), "NextStart is the end of the pause");
         }
     }
 
     fn check_progress(&self) {
         let status = self.life.status();
-        self.promise(self.life.starts() == self.starts, "starts are counted");
+        self.invariant(self.life.starts() == self.starts, "starts are counted");
         let restarts = self.starts.saturating_sub(1);
-        self.promise(status.restarts == restarts, "restarts are the starts after the first");
+        self.invariant(status.restarts == restarts, "restarts are the starts after the first");
         let asked = status.stop_signal_from.is_some();
-        self.promise(asked == self.asked || self.exited.is_some(), "who asked us to stop is known");
+        self.invariant(
+            asked == self.asked || self.exited.is_some(),
+            "StopSignalFrom is set after a stop signal",
+        );
         let waits = self.draining.is_some() || self.awaited.is_some();
         let idle = self.begun && self.child.is_none() && !waits;
         let leaves = self.closing.is_some() || self.exited.is_some();
-        self.promise(!((self.asked || self.meant) && idle) || leaves, "asked to leave, it leaves");
+        self.invariant(
+            !((self.asked || self.meant) && idle) || leaves,
+            "kapo ends after a stop signal if no command runs",
+        );
         let held_up = (self.clearing || self.finishing) && !waits;
-        self.promise(!held_up || leaves, "nothing is waited for without need");
+        self.invariant(!held_up || leaves, "kapo waits only while something is left");
     }
 
     #[track_caller]
-    pub(super) fn promise(&self, kept: bool, what: &str) {
+    pub(super) fn invariant(&self, kept: bool, what: &str) {
         if !kept {
-            self.broken(what);
+            self.violated(what);
         }
     }
 
     #[track_caller]
-    pub(super) fn broken(&self, what: &str) -> ! {
+    pub(super) fn violated(&self, what: &str) -> ! {
         let first = self.history.len().saturating_sub(20);
         let story: String = self
             .history
@@ -191,18 +205,18 @@ impl World {
             .map(|(at, effect)| format!("\n  {at:?} {}", shown(effect)))
             .collect();
         panic!(
-            "broken promise: {what}\nseed {} at {:?}, deadline {:?}, owed {:?}\n{:?}\n{:?}{story}",
+            "violated invariant: {what}\nseed {} at {:?}, deadline {:?}, expected_deadline {:?}\n{:?}\n{:?}{story}",
             self.context.seed,
             self.now,
             self.life.deadline().map(|at| at.saturating_duration_since(self.epoch.mono)),
-            self.owed(),
+            self.expected_deadline(),
             self.job,
             self.life,
         );
     }
 }
 
-/// An effect for people: bytes as text.
+/// Formats an effect for a failure message, with datagrams as text.
 pub(super) fn shown(effect: &Effect) -> String {
     let mut line = Vec::new();
     match effect {
