@@ -338,7 +338,7 @@ mod tests {
         let living = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
         let error = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot bind {}: Address already in use", path.display()));
-        // The refused start must not have taken the file along.
+        // The refused bind must not have removed the file.
         assert!(path.exists());
         drop(living);
     }

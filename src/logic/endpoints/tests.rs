@@ -167,7 +167,7 @@ fn retry_after_does_not_depend_on_the_wall_clock() {
             assert_eq!(ask_at(Now { wall, ..begin }, &page, &asked("/readyz")), why);
         }
     }
-    // After the start is due it is still one second.
+    // Once the next start is due, the value stays at one second.
     let page = page(object(), StateFacts { next_start: Some(begin.mono), ..StateFacts::default() });
     let later = Now { mono: begin.mono + Duration::from_secs(9), ..begin };
     assert!(ask_at(later, &page, &asked("/healthz")).starts_with("503 Retry-After: 1 "));

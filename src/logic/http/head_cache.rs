@@ -56,7 +56,8 @@ type Place = (u16, u16);
 impl Known {
     /// Returns a cache entry; `None` if the head cannot be cached.
     fn of(head: &[u8], parsed: &Parsed<'_>) -> Option<Known> {
-        // A part may lie outside the head, for example the path of a target without a path. Such a head is not cached.
+        // A part may lie outside the head, for example the `/` that is the path of a target without a path. Such a head
+        // is not cached.
         let place = |part: &str| {
             if part.is_empty() {
                 return Some(Place::default());

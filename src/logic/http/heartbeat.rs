@@ -26,7 +26,7 @@ impl Heartbeat {
         self.next.filter(|_| streams > 0)
     }
 
-    /// Whether a heartbeat is due. Returns true once for each.
+    /// Whether a heartbeat is due. Returns true once for each heartbeat.
     pub fn is_due(&mut self, now: Instant, streams: usize) -> bool {
         let due = self.deadline(streams).is_some_and(|next| next <= now);
         if due {

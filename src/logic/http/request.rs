@@ -1,5 +1,5 @@
-//! Parses a complete head into a [`Request`], or refuses it with a status. It is strict even if RFC 9110 and RFC 9112
-//! allow leniency, because request smuggling relies on two programs that read the same bytes differently.
+//! Parses a complete head into a [`Request`], or refuses it with a status. It is strict also in cases in which RFC 9110
+//! and RFC 9112 allow leniency, because request smuggling relies on two programs that read the same bytes differently.
 
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;

@@ -8,7 +8,7 @@ use super::head_cache::Memory;
 use super::{Method, Now, Persist};
 use crate::logic::log::timestamp::imf_fixdate;
 
-/// A larger buffer is freed after its bytes were sent.
+/// A buffer that has grown beyond this is freed after its bytes were sent.
 const KEEP_CAPACITY: usize = 64 * 1024;
 
 /// The loop's buffer for answers and the caches that requests share: the Date, which is formatted once a second, the

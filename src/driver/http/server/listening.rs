@@ -18,7 +18,7 @@ struct Listening {
     ours: bool,
 }
 
-/// All listeners, by place.
+/// The listeners; a place is an index into `all`.
 pub(super) struct Listeners {
     all: Vec<Listening>,
     /// A reusable buffer for accepted sockets.

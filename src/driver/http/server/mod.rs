@@ -67,8 +67,8 @@ impl Server {
         }
     }
 
-    /// Serves on a listener. `ours` means that kapo bound it: connections in its queue are then still accepted when
-    /// kapo closes. Connections in the queue of an inherited listener are left to the next instance.
+    /// Adds a listener. `ours` means that kapo bound it: connections in its queue are then still accepted when kapo
+    /// closes. Connections in the queue of an inherited listener are left to the next instance.
     pub(crate) fn listen(
         &mut self,
         epoll: &Epoll,

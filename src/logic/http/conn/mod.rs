@@ -5,10 +5,10 @@
 //!
 //! ```text
 //! Idle -> Head (unfinished, 10 s) -> Idle (answered), or
-//!                                 -> Held (/wait, its own time) -> Idle, or
-//!                                 -> Crowded (answers enough for one turn; room for more within 10 s) -> Idle, or
+//!                                 -> Held (/wait, until its deadline) -> Idle, or
+//!                                 -> Crowded (more requests than one turn answers; 10 s) -> Idle, or
 //!                                 -> Streaming (/events, /logs), or
-//!                                 -> Closing (answer under way) -> Lingering (discards, 10 s since the last of it) -> Done
+//!                                 -> Closing (answer is sent) -> Lingering (discards input, 10 s after the last) -> Done
 //! ```
 //!
 //! In every phase an answer that the socket did not take has 10 s to be sent. So has a connection that is Crowded,
@@ -112,7 +112,7 @@ pub enum Class {
     Unfinished,
     /// A held request whose peer has closed at least its write side; a peer that has disconnected looks the same.
     HalfClosed,
-    /// No request is open.
+    /// Between two requests, or before the first.
     Idle,
     /// A held request or a stream: /wait, /events, /logs.
     Waiting,

@@ -58,7 +58,7 @@ struct Entry {
     queued: bool,
     /// At least one request was answered.
     served: bool,
-    /// How much of the captured output that it follows was sent.
+    /// The position up to which this connection was sent the captured output that it follows.
     followed: Option<Position>,
 }
 
@@ -282,7 +282,8 @@ impl Table {
         self.timers.contains(&due)
     }
 
-    /// Whether a heartbeat is due. Returns true once for each; the streams that [`Table::is_silent`] selects get it.
+    /// Whether a heartbeat is due. Returns true once for each heartbeat; the streams that [`Table::is_silent`] selects
+    /// get it.
     pub fn beat(&mut self, now: Now) -> bool {
         self.heartbeat.is_due(now.mono, self.quota.heartbeats())
     }

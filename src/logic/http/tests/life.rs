@@ -394,10 +394,10 @@ fn an_expensive_answer_waits_for_another_turn() {
     assert!(talk.conn.is_crowded() && talk.conn.wants().write);
     assert_eq!(statuses(&talk.resume(0.0)).len(), 1);
     assert_eq!(talk.conn.wants(), Interest { read: true, write: false });
-    // Requests before it are answered at once, requests behind it together with it.
+    // Requests before the expensive one are answered at once. Those behind it are answered together with it.
     assert_eq!(bodies(&talk.get(0.0, &["/a", "/costly", "/b"])), ["Get /a None"]);
     assert_eq!(bodies(&talk.resume(0.0)), ["Get /costly None", "Get /b None"]);
-    // Each turn answers one of them.
+    // Each turn answers one expensive request.
     assert_eq!(talk.get(0.0, &["/costly", "/costly"]), "");
     assert_eq!([1, 1], [(); 2].map(|()| statuses(&talk.resume(0.0)).len()));
     assert_eq!(talk.conn.wants(), Interest { read: true, write: false });
