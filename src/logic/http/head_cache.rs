@@ -6,85 +6,85 @@ use super::request::Parsed;
 use super::{Method, Persist, Request};
 
 /// The longest head that is cached, in bytes. Health checks send shorter ones.
-const KNOWN_LIMIT: usize = 1024;
+const LONGEST_HEAD: usize = 1024;
 
 /// How many heads are cached: enough for a load balancer and a few probes.
-const KNOWN_MOST: usize = 4;
+const CAPACITY: usize = 4;
 
 /// The heads that were parsed last and what they mean. Probes, load balancers and scrapers send the same bytes each
 /// time, so a comparison of eight bytes at a time replaces the parser.
 #[derive(Debug, Default)]
-pub struct Memory {
-    known: Vec<Known>,
+pub struct HeadCache {
+    heads: Vec<CachedHead>,
     /// The entry that is replaced next.
     oldest: usize,
 }
 
-impl Memory {
+impl HeadCache {
     /// Caches a parsed head if possible. A head that cannot be cached replaces none.
-    pub fn learn(&mut self, head: &[u8], parsed: &Parsed<'_>) {
-        let Some(known) = Known::of(head, parsed) else { return };
-        match self.known.get_mut(self.oldest) {
-            Some(oldest) => *oldest = known,
-            None => self.known.push(known),
+    pub fn insert(&mut self, head: &[u8], parsed: &Parsed<'_>) {
+        let Some(entry) = CachedHead::new(head, parsed) else { return };
+        match self.heads.get_mut(self.oldest) {
+            Some(oldest) => *oldest = entry,
+            None => self.heads.push(entry),
         }
-        self.oldest = (self.oldest + 1) % KNOWN_MOST;
+        self.oldest = (self.oldest + 1) % CAPACITY;
     }
 
     /// Returns the meaning and the length of the head at the start of `bytes` if it is cached.
-    pub fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
-        self.known.iter().find_map(|known| known.at_the_start_of(bytes))
+    pub fn find(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
+        self.heads.iter().find_map(|entry| entry.find(bytes))
     }
 }
 
 #[derive(Debug)]
-struct Known {
+struct CachedHead {
     head: String,
     method: Method,
-    path: Place,
-    query: Option<Place>,
-    accept: Place,
-    last_event_id: Place,
+    path: Span,
+    query: Option<Span>,
+    accept: Span,
+    last_event_id: Span,
     persist: Persist,
     body: bool,
     framing: Framing,
 }
 
 /// The start and the end of a part of the head.
-type Place = (u16, u16);
+type Span = (u16, u16);
 
-impl Known {
+impl CachedHead {
     /// Returns a cache entry; `None` if the head cannot be cached.
-    fn of(head: &[u8], parsed: &Parsed<'_>) -> Option<Known> {
+    fn new(head: &[u8], parsed: &Parsed<'_>) -> Option<CachedHead> {
         // A part may lie outside the head, for example the `/` that is the path of a target without a path. Such a head
         // is not cached.
-        let place = |part: &str| {
+        let span = |part: &str| {
             if part.is_empty() {
-                return Some(Place::default());
+                return Some(Span::default());
             }
             let from = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
             let to = from.checked_add(part.len()).filter(|to| *to <= head.len())?;
             Some((u16::try_from(from).ok()?, u16::try_from(to).ok()?))
         };
         let Parsed { request, persist, body, framing } = *parsed;
-        Some(Known {
-            head: str::from_utf8(head).ok().filter(|head| head.len() <= KNOWN_LIMIT)?.to_owned(),
+        Some(CachedHead {
+            head: str::from_utf8(head).ok().filter(|head| head.len() <= LONGEST_HEAD)?.to_owned(),
             method: request.method,
-            path: place(request.path)?,
+            path: span(request.path)?,
             query: match request.query {
-                Some(query) => Some(place(query)?),
+                Some(query) => Some(span(query)?),
                 None => None,
             },
-            accept: place(request.accept)?,
-            last_event_id: place(request.last_event_id)?,
+            accept: span(request.accept)?,
+            last_event_id: span(request.last_event_id)?,
             persist,
             body,
             framing,
         })
     }
 
-    fn at_the_start_of(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
-        if !same(bytes.get(..self.head.len())?, self.head.as_bytes()) {
+    fn find(&self, bytes: &[u8]) -> Option<(Parsed<'_>, usize)> {
+        if !equal(bytes.get(..self.head.len())?, self.head.as_bytes()) {
             return None;
         }
         let request = Request {
@@ -97,17 +97,17 @@ impl Known {
             accept: self.part(self.accept)?,
             last_event_id: self.part(self.last_event_id)?,
         };
-        let Known { persist, body, framing, .. } = *self;
+        let CachedHead { persist, body, framing, .. } = *self;
         Some((Parsed { request, persist, body, framing }, self.head.len()))
     }
 
-    fn part(&self, (from, to): Place) -> Option<&str> {
+    fn part(&self, (from, to): Span) -> Option<&str> {
         self.head.get(usize::from(from)..usize::from(to))
     }
 }
 
 /// Compares eight bytes at a time, because memcmp of musl compares byte by byte.
-fn same(a: &[u8], b: &[u8]) -> bool {
+fn equal(a: &[u8], b: &[u8]) -> bool {
     let ((a, rest_of_a), (b, rest_of_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     a.len() == b.len()
         && rest_of_a.len() == rest_of_b.len()
@@ -132,16 +132,16 @@ mod tests {
             (format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "a".repeat(1024)), false),
         ] {
             let parsed = parse(head.as_bytes()).unwrap();
-            let mut memory = Memory::default();
-            memory.learn(head.as_bytes(), &parsed);
+            let mut cache = HeadCache::default();
+            cache.insert(head.as_bytes(), &parsed);
             let expected = known.then_some((parsed, head.len()));
-            assert_eq!(memory.at_the_start_of(head.as_bytes()), expected, "{head}");
-            assert_eq!(memory.at_the_start_of(format!("{head}behind").as_bytes()), expected, "{head}");
+            assert_eq!(cache.find(head.as_bytes()), expected, "{head}");
+            assert_eq!(cache.find(format!("{head}behind").as_bytes()), expected, "{head}");
             for at in 0..head.len() {
-                assert_eq!(memory.at_the_start_of(&head.as_bytes()[..at]), None);
+                assert_eq!(cache.find(&head.as_bytes()[..at]), None);
                 let mut other = head.clone().into_bytes();
                 other[at] ^= 1;
-                assert_eq!(memory.at_the_start_of(&other), None);
+                assert_eq!(cache.find(&other), None);
             }
         }
     }
@@ -149,18 +149,18 @@ mod tests {
     #[test]
     fn the_cache_replaces_its_oldest_head() {
         let head = |n: usize| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
-        let mut memory = Memory::default();
+        let mut cache = HeadCache::default();
         for n in 0..10 {
             let latest = head(n);
-            memory.learn(&latest, &parse(&latest).unwrap());
-            let known = (0..10).filter(|n| memory.at_the_start_of(&head(*n)).is_some()).collect::<Vec<_>>();
+            cache.insert(&latest, &parse(&latest).unwrap());
+            let known = (0..10).filter(|n| cache.find(&head(*n)).is_some()).collect::<Vec<_>>();
             assert_eq!(known, (n.saturating_sub(3)..=n).collect::<Vec<_>>());
         }
         // A head that cannot be cached replaces no entry.
         let odd = b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n";
         for _ in 0..10 {
-            memory.learn(odd, &parse(odd).unwrap());
+            cache.insert(odd, &parse(odd).unwrap());
         }
-        assert!((6..10).all(|n| memory.at_the_start_of(&head(n)).is_some()));
+        assert!((6..10).all(|n| cache.find(&head(n)).is_some()));
     }
 }

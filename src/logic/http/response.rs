@@ -4,7 +4,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::framing::Framing;
-use super::head_cache::Memory;
+use super::head_cache::HeadCache;
 use super::{Method, Now, Persist};
 use crate::logic::log::timestamp::imf_fixdate;
 
@@ -18,7 +18,7 @@ pub struct Out {
     /// The bytes to send.
     pub bytes: Vec<u8>,
     /// The heads of the last requests.
-    pub known: Memory,
+    pub head_cache: HeadCache,
     second: u64,
     date: String,
     last: Last,

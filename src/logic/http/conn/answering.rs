@@ -5,7 +5,7 @@ use super::{Conn, Feed, HeldRequest, OUT_LIMIT, Phase, TURN_LIMIT};
 use crate::logic::Now;
 use crate::logic::http::framing::Framing;
 use crate::logic::http::head::{Found, Search};
-use crate::logic::http::head_cache::Memory;
+use crate::logic::http::head_cache::HeadCache;
 use crate::logic::http::refusal::Refusal;
 use crate::logic::http::request::{self, ALLOW, Parsed};
 use crate::logic::http::response::{Out, Reply};
@@ -41,9 +41,9 @@ impl Conn {
         handler: &mut dyn Handler,
         out: &mut Out,
     ) -> usize {
-        let mut known = std::mem::take(&mut out.known);
-        let used = self.answer_all(now, bytes, &mut known, handler, out);
-        out.known = known;
+        let mut head_cache = std::mem::take(&mut out.head_cache);
+        let used = self.answer_all(now, bytes, &mut head_cache, handler, out);
+        out.head_cache = head_cache;
         used
     }
 
@@ -51,7 +51,7 @@ impl Conn {
         &mut self,
         now: Now,
         bytes: &[u8],
-        known: &mut Memory,
+        head_cache: &mut HeadCache,
         handler: &mut dyn Handler,
         out: &mut Out,
     ) -> usize {
@@ -75,9 +75,9 @@ impl Conn {
                 self.crowd(now);
                 return used;
             }
-            let found = match known.at_the_start_of(rest).filter(|_| self.search.is_new()) {
+            let found = match head_cache.find(rest).filter(|_| self.search.is_new()) {
                 Some(found) => Ok(Some(found)),
-                None => self.read(rest, known),
+                None => self.read(rest, head_cache),
             };
             let (parsed, length) = match found {
                 Ok(Some(found)) => found,
@@ -116,7 +116,7 @@ impl Conn {
     fn read<'a>(
         &mut self,
         bytes: &'a [u8],
-        known: &mut Memory,
+        head_cache: &mut HeadCache,
     ) -> Result<Option<(Parsed<'a>, usize)>, Refusal> {
         match self.search.advance(bytes) {
             Found::Partial => Ok(None),
@@ -124,7 +124,7 @@ impl Conn {
             Found::Head(length) => {
                 let head = bytes.get(..length).unwrap_or(bytes);
                 let parsed = request::parse(head)?;
-                known.learn(head, &parsed);
+                head_cache.insert(head, &parsed);
                 Ok(Some((parsed, length)))
             }
         }
