@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// Accepts connections from a listener that is ready.
-    pub(crate) fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, subject: &dyn MetricsSource) {
+    pub(crate) fn on_listener(&mut self, now: Now, epoll: &Epoll, place: u32, metrics: &dyn MetricsSource) {
         let Some(batch) = self.listeners.accept(place) else { return };
         let verdict = batch.verdict;
         if verdict == Accepted::Broken
@@ -107,10 +107,10 @@ impl Server {
             let record = Record::error("listener failed");
             self.table.note(record.with("address", listener.address()));
         }
-        let came = self.admit_batch(now, epoll, batch, subject);
-        self.listeners.count_arrivals(came);
+        let arrivals = self.admit_batch(now, epoll, batch, metrics);
+        self.listeners.count_arrivals(arrivals);
         match verdict {
-            Accepted::Starved if came == 0 => self.relieve(now, epoll, place, Shortage::Descriptors),
+            Accepted::Starved if arrivals == 0 => self.relieve(now, epoll, place, Shortage::Descriptors),
             Accepted::Exhausted(errno) => {
                 self.relieve(now, epoll, place, Shortage::System(&reason(&errno.into())));
             }
@@ -142,22 +142,22 @@ impl Server {
         now: Now,
         epoll: &Epoll,
         socket: OwnedFd,
-        subject: &dyn MetricsSource,
+        metrics: &dyn MetricsSource,
     ) {
         // On a Unix socket setting the TCP options fails.
         let network = prepare_tcp(&socket).is_ok();
-        self.admit(now, epoll, socket, Admission { network, given: true }, subject);
+        self.admit(now, epoll, socket, Admission { network, given: true }, metrics);
     }
 
     /// Adds the connections of an accepted batch and returns how many there were.
-    fn admit_batch(&mut self, now: Now, epoll: &Epoll, batch: Batch, subject: &dyn MetricsSource) -> usize {
+    fn admit_batch(&mut self, now: Now, epoll: &Epoll, batch: Batch, metrics: &dyn MetricsSource) -> usize {
         let Batch { mut sockets, network, .. } = batch;
-        let came = sockets.len();
+        let arrivals = sockets.len();
         for socket in sockets.drain(..) {
-            self.admit(now, epoll, socket, Admission { network, given: false }, subject);
+            self.admit(now, epoll, socket, Admission { network, given: false }, metrics);
         }
         self.listeners.recycle(sockets);
-        came
+        arrivals
     }
 
     /// Adds a connection and serves it at once if the turn has time for it. The request is often readable already, and
@@ -168,7 +168,7 @@ impl Server {
         epoll: &Epoll,
         socket: OwnedFd,
         admission: Admission,
-        subject: &dyn MetricsSource,
+        metrics: &dyn MetricsSource,
     ) {
         let connection = Connection::new(now, socket);
         let admitted = self.table.admit(now, admission, connection.facts());
@@ -182,7 +182,7 @@ impl Server {
         if let Some(place) = self.connections.get_mut(place) {
             *place = Some(connection);
         }
-        self.on_connection(now, epoll, admitted.key, subject);
+        self.on_connection(now, epoll, admitted.key, metrics);
     }
 
     /// Starts a turn of the loop, with a new time budget for connections.
@@ -192,28 +192,28 @@ impl Server {
 
     /// Handles the readiness of a connection. It is served now if no other connection is queued and the turn has time
     /// left, otherwise by [`Server::serve_queued`].
-    pub(crate) fn on_connection(&mut self, now: Now, epoll: &Epoll, key: Key, subject: &dyn MetricsSource) {
+    pub(crate) fn on_connection(&mut self, now: Now, epoll: &Epoll, key: Key, metrics: &dyn MetricsSource) {
         if let Some(slot) = self.table.ready(key, sys::clock::monotonic) {
-            self.attend(now, epoll, slot, subject, Connection::on_ready);
+            self.attend(now, epoll, slot, metrics, Connection::on_ready);
         }
     }
 
     /// Serves the queued connections as long as this turn has time.
-    pub(crate) fn serve_queued(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
+    pub(crate) fn serve_queued(&mut self, now: Now, epoll: &Epoll, metrics: &dyn MetricsSource) {
         let mut left_over_served = false;
         while let Some(slot) = self.table.next_queued(&mut left_over_served, sys::clock::monotonic) {
-            self.attend(now, epoll, slot, subject, Connection::on_ready);
+            self.attend(now, epoll, slot, metrics, Connection::on_ready);
         }
     }
 
-    /// Calls `what` on a connection, then updates its registration and its row in the table.
+    /// Calls `action` on a connection, then updates its registration and its row in the table.
     fn attend(
         &mut self,
         now: Now,
         epoll: &Epoll,
         slot: u32,
-        subject: &dyn MetricsSource,
-        what: impl FnOnce(
+        metrics: &dyn MetricsSource,
+        action: impl FnOnce(
             &mut Connection,
             Now,
             &mut Buffers,
@@ -223,32 +223,32 @@ impl Server {
         let connections = self.connections();
         let Some(connection) = connection_at(&mut self.connections, slot) else { return };
         let before = self.counts.total();
-        let tail = subject.tail();
+        let tail = metrics.tail();
         let mut measured =
             self.measured.take().filter(|(at, _)| *at == now.mono).map(|(_, measured)| measured);
         if let Some(measured) = &mut measured {
             measured.snapshot.connections = connections;
         }
-        let mut view = RequestContext {
+        let mut context = RequestContext {
             page: &self.page,
             counts: &mut self.counts,
             argv0: &self.argv0,
             tail,
-            history: subject.history(),
+            history: metrics.history(),
             measured,
             lacking: None,
         };
-        let mut fate = what(connection, now, &mut self.buffers, &mut view);
+        let mut fate = action(connection, now, &mut self.buffers, &mut context);
         // The loop ends because each snapshot has more sources than the one before.
         while fate == ConnectionFate::Wait
-            && let Some(wanted) = view.lacking.take()
+            && let Some(wanted) = context.lacking.take()
         {
-            let sources = view.measured.as_ref().map_or(wanted, |before| before.sources.and(wanted));
-            let snapshot = subject.snapshot(connections, sources);
-            view.measured = Some(Box::new(Measured { sources, snapshot }));
-            fate = connection.resume(now, &mut self.buffers, &mut view);
+            let sources = context.measured.as_ref().map_or(wanted, |before| before.sources.and(wanted));
+            let snapshot = metrics.snapshot(connections, sources);
+            context.measured = Some(Box::new(Measured { sources, snapshot }));
+            fate = connection.resume(now, &mut self.buffers, &mut context);
         }
-        self.measured = view.measured.take().map(|measured| (now.mono, measured));
+        self.measured = context.measured.take().map(|measured| (now.mono, measured));
         if self.counts.total() != before {
             self.table.answered(slot);
         }
@@ -315,7 +315,7 @@ impl Server {
         epoll: &Epoll,
         objects: &[Status],
         facts: StateFacts,
-        subject: &dyn MetricsSource,
+        metrics: &dyn MetricsSource,
     ) {
         let changed = self.page.update(objects, facts);
         if !self.table.has_waiting() {
@@ -324,7 +324,7 @@ impl Server {
         let event = if changed { self.page.event() } else { Vec::new() };
         for slot in self.table.slots() {
             match self.table.waits_for(slot) {
-                Some(None) => self.attend(now, epoll, slot, subject, Connection::resume),
+                Some(None) => self.attend(now, epoll, slot, metrics, Connection::resume),
                 Some(Some(Feed::Events)) if changed => self.push(now, epoll, slot, &event),
                 Some(Some(Feed::Events | Feed::Logs(_))) | None => {}
             }
@@ -368,15 +368,15 @@ impl Server {
     }
 
     /// Handles all deadlines that have passed.
-    pub(crate) fn expire(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
+    pub(crate) fn expire(&mut self, now: Now, epoll: &Epoll, metrics: &dyn MetricsSource) {
         while let Some(due @ (_, slot)) = self.table.due(now) {
-            self.attend(now, epoll, slot, subject, Connection::expire);
+            self.attend(now, epoll, slot, metrics, Connection::expire);
             // A connection that returns the same deadline again would keep kapo in this loop for ever.
             if self.table.is_stuck(due) {
                 self.drop_slot(slot);
             }
         }
-        if self.table.beat(now) {
+        if self.table.is_heartbeat_due(now) {
             for slot in self.table.slots() {
                 if self.table.is_silent(slot) {
                     self.push(now, epoll, slot, heartbeat::LINE);
@@ -388,7 +388,7 @@ impl Server {
 
     /// Stops accepting, and answers or ends what is open, within limits. [`Server::is_closed`] reports when that is
     /// done.
-    pub(crate) fn close(&mut self, now: Now, epoll: &Epoll, subject: &dyn MetricsSource) {
+    pub(crate) fn close(&mut self, now: Now, epoll: &Epoll, metrics: &dyn MetricsSource) {
         if self.table.is_closing() {
             return;
         }
@@ -398,7 +398,7 @@ impl Server {
             for _ in 0..LAST_BATCHES {
                 let Some(batch) = self.listeners.accept(place) else { break };
                 let verdict = batch.verdict;
-                self.admit_batch(now, epoll, batch, subject);
+                self.admit_batch(now, epoll, batch, metrics);
                 if verdict != Accepted::More {
                     break;
                 }
@@ -409,14 +409,14 @@ impl Server {
         for slot in self.table.slots() {
             match self.table.farewell(slot) {
                 Some(Farewell::EndStream) => {
-                    self.attend(now, epoll, slot, subject, |connection, now, buffers, _| {
+                    self.attend(now, epoll, slot, metrics, |connection, now, buffers, _| {
                         connection.end_of_stream(now, buffers)
                     });
                 }
                 Some(Farewell::AnswerHeld) => {
-                    self.attend(now, epoll, slot, subject, Connection::give_up_waiting);
+                    self.attend(now, epoll, slot, metrics, Connection::give_up_waiting);
                 }
-                Some(Farewell::Serve) => self.attend(now, epoll, slot, subject, Connection::on_ready),
+                Some(Farewell::Serve) => self.attend(now, epoll, slot, metrics, Connection::on_ready),
                 None => {}
             }
         }

@@ -70,7 +70,7 @@ impl Table {
 
     /// Returns how to serve a connection when kapo closes; `None` for a free slot.
     pub fn farewell(&self, slot: u32) -> Option<Farewell> {
-        let facts = &self.places.get(slot)?.facts;
+        let facts = &self.slots.get(slot)?.facts;
         Some(match (facts.feed.is_some(), facts.held) {
             (true, _) => Farewell::EndStream,
             (false, true) => Farewell::AnswerHeld,
@@ -84,7 +84,7 @@ impl Table {
         closing.next = closing.given;
         let mut dismissed = Vec::new();
         for slot in self.slots() {
-            let Some(entry) = self.places.get(slot) else { continue };
+            let Some(entry) = self.slots.get(slot) else { continue };
             let until = closing.until(now.mono, entry);
             if until <= now.mono {
                 self.remove(slot);

@@ -48,8 +48,8 @@ pub enum Relief {
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     records: Vec<Record>,
-    little: Option<Instant>,
-    none: Option<Instant>,
+    last_eviction: Option<Instant>,
+    last_shortage: Option<Instant>,
 }
 
 impl Notices {
@@ -62,26 +62,26 @@ impl Notices {
     }
 
     /// Logs that a connection was evicted, unless it was logged recently.
-    fn little_room(&mut self, now: Now, record: Record) {
-        if is_news(&mut self.little, now) {
+    fn log_eviction(&mut self, now: Now, record: Record) {
+        if is_log_due(&mut self.last_eviction, now) {
             self.records.push(record);
         }
     }
 
     /// Logs that connections cannot be accepted, unless it was logged recently.
-    fn no_room(&mut self, now: Now, record: Record) {
-        if is_news(&mut self.none, now) {
+    fn log_shortage(&mut self, now: Now, record: Record) {
+        if is_log_due(&mut self.last_shortage, now) {
             self.records.push(record);
         }
     }
 }
 
-fn is_news(logged: &mut Option<Instant>, now: Now) -> bool {
-    let news = logged.is_none_or(|at| now.mono.saturating_duration_since(at) >= LOG_INTERVAL);
-    if news {
+fn is_log_due(logged: &mut Option<Instant>, now: Now) -> bool {
+    let due = logged.is_none_or(|at| now.mono.saturating_duration_since(at) >= LOG_INTERVAL);
+    if due {
         *logged = Some(now.mono);
     }
-    news
+    due
 }
 
 impl Table {
@@ -96,7 +96,7 @@ impl Table {
             }
             Shortage::System(error) => Record::warn("cannot accept connections").with("error", error),
         };
-        self.notices.no_room(now, record);
+        self.notices.log_shortage(now, record);
         Relief::Rest(now.mono.checked_add(REST))
     }
 
@@ -117,7 +117,7 @@ impl Table {
             evicted.push(least);
         }
         while self.quota.may_owe_too_much(before, after) {
-            let most = self.places.iter().map(|(slot, entry)| (entry.facts.owed, slot)).max();
+            let most = self.slots.iter().map(|(slot, entry)| (entry.facts.owed, slot)).max();
             let Some((_, slot)) = most.filter(|(owed, _)| self.quota.owes_too_much(*owed)) else { break };
             self.evict(now, slot, Bound::Output, "4 MiB in all");
             evicted.push(slot);
@@ -134,7 +134,7 @@ impl Table {
 
     /// Returns the slot with the lowest rank among the `eligible` connections.
     fn least(&self, eligible: impl Fn(u32, &Entry) -> bool) -> Option<u32> {
-        let eligible = self.places.iter().filter(|(slot, entry)| eligible(*slot, entry));
+        let eligible = self.slots.iter().filter(|(slot, entry)| eligible(*slot, entry));
         eligible.min_by_key(|(_, entry)| entry.facts.rank).map(|(slot, _)| slot)
     }
 
@@ -148,6 +148,6 @@ impl Table {
             Bound::Requests => Record::warn("incomplete request evicted").with("why", why),
             Bound::Output => Record::warn("slow reader evicted").with("why", why),
         };
-        self.notices.little_room(now, record);
+        self.notices.log_eviction(now, record);
     }
 }

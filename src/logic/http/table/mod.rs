@@ -8,7 +8,7 @@
 
 mod closing;
 mod eviction;
-mod places;
+mod slots;
 #[cfg(any(test, fuzzing))]
 pub mod world;
 
@@ -17,11 +17,11 @@ use std::time::Instant;
 
 pub use self::closing::Farewell;
 pub use self::eviction::{Relief, Shortage};
-pub use self::places::{FEW, GENERATION_MASK, Key};
+pub use self::slots::{FEW, GENERATION_MASK, Key};
 
 use self::closing::Closing;
 use self::eviction::Notices;
-use self::places::Places;
+use self::slots::Slots;
 use super::conn::{Facts, Feed};
 use super::heartbeat::Heartbeat;
 use super::quota::{Quota, Share};
@@ -78,7 +78,7 @@ struct Turn {
 /// The table of connections; see the head of the file.
 #[derive(Debug)]
 pub struct Table {
-    places: Places<Entry>,
+    slots: Slots<Entry>,
     limit: usize,
     timers: BTreeSet<(Instant, u32)>,
     quota: Quota,
@@ -94,7 +94,7 @@ impl Table {
     /// Returns an empty table for at most `limit` connections.
     pub fn new(limit: usize) -> Table {
         Table {
-            places: Places::new(),
+            slots: Slots::new(),
             limit,
             timers: BTreeSet::new(),
             quota: Quota::new(limit),
@@ -113,17 +113,17 @@ impl Table {
 
     /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
-        self.places.taken()
+        self.slots.taken()
     }
 
     /// Returns all slots, including the free ones.
     pub fn slots(&self) -> std::ops::Range<u32> {
-        0..self.places.len()
+        0..self.slots.len()
     }
 
     /// Returns the key of the connection in a slot.
     pub fn key(&self, slot: u32) -> Option<Key> {
-        self.places.key(slot)
+        self.slots.key(slot)
     }
 
     /// Returns the log records that have been added since the last call.
@@ -142,7 +142,7 @@ impl Table {
         let evicted = if full { self.make_room(now, "as many as may be are open") } else { None };
         let entry = Entry { admission, facts, queued: false, served: false, followed: None };
         let share = entry.share();
-        let key = self.places.insert(entry);
+        let key = self.slots.insert(entry);
         self.quota.change(Share::default(), share);
         if let Some(at) = facts.deadline {
             self.timers.insert((at, key.slot));
@@ -153,7 +153,7 @@ impl Table {
     /// Takes the new facts of a connection. Returns the slots of the connections that are evicted because of them; the
     /// connection itself may be one of them.
     pub fn settle(&mut self, now: Now, slot: u32, facts: &Facts) -> Vec<u32> {
-        let Some(entry) = self.places.get_mut(slot) else { return Vec::new() };
+        let Some(entry) = self.slots.get_mut(slot) else { return Vec::new() };
         let before = entry.facts.deadline;
         if facts.deadline != before {
             if let Some(at) = before {
@@ -180,9 +180,9 @@ impl Table {
 
     /// Removes the connection in a slot.
     pub fn remove(&mut self, slot: u32) {
-        let Some(entry) = self.places.get(slot) else { return };
+        let Some(entry) = self.slots.get(slot) else { return };
         let (deadline, share) = (entry.facts.deadline, entry.share());
-        self.places.remove(slot);
+        self.slots.remove(slot);
         if let Some(at) = deadline {
             self.timers.remove(&(at, slot));
         }
@@ -197,7 +197,7 @@ impl Table {
     /// Handles the readiness of a connection. Returns its slot if it must be served now, because no other connection is
     /// queued and the turn has time left; otherwise it is queued. An outdated key has no effect.
     pub fn ready(&mut self, key: Key, clock: impl FnOnce() -> Instant) -> Option<u32> {
-        let entry = self.places.of_key(key).filter(|entry| !entry.queued)?;
+        let entry = self.slots.of_key(key).filter(|entry| !entry.queued)?;
         let left_over = entry.facts.crowded;
         if !left_over && self.queue.has_no_fresh() && may_go_on(&mut self.turn, clock) {
             return Some(key.slot);
@@ -212,7 +212,7 @@ impl Table {
         loop {
             let turn = &mut self.turn;
             let key = self.queue.next(left_over_served, || may_go_on(turn, &clock))?;
-            if let Some(entry) = self.places.of_key(key) {
+            if let Some(entry) = self.slots.of_key(key) {
                 entry.queued = false;
                 return Some(key.slot);
             }
@@ -221,7 +221,7 @@ impl Table {
 
     /// Records that a request of the connection was answered.
     pub fn answered(&mut self, slot: u32) {
-        if let Some(entry) = self.places.get_mut(slot) {
+        if let Some(entry) = self.slots.get_mut(slot) {
             entry.served = true;
         }
     }
@@ -233,30 +233,30 @@ impl Table {
 
     /// Returns what a connection waits for: `Some(None)` for a held request, `Some(Some(feed))` for a stream.
     pub fn waits_for(&self, slot: u32) -> Option<Option<Feed>> {
-        let entry = self.places.get(slot)?;
+        let entry = self.slots.get(slot)?;
         entry.share().held.then_some(entry.facts.feed)
     }
 
     /// Whether a connection follows the captured output.
     pub fn is_followed(&self) -> bool {
-        self.has_waiting() && self.places.iter().any(|(_, entry)| entry.followed.is_some())
+        self.has_waiting() && self.slots.iter().any(|(_, entry)| entry.followed.is_some())
     }
 
     /// Returns the output stream that a connection follows (`None`: both) and up to which position it was sent.
     pub fn follower(&self, slot: u32) -> Option<(Option<Stream>, Position)> {
-        let entry = self.places.get(slot)?;
+        let entry = self.slots.get(slot)?;
         let Some(Feed::Logs(stream)) = entry.facts.feed else { return None };
         Some((stream, entry.followed?))
     }
 
     /// Returns up to which position a connection was sent the captured output.
     pub fn followed(&self, slot: u32) -> Option<Position> {
-        self.places.get(slot)?.followed
+        self.slots.get(slot)?.followed
     }
 
     /// Records up to which position a connection was sent the captured output.
     pub fn follow(&mut self, slot: u32, position: Option<Position>) {
-        if let Some(entry) = self.places.get_mut(slot) {
+        if let Some(entry) = self.slots.get_mut(slot) {
             entry.followed = position;
         }
     }
@@ -284,13 +284,13 @@ impl Table {
 
     /// Whether a heartbeat is due. Returns true once for each heartbeat; the streams that [`Table::is_silent`] selects
     /// get it.
-    pub fn beat(&mut self, now: Now) -> bool {
+    pub fn is_heartbeat_due(&mut self, now: Now) -> bool {
         self.heartbeat.is_due(now.mono, self.quota.heartbeats())
     }
 
     /// Whether a stream gets a heartbeat. A stream with unsent bytes gets none, because it is not silent.
     pub fn is_silent(&self, slot: u32) -> bool {
-        self.places.get(slot).is_some_and(|entry| entry.share().heartbeat && !entry.facts.busy)
+        self.slots.get(slot).is_some_and(|entry| entry.share().heartbeat && !entry.facts.busy)
     }
 }
 

@@ -19,26 +19,26 @@ pub struct Key {
 
 /// Slots, each free or taken by a `T`.
 #[derive(Debug)]
-pub(super) struct Places<T> {
-    slots: Vec<Option<(u32, T)>>,
+pub(super) struct Slots<T> {
+    entries: Vec<Option<(u32, T)>>,
     free: Vec<u32>,
     generations: u32,
 }
 
-impl<T> Places<T> {
+impl<T> Slots<T> {
     /// Returns a table without slots, which owns no memory.
-    pub(super) fn new() -> Places<T> {
-        Places { slots: Vec::new(), free: Vec::new(), generations: 0 }
+    pub(super) fn new() -> Slots<T> {
+        Slots { entries: Vec::new(), free: Vec::new(), generations: 0 }
     }
 
     /// Returns the number of taken slots.
     pub(super) fn taken(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.entries.len() - self.free.len()
     }
 
     /// Returns the number of slots, taken or free.
     pub(super) fn len(&self) -> u32 {
-        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
     }
 
     /// Puts a value into the slot that was freed last or, if none is free, into a new one.
@@ -46,62 +46,62 @@ impl<T> Places<T> {
         self.generations = self.generations.wrapping_add(1) & GENERATION_MASK;
         let generation = self.generations;
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
+            self.entries.push(None);
             self.len() - 1
         });
-        if let Some(place) = self.place(slot) {
-            *place = Some((generation, value));
+        if let Some(entry) = self.entry(slot) {
+            *entry = Some((generation, value));
         }
         Key { slot, generation }
     }
 
     /// Returns the key of the value in a slot.
     pub(super) fn key(&self, slot: u32) -> Option<Key> {
-        self.taken_place(slot).map(|(generation, _)| Key { slot, generation: *generation })
+        self.taken_entry(slot).map(|(generation, _)| Key { slot, generation: *generation })
     }
 
     /// Returns the value in a slot.
     pub(super) fn get(&self, slot: u32) -> Option<&T> {
-        self.taken_place(slot).map(|(_, value)| value)
+        self.taken_entry(slot).map(|(_, value)| value)
     }
 
     /// Returns the value in a slot, whatever its generation.
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.place(slot)?.as_mut().map(|(_, value)| value)
+        self.entry(slot)?.as_mut().map(|(_, value)| value)
     }
 
     /// Returns the value that has this key, unless it was removed.
     pub(super) fn of_key(&mut self, key: Key) -> Option<&mut T> {
-        let (generation, value) = self.place(key.slot)?.as_mut()?;
+        let (generation, value) = self.entry(key.slot)?.as_mut()?;
         (*generation == key.generation).then_some(value)
     }
 
     /// Returns all values with their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..).zip(&self.slots).filter_map(|(slot, place)| Some((slot, &place.as_ref()?.1)))
+        (0..).zip(&self.entries).filter_map(|(slot, entry)| Some((slot, &entry.as_ref()?.1)))
     }
 
     /// Frees a slot if it is taken.
     pub(super) fn remove(&mut self, slot: u32) {
-        let Some(place) = self.place(slot).filter(|place| place.is_some()) else { return };
-        *place = None;
+        let Some(entry) = self.entry(slot).filter(|entry| entry.is_some()) else { return };
+        *entry = None;
         self.free.push(slot);
         // After a burst the table frees its memory beyond the last taken slot. Generations are not reset.
-        if self.slots.len() >= 2 * FEW && self.free.len() >= self.slots.len() / 4 * 3 {
-            let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-            self.slots.truncate(used);
-            self.slots.shrink_to(FEW);
+        if self.entries.len() >= 2 * FEW && self.free.len() >= self.entries.len() / 4 * 3 {
+            let used = self.entries.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+            self.entries.truncate(used);
+            self.entries.shrink_to(FEW);
             self.free.retain(|slot| usize::try_from(*slot).is_ok_and(|slot| slot < used));
             self.free.shrink_to(FEW);
         }
     }
 
-    fn taken_place(&self, slot: u32) -> Option<&(u32, T)> {
-        self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
+    fn taken_entry(&self, slot: u32) -> Option<&(u32, T)> {
+        self.entries.get(usize::try_from(slot).ok()?)?.as_ref()
     }
 
-    fn place(&mut self, slot: u32) -> Option<&mut Option<(u32, T)>> {
-        self.slots.get_mut(usize::try_from(slot).ok()?)
+    fn entry(&mut self, slot: u32) -> Option<&mut Option<(u32, T)>> {
+        self.entries.get_mut(usize::try_from(slot).ok()?)
     }
 }
 
@@ -111,35 +111,35 @@ mod tests {
 
     #[test]
     fn a_key_does_not_reach_the_next_value_in_its_slot() {
-        let mut places = Places::new();
-        let first = places.insert('a');
-        places.remove(first.slot);
-        places.remove(first.slot);
-        let second = places.insert('b');
-        assert_eq!((second.slot, places.taken(), places.len()), (first.slot, 1, 1));
-        assert_eq!(places.of_key(first), None);
-        assert_eq!(places.of_key(second), Some(&mut 'b'));
+        let mut slots = Slots::new();
+        let first = slots.insert('a');
+        slots.remove(first.slot);
+        slots.remove(first.slot);
+        let second = slots.insert('b');
+        assert_eq!((second.slot, slots.taken(), slots.len()), (first.slot, 1, 1));
+        assert_eq!(slots.of_key(first), None);
+        assert_eq!(slots.of_key(second), Some(&mut 'b'));
     }
 
     #[test]
     fn generations_are_counted_modulo_24_bits() {
-        let mut places = Places::new();
-        places.generations = GENERATION_MASK - 1;
-        let keys = [(); 2].map(|()| places.insert(()).generation);
+        let mut slots = Slots::new();
+        slots.generations = GENERATION_MASK - 1;
+        let keys = [(); 2].map(|()| slots.insert(()).generation);
         assert_eq!(keys, [GENERATION_MASK, 0]);
     }
 
     #[test]
     fn after_a_burst_the_table_shrinks_to_its_last_taken_slot() {
-        let mut places = Places::new();
-        let keys: Vec<Key> = (0..1000).map(|value| places.insert(value)).collect();
+        let mut slots = Slots::new();
+        let keys: Vec<Key> = (0..1000).map(|value| slots.insert(value)).collect();
         for key in keys.iter().filter(|key| key.slot != 40) {
-            places.remove(key.slot);
+            slots.remove(key.slot);
         }
-        assert!(places.len() < 128 && places.taken() == 1, "{}", places.len());
-        assert!(places.slots.capacity() < 256 && places.free.capacity() < 256);
-        assert_eq!(places.of_key(keys[40]), Some(&mut 40));
-        let next: Vec<u32> = (0..200).map(|value| places.insert(value).slot).collect();
-        assert!(!next.contains(&40) && places.taken() == 201);
+        assert!(slots.len() < 128 && slots.taken() == 1, "{}", slots.len());
+        assert!(slots.entries.capacity() < 256 && slots.free.capacity() < 256);
+        assert_eq!(slots.of_key(keys[40]), Some(&mut 40));
+        let next: Vec<u32> = (0..200).map(|value| slots.insert(value).slot).collect();
+        assert!(!next.contains(&40) && slots.taken() == 201);
     }
 }

@@ -281,11 +281,11 @@ impl World<'_> {
                 self.forget(slot);
             }
         }
-        let beat = self.table.beat(self.now);
-        let streams = self.peers.values().filter(|peer| is_beaten(peer)).count();
-        assert!(streams > 0 || !beat, "no heartbeat is due without a stream");
+        let due = self.table.is_heartbeat_due(self.now);
+        let streams = self.peers.values().filter(|peer| needs_heartbeat(peer)).count();
+        assert!(streams > 0 || !due, "no heartbeat is due without a stream");
         for (slot, peer) in &self.peers {
-            assert_eq!(self.table.is_silent(*slot), is_beaten(peer) && !peer.facts.busy);
+            assert_eq!(self.table.is_silent(*slot), needs_heartbeat(peer) && !peer.facts.busy);
         }
         let all_served = self.turn();
         self.dismiss();
@@ -295,7 +295,7 @@ impl World<'_> {
             !all_served || closed || deadline.is_none_or(|at| at > self.now.mono),
             "no deadline is left in the past"
         );
-        if streams > 0 && self.peers.values().any(is_beaten) {
+        if streams > 0 && self.peers.values().any(needs_heartbeat) {
             assert!(deadline.is_some_and(|at| at <= self.now.mono + heartbeat::INTERVAL));
         }
     }
@@ -381,8 +381,8 @@ impl World<'_> {
         assert!(!asleep, "the table returns the earliest deadline");
         for record in self.table.take_notices() {
             let evicted = format!("{record:?}").contains("evicted");
-            let [little, none] = &mut self.logged;
-            let logged = if evicted { little } else { none };
+            let [eviction, shortage] = &mut self.logged;
+            let logged = if evicted { eviction } else { shortage };
             let before = logged.replace(self.now.mono);
             assert!(
                 before.is_none_or(|before| self.now.mono - before >= Duration::from_secs(60)),
@@ -392,6 +392,6 @@ impl World<'_> {
     }
 }
 
-fn is_beaten(peer: &Peer) -> bool {
+fn needs_heartbeat(peer: &Peer) -> bool {
     peer.admission.network && peer.facts.feed == Some(Feed::Events)
 }
