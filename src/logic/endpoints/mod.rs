@@ -234,7 +234,7 @@ impl Handler for RequestContext<'_> {
             Answer::Lacking(sources) => Some(sources),
             _ => None,
         };
-        let (code, next) = tell(answer, reply);
+        let (code, next) = send(answer, reply);
         self.lacking = lacking;
         self.count(route, code);
         next
@@ -243,7 +243,7 @@ impl Handler for RequestContext<'_> {
     fn again(&mut self, now: Now, overdue: bool, reply: Reply<'_>) -> Next {
         // The timeout was fixed at the first call, and the connection keeps the deadline.
         let timeout = overdue.then_some(Duration::ZERO);
-        let (code, next) = tell(wait(self.page, now, timeout), reply);
+        let (code, next) = send(wait(self.page, now, timeout), reply);
         self.count(Route::Wait, code);
         next
     }
@@ -259,7 +259,7 @@ impl Handler for RequestContext<'_> {
 }
 
 /// Sends an answer; returns its status code if one was sent.
-fn tell(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
+fn send(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
     match answer {
         Answer::Wait(until) => (None, Next::Wait(until)),
         Answer::Lacking(_) => (None, Next::Lacking),

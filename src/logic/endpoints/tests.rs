@@ -45,7 +45,7 @@ const GET: Request<'static> =
     Request { method: Method::Get, path: "/", query: None, accept: "", last_event_id: "" };
 
 /// Returns a GET request for a path with an optional query.
-fn asked<'a>(target: &'a str) -> Request<'a> {
+fn get<'a>(target: &'a str) -> Request<'a> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
@@ -79,7 +79,7 @@ fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
     for stream in Stream::BOTH {
         tail.push(stream, stream.name().as_bytes());
     }
-    let view = RequestContext {
+    let context = RequestContext {
         page,
         counts: &mut Counts::default(),
         argv0: "kapo",
@@ -88,11 +88,11 @@ fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
         measured: measured(),
         lacking: None,
     };
-    show(&view.decide(now, Route::of(request.path), request))
+    show(&context.decide(now, Route::of(request.path), request))
 }
 
 fn ask(page: &Page, target: &str) -> String {
-    ask_at(now(), page, &asked(target))
+    ask_at(now(), page, &get(target))
 }
 
 #[test]
@@ -164,13 +164,13 @@ fn retry_after_does_not_depend_on_the_wall_clock() {
         // The wall clock is behind, correct or ahead.
         for wall in [at(0), at(1_000), at(90_000)] {
             let why = format!("503 Retry-After: {seconds} restarting in {seconds} s: exited with code 3\n");
-            assert_eq!(ask_at(Now { wall, ..begin }, &page, &asked("/readyz")), why);
+            assert_eq!(ask_at(Now { wall, ..begin }, &page, &get("/readyz")), why);
         }
     }
     // Once the next start is due, the value stays at one second.
     let page = page(object(), StateFacts { next_start: Some(begin.mono), ..StateFacts::default() });
     let later = Now { mono: begin.mono + Duration::from_secs(9), ..begin };
-    assert!(ask_at(later, &page, &asked("/healthz")).starts_with("503 Retry-After: 1 "));
+    assert!(ask_at(later, &page, &get("/healthz")).starts_with("503 Retry-After: 1 "));
 }
 
 #[test]
@@ -222,13 +222,13 @@ fn wait_is_answered_at_the_end_of_the_run_or_timeout() {
     let decide = |page: &Page, request: &Request<'_>| ask_at(now, page, request);
     let up = page(running(), StateFacts::default());
     let document = String::from_utf8_lossy(&up.document).into_owned();
-    assert_eq!(decide(&up, &asked("/wait")), "wait false");
-    assert_eq!(decide(&up, &asked("/wait?timeout=1%2E5s")), "wait true");
-    assert_eq!(decide(&up, &asked("/wait?timeout=18446744073709551615")), "wait false");
-    assert_eq!(decide(&up, &asked("/wait?timeout=0")), format!("200 {document}"));
+    assert_eq!(decide(&up, &get("/wait")), "wait false");
+    assert_eq!(decide(&up, &get("/wait?timeout=1%2E5s")), "wait true");
+    assert_eq!(decide(&up, &get("/wait?timeout=18446744073709551615")), "wait false");
+    assert_eq!(decide(&up, &get("/wait?timeout=0")), format!("200 {document}"));
     let again = |page: &Page, overdue| {
         let (mut out, counts) = (Out::new(), &mut Counts::default());
-        let mut view = RequestContext {
+        let mut context = RequestContext {
             page,
             counts,
             argv0: "kapo",
@@ -237,21 +237,21 @@ fn wait_is_answered_at_the_end_of_the_run_or_timeout() {
             measured: measured(),
             lacking: None,
         };
-        let next = view.again(now, overdue, Reply::new(&mut out, now, Method::Get, Persist::Open));
+        let next = context.again(now, overdue, Reply::new(&mut out, now, Method::Get, Persist::Open));
         let seen = String::from_utf8(out.bytes).unwrap();
         let code = seen.lines().find_map(|line| line.strip_prefix("Kapo-Exit-Code: ")).map(str::to_owned);
-        (next, seen.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()), code, view.counts.total())
+        (next, seen.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()), code, context.counts.total())
     };
     assert_eq!(again(&up, false), (Next::Wait(None), None, None, 0));
     assert_eq!(again(&up, true), (Next::Answered, Some(document), None, 1));
     let bad = "400 timeout is a number of seconds, such as 30, 0.5 or 500ms\n";
     for text in ["", "x", "-1", "1x", "1.2.3", "1m30", "NaN", "+1", ".", "s", "%00", "%FF"] {
-        assert_eq!(decide(&up, &asked(&format!("/wait?timeout={text}"))), bad, "{text}");
+        assert_eq!(decide(&up, &get(&format!("/wait?timeout={text}"))), bad, "{text}");
     }
     let over = page(ended(Reason::Timeout, 143), StateFacts { ended: Some(124), ..StateFacts::default() });
     let document = String::from_utf8_lossy(&over.document).into_owned();
     let fields = "Kapo-Exit-Code: 124 Kapo-Start-Time: 1970-01-01T00:15:00Z ";
-    assert_eq!(decide(&over, &asked("/wait?timeout=5")), format!("200 {fields}{document}"));
+    assert_eq!(decide(&over, &get("/wait?timeout=5")), format!("200 {fields}{document}"));
     assert_eq!(again(&over, false), (Next::Answered, Some(document), Some("124".to_owned()), 1));
 }
 
@@ -263,7 +263,7 @@ fn events_start_with_the_document_unless_it_is_known() {
     let event = format!("id: 42\nevent: status\ndata: {json}\n\n");
     assert_eq!(page.event(), event.as_bytes());
     for (id, first) in [("", event.as_str()), ("41", &event), ("x", &event), ("42", ": nothing new\n\n")] {
-        let request = Request { last_event_id: id, ..asked("/events") };
+        let request = Request { last_event_id: id, ..get("/events") };
         assert_eq!(ask_at(now(), &page, &request), format!("Events {first}"));
     }
     assert!(!page.update(&[running()], StateFacts::default()), "the document has not changed");
@@ -299,7 +299,7 @@ fn logs_without_a_tail_are_not_found() {
     ] {
         let page = page(Status { mode, ..running() }, StateFacts::default());
         let counts = &mut Counts::default();
-        let view = RequestContext {
+        let context = RequestContext {
             page: &page,
             counts,
             argv0: "kapo",
@@ -309,7 +309,7 @@ fn logs_without_a_tail_are_not_found() {
             lacking: None,
         };
         for target in ["/logs", "/logs?follow=1", "/logs?stream=stdout"] {
-            assert_eq!(show(&view.decide(now(), Route::Logs, &asked(target))), says, "{target}");
+            assert_eq!(show(&context.decide(now(), Route::Logs, &get(target))), says, "{target}");
         }
     }
 }
@@ -325,7 +325,7 @@ fn head_is_answered_without_producing_the_body() {
         ("/logs?follow", "Logs(None) "),
         ("/events", "Events "),
     ] {
-        let request = Request { method: Method::Head, ..asked(target) };
+        let request = Request { method: Method::Head, ..get(target) };
         assert_eq!(ask_at(now(), &page, &request), answer, "{target}");
     }
 }
@@ -341,7 +341,7 @@ fn runs_are_shown_unless_history_is_0() {
     ] {
         assert!(ask(&page, target).starts_with(answer), "{target}: {}", ask(&page, target));
     }
-    let view = RequestContext {
+    let context = RequestContext {
         page: &page,
         counts: &mut Counts::default(),
         argv0: "kapo",
@@ -350,7 +350,7 @@ fn runs_are_shown_unless_history_is_0() {
         measured: measured(),
         lacking: None,
     };
-    let answer = view.decide(now(), Route::Runs, &asked("/runs"));
+    let answer = context.decide(now(), Route::Runs, &get("/runs"));
     assert_eq!(show(&answer), "404 no runs are kept: start kapo without --history 0\n");
 }
 
@@ -358,7 +358,7 @@ fn runs_are_shown_unless_history_is_0() {
 fn only_metrics_and_vars_need_a_snapshot() {
     let page = page(running(), StateFacts::default());
     let lacking = |method, target: &str| {
-        let mut view = RequestContext {
+        let mut context = RequestContext {
             page: &page,
             counts: &mut Counts::default(),
             argv0: "kapo",
@@ -367,12 +367,12 @@ fn only_metrics_and_vars_need_a_snapshot() {
             measured: None,
             lacking: None,
         };
-        let request = Request { method, ..asked(target) };
+        let request = Request { method, ..get(target) };
         let mut out = Out::new();
-        let next = view.answer(now(), &request, Reply::new(&mut out, now(), method, Persist::Open));
+        let next = context.answer(now(), &request, Reply::new(&mut out, now(), method, Persist::Open));
         let sent = !out.bytes.is_empty();
-        assert_eq!(next == Next::Lacking, view.lacking.is_some() && !sent && view.counts.total() == 0);
-        view.lacking
+        assert_eq!(next == Next::Lacking, context.lacking.is_some() && !sent && context.counts.total() == 0);
+        context.lacking
     };
     for row in crate::logic::http::routes::ROUTES {
         let sources = match row.route {
@@ -389,7 +389,7 @@ fn only_metrics_and_vars_need_a_snapshot() {
 #[test]
 fn metrics_have_the_requested_format() {
     let page = page(running(), StateFacts::default());
-    let open = Request { accept: "application/openmetrics-text", ..asked("/metrics") };
+    let open = Request { accept: "application/openmetrics-text", ..get("/metrics") };
     assert!(ask_at(now(), &page, &open).ends_with("# EOF\n"));
     assert!(!ask(&page, "/metrics").contains("# EOF"));
 }
@@ -398,7 +398,7 @@ fn metrics_have_the_requested_format() {
 fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
     use crate::logic::http::{conn::Conn, response::Out};
     let mut counts = Counts::default();
-    let mut view = RequestContext {
+    let mut context = RequestContext {
         page,
         counts: &mut counts,
         argv0: "kapo",
@@ -408,7 +408,7 @@ fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
         lacking: None,
     };
     let mut out = Out::new();
-    Conn::new(now()).receive(now(), bytes, &mut view, &mut out);
+    Conn::new(now()).receive(now(), bytes, &mut context, &mut out);
     (String::from_utf8(out.bytes).unwrap(), counts)
 }
 

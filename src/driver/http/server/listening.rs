@@ -24,7 +24,7 @@ pub(super) struct Listeners {
     /// A reusable buffer for accepted sockets.
     accepted: Vec<OwnedFd>,
     /// Measures how fast connections arrive, so that they can be accepted together.
-    pace: Coalescer,
+    coalescer: Coalescer,
     arrivals: Option<usize>,
 }
 
@@ -33,7 +33,7 @@ impl Listeners {
         Listeners {
             all: Vec::new(),
             accepted: Vec::new(),
-            pace: Coalescer::new(&coalesce::ARRIVALS),
+            coalescer: Coalescer::new(&coalesce::ARRIVALS),
             arrivals: None,
         }
     }
@@ -83,15 +83,15 @@ impl Listeners {
     }
 
     /// Counts accepted connections.
-    pub(super) fn count_arrivals(&mut self, came: usize) {
-        self.arrivals = Some(self.arrivals.unwrap_or(0) + came);
+    pub(super) fn count_arrivals(&mut self, accepted: usize) {
+        self.arrivals = Some(self.arrivals.unwrap_or(0) + accepted);
     }
 
     /// Returns how long the loop should wait so that incoming connections coalesce; call it at the end of a turn.
     pub(super) fn gather(&mut self, now: Now) -> Option<Duration> {
         let arrivals = self.arrivals.take()?;
-        self.pace.turn(now.mono, arrivals);
-        self.pace.rest()
+        self.coalescer.turn(now.mono, arrivals);
+        self.coalescer.rest()
     }
 
     /// Stops polling a listener until `until`.

@@ -25,24 +25,24 @@ fn later(seconds: u64) -> Now {
 
 #[test]
 fn a_silent_tcp_stream_gets_a_heartbeat_every_30_s() {
-    let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
+    let (epoll, source) = (Epoll::new().unwrap(), CountingSource(Cell::new(0)));
     let mut server = Server::new(10, "kapo".to_owned(), 1);
     let (mut unix, ours) = UnixStream::pair().unwrap();
     unix.write_all(EVENTS).unwrap();
-    server.admit_given(epoch(), &epoll, ours.into(), &asked);
+    server.admit_given(epoch(), &epoll, ours.into(), &source);
     assert_eq!(server.deadline(), None, "a Unix socket needs no heartbeat");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     tcp.write_all(EVENTS).unwrap();
-    server.admit_given(epoch(), &epoll, listener.accept().unwrap().0.into(), &asked);
+    server.admit_given(epoch(), &epoll, listener.accept().unwrap().0.into(), &source);
     assert_eq!(server.deadline(), Some(later(30).mono));
     assert!(
         read_now(&mut unix).starts_with("HTTP/1.1 200 ") && read_now(&mut tcp).starts_with("HTTP/1.1 200 ")
     );
     for half_minute in 1..4 {
-        server.expire(later(30 * half_minute - 1), &epoll, &asked);
+        server.expire(later(30 * half_minute - 1), &epoll, &source);
         assert_eq!(read_now(&mut tcp), "");
-        server.expire(later(30 * half_minute), &epoll, &asked);
+        server.expire(later(30 * half_minute), &epoll, &source);
         assert_eq!((read_now(&mut tcp), read_now(&mut unix)), ("3\r\n:\n\n\r\n".to_owned(), String::new()));
     }
     server.table.remove(1);
@@ -51,9 +51,9 @@ fn a_silent_tcp_stream_gets_a_heartbeat_every_30_s() {
 }
 
 /// A source that makes each connection take longer than half of a turn's budget.
-struct Slow;
+struct SlowSource;
 
-impl MetricsSource for Slow {
+impl MetricsSource for SlowSource {
     fn snapshot(&self, _: usize, _: Sources) -> Snapshot {
         Snapshot::blank()
     }
@@ -78,11 +78,11 @@ fn connections_beyond_the_budget_wait_for_the_next_turn() {
         .map(|_| {
             let (mut peer, ours) = UnixStream::pair().unwrap();
             peer.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-            server.admit_given(epoch(), &epoll, ours.into(), &Slow);
+            server.admit_given(epoch(), &epoll, ours.into(), &SlowSource);
             peer
         })
         .collect();
-    server.serve_queued(epoch(), &epoll, &Slow);
+    server.serve_queued(epoch(), &epoll, &SlowSource);
     let mut turns = 1;
     let mut before = 0;
     loop {
@@ -96,16 +96,16 @@ fn connections_beyond_the_budget_wait_for_the_next_turn() {
         assert_eq!(server.deadline(), Some(epoch().mono), "the next turn begins at once");
         turns += 1;
         server.begin_turn(epoch());
-        server.serve_queued(epoch(), &epoll, &Slow);
+        server.serve_queued(epoch(), &epoll, &SlowSource);
     }
     assert_eq!(server.deadline(), None);
     assert!(peers.iter_mut().all(|peer| read_now(peer).ends_with("\r\n\r\nok")));
 }
 
 /// Counts the snapshots.
-struct Asked(Cell<u32>);
+struct CountingSource(Cell<u32>);
 
-impl MetricsSource for Asked {
+impl MetricsSource for CountingSource {
     fn snapshot(&self, connections: usize, _: Sources) -> Snapshot {
         self.0.set(self.0.get() + 1);
         Snapshot { connections, ..Snapshot::blank() }
@@ -122,14 +122,14 @@ impl MetricsSource for Asked {
 
 #[test]
 fn one_snapshot_serves_all_scrapes_of_a_turn() {
-    let (epoll, asked) = (Epoll::new().unwrap(), Asked(Cell::new(0)));
+    let (epoll, source) = (Epoll::new().unwrap(), CountingSource(Cell::new(0)));
     let mut server = Server::new(10, "kapo".to_owned(), 1);
     let mut peers = Vec::new();
     for connections in 1..=3 {
         let (mut peer, ours) = UnixStream::pair().unwrap();
         peer.write_all("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5).as_bytes()).unwrap();
-        server.admit_given(epoch(), &epoll, ours.into(), &asked);
-        assert_eq!(asked.0.get(), 1);
+        server.admit_given(epoch(), &epoll, ours.into(), &source);
+        assert_eq!(source.0.get(), 1);
         peers.push((peer, connections));
     }
     server.abandon();
@@ -142,6 +142,6 @@ fn one_snapshot_serves_all_scrapes_of_a_turn() {
     let later = Now { mono: epoch().mono + Duration::from_millis(1), ..epoch() };
     let (mut peer, ours) = UnixStream::pair().unwrap();
     peer.write_all(b"GET /debug/vars HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    server.admit_given(later, &epoll, ours.into(), &asked);
-    assert_eq!(asked.0.get(), 2);
+    server.admit_given(later, &epoll, ours.into(), &source);
+    assert_eq!(source.0.get(), 2);
 }
