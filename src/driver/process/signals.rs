@@ -21,7 +21,7 @@ pub(crate) struct Signals {
     fd: OwnedFd,
     /// kapo's own pid.
     own: i32,
-    /// Proof that all signals are blocked, with the signal mask that kapo was started with, which the command gets.
+    /// Proof that all signals are blocked. It also holds the signal mask that kapo was started with, for the command.
     pub blocked: sys::signal::AllBlocked,
     /// CHLD was ignored when kapo was started. The command ignores it as well.
     pub chld_was_ignored: bool,

@@ -173,7 +173,7 @@ pub(crate) fn is_gone(controlling: Option<BorrowedFd<'_>>) -> bool {
 /// Whether kapo writes into a pipe of a script. The process that started kapo is then in kapo's group, because a shell
 /// with job control creates one group for each pipeline. If TTIN or TTOU is ignored, as in a command substitution of
 /// bash, a sibling cannot be stopped for the terminal, so the terminal is not shared.
-pub(crate) fn are_piped_in_a_script() -> bool {
+pub(crate) fn is_piped_in_script() -> bool {
     let parent = getppid().and_then(|parent| sys::group::of(parent.as_raw_nonzero().get()));
     let is_pipe = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
     parent == Some(sys::group::own())

@@ -80,7 +80,7 @@ impl Lifecycle {
         let (code, message) = match kind {
             SpawnErrorKind::NotFound => (error::EXIT_NOT_FOUND, "cannot execute"),
             SpawnErrorKind::NotExecutable => (error::EXIT_CANNOT_EXECUTE, "cannot execute"),
-            SpawnErrorKind::Before => (error::EXIT_SETUP, "cannot start"),
+            SpawnErrorKind::Setup => (error::EXIT_SETUP, "cannot start"),
         };
         self.own_end.code = code;
         let verdict = self.verdict(Reason::ExecFailed, Duration::ZERO);
@@ -91,12 +91,12 @@ impl Lifecycle {
         self.remains.output = None;
         self.write_termination_message(self.termination_message(), std::slice::from_ref(&text), out);
         if self.policy.is_none() {
-            out.push(Effect::Complain(text));
+            out.push(Effect::PrintError(text));
             return self.close(out);
         }
         let record = match kind {
             SpawnErrorKind::NotFound | SpawnErrorKind::NotExecutable => Record::error("cannot execute"),
-            SpawnErrorKind::Before => Record::error("cannot start"),
+            SpawnErrorKind::Setup => Record::error("cannot start"),
         };
         out.push(Effect::Log(record.with("command", &self.document.status.command).with("error", reason)));
         let run = Run { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };

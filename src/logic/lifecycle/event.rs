@@ -7,7 +7,7 @@ use crate::logic::notify::message::Notification;
 use crate::logic::{Exit, Pid, Sender, Usage};
 use crate::signal::Signal;
 
-/// An event.
+/// What the driver reports to the lifecycle.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The event loop has started, so the first start is due.
@@ -117,7 +117,7 @@ pub enum SpawnErrorKind {
     /// The file cannot be executed.
     NotExecutable,
     /// The exec was not reached: no process or pipe could be created, or the directory could not be entered.
-    Before,
+    Setup,
 }
 
 /// An effect: what the driver must do.
@@ -166,7 +166,7 @@ pub enum Effect {
     /// Write this log record.
     Log(Record),
     /// Write this line to stderr, as for an error before the start.
-    Complain(String),
+    PrintError(String),
     /// Write this to the termination log.
     TerminationLog(Vec<u8>),
     /// Accept no more clients and answer those that are connected. The answer is Closed.

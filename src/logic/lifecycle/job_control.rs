@@ -39,7 +39,7 @@ impl JobControl {
         self.reclaims = 0;
     }
 
-    fn sibling_wants_terminal(&mut self, foreground_owner: ForegroundOwner) {
+    fn record_sibling_stop(&mut self, foreground_owner: ForegroundOwner) {
         self.shared = true;
         self.reclaims = self.reclaims.saturating_add(u32::from(foreground_owner == ForegroundOwner::Command));
     }
@@ -113,7 +113,7 @@ impl Lifecycle {
 
     /// Wakes a sibling that was stopped because it wants the terminal. kapo or the command has the terminal.
     pub(super) fn give_terminal_to_sibling(&mut self, owner: ForegroundOwner, out: &mut Vec<Effect>) {
-        self.control.sibling_wants_terminal(owner);
+        self.control.record_sibling_stop(owner);
         out.push(Effect::WakeSiblings);
     }
 

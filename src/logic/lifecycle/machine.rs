@@ -107,7 +107,7 @@ pub(super) enum Input {
     /// A signal that asks kapo to stop.
     StopRequest(Received),
     /// A further stop signal after kapo was asked to stop.
-    InsistOnStop(Received),
+    RepeatedStopRequest(Received),
     /// CONT.
     Continue,
     /// TSTP, TTIN or TTOU.
@@ -186,15 +186,15 @@ impl Lifecycle {
             (S::Starting, I::Start) => out.push(Effect::Spawn),
             (S::Starting, I::Spawned(pid)) => self.started(now, pid, out),
             (S::Starting, I::SpawnFailed(reason, kind)) => self.not_started(now, &reason, kind, out),
-            (S::Starting, I::StopRequest(by) | I::InsistOnStop(by)) => self.stop_before_start(by, out),
+            (S::Starting, I::StopRequest(by) | I::RepeatedStopRequest(by)) => self.stop_before_start(by, out),
             (S::Starting, I::Forward(Received { signal, .. })) => {
                 self.undelivered.before_start = Some(signal)
             }
             (S::Starting, I::Continue) => self.undelivered.before_start = Some(Signal::CONT),
 
             (S::Running(process), I::Exited(end)) => self.ended_by_itself(now, process, end, out),
-            (S::Running(process), I::StopRequest(by) | I::InsistOnStop(by)) => {
-                self.stop_as_asked(now, process, by, out)
+            (S::Running(process), I::StopRequest(by) | I::RepeatedStopRequest(by)) => {
+                self.stop_by_signal(now, process, by, out)
             }
             (S::Running(process), I::Forward(signal)) => self.forward(signal, process, out),
             (S::Running(process), I::Continue) => {
@@ -208,7 +208,7 @@ impl Lifecycle {
             (S::Running(_), I::Due(D::Stable, _)) => self.become_stable(now, out),
 
             (S::Stopping(process, stop), I::Exited(end)) => self.ended_by_stop(now, process, stop, end, out),
-            (S::Stopping(process, _), I::StopRequest(by) | I::InsistOnStop(by)) => {
+            (S::Stopping(process, _), I::StopRequest(by) | I::RepeatedStopRequest(by)) => {
                 self.forward_stop(process, by, out)
             }
             (S::Stopping(process, _), I::Forward(by)) => self.forward_signal(by.signal, process, None, out),
@@ -228,21 +228,21 @@ impl Lifecycle {
             }
 
             (S::Pausing, I::Due(D::Start, _)) => self.clear(),
-            (S::Pausing | S::Clearing, I::StopRequest(by) | I::InsistOnStop(by)) => {
-                self.leave_between_runs(by, out)
+            (S::Pausing | S::Clearing, I::StopRequest(by) | I::RepeatedStopRequest(by)) => {
+                self.stop_between_runs(by, out)
             }
             (S::Clearing, I::NothingLeft) => self.start_again(out),
 
             (S::Lingering, I::RequestAnswered) => self.extend_linger(now),
-            (S::Lingering, I::StopRequest(by) | I::InsistOnStop(by)) => {
+            (S::Lingering, I::StopRequest(by) | I::RepeatedStopRequest(by)) => {
                 self.log_stop_request(by, out);
                 self.finish();
             }
             (S::Lingering, I::Due(D::Linger, _)) => self.finish(),
 
-            (S::Finishing, I::InsistOnStop(by)) => self.give_up_waiting(by, out),
+            (S::Finishing, I::RepeatedStopRequest(by)) => self.give_up_waiting(by, out),
             (S::Finishing, I::NothingLeft) => self.close(out),
-            (S::Closing, I::InsistOnStop(by)) => {
+            (S::Closing, I::RepeatedStopRequest(by)) => {
                 self.log_stop_request(by, out);
                 self.exit(out);
             }
@@ -261,12 +261,13 @@ impl Lifecycle {
             (_, I::JobStopped(signal)) => self.stop_with_job(signal, out),
             (_, I::Due(D::Flapping, _)) => self.update_flapping(now, out),
 
-            // Either there is no process yet or any more, or the command runs and gets each signal exactly as it was
-            // sent.
+            // In most of these states no process exists. FoundStopped in Running has no effect, because kapo sends CONT of
+            // its own accord only after a stop signal.
             (_, I::Exited(_) | I::Stopped(_) | I::FoundStopped | I::Notified(_)) => {}
             (_, I::Forward(_) | I::Continue | I::Resumed) => {}
-            // These inputs matter only in one state each: Start and its results in Starting, Closed in Closing, RequestAnswered
-            // in Lingering, NothingLeft in Clearing and Finishing. A deadline is cancelled when its state ends.
+            // These inputs matter only in one state each: Start and its results in Starting, Closed in Closing,
+            // RequestAnswered in Lingering, NothingLeft in Clearing and Finishing. A deadline is cancelled when its state
+            // ends.
             (
                 _,
                 I::Start

@@ -60,7 +60,7 @@ pub fn of_hang_up(sender: Sender, shells: [Option<i32>; 2], terminal_is_gone: bo
 
 /// Whether the signal means that a process of kapo's group was stopped because it wants the terminal. It cannot have
 /// been kapo, which does not read from the terminal and blocks TTOU.
-pub fn is_want_of_terminal(signal: Signal, sender: Sender) -> bool {
+pub fn wants_terminal(signal: Signal, sender: Sender) -> bool {
     sender == Sender::Kernel && matches!(signal, Signal::TTIN | Signal::TTOU)
 }
 

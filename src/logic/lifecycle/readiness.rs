@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Deadline, Effect, Lifecycle, Notification, Now, Process, Record, StopCause};
 
-/// The word for a command that has not sent READY=1 yet, for the service manager.
+/// The state that the service manager shows until the command has sent READY=1.
 pub(super) const STARTING: &str = "starting";
 
 /// A deadline this late means that kapo itself was stopped or frozen.
@@ -16,7 +16,7 @@ const LATE: Duration = Duration::from_millis(100);
 pub(super) struct Readiness {
     /// The command has sent READY=1 in this run, and neither RELOADING=1 nor STOPPING=1 since.
     pub(super) command_ready: bool,
-    /// The word for what the command does while it is not ready.
+    /// The state that the service manager shows while the command is not ready.
     pub(super) unready: &'static str,
     /// The interval in which the command must ping, under `--notify`.
     pub(super) watchdog: Option<Duration>,
@@ -70,8 +70,8 @@ impl Lifecycle {
         }
     }
 
-    /// Handles the parts of a notification that are valid even while the command is being stopped. Its readiness no
-    /// longer matters then, so the rest is returned.
+    /// Handles the parts of a notification that are valid even while the command is being stopped. The rest is
+    /// returned.
     pub(super) fn apply_facts(
         &mut self,
         mut notification: Notification,

@@ -61,7 +61,7 @@ impl Lifecycle {
     }
 }
 
-/// Appends as many of the last lines to a termination message as fit.
+/// Appends the last lines of the output to a termination message, as many as fit.
 pub(super) fn with_output(mut termination_message: String, last_output: &[String]) -> Vec<u8> {
     /// The kubelet reads at most this many bytes.
     const LENGTH: usize = 4096;

@@ -37,7 +37,7 @@ impl Lifecycle {
         Some(if self.is_stop_request(by.signal, by.sender) {
             match self.document.status.stop_signal_from {
                 None => Input::StopRequest(by),
-                Some(_) => Input::InsistOnStop(by),
+                Some(_) => Input::RepeatedStopRequest(by),
             }
         } else if by.signal == Signal::CONT {
             Input::Continue
@@ -57,7 +57,7 @@ impl Lifecycle {
     }
 
     /// Forwards a stop signal to the command and begins the stop.
-    pub(super) fn stop_as_asked(&mut self, now: Now, process: Process, by: Received, out: &mut Vec<Effect>) {
+    pub(super) fn stop_by_signal(&mut self, now: Now, process: Process, by: Received, out: &mut Vec<Effect>) {
         let request = self.stop_request(by);
         self.forward_signal(by.signal, process, None, out);
         self.stop(now, process, StopCause::StopSignal, out);
@@ -73,7 +73,7 @@ impl Lifecycle {
 
     /// Handles a stop signal between two runs: no further run follows. ^C and ^\ are meant for every process on the
     /// terminal, so kapo ends by the signal as they do.
-    pub(super) fn leave_between_runs(&mut self, by: Received, out: &mut Vec<Effect>) {
+    pub(super) fn stop_between_runs(&mut self, by: Received, out: &mut Vec<Effect>) {
         self.log_stop_request(by, out);
         if by.is_typed() {
             self.end_by(by.signal);

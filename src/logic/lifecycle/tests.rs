@@ -165,7 +165,7 @@ fn the_first_failure_of_a_crash_loop_is_kept() {
 #[test]
 fn the_last_run_is_shown_while_the_next_one_runs() {
     let mut world = begun(supervise(), Behaviour::ends(SECOND, killed_by(Signal::KILL)));
-    world.behaviour = Behaviour::patient();
+    world.behaviour = Behaviour::until_signalled();
     world.run_for(7 * SECOND);
     let status = world.life.status();
     assert_eq!((status.state, status.reason), (Shown::Running, None));
@@ -223,7 +223,7 @@ fn a_child_that_ignores_the_stop_signal_is_killed_after_its_ttl() {
 
 #[test]
 fn a_clean_exit_after_the_ttl_is_still_a_timeout() {
-    let obedient = Behaviour { answer: Some(Exit::Code(0)), ..Behaviour::patient() };
+    let obedient = Behaviour { exit_on_signal: Some(Exit::Code(0)), ..Behaviour::until_signalled() };
     let mut world = begun(Job { ttl: ttl(60), stop_signal: Signal::USR1, ..run() }, obedient);
     assert_eq!(world.run_to_the_end(), 124);
     assert_eq!((world.life.status().reason, world.life.status().exit_code), (Some(Reason::Timeout), 0));
@@ -232,7 +232,7 @@ fn a_clean_exit_after_the_ttl_is_still_a_timeout() {
 #[test]
 fn an_end_by_ttl_can_count_as_success() {
     let job = Job { ttl: ttl(60), success_exit: vec![Success::Ttl], ..run() };
-    let mut world = begun(job.clone(), Behaviour::patient());
+    let mut world = begun(job.clone(), Behaviour::until_signalled());
     assert_eq!(world.run_to_the_end(), 0);
     assert_eq!((world.life.status().reason, world.life.status().exit_code), (Some(Reason::Success), 143));
     let log = logged(&mut world);
@@ -240,7 +240,7 @@ fn an_end_by_ttl_can_count_as_success() {
     let mut world = begun(job.clone(), Behaviour::ends(SECOND, killed_by(Signal::TERM)));
     assert_eq!(world.run_to_the_end(), 143, "only an end by TTL is a success");
     let restart = Restart { on_failure_only: true, ..again() };
-    let mut world = begun(Job { after: After::Again(restart), ..job }, Behaviour::patient());
+    let mut world = begun(Job { after: After::Again(restart), ..job }, Behaviour::until_signalled());
     assert_eq!((world.run_to_the_end(), world.life.starts()), (0, 1));
 }
 
@@ -248,7 +248,7 @@ fn an_end_by_ttl_can_count_as_success() {
 fn a_run_of_stable_ends_flapping_while_it_lasts() {
     let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(20 * SECOND);
-    world.behaviour = Behaviour::patient();
+    world.behaviour = Behaviour::until_signalled();
     world.run_for(4 * SECOND + 60 * SECOND - Duration::from_millis(1));
     assert!(world.life.status().flapping);
     world.run_for(Duration::from_millis(1));
@@ -268,14 +268,14 @@ fn a_kill_after_of_zero_never_kills() {
 #[test]
 fn each_run_draws_its_own_ttl() {
     let job = Job { ttl: Some(Ttl { min: 10 * SECOND, max: 20 * SECOND }), ..supervise() };
-    let mut world = begun(job, Behaviour::patient());
-    let mut drawn = Vec::new();
+    let mut world = begun(job, Behaviour::until_signalled());
+    let mut ttls = Vec::new();
     for _ in 0..20 {
-        drawn.extend(world.life.status().ttl);
+        ttls.extend(world.life.status().ttl);
         world.run_for(25 * SECOND);
     }
-    drawn.dedup();
-    assert!(drawn.len() > 10, "{drawn:?}");
+    ttls.dedup();
+    assert!(ttls.len() > 10, "{ttls:?}");
     assert!(!world.life.status().flapping, "an end by TTL is not a failure");
 }
 
@@ -295,8 +295,8 @@ fn a_stop_from_outside_is_not_cut_short_without_kill_after() {
 }
 
 /// A child that ends at once when it is signalled, and leaves these processes in its group.
-fn hasty(leaves: Leaves) -> Behaviour {
-    Behaviour { leaves: Some(leaves), ..Behaviour::patient() }
+fn ends_at_once(leaves: Leaves) -> Behaviour {
+    Behaviour { leaves: Some(leaves), ..Behaviour::until_signalled() }
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
         (Some(Duration::ZERO), Leaves::obedient(3_000 * SECOND), 3_000 * SECOND, false),
     ] {
         let context = format!("{kill_after:?} {leaves:?}");
-        let mut world = begun(Job { kill_after, ..run() }, hasty(leaves));
+        let mut world = begun(Job { kill_after, ..run() }, ends_at_once(leaves));
         world.signal(Signal::TERM);
         world.run_for(Duration::ZERO);
         assert_eq!(world.life.status().reason, Some(Reason::Signal), "the end is published at once");
@@ -330,7 +330,7 @@ fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
 #[test]
 fn a_second_stop_signal_kills_the_rest_of_the_group() {
     for kill_after in [None, Some(Duration::ZERO), Some(60 * SECOND)] {
-        let mut world = begun(Job { kill_after, ..run() }, hasty(Leaves::ignoring_signals()));
+        let mut world = begun(Job { kill_after, ..run() }, ends_at_once(Leaves::ignoring_signals()));
         world.signal(Signal::TERM);
         world.run_for(2 * SECOND);
         world.effects();
@@ -350,7 +350,7 @@ fn a_run_that_ends_by_itself_leaves_its_group_alone() {
         let mut world = begun(Job { single_child, ..run() }, behaviour);
         assert_eq!((world.run_to_the_end(), world.now()), (0, SECOND));
     }
-    let mut world = begun(Job { single_child: true, ..run() }, hasty(Leaves::ignoring_signals()));
+    let mut world = begun(Job { single_child: true, ..run() }, ends_at_once(Leaves::ignoring_signals()));
     world.signal(Signal::TERM);
     assert_eq!((world.run_to_the_end(), world.now()), (143, Duration::ZERO));
 }
@@ -361,7 +361,7 @@ fn supervise_ends_the_leftover_group_before_the_next_start() {
         let behaviour = Behaviour { leaves: Some(leaves), ..Behaviour::ends(SECOND, Exit::Code(3)) };
         let mut world = begun(Job { kill_after, ..supervise() }, behaviour);
         world.run_for(SECOND);
-        world.behaviour = Behaviour::patient();
+        world.behaviour = Behaviour::until_signalled();
         logged(&mut world);
         world
     };
@@ -422,14 +422,14 @@ fn output_that_outlasts_its_run_delays_only_the_end_of_kapo() {
 
 #[test]
 fn only_a_stopped_command_is_continued_after_a_stop_signal() {
-    let stopped = Behaviour { stopped: true, ..Behaviour::patient() };
+    let stopped = Behaviour { stopped: true, ..Behaviour::until_signalled() };
     let mut world = begun(run(), stopped.clone());
     world.signal(Signal::USR1);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::USR1)]);
     world.signal(Signal::TERM);
     assert_eq!(done(&mut world), [kill(Signal::TERM), kill(Signal::CONT)]);
     assert_eq!(world.run_to_the_end(), 138, "the first pending signal ends it");
-    let mut world = begun(run(), Behaviour::patient());
+    let mut world = begun(run(), Behaviour::until_signalled());
     world.signal(Signal::TERM);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM)], "the command is not stopped");
     let rewrite_signal = vec![(Signal::TERM, None)];
@@ -497,7 +497,7 @@ fn a_failure_to_signal_is_logged_once_in_each_run() {
 #[test]
 fn a_stopped_run_does_not_linger() {
     let job = Job { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
-    let mut world = begun(job, Behaviour::patient());
+    let mut world = begun(job, Behaviour::until_signalled());
     world.signal(Signal::TERM);
     assert_eq!(world.run_to_the_end(), 143);
     assert_eq!(world.now(), Duration::ZERO);
@@ -563,7 +563,7 @@ fn hup_stops_kapo_only_if_the_terminal_is_gone() {
     let mut world = begun_in(nohup, run(), Behaviour::ignoring_signals());
     world.kernel(Signal::HUP);
     assert_eq!(world.life.status().stop_signal_from, None);
-    let mut world = begun(run(), Behaviour::patient());
+    let mut world = begun(run(), Behaviour::until_signalled());
     world.kernel(Signal::HUP);
     assert_eq!(world.run_to_the_end(), 129);
     assert_eq!(world.life.status().stop_signal_from.unwrap().sender, Sender::Kernel);
@@ -619,7 +619,7 @@ fn a_rewritten_stop_signal_still_stops_kapo() {
 
 #[test]
 fn a_job_is_suspended_with_its_command_and_continued_once() {
-    let mut world = begun(run(), Behaviour::patient());
+    let mut world = begun(run(), Behaviour::until_signalled());
     world.signal(Signal::TSTP);
     world.signal(Signal::CONT);
     let give = Effect::GiveTerminal(child());
@@ -633,9 +633,9 @@ fn a_job_is_suspended_with_its_command_and_continued_once() {
             kill(Signal::CONT)
         ]
     );
-    world.happen(Event::Stopped { signal: Signal::TSTP });
+    world.handle(Event::Stopped { signal: Signal::TSTP });
     assert_eq!(done(&mut world), [Effect::Suspend { signal: Signal::TSTP, all: true }]);
-    let mut world = begun(Job { setsid: true, ..run() }, Behaviour::patient());
+    let mut world = begun(Job { setsid: true, ..run() }, Behaviour::until_signalled());
     world.signal(Signal::TTIN);
     assert_eq!(
         done(&mut world),
@@ -646,7 +646,7 @@ fn a_job_is_suspended_with_its_command_and_continued_once() {
 #[test]
 fn a_signal_that_the_kernel_raises_for_kapo_is_not_forwarded() {
     for signal in [Signal::PIPE, Signal::TTIN, Signal::TTOU, Signal::SEGV, Signal::SYS] {
-        let mut world = begun(run(), Behaviour::patient());
+        let mut world = begun(run(), Behaviour::until_signalled());
         world.kernel(signal);
         assert_eq!(done(&mut world), [Effect::Spawn], "{signal}");
         world.signal(signal);
@@ -656,14 +656,14 @@ fn a_signal_that_the_kernel_raises_for_kapo_is_not_forwarded() {
 
 #[test]
 fn an_alarm_set_before_the_exec_of_kapo_is_forwarded() {
-    let mut world = begun(run(), Behaviour::patient());
+    let mut world = begun(run(), Behaviour::until_signalled());
     world.kernel(Signal::ALRM);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::ALRM)]);
 }
 
 #[test]
 fn under_single_child_only_the_command_is_signalled() {
-    let mut world = begun(Job { single_child: true, setsid: true, ..run() }, Behaviour::patient());
+    let mut world = begun(Job { single_child: true, setsid: true, ..run() }, Behaviour::until_signalled());
     world.signal(Signal::TERM);
     world.run_to_the_end();
     let alone = Effect::Kill { signal: Signal::TERM, to: SignalTarget::Process(child()), log: None };
@@ -689,13 +689,13 @@ fn a_command_that_cannot_be_executed_ends_run_at_once() {
     for (kind, code, verb) in [
         (SpawnErrorKind::NotFound, 127, "execute"),
         (SpawnErrorKind::NotExecutable, 126, "execute"),
-        (SpawnErrorKind::Before, 125, "start"),
+        (SpawnErrorKind::Setup, 125, "start"),
     ] {
         let job = Job { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
-        let mut world = begun(job, Behaviour { start: Err(kind), ..Behaviour::patient() });
+        let mut world = begun(job, Behaviour { start: Err(kind), ..Behaviour::until_signalled() });
         assert_eq!(world.run_to_the_end(), code);
         assert_eq!(world.now(), Duration::ZERO);
-        let complaint = Effect::Complain(format!("cannot {verb} command: for a reason"));
+        let complaint = Effect::PrintError(format!("cannot {verb} command: for a reason"));
         assert_eq!(done(&mut world), [Effect::Spawn, complaint, Effect::Close, Effect::Exit(code)]);
         assert_eq!(world.life.status().reason, Some(Reason::ExecFailed));
     }
@@ -704,7 +704,8 @@ fn a_command_that_cannot_be_executed_ends_run_at_once() {
 #[test]
 fn a_failed_exec_is_retried_after_at_least_a_second() {
     let job = Job { after: After::Again(Restart { wait: Duration::ZERO, ..again() }), ..run() };
-    let mut world = begun(job, Behaviour { start: Err(SpawnErrorKind::NotFound), ..Behaviour::patient() });
+    let mut world =
+        begun(job, Behaviour { start: Err(SpawnErrorKind::NotFound), ..Behaviour::until_signalled() });
     world.run_for(10 * SECOND);
     assert_eq!(world.life.starts(), 11);
     assert!(world.life.status().flapping);
@@ -717,13 +718,13 @@ fn a_run_lingers_for_a_fixed_time_or_until_it_is_idle() {
     let job = Job { after: After::Once(Linger::Fixed(9 * SECOND)), ..run() };
     let mut world = begun(job, ends.clone());
     world.run_for(5 * SECOND);
-    world.happen(Event::RequestAnswered);
+    world.handle(Event::RequestAnswered);
     assert_eq!(world.run_to_the_end(), 4);
     assert_eq!(world.now(), 10 * SECOND);
     let job = Job { after: After::Once(Linger::Idle(9 * SECOND)), ..run() };
     let mut world = begun(job, ends);
     world.run_for(5 * SECOND);
-    world.happen(Event::RequestAnswered);
+    world.handle(Event::RequestAnswered);
     assert_eq!(world.run_to_the_end(), 4);
     assert_eq!(world.now(), 14 * SECOND);
 }
@@ -769,21 +770,21 @@ fn an_interrupt_on_the_command_s_terminal_also_stops_kapo() {
 #[test]
 fn siblings_get_the_terminal_until_the_command_asks_for_it() {
     let wanted = |foreground_owner| Event::SiblingStopped { signal: Signal::TTIN, foreground_owner };
-    let mut world = begun(run(), Behaviour::patient());
+    let mut world = begun(run(), Behaviour::until_signalled());
     assert!(world.life.gives_terminal());
-    world.happen(wanted(ForegroundOwner::Command));
+    world.handle(wanted(ForegroundOwner::Command));
     // CONT continues the command, and does not give it the terminal.
     world.signal(Signal::CONT);
-    world.happen(wanted(ForegroundOwner::Own));
+    world.handle(wanted(ForegroundOwner::Own));
     let wake = Effect::WakeSiblings;
     assert_eq!(done(&mut world), [Effect::Spawn, wake.clone(), kill(Signal::CONT), wake]);
     assert!(!world.life.gives_terminal());
     for _ in 0..10 {
         assert!(world.life.lends_terminal());
-        world.happen(wanted(ForegroundOwner::Command));
+        world.handle(wanted(ForegroundOwner::Command));
     }
     assert!(world.life.lends_terminal());
-    world.happen(wanted(ForegroundOwner::Command));
+    world.handle(wanted(ForegroundOwner::Command));
     assert!(!world.life.lends_terminal(), "the number of reclaims is limited");
     world.signal(Signal::CONT);
     assert!(world.life.lends_terminal());
@@ -792,8 +793,8 @@ fn siblings_get_the_terminal_until_the_command_asks_for_it() {
 #[test]
 fn siblings_that_want_the_shell_s_terminal_stop_the_whole_job() {
     let wanted = Event::SiblingStopped { signal: Signal::TTOU, foreground_owner: ForegroundOwner::Other };
-    let mut world = begun(run(), Behaviour::patient());
-    world.happen(wanted.clone());
+    let mut world = begun(run(), Behaviour::until_signalled());
+    world.handle(wanted.clone());
     world.signal(Signal::CONT);
     let give = Effect::GiveTerminal(child());
     assert_eq!(
@@ -809,7 +810,7 @@ fn siblings_that_want_the_shell_s_terminal_stop_the_whole_job() {
     let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(2 * SECOND);
     done(&mut world);
-    world.happen(wanted);
+    world.handle(wanted);
     assert_eq!(done(&mut world), [Effect::Suspend { signal: Signal::TTOU, all: false }]);
 }
 
@@ -838,10 +839,10 @@ fn kapo_dies_by_an_interrupt_of_its_terminal() {
         let init = JobContext { is_init: true, ..context() };
         assert_eq!(end(&mut begun_in(init, run(), interrupted(killed_by(signal)))), [Effect::Exit(code)]);
         // If kapo's own group had the terminal, the whole group has already received the signal.
-        let mut world = begun(run(), Behaviour::patient());
+        let mut world = begun(run(), Behaviour::until_signalled());
         world.kernel(signal);
         assert_eq!(end(&mut world), [Effect::DieBy { signal, all: false }, Effect::Exit(code)]);
-        let mut world = begun(run(), Behaviour::patient());
+        let mut world = begun(run(), Behaviour::until_signalled());
         world.signal(signal);
         assert_eq!(end(&mut world), [Effect::Exit(code)]);
     }
@@ -870,7 +871,7 @@ fn flapping_begins_at_the_fourth_failure_and_ends_by_itself() {
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(18 * SECOND);
     assert!(!world.life.status().flapping);
-    world.behaviour = Behaviour::patient();
+    world.behaviour = Behaviour::until_signalled();
     world.run_for(SECOND);
     assert!(world.life.status().flapping, "it has failed at 1, 7, 13 and 19 s");
     world.run_for(282 * SECOND - Duration::from_millis(1));
@@ -882,7 +883,7 @@ fn flapping_begins_at_the_fourth_failure_and_ends_by_itself() {
 
 #[test]
 fn mainpid_replaces_the_process_of_the_command() {
-    let mut world = begun(Job { notify: true, ..run() }, Behaviour::patient());
+    let mut world = begun(Job { notify: true, ..run() }, Behaviour::until_signalled());
     world.effects();
     world.datagram(b"MAINPID=500\nREADY=1");
     let main = Pid::new(500).unwrap();
@@ -927,7 +928,7 @@ fn ready_follows_the_command_and_is_reported_once() {
 #[test]
 fn a_missed_ping_stops_the_command_with_its_own_reason() {
     let job = Job { notify: true, watchdog: Some(3 * SECOND), ..run() };
-    let mut world = begun(job.clone(), Behaviour::patient());
+    let mut world = begun(job.clone(), Behaviour::until_signalled());
     world.run_for(100 * SECOND);
     world.datagram(b"READY=1");
     world.run_for(2 * SECOND);
@@ -936,20 +937,21 @@ fn a_missed_ping_stops_the_command_with_its_own_reason() {
     assert_eq!(done(&mut world), [Effect::Spawn]);
     assert_eq!(world.run_to_the_end(), 143);
     assert_eq!((world.now(), world.life.status().reason), (105 * SECOND, Some(Reason::Watchdog)));
-    let mut world = begun(job.clone(), Behaviour::patient());
+    let mut world = begun(job.clone(), Behaviour::until_signalled());
     world.datagram(b"WATCHDOG=trigger");
     assert_eq!(world.run_to_the_end(), 143);
     assert_eq!(world.life.status().reason, Some(Reason::Watchdog));
-    let mut world = begun(job.clone(), Behaviour { answer: Some(Exit::Code(0)), ..Behaviour::patient() });
+    let mut world =
+        begun(job.clone(), Behaviour { exit_on_signal: Some(Exit::Code(0)), ..Behaviour::until_signalled() });
     world.datagram(b"WATCHDOG=trigger");
     assert_eq!(world.run_to_the_end(), 1, "a hung command is not a success");
-    let mut world = begun(job.clone(), Behaviour::patient());
+    let mut world = begun(job.clone(), Behaviour::until_signalled());
     world.datagram(b"READY=1");
     world.freeze(100 * SECOND);
     world.signal(Signal::CONT);
     world.run_for(2 * SECOND);
     assert_eq!(world.exited(), None, "a suspended command cannot ping");
-    let mut world = begun(job, Behaviour::patient());
+    let mut world = begun(job, Behaviour::until_signalled());
     world.datagram(b"READY=1");
     world.datagram(b"STOPPING=1");
     world.run_for(100 * SECOND);
@@ -1014,7 +1016,7 @@ fn a_stop_signal_before_the_child_exists_is_forwarded_to_it() {
 fn the_death_signal_of_a_dead_parent_is_handled_at_the_start() {
     let before = |signal: Signal| {
         let mut world = World::new(epoch(), run(), context());
-        world.behaviour = Behaviour::patient();
+        world.behaviour = Behaviour::until_signalled();
         world.signal(signal);
         world.start();
         world
@@ -1107,7 +1109,7 @@ fn the_log_shows_pauses_longer_than_usual_and_flapping() {
     );
     assert!(said.contains(&"level=info msg=\"restarting\" pause=8.000s".to_owned()), "{said:#?}");
     assert_eq!(of("level=warn msg=\"flapping\" restarts=3"), 1, "{said:#?}");
-    world.behaviour = Behaviour::patient();
+    world.behaviour = Behaviour::until_signalled();
     world.run_for(90 * SECOND);
     let said = logged(&mut world);
     assert_eq!(said.last().unwrap(), "level=info msg=\"flapping ended\"");
@@ -1115,7 +1117,7 @@ fn the_log_shows_pauses_longer_than_usual_and_flapping() {
 
 #[test]
 fn readiness_is_logged_once() {
-    let mut world = begun(Job { notify: true, ..run() }, Behaviour::patient());
+    let mut world = begun(Job { notify: true, ..run() }, Behaviour::until_signalled());
     logged(&mut world);
     for _ in 0..3 {
         world.datagram(b"READY=1");
@@ -1126,11 +1128,11 @@ fn readiness_is_logged_once() {
 #[test]
 fn a_late_ping_is_forgiven_if_kapo_itself_did_not_run() {
     let job = || Job { notify: true, watchdog: Some(SECOND), ..run() };
-    let mut world = begun(job(), Behaviour::patient());
+    let mut world = begun(job(), Behaviour::until_signalled());
     world.datagram(b"READY=1");
     // In a frozen cgroup neither kapo nor the command runs.
     world.freeze(10 * SECOND);
-    world.happen(Event::Deadline);
+    world.handle(Event::Deadline);
     world.run_for(SECOND / 2);
     world.datagram(b"WATCHDOG=1");
     world.run_for(SECOND / 2);
@@ -1138,17 +1140,17 @@ fn a_late_ping_is_forgiven_if_kapo_itself_did_not_run() {
     world.run_for(SECOND);
     assert!(world.life.is_stopping(), "the next missed ping counts");
     // This deadline is only as late as on a busy machine.
-    let mut world = begun(job(), Behaviour::patient());
+    let mut world = begun(job(), Behaviour::until_signalled());
     world.datagram(b"READY=1");
     world.freeze(SECOND + SECOND / 10);
-    world.happen(Event::Deadline);
+    world.handle(Event::Deadline);
     assert!(world.life.is_stopping());
 }
 
 #[test]
 fn the_manager_s_status_shows_why_the_command_is_not_ready() {
     let context = JobContext { manager: true, ..context() };
-    let mut world = begun_in(context, Job { notify: true, ..run() }, Behaviour::patient());
+    let mut world = begun_in(context, Job { notify: true, ..run() }, Behaviour::until_signalled());
     let mut status = |datagram: &[u8]| {
         world.datagram(datagram);
         let mut datagrams = world.effects().into_iter().filter_map(|effect| match effect {
@@ -1188,12 +1190,12 @@ fn kapo_dies_by_an_interrupt_between_two_runs() {
 #[test]
 fn a_suspension_of_any_length_is_not_a_missed_ping() {
     let job = Job { notify: true, watchdog: Some(2 * SECOND), ..run() };
-    let mut world = begun(job, Behaviour::patient());
+    let mut world = begun(job, Behaviour::until_signalled());
     for frozen in [SECOND, 2 * SECOND, 2 * SECOND + SECOND / 5, 9 * SECOND] {
         world.datagram(b"READY=1");
         world.run_for(SECOND / 2);
         world.freeze(frozen);
-        world.happen(Event::Resumed);
+        world.handle(Event::Resumed);
         world.run_for(SECOND);
         assert!(!world.life.is_stopping(), "{frozen:?}");
     }

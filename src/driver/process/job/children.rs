@@ -44,7 +44,7 @@ impl Job {
                 // reused, so no signal can reach a wrong process.
                 while rounds > 0 {
                     rounds -= 1;
-                    if !self.listen_to_command(now, context) {
+                    if !self.read_notifications(now, context) {
                         break;
                     }
                 }
@@ -108,7 +108,7 @@ impl Job {
 
     /// Gives the terminal to the command again if kapo's group has it. See
     /// [`crate::driver::process::foreground_check`].
-    pub(super) fn give_terminal_again(&mut self) {
+    pub(super) fn restore_foreground(&mut self) {
         // Only a shell with job control puts kapo's group into the foreground again.
         let watched = self.terminal.as_ref().filter(|terminal| terminal.has_job_control_shell());
         let (Some(terminal), Some(leader)) = (watched, self.life.group()) else {

@@ -63,7 +63,7 @@ impl Job {
                 }
             }
             Effect::Log(record) => context.log(now, &record),
-            Effect::Complain(text) => context.complain(&text),
+            Effect::PrintError(text) => context.complain(&text),
             Effect::TerminationLog(text) => {
                 if let Some(log) = &mut self.output.termination_log {
                     log.write(now, &text, context);
@@ -130,10 +130,10 @@ impl Job {
                 }
             }
             Step::Execute => (SpawnErrorKind::NotExecutable, why),
-            Step::Prepare => (SpawnErrorKind::Before, why),
+            Step::Prepare => (SpawnErrorKind::Setup, why),
             Step::Enter => {
                 let directory = self.starter.program.directory().unwrap_or_default().to_string_lossy();
-                (SpawnErrorKind::Before, format!("cannot enter {directory}: {why}"))
+                (SpawnErrorKind::Setup, format!("cannot enter {directory}: {why}"))
             }
         };
         Event::SpawnFailed { reason, kind }
@@ -188,7 +188,7 @@ impl Job {
             }
             SignalTarget::Followed { pid, group } => {
                 if leftover_group::count(group, false) != Some(0) {
-                    // Only the result for the command itself is reported.
+                    // Ignore the result for the group: only the result for the command matters.
                     let _ = sys::signal::send(-group.get(), number);
                 }
                 sys::signal::send(pid.get(), number)

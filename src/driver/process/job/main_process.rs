@@ -12,7 +12,7 @@ use crate::logic::{Now, Pid, Usage};
 
 impl Job {
     /// Handles the datagrams on the NOTIFY_SOCKET. Returns whether there may be more.
-    pub(super) fn listen_to_command(&mut self, now: Now, context: &mut LoopContext) -> bool {
+    pub(super) fn read_notifications(&mut self, now: Now, context: &mut LoopContext) -> bool {
         let Some(socket) = &self.notify.socket else { return false };
         let mut all = Vec::new();
         // Without a command no sender is accepted, but unread datagrams would keep the socket ready.
@@ -64,7 +64,7 @@ impl Job {
 
     /// Handles the end of the followed process. If it is a child of kapo, it is reaped like any other child, which also
     /// gives its resource usage.
-    pub(super) fn look_at_main_pid(&mut self, now: Now, context: &mut LoopContext) {
+    pub(super) fn check_main_pid(&mut self, now: Now, context: &mut LoopContext) {
         self.reap(now, context);
         let Some(main_pid) = &self.run.main_pid else { return };
         let pid = main_pid.pid();

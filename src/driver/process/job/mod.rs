@@ -201,7 +201,7 @@ impl Job {
         // Wake siblings that were stopped just before the terminal came back, because nothing else would continue them.
         if let Some(terminal) = &self.terminal {
             let mut wanted = false;
-            signals.read(|signal, sender| wanted |= origin::is_want_of_terminal(signal, sender));
+            signals.read(|signal, sender| wanted |= origin::wants_terminal(signal, sender));
             if wanted {
                 terminal.wake_siblings(None);
             }
@@ -246,7 +246,7 @@ impl LoopMode for Job {
         } else {
             sender
         };
-        if origin::is_want_of_terminal(signal, sender) {
+        if origin::wants_terminal(signal, sender) {
             let command = self.life.group().map(group);
             let foreground_owner = self
                 .terminal
@@ -273,10 +273,10 @@ impl LoopMode for Job {
             context.rest = gather.filter(|_| ready.is_output_alone());
         }
         if ready.has(Source::Notify) {
-            self.listen_to_command(now, context);
+            self.read_notifications(now, context);
         }
         if ready.has(Source::MainPid) {
-            self.look_at_main_pid(now, context);
+            self.check_main_pid(now, context);
         }
         if ready.has(Source::Oom) {
             self.measuring.oom.look(now, context);
@@ -308,7 +308,7 @@ impl LoopMode for Job {
             self.handle(now, Event::Deadline, context);
         }
         if self.foreground_check.take_due(now.mono) {
-            self.give_terminal_again();
+            self.restore_foreground();
         }
         if self.ending.closing && context.exit.is_none() && context.server.is_closed(now) {
             self.handle(now, Event::Closed, context);
@@ -378,7 +378,7 @@ fn job_context(config: &Config, setup: &JobSetup<'_>, manager: bool, has_termina
         manager,
         ignored_at_start: setup.signals.ignored_at_start,
         // Without a terminal there is nothing to share.
-        piped: has_terminal && terminal::are_piped_in_a_script(),
+        piped: has_terminal && terminal::is_piped_in_script(),
         is_init: setup.signals.is_init(),
         seed: u64::from_ne_bytes(seed),
     }

@@ -26,7 +26,7 @@ pub struct Behaviour {
     /// kapo is not permitted to signal the child.
     pub unreachable: bool,
     /// The exit status if the child is signalled; `None`: it ends by that signal.
-    pub answer: Option<Exit>,
+    pub exit_on_signal: Option<Exit>,
     /// How long the child takes to end after a signal.
     pub dies_after: Duration,
     /// How long the drain of the output takes.
@@ -66,7 +66,7 @@ impl Leaves {
 
 impl Behaviour {
     /// Returns a child that runs until it is signalled, and then ends at once.
-    pub fn patient() -> Behaviour {
+    pub fn until_signalled() -> Behaviour {
         Behaviour {
             start: Ok(()),
             on_terminal: false,
@@ -76,7 +76,7 @@ impl Behaviour {
             ignores_signals: false,
             stopped: false,
             unreachable: false,
-            answer: None,
+            exit_on_signal: None,
             dies_after: Duration::ZERO,
             drains_after: Duration::ZERO,
             last_output: Vec::new(),
@@ -87,12 +87,12 @@ impl Behaviour {
 
     /// Returns a child that ends by itself after this time.
     pub fn ends(lasts: Duration, exit: Exit) -> Behaviour {
-        Behaviour { lasts: Some(lasts), exit, ..Behaviour::patient() }
+        Behaviour { lasts: Some(lasts), exit, ..Behaviour::until_signalled() }
     }
 
     /// Returns a child that only KILL ends.
     pub fn ignoring_signals() -> Behaviour {
-        Behaviour { ignores_signals: true, ..Behaviour::patient() }
+        Behaviour { ignores_signals: true, ..Behaviour::until_signalled() }
     }
 }
 
@@ -118,7 +118,7 @@ pub(super) struct Watch {
     /// The group was asked by TERM.
     pub(super) termed: bool,
     pub(super) killed: bool,
-    /// When the group must be killed, or given up after that.
+    /// When kapo must kill the group, or stop waiting for it if it was killed already.
     pub(super) due: Option<Duration>,
     /// When the group must be counted next, and the pause after that.
     pub(super) look: Option<(Duration, Duration)>,

@@ -55,7 +55,7 @@ impl World {
             Effect::CountGroup { group, exactly } => self.count_group(group, exactly, queue),
             Effect::Notify(datagram) => self.notify(&datagram),
             Effect::Log(_) | Effect::Suspend { .. } => {}
-            Effect::Complain(_) => {
+            Effect::PrintError(_) => {
                 self.invariant(self.restart().is_none(), "only run writes errors to stderr")
             }
             Effect::TerminationLog(text) => {
@@ -102,7 +102,7 @@ impl World {
     fn close(&mut self) {
         self.invariant(self.child.is_none(), "the server is not closed while the command runs");
         self.invariant(self.closing.is_none(), "the server is closed once");
-        let at_once = self.insisted;
+        let at_once = self.stopped_again;
         self.invariant(
             self.draining.is_none() || at_once,
             "the output is drained before the server is closed",
@@ -135,7 +135,7 @@ impl World {
 
     pub(super) fn spawn(&mut self, queue: &mut VecDeque<Event>) {
         self.invariant(self.child.is_none(), "there is at most one command");
-        self.invariant(!self.asked && !self.meant, "nothing is started after a stop signal");
+        self.invariant(!self.asked && !self.interrupted, "nothing is started after a stop signal");
         self.invariant(
             self.draining.is_none() && self.closing.is_none(),
             "a start waits for the drain, and none follows the close",
@@ -145,10 +145,10 @@ impl World {
         let alone = !lives || self.gave_up || self.job.single_child;
         self.invariant(alone, "no process of the last run is left at the next start");
         if self.last_end.is_some() {
-            let least = self.drawn.map(|(from, _)| from);
+            let least = self.random_deadline.map(|(from, _)| from);
             self.invariant(least.is_some_and(|at| self.now >= at), "no start comes before the pause is over");
         }
-        (self.rest, self.clearing, self.drawn) = (None, false, None);
+        (self.rest, self.clearing, self.random_deadline) = (None, false, None);
         self.starts += 1;
         let Ok(number) = i32::try_from(self.starts % 1_000_000) else { return };
         let Some(pid) = Pid::new(100 + number) else { return };
@@ -280,7 +280,7 @@ impl World {
         let stopped = self.stop.is_some();
         let allowed = match (event, signal) {
             (Event::Deadline, Signal::KILL) => self.awaited.is_some_and(|watch| watch.killed),
-            (Event::Signal { .. }, Signal::KILL) => self.insisted,
+            (Event::Signal { .. }, Signal::KILL) => self.stopped_again,
             (Event::GroupCounted { .. }, Signal::TERM | Signal::CONT) => !stopped && self.restart().is_some(),
             (Event::Exited(_), Signal::TERM) => !stopped && self.job.setsid && self.restart().is_none(),
             _ => false,
@@ -320,7 +320,7 @@ impl World {
         } else if child.behaviour.ignores_signals || harmless.contains(&signal) || signal == Signal::WINCH {
             return;
         } else {
-            (child.behaviour.dies_after, child.behaviour.answer)
+            (child.behaviour.dies_after, child.behaviour.exit_on_signal)
         };
         let end = (self.now + after, exit.unwrap_or(Exit::Signal { signal, core_dumped: false }));
         if child.ends.is_none_or(|(at, _)| end.0 < at) {

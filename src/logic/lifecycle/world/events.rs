@@ -18,19 +18,19 @@ impl World {
     pub(super) fn observe(&mut self, event: &Event) {
         match event {
             Event::Start => self.begun = true,
-            Event::Signal { signal, sender } => self.take_in_signal(*signal, *sender),
-            Event::Spawned { .. } => self.take_in_start_of_run(),
-            Event::SpawnFailed { kind, .. } => self.take_in_failed_start(*kind),
-            Event::Exited(end) => self.take_in_end(end),
+            Event::Signal { signal, sender } => self.observe_signal(*signal, *sender),
+            Event::Spawned { .. } => self.observe_spawned(),
+            Event::SpawnFailed { kind, .. } => self.observe_failed_start(*kind),
+            Event::Exited(end) => self.observe_end(end),
             Event::Drained { run, .. } => drop(self.draining.take_if(|(_, reading)| reading == run)),
-            Event::GroupCounted { members } => self.take_in_count(*members),
+            Event::GroupCounted { members } => self.observe_count(*members),
             Event::RequestAnswered => {
                 if matches!(self.job.after, After::Once(Linger::Idle(_))) && self.lingering.is_some() {
                     self.lingering = Some(self.now);
                 }
             }
             Event::Notified(notification) => self.observe_notification(notification),
-            Event::Resumed => self.ping_again(),
+            Event::Resumed => self.restart_watchdog(),
             Event::SiblingStopped { foreground_owner, .. } => {
                 self.shared |= *foreground_owner != ForegroundOwner::Other
             }
@@ -43,13 +43,13 @@ impl World {
         }
     }
 
-    fn take_in_signal(&mut self, signal: Signal, sender: Sender) {
+    fn observe_signal(&mut self, signal: Signal, sender: Sender) {
         self.signalled_before_start |= !self.begun;
         if self.is_stop_signal(signal, sender) {
-            self.take_in_stop_signal(signal, sender);
+            self.observe_stop_signal(signal, sender);
         }
         if signal == Signal::CONT {
-            self.ping_again();
+            self.restart_watchdog();
         }
     }
 
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    fn take_in_stop_signal(&mut self, signal: Signal, sender: Sender) {
+    fn observe_stop_signal(&mut self, signal: Signal, sender: Sender) {
         let again = self.asked_by.is_some();
         let typed = sender == Sender::Kernel && matches!(signal, Signal::INT | Signal::QUIT);
         let between_runs = self.is_pausing() || self.clearing;
@@ -81,41 +81,41 @@ impl World {
             self.stop = Some(Stop { at: self.now, why: StopCause::Outside, killed: false });
         }
         if self.child.is_none() && self.begun {
-            self.insisted |= self.finishing && again;
+            self.stopped_again |= self.finishing && again;
             (self.finishing, self.clearing, self.lingering) = (true, false, None);
         }
     }
 
-    fn take_in_start_of_run(&mut self) {
+    fn observe_spawned(&mut self) {
         self.command_ready = false;
         self.watch = None;
         self.interval = self.job.watchdog;
         self.stop = self.asked.then_some(Stop { at: self.now, why: StopCause::Outside, killed: false });
         let moment = |ttl| self.now.checked_add(ttl);
-        self.drawn = self.job.ttl.and_then(|Ttl { min, max }| moment(min).zip(moment(max)));
+        self.random_deadline = self.job.ttl.and_then(|Ttl { min, max }| moment(min).zip(moment(max)));
     }
 
-    fn take_in_failed_start(&mut self, kind: SpawnErrorKind) {
+    fn observe_failed_start(&mut self, kind: SpawnErrorKind) {
         self.expected_code = match kind {
             SpawnErrorKind::NotFound => 127,
             SpawnErrorKind::NotExecutable => 126,
-            SpawnErrorKind::Before => 125,
+            SpawnErrorKind::Setup => 125,
         };
         self.last_end = Some((self.now, true));
         self.stop = None;
         self.failures.push(self.now);
         self.superseded += u64::from(self.draining.take().is_some());
-        self.decide_what_follows(false, false);
+        self.observe_what_follows(false, false);
     }
 
-    fn take_in_end(&mut self, End { exit, on_terminal, hung_up, .. }: &End) {
+    fn observe_end(&mut self, End { exit, on_terminal, hung_up, .. }: &End) {
         self.signalled_before_start = false;
         if *hung_up && !self.context.ignored_at_start.hang_up {
             self.asked = true;
             self.asked_by.get_or_insert((Signal::HUP, Sender::Kernel));
         }
         let why = self.stop.map(|stop| stop.why);
-        self.meant |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
+        self.interrupted |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
         self.expected_code = match why {
             Some(StopCause::Ttl) if self.job.success_exit.contains(&Success::Ttl) => 0,
             Some(StopCause::Ttl) => 124,
@@ -123,7 +123,7 @@ impl World {
             Some(StopCause::Outside) | None if self.is_success(*exit) => 0,
             Some(StopCause::Outside) | None => exit.code(),
         };
-        self.dies_by = self.must_die_by(*exit, why, *on_terminal);
+        self.dies_by = self.expected_death(*exit, why, *on_terminal);
         self.last_end = Some((self.now, false));
         if self.stable_at().is_some_and(|at| at <= self.now) {
             self.failures.clear();
@@ -132,14 +132,14 @@ impl World {
         if !expired && self.expected_code != 0 {
             self.failures.push(self.now);
         }
-        self.leave_rest();
-        self.decide_what_follows(self.expected_code == 0, expired);
+        self.leave_group();
+        self.observe_what_follows(self.expected_code == 0, expired);
     }
 
     /// Computes what follows a run: another run, lingering, or kapo's end.
-    fn decide_what_follows(&mut self, success: bool, expired: bool) {
-        self.drawn = None;
-        self.finishing = self.asked || self.meant;
+    fn observe_what_follows(&mut self, success: bool, expired: bool) {
+        self.random_deadline = None;
+        self.finishing = self.asked || self.interrupted;
         match self.job.after.clone() {
             After::Once(Linger::Fixed(time) | Linger::Idle(time)) => {
                 let never_ran = self.last_end.is_some_and(|(_, never_ran)| never_ran);
@@ -167,11 +167,11 @@ impl World {
         let never_ran = self.last_end.is_some_and(|(_, never_ran)| never_ran);
         let least = if never_ran { restart.wait.max(Duration::from_secs(1)) } else { restart.wait };
         let most = restart.backoff_max.filter(|_| !expired).unwrap_or_default().max(least);
-        self.drawn = self.now.checked_add(least).zip(self.now.checked_add(most));
+        self.random_deadline = self.now.checked_add(least).zip(self.now.checked_add(most));
     }
 
     /// Ends the command. The processes that it leaves behind have received the stop signal if the command has.
-    pub(super) fn leave_rest(&mut self) {
+    pub(super) fn leave_group(&mut self) {
         self.gave_up = false;
         let Some(Child { pid, behaviour, group_killed, .. }) = self.child.take() else { return };
         self.reaped = Some(pid);
@@ -193,7 +193,7 @@ impl World {
         Some(self.job.kill_after.unwrap_or(KILL_AFTER)).filter(|patience| !patience.is_zero())
     }
 
-    pub(super) fn take_in_count(&mut self, members: Option<usize>) {
+    pub(super) fn observe_count(&mut self, members: Option<usize>) {
         let patience = self.patience();
         let Some(watch) = &mut self.awaited else { return };
         if members == Some(0) {
@@ -254,12 +254,12 @@ impl World {
 
     /// Handles the end of the pause. If the bounds leave it open, the model follows the document.
     pub(super) fn observe_start(&mut self) {
-        let Some((from, to)) = self.drawn.filter(|_| self.is_pausing()) else { return };
+        let Some((from, to)) = self.random_deadline.filter(|_| self.is_pausing()) else { return };
         self.clearing = to <= self.now || (from <= self.now && self.life.status().next_start.is_none());
     }
 
     /// Restarts the watchdog interval after a time in which neither kapo nor the command ran.
-    pub(super) fn ping_again(&mut self) {
+    pub(super) fn restart_watchdog(&mut self) {
         if self.watch.is_some() {
             self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
         }
@@ -299,7 +299,7 @@ impl World {
     }
 
     /// Expects kapo to die by the signal, so that a waiting shell sees the end by ^C.
-    pub(super) fn must_die_by(
+    pub(super) fn expected_death(
         &self,
         exit: Exit,
         why: Option<StopCause>,

@@ -44,9 +44,9 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
                 }
             }
             10..=12 => world.datagram(any_datagram(pick)),
-            13 => world.happen(Event::RequestAnswered),
-            14 => world.happen(Event::Stopped { signal: Signal::TSTP }),
-            16 => world.happen(Event::Resumed),
+            13 => world.handle(Event::RequestAnswered),
+            14 => world.handle(Event::Stopped { signal: Signal::TSTP }),
+            16 => world.handle(Event::Resumed),
             15 => {
                 let signal = if pick(2) == 0 { Signal::TTIN } else { Signal::TTOU };
                 let foreground_owner = match pick(3) {
@@ -54,9 +54,9 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
                     1 => ForegroundOwner::Command,
                     _ => ForegroundOwner::Other,
                 };
-                world.happen(Event::SiblingStopped { signal, foreground_owner });
+                world.handle(Event::SiblingStopped { signal, foreground_owner });
             }
-            _ => world.happen(Event::Deadline),
+            _ => world.handle(Event::Deadline),
         }
     }
     world.leave();
@@ -121,7 +121,7 @@ fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
         start: match pick(24) {
             0 => Err(SpawnErrorKind::NotFound),
             1 => Err(SpawnErrorKind::NotExecutable),
-            2 => Err(SpawnErrorKind::Before),
+            2 => Err(SpawnErrorKind::Setup),
             _ => Ok(()),
         },
         on_terminal: pick(3) == 0,
@@ -131,7 +131,7 @@ fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
         ignores_signals: pick(4) == 0,
         stopped: pick(6) == 0,
         unreachable: pick(8) == 0,
-        answer: (pick(3) == 0).then(|| any_exit(pick)),
+        exit_on_signal: (pick(3) == 0).then(|| any_exit(pick)),
         dies_after: any_time(pick),
         drains_after: any_time(pick),
         last_output: vec!["x".repeat(usize::try_from(pick(600)).unwrap_or(0)); 10],

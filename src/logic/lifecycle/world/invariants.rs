@@ -15,7 +15,7 @@ impl World {
             self.violated("a stop that kapo begins is logged with its cause")
         };
         let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= self.now);
-        let (from, to) = self.drawn.unzip();
+        let (from, to) = self.random_deadline.unzip();
         match why {
             StopCause::Ttl => self.invariant(is_due(from), "no command is stopped before its TTL"),
             StopCause::Watchdog => {
@@ -71,9 +71,9 @@ impl World {
     }
 
     /// Returns the bounds of the random deadline that the machine waits for.
-    fn awaited_draw(&self) -> Option<(Duration, Duration)> {
+    fn awaited_random_deadline(&self) -> Option<(Duration, Duration)> {
         let runs = self.child.is_some() && self.stop.is_none();
-        self.drawn.filter(|_| runs || self.is_pausing())
+        self.random_deadline.filter(|_| runs || self.is_pausing())
     }
 
     /// Checks the invariants of the state.
@@ -92,7 +92,7 @@ impl World {
             return;
         }
         let expected_deadline = self.expected_deadline();
-        match self.awaited_draw() {
+        match self.awaited_random_deadline() {
             None => {
                 self.invariant(next == expected_deadline, "the deadline is the earliest one of the model")
             }
@@ -100,14 +100,14 @@ impl World {
             Some((from, to)) if next.is_some() && next == expected_deadline => {
                 let from = from.max(next.unwrap_or(from));
                 self.invariant(from <= to, "the random deadline is still set");
-                self.drawn = Some((from, to));
+                self.random_deadline = Some((from, to));
             }
             Some((from, to)) => {
                 let first = next
                     .filter(|at| expected_deadline.is_none_or(|expected_deadline| *at < expected_deadline));
-                let drawn = first.filter(|at| (from..=to).contains(at));
-                self.invariant(drawn.is_some(), "the random deadline is within its bounds");
-                self.drawn = drawn.map(|at| (at, at));
+                let in_bounds = first.filter(|at| (from..=to).contains(at));
+                self.invariant(in_bounds.is_some(), "the random deadline is within its bounds");
+                self.random_deadline = in_bounds.map(|at| (at, at));
             }
         }
         let flapping = self.life.status().flapping == self.flapping_until().is_some();
@@ -134,19 +134,19 @@ impl World {
         };
         let quiet = status.exit_code == 0 && status.reason.is_none() && status.signal.is_none();
         self.invariant(quiet, "a running command has no exit code, reason or signal");
-        let drawn = match self.job.ttl {
+        let in_range = match self.job.ttl {
             Some(Ttl { min, max }) => status.ttl.is_some_and(|ttl| (min..=max).contains(&ttl)),
             None => status.ttl.is_none(),
         };
-        self.invariant(drawn, "the TTL is in its range");
+        self.invariant(in_range, "the TTL is in its range");
         let expires = status.ttl.map(|ttl| self.epoch.wall + child.since + ttl);
         self.invariant(status.expires_at == expires, "ExpiresAt is when the TTL passes");
-        self.invariant(self.is_as_drawn(status.expires_at), "ExpiresAt is when kapo stops it");
+        self.invariant(self.matches_random_deadline(status.expires_at), "ExpiresAt is when kapo stops it");
     }
 
     /// Whether this time in the document is within the bounds of the random deadline.
-    fn is_as_drawn(&self, shown: Option<SystemTime>) -> bool {
-        let Some((from, to)) = self.awaited_draw() else { return true };
+    fn matches_random_deadline(&self, shown: Option<SystemTime>) -> bool {
+        let Some((from, to)) = self.awaited_random_deadline() else { return true };
         shown.is_some_and(|at| (self.epoch.wall + from..=self.epoch.wall + to).contains(&at))
     }
 
@@ -163,7 +163,10 @@ impl World {
         self.invariant(status.reason.is_none() == (runs || !ended), "a reason is set exactly after an end");
         self.invariant(status.next_start.is_some() == self.is_pausing(), "NextStart is shown while pausing");
         if self.is_pausing() {
-            self.invariant(self.is_as_drawn(status.next_start), "NextStart is the end of the pause");
+            self.invariant(
+                self.matches_random_deadline(status.next_start),
+                "NextStart is the end of the pause",
+            );
         }
     }
 
@@ -181,7 +184,7 @@ impl World {
         let idle = self.begun && self.child.is_none() && !waits;
         let leaves = self.closing.is_some() || self.exited.is_some();
         self.invariant(
-            !((self.asked || self.meant) && idle) || leaves,
+            !((self.asked || self.interrupted) && idle) || leaves,
             "kapo ends after a stop signal if no command runs",
         );
         let held_up = (self.clearing || self.finishing) && !waits;

@@ -62,7 +62,7 @@ pub struct World {
     /// kapo waits for the remains of the last run before it closes.
     finishing: bool,
     /// A second stop signal has arrived.
-    insisted: bool,
+    stopped_again: bool,
     /// KILL did not end the rest of the group.
     gave_up: bool,
     /// The number of runs whose output was still being read when the next run ended.
@@ -75,7 +75,7 @@ pub struct World {
     /// The first stop signal and its sender.
     asked_by: Option<(Signal, Sender)>,
     /// A signal of the terminal ended the command and was also meant for kapo.
-    meant: bool,
+    interrupted: bool,
     /// The signal by which kapo must die when it ends now.
     dies_by: Option<(Signal, bool)>,
     stop: Option<Stop>,
@@ -86,7 +86,7 @@ pub struct World {
     /// The times of the ends that count against `--max-restarts`.
     restarts: Vec<Duration>,
     /// The bounds of the random moment that the machine has chosen: the end of the TTL or of the pause.
-    drawn: Option<(Duration, Duration)>,
+    random_deadline: Option<(Duration, Duration)>,
     /// The cause of the present stop, from the log record.
     logged_cause: Option<StopCause>,
     /// The last event that began the linger period.
@@ -107,7 +107,7 @@ impl World {
         let shared = context.piped || context.ignored_at_start.interrupt;
         World {
             life: Lifecycle::new(Box::new(job.clone()), context.clone()),
-            behaviour: Behaviour::patient(),
+            behaviour: Behaviour::until_signalled(),
             closes_after: Duration::ZERO,
             history: Vec::new(),
             job,
@@ -123,7 +123,7 @@ impl World {
             awaited: None,
             clearing: false,
             finishing: false,
-            insisted: false,
+            stopped_again: false,
             gave_up: false,
             superseded: 0,
             closing: None,
@@ -132,14 +132,14 @@ impl World {
             termination_messages: 0,
             asked: false,
             asked_by: None,
-            meant: false,
+            interrupted: false,
             dies_by: None,
             stop: None,
             last_end: None,
             expected_code: 0,
             failures: Vec::new(),
             restarts: Vec::new(),
-            drawn: None,
+            random_deadline: None,
             logged_cause: None,
             lingering: None,
             shared,
@@ -153,7 +153,7 @@ impl World {
 
     /// Starts the event loop.
     pub fn start(&mut self) {
-        self.happen(Event::Start);
+        self.handle(Event::Start);
     }
 
     /// Returns the simulated time.
@@ -173,17 +173,17 @@ impl World {
 
     /// Sends a signal from a process.
     pub fn signal(&mut self, signal: Signal) {
-        self.happen(Event::Signal { signal, sender: OTHER_PROCESS });
+        self.handle(Event::Signal { signal, sender: OTHER_PROCESS });
     }
 
     /// Sends a signal from the kernel.
     pub fn kernel(&mut self, signal: Signal) {
-        self.happen(Event::Signal { signal, sender: Sender::Kernel });
+        self.handle(Event::Signal { signal, sender: Sender::Kernel });
     }
 
     /// Sends a datagram from the command.
     pub fn datagram(&mut self, datagram: &[u8]) {
-        self.happen(Event::Notified(crate::logic::notify::message::read(datagram)));
+        self.handle(Event::Notified(crate::logic::notify::message::read(datagram)));
     }
 
     /// Kills the command without kapo's help.
@@ -198,7 +198,7 @@ impl World {
         self.now += time;
     }
 
-    /// Advances the time, and lets everything happen when it is due.
+    /// Advances the time, and processes everything when it is due.
     pub fn run_for(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some((at, what)) = self.next().filter(|(at, _)| *at <= until) {
@@ -235,7 +235,7 @@ impl World {
     }
 
     /// Handles an event now.
-    pub fn happen(&mut self, event: Event) {
+    pub fn handle(&mut self, event: Event) {
         let mut queue = VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {
             self.observe(&event);
@@ -288,7 +288,7 @@ impl World {
                 let on_terminal = self.behaviour.on_terminal;
                 let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
                 let hung_up = by_hup && self.behaviour.hung_up;
-                self.happen(Event::Exited(End {
+                self.handle(Event::Exited(End {
                     exit,
                     usage: Usage::default(),
                     oom_killed,
@@ -300,19 +300,19 @@ impl World {
             Occurrence::RestGone => {
                 let is_child = self.rest.take().is_some_and(|rest| rest.leaves.is_child);
                 if is_child && self.awaited.is_some() {
-                    self.happen(Event::OrphansReaped);
+                    self.handle(Event::OrphansReaped);
                 }
             }
             Occurrence::Drained => {
                 let last_output = self.behaviour.last_output.clone();
                 let (_, run) = self.draining.unwrap_or_default();
-                self.happen(Event::Drained { run, last_output });
+                self.handle(Event::Drained { run, last_output });
             }
             Occurrence::Closed => {
                 self.closing = None;
-                self.happen(Event::Closed);
+                self.handle(Event::Closed);
             }
-            Occurrence::Deadline => self.happen(Event::Deadline),
+            Occurrence::Deadline => self.handle(Event::Deadline),
         }
     }
 }
