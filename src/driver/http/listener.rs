@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_one_clear_line() {
+    fn a_taken_port_is_a_one_line_error() {
         let first = Listener::bind(&on(loopback(), 0)).unwrap();
         let port = first.port().unwrap();
         let error = Listener::bind(&on(loopback(), port)).unwrap_err();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_ours_is_one_clear_line() {
+    fn a_foreign_address_is_a_one_line_error() {
         let wish = on(Interface::Ip("192.0.2.1".parse().unwrap()), 6666);
         let error = Listener::bind(&wish).unwrap_err();
         assert_eq!(error.to_string(), "cannot bind 192.0.2.1:6666: Cannot assign requested address");
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_socket_file_is_replaced_and_a_living_one_is_not() {
+    fn a_dead_socket_file_is_replaced_and_a_live_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_cannot_be_a_socket_is_one_clear_line() {
+    fn a_path_that_cannot_be_a_socket_is_a_one_line_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "precious").unwrap();

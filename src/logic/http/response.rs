@@ -95,7 +95,7 @@ fn second(now: Now) -> u64 {
     now.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Writes one answer to one request. The connection supplies the method and whether it stays open, the handler supplies
+/// Writes one answer to one request. The connection supplies the method and whether it stays open; the handler supplies
 /// the rest.
 pub struct Reply<'a> {
     out: &'a mut Out,

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_probe_is_the_probe() {
+    fn a_mistyped_path_of_a_probe_is_the_probe() {
         for (names, route) in [
             (["/live", "/live/", "/livez/", "/%6cive", "/livez%2F"], Route::Livez),
             (["/ready", "/ready/", "/readyz/", "/re%61dy/", "/ready%2f"], Route::Readyz),

@@ -108,7 +108,7 @@ impl Connection {
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
-    /// Ends the connection in whatever state it is.
+    /// Gives the connection up in any phase. If an answer is incomplete, the peer gets a reset.
     pub(crate) fn give_up(&mut self) {
         self.conn.give_up();
         self.end();

@@ -279,7 +279,7 @@ impl Server {
         self.give_up(slot);
     }
 
-    /// Closes the socket of a connection that the table has removed, whatever state the connection is in.
+    /// Resets or closes the socket of a connection that the table has removed.
     fn give_up(&mut self, slot: u32) {
         if let Some(connection) = connection_at(&mut self.connections, slot) {
             connection.give_up();

@@ -38,8 +38,8 @@ const LINGER_BYTES: usize = 256 * 1024 * 1024;
 const OUT_LIMIT: usize = 64 * 1024;
 /// They also wait after this many answers, because an answer without a body may be as expensive as one with a body.
 const TURN_LIMIT: usize = 32;
-/// How much may be pushed to a stream while an earlier part is unsent: as much as one turn reads of a command's two
-/// output pipes.
+/// How much may be pushed to a stream while an earlier part is unsent: as much as one turn reads from the stdout and
+/// stderr pipes of a command.
 const BACKLOG_LIMIT: usize = 512 * 1024;
 /// The size of one read. A read that fills it may have left bytes in the socket, and closing the socket then would
 /// reset the connection.
@@ -339,7 +339,7 @@ impl Conn {
         self.unsent.extend_from_slice(unsent);
     }
 
-    /// Ends the connection in whatever state it is.
+    /// Gives the connection up in any phase. Unsent bytes are lost.
     pub fn give_up(&mut self) {
         self.finish(self.feed().is_some() || !self.unsent.is_empty());
     }

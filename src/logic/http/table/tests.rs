@@ -5,7 +5,7 @@ use crate::logic::random::Random;
 use crate::logic::tests::epoch;
 
 #[test]
-fn a_random_table_keeps_its_promises() {
+fn a_random_table_keeps_its_guarantees() {
     for seed in 0..500 {
         let mut random = Random::new(seed);
         any_table(epoch(), &mut |n| random.bits() % n);
@@ -13,7 +13,7 @@ fn a_random_table_keeps_its_promises() {
 }
 
 #[test]
-fn the_fuzzer_seeds_keep_the_promises() {
+fn the_fuzzer_seeds_keep_the_guarantees() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/table");
     let seeds: Vec<Vec<u8>> =
         std::fs::read_dir(folder).unwrap().map(|seed| std::fs::read(seed.unwrap().path()).unwrap()).collect();

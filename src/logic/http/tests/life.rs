@@ -201,7 +201,7 @@ fn each_held_request_has_its_own_deadline() {
     assert_eq!((talk.deadline(), talk.expire(62.9)), (Some(63.0), String::new()));
     assert_eq!(bodies(&talk.expire(63.0)), ["overdue", "Get /2 None"]);
     assert_eq!(talk.deadline(), None);
-    // The request behind it has its own deadline.
+    // The second request has its own deadline.
     talk.get(100.0, &["/wait", "/wait"]);
     assert_eq!((bodies(&talk.expire(160.0)), talk.deadline()), (vec!["overdue"], Some(220.0)));
 }
