@@ -17,7 +17,7 @@ pub struct Share {
     /// It needs heartbeats while it is silent.
     pub heartbeat: bool,
     /// The capacity of the buffer of unsent output, in bytes.
-    pub owed: usize,
+    pub unsent: usize,
     /// The capacity of the buffer of received bytes that are not processed yet.
     pub received: usize,
 }
@@ -28,7 +28,7 @@ pub struct Quota {
     most_held: usize,
     held: usize,
     heartbeats: usize,
-    owed: usize,
+    unsent: usize,
     received: usize,
 }
 
@@ -40,7 +40,7 @@ impl Quota {
             most_held: (connections / 4 * 3 + connections % 4 * 3 / 4).max(1),
             held: 0,
             heartbeats: 0,
-            owed: 0,
+            unsent: 0,
             received: 0,
         }
     }
@@ -49,7 +49,7 @@ impl Quota {
     pub fn change(&mut self, before: Share, after: Share) {
         self.held = self.held + usize::from(after.held) - usize::from(before.held);
         self.heartbeats = self.heartbeats + usize::from(after.heartbeat) - usize::from(before.heartbeat);
-        self.owed = self.owed + after.owed - before.owed;
+        self.unsent = self.unsent + after.unsent - before.unsent;
         self.received = self.received + after.received - before.received;
     }
 
@@ -64,25 +64,25 @@ impl Quota {
     }
 
     /// Whether one of the held connections must be evicted.
-    pub fn holds_too_many(&self) -> bool {
+    pub fn exceeds_held_limit(&self) -> bool {
         self.held > self.most_held
     }
 
     /// Whether an unfinished request must be evicted.
-    pub fn received_too_much(&self) -> bool {
+    pub fn exceeds_input_limit(&self) -> bool {
         self.received > INPUT_LIMIT
     }
 
     /// Whether the unsent output may exceed its limit after a share has changed from `before` to `after`. Then
-    /// [`Quota::owes_too_much`] decides, which needs a search for the connection with the most. The sum of the others
-    /// grows only if a share has grown, so a large answer that is being sent causes no search after each part.
-    pub fn may_owe_too_much(&self, before: Share, after: Share) -> bool {
-        after.owed > before.owed && self.owed > OUTPUT_LIMIT
+    /// [`Quota::exceeds_output_limit`] decides, which needs a search for the connection with the most. The sum of the
+    /// others grows only if a share has grown, so a large answer that is being sent causes no search after each part.
+    pub fn may_exceed_output_limit(&self, before: Share, after: Share) -> bool {
+        after.unsent > before.unsent && self.unsent > OUTPUT_LIMIT
     }
 
     /// Whether the connection with the most unsent output, which is `most`, must be evicted.
-    pub fn owes_too_much(&self, most: usize) -> bool {
-        self.owed.saturating_sub(most) > OUTPUT_LIMIT
+    pub fn exceeds_output_limit(&self, most: usize) -> bool {
+        self.unsent.saturating_sub(most) > OUTPUT_LIMIT
     }
 }
 
@@ -105,12 +105,12 @@ mod tests {
         let (none, held) = (Share::default(), Share { held: true, ..Share::default() });
         for _ in 0..3 {
             quota.change(none, held);
-            assert!(!quota.holds_too_many());
+            assert!(!quota.exceeds_held_limit());
         }
         quota.change(none, held);
-        assert!(quota.holds_too_many());
+        assert!(quota.exceeds_held_limit());
         quota.change(held, none);
-        assert_eq!((quota.holds_too_many(), quota.held()), (false, 3));
+        assert_eq!((quota.exceeds_held_limit(), quota.held()), (false, 3));
     }
 
     #[test]
@@ -119,37 +119,40 @@ mod tests {
         let (none, full) = (Share::default(), Share { received: 32 * 1024, ..Share::default() });
         for _ in 0..INPUT_LIMIT / full.received {
             quota.change(none, full);
-            assert!(!quota.received_too_much());
+            assert!(!quota.exceeds_input_limit());
         }
         quota.change(none, full);
-        assert!(quota.received_too_much() && !quota.may_owe_too_much(none, full));
+        assert!(quota.exceeds_input_limit() && !quota.may_exceed_output_limit(none, full));
         quota.change(full, none);
-        assert!(!quota.received_too_much());
+        assert!(!quota.exceeds_input_limit());
     }
 
     #[test]
     fn one_answer_may_exceed_the_limit_but_not_several() {
         let mut quota = Quota::new(4);
-        let owes = |owed| Share { owed, ..Share::default() };
-        quota.change(owes(0), owes(100 << 20));
-        assert!(quota.may_owe_too_much(owes(0), owes(100 << 20)) && !quota.owes_too_much(100 << 20));
-        quota.change(owes(0), owes(OUTPUT_LIMIT));
-        assert!(!quota.owes_too_much(100 << 20));
-        quota.change(owes(0), owes(1));
-        assert!(quota.owes_too_much(100 << 20));
-        quota.change(owes(100 << 20), owes(0));
-        assert!(!quota.owes_too_much(OUTPUT_LIMIT));
+        let unsent = |unsent| Share { unsent, ..Share::default() };
+        quota.change(unsent(0), unsent(100 << 20));
+        assert!(
+            quota.may_exceed_output_limit(unsent(0), unsent(100 << 20))
+                && !quota.exceeds_output_limit(100 << 20)
+        );
+        quota.change(unsent(0), unsent(OUTPUT_LIMIT));
+        assert!(!quota.exceeds_output_limit(100 << 20));
+        quota.change(unsent(0), unsent(1));
+        assert!(quota.exceeds_output_limit(100 << 20));
+        quota.change(unsent(100 << 20), unsent(0));
+        assert!(!quota.exceeds_output_limit(OUTPUT_LIMIT));
     }
 
     #[test]
     fn a_large_answer_that_shrinks_needs_no_search() {
         let mut quota = Quota::new(4);
-        let owes = |owed| Share { owed, ..Share::default() };
-        quota.change(owes(0), owes(100 << 20));
-        quota.change(owes(100 << 20), owes(99 << 20));
-        assert!(!quota.may_owe_too_much(owes(100 << 20), owes(99 << 20)));
+        let unsent = |unsent| Share { unsent, ..Share::default() };
+        quota.change(unsent(0), unsent(100 << 20));
+        quota.change(unsent(100 << 20), unsent(99 << 20));
+        assert!(!quota.may_exceed_output_limit(unsent(100 << 20), unsent(99 << 20)));
         // A change elsewhere in the share needs no search either.
-        assert!(!quota.may_owe_too_much(owes(7), Share { held: true, ..owes(7) }));
-        assert!(quota.may_owe_too_much(owes(7), owes(8)));
+        assert!(!quota.may_exceed_output_limit(unsent(7), Share { held: true, ..unsent(7) }));
+        assert!(quota.may_exceed_output_limit(unsent(7), unsent(8)));
     }
 }

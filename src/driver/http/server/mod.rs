@@ -17,7 +17,7 @@ use crate::logic::endpoints::{Page, RequestContext, StateFacts};
 use crate::logic::history::History;
 use crate::logic::http::conn::Feed;
 use crate::logic::http::heartbeat;
-use crate::logic::http::table::{Admission, FEW, Farewell, Key, Relief, Shortage, Table};
+use crate::logic::http::table::{Admission, ClosingAction, FEW, Key, Relief, Shortage, Table};
 use crate::logic::log::record::Record;
 use crate::logic::metrics::{Counts, Measured, Snapshot, Sources};
 use crate::logic::output::tail::Tail;
@@ -407,16 +407,16 @@ impl Server {
         self.listeners.close();
         self.table.close(now);
         for slot in self.table.slots() {
-            match self.table.farewell(slot) {
-                Some(Farewell::EndStream) => {
+            match self.table.closing_action(slot) {
+                Some(ClosingAction::EndStream) => {
                     self.attend(now, epoll, slot, metrics, |connection, now, buffers, _| {
                         connection.end_of_stream(now, buffers)
                     });
                 }
-                Some(Farewell::AnswerHeld) => {
+                Some(ClosingAction::AnswerHeld) => {
                     self.attend(now, epoll, slot, metrics, Connection::give_up_waiting);
                 }
-                Some(Farewell::Serve) => self.attend(now, epoll, slot, metrics, Connection::on_ready),
+                Some(ClosingAction::Serve) => self.attend(now, epoll, slot, metrics, Connection::on_ready),
                 None => {}
             }
         }

@@ -21,7 +21,7 @@ impl Conn {
             return;
         }
         if !self.unsent.is_empty() && !self.input.is_empty() {
-            return self.crowd(now);
+            return self.defer(now);
         }
         let mut input = std::mem::take(&mut self.input);
         let used = self.answer(now, &input, handler, out);
@@ -72,7 +72,7 @@ impl Conn {
                 return used;
             }
             if out.bytes.len() - before >= OUT_LIMIT || answered == TURN_LIMIT {
-                self.crowd(now);
+                self.defer(now);
                 return used;
             }
             let found = match head_cache.find(rest).filter(|_| self.search.is_new()) {
@@ -94,12 +94,12 @@ impl Conn {
                 }
             };
             self.search = Search::default();
-            if self.phase != Phase::Crowded && handler.is_costly(&parsed.request) {
-                self.crowd(now);
+            if self.phase != Phase::Deferred && handler.is_costly(&parsed.request) {
+                self.defer(now);
                 return used;
             }
             self.ask(now, &parsed, length == rest.len(), handler, out);
-            if self.phase == Phase::Crowded {
+            if self.phase == Phase::Deferred {
                 return used;
             }
             used += length;
@@ -160,7 +160,7 @@ impl Conn {
                 self.phase = Phase::Held { until, asked };
                 self.since = now.mono;
             }
-            Next::Lacking => self.crowd(now),
+            Next::Lacking => self.defer(now),
             _ if !sent => self.refuse(now, NO_ANSWER, asked.method, handler, out),
             Next::Answered => {
                 self.phase = Phase::Idle;
@@ -177,8 +177,8 @@ impl Conn {
 
     /// Leaves the remaining requests for another turn. The deadline for taking answers starts again with each portion
     /// of them.
-    fn crowd(&mut self, now: Now) {
-        self.phase = Phase::Crowded;
+    fn defer(&mut self, now: Now) {
+        self.phase = Phase::Deferred;
         self.since = now.mono;
     }
 

@@ -6,12 +6,12 @@
 //! ```text
 //! Idle -> Head (unfinished, 10 s) -> Idle (answered), or
 //!                                 -> Held (/wait, until its deadline) -> Idle, or
-//!                                 -> Crowded (more requests than one turn answers; 10 s) -> Idle, or
+//!                                 -> Deferred (more requests than one turn answers; 10 s) -> Idle, or
 //!                                 -> Streaming (/events, /logs), or
-//!                                 -> Closing (answer is sent) -> Lingering (discards input, 10 s after the last) -> Done
+//!                                 -> Closing (answer is sent) -> Lingering (discards input) -> Done
 //! ```
 //!
-//! In every phase an answer that the socket did not take has 10 s to be sent. So has a connection that is Crowded,
+//! In every phase an answer that the socket did not take has 10 s to be sent. So has a connection that is Deferred,
 //! because the kernel may buffer 64 KiB that the peer never reads.
 
 mod answering;
@@ -27,7 +27,7 @@ use super::{Handler, Method, Next, Persist};
 use crate::logic::{Now, Stream};
 
 /// How long a head may take from its first byte, and how long an answer may stay unsent.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a lingering close waits for the peer to send more or close (RFC 9112, section 9.6).
 pub const LINGER: Duration = Duration::from_secs(10);
 /// The longest lingering close. A peer that needs longer to send its body is closed without reading the rest.
@@ -63,7 +63,7 @@ enum Phase {
     /// A request waits for a change of state. `input` has the bytes behind it.
     Held { until: Option<Instant>, asked: HeldRequest },
     /// `input` begins with requests that wait until their answers can be sent.
-    Crowded,
+    Deferred,
     /// A stream is sent until the connection ends.
     Streaming { feed: Feed, framing: Framing },
     /// The last answer has been produced; further input is discarded.
@@ -129,12 +129,12 @@ pub struct Facts {
     pub feed: Option<Feed>,
     /// See [`Conn::is_held`].
     pub held: bool,
-    /// See [`Conn::is_crowded`].
-    pub crowded: bool,
+    /// See [`Conn::is_deferred`].
+    pub deferred: bool,
     /// See [`Conn::is_busy`].
     pub busy: bool,
     /// The capacity of the buffer of unsent output, in bytes.
-    pub owed: usize,
+    pub unsent: usize,
     /// The capacity of the buffer of received bytes that are not processed yet.
     pub received: usize,
 }
@@ -145,7 +145,7 @@ impl Facts {
         Share {
             held: self.feed.is_some() || self.held,
             heartbeat: network && self.feed == Some(Feed::Events),
-            owed: self.owed,
+            unsent: self.unsent,
             received: self.received,
         }
     }
@@ -154,7 +154,7 @@ impl Facts {
     pub fn takes_as_much_as(&self, other: &Facts) -> bool {
         self.held == other.held
             && self.feed == other.feed
-            && self.owed == other.owed
+            && self.unsent == other.unsent
             && self.received == other.received
     }
 }
@@ -208,7 +208,7 @@ impl Conn {
                 }
                 None => self.finish(false),
             },
-            Phase::Held { .. } | Phase::Crowded => self.input.extend_from_slice(bytes),
+            Phase::Held { .. } | Phase::Deferred => self.input.extend_from_slice(bytes),
             Phase::Idle | Phase::Head if self.input.is_empty() => {
                 let used = self.answer(now, bytes, handler, out);
                 if self.keeps_input() {
@@ -229,7 +229,7 @@ impl Conn {
     pub fn eof(&mut self, out: &mut Out) {
         self.eof = true;
         match self.phase {
-            Phase::Held { .. } | Phase::Crowded | Phase::Done { .. } => {}
+            Phase::Held { .. } | Phase::Deferred | Phase::Done { .. } => {}
             Phase::Streaming { .. } => self.end_of_stream(out),
             Phase::Idle | Phase::Head | Phase::Closing { .. } => self.close(false),
             Phase::Lingering { .. } => self.finish(false),
@@ -255,7 +255,7 @@ impl Conn {
                 }
                 self.go_on(now, handler, out);
             }
-            Phase::Crowded => self.go_on(now, handler, out),
+            Phase::Deferred => self.go_on(now, handler, out),
             _ => {}
         }
     }
@@ -282,13 +282,13 @@ impl Conn {
     }
 
     /// Whether requests that were already read wait for another turn.
-    pub fn is_crowded(&self) -> bool {
-        self.phase == Phase::Crowded
+    pub fn is_deferred(&self) -> bool {
+        self.phase == Phase::Deferred
     }
 
     /// Whether output is unsent, or requests that were read are not answered yet.
     pub fn is_busy(&self) -> bool {
-        !self.unsent.is_empty() || self.is_crowded()
+        !self.unsent.is_empty() || self.is_deferred()
     }
 
     /// Returns the facts that the connection table needs; read them after each call on the connection.
@@ -298,9 +298,9 @@ impl Conn {
             rank: self.rank(),
             feed: self.feed(),
             held: self.is_held(),
-            crowded: self.is_crowded(),
+            deferred: self.is_deferred(),
             busy: self.is_busy(),
-            owed: self.unsent.capacity(),
+            unsent: self.unsent.capacity(),
             received: self.input.capacity(),
         }
     }
@@ -354,7 +354,7 @@ impl Conn {
         self.sent = self.sent.saturating_add(n);
         if self.sent >= self.unsent.len() {
             (self.unsent, self.sent, self.backlog) = (Vec::new(), 0, 0);
-            if matches!(self.phase, Phase::Idle | Phase::Head | Phase::Crowded) {
+            if matches!(self.phase, Phase::Idle | Phase::Head | Phase::Deferred) {
                 self.since = now.mono;
             }
         } else if n > 0 && matches!(self.phase, Phase::Streaming { .. }) {
@@ -369,7 +369,7 @@ impl Conn {
             // A peer that does not read its answers may not send more requests.
             Phase::Idle | Phase::Head => self.unsent.is_empty() && !self.eof,
             Phase::Held { .. } => self.input.len() < HEAD_LIMIT && !self.eof,
-            Phase::Crowded => false,
+            Phase::Deferred => false,
             Phase::Streaming { .. } => true,
             Phase::Closing { linger } => linger,
             Phase::Lingering { .. } => true,
@@ -381,10 +381,10 @@ impl Conn {
     /// Returns when [`Conn::expire`] must be called; `None` for an idle connection.
     pub fn deadline(&self) -> Option<Instant> {
         if !self.unsent.is_empty() {
-            return Some(self.unsent_since + PATIENCE);
+            return Some(self.unsent_since + EXCHANGE_TIMEOUT);
         }
         match self.phase {
-            Phase::Head | Phase::Crowded => Some(self.since + PATIENCE),
+            Phase::Head | Phase::Deferred => Some(self.since + EXCHANGE_TIMEOUT),
             Phase::Held { until, .. } => until,
             Phase::Lingering { most, .. } => Some(most.min(self.since + LINGER)),
             _ => None,
@@ -450,7 +450,7 @@ impl Conn {
 
     /// Whether further input will be answered; otherwise it is discarded.
     fn keeps_input(&self) -> bool {
-        matches!(self.phase, Phase::Idle | Phase::Head | Phase::Held { .. } | Phase::Crowded)
+        matches!(self.phase, Phase::Idle | Phase::Head | Phase::Held { .. } | Phase::Deferred)
     }
 
     fn close(&mut self, linger: bool) {

@@ -24,7 +24,7 @@ pub(super) struct Closing {
 
 /// How a connection is served when kapo closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
+pub enum ClosingAction {
     /// Its stream is ended.
     EndStream,
     /// Its held request is answered, because the state that it waits for will not come.
@@ -69,12 +69,12 @@ impl Table {
     }
 
     /// Returns how to serve a connection when kapo closes; `None` for a free slot.
-    pub fn farewell(&self, slot: u32) -> Option<Farewell> {
+    pub fn closing_action(&self, slot: u32) -> Option<ClosingAction> {
         let facts = &self.slots.get(slot)?.facts;
         Some(match (facts.feed.is_some(), facts.held) {
-            (true, _) => Farewell::EndStream,
-            (false, true) => Farewell::AnswerHeld,
-            (false, false) => Farewell::Serve,
+            (true, _) => ClosingAction::EndStream,
+            (false, true) => ClosingAction::AnswerHeld,
+            (false, false) => ClosingAction::Serve,
         })
     }
 

@@ -104,21 +104,23 @@ impl Table {
     /// unfinished request or the connection with the most unsent output has to go. Returns their slots.
     pub(super) fn enforce_quota(&mut self, now: Now, slot: u32, before: Share, after: Share) -> Vec<u32> {
         let mut evicted = Vec::new();
-        if after.held && !before.held && self.quota.holds_too_many() {
+        if after.held && !before.held && self.quota.exceeds_held_limit() {
             let oldest = self.least(|other, entry| other != slot && entry.share().held);
             if let Some(oldest) = oldest {
                 self.evict(now, oldest, Bound::Connections, "three quarters of all wait or follow");
                 evicted.push(oldest);
             }
         }
-        while self.quota.received_too_much() {
+        while self.quota.exceeds_input_limit() {
             let Some(least) = self.least(|_, entry| entry.facts.received > 0) else { break };
             self.evict(now, least, Bound::Requests, "4 MiB in all");
             evicted.push(least);
         }
-        while self.quota.may_owe_too_much(before, after) {
-            let most = self.slots.iter().map(|(slot, entry)| (entry.facts.owed, slot)).max();
-            let Some((_, slot)) = most.filter(|(owed, _)| self.quota.owes_too_much(*owed)) else { break };
+        while self.quota.may_exceed_output_limit(before, after) {
+            let most = self.slots.iter().map(|(slot, entry)| (entry.facts.unsent, slot)).max();
+            let Some((_, slot)) = most.filter(|(unsent, _)| self.quota.exceeds_output_limit(*unsent)) else {
+                break;
+            };
             self.evict(now, slot, Bound::Output, "4 MiB in all");
             evicted.push(slot);
         }

@@ -15,7 +15,7 @@ pub mod world;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-pub use self::closing::Farewell;
+pub use self::closing::ClosingAction;
 pub use self::eviction::{Relief, Shortage};
 pub use self::slots::{FEW, GENERATION_MASK, Key};
 
@@ -198,7 +198,7 @@ impl Table {
     /// queued and the turn has time left; otherwise it is queued. An outdated key has no effect.
     pub fn ready(&mut self, key: Key, clock: impl FnOnce() -> Instant) -> Option<u32> {
         let entry = self.slots.of_key(key).filter(|entry| !entry.queued)?;
-        let left_over = entry.facts.crowded;
+        let left_over = entry.facts.deferred;
         if !left_over && self.queue.has_no_fresh() && may_go_on(&mut self.turn, clock) {
             return Some(key.slot);
         }

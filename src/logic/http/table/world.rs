@@ -126,9 +126,9 @@ impl World<'_> {
             rank: Rank { class, since },
             feed,
             held: feed.is_none() && self.choose(6) == 0,
-            crowded: self.choose(4) == 0,
+            deferred: self.choose(4) == 0,
             busy: self.flip(),
-            owed: any_size(self.choose(12)),
+            unsent: any_size(self.choose(12)),
             received: any_size(self.choose(10)),
         }
     }
@@ -139,9 +139,9 @@ impl World<'_> {
             rank: Rank { class: Class::Idle, since: self.now.mono },
             feed: None,
             held: false,
-            crowded: false,
+            deferred: false,
             busy: false,
-            owed: 0,
+            unsent: 0,
             received: 0,
         }
     }
@@ -211,8 +211,8 @@ impl World<'_> {
             let least = self.least(|peer| peer.facts.received > 0);
             gone(self, least, "the unfinished request with the lowest rank is evicted");
         }
-        while self.owed_but_most() > OUTPUT_LIMIT {
-            let most = self.peers.values().max_by_key(|peer| (peer.facts.owed, peer.key.slot));
+        while self.unsent_except_most() > OUTPUT_LIMIT {
+            let most = self.peers.values().max_by_key(|peer| (peer.facts.unsent, peer.key.slot));
             let most = most.map(|peer| peer.key.slot);
             gone(self, most, "the connection with the most unsent output is evicted");
         }
@@ -237,7 +237,7 @@ impl World<'_> {
             && let Some(peer) = self.peers.get_mut(&slot)
         {
             match self.table.ready(peer.key, || clock) {
-                Some(served) => assert!(served == slot && !peer.queued && !peer.facts.crowded),
+                Some(served) => assert!(served == slot && !peer.queued && !peer.facts.deferred),
                 None => peer.queued = true,
             }
         }
@@ -350,9 +350,9 @@ impl World<'_> {
         self.peers.values().map(|peer| part(&peer.facts)).sum()
     }
 
-    fn owed_but_most(&self) -> usize {
-        let most = self.peers.values().map(|peer| peer.facts.owed).max();
-        self.sum(|facts| facts.owed) - most.unwrap_or_default()
+    fn unsent_except_most(&self) -> usize {
+        let most = self.peers.values().map(|peer| peer.facts.unsent).max();
+        self.sum(|facts| facts.unsent) - most.unwrap_or_default()
     }
 
     fn held(&self) -> usize {
@@ -375,7 +375,7 @@ impl World<'_> {
             assert_eq!(self.table.waits_for(slot), waits);
         }
         assert!(self.held() <= self.most_held(), "at most three quarters of the connections are held");
-        assert!(self.sum(|facts| facts.received) <= INPUT_LIMIT && self.owed_but_most() <= OUTPUT_LIMIT);
+        assert!(self.sum(|facts| facts.received) <= INPUT_LIMIT && self.unsent_except_most() <= OUTPUT_LIMIT);
         let first = self.peers.values().filter_map(|peer| peer.facts.deadline).min();
         let asleep = first.is_some_and(|first| self.table.deadline().is_none_or(|at| at > first));
         assert!(!asleep, "the table returns the earliest deadline");

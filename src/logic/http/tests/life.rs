@@ -1,7 +1,7 @@
 //! The states of a connection: order of answers, held requests, streams, deadlines, closing and eviction ranks.
 
 use super::*;
-use crate::logic::http::conn::{Feed, LINGER, PATIENCE};
+use crate::logic::http::conn::{EXCHANGE_TIMEOUT, Feed, LINGER};
 
 #[test]
 fn a_plain_request_is_answered_without_keeping_memory() {
@@ -132,7 +132,7 @@ fn an_unfinished_head_has_10_s_from_its_first_byte() {
     assert_eq!(talk.deadline(), None);
     for (second, byte) in [(100.0, "G"), (103.0, "E"), (109.0, "T")] {
         assert_eq!(talk.send(second, byte), "");
-        assert_eq!(talk.deadline(), Some(100.0 + PATIENCE.as_secs_f64()));
+        assert_eq!(talk.deadline(), Some(100.0 + EXCHANGE_TIMEOUT.as_secs_f64()));
     }
     talk.expire(109.9);
     assert!(!talk.conn.is_done());
@@ -391,7 +391,7 @@ fn a_reader_that_falls_behind_is_dropped() {
 fn an_expensive_answer_waits_for_another_turn() {
     let mut talk = Talk::new();
     assert_eq!(talk.get(0.0, &["/costly"]), "");
-    assert!(talk.conn.is_crowded() && talk.conn.wants().write);
+    assert!(talk.conn.is_deferred() && talk.conn.wants().write);
     assert_eq!(statuses(&talk.resume(0.0)).len(), 1);
     assert_eq!(talk.conn.wants(), Interest { read: true, write: false });
     // Requests before the expensive one are answered at once. Those behind it are answered together with it.
