@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_for_want_of_memory_is_counted() {
+    fn an_out_of_memory_kill_is_counted() {
         let Some(folder) = OwnCgroup::new("/sys/fs/cgroup/memory", "oom") else { return };
         fs::write(folder.file("memory.limit_in_bytes"), "16777216").unwrap();
         // This file is missing if swap accounting is off; then the memory limit alone decides.
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_version_2_wakes_at_each_change_until_it_is_read() {
+    fn a_cgroup_v2_counter_is_ready_after_each_change() {
         // The kernel reports changes of cgroup.events in the same way as those of memory.events, and the file changes
         // without a memory controller.
         let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
@@ -275,14 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_counts_nothing_is_not_taken() {
+    fn a_folder_without_a_counter_is_rejected() {
         for version in [Version::V1, Version::V2] {
             assert!(OomKillFile::open(&Folder { path: "/proc/self".to_owned(), version }).is_none());
         }
     }
 
     #[test]
-    fn whatever_is_found_can_be_read() {
+    fn a_counter_that_is_found_can_be_read() {
         match OomKillFile::find() {
             Some((cgroup, count)) => assert!(cgroup.count() >= Some(count)),
             None => println!("not checked: no counter of kills on this machine"),

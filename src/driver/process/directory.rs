@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_path_to_this_very_folder_leads_here() {
+    fn only_a_path_to_the_same_folder_leads_here() {
         let path = |folder: PathBuf| CString::new(folder.into_os_string().into_vec()).unwrap();
         assert!(leads_here(&path(std::env::current_dir().unwrap())));
         let elsewhere = tempfile::tempdir().unwrap();

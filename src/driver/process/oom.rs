@@ -18,7 +18,7 @@ use crate::logic::{Exit, Now};
 pub(crate) struct OomCounter {
     followed: Option<(OomKillFile, Oom)>,
     /// A cgroup v1 counter, which does not make epoll ready, may have changed.
-    moved: Cell<bool>,
+    may_have_changed: Cell<bool>,
 }
 
 impl OomCounter {
@@ -43,7 +43,7 @@ impl OomCounter {
     }
 
     /// Reads the counter and logs an increase.
-    pub(crate) fn look(&mut self, now: Now, context: &mut LoopContext) {
+    pub(crate) fn update(&mut self, now: Now, context: &mut LoopContext) {
         let Some((cgroup, oom)) = &mut self.followed else { return };
         let Some(count) = cgroup.count() else {
             // The cgroup was removed. Its file stays ready from now on, so remove it from epoll.
@@ -58,18 +58,18 @@ impl OomCounter {
 
     /// Records that a process was killed, perhaps by the kernel, so that [`OomCounter::finish_turn`] reads the counter.
     pub(crate) fn expect_kill(&self) {
-        self.moved.set(true);
+        self.may_have_changed.set(true);
     }
 
     /// Reads the counter if a kill was recorded in this turn.
     pub(crate) fn finish_turn(&mut self, now: Now, context: &mut LoopContext) {
-        if self.moved.take() {
-            self.look(now, context);
+        if self.may_have_changed.take() {
+            self.update(now, context);
         }
     }
 
-    /// Whether the kernel's OOM killer ended the command, given its `exit`. Must be called after [`OomCounter::look`].
-    /// `ours`: kapo itself has sent SIGKILL.
+    /// Whether the kernel's OOM killer ended the command, given its `exit`. Must be called after
+    /// [`OomCounter::update`]. `ours`: kapo itself has sent SIGKILL.
     pub(crate) fn is_cause(&self, now: Now, exit: Exit, ours: bool) -> bool {
         self.followed.as_ref().is_some_and(|(_, oom)| oom.is_cause(now.mono, exit, ours))
     }

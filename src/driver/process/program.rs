@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_byte_in_a_word_is_refused() {
+    fn a_nul_byte_in_the_command_is_rejected() {
         let job = Job { command: "a\0b".into(), ..crate::config::tests::job() };
         assert!(matches!(Program::new(&job, None), Err(Error::Usage(_))));
     }

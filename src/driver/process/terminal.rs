@@ -71,7 +71,7 @@ impl Terminal {
     }
 
     /// Whether this process group is in the foreground. Use `is_ours` for kapo's own group, which may have no number.
-    pub(crate) fn is_with(&self, group: Pid) -> bool {
+    pub(crate) fn has_foreground(&self, group: Pid) -> bool {
         sys::group::foreground_of(self.fd.as_fd()).and_then(Pid::from_raw) == Some(group)
     }
 
@@ -86,7 +86,7 @@ impl Terminal {
         let is_ours = self.is_ours();
         TerminalView {
             is_ours,
-            is_with_command: self.is_with(command),
+            is_with_command: self.has_foreground(command),
             is_free: is_ours || self.foreground_owner_is_gone(),
             has_job_control_shell: self.has_job_control_shell(),
         }
@@ -99,7 +99,7 @@ impl Terminal {
             ForegroundOwner::Other
         } else if self.is_ours() {
             ForegroundOwner::Own
-        } else if command.is_some_and(|command| self.is_with(command)) {
+        } else if command.is_some_and(|command| self.has_foreground(command)) {
             ForegroundOwner::Command
         } else {
             ForegroundOwner::Other
@@ -111,7 +111,7 @@ impl Terminal {
     /// keeps the terminal.
     pub(crate) fn take_back(&self, group: Option<Pid>) {
         if let Some(own) = self.own
-            && (group.is_some_and(|group| self.is_with(group)) || self.foreground_owner_is_gone())
+            && (group.is_some_and(|group| self.has_foreground(group)) || self.foreground_owner_is_gone())
         {
             let _ = tcsetpgrp(&self.fd, own);
         }
@@ -213,11 +213,11 @@ pub(crate) fn suspend(terminal: Option<&Terminal>, signal: crate::signal::Signal
     if typed && !sys::signal::is_ignored(number) && terminal.is_some_and(Terminal::has_job_control_shell) {
         sys::signal::stop_by(number);
     } else {
-        stop_ourselves();
+        stop_self();
     }
 }
 
 /// Stops kapo itself until CONT. STOP cannot be blocked; for PID 1 see [`can_be_stopped`].
-pub(crate) fn stop_ourselves() {
+pub(crate) fn stop_self() {
     let _ = kill_process(getpid(), Signal::STOP);
 }

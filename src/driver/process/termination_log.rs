@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_is_followed_from_its_folder_if_it_is_ours() {
+    fn a_link_of_the_same_user_is_followed_from_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let inside = |name: &str| folder.path().join(name);
         std::fs::write(inside("log"), "old").unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_of_ours_may_be_named_by_its_link() {
+    fn a_link_to_an_open_descriptor_is_followed() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let number = writer.as_raw_fd();
         let descriptor = PathBuf::from(format!("/proc/self/fd/{number}"));

@@ -13,7 +13,7 @@ use crate::driver::watch::watcher::Watcher;
 use crate::error::Error;
 use crate::logic::endpoints::StateFacts;
 use crate::logic::history::History;
-use crate::logic::lifecycle::{IgnoredAtStart, is_stop_signal, job_control};
+use crate::logic::lifecycle::{IgnoredAtStart, is_job_control, is_stop_signal};
 use crate::logic::log::record::Record;
 use crate::logic::metrics::{Snapshot, Sources};
 use crate::logic::notify::message;
@@ -139,9 +139,9 @@ impl LoopMode for Watching {
         if is_stop_signal(signal, sender, self.ignored_at_start, &STOP_ON) {
             stage.log(now, &sender.told(Record::info("signal received").with("signal", signal)));
             self.close(now, stage);
-        } else if job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
+        } else if is_job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
             // The kernel sends TTIN and TTOU for kapo's own use of the terminal, and `watch` does not use it.
-            terminal::stop_ourselves();
+            terminal::stop_self();
         }
     }
 

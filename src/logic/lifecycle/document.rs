@@ -60,7 +60,7 @@ impl Document {
     }
 
     /// Clears the planned next start after a change of the state.
-    pub(super) fn no_next_start(&mut self) {
+    pub(super) fn clear_next_start(&mut self) {
         self.status.next_start = None;
         self.changed = true;
     }

@@ -265,7 +265,7 @@ impl Lifecycle {
     /// Ends the pause. The next start follows as soon as nothing is left of the last run.
     pub(super) fn clear(&mut self) {
         self.state = State::Clearing;
-        self.document.no_next_start();
+        self.document.clear_next_start();
     }
 
     /// Starts the next run.
@@ -287,7 +287,7 @@ impl Lifecycle {
         self.deadlines.stop(Deadline::Start);
         self.deadlines.stop(Deadline::Linger);
         self.state = State::Finishing;
-        self.document.no_next_start();
+        self.document.clear_next_start();
     }
 
     /// Stops waiting after a second stop signal, both for a stalled reader of the output and for the rest of the group.
@@ -304,7 +304,7 @@ impl Lifecycle {
         self.own_end.leaving = true;
         self.deadlines = Deadlines::default();
         self.state = State::Closing;
-        self.document.no_next_start();
+        self.document.clear_next_start();
         self.report_stopping(out);
         out.push(Effect::Close);
     }

@@ -73,8 +73,8 @@ pub enum AfterStop {
 
 impl JobControl {
     /// Decides what follows a stop of the command by `signal`. If no shell would continue kapo, ^Z has no effect, as in
-    /// an orphaned process group without kapo. A command that was stopped with STOP, or that wants a terminal that
-    /// another group has, then stays stopped, because it would be stopped again.
+    /// an orphaned process group without kapo. A command that was stopped with STOP, or that wants a terminal of
+    /// another group, stays stopped in that case: after CONT it would be stopped again.
     fn after_stop(&self, signal: Signal, terminal: TerminalView) -> AfterStop {
         match signal {
             Signal::TTIN | Signal::TTOU if !self.lends_terminal() && terminal.is_ours => {
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stopped_command_goes_on_or_stops_with_kapo() {
+    fn a_stopped_command_is_continued_or_stops_with_kapo() {
         let none = TerminalView::default();
         let ours = TerminalView { is_ours: true, is_free: true, ..none };
         let with_command = TerminalView { is_with_command: true, ..none };

@@ -74,7 +74,7 @@ impl Lifecycle {
     }
 
     /// Counts the group again, if it is waited for.
-    pub(super) fn look_again(&self, out: &mut Vec<Effect>) {
+    pub(super) fn count_again(&self, out: &mut Vec<Effect>) {
         if let Some(Leftover { group, .. }) = self.remains.group {
             out.push(Effect::CountGroup { group, exactly: false });
         }
@@ -129,7 +129,7 @@ impl Lifecycle {
         });
         self.remains.group = Some(Leftover { stage: Stage::Killed, pause: FIRST_PAUSE, ..leftover });
         self.deadlines.set(Deadline::Kill, now.mono, DYING);
-        self.look_again(out);
+        self.count_again(out);
     }
 
     /// Kills the group without waiting for it, after a repeated stop signal.

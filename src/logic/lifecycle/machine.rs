@@ -131,10 +131,10 @@ impl Lifecycle {
         let changed_before = std::mem::take(&mut self.document.changed);
         if event == Event::Deadline {
             while let Some((which, late)) = self.deadlines.take_due(now.mono) {
-                self.take_in(now, Input::Due(which, late), out);
+                self.apply(now, Input::Due(which, late), out);
             }
         } else if let Some(input) = self.input(event) {
-            self.take_in(now, input, out);
+            self.apply(now, input, out);
         }
         self.refresh(now, out);
         self.document.changed |= changed_before;
@@ -166,7 +166,7 @@ impl Lifecycle {
         })
     }
 
-    fn take_in(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
+    fn apply(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         self.step(now, input, out);
         if self.remains.is_empty() {
             self.step(now, Input::NothingLeft, out);
@@ -252,7 +252,7 @@ impl Lifecycle {
             // The remains of the last run may outlast several states.
             (_, I::Drained(run, last_output)) => self.drained(run, last_output, out),
             (_, I::GroupCounted(members)) => self.group_counted(now, members, out),
-            (_, I::OrphansReaped | I::Due(D::CountGroup, _)) => self.look_again(out),
+            (_, I::OrphansReaped | I::Due(D::CountGroup, _)) => self.count_again(out),
             (_, I::Due(D::Kill, _)) => self.group_is_due(now, out),
 
             (_, I::KillFailed(signal, reason)) => self.kill_failed(signal, &reason, out),
@@ -261,13 +261,13 @@ impl Lifecycle {
             (_, I::JobStopped(signal)) => self.stop_with_job(signal, out),
             (_, I::Due(D::Flapping, _)) => self.update_flapping(now, out),
 
-            // In most of these states no process exists. FoundStopped in Running has no effect, because kapo sends CONT of
-            // its own accord only after a stop signal.
+            // In most of these states no process exists. FoundStopped in Running has no effect, because kapo sends
+            // CONT on its own only after a stop signal.
             (_, I::Exited(_) | I::Stopped(_) | I::FoundStopped | I::Notified(_)) => {}
             (_, I::Forward(_) | I::Continue | I::Resumed) => {}
             // These inputs matter only in one state each: Start and its results in Starting, Closed in Closing,
-            // RequestAnswered in Lingering, NothingLeft in Clearing and Finishing. A deadline is cancelled when its state
-            // ends.
+            // RequestAnswered in Lingering, NothingLeft in Clearing and Finishing. A deadline is cancelled when its
+            // state ends.
             (
                 _,
                 I::Start

@@ -52,7 +52,7 @@ pub use crate::logic::lifecycle::event::{
 };
 use crate::logic::lifecycle::leftover_group::Leftover;
 use crate::logic::lifecycle::signal_policy::{interruption, is_interrupted};
-pub use crate::logic::lifecycle::signal_policy::{is_stop_signal, job_control};
+pub use crate::logic::lifecycle::signal_policy::{is_job_control, is_stop_signal};
 use document::Document;
 use ending::{OwnEnd, Remains, Stop};
 use job_control::JobControl;

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_up_from_the_shell_is_the_terminals() {
+    fn a_hang_up_from_the_shell_counts_as_the_terminal_s() {
         let shell = Sender::Process { pid: 7, uid: 0 };
         assert_eq!(of_hang_up(shell, [Some(7), None], true), Sender::Kernel);
         assert_eq!(of_hang_up(shell, [None, Some(7)], true), Sender::Kernel);

@@ -64,7 +64,7 @@ impl Lifecycle {
         }
         if notification.trigger {
             let record = Record::warn("watchdog triggered").number("pid", process.pid);
-            self.stop_ourselves(now, process, StopCause::Watchdog, record, out);
+            self.begin_stop(now, process, StopCause::Watchdog, record, out);
         } else if notification.ready || notification.ping || notification.interval.is_some() {
             self.restart_watchdog(now);
         }
@@ -106,7 +106,7 @@ impl Lifecycle {
             return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
         }
         let record = Record::warn("watchdog timed out").number("pid", process.pid);
-        self.stop_ourselves(now, process, StopCause::Watchdog, record, out);
+        self.begin_stop(now, process, StopCause::Watchdog, record, out);
     }
 
     /// Restarts the watchdog after a suspension, in which the command could not ping.

@@ -28,7 +28,7 @@ pub fn is_stop_signal(
 }
 
 /// Whether the signal stops a job, and kapo with it.
-pub fn job_control(signal: Signal) -> bool {
+pub fn is_job_control(signal: Signal) -> bool {
     matches!(signal, Signal::TSTP | Signal::TTIN | Signal::TTOU)
 }
 
@@ -52,7 +52,7 @@ pub fn is_for_command(signal: Signal) -> bool {
 /// Whether to log that the signal was forwarded. Signals that a terminal sends often, and those that programs send each
 /// other in large numbers, are not logged.
 pub fn is_logged(signal: Signal) -> bool {
-    !job_control(signal) && ![Signal::CONT, Signal::WINCH].contains(&signal) && signal <= Signal::SYS
+    !is_job_control(signal) && ![Signal::CONT, Signal::WINCH].contains(&signal) && signal <= Signal::SYS
 }
 
 /// Returns INT or QUIT if that signal (^C or ^\) ended the command.

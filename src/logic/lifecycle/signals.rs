@@ -1,7 +1,7 @@
 //! Handles the signals that kapo receives: a stop, a signal for the command, or both.
 
 use super::machine::Input;
-use super::signal_policy::{is_for_command, is_logged, is_stop_signal, job_control};
+use super::signal_policy::{is_for_command, is_job_control, is_logged, is_stop_signal};
 use super::{Effect, Exit, Lifecycle, Now, Process, Record, Sender, Signal, StopCause, StopSignalFrom};
 
 /// A signal that kapo has received.
@@ -41,7 +41,7 @@ impl Lifecycle {
             }
         } else if by.signal == Signal::CONT {
             Input::Continue
-        } else if job_control(by.signal) {
+        } else if is_job_control(by.signal) {
             Input::JobControl(by.signal)
         } else {
             Input::Forward(by)
@@ -108,7 +108,7 @@ impl Lifecycle {
         request: Record,
         out: &mut Vec<Effect>,
     ) {
-        if self.rewritten(by.signal).is_some_and(|to| !job_control(to)) {
+        if self.rewritten(by.signal).is_some_and(|to| !is_job_control(to)) {
             out.push(Effect::CheckStopped(process.pid));
         }
         out.push(Effect::Log(request));
@@ -181,7 +181,7 @@ impl Lifecycle {
             out.push(Effect::GiveTerminal(process.group));
         }
         // In a new session the command's process group is orphaned, and the kernel ignores TSTP for it.
-        let signal = if self.job.setsid && job_control(signal) { Signal::STOP } else { signal };
+        let signal = if self.job.setsid && is_job_control(signal) { Signal::STOP } else { signal };
         self.kill(signal, process, log, out);
     }
 

@@ -29,7 +29,7 @@ impl Lifecycle {
     }
 
     /// Stops the command on kapo's own decision, then logs `log`.
-    pub(super) fn stop_ourselves(
+    pub(super) fn begin_stop(
         &mut self,
         now: Now,
         process: Process,
@@ -48,7 +48,7 @@ impl Lifecycle {
     pub(super) fn expire(&mut self, now: Now, process: Process, out: &mut Vec<Effect>) {
         let record = Record::info("TTL expired").number("pid", process.pid);
         let record = record.with("signal", self.job.stop_signal);
-        self.stop_ourselves(now, process, StopCause::Ttl, record, out);
+        self.begin_stop(now, process, StopCause::Ttl, record, out);
     }
 
     /// Kills the command because it has not ended in time.

@@ -40,8 +40,8 @@ impl Job {
                     return;
                 }
                 // Read the notifications that the command sent before it ended, because they belong to this run. The
-                // sender of a datagram can be identified only until it is reaped, and until then its pid cannot be
-                // reused, so no signal can reach a wrong process.
+                // sender of a datagram can be identified only before it is reaped. Its pid cannot be reused before
+                // that, so no signal can reach a wrong process.
                 while rounds > 0 {
                     rounds -= 1;
                     if !self.read_notifications(now, context) {
@@ -128,12 +128,13 @@ impl Job {
         // Write the rest of a line first. Otherwise the log record of the end would split that line if both go to the
         // same sink.
         self.serve_capture(now, context, &|source| matches!(source, Source::Pipe(_)));
-        let on_terminal = self.terminal.as_ref().is_some_and(|terminal| terminal.is_with(group(leader)));
+        let on_terminal =
+            self.terminal.as_ref().is_some_and(|terminal| terminal.has_foreground(group(leader)));
         if let Some(terminal) = &self.terminal {
             terminal.take_back(Some(group(leader)));
         }
         // Also check after a success: a descendant of the command may have been killed.
-        self.measuring.oom.look(now, context);
+        self.measuring.oom.update(now, context);
         let oom_killed = self.measuring.oom.is_cause(now, exit, self.run.killed);
         let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
         let hung_up = by_hup && self.terminal_is_gone();

@@ -279,7 +279,7 @@ impl LoopMode for Job {
             self.check_main_pid(now, context);
         }
         if ready.has(Source::Oom) {
-            self.measuring.oom.look(now, context);
+            self.measuring.oom.update(now, context);
         }
         // `take` closes the pidfd, which would stay readable.
         if ready.has(Source::Parent)
