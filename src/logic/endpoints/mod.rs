@@ -69,7 +69,7 @@ pub(crate) struct StateFacts {
     pub failures: Failures,
 }
 
-/// A line of `?verbose`.
+/// A check of a probe; `?verbose` shows each in a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Check {
     name: &'static str,

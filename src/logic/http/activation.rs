@@ -10,11 +10,11 @@ const MOST: i32 = 1 << 20;
 /// The values of the three variables.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Variables<'a> {
-    /// LISTEN_PID
+    /// The value of LISTEN_PID.
     pub pid: Option<&'a str>,
-    /// LISTEN_FDS
+    /// The value of LISTEN_FDS.
     pub fds: Option<&'a str>,
-    /// LISTEN_FDNAMES
+    /// The value of LISTEN_FDNAMES.
     pub names: Option<&'a str>,
 }
 

@@ -80,7 +80,7 @@ impl Quota {
         after.unsent > before.unsent && self.unsent > OUTPUT_LIMIT
     }
 
-    /// Whether the connection with the most unsent output, which is `most`, must be evicted.
+    /// Whether the connection with the most unsent output must be evicted. `most` is the size of that output.
     pub fn exceeds_output_limit(&self, most: usize) -> bool {
         self.unsent.saturating_sub(most) > OUTPUT_LIMIT
     }

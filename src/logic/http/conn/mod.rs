@@ -28,15 +28,16 @@ use crate::logic::{Now, Stream};
 
 /// How long a head may take from its first byte, and how long an answer may stay unsent.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a lingering close waits for the peer to send more or close (RFC 9112, section 9.6).
+/// How long a lingering close waits after the last input of the peer (RFC 9112, section 9.6).
 pub const LINGER: Duration = Duration::from_secs(10);
 /// The longest lingering close. A peer that needs longer to send its body is closed without reading the rest.
 pub const LINGER_MOST: Duration = Duration::from_secs(30);
 /// How many bytes a lingering close discards before it closes without reading the rest.
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
-/// Pipelined requests wait for the next turn once the answers of this one have this many bytes.
+/// Pipelined requests wait for the next turn once the answers of this turn have this many bytes.
 const OUT_LIMIT: usize = 64 * 1024;
-/// They also wait after this many answers, because an answer without a body may be as expensive as one with a body.
+/// Pipelined requests also wait after this many answers, because an answer without a body may be as expensive as one
+/// with a body.
 const TURN_LIMIT: usize = 32;
 /// How much may be pushed to a stream while an earlier part is unsent: as much as one turn reads from the stdout and
 /// stderr pipes of a command.

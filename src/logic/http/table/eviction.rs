@@ -15,7 +15,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a listener rests if there is no room for the next connection and closing one would not make room.
 const REST: Duration = Duration::from_secs(1);
 
-/// The limit for which a connection is evicted.
+/// The limit that made an eviction necessary.
 #[derive(Clone, Copy)]
 enum Bound {
     /// The number of open or held connections.

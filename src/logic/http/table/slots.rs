@@ -11,7 +11,7 @@ pub const GENERATION_MASK: u32 = (1 << 24) - 1;
 /// batch of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// The slot.
+    /// The index of the slot.
     pub slot: u32,
     /// The generation of the connection in the slot, in 24 bits.
     pub generation: u32,
