@@ -14,7 +14,7 @@ pub struct Config {
     /// Where to listen; for a client, the address of the kapo to query.
     pub listen: Listen,
     /// Which outputs of the command are captured, and how.
-    pub capture: Capture,
+    pub capture: CaptureOptions,
     /// `--hide-args`: show the command's arguments on no page and in no log record.
     pub hide_args: bool,
     /// `--max-connections`.
@@ -76,7 +76,7 @@ pub enum Interface {
 
 /// `--stdout`, `--stderr`, `--stdlog`, `--tail`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Capture {
+pub struct CaptureOptions {
     /// Capture the command's stdout.
     pub stdout: bool,
     /// Capture the command's stderr.
@@ -91,22 +91,22 @@ pub struct Capture {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mode {
     /// `run` and `supervise`.
-    Job(Box<Job>),
+    Job(Box<JobOptions>),
     /// `watch`.
-    Watch(Watch),
+    Watch(WatchOptions),
     /// `check`.
-    Check(Check),
+    Check(CheckOptions),
     /// `wait`.
-    Wait(Wait),
+    Wait(WaitOptions),
     /// `status`.
-    Status(Status),
+    Status(StatusOptions),
     /// `logs`.
-    Logs(Logs),
+    Logs(LogsOptions),
 }
 
 /// The options of `run` and `supervise`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Job {
+pub struct JobOptions {
     /// The command as given.
     pub command: OsString,
     /// Its arguments.
@@ -205,7 +205,7 @@ pub struct Restart {
 
 /// The options of `watch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watch {
+pub struct WatchOptions {
     /// NAME as given; empty if only `--pid` is given.
     pub name: OsString,
     /// `--pid`, a positive number.
@@ -240,7 +240,7 @@ impl Probe {
 
 /// The options of `check`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Check {
+pub struct CheckOptions {
     /// The probe; if the path of the URL names one, that one.
     pub probe: Probe,
     /// The URL, in the syntax of [`crate::target::Address::parse`]; `None` means the address in `listen`.
@@ -251,7 +251,7 @@ pub struct Check {
 
 /// The options of `wait`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wait {
+pub struct WaitOptions {
     /// The URL, in the syntax of [`crate::target::Address::parse`]; `None` means the address in `listen`.
     pub url: Option<String>,
     /// `--timeout`; `None` waits for ever.
@@ -266,7 +266,7 @@ pub struct Wait {
 
 /// The options of `status`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Status {
+pub struct StatusOptions {
     /// The URL without a path, in the syntax of [`crate::target::Address::parse`]; `None` means the address in
     /// `listen`.
     pub url: Option<String>,
@@ -278,7 +278,7 @@ pub struct Status {
 
 /// The options of `logs`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Logs {
+pub struct LogsOptions {
     /// The URL without a path, in the syntax of [`crate::target::Address::parse`]; `None` means the address in
     /// `listen`.
     pub url: Option<String>,
@@ -292,16 +292,19 @@ pub struct Logs {
     pub timeout: Duration,
 }
 
-/// One of the two streams that can be captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One of the two output streams of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {
-    /// Standard output.
+    /// Descriptor 1.
     Stdout,
-    /// Standard error.
+    /// Descriptor 2.
     Stderr,
 }
 
 impl Stream {
+    /// Both streams, stdout first.
+    pub const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
     /// Returns `stdout` or `stderr`.
     pub fn name(self) -> &'static str {
         match self {
@@ -316,8 +319,8 @@ pub(crate) mod tests {
     use super::*;
 
     /// Returns the options of `kapo run command` with all defaults.
-    pub(crate) fn job() -> Job {
-        Job {
+    pub(crate) fn job() -> JobOptions {
+        JobOptions {
             command: "command".into(),
             arguments: Vec::new(),
             ttl: None,

@@ -12,8 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use crate::config::{
-    After, Capture, Check, Config, Interface, Job, Linger, Listen, Logs, Mode, Probe, Restart, Status, Wait,
-    Watch,
+    After, CaptureOptions, CheckOptions, Config, Interface, JobOptions, Linger, Listen, LogsOptions, Mode,
+    Probe, Restart, StatusOptions, WaitOptions, WatchOptions,
 };
 use crate::error::Error;
 use crate::target::Address;
@@ -25,7 +25,7 @@ mod similar;
 mod tests;
 mod values;
 
-use crate::cli::parse::Asked;
+use crate::cli::parse::Invocation;
 use options::Verb;
 use settings::Settings;
 pub use settings::Variables;
@@ -47,9 +47,9 @@ pub enum Order {
 pub fn parse(words: Vec<OsString>, variables: Variables<'_>) -> Result<Order, Error> {
     let (verb, asked) = parse::split(words);
     let order = match asked {
-        Ok(Asked::Help { verb, long }) => Ok(Order::Print(help::page(verb, long))),
-        Ok(Asked::Version) => Ok(Order::Print(help::version())),
-        Ok(Asked::Mode { verb, given, operands }) => {
+        Ok(Invocation::Help { verb, long }) => Ok(Order::Print(help::page(verb, long))),
+        Ok(Invocation::Version) => Ok(Order::Print(help::version())),
+        Ok(Invocation::Mode { verb, given, operands }) => {
             config(Settings::new(verb, given, variables), operands.into()).map(Order::Do)
         }
         Err(error) => Err(error),
@@ -110,8 +110,8 @@ fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {
     })
 }
 
-fn capture(settings: &mut Settings<'_>) -> Result<Capture, Error> {
-    Ok(Capture {
+fn capture(settings: &mut Settings<'_>) -> Result<CaptureOptions, Error> {
+    Ok(CaptureOptions {
         stdout: settings.flag("stdout")?,
         stderr: settings.flag("stderr")?,
         lines: settings.flag("stdlog")?,
@@ -121,10 +121,10 @@ fn capture(settings: &mut Settings<'_>) -> Result<Capture, Error> {
 
 fn job(
     settings: &mut Settings<'_>,
-    capture: &Capture,
+    capture: &CaptureOptions,
     after: After,
     operands: Vec<OsString>,
-) -> Result<Job, Error> {
+) -> Result<JobOptions, Error> {
     let mut operands = operands.into_iter();
     let Some(command) = operands.next() else {
         let name = settings.verb().row().name;
@@ -132,7 +132,7 @@ fn job(
             "{name} needs a command: kapo {name} [OPTIONS] [--] COMMAND [ARG...]"
         )));
     };
-    let job = Job {
+    let job = JobOptions {
         command,
         arguments: operands.collect(),
         ttl: settings.value("ttl", values::ttl)?,
@@ -199,10 +199,10 @@ fn restart(settings: &mut Settings<'_>) -> Result<Restart, Error> {
 
 /// Rejects capture options on the command line. Their variables are allowed, because they may be meant for another
 /// kapo in the same container.
-fn captures_nothing(settings: &Settings<'_>, capture: &Capture) -> Result<(), Error> {
+fn captures_nothing(settings: &Settings<'_>, capture: &CaptureOptions) -> Result<(), Error> {
     let on = [capture.stdout, capture.stderr, capture.lines, capture.tail > 0];
     let mut given = options::CAPTURE.iter().zip(on).filter(|(_, on)| *on).map(|(name, _)| name);
-    match given.find(|name| settings.source(name) == settings::Source::CommandLine) {
+    match given.find(|name| settings.source(name) == settings::ValueSource::CommandLine) {
         Some(name) => Err(Error::Usage(format!(
             "--{name} cannot be used with watch: kapo can capture only the output of a command that it has started"
         ))),
@@ -210,8 +210,8 @@ fn captures_nothing(settings: &Settings<'_>, capture: &Capture) -> Result<(), Er
     }
 }
 
-fn watch(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Watch, Error> {
-    let watch = Watch {
+fn watch(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<WatchOptions, Error> {
+    let watch = WatchOptions {
         name: only(operands, "watch", "NAME")?.unwrap_or_default(),
         pid: settings.optional("pid", values::pid)?,
         wait: settings.value("wait", values::seconds)?,
@@ -223,7 +223,7 @@ fn watch(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Watch, 
     Ok(watch)
 }
 
-fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Check, Error> {
+fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<CheckOptions, Error> {
     let mut probe = None;
     for (name, asked) in [("live", Probe::Live), ("ready", Probe::Ready), ("health", Probe::Health)] {
         if settings.flag(name)? && probe.replace(asked).is_some() {
@@ -240,7 +240,7 @@ fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Check, 
         let (asked, named) = (asked.path(), named.path());
         return Err(Error::Usage(format!("URL: its path is {named}, but the option asks for {asked}")));
     }
-    Ok(Check { probe: named, url, timeout })
+    Ok(CheckOptions { probe: named, url, timeout })
 }
 
 fn time_for_an_answer(settings: &mut Settings<'_>) -> Result<Duration, Error> {
@@ -261,7 +261,7 @@ fn named(url: &str, otherwise: Probe) -> Result<Probe, Error> {
     })
 }
 
-fn wait(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Wait, Error> {
+fn wait(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<WaitOptions, Error> {
     let timeout = settings.optional("timeout", values::seconds)?;
     let retry = settings.value("retry", values::seconds)?;
     let verbose = settings.flag("verbose")?;
@@ -273,21 +273,21 @@ fn wait(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Wait, Er
         (false, true) => Some(Probe::Health),
         (false, false) => None,
     };
-    Ok(Wait { url: url(Verb::Wait, operands)?, timeout, until, retry, verbose })
+    Ok(WaitOptions { url: url(Verb::Wait, operands)?, timeout, until, retry, verbose })
 }
 
-fn status(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Status, Error> {
+fn status(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<StatusOptions, Error> {
     let json = settings.value("output", values::json)?;
     let timeout = time_for_an_answer(settings)?;
-    Ok(Status { url: address_alone(Verb::Status, "/", operands)?, json, timeout })
+    Ok(StatusOptions { url: address_alone(Verb::Status, "/", operands)?, json, timeout })
 }
 
-fn logs(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<Logs, Error> {
+fn logs(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<LogsOptions, Error> {
     let follow = settings.flag("follow")?;
     let lines = settings.optional("lines", values::lines)?;
     let stream = settings.optional("stream", values::stream)?;
     let timeout = time_for_an_answer(settings)?;
-    Ok(Logs { url: address_alone(Verb::Logs, "/logs", operands)?, follow, lines, stream, timeout })
+    Ok(LogsOptions { url: address_alone(Verb::Logs, "/logs", operands)?, follow, lines, stream, timeout })
 }
 
 /// Parses a URL that has no query, and no path except `/` or the path that the mode requests.

@@ -23,7 +23,7 @@ pub struct Given {
 
 /// The request that the arguments make.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Invocation {
     /// Print the long or short help for a mode or for the whole program.
     Help {
         /// The mode; `None` for the whole program.
@@ -45,14 +45,14 @@ pub enum Asked {
 }
 
 /// Splits the arguments without parsing the values. The mode is returned even if there is an error after it.
-pub fn split(words: Vec<OsString>) -> (Option<Verb>, Result<Asked, Error>) {
+pub fn split(words: Vec<OsString>) -> (Option<Verb>, Result<Invocation, Error>) {
     let mut scan = Scan { words: words.into(), verb: None, given: Vec::new() };
     let asked = scan.all();
     (scan.verb, asked)
 }
 
 /// Handles `kapo help`, with or without a mode.
-fn help(words: &mut VecDeque<OsString>) -> Result<Asked, Error> {
+fn help(words: &mut VecDeque<OsString>) -> Result<Invocation, Error> {
     let verb = match words.pop_front() {
         Some(word) if word == "--help" || word == "-h" || word == "help" => None,
         Some(word) => Some(mode(&word)?),
@@ -62,7 +62,7 @@ fn help(words: &mut VecDeque<OsString>) -> Result<Asked, Error> {
         Some(word) => {
             Err(Error::Usage(format!("unexpected argument {}: help takes only one mode", shown(&word))))
         }
-        None => Ok(Asked::Help { verb, long: true }),
+        None => Ok(Invocation::Help { verb, long: true }),
     }
 }
 
@@ -91,7 +91,7 @@ struct Scan {
 }
 
 impl Scan {
-    fn all(&mut self) -> Result<Asked, Error> {
+    fn all(&mut self) -> Result<Invocation, Error> {
         match self.options() {
             Ok(None) => {}
             Ok(Some(asked)) => return Ok(asked),
@@ -120,7 +120,7 @@ impl Scan {
                 shown(word)
             )));
         }
-        Ok(Asked::Mode {
+        Ok(Invocation::Mode {
             verb,
             given: std::mem::take(&mut self.given),
             operands: std::mem::take(&mut self.words),
@@ -128,7 +128,7 @@ impl Scan {
     }
 
     /// Reads options up to the first argument that is not an option. A `--` is removed.
-    fn options(&mut self) -> Result<Option<Asked>, Error> {
+    fn options(&mut self) -> Result<Option<Invocation>, Error> {
         while let Some(word) = self.words.front() {
             // A single dash is not an option, because many commands use it for stdin.
             if !word.as_bytes().starts_with(b"-") || word == "-" {
@@ -148,7 +148,7 @@ impl Scan {
     }
 
     /// Reads a long option: `--port 80`, `--port=80`, `--quiet`, `--quiet=false`.
-    fn long(&mut self, text: &[u8]) -> Result<Option<Asked>, Error> {
+    fn long(&mut self, text: &[u8]) -> Result<Option<Invocation>, Error> {
         let at = text.iter().position(|b| *b == b'=');
         let (name, value) = match at.and_then(|at| text.split_at_checked(at)) {
             Some((name, value)) => (name, value.get(1..).map(|v| OsString::from_vec(v.to_vec()))),
@@ -166,7 +166,7 @@ impl Scan {
     }
 
     /// Reads short options: `-p 80`, `-p80`, `-p=80`, `-SEL`, `-SEp80`.
-    fn bundle(&mut self, word: &OsStr) -> Result<Option<Asked>, Error> {
+    fn bundle(&mut self, word: &OsStr) -> Result<Option<Invocation>, Error> {
         let mut rest = word.as_bytes().get(1..).unwrap_or_default();
         while let Some((&letter, behind)) = rest.split_first() {
             rest = behind;
@@ -216,10 +216,10 @@ impl Scan {
         opt: &'static Opt,
         value: Option<OsString>,
         long: bool,
-    ) -> Result<Option<Asked>, Error> {
+    ) -> Result<Option<Invocation>, Error> {
         let page = match opt.long {
-            "help" => Some(Asked::Help { verb: self.verb, long }),
-            "version" => Some(Asked::Version),
+            "help" => Some(Invocation::Help { verb: self.verb, long }),
+            "version" => Some(Invocation::Version),
             _ => None,
         };
         match page {

@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// The source of a value. A later variant overrides an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(super) enum ValueSource {
     /// The default in the table, or no value.
     Default,
     /// The environment variable.
@@ -33,7 +33,7 @@ pub(super) struct Settings<'env> {
     given: Vec<Given>,
     variables: Variables<'env>,
     /// The sources of the values that were looked up so far.
-    sources: Vec<(&'static str, Source)>,
+    sources: Vec<(&'static str, ValueSource)>,
 }
 
 impl<'env> Settings<'env> {
@@ -106,16 +106,16 @@ impl<'env> Settings<'env> {
             }
             !asked
         });
-        let mut source = Source::CommandLine;
+        let mut source = ValueSource::CommandLine;
         if texts.is_empty() {
             // An empty variable counts as not set, as users of `FOO=` in a unit or compose file expect.
             let variable = |env| self.variables.iter().find(|(name, _)| name == env);
             let value = opt.env.and_then(variable).map(|(_, value)| value).filter(|value| !value.is_empty());
             texts.extend(value.cloned());
-            source = Source::Environment;
+            source = ValueSource::Environment;
         }
         if texts.is_empty() {
-            source = Source::Default;
+            source = ValueSource::Default;
             if let Fallback::Text(text) = opt.fallback {
                 texts.push(text.into());
             }
@@ -130,7 +130,7 @@ impl<'env> Settings<'env> {
     #[cold]
     fn refuse(&self, name: &str, text: &OsStr, wrong: &str) -> Error {
         let by_kubernetes = name == "port"
-            && self.source(name) == Source::Environment
+            && self.source(name) == ValueSource::Environment
             && text.as_bytes().starts_with(b"tcp://");
         let hint = if by_kubernetes { SERVICE_LINK } else { "" };
         Error::Usage(format!("{}: {wrong}{hint}", self.label(name)))
@@ -144,14 +144,17 @@ impl<'env> Settings<'env> {
     }
 
     /// Returns the source of the value of an option that was looked up.
-    pub(super) fn source(&self, name: &str) -> Source {
-        self.sources.iter().find(|(known, _)| *known == name).map_or(Source::Default, |(_, source)| *source)
+    pub(super) fn source(&self, name: &str) -> ValueSource {
+        self.sources
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map_or(ValueSource::Default, |(_, source)| *source)
     }
 
     /// Returns the name that the user gave, such as `--port` or `KAPO_PORT`.
     pub(super) fn label(&self, name: &str) -> String {
         match (self.source(name), self.row(name).env) {
-            (Source::Environment, Some(variable)) => variable.to_owned(),
+            (ValueSource::Environment, Some(variable)) => variable.to_owned(),
             _ => format!("--{name}"),
         }
     }
@@ -159,7 +162,7 @@ impl<'env> Settings<'env> {
     /// Returns the error for an option that needs one of others, such as `KAPO_TAIL needs KAPO_STDOUT or KAPO_STDERR`.
     /// The others are named in the same form as the option.
     pub(super) fn needs(&self, name: &str, others: &[&str]) -> Error {
-        let by_variable = self.source(name) == Source::Environment;
+        let by_variable = self.source(name) == ValueSource::Environment;
         let named = |other: &&str| match self.row(other).env.filter(|_| by_variable) {
             Some(variable) => variable.to_owned(),
             None => format!("--{other}"),

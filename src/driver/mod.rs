@@ -59,7 +59,7 @@ pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsS
 #[inline(never)]
 fn run_job(
     config: &Config,
-    options: &config::Job,
+    options: &config::JobOptions,
     argv0: String,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Error> {
@@ -104,7 +104,7 @@ fn run_job(
 #[inline(never)]
 fn run_watch(
     config: &Config,
-    options: &config::Watch,
+    options: &config::WatchOptions,
     argv0: String,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Error> {

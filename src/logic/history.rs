@@ -49,7 +49,7 @@ pub struct PastRun {
     #[serde(serialize_with = "status::usage")]
     pub usage: Usage,
     /// The memory of kapo's cgroup at the end; `None` if it cannot be read.
-    pub memory: Option<Memory>,
+    pub memory: Option<CgroupMemory>,
     /// The last lines of a failed run, under `--tail`.
     pub last_output: Vec<String>,
     /// Whether this is the first failure of the present episode.
@@ -60,7 +60,7 @@ pub struct PastRun {
 /// The memory of a cgroup. A value that cannot be read is `None`, shown as null.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Memory {
+pub struct CgroupMemory {
     /// The peak usage, from memory.peak or memory.max_usage_in_bytes.
     pub peak_bytes: Option<u64>,
     /// The limit; `None` if there is none or it cannot be read.
@@ -71,7 +71,12 @@ pub struct Memory {
 
 impl PastRun {
     /// Copies the members of the status document of a run that has just ended.
-    pub(crate) fn of(object: &Status, pid: Option<Pid>, lasted: Duration, memory: Option<Memory>) -> PastRun {
+    pub(crate) fn of(
+        object: &Status,
+        pid: Option<Pid>,
+        lasted: Duration,
+        memory: Option<CgroupMemory>,
+    ) -> PastRun {
         PastRun {
             start_time: object.start_time,
             end_time: object.end_time,
@@ -95,7 +100,7 @@ impl PastRun {
 
 /// The effect of an end on the episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum EpisodeEffect {
     /// A success or a planned end, which ends the episode.
     Success,
     /// A failure.
@@ -129,17 +134,17 @@ impl History {
     }
 
     /// Adds a run that has ended.
-    pub(crate) fn ended(&mut self, mut run: PastRun, verdict: Verdict) {
+    pub(crate) fn ended(&mut self, mut run: PastRun, verdict: EpisodeEffect) {
         if run.reason == Some(Reason::Success) {
             self.last_success = run.end_time;
         }
-        let over = matches!(verdict, Verdict::Success | Verdict::Failure { stable: true });
+        let over = matches!(verdict, EpisodeEffect::Success | EpisodeEffect::Failure { stable: true });
         if over {
             self.first = None;
             self.runs.iter_mut().for_each(|run| run.first = false);
         }
         let begun = self.first.is_some() || self.runs.iter().any(|run| run.first);
-        run.first = verdict != Verdict::Success && !begun;
+        run.first = verdict != EpisodeEffect::Success && !begun;
         if self.runs.len() >= self.limit.max(1) {
             let oldest = self.runs.pop_back().filter(|run| run.first && self.is_on());
             self.first = oldest.map(Box::new).or(self.first.take());
@@ -208,8 +213,8 @@ mod tests {
     use super::*;
     use crate::logic::status::ModeName;
 
-    const FAILURE: Verdict = Verdict::Failure { stable: false };
-    const STABLE: Verdict = Verdict::Failure { stable: true };
+    const FAILURE: EpisodeEffect = EpisodeEffect::Failure { stable: false };
+    const STABLE: EpisodeEffect = EpisodeEffect::Failure { stable: true };
 
     fn run(code: u8) -> PastRun {
         let object = Status { exit_code: code, ..Status::blank(ModeName::Supervise) };
@@ -230,7 +235,7 @@ mod tests {
         let mut history = History::new(3);
         assert_eq!(history.render(), b"[]\n");
         for (code, verdict, expected) in [
-            (0, Verdict::Success, &["0"][..]),
+            (0, EpisodeEffect::Success, &["0"][..]),
             (1, FAILURE, &["1!", "0"]),
             (2, FAILURE, &["2", "1!", "0"]),
             (3, FAILURE, &["3", "2", "1!"]),
@@ -238,9 +243,9 @@ mod tests {
             (5, FAILURE, &["5", "4", "3", "1!"]),
             (6, STABLE, &["6!", "5", "4"]),
             (7, FAILURE, &["7", "6!", "5"]),
-            (0, Verdict::Success, &["0", "7", "6"]),
+            (0, EpisodeEffect::Success, &["0", "7", "6"]),
             (8, FAILURE, &["8!", "0", "7"]),
-            (0, Verdict::Success, &["0", "8", "0"]),
+            (0, EpisodeEffect::Success, &["0", "8", "0"]),
         ] {
             history.ended(run(code), verdict);
             assert_eq!(shown(&history), expected);
@@ -284,7 +289,7 @@ mod tests {
     #[test]
     fn a_run_is_rendered_as_documented() {
         let mut history = History::new(1);
-        let memory = Memory { peak_bytes: Some(1), limit_bytes: None, oom_kills: Some(2) };
+        let memory = CgroupMemory { peak_bytes: Some(1), limit_bytes: None, oom_kills: Some(2) };
         history.ended(PastRun { memory: Some(memory), ..run(3) }, FAILURE);
         assert_eq!(
             String::from_utf8(history.render()).unwrap(),

@@ -25,6 +25,7 @@ pub(crate) mod watch;
 use std::num::NonZeroI32;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use crate::config::Stream;
 use crate::signal::Signal;
 
 /// The time of one turn of the loop, which is read once and passed on.
@@ -99,28 +100,6 @@ impl Sender {
         match self {
             Sender::Kernel => record,
             Sender::Process { pid, uid } => record.number("sender_pid", pid).number("sender_uid", uid),
-        }
-    }
-}
-
-/// One of the two output streams of the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stream {
-    /// Descriptor 1.
-    Stdout,
-    /// Descriptor 2.
-    Stderr,
-}
-
-impl Stream {
-    /// Both streams, stdout first.
-    pub const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
-
-    /// Returns `stdout` or `stderr`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::ptr;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
+pub(crate) enum IpFamily {
     /// IPv4.
     V4,
     /// IPv6.
@@ -19,13 +19,13 @@ pub(crate) enum Family {
 
 /// Returns the addresses of that family, at least one, or the reason why there is none. Blocks for as long as the
 /// resolver does, which has no deadline (getaddrinfo(3)).
-pub(crate) fn addresses(name: &CStr, family: Family) -> Result<Vec<IpAddr>, String> {
+pub(crate) fn addresses(name: &CStr, family: IpFamily) -> Result<Vec<IpAddr>, String> {
     // SAFETY: all zeros is a valid addrinfo: null pointers, and 0 for "any".
     let mut hints: libc::addrinfo = unsafe { MaybeUninit::zeroed().assume_init() };
     hints.ai_socktype = libc::SOCK_STREAM;
     hints.ai_family = match family {
-        Family::V4 => libc::AF_INET,
-        Family::V6 => libc::AF_INET6,
+        IpFamily::V4 => libc::AF_INET,
+        IpFamily::V6 => libc::AF_INET6,
     };
     let mut list = ptr::null_mut();
     // SAFETY: `name` ends with NUL, `hints` and `list` live until the call returns.
@@ -77,9 +77,9 @@ mod tests {
     #[test]
     fn a_numeric_address_has_one_family() {
         let (v4, v6) = ([127, 0, 0, 1].into(), Ipv6Addr::LOCALHOST.into());
-        assert_eq!(addresses(c"127.0.0.1", Family::V4), Ok(vec![v4]));
-        assert_eq!(addresses(c"::1", Family::V6), Ok(vec![v6]));
-        assert!(addresses(c"127.0.0.1", Family::V6).is_err());
-        assert!(addresses(c"::1", Family::V4).is_err());
+        assert_eq!(addresses(c"127.0.0.1", IpFamily::V4), Ok(vec![v4]));
+        assert_eq!(addresses(c"::1", IpFamily::V6), Ok(vec![v6]));
+        assert!(addresses(c"127.0.0.1", IpFamily::V6).is_err());
+        assert!(addresses(c"::1", IpFamily::V4).is_err());
     }
 }

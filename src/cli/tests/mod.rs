@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Order, parse};
 use crate::config::{
-    After, Capture, Check, Config, Interface, Job, Linger, Listen, LogFormat, Mode, Probe, Restart, Wait,
-    Watch,
+    After, CaptureOptions, CheckOptions, Config, Interface, JobOptions, Linger, Listen, LogFormat, Mode,
+    Probe, Restart, WaitOptions, WatchOptions,
 };
 use crate::error::Error;
 use crate::signal::Signal;
@@ -57,7 +57,7 @@ fn message_with(words: &str, env: &[(&str, &str)]) -> String {
     }
 }
 
-fn job(words: &str) -> Job {
+fn job(words: &str) -> JobOptions {
     match config(words).mode {
         Mode::Job(job) => *job,
         mode => panic!("{words}: {mode:?}"),
@@ -73,7 +73,7 @@ fn plain(mode: Mode) -> Config {
             sidebind: false,
             socket_activation: false,
         },
-        capture: Capture::default(),
+        capture: CaptureOptions::default(),
         hide_args: false,
         max_connections: 512,
         history: 5,
@@ -84,18 +84,18 @@ fn plain(mode: Mode) -> Config {
     }
 }
 
-fn plain_job(command: &str, arguments: &[&str], after: After) -> Job {
+fn plain_job(command: &str, arguments: &[&str], after: After) -> JobOptions {
     let arguments = arguments.iter().map(OsString::from).collect();
-    Job { command: command.into(), arguments, after, ..crate::config::tests::job() }
+    JobOptions { command: command.into(), arguments, after, ..crate::config::tests::job() }
 }
 
 #[test]
 fn each_mode_has_the_defaults_of_the_contract() {
     let run = plain_job("sleep", &["60"], After::Once(Linger::Fixed(Duration::ZERO)));
     let supervise = plain_job("sleep", &["60"], After::Again(crate::config::tests::restart()));
-    let watch = Watch { name: "nginx".into(), pid: None, wait: 5 * SECOND, process_events: false };
-    let check = Check { probe: Probe::Ready, url: None, timeout: 5 * SECOND };
-    let wait = Wait::default();
+    let watch = WatchOptions { name: "nginx".into(), pid: None, wait: 5 * SECOND, process_events: false };
+    let check = CheckOptions { probe: Probe::Ready, url: None, timeout: 5 * SECOND };
+    let wait = WaitOptions::default();
     for (words, mode) in [
         ("run sleep 60", Mode::Job(Box::new(run.clone()))),
         ("r -- sleep 60", Mode::Job(Box::new(run))),
@@ -159,7 +159,7 @@ fn options_are_read_in_every_written_form() {
     ] {
         let mut expected = config("run x");
         expected.listen.port = 8080;
-        expected.capture = Capture { stdout: true, stderr: true, lines: true, tail: 0 };
+        expected.capture = CaptureOptions { stdout: true, stderr: true, lines: true, tail: 0 };
         assert_eq!(config(words), expected, "{words}");
     }
 }
@@ -168,7 +168,7 @@ fn options_are_read_in_every_written_form() {
 fn p_is_a_port_before_the_mode_and_a_pid_after_watch() {
     let both = config("-p 80 watch -p 81 name");
     assert_eq!(both.listen.port, 80);
-    let watch = Watch { name: "name".into(), pid: Some(81), wait: 5 * SECOND, process_events: false };
+    let watch = WatchOptions { name: "name".into(), pid: Some(81), wait: 5 * SECOND, process_events: false };
     assert_eq!(both.mode, Mode::Watch(watch));
     assert!(matches!(config("watch --pid 7").mode, Mode::Watch(w) if w.pid == Some(7) && w.name.is_empty()));
 }

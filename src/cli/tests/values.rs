@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{SECOND, config, job, message, try_config};
-use crate::config::{Interface, Mode, Probe, Success, Ttl, Wait};
+use crate::config::{Interface, Mode, Probe, Success, Ttl, WaitOptions};
 use crate::signal::Signal;
 
 const TIMES: &str = "a number of seconds, or numbers with the units ms, s, m, h, d, w: 30, 0.5, 500ms, 1h30m";
@@ -148,14 +148,21 @@ fn check_and_wait_take_an_address_and_a_time_limit() {
     for text in ["http://a.b:1/x?y=z", "http://127.0.0.1", "http://[::1]:6666/", "http://a?x"] {
         assert_eq!(
             config(&format!("wait --timeout 0 {text}")).mode,
-            Mode::Wait(Wait { url: url(text), timeout: Some(Duration::ZERO), ..Wait::default() })
+            Mode::Wait(WaitOptions {
+                url: url(text),
+                timeout: Some(Duration::ZERO),
+                ..WaitOptions::default()
+            })
         );
     }
     for (words, until) in [("wait --ready", Probe::Ready), ("wait --healthy", Probe::Health)] {
-        assert_eq!(config(words).mode, Mode::Wait(Wait { until: Some(until), ..Wait::default() }));
+        assert_eq!(
+            config(words).mode,
+            Mode::Wait(WaitOptions { until: Some(until), ..WaitOptions::default() })
+        );
     }
     for words in ["wait -v --retry 1m", "wait --verbose --retry=60"] {
-        let expected = Wait { retry: 60 * SECOND, verbose: true, ..Wait::default() };
+        let expected = WaitOptions { retry: 60 * SECOND, verbose: true, ..WaitOptions::default() };
         assert_eq!(config(words).mode, Mode::Wait(expected));
     }
     for (text, probe) in [

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::exchange::{Deadline, ExchangeError};
+use super::exchange::{ExchangeError, RequestDeadline};
 use crate::error::reason;
-use crate::sys::resolve::{self, Family};
+use crate::sys::resolve::{self, IpFamily};
 use crate::target::Peer;
 
 /// How long to wait for the addresses of the other family after one family has been resolved (RFC 8305, section 3).
@@ -22,20 +22,20 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 const ONE_OF_SEVERAL: Duration = Duration::from_secs(10);
 
 /// A connection over TCP or a Unix socket.
-pub(super) enum Stream {
+pub(super) enum Socket {
     /// A TCP connection.
     Tcp(TcpStream),
     /// A Unix socket connection.
     Unix(UnixStream),
 }
 
-impl Stream {
+impl Socket {
     /// Sets the deadline for the next read or write.
-    pub(super) fn limit(&self, deadline: Deadline) -> Result<(), ExchangeError> {
+    pub(super) fn limit(&self, deadline: RequestDeadline) -> Result<(), ExchangeError> {
         let left = deadline.left()?;
         let set = match self {
-            Stream::Tcp(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
-            Stream::Unix(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
+            Socket::Tcp(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
+            Socket::Unix(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
         };
         set.map_err(|error| ExchangeError::Other(format!("cannot set a time-out: {}", reason(&error))))
     }
@@ -43,31 +43,31 @@ impl Stream {
     /// See [`Write::write_all`].
     pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
+            Socket::Tcp(stream) => stream.write_all(bytes),
+            Socket::Unix(stream) => stream.write_all(bytes),
         }
     }
 
     /// See [`Read::read`].
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
+            Socket::Tcp(stream) => stream.read(buffer),
+            Socket::Unix(stream) => stream.read(buffer),
         }
     }
 }
 
-impl AsFd for Stream {
+impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Stream::Tcp(stream) => stream.as_fd(),
-            Stream::Unix(stream) => stream.as_fd(),
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
         }
     }
 }
 
 /// Connects to `peer`. An error is either [`ExchangeError::TimedOut`] or [`ExchangeError::Unreachable`].
-pub(super) fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, ExchangeError> {
+pub(super) fn connect(peer: &Peer, deadline: RequestDeadline) -> Result<Socket, ExchangeError> {
     let cannot = |why: &str| ExchangeError::Unreachable(format!("cannot connect to {peer}: {why}"));
     let address = match peer {
         Peer::Tcp(name, port) => return Candidates::of(name, *port)?.connect(deadline, cannot),
@@ -92,7 +92,7 @@ pub(super) fn connect(peer: &Peer, deadline: Deadline) -> Result<Stream, Exchang
     // For Unix sockets the send timeout also limits connecting (unix(7)).
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, deadline.left()?).map_err(errno)?;
     rustix::net::connect(&socket, &address).map_err(errno)?;
-    Ok(Stream::Unix(socket.into()))
+    Ok(Socket::Unix(socket.into()))
 }
 
 /// The result of a resolver: the addresses of one family, or the reason why there are none.
@@ -129,7 +129,7 @@ impl Candidates {
         let cannot = |why: &str| ExchangeError::Other(format!("cannot resolve {name}: {why}"));
         let text = CString::new(name).map_err(|_| cannot("it contains a NUL byte"))?;
         let (answer, resolvers) = channel();
-        for family in [Family::V4, Family::V6] {
+        for family in [IpFamily::V4, IpFamily::V6] {
             let (answer, text) = (answer.clone(), text.clone());
             let resolver = std::thread::Builder::new().spawn(move || {
                 // Ignore the error: the receiver is gone because the answer came too late.
@@ -143,7 +143,7 @@ impl Candidates {
 
     /// Returns the addresses that are known and were not returned yet. Waits for a resolver if there are none. Returns
     /// an empty list at the end.
-    fn next(&mut self, deadline: Deadline) -> Result<Vec<SocketAddr>, ExchangeError> {
+    fn next(&mut self, deadline: RequestDeadline) -> Result<Vec<SocketAddr>, ExchangeError> {
         while self.known.is_empty() && self.pending > 0 {
             self.wait(deadline.left()?, deadline)?;
         }
@@ -155,7 +155,7 @@ impl Candidates {
     }
 
     /// Waits for one resolver until `limit`. Reaching it is an error only if the deadline has passed too.
-    fn wait(&mut self, limit: Option<Duration>, deadline: Deadline) -> Result<(), ExchangeError> {
+    fn wait(&mut self, limit: Option<Duration>, deadline: RequestDeadline) -> Result<(), ExchangeError> {
         let Some(resolvers) = &self.resolvers else { return Ok(()) };
         let answer = match limit {
             Some(limit) => resolvers.recv_timeout(limit),
@@ -180,9 +180,9 @@ impl Candidates {
     /// tried yet.
     fn connect(
         mut self,
-        deadline: Deadline,
+        deadline: RequestDeadline,
         cannot: impl Fn(&str) -> ExchangeError,
-    ) -> Result<Stream, ExchangeError> {
+    ) -> Result<Socket, ExchangeError> {
         let mut last = None;
         loop {
             let batch = self.next(deadline)?;
@@ -200,7 +200,7 @@ impl Candidates {
                 match connected {
                     Ok(stream) => {
                         keep_alive(&stream);
-                        return Ok(Stream::Tcp(stream));
+                        return Ok(Socket::Tcp(stream));
                     }
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                         deadline.left()?;

@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::connect::{Stream, connect};
+use super::connect::{Socket, connect};
 use crate::error::reason;
-use crate::logic::client::body::{Body, Part};
+use crate::logic::client::body::{Body, BodyPart};
 use crate::sys::clock;
 use crate::target::Address;
 
@@ -32,7 +32,7 @@ pub(super) enum Wanted {
 
 /// The parts of the answer that the client uses.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct Response {
     /// The status code. It is at least 200 and may be above 599.
     pub status: u16,
     /// The value of the field Kapo-Exit-Code.
@@ -69,15 +69,15 @@ impl fmt::Display for ExchangeError {
 
 /// The time at which everything must be finished; `None` if there is no limit.
 #[derive(Clone, Copy)]
-pub(super) struct Deadline(Option<Instant>);
+pub(super) struct RequestDeadline(Option<Instant>);
 
-impl Deadline {
+impl RequestDeadline {
     /// No deadline.
-    pub(super) const NEVER: Deadline = Deadline(None);
+    pub(super) const NEVER: RequestDeadline = RequestDeadline(None);
 
     /// Returns the deadline `timeout` from now. A time beyond the range of the clock is no deadline.
-    pub(super) fn after(timeout: Option<Duration>) -> Deadline {
-        Deadline(timeout.and_then(|timeout| clock::now().0.checked_add(timeout)))
+    pub(super) fn after(timeout: Option<Duration>) -> RequestDeadline {
+        RequestDeadline(timeout.and_then(|timeout| clock::now().0.checked_add(timeout)))
     }
 
     /// Returns the remaining time. It is never zero, because a socket timeout of zero means no limit.
@@ -97,10 +97,10 @@ pub(super) fn exchange(
     target: &Address,
     timeout: Option<Duration>,
     wanted: Wanted,
-) -> Result<Answer, ExchangeError> {
-    let deadline = Deadline::after(timeout);
-    let mut reply = Reply::to(target, deadline)?;
-    let Reply { status, kapo_exit_code, is_text, .. } = reply;
+) -> Result<Response, ExchangeError> {
+    let deadline = RequestDeadline::after(timeout);
+    let mut reply = OpenResponse::to(target, deadline)?;
+    let OpenResponse { status, kapo_exit_code, is_text, .. } = reply;
     let wanted = match wanted {
         Wanted::Head => false,
         Wanted::BodyOfFailure => !(200..300).contains(&status),
@@ -110,20 +110,20 @@ pub(super) fn exchange(
     // If the deadline passes, the beginning of the reason is better than nothing.
     while wanted
         && body.len() <= LONGEST_BODY
-        && matches!(reply.read(deadline, &mut body), Ok(Progress::More))
+        && matches!(reply.read(deadline, &mut body), Ok(BodyProgress::More))
     {}
-    Ok(Answer { status, kapo_exit_code, is_text, body })
+    Ok(Response { status, kapo_exit_code, is_text, body })
 }
 
 /// Sends a `GET` request and reads the answer. The whole body must arrive in time and have at most `limit` bytes.
 pub(super) fn exchange_whole(
     target: &Address,
-    deadline: Deadline,
+    deadline: RequestDeadline,
     limit: usize,
-) -> Result<Answer, ExchangeError> {
-    let mut reply = Reply::to(target, deadline)?;
+) -> Result<Response, ExchangeError> {
+    let mut reply = OpenResponse::to(target, deadline)?;
     let mut body = Vec::new();
-    while let Progress::More = reply.read(deadline, &mut body)? {
+    while let BodyProgress::More = reply.read(deadline, &mut body)? {
         if body.len() > limit {
             return Err(ExchangeError::Other(format!(
                 "the answer of {} is longer than {limit} bytes",
@@ -131,13 +131,13 @@ pub(super) fn exchange_whole(
             )));
         }
     }
-    let Reply { status, kapo_exit_code, is_text, .. } = reply;
-    Ok(Answer { status, kapo_exit_code, is_text, body })
+    let OpenResponse { status, kapo_exit_code, is_text, .. } = reply;
+    Ok(Response { status, kapo_exit_code, is_text, body })
 }
 
 /// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum BodyProgress {
     /// A part of the body, possibly empty.
     More,
     /// A part that ends with the end of a chunk.
@@ -147,8 +147,8 @@ pub(super) enum Progress {
 }
 
 /// An answer whose head has been read, and whose body can be read in parts.
-pub(super) struct Reply {
-    stream: Stream,
+pub(super) struct OpenResponse {
+    stream: Socket,
     peer: String,
     /// The status code. It is at least 200 and may be above 599.
     pub status: u16,
@@ -161,9 +161,9 @@ pub(super) struct Reply {
     early: Vec<u8>,
 }
 
-impl Reply {
+impl OpenResponse {
     /// Sends a `GET` request and reads the head of the answer.
-    pub(super) fn to(target: &Address, deadline: Deadline) -> Result<Reply, ExchangeError> {
+    pub(super) fn to(target: &Address, deadline: RequestDeadline) -> Result<OpenResponse, ExchangeError> {
         let mut stream = connect(&target.peer, deadline)?;
         let Address { authority, path, peer } = target;
         let request = format!(
@@ -180,7 +180,7 @@ impl Reply {
                 Err(Malformed) => return Err(ExchangeError::Other(format!("no HTTP answer from {peer}"))),
                 Ok(Some(Head { status, kapo_exit_code, is_text, body, end })) => {
                     let early = text.split_off(end);
-                    return Ok(Reply { stream, peer, status, kapo_exit_code, is_text, body, early });
+                    return Ok(OpenResponse { stream, peer, status, kapo_exit_code, is_text, body, early });
                 }
                 Ok(None) if text.len() > LONGEST_HEAD => {
                     return Err(ExchangeError::Other(format!("the head of {peer}'s answer has no end")));
@@ -188,7 +188,7 @@ impl Reply {
                 Ok(None) => {}
             }
             match receive(&mut stream, &peer, deadline) {
-                Ok(Received(_, 0)) => {
+                Ok(ReadBuffer(_, 0)) => {
                     break ExchangeError::Cut(format!("{peer} closed the connection without an answer"));
                 }
                 Ok(received) => text.extend_from_slice(received.bytes()),
@@ -204,11 +204,15 @@ impl Reply {
     }
 
     /// Appends the next part of the body to `out`.
-    pub(super) fn read(&mut self, deadline: Deadline, out: &mut Vec<u8>) -> Result<Progress, ExchangeError> {
+    pub(super) fn read(
+        &mut self,
+        deadline: RequestDeadline,
+        out: &mut Vec<u8>,
+    ) -> Result<BodyProgress, ExchangeError> {
         loop {
             match self.read_chunk(deadline, out)? {
-                Progress::Chunk if self.has_early() => {}
-                Progress::Chunk => return Ok(Progress::More),
+                BodyProgress::Chunk if self.has_early() => {}
+                BodyProgress::Chunk => return Ok(BodyProgress::More),
                 progress => return Ok(progress),
             }
         }
@@ -217,34 +221,34 @@ impl Reply {
     /// Appends the next part of the body to `out`, up to the end of a chunk at most.
     pub(super) fn read_chunk(
         &mut self,
-        deadline: Deadline,
+        deadline: RequestDeadline,
         out: &mut Vec<u8>,
-    ) -> Result<Progress, ExchangeError> {
+    ) -> Result<BodyProgress, ExchangeError> {
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() || self.body == Body::Length(0) {
             return self.take(&early, out);
         }
         let received = receive(&mut self.stream, &self.peer, deadline)?;
         match received.bytes() {
-            [] if self.body.may_end() => Ok(Progress::Complete),
+            [] if self.body.may_end() => Ok(BodyProgress::Complete),
             [] => Err(ExchangeError::Cut(format!("{} closed the connection within an answer", self.peer))),
             bytes => self.take(bytes, out),
         }
     }
 
-    fn take(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<Progress, ExchangeError> {
+    fn take(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<BodyProgress, ExchangeError> {
         loop {
             match self.body.next(&mut bytes) {
-                Part::Content(content, ends) => {
+                BodyPart::Content(content, ends) => {
                     out.extend_from_slice(content);
                     if ends {
                         self.early.extend_from_slice(bytes);
-                        return Ok(Progress::Chunk);
+                        return Ok(BodyProgress::Chunk);
                     }
                 }
-                Part::More => return Ok(Progress::More),
-                Part::Complete => return Ok(Progress::Complete),
-                Part::Malformed => {
+                BodyPart::More => return Ok(BodyProgress::More),
+                BodyPart::Complete => return Ok(BodyProgress::Complete),
+                BodyPart::Malformed => {
                     return Err(ExchangeError::Cut(format!("the answer of {} is malformed", self.peer)));
                 }
             }
@@ -252,23 +256,23 @@ impl Reply {
     }
 }
 
-impl AsFd for Reply {
+impl AsFd for OpenResponse {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 }
 
 /// A buffer, and the number of bytes received into it; 0 at the end of the connection.
-struct Received([u8; 16_384], usize);
+struct ReadBuffer([u8; 16_384], usize);
 
-impl Received {
+impl ReadBuffer {
     fn bytes(&self) -> &[u8] {
         self.0.get(..self.1).unwrap_or_default()
     }
 }
 
-fn receive(stream: &mut Stream, peer: &str, deadline: Deadline) -> Result<Received, ExchangeError> {
-    let mut received = Received([0; 16_384], 0);
+fn receive(stream: &mut Socket, peer: &str, deadline: RequestDeadline) -> Result<ReadBuffer, ExchangeError> {
+    let mut received = ReadBuffer([0; 16_384], 0);
     loop {
         stream.limit(deadline)?;
         match stream.read(&mut received.0) {

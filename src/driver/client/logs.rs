@@ -6,9 +6,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::isatty;
 
-use super::exchange::{Answer, Deadline, ExchangeError, Progress, Reply, exchange_whole};
+use super::exchange::{BodyProgress, ExchangeError, OpenResponse, RequestDeadline, Response, exchange_whole};
 use super::{first_line, say, target};
-use crate::config::{Config, Logs};
+use crate::config::{Config, LogsOptions};
 use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY, reason};
 use crate::logic::client::logs::{Screen, last_lines};
 use crate::target::Address;
@@ -32,7 +32,7 @@ impl From<ExchangeError> for Stopped {
 
 /// Copies the output to stdout. Returns 0 at the end of the output, 1 if no output is kept or the stream was cut off,
 /// 3 if there is no answer.
-pub(crate) fn logs(config: &Config, options: &Logs) -> u8 {
+pub(crate) fn logs(config: &Config, options: &LogsOptions) -> u8 {
     let target = target(config, options.url.as_deref(), "/logs").map_err(Stopped::from);
     match target.and_then(|target| copy(target.at("/logs"), options)) {
         Ok(()) | Err(Stopped::NoReader) => 0,
@@ -43,16 +43,16 @@ pub(crate) fn logs(config: &Config, options: &Logs) -> u8 {
     }
 }
 
-fn copy(mut target: Address, options: &Logs) -> Result<(), Stopped> {
+fn copy(mut target: Address, options: &LogsOptions) -> Result<(), Stopped> {
     if let Some(stream) = options.stream {
         target = target.with(&format!("stream={}", stream.name()));
     }
-    let deadline = Deadline::after(Some(options.timeout));
-    let mut out = Out::new();
+    let deadline = RequestDeadline::after(Some(options.timeout));
+    let mut out = LogOutput::new();
     if !options.follow {
         let answer = exchange_whole(&target, deadline, LONGEST)?;
         let answer = Some(answer).filter(|answer| answer.is_text || answer.status != 200);
-        let Answer { status, body, .. } = answer.ok_or_else(|| no_log(&target))?;
+        let Response { status, body, .. } = answer.ok_or_else(|| no_log(&target))?;
         if status != 200 {
             return Err(refused(&target, status, &body));
         }
@@ -60,10 +60,10 @@ fn copy(mut target: Address, options: &Logs) -> Result<(), Stopped> {
         return out.finish();
     }
     let target = target.with("follow=1");
-    let mut reply = Reply::to(&target, deadline)?;
+    let mut reply = OpenResponse::to(&target, deadline)?;
     let mut bytes = Vec::new();
     if reply.status != 200 {
-        while bytes.len() < LONGEST && reply.read(deadline, &mut bytes)? == Progress::More {}
+        while bytes.len() < LONGEST && reply.read(deadline, &mut bytes)? == BodyProgress::More {}
         return Err(refused(&target, reply.status, &bytes));
     }
     if !reply.is_text {
@@ -71,7 +71,7 @@ fn copy(mut target: Address, options: &Logs) -> Result<(), Stopped> {
     }
     if let Some(most) = options.lines {
         // kapo sends the kept output as one chunk together with the head.
-        while reply.has_early() && reply.read_chunk(deadline, &mut bytes)? == Progress::More {
+        while reply.has_early() && reply.read_chunk(deadline, &mut bytes)? == BodyProgress::More {
             if bytes.len() > LONGEST {
                 return Err(no_log(&target));
             }
@@ -84,9 +84,9 @@ fn copy(mut target: Address, options: &Logs) -> Result<(), Stopped> {
             out.wait_for(&reply)?;
         }
         let cut = |error: ExchangeError| Stopped::Failed(EXIT_UNHEALTHY, error.to_string());
-        let progress = reply.read(Deadline::NEVER, &mut bytes).map_err(cut)?;
+        let progress = reply.read(RequestDeadline::NEVER, &mut bytes).map_err(cut)?;
         out.write(&bytes)?;
-        if progress == Progress::Complete {
+        if progress == BodyProgress::Complete {
             return out.finish();
         }
     }
@@ -108,14 +108,14 @@ fn refused(target: &Address, status: u16, body: &[u8]) -> Stopped {
 }
 
 /// Stdout, and how to write to it.
-struct Out {
+struct LogOutput {
     /// Present if stdout is a terminal.
     screen: Option<Screen>,
 }
 
-impl Out {
-    fn new() -> Out {
-        Out { screen: isatty(Out::fd()).then(Screen::default) }
+impl LogOutput {
+    fn new() -> LogOutput {
+        LogOutput { screen: isatty(LogOutput::fd()).then(Screen::default) }
     }
 
     fn fd() -> BorrowedFd<'static> {
@@ -142,9 +142,11 @@ impl Out {
     }
 
     /// Waits until data arrives or the reader of stdout is gone.
-    fn wait_for(&self, reply: &Reply) -> Result<(), Stopped> {
-        let mut fds =
-            [PollFd::new(reply, PollFlags::IN), PollFd::from_borrowed_fd(Out::fd(), PollFlags::empty())];
+    fn wait_for(&self, reply: &OpenResponse) -> Result<(), Stopped> {
+        let mut fds = [
+            PollFd::new(reply, PollFlags::IN),
+            PollFd::from_borrowed_fd(LogOutput::fd(), PollFlags::empty()),
+        ];
         loop {
             // The only error is an interruption by a signal.
             let polled = poll(&mut fds, None);
@@ -161,12 +163,12 @@ impl Out {
 
 fn write_all(mut bytes: &[u8]) -> Result<(), Stopped> {
     while !bytes.is_empty() {
-        match rustix::io::write(Out::fd(), bytes) {
+        match rustix::io::write(LogOutput::fd(), bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
             // Another process has made the terminal or pipe non-blocking.
             Err(Errno::AGAIN) => {
-                let _ = poll(&mut [PollFd::from_borrowed_fd(Out::fd(), PollFlags::OUT)], None);
+                let _ = poll(&mut [PollFd::from_borrowed_fd(LogOutput::fd(), PollFlags::OUT)], None);
             }
             Err(Errno::PIPE) => return Err(Stopped::NoReader),
             Err(errno) => {

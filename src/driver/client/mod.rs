@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use exchange::{Answer, Deadline, ExchangeError, Wanted, exchange};
+use exchange::{ExchangeError, RequestDeadline, Response, Wanted, exchange};
 
-use crate::config::{Check, Config, Probe, Wait};
+use crate::config::{CheckOptions, Config, Probe, WaitOptions};
 use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line};
 use crate::logic::client::ended;
-use crate::logic::client::waiting::{Outcome, Waiting};
+use crate::logic::client::waiting::{RequestOutcome, Waiting};
 use crate::sys::clock;
 use crate::target::Address;
 
@@ -28,7 +28,7 @@ pub(crate) use status::status;
 
 /// Requests a probe and prints the result on stdout. Returns 0 if the status is 2xx, otherwise 1. One line is printed,
 /// or the whole body if the URL has a query.
-pub(crate) fn check(config: &Config, options: &Check) -> u8 {
+pub(crate) fn check(config: &Config, options: &CheckOptions) -> u8 {
     let what = match options.probe {
         Probe::Live => "live",
         Probe::Ready => "ready",
@@ -39,8 +39,8 @@ pub(crate) fn check(config: &Config, options: &Check) -> u8 {
     let verbose = target.as_ref().is_ok_and(|target| target.path.contains('?'));
     let body = if verbose { Wanted::Body } else { Wanted::BodyOfFailure };
     let (code, line, body) = match target.and_then(|target| exchange(&target, Some(options.timeout), body)) {
-        Ok(Answer { status: 200..=299, body, .. }) => (0, format!("{what}: ok"), body),
-        Ok(Answer { status, body, .. }) => match first_line(&body) {
+        Ok(Response { status: 200..=299, body, .. }) => (0, format!("{what}: ok"), body),
+        Ok(Response { status, body, .. }) => match first_line(&body) {
             reason if verbose || reason.is_empty() => (1, format!("not {what}: HTTP {status}"), body),
             reason => (1, format!("not {what}: HTTP {status}: {reason}"), body),
         },
@@ -58,7 +58,7 @@ const WAY: Duration = Duration::from_secs(5);
 
 /// Waits for the end of the job and returns its exit code; 124 if `--timeout` has passed first, 125 if there is no
 /// answer or the code is unknown, with the reason on stderr. With `-v`, prints on stdout how the job ended.
-pub(crate) fn wait(config: &Config, options: &Wait) -> u8 {
+pub(crate) fn wait(config: &Config, options: &WaitOptions) -> u8 {
     if let Some(probe) = options.until {
         return until::wait_until(config, options, probe);
     }
@@ -66,7 +66,7 @@ pub(crate) fn wait(config: &Config, options: &Wait) -> u8 {
     let mut failed = None;
     let answer = target(config, options.url.as_deref(), "/wait")
         .and_then(|target| ask_until_the_end(&target, options, &mut failed));
-    if let (true, Ok(Answer { kapo_exit_code: Some(code), body, .. })) = (options.verbose, &answer) {
+    if let (true, Ok(Response { kapo_exit_code: Some(code), body, .. })) = (options.verbose, &answer) {
         let lines = ended::summary(body).unwrap_or_else(|| vec![format!("code={code}")]);
         lines.iter().for_each(|line| say(std::io::stdout(), line));
     }
@@ -81,11 +81,11 @@ pub(crate) fn wait(config: &Config, options: &Wait) -> u8 {
 /// had no answer.
 fn ask_until_the_end(
     target: &Address,
-    options: &Wait,
+    options: &WaitOptions,
     failed: &mut Option<String>,
-) -> Result<Answer, ExchangeError> {
+) -> Result<Response, ExchangeError> {
     let body = if options.verbose { Wanted::Body } else { Wanted::Head };
-    let deadline = Deadline::after(options.timeout.filter(|timeout| !timeout.is_zero()));
+    let deadline = RequestDeadline::after(options.timeout.filter(|timeout| !timeout.is_zero()));
     let mut waiting = Waiting::new(options.timeout, options.retry);
     loop {
         let left = deadline.left()?;
@@ -104,8 +104,8 @@ fn ask_until_the_end(
             return answer;
         };
         match answer {
-            Ok(Answer { status: 200..=299, .. }) => *failed = None,
-            Ok(Answer { status, .. }) => *failed = Some(format!("no kapo answers: HTTP {status}")),
+            Ok(Response { status: 200..=299, .. }) => *failed = None,
+            Ok(Response { status, .. }) => *failed = Some(format!("no kapo answers: HTTP {status}")),
             Err(ExchangeError::TimedOut) => {}
             Err(failure) => *failed = Some(failure.to_string()),
         }
@@ -117,31 +117,31 @@ fn ask_until_the_end(
 }
 
 /// Classifies an answer for [`Waiting`].
-fn outcome(answer: &Result<Answer, ExchangeError>) -> Outcome {
+fn outcome(answer: &Result<Response, ExchangeError>) -> RequestOutcome {
     match answer {
-        Ok(Answer { kapo_exit_code: Some(_), .. }) | Err(ExchangeError::Other(_)) => Outcome::Final,
-        Ok(Answer { status: 200..=299, .. }) => Outcome::NoCode,
+        Ok(Response { kapo_exit_code: Some(_), .. }) | Err(ExchangeError::Other(_)) => RequestOutcome::Final,
+        Ok(Response { status: 200..=299, .. }) => RequestOutcome::NoCode,
         // A slice without an answer in time means that a proxy or firewall has lost the connection.
-        Ok(Answer { status: 502..=504, .. }) | Err(ExchangeError::Cut(_) | ExchangeError::TimedOut) => {
-            Outcome::Cut
+        Ok(Response { status: 502..=504, .. }) | Err(ExchangeError::Cut(_) | ExchangeError::TimedOut) => {
+            RequestOutcome::Cut
         }
-        Ok(_) => Outcome::Final,
-        Err(ExchangeError::Unreachable(_)) => Outcome::Unreachable,
+        Ok(_) => RequestOutcome::Final,
+        Err(ExchangeError::Unreachable(_)) => RequestOutcome::Unreachable,
     }
 }
 
 /// Returns the exit code and, if it is not the code of the job, the reason. With `once`, an answer without a code
 /// means that the job still runs.
-fn verdict(answer: Result<Answer, ExchangeError>, once: bool) -> (u8, Option<String>) {
+fn verdict(answer: Result<Response, ExchangeError>, once: bool) -> (u8, Option<String>) {
     match answer {
-        Ok(Answer { kapo_exit_code: Some(code), .. }) => (code, None),
-        Ok(Answer { status: 200..=299, .. }) if once => (EXIT_TIMEOUT, None),
-        Ok(Answer { status: status @ 200..=299, .. }) => {
+        Ok(Response { kapo_exit_code: Some(code), .. }) => (code, None),
+        Ok(Response { status: 200..=299, .. }) if once => (EXIT_TIMEOUT, None),
+        Ok(Response { status: status @ 200..=299, .. }) => {
             let line =
                 format!("the answer (HTTP {status}) has no exit code: whether the job still runs is unknown");
             (EXIT_SETUP, Some(line))
         }
-        Ok(Answer { status, .. }) => (EXIT_SETUP, Some(format!("no kapo answers: HTTP {status}"))),
+        Ok(Response { status, .. }) => (EXIT_SETUP, Some(format!("no kapo answers: HTTP {status}"))),
         Err(ExchangeError::TimedOut) if !once => (EXIT_TIMEOUT, None),
         Err(failure) => (EXIT_SETUP, Some(failure.to_string())),
     }

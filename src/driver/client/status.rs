@@ -5,9 +5,9 @@ use std::io::Write;
 
 use rustix::termios::{isatty, tcgetwinsize};
 
-use super::exchange::{Answer, Deadline, ExchangeError, exchange_whole};
+use super::exchange::{ExchangeError, RequestDeadline, Response, exchange_whole};
 use super::{first_line, say, target};
-use crate::config::{Config, Status};
+use crate::config::{Config, StatusOptions};
 use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY};
 use crate::logic::client::status::{self, Findings, METRICS};
 use crate::sys::clock;
@@ -20,8 +20,12 @@ const WIDTH: usize = 160;
 
 /// Shows the state of another kapo. Returns 0 if it is healthy, 1 if not, 3 if there is no answer, with the reason on
 /// stderr.
-pub(crate) fn status(config: &Config, options: &Status, variable: &dyn Fn(&str) -> Option<OsString>) -> u8 {
-    let deadline = Deadline::after(Some(options.timeout));
+pub(crate) fn status(
+    config: &Config,
+    options: &StatusOptions,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> u8 {
+    let deadline = RequestDeadline::after(Some(options.timeout));
     let asked = target(config, options.url.as_deref(), "/")
         .and_then(|target| show(&target, options, deadline, variable));
     asked.unwrap_or_else(|failure| {
@@ -32,15 +36,15 @@ pub(crate) fn status(config: &Config, options: &Status, variable: &dyn Fn(&str) 
 
 fn show(
     target: &Address,
-    options: &Status,
-    deadline: Deadline,
+    options: &StatusOptions,
+    deadline: RequestDeadline,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, ExchangeError> {
     let ask = |path: &str| exchange_whole(&target.clone().at(path), deadline, LONGEST);
     let no_kapo = |why: &str| ExchangeError::Other(format!("no kapo answers at {}: {why}", target.peer));
     let text = match ask("/")? {
-        Answer { status: 200, body, .. } => body,
-        Answer { status, .. } => return Err(no_kapo(&format!("HTTP {status}"))),
+        Response { status: 200, body, .. } => body,
+        Response { status, .. } => return Err(no_kapo(&format!("HTTP {status}"))),
     };
     let document = status::document(&text).ok_or_else(|| no_kapo("this is no status document"))?;
     let unhealthy = refusal(ask("/healthz")?);
@@ -82,7 +86,7 @@ fn show(
 }
 
 /// Returns the reason why a probe fails; `None` if its status is 200.
-fn refusal(answer: Answer) -> Option<String> {
+fn refusal(answer: Response) -> Option<String> {
     match (answer.status, first_line(&answer.body)) {
         (200..=299, _) => None,
         (status, reason) if reason.is_empty() => Some(format!("HTTP {status}")),

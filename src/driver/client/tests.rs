@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Capture, Interface, Listen, LogFormat, Mode};
+use crate::config::{CaptureOptions, Interface, Listen, LogFormat, Mode};
 
 /// A timeout that never passes if an answer comes.
 const LONG: Duration = Duration::from_secs(60);
@@ -17,14 +17,14 @@ const SHORT: Duration = Duration::from_millis(100);
 fn config(interface: Interface, port: u16) -> Config {
     Config {
         listen: Listen { port, interface, sidebind: false, socket_activation: false },
-        capture: Capture::default(),
+        capture: CaptureOptions::default(),
         hide_args: false,
         max_connections: 512,
         history: 5,
         quiet: false,
         log_format: LogFormat::Logfmt,
         misspelt: Vec::new(),
-        mode: Mode::Wait(Wait::default()),
+        mode: Mode::Wait(WaitOptions::default()),
     }
 }
 
@@ -58,13 +58,13 @@ fn ask(
     path: &str,
     timeout: Option<Duration>,
     body: bool,
-) -> Result<Answer, ExchangeError> {
+) -> Result<Response, ExchangeError> {
     let body = if body { Wanted::BodyOfFailure } else { Wanted::Head };
     exchange(&target(config, url, path)?, timeout, body)
 }
 
 /// Returns the result of [`ask`] for an answer.
-fn asked(answer: &'static str, held: bool, body: bool) -> Result<Answer, ExchangeError> {
+fn asked(answer: &'static str, held: bool, body: bool) -> Result<Response, ExchangeError> {
     let (port, server) = server(answer, held);
     let all = Interface::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let result =
@@ -73,8 +73,8 @@ fn asked(answer: &'static str, held: bool, body: bool) -> Result<Answer, Exchang
     result
 }
 
-fn answer(status: u16, kapo_exit_code: Option<u8>, body: &str) -> Result<Answer, ExchangeError> {
-    Ok(Answer { status, kapo_exit_code, is_text: false, body: body.as_bytes().to_vec() })
+fn answer(status: u16, kapo_exit_code: Option<u8>, body: &str) -> Result<Response, ExchangeError> {
+    Ok(Response { status, kapo_exit_code, is_text: false, body: body.as_bytes().to_vec() })
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_success_needs_no_body_and_a_missing_reason_times_out() {
 
 #[test]
 fn invalid_answers_have_different_errors() {
-    let closed = |result: Result<Answer, ExchangeError>| match result {
+    let closed = |result: Result<Response, ExchangeError>| match result {
         Err(ExchangeError::Other(line) | ExchangeError::Cut(line)) => {
             line.split_once(' ').unwrap().1.to_owned()
         }
@@ -153,7 +153,7 @@ fn the_request_names_the_probe_and_its_query() {
         let (port, server) = server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false);
         let url = Some(format!("http://localhost:{port}{url_path}"));
         let nobody = config(Interface::Path("/nowhere".into()), 1);
-        assert_eq!(check(&nobody, &Check { probe, url, timeout: LONG }), 0);
+        assert_eq!(check(&nobody, &CheckOptions { probe, url, timeout: LONG }), 0);
         let request = server.join().unwrap();
         let mut lines = request.lines();
         assert_eq!(lines.next(), Some(line));
@@ -165,7 +165,7 @@ fn the_request_names_the_probe_and_its_query() {
 fn check_exits_with_0_or_1_in_every_case() {
     let check = |port, timeout| {
         let local = Interface::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        check(&config(local, port), &Check { probe: Probe::Ready, url: None, timeout })
+        check(&config(local, port), &CheckOptions { probe: Probe::Ready, url: None, timeout })
     };
     for (text, code) in [
         ("HTTP/1.1 200 OK\r\n\r\n", 0),
@@ -191,7 +191,10 @@ fn check_exits_with_0_or_1_in_every_case() {
 fn wait_exits_with_the_code_of_the_job() {
     let wait = |port: u16, timeout| {
         let url = Some(format!("http://127.0.0.1:{port}"));
-        wait(&config(Interface::Path("/nowhere".into()), 1), &Wait { url, timeout, ..Wait::default() })
+        wait(
+            &config(Interface::Path("/nowhere".into()), 1),
+            &WaitOptions { url, timeout, ..WaitOptions::default() },
+        )
     };
     for (text, held, timeout, code) in [
         ("HTTP/1.1 200 OK\r\nKapo-Exit-Code: 7\r\nContent-Length: 99\r\n\r\n[", true, None, 7),
@@ -212,7 +215,7 @@ fn a_timeout_of_zero_makes_one_request_and_does_not_wait() {
         let url = Some(format!("http://127.0.0.1:{port}{path}"));
         wait(
             &config(Interface::Path("/nowhere".into()), 1),
-            &Wait { url, timeout: Some(Duration::ZERO), ..Wait::default() },
+            &WaitOptions { url, timeout: Some(Duration::ZERO), ..WaitOptions::default() },
         )
     };
     for (text, path, asked, code) in [
@@ -243,7 +246,7 @@ fn an_answer_without_an_exit_code_is_still_an_answer() {
     ] {
         let (status, kapo_exit_code) = answer;
         let (code, line) =
-            verdict(Ok(Answer { status, kapo_exit_code, is_text: false, body: Vec::new() }), once);
+            verdict(Ok(Response { status, kapo_exit_code, is_text: false, body: Vec::new() }), once);
         assert_eq!((code, line.as_deref().unwrap_or_default()), said);
     }
     assert_eq!(verdict(Err(ExchangeError::TimedOut), false), (124, None));

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, poll};
 
-use super::exchange::{Answer, Deadline, ExchangeError, Wanted, exchange};
+use super::exchange::{ExchangeError, RequestDeadline, Response, Wanted, exchange};
 use super::{WAY, first_line, say, target};
-use crate::config::{Config, Probe, Wait};
+use crate::config::{Config, Probe, WaitOptions};
 use crate::error::{EXIT_SETUP, EXIT_TIMEOUT};
 use crate::logic::client::ended;
 use crate::logic::client::until::{Pauses, is_final};
@@ -14,22 +14,22 @@ use crate::target::Address;
 
 /// Returns 0 as soon as the probe passes, 124 if `--timeout` has passed before that, the code of the job (1 if it is 0) if
 /// the job has ended before that, and 125 if something else than a kapo answers.
-pub(super) fn wait_until(config: &Config, options: &Wait, probe: Probe) -> u8 {
+pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -> u8 {
     let target = match target(config, options.url.as_deref(), probe.path()) {
         Ok(target) => target.at(probe.path()),
         Err(error) => return failed(EXIT_SETUP, &error.to_string()),
     };
     let once = options.timeout == Some(Duration::ZERO);
-    let deadline = Deadline::after(options.timeout.filter(|timeout| !timeout.is_zero()));
+    let deadline = RequestDeadline::after(options.timeout.filter(|timeout| !timeout.is_zero()));
     let mut pauses = Pauses::new();
     loop {
         let limit = deadline.left().ok().flatten().map_or(WAY, |left| left.min(WAY));
         let (answered, why) = match exchange(&target, Some(limit), Wanted::BodyOfFailure) {
-            Ok(Answer { status: 200..=299, .. }) => return 0,
-            Ok(Answer { status: 503, body, .. }) => (true, first_line(&body)),
+            Ok(Response { status: 200..=299, .. }) => return 0,
+            Ok(Response { status: 503, body, .. }) => (true, first_line(&body)),
             // A proxy answers for a kapo that does not listen.
-            Ok(Answer { status: status @ (502 | 504), .. }) => (false, format!("HTTP {status}")),
-            Ok(Answer { status, .. }) => {
+            Ok(Response { status: status @ (502 | 504), .. }) => (false, format!("HTTP {status}")),
+            Ok(Response { status, .. }) => {
                 return failed(EXIT_SETUP, &format!("no kapo answers: HTTP {status}"));
             }
             Err(ExchangeError::Other(line)) => return failed(EXIT_SETUP, &line),
@@ -60,8 +60,10 @@ pub(super) fn wait_until(config: &Config, options: &Wait, probe: Probe) -> u8 {
 fn end_within(target: &Address, pause: Duration) -> Option<(u8, Vec<u8>)> {
     let wait = target.clone().at("/wait").with(&format!("timeout={}ms", pause.as_millis()));
     match exchange(&wait, Some(pause.saturating_add(WAY)), Wanted::Body) {
-        Ok(Answer { kapo_exit_code: Some(code), body, .. }) if is_final(&body) => return Some((code, body)),
-        Ok(Answer { status: 200..=299, kapo_exit_code: None, .. }) => {}
+        Ok(Response { kapo_exit_code: Some(code), body, .. }) if is_final(&body) => {
+            return Some((code, body));
+        }
+        Ok(Response { status: 200..=299, kapo_exit_code: None, .. }) => {}
         // The pause between two runs, or no answer.
         _ => rest(pause),
     }

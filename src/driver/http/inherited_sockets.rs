@@ -49,11 +49,11 @@ pub(crate) fn take_over(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<S
 impl Sockets {
     fn add(&mut self, socket: OwnedFd, fd: i32, name: String) -> Result<(), Error> {
         match kind(socket.as_fd()) {
-            Ok(Kind::Listening) => {
+            Ok(SocketKind::Listening) => {
                 fcntl_setfd(&socket, FdFlags::CLOEXEC).map_err(|e| refused(fd, &name, &reason(&e.into())))?;
                 self.listeners.push((Listener::adopt(socket)?, name));
             }
-            Ok(Kind::Connected) => {
+            Ok(SocketKind::Connected) => {
                 fcntl_setfd(&socket, FdFlags::CLOEXEC).map_err(|e| refused(fd, &name, &reason(&e.into())))?;
                 // If this fails, only answers in several parts are slower.
                 let _ = sockopt::set_tcp_nodelay(&socket, true);
@@ -87,13 +87,13 @@ impl Sockets {
     }
 }
 
-enum Kind {
+enum SocketKind {
     Listening,
     Connected,
 }
 
 /// Returns the kind of a socket that can carry HTTP, or the reason why it cannot.
-fn kind(fd: BorrowedFd<'_>) -> Result<Kind, String> {
+fn kind(fd: BorrowedFd<'_>) -> Result<SocketKind, String> {
     let stat = fstat(fd).map_err(|e| reason(&e.into()))?;
     let file = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Socket => None,
@@ -117,10 +117,10 @@ fn kind(fd: BorrowedFd<'_>) -> Result<Kind, String> {
         _ => return Err("it is not a stream socket".to_owned()),
     }
     if sockopt::socket_acceptconn(fd).map_err(|e| reason(&e.into()))? {
-        return Ok(Kind::Listening);
+        return Ok(SocketKind::Listening);
     }
     match getpeername(fd) {
-        Ok(_) => Ok(Kind::Connected),
+        Ok(_) => Ok(SocketKind::Connected),
         Err(_) => Err("it neither listens nor is connected".to_owned()),
     }
 }

@@ -81,7 +81,7 @@ impl NotifySocket {
     /// Reads the waiting datagrams and passes those that count to `each`. Returns whether there may be more.
     /// Descriptors that come with a datagram are closed, which is the answer to `BARRIER=1`: it confirms that all
     /// earlier datagrams were read.
-    pub(crate) fn read(&self, run: Run, mut each: impl FnMut(Notification)) -> bool {
+    pub(crate) fn read(&self, run: NotifyingRun, mut each: impl FnMut(Notification)) -> bool {
         for _ in 0..AT_ONCE {
             let mut bytes = [0; LONGEST];
             let datagram = match sys::datagram::receive(self.socket.as_fd(), &mut bytes) {
@@ -153,14 +153,14 @@ fn bind_to_an_abstract_address(socket: &OwnedFd) -> Result<Vec<u8>, Errno> {
 
 /// A run of the command, with the facts that tell its processes from others.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
+pub(crate) struct NotifyingRun {
     /// The main process.
     pub command: Pid,
     /// The start time of the process that kapo started, in clock ticks; `None` if that process is `command`.
     pub since: Option<u64>,
 }
 
-impl Run {
+impl NotifyingRun {
     /// Whether datagrams from this process count. They count from a process of the run and from kapo itself:
     /// systemd-notify(1) run by root sends the pid of its parent, and the parent of an orphan is kapo. Only a
     /// privileged process can send a pid that is not its own.

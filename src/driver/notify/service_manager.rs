@@ -13,7 +13,7 @@ use crate::error::reason;
 use crate::logic::Now;
 use crate::logic::log::record::Record;
 use crate::logic::notify::message;
-use crate::logic::notify::outbox::{Delivery, Outbox};
+use crate::logic::notify::outbox::{Outbox, SendOutcome};
 
 /// The socket of the service manager and the datagrams for it.
 #[derive(Debug)]
@@ -52,9 +52,9 @@ impl ServiceManager {
         while let Some(datagram) = self.outbox.first() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             let delivery = match sendto(&self.socket, datagram, flags, &self.address) {
-                Ok(_) => Delivery::Accepted,
-                Err(Errno::AGAIN) => Delivery::Full,
-                Err(errno) => Delivery::Failed(reason(&errno.into())),
+                Ok(_) => SendOutcome::Accepted,
+                Err(Errno::AGAIN) => SendOutcome::Full,
+                Err(errno) => SendOutcome::Failed(reason(&errno.into())),
             };
             if !self.outbox.sent(now, delivery) {
                 break;

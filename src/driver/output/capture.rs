@@ -24,7 +24,7 @@ const OLD_PIPES: usize = 8;
 pub(crate) struct Capture {
     /// The streams of the current run, followed by those of earlier runs whose pipes are still held open by
     /// descendants of their commands.
-    entries: Vec<Entry>,
+    entries: Vec<CapturedPipe>,
     tail: Tail,
     /// The position in `tail` at which the output of this run begins.
     run_begin: Position,
@@ -33,7 +33,7 @@ pub(crate) struct Capture {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CapturedPipe {
     stream: Stream,
     output: CapturedStream,
     /// Whether it belongs to the current run.
@@ -49,7 +49,7 @@ impl Capture {
     /// inherits that stream instead, and a log record reports this.
     pub(crate) fn new(
         now: Now,
-        options: &config::Capture,
+        options: &config::CaptureOptions,
         format: LogFormat,
         sinks: &mut Sinks<'_>,
     ) -> Capture {
@@ -60,10 +60,12 @@ impl Capture {
                     Record::warn("stream not captured").with("why", "this terminal cannot be opened again");
                 sinks.log(now.wall, &record.with("stream", stream.name()));
             }
-            captured.then(|| Entry::new(stream, CapturedStream::new(stream, options.lines.then_some(format))))
+            captured.then(|| {
+                CapturedPipe::new(stream, CapturedStream::new(stream, options.lines.then_some(format)))
+            })
         };
         let entries = [entry(Stream::Stdout, options.stdout), entry(Stream::Stderr, options.stderr)];
-        let entries: Vec<Entry> = entries.into_iter().flatten().collect();
+        let entries: Vec<CapturedPipe> = entries.into_iter().flatten().collect();
         if !entries.is_empty() {
             sinks.share();
         }
@@ -99,7 +101,7 @@ impl Capture {
             if !entry.current || entry.output.pipe().is_none() {
                 continue;
             }
-            let (stream, fresh) = (entry.stream, Entry::new(entry.stream, entry.output.successor()));
+            let (stream, fresh) = (entry.stream, CapturedPipe::new(entry.stream, entry.output.successor()));
             let mut old = std::mem::replace(entry, fresh);
             old.current = false;
             self.entries.push(old);
@@ -170,8 +172,9 @@ impl Capture {
     /// Whether another pipe of the same stream has a short write pending, whose remainder must come next.
     fn is_blocked(&self, index: usize) -> bool {
         let stream = self.entries.get(index).map(|entry| entry.stream);
-        let cut_short =
-            |entry: &Entry| Some(entry.stream) == stream && entry.output.wants() == StreamInterest::Room;
+        let cut_short = |entry: &CapturedPipe| {
+            Some(entry.stream) == stream && entry.output.wants() == StreamInterest::Room
+        };
         self.entries.iter().enumerate().any(|(other, entry)| other != index && cut_short(entry))
     }
 
@@ -189,7 +192,7 @@ impl Capture {
         let sink_ready = Stream::BOTH.iter().any(|stream| ready(Source::Sink(*stream)));
         // Streams with a short write pending are served first.
         for index in 0..self.entries.len() {
-            let waits = |entry: &Entry| entry.output.wants() == StreamInterest::Room;
+            let waits = |entry: &CapturedPipe| entry.output.wants() == StreamInterest::Room;
             if self.entries.get(index).is_some_and(|entry| waits(entry) && (sink_ready || entry.again)) {
                 let rest = self.serve(index, now, epoll, sinks);
                 gather = [gather, rest].into_iter().flatten().min();
@@ -207,7 +210,7 @@ impl Capture {
             gather = [gather, rest].into_iter().flatten().min();
         }
         for index in (0..self.entries.len()).rev() {
-            let over = |entry: &Entry| !entry.current && entry.output.pipe().is_none();
+            let over = |entry: &CapturedPipe| !entry.current && entry.output.pipe().is_none();
             if self
                 .entries
                 .get(index)
@@ -280,9 +283,9 @@ fn copy_permissions(pipe: &OwnedFd, original: BorrowedFd<'_>) {
     let _ = fchmod(pipe, Mode::from_raw_mode(stat.st_mode & 0o777));
 }
 
-impl Entry {
-    fn new(stream: Stream, output: CapturedStream) -> Entry {
-        Entry { stream, output, current: true, registered: false, again: false }
+impl CapturedPipe {
+    fn new(stream: Stream, output: CapturedStream) -> CapturedPipe {
+        CapturedPipe { stream, output, current: true, registered: false, again: false }
     }
 
     /// Registers or removes the pipe according to what the stream waits for. A pipe without writers is always ready,

@@ -10,7 +10,7 @@ use rustix::process::{Resource, getpid, getrlimit};
 use crate::driver::proc::small_file;
 use crate::logic::Pid;
 use crate::logic::metrics::{Own, Tree};
-use crate::logic::proc::stat::{Stat, Usage};
+use crate::logic::proc::stat::{ProcessUsage, Stat};
 use crate::sys;
 
 /// The maximum number of processes that one scrape reads; each takes about 25 us.
@@ -54,9 +54,9 @@ fn numbered() -> Option<i32> {
 }
 
 /// Returns the process with this pid and all of its descendants.
-fn below(pid: i32) -> Option<(Process, Vec<(i32, Process)>)> {
+fn below(pid: i32) -> Option<(ProcessSample, Vec<(i32, ProcessSample)>)> {
     let mut text = Vec::new();
-    let root = Process::read(pid, &mut text)?;
+    let root = ProcessSample::read(pid, &mut text)?;
     let below = match children(pid, root.threads, &mut text) {
         Some(first) => walk(first, &mut text),
         None => scan(pid, &mut text),
@@ -70,7 +70,7 @@ pub(crate) fn listed(pids: impl Iterator<Item = Pid>) -> Option<Tree> {
     let mut text = Vec::new();
     let mut tree = Tree::default();
     for pid in pids.take(MOST).map(Pid::get) {
-        if let Some(stat) = Process::read(pid, &mut text) {
+        if let Some(stat) = ProcessSample::read(pid, &mut text) {
             add(&mut tree, pid, &stat);
         }
     }
@@ -99,7 +99,7 @@ pub(crate) fn own() -> Option<Own> {
     })
 }
 
-fn add(tree: &mut Tree, pid: i32, stat: &Process) {
+fn add(tree: &mut Tree, pid: i32, stat: &ProcessSample) {
     // A zombie holds nothing but its exit code.
     if !stat.dead {
         tree.processes += 1;
@@ -115,29 +115,34 @@ fn page_size() -> u64 {
 
 /// The fields of a process that a scrape needs.
 #[derive(Clone, Copy, Debug)]
-struct Process {
+struct ProcessSample {
     dead: bool,
     parent: i32,
     threads: u32,
-    usage: Usage,
+    usage: ProcessUsage,
 }
 
-impl Process {
-    fn read(pid: i32, text: &mut Vec<u8>) -> Option<Process> {
+impl ProcessSample {
+    fn read(pid: i32, text: &mut Vec<u8>) -> Option<ProcessSample> {
         read(&format!("/proc/{pid}/stat"), text)?;
         let stat = Stat::parse(text)?;
-        Some(Process { dead: stat.is_zombie(), parent: stat.ppid, threads: stat.threads, usage: stat.usage })
+        Some(ProcessSample {
+            dead: stat.is_zombie(),
+            parent: stat.ppid,
+            threads: stat.threads,
+            usage: stat.usage,
+        })
     }
 }
 
 /// Returns these processes and all of their descendants.
-fn walk(mut todo: Vec<i32>, text: &mut Vec<u8>) -> Vec<(i32, Process)> {
+fn walk(mut todo: Vec<i32>, text: &mut Vec<u8>) -> Vec<(i32, ProcessSample)> {
     let mut found = Vec::new();
     while let Some(pid) = todo.pop() {
         if found.len() >= MOST {
             break;
         }
-        let Some(stat) = Process::read(pid, text) else { continue };
+        let Some(stat) = ProcessSample::read(pid, text) else { continue };
         todo.extend(children(pid, stat.threads, text).unwrap_or_default());
         found.push((pid, stat));
     }
@@ -164,13 +169,13 @@ fn children(pid: i32, threads: u32, text: &mut Vec<u8>) -> Option<Vec<i32>> {
 }
 
 /// Does the same as [`walk`] if the kernel does not list children: reads all processes and their parents.
-fn scan(root: i32, text: &mut Vec<u8>) -> Vec<(i32, Process)> {
-    let mut others: Vec<(i32, Process)> = entries("/proc")
+fn scan(root: i32, text: &mut Vec<u8>) -> Vec<(i32, ProcessSample)> {
+    let mut others: Vec<(i32, ProcessSample)> = entries("/proc")
         .filter(|pid| *pid != root)
         .take(MOST)
-        .filter_map(|pid| Process::read(pid, text).map(|stat| (pid, stat)))
+        .filter_map(|pid| ProcessSample::read(pid, text).map(|stat| (pid, stat)))
         .collect();
-    let mut found: Vec<(i32, Process)> = Vec::new();
+    let mut found: Vec<(i32, ProcessSample)> = Vec::new();
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
         let at = found.len();
@@ -247,7 +252,7 @@ mod tests {
         let root = i32::try_from(shell.id()).unwrap();
         let below: Vec<i32> = pids.iter().copied().filter(|pid| *pid != root).collect();
         let mut text = Vec::new();
-        let sorted = |found: Vec<(i32, Process)>| {
+        let sorted = |found: Vec<(i32, ProcessSample)>| {
             let mut pids: Vec<i32> = found.into_iter().map(|(pid, _)| pid).collect();
             pids.sort_unstable();
             pids
@@ -281,7 +286,7 @@ mod tests {
         });
         let mut child = hear.recv().unwrap();
         let mut text = Vec::new();
-        let threads = Process::read(own, &mut text).unwrap().threads;
+        let threads = ProcessSample::read(own, &mut text).unwrap().threads;
         if let Some(found) = children(own, threads, &mut text) {
             assert!(found.contains(&i32::try_from(child.id()).unwrap()), "{found:?}");
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::driver::proc::small_file;
 use crate::logic::cgroup::{self, CgroupFiles, CgroupUsage, Folder, Version};
-use crate::logic::history::Memory;
+use crate::logic::history::CgroupMemory;
 
 /// The counter of out-of-memory kills.
 #[derive(Debug)]
@@ -53,14 +53,14 @@ impl OomKillFile {
     }
 
     /// Reads the memory usage and limit of the cgroup.
-    pub(crate) fn memory(&self) -> Memory {
+    pub(crate) fn memory(&self) -> CgroupMemory {
         memory(&self.folder)
     }
 }
 
-fn memory(folder: &Folder) -> Memory {
+fn memory(folder: &Folder) -> CgroupMemory {
     let number = |v1, v2| text(&folder.file(v1, v2)).as_deref().and_then(cgroup::number);
-    Memory {
+    CgroupMemory {
         peak_bytes: number("memory.max_usage_in_bytes", "memory.peak"),
         limit_bytes: number("memory.limit_in_bytes", "memory.max"),
         oom_kills: text(&oom_kill_file(folder)).and_then(|text| cgroup::keyed(&text, "oom_kill")),

@@ -23,7 +23,7 @@ pub(crate) struct MainPid {
 
 /// How a followed process has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum MainPidEnd {
     /// It has not been reaped. If its parent ends, it becomes kapo's child and is reaped like any other.
     NotReaped,
     /// Its parent has reaped it.
@@ -52,15 +52,15 @@ impl MainPid {
     /// Returns how the process has ended. Must be called when the pidfd is ready. The pidfd becomes readable when the
     /// process is a zombie and hangs up when it is reaped, so after the first the registration is reduced to the
     /// hang-up. If the kernel does not report the exit code, the result is code 0, as in systemd.
-    pub(crate) fn outcome(&self, epoll: &Epoll) -> Outcome {
+    pub(crate) fn outcome(&self, epoll: &Epoll) -> MainPidEnd {
         match sys::pidfd::exit_status(self.pidfd.as_fd()) {
-            Ok(Some(status)) => Outcome::Reaped(stat::exit(status).unwrap_or(Exit::Code(0))),
+            Ok(Some(status)) => MainPidEnd::Reaped(stat::exit(status).unwrap_or(Exit::Code(0))),
             Ok(None) => {
                 // This cannot fail because the descriptor is registered.
                 let _ = epoll.modify(&self.pidfd, Source::MainPid, EventFlags::empty());
-                Outcome::NotReaped
+                MainPidEnd::NotReaped
             }
-            Err(_) => Outcome::Reaped(Exit::Code(0)),
+            Err(_) => MainPidEnd::Reaped(Exit::Code(0)),
         }
     }
 }

@@ -8,7 +8,7 @@ use rustix::event::epoll::EventFlags;
 use crate::driver::event_loop::LoopContext;
 use crate::driver::poll::Source;
 use crate::driver::process::cgroup::OomKillFile;
-use crate::logic::history::Memory;
+use crate::logic::history::CgroupMemory;
 use crate::logic::log::record::Record;
 use crate::logic::oom::Oom;
 use crate::logic::{Exit, Now};
@@ -75,7 +75,7 @@ impl OomCounter {
     }
 
     /// Returns the memory of the cgroup, or `None` if it cannot be read.
-    pub(crate) fn memory(&self) -> Option<Memory> {
+    pub(crate) fn memory(&self) -> Option<CgroupMemory> {
         self.followed.as_ref().map(|(cgroup, _)| cgroup.memory())
     }
 

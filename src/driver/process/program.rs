@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Access, FileType, Mode, OFlags};
 
-use crate::config::Job;
+use crate::config::JobOptions;
 use crate::error::Error;
 use crate::sys::spawn;
 
@@ -65,7 +65,7 @@ pub(crate) struct Start<'a> {
 
 impl Program {
     /// Prepares the command. Does not look for the files, because they may appear or disappear before each start.
-    pub(crate) fn new(job: &Job, path: Option<&OsStr>) -> Result<Program, Error> {
+    pub(crate) fn new(job: &JobOptions, path: Option<&OsStr>) -> Result<Program, Error> {
         let words: Result<Vec<CString>, Error> =
             std::iter::once(&job.command).chain(&job.arguments).map(|word| c_string(word)).collect();
         let name = job.command.as_bytes();
@@ -114,7 +114,7 @@ impl Program {
 
     /// Starts the command and returns its pid once the exec has succeeded. Otherwise returns the failed step and its
     /// errno. A search through PATH returns one errno, as execvp(3) does.
-    pub(crate) fn start(&self, job: &Job, start: &Start<'_>) -> Result<i32, spawn::SpawnError> {
+    pub(crate) fn start(&self, job: &JobOptions, start: &Start<'_>) -> Result<i32, spawn::SpawnError> {
         let started = self.execute(job, start, &self.paths, &self.arguments);
         match &started {
             Err(failure) if failure.is_exec_format_error() => {
@@ -146,7 +146,7 @@ impl Program {
 
     fn execute(
         &self,
-        job: &Job,
+        job: &JobOptions,
         start: &Start<'_>,
         paths: &[CString],
         arguments: &[CString],
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     fn paths(command: &str, path: Option<&str>) -> Vec<String> {
-        let job = Job { command: command.into(), ..crate::config::tests::job() };
+        let job = JobOptions { command: command.into(), ..crate::config::tests::job() };
         let program = Program::new(&job, path.map(OsStr::new)).unwrap();
         program.paths.iter().map(|p| p.to_str().unwrap().to_owned()).collect()
     }
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_nul_byte_in_the_command_is_rejected() {
-        let job = Job { command: "a\0b".into(), ..crate::config::tests::job() };
+        let job = JobOptions { command: "a\0b".into(), ..crate::config::tests::job() };
         assert!(matches!(Program::new(&job, None), Err(Error::Usage(_))));
     }
 }

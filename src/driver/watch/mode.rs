@@ -59,7 +59,11 @@ pub(crate) struct OpenedWatcher {
 impl OpenedWatcher {
     /// Opens the watcher. Fails if the process of `--pid` does not exist. `history` is the number of ended matches to
     /// keep.
-    pub(crate) fn open(options: &config::Watch, history: usize, now: Now) -> Result<OpenedWatcher, Error> {
+    pub(crate) fn open(
+        options: &config::WatchOptions,
+        history: usize,
+        now: Now,
+    ) -> Result<OpenedWatcher, Error> {
         let mut notes = Vec::new();
         let watcher = Watcher::open(options, history, now, &mut |note| notes.push(note))?;
         Ok(OpenedWatcher { watcher, notes })

@@ -30,7 +30,7 @@ pub(crate) enum Chunk {
 
 /// A decoded part of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Part<'a> {
+pub(crate) enum BodyPart<'a> {
     /// Content, and whether a chunk ends after it.
     Content(&'a [u8], bool),
     /// More input is needed.
@@ -45,17 +45,17 @@ impl Body {
     /// A body in chunks, of which nothing was read yet.
     pub(crate) const CHUNKED: Body = Body::Chunked(Chunk::NEW);
 
-    /// Decodes the next part and removes it from the front of `input`. After [`Part::More`], `input` is empty.
-    pub(crate) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Part<'a> {
+    /// Decodes the next part and removes it from the front of `input`. After [`BodyPart::More`], `input` is empty.
+    pub(crate) fn next<'a>(&mut self, input: &mut &'a [u8]) -> BodyPart<'a> {
         match self {
-            Body::Length(0) => Part::Complete,
+            Body::Length(0) => BodyPart::Complete,
             Body::Length(left) => match take(input, left) {
-                [] => Part::More,
-                content => Part::Content(content, *left == 0),
+                [] => BodyPart::More,
+                content => BodyPart::Content(content, *left == 0),
             },
             Body::Connection => match std::mem::take(input) {
-                [] => Part::More,
-                content => Part::Content(content, false),
+                [] => BodyPart::More,
+                content => BodyPart::Content(content, false),
             },
             Body::Chunked(chunk) => chunk.next(input),
         }
@@ -70,10 +70,10 @@ impl Body {
 impl Chunk {
     const NEW: Chunk = Chunk::Head { size: 0, digits: 0, extension: 0 };
 
-    fn next<'a>(&mut self, input: &mut &'a [u8]) -> Part<'a> {
+    fn next<'a>(&mut self, input: &mut &'a [u8]) -> BodyPart<'a> {
         loop {
             if let Chunk::Last = self {
-                return Part::Complete;
+                return BodyPart::Complete;
             }
             if let Chunk::Content(left) = self {
                 let content = take(input, left);
@@ -81,9 +81,9 @@ impl Chunk {
                 if ends {
                     *self = Chunk::End(2);
                 }
-                return if content.is_empty() { Part::More } else { Part::Content(content, ends) };
+                return if content.is_empty() { BodyPart::More } else { BodyPart::Content(content, ends) };
             }
-            let Some((&byte, rest)) = input.split_first() else { return Part::More };
+            let Some((&byte, rest)) = input.split_first() else { return BodyPart::More };
             *input = rest;
             *self = match (*self, byte) {
                 (Chunk::End(2), b'\r') => Chunk::End(1),
@@ -93,7 +93,7 @@ impl Chunk {
                 (Chunk::Head { size, digits, extension: 0 }, digit) if digit.is_ascii_hexdigit() => {
                     let value = char::from(digit).to_digit(16).unwrap_or_default();
                     if digits == 16 {
-                        return Part::Malformed;
+                        return BodyPart::Malformed;
                     }
                     Chunk::Head { size: size << 4 | u64::from(value), digits: digits + 1, extension: 0 }
                 }
@@ -103,7 +103,7 @@ impl Chunk {
                 {
                     Chunk::Head { size, digits, extension: extension + 1 }
                 }
-                _ => return Part::Malformed,
+                _ => return BodyPart::Malformed,
             };
         }
     }
@@ -129,14 +129,14 @@ mod tests {
         for mut piece in text.chunks(step) {
             loop {
                 match body.next(&mut piece) {
-                    Part::Content(part, ends) => {
+                    BodyPart::Content(part, ends) => {
                         assert!(!part.is_empty());
                         content.extend_from_slice(part);
                         chunks += usize::from(ends);
                     }
-                    Part::More => break,
-                    Part::Complete => return (String::from_utf8(content).unwrap(), "complete", chunks),
-                    Part::Malformed => return (String::from_utf8(content).unwrap(), "malformed", chunks),
+                    BodyPart::More => break,
+                    BodyPart::Complete => return (String::from_utf8(content).unwrap(), "complete", chunks),
+                    BodyPart::Malformed => return (String::from_utf8(content).unwrap(), "malformed", chunks),
                 }
             }
             assert!(piece.is_empty());

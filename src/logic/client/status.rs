@@ -85,7 +85,7 @@ pub(crate) fn report(findings: &Findings<'_>) -> Vec<String> {
     let objects = findings.document.list();
     let Some(object) = objects.first() else { return Vec::new() };
     let watch = object.get("Mode").text() == "watch";
-    let facts = Facts { findings, object, last: last_run(findings, object) };
+    let facts = CommandFacts { findings, object, last: last_run(findings, object) };
     let mut lines = Vec::new();
     if watch {
         facts.processes(objects, &mut lines);
@@ -108,14 +108,14 @@ fn last_run<'a>(findings: &Findings<'a>, object: &'a Json) -> Option<&'a Json> {
     newest.or(last).or(own)
 }
 
-struct Facts<'a> {
+struct CommandFacts<'a> {
     findings: &'a Findings<'a>,
     /// The object of the command, or of the first watched process.
     object: &'a Json,
     last: Option<&'a Json>,
 }
 
-impl Facts<'_> {
+impl CommandFacts<'_> {
     /// Formats how long ago `when` was; 0 if it is in the future for the client.
     fn ago(&self, when: SystemTime) -> String {
         span(self.findings.now.duration_since(when).unwrap_or_default())

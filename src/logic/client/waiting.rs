@@ -11,7 +11,7 @@ const PACE: Duration = Duration::from_secs(1);
 
 /// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum RequestOutcome {
     /// A kapo has answered without an exit code.
     NoCode,
     /// A proxy has answered instead of kapo (502, 503, 504), or the connection was cut.
@@ -48,20 +48,20 @@ impl Waiting {
 
     /// Records the outcome of a request that lasted from `asked` to `now`. Returns the pause before the next request;
     /// `None` if the outcome is final.
-    pub(crate) fn next(&mut self, asked: Instant, now: Instant, outcome: Outcome) -> Option<Duration> {
+    pub(crate) fn next(&mut self, asked: Instant, now: Instant, outcome: RequestOutcome) -> Option<Duration> {
         let lasted = now.saturating_duration_since(asked);
         let patience = match outcome {
-            Outcome::Final => return None,
-            Outcome::NoCode => {
+            RequestOutcome::Final => return None,
+            RequestOutcome::NoCode => {
                 self.failing = None;
                 // An early answer means that no code will come. The comparison allows for the clock of another
                 // machine, which may run faster.
                 let running = !self.once && self.slice.is_some_and(|slice| lasted >= slice * 9 / 10);
                 return running.then_some(Duration::ZERO);
             }
-            Outcome::Unreachable => self.retry,
-            Outcome::Cut if self.once => self.retry,
-            Outcome::Cut => {
+            RequestOutcome::Unreachable => self.retry,
+            RequestOutcome::Cut if self.once => self.retry,
+            RequestOutcome::Cut => {
                 if lasted > PACE {
                     // Choose a slice that is shorter than the time limit of the proxy.
                     self.slice = Some((lasted * 2 / 3).max(PACE));
@@ -96,7 +96,7 @@ mod tests {
         }
 
         /// Makes one request, and advances the time by the pause after it.
-        fn ask(&mut self, lasted: Duration, outcome: Outcome) -> Option<Duration> {
+        fn ask(&mut self, lasted: Duration, outcome: RequestOutcome) -> Option<Duration> {
             let asked = self.now;
             let pause = self.waiting.next(asked, asked + lasted, outcome);
             self.now = asked + lasted + pause.unwrap_or_default();
@@ -111,37 +111,40 @@ mod tests {
         {
             let mut world = World::new(timeout, Duration::ZERO);
             assert_eq!(world.waiting.slice(), slice);
-            assert_eq!(world.ask(9 * SECOND, Outcome::Final), None);
-            assert_eq!(world.ask(9 * SECOND, Outcome::NoCode), None);
-            assert_eq!(world.ask(Duration::ZERO, Outcome::Unreachable), None);
+            assert_eq!(world.ask(9 * SECOND, RequestOutcome::Final), None);
+            assert_eq!(world.ask(9 * SECOND, RequestOutcome::NoCode), None);
+            assert_eq!(world.ask(Duration::ZERO, RequestOutcome::Unreachable), None);
         }
     }
 
     #[test]
     fn slices_become_shorter_than_the_limit_of_a_proxy() {
         let mut world = World::new(None, Duration::ZERO);
-        assert_eq!(world.ask(3 * SECOND, Outcome::Cut), Some(Duration::ZERO));
+        assert_eq!(world.ask(3 * SECOND, RequestOutcome::Cut), Some(Duration::ZERO));
         assert_eq!(world.waiting.slice(), Some(2 * SECOND));
         for _ in 0..1_000 {
-            assert_eq!(world.ask(2 * SECOND - SECOND / 1_000, Outcome::NoCode), Some(Duration::ZERO));
+            assert_eq!(world.ask(2 * SECOND - SECOND / 1_000, RequestOutcome::NoCode), Some(Duration::ZERO));
         }
         // The answer came earlier than requested, so no code will come.
-        assert_eq!(world.ask(SECOND, Outcome::NoCode), None);
+        assert_eq!(world.ask(SECOND, RequestOutcome::NoCode), None);
         // A proxy with a limit of a minute or an hour.
         for minutes in [1, 60] {
             let mut world = World::new(None, Duration::ZERO);
-            assert_eq!(world.ask(minutes * 60 * SECOND, Outcome::Cut), Some(Duration::ZERO));
+            assert_eq!(world.ask(minutes * 60 * SECOND, RequestOutcome::Cut), Some(Duration::ZERO));
             assert_eq!(world.waiting.slice(), Some(minutes * 40 * SECOND));
-            assert_eq!(world.ask(minutes * 40 * SECOND, Outcome::NoCode), Some(Duration::ZERO));
+            assert_eq!(world.ask(minutes * 40 * SECOND, RequestOutcome::NoCode), Some(Duration::ZERO));
         }
-        assert_eq!(World::new(Some(Duration::ZERO), Duration::ZERO).ask(3 * SECOND, Outcome::Cut), None);
+        assert_eq!(
+            World::new(Some(Duration::ZERO), Duration::ZERO).ask(3 * SECOND, RequestOutcome::Cut),
+            None
+        );
     }
 
     #[test]
     fn a_proxy_without_kapo_is_retried_for_a_minute_or_the_timeout() {
         let attempts = |timeout, retry| {
             let mut world = World::new(timeout, retry);
-            let pauses = (0..10_000).map_while(|_| world.ask(SECOND / 4, Outcome::Cut));
+            let pauses = (0..10_000).map_while(|_| world.ask(SECOND / 4, RequestOutcome::Cut));
             pauses.inspect(|pause| assert_eq!(*pause, SECOND * 3 / 4)).count()
         };
         assert_eq!(attempts(None, Duration::ZERO), 60);
@@ -149,10 +152,10 @@ mod tests {
         assert_eq!(attempts(Some(SECOND), Duration::ZERO), 10_000);
         // After an answer of kapo, the limit for failed requests starts again.
         let mut world = World::new(None, Duration::ZERO);
-        assert_eq!(world.ask(3 * SECOND, Outcome::Cut), Some(Duration::ZERO));
+        assert_eq!(world.ask(3 * SECOND, RequestOutcome::Cut), Some(Duration::ZERO));
         for _ in 0..500 {
-            assert!(world.ask(SECOND / 4, Outcome::Cut).is_some());
-            assert!(world.ask(2 * SECOND, Outcome::NoCode).is_some());
+            assert!(world.ask(SECOND / 4, RequestOutcome::Cut).is_some());
+            assert!(world.ask(2 * SECOND, RequestOutcome::NoCode).is_some());
         }
     }
 
@@ -162,7 +165,7 @@ mod tests {
             [(None, 0, 0), (None, 5, 5), (Some(Duration::ZERO), 5, 5), (Some(SECOND), 5, 5)]
         {
             let mut world = World::new(timeout, retry * SECOND);
-            let pauses = (0..1_000).map_while(|_| world.ask(Duration::ZERO, Outcome::Unreachable));
+            let pauses = (0..1_000).map_while(|_| world.ask(Duration::ZERO, RequestOutcome::Unreachable));
             assert_eq!(pauses.inspect(|pause| assert_eq!(*pause, PACE)).count(), attempts);
         }
     }

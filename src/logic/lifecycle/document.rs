@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::run_record::{RunEnd, Runs};
 use super::{Now, Pid, StopSignalFrom};
-use crate::logic::history::Verdict;
+use crate::logic::history::EpisodeEffect;
 use crate::logic::status::Status;
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Document {
     }
 
     /// Records that the command could not be started.
-    pub(super) fn failed(&mut self, now: Now, code: u8, verdict: Verdict) {
+    pub(super) fn failed(&mut self, now: Now, code: u8, verdict: EpisodeEffect) {
         self.runs.failed(now, code, verdict, &mut self.status);
         self.changed = true;
     }
@@ -40,7 +40,7 @@ impl Document {
     }
 
     /// Records the end of the run.
-    pub(super) fn ended(&mut self, end: RunEnd, verdict: Verdict) {
+    pub(super) fn ended(&mut self, end: RunEnd, verdict: EpisodeEffect) {
         self.runs.ended(end, verdict, &mut self.status);
         self.changed = true;
     }

@@ -183,13 +183,13 @@ impl Lifecycle {
     }
 
     /// Returns what an end means for the current series of failures.
-    fn verdict(&self, reason: Reason, lasted: Duration) -> history::Verdict {
+    fn verdict(&self, reason: Reason, lasted: Duration) -> history::EpisodeEffect {
         match reason {
             // An end by TTL is planned, so it is not a failure.
-            Reason::Success | Reason::Timeout => history::Verdict::Success,
+            Reason::Success | Reason::Timeout => history::EpisodeEffect::Success,
             _ => {
                 let stable = self.policy.as_ref().and_then(Policy::stable);
-                history::Verdict::Failure { stable: stable.is_some_and(|stable| lasted >= stable) }
+                history::EpisodeEffect::Failure { stable: stable.is_some_and(|stable| lasted >= stable) }
             }
         }
     }

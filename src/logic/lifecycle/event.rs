@@ -1,7 +1,7 @@
 //! The events that the driver reports to a [`Lifecycle`](crate::logic::lifecycle::Lifecycle), and the effects that it
 //! must perform.
 
-use crate::logic::history::Memory;
+use crate::logic::history::CgroupMemory;
 use crate::logic::log::record::Record;
 use crate::logic::notify::message::Notification;
 use crate::logic::{Exit, Pid, Sender, Usage};
@@ -95,7 +95,7 @@ pub struct End {
     /// HUP ended the command, and the terminal that kapo was started on has hung up.
     pub hung_up: bool,
     /// The memory of kapo's cgroup, if it can be read.
-    pub memory: Option<Memory>,
+    pub memory: Option<CgroupMemory>,
 }
 
 /// Which process group is in the foreground of kapo's terminal.

@@ -23,7 +23,7 @@ use super::random::Random;
 use super::restart::{Failures, Policy, Run, Verdict};
 use super::status::{Output, Status, StopSignalFrom};
 use super::{Exit, Now, Pid, Sender};
-use crate::config::{After, Job, Linger, Success, Ttl};
+use crate::config::{After, JobOptions, Linger, Success, Ttl};
 use crate::duration::Seconds;
 use crate::logic::history::History;
 use crate::logic::log::record::Record;
@@ -76,7 +76,7 @@ enum StopCause {
 /// The lifecycle of one command.
 #[derive(Debug)]
 pub struct Lifecycle {
-    job: Box<Job>,
+    job: Box<JobOptions>,
     context: JobContext,
     state: State,
     own_end: OwnEnd,
@@ -93,7 +93,7 @@ pub struct Lifecycle {
 
 impl Lifecycle {
     /// Creates a lifecycle before its first event, which must be [`Event::Start`].
-    pub fn new(job: Box<Job>, context: JobContext) -> Lifecycle {
+    pub fn new(job: Box<JobOptions>, context: JobContext) -> Lifecycle {
         let (mode, wait, policy) = match &job.after {
             After::Once(Linger::Fixed(wait)) => (ModeName::Run, Some(*wait), None),
             After::Once(Linger::Idle(_)) => (ModeName::Run, None, None),

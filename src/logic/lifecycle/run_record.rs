@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::logic::history::{History, Memory, PastRun, Verdict};
+use crate::logic::history::{CgroupMemory, EpisodeEffect, History, PastRun};
 use crate::logic::metrics::Exits;
 use crate::logic::reason::Reason;
 use crate::logic::status::{State as Shown, Status, StopSignalFrom};
@@ -38,7 +38,7 @@ pub struct RunEnd {
     /// How long the run lasted, by the monotonic clock.
     pub lasted: Duration,
     /// The memory of kapo's cgroup at the end, or `None` if it cannot be read.
-    pub memory: Option<Memory>,
+    pub memory: Option<CgroupMemory>,
     /// The last lines of the output. They arrive after the end, and only if the run has failed.
     pub last_output: Vec<String>,
 }
@@ -137,7 +137,7 @@ impl Runs {
     }
 
     /// Records that the command could not be started.
-    pub(super) fn failed(&mut self, now: Now, code: u8, verdict: Verdict, status: &mut Status) {
+    pub(super) fn failed(&mut self, now: Now, code: u8, verdict: EpisodeEffect, status: &mut Status) {
         self.begin(now, None, None, status);
         self.ended(RunEnd::new(now, Exit::Code(code), Reason::ExecFailed), verdict, status);
     }
@@ -157,7 +157,7 @@ impl Runs {
     }
 
     /// Records the end of the run. `verdict` is its meaning for the current series of failures.
-    pub(super) fn ended(&mut self, end: RunEnd, verdict: Verdict, status: &mut Status) {
+    pub(super) fn ended(&mut self, end: RunEnd, verdict: EpisodeEffect, status: &mut Status) {
         self.exits.count(end.reason);
         self.last_code = Some(end.exit_code);
         if let Some(run) = &mut self.latest {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::world::{Behaviour, Leaves, OTHER_PROCESS, World, any_life};
 use super::{Effect, Event, ForegroundOwner, IgnoredAtStart, JobContext, SignalTarget, SpawnErrorKind};
 use crate::config::tests::{job as run, restart as again};
-use crate::config::{After, Job, Linger, Restart, Success, Ttl};
+use crate::config::{After, JobOptions, Linger, Restart, Success, Ttl};
 use crate::logic::log::record::{Record, Style};
 use crate::logic::random::Random;
 use crate::logic::reason::Reason;
@@ -16,8 +16,8 @@ use crate::signal::Signal;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn supervise() -> Job {
-    Job { after: After::Again(again()), ..run() }
+fn supervise() -> JobOptions {
+    JobOptions { after: After::Again(again()), ..run() }
 }
 
 fn context() -> JobContext {
@@ -34,11 +34,11 @@ fn context() -> JobContext {
 }
 
 /// Returns a simulation that has started, whose children behave like this.
-fn begun(job: Job, behaviour: Behaviour) -> World {
+fn begun(job: JobOptions, behaviour: Behaviour) -> World {
     begun_in(context(), job, behaviour)
 }
 
-fn begun_in(context: JobContext, job: Job, behaviour: Behaviour) -> World {
+fn begun_in(context: JobContext, job: JobOptions, behaviour: Behaviour) -> World {
     let mut world = World::new(epoch(), job, context);
     world.behaviour = behaviour;
     world.start();
@@ -94,7 +94,7 @@ fn random_lifecycles_keep_every_invariant() {
 #[test]
 fn a_year_of_crashes_keeps_every_invariant() {
     let restart = Restart { backoff_max: Some(3_600 * SECOND), ..again() };
-    let job = Job { after: After::Again(restart), ..run() };
+    let job = JobOptions { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
     for _day in 0..365 {
         world.run_for(86_400 * SECOND);
@@ -143,7 +143,7 @@ fn kept(world: &World) -> Vec<(u64, f64, usize, bool)> {
 #[test]
 fn the_first_failure_of_a_crash_loop_is_kept() {
     let restart = Restart { wait: SECOND, ..again() };
-    let job = Job { after: After::Again(restart), ..run() };
+    let job = JobOptions { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(2 * SECOND, Exit::Code(7)));
     assert_eq!(world.life.status().last_run, None);
     world.run_for(SECOND * 5 / 2);
@@ -190,7 +190,7 @@ fn each_kind_of_end_has_its_reason_and_exit_code() {
         (Exit::Code(138), false, codes, Reason::ExitCode, 138),
     ] {
         let behaviour = Behaviour { oom_killed, ..Behaviour::ends(SECOND, exit) };
-        let mut world = begun(Job { success_exit, ..run() }, behaviour);
+        let mut world = begun(JobOptions { success_exit, ..run() }, behaviour);
         assert_eq!(world.run_to_the_end(), code, "{exit:?}");
         let status = world.life.status();
         assert_eq!((status.reason, status.exit_code), (Some(reason), exit.code()), "{exit:?}");
@@ -200,7 +200,7 @@ fn each_kind_of_end_has_its_reason_and_exit_code() {
 
 #[test]
 fn a_child_that_ignores_the_stop_signal_is_killed_after_its_ttl() {
-    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::ignoring_signals());
+    let mut world = begun(JobOptions { ttl: ttl(60), ..run() }, Behaviour::ignoring_signals());
     world.run_for(60 * SECOND - Duration::from_millis(1));
     assert_eq!(done(&mut world), [Effect::Spawn]);
     world.run_for(Duration::from_millis(1));
@@ -224,14 +224,14 @@ fn a_child_that_ignores_the_stop_signal_is_killed_after_its_ttl() {
 #[test]
 fn a_clean_exit_after_the_ttl_is_still_a_timeout() {
     let obedient = Behaviour { exit_on_signal: Some(Exit::Code(0)), ..Behaviour::until_signalled() };
-    let mut world = begun(Job { ttl: ttl(60), stop_signal: Signal::USR1, ..run() }, obedient);
+    let mut world = begun(JobOptions { ttl: ttl(60), stop_signal: Signal::USR1, ..run() }, obedient);
     assert_eq!(world.run_to_the_end(), 124);
     assert_eq!((world.life.status().reason, world.life.status().exit_code), (Some(Reason::Timeout), 0));
 }
 
 #[test]
 fn an_end_by_ttl_can_count_as_success() {
-    let job = Job { ttl: ttl(60), success_exit: vec![Success::Ttl], ..run() };
+    let job = JobOptions { ttl: ttl(60), success_exit: vec![Success::Ttl], ..run() };
     let mut world = begun(job.clone(), Behaviour::until_signalled());
     assert_eq!(world.run_to_the_end(), 0);
     assert_eq!((world.life.status().reason, world.life.status().exit_code), (Some(Reason::Success), 143));
@@ -240,7 +240,7 @@ fn an_end_by_ttl_can_count_as_success() {
     let mut world = begun(job.clone(), Behaviour::ends(SECOND, killed_by(Signal::TERM)));
     assert_eq!(world.run_to_the_end(), 143, "only an end by TTL is a success");
     let restart = Restart { on_failure_only: true, ..again() };
-    let mut world = begun(Job { after: After::Again(restart), ..job }, Behaviour::until_signalled());
+    let mut world = begun(JobOptions { after: After::Again(restart), ..job }, Behaviour::until_signalled());
     assert_eq!((world.run_to_the_end(), world.life.starts()), (0, 1));
 }
 
@@ -258,7 +258,7 @@ fn a_run_of_stable_ends_flapping_while_it_lasts() {
 
 #[test]
 fn a_kill_after_of_zero_never_kills() {
-    let job = Job { ttl: ttl(60), kill_after: Some(Duration::ZERO), ..run() };
+    let job = JobOptions { ttl: ttl(60), kill_after: Some(Duration::ZERO), ..run() };
     let mut world = begun(job, Behaviour::ignoring_signals());
     world.run_for(1_000_000 * SECOND);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM), kill(Signal::CONT)]);
@@ -267,7 +267,7 @@ fn a_kill_after_of_zero_never_kills() {
 
 #[test]
 fn each_run_draws_its_own_ttl() {
-    let job = Job { ttl: Some(Ttl { min: 10 * SECOND, max: 20 * SECOND }), ..supervise() };
+    let job = JobOptions { ttl: Some(Ttl { min: 10 * SECOND, max: 20 * SECOND }), ..supervise() };
     let mut world = begun(job, Behaviour::until_signalled());
     let mut ttls = Vec::new();
     for _ in 0..20 {
@@ -285,7 +285,8 @@ fn a_stop_from_outside_is_not_cut_short_without_kill_after() {
     world.signal(Signal::TERM);
     world.run_for(1_000_000 * SECOND);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM)]);
-    let mut world = begun(Job { kill_after: Some(3 * SECOND), ..run() }, Behaviour::ignoring_signals());
+    let mut world =
+        begun(JobOptions { kill_after: Some(3 * SECOND), ..run() }, Behaviour::ignoring_signals());
     world.signal(Signal::INT);
     assert_eq!(world.run_to_the_end(), 137);
     assert_eq!(world.now(), 3 * SECOND);
@@ -315,7 +316,7 @@ fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
         (Some(Duration::ZERO), Leaves::obedient(3_000 * SECOND), 3_000 * SECOND, false),
     ] {
         let context = format!("{kill_after:?} {leaves:?}");
-        let mut world = begun(Job { kill_after, ..run() }, ends_at_once(leaves));
+        let mut world = begun(JobOptions { kill_after, ..run() }, ends_at_once(leaves));
         world.signal(Signal::TERM);
         world.run_for(Duration::ZERO);
         assert_eq!(world.life.status().reason, Some(Reason::Signal), "the end is published at once");
@@ -330,7 +331,7 @@ fn after_a_stop_kapo_waits_for_the_rest_of_the_group() {
 #[test]
 fn a_second_stop_signal_kills_the_rest_of_the_group() {
     for kill_after in [None, Some(Duration::ZERO), Some(60 * SECOND)] {
-        let mut world = begun(Job { kill_after, ..run() }, ends_at_once(Leaves::ignoring_signals()));
+        let mut world = begun(JobOptions { kill_after, ..run() }, ends_at_once(Leaves::ignoring_signals()));
         world.signal(Signal::TERM);
         world.run_for(2 * SECOND);
         world.effects();
@@ -347,10 +348,11 @@ fn a_run_that_ends_by_itself_leaves_its_group_alone() {
     for single_child in [false, true] {
         let behaviour =
             Behaviour { leaves: Some(Leaves::ignoring_signals()), ..Behaviour::ends(SECOND, Exit::Code(0)) };
-        let mut world = begun(Job { single_child, ..run() }, behaviour);
+        let mut world = begun(JobOptions { single_child, ..run() }, behaviour);
         assert_eq!((world.run_to_the_end(), world.now()), (0, SECOND));
     }
-    let mut world = begun(Job { single_child: true, ..run() }, ends_at_once(Leaves::ignoring_signals()));
+    let mut world =
+        begun(JobOptions { single_child: true, ..run() }, ends_at_once(Leaves::ignoring_signals()));
     world.signal(Signal::TERM);
     assert_eq!((world.run_to_the_end(), world.now()), (143, Duration::ZERO));
 }
@@ -359,7 +361,7 @@ fn a_run_that_ends_by_itself_leaves_its_group_alone() {
 fn supervise_ends_the_leftover_group_before_the_next_start() {
     let after = |kill_after, leaves| {
         let behaviour = Behaviour { leaves: Some(leaves), ..Behaviour::ends(SECOND, Exit::Code(3)) };
-        let mut world = begun(Job { kill_after, ..supervise() }, behaviour);
+        let mut world = begun(JobOptions { kill_after, ..supervise() }, behaviour);
         world.run_for(SECOND);
         world.behaviour = Behaviour::until_signalled();
         logged(&mut world);
@@ -433,7 +435,7 @@ fn only_a_stopped_command_is_continued_after_a_stop_signal() {
     world.signal(Signal::TERM);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::TERM)], "the command is not stopped");
     let rewrite_signal = vec![(Signal::TERM, None)];
-    let mut world = begun(Job { rewrite_signal, ..run() }, stopped);
+    let mut world = begun(JobOptions { rewrite_signal, ..run() }, stopped);
     world.signal(Signal::TERM);
     assert_eq!(done(&mut world), [Effect::Spawn], "no signal is pending");
 }
@@ -443,7 +445,8 @@ fn only_the_signals_of_stop_on_stop_kapo() {
     let [rtmin_3, pwr] = [37, 30].map(|number| Signal::new(number).unwrap());
     let stop_on = vec![Signal::WINCH, pwr, rtmin_3];
     for signal in [Signal::WINCH, pwr, rtmin_3] {
-        let mut world = begun(Job { stop_on: stop_on.clone(), ..supervise() }, Behaviour::ignoring_signals());
+        let mut world =
+            begun(JobOptions { stop_on: stop_on.clone(), ..supervise() }, Behaviour::ignoring_signals());
         for other in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP] {
             world.signal(other);
             assert_eq!(world.life.status().stop_signal_from, None, "{other}");
@@ -455,12 +458,12 @@ fn only_the_signals_of_stop_on_stop_kapo() {
         assert_eq!(world.life.status().stop_signal_from.map(|from| from.signal), Some(signal));
     }
     // A change of the window size does not stop kapo, but the loss of the terminal does.
-    let mut world = begun(Job { stop_on, ..supervise() }, Behaviour::ignoring_signals());
+    let mut world = begun(JobOptions { stop_on, ..supervise() }, Behaviour::ignoring_signals());
     world.kernel(Signal::WINCH);
     assert!(!world.life.is_stopping());
     world.kernel(Signal::HUP);
     assert!(world.life.is_stopping());
-    let jvm = Job { stop_on: vec![Signal::TERM, Signal::INT], ..supervise() };
+    let jvm = JobOptions { stop_on: vec![Signal::TERM, Signal::INT], ..supervise() };
     let mut world = begun(jvm, Behaviour::ignoring_signals());
     world.kernel(Signal::QUIT);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::QUIT)]);
@@ -469,7 +472,7 @@ fn only_the_signals_of_stop_on_stop_kapo() {
 
 #[test]
 fn a_signal_is_forwarded_before_it_is_logged() {
-    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::ignoring_signals());
+    let mut world = begun(JobOptions { ttl: ttl(60), ..run() }, Behaviour::ignoring_signals());
     world.effects();
     world.signal(Signal::TERM);
     let effects = world.effects();
@@ -477,7 +480,7 @@ fn a_signal_is_forwarded_before_it_is_logged() {
     let killed = place(|effect| matches!(effect, Effect::Kill { signal: Signal::TERM, .. }));
     let logged = place(|effect| matches!(effect, Effect::Log(_)));
     assert!(killed.is_some() && killed < logged, "{effects:?}");
-    let mut world = begun(Job { ttl: ttl(60), ..run() }, Behaviour::ignoring_signals());
+    let mut world = begun(JobOptions { ttl: ttl(60), ..run() }, Behaviour::ignoring_signals());
     world.effects();
     world.run_for(60 * SECOND);
     let effects = world.effects();
@@ -487,7 +490,7 @@ fn a_signal_is_forwarded_before_it_is_logged() {
 #[test]
 fn a_failure_to_signal_is_logged_once_in_each_run() {
     let unreachable = Behaviour { unreachable: true, ..Behaviour::ends(8 * SECOND, Exit::Code(0)) };
-    let mut world = begun(Job { ttl: ttl(1), kill_after: Some(SECOND), ..supervise() }, unreachable);
+    let mut world = begun(JobOptions { ttl: ttl(1), kill_after: Some(SECOND), ..supervise() }, unreachable);
     world.run_for(20 * SECOND);
     let failure = "level=warn msg=\"cannot send signal\" signal=SIGTERM error=\"for a reason\"";
     let log = logged(&mut world);
@@ -496,7 +499,7 @@ fn a_failure_to_signal_is_logged_once_in_each_run() {
 
 #[test]
 fn a_stopped_run_does_not_linger() {
-    let job = Job { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
+    let job = JobOptions { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
     let mut world = begun(job, Behaviour::until_signalled());
     world.signal(Signal::TERM);
     assert_eq!(world.run_to_the_end(), 143);
@@ -505,7 +508,8 @@ fn a_stopped_run_does_not_linger() {
 
 #[test]
 fn further_signals_are_forwarded_and_do_not_delay_the_kill() {
-    let mut world = begun(Job { kill_after: Some(3 * SECOND), ..run() }, Behaviour::ignoring_signals());
+    let mut world =
+        begun(JobOptions { kill_after: Some(3 * SECOND), ..run() }, Behaviour::ignoring_signals());
     world.signal(Signal::TERM);
     world.run_for(2 * SECOND);
     world.signal(Signal::TERM);
@@ -518,7 +522,7 @@ fn further_signals_are_forwarded_and_do_not_delay_the_kill() {
 #[test]
 fn a_second_stop_signal_skips_the_drain_and_a_third_the_clients() {
     let stalled = Behaviour { drains_after: 3_600 * SECOND, ..Behaviour::ends(SECOND, Exit::Code(3)) };
-    let job = Job { termination_log: Some("/log".into()), ..run() };
+    let job = JobOptions { termination_log: Some("/log".into()), ..run() };
     let mut world = begun(job, stalled);
     world.closes_after = 3_600 * SECOND;
     world.run_for(SECOND);
@@ -608,7 +612,7 @@ fn an_interrupt_does_not_stop_a_background_job_of_a_script() {
 #[test]
 fn a_rewritten_stop_signal_still_stops_kapo() {
     let rewrite_signal = vec![(Signal::TERM, Some(Signal::QUIT)), (Signal::INT, None)];
-    let mut world = begun(Job { rewrite_signal, ..supervise() }, Behaviour::ignoring_signals());
+    let mut world = begun(JobOptions { rewrite_signal, ..supervise() }, Behaviour::ignoring_signals());
     world.signal(Signal::INT);
     assert_eq!(done(&mut world), [Effect::Spawn]);
     world.signal(Signal::TERM);
@@ -635,7 +639,7 @@ fn a_job_is_suspended_with_its_command_and_continued_once() {
     );
     world.handle(Event::Stopped { signal: Signal::TSTP });
     assert_eq!(done(&mut world), [Effect::Suspend { signal: Signal::TSTP, all: true }]);
-    let mut world = begun(Job { setsid: true, ..run() }, Behaviour::until_signalled());
+    let mut world = begun(JobOptions { setsid: true, ..run() }, Behaviour::until_signalled());
     world.signal(Signal::TTIN);
     assert_eq!(
         done(&mut world),
@@ -663,7 +667,8 @@ fn an_alarm_set_before_the_exec_of_kapo_is_forwarded() {
 
 #[test]
 fn under_single_child_only_the_command_is_signalled() {
-    let mut world = begun(Job { single_child: true, setsid: true, ..run() }, Behaviour::until_signalled());
+    let mut world =
+        begun(JobOptions { single_child: true, setsid: true, ..run() }, Behaviour::until_signalled());
     world.signal(Signal::TERM);
     world.run_to_the_end();
     let alone = Effect::Kill { signal: Signal::TERM, to: SignalTarget::Process(child()), log: None };
@@ -675,7 +680,7 @@ fn under_single_child_only_the_command_is_signalled() {
 
 #[test]
 fn under_setsid_the_leftover_group_gets_term() {
-    let mut world = begun(Job { setsid: true, ..run() }, Behaviour::ends(SECOND, Exit::Code(0)));
+    let mut world = begun(JobOptions { setsid: true, ..run() }, Behaviour::ends(SECOND, Exit::Code(0)));
     world.run_to_the_end();
     let rest = Effect::Kill { signal: Signal::TERM, to: SignalTarget::LeftoverGroup(child()), log: None };
     assert_eq!(
@@ -691,7 +696,7 @@ fn a_command_that_cannot_be_executed_ends_run_at_once() {
         (SpawnErrorKind::NotExecutable, 126, "execute"),
         (SpawnErrorKind::Setup, 125, "start"),
     ] {
-        let job = Job { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
+        let job = JobOptions { after: After::Once(Linger::Fixed(60 * SECOND)), ..run() };
         let mut world = begun(job, Behaviour { start: Err(kind), ..Behaviour::until_signalled() });
         assert_eq!(world.run_to_the_end(), code);
         assert_eq!(world.now(), Duration::ZERO);
@@ -703,7 +708,7 @@ fn a_command_that_cannot_be_executed_ends_run_at_once() {
 
 #[test]
 fn a_failed_exec_is_retried_after_at_least_a_second() {
-    let job = Job { after: After::Again(Restart { wait: Duration::ZERO, ..again() }), ..run() };
+    let job = JobOptions { after: After::Again(Restart { wait: Duration::ZERO, ..again() }), ..run() };
     let mut world =
         begun(job, Behaviour { start: Err(SpawnErrorKind::NotFound), ..Behaviour::until_signalled() });
     world.run_for(10 * SECOND);
@@ -715,13 +720,13 @@ fn a_failed_exec_is_retried_after_at_least_a_second() {
 #[test]
 fn a_run_lingers_for_a_fixed_time_or_until_it_is_idle() {
     let ends = Behaviour::ends(SECOND, Exit::Code(4));
-    let job = Job { after: After::Once(Linger::Fixed(9 * SECOND)), ..run() };
+    let job = JobOptions { after: After::Once(Linger::Fixed(9 * SECOND)), ..run() };
     let mut world = begun(job, ends.clone());
     world.run_for(5 * SECOND);
     world.handle(Event::RequestAnswered);
     assert_eq!(world.run_to_the_end(), 4);
     assert_eq!(world.now(), 10 * SECOND);
-    let job = Job { after: After::Once(Linger::Idle(9 * SECOND)), ..run() };
+    let job = JobOptions { after: After::Once(Linger::Idle(9 * SECOND)), ..run() };
     let mut world = begun(job, ends);
     world.run_for(5 * SECOND);
     world.handle(Event::RequestAnswered);
@@ -834,7 +839,7 @@ fn kapo_dies_by_an_interrupt_of_its_terminal() {
         assert_eq!(end(&mut begun(run(), interrupted(Exit::Code(code)))), [Effect::Exit(code)]);
         let elsewhere = Behaviour::ends(SECOND, killed_by(signal));
         assert_eq!(end(&mut begun(run(), elsewhere)), [Effect::Exit(code)]);
-        let content = Job { success_exit: vec![Success::Signal(signal)], ..run() };
+        let content = JobOptions { success_exit: vec![Success::Signal(signal)], ..run() };
         assert_eq!(end(&mut begun(content, interrupted(killed_by(signal)))), [Effect::Exit(0)]);
         let init = JobContext { is_init: true, ..context() };
         assert_eq!(end(&mut begun_in(init, run(), interrupted(killed_by(signal)))), [Effect::Exit(code)]);
@@ -851,12 +856,12 @@ fn kapo_dies_by_an_interrupt_of_its_terminal() {
 #[test]
 fn supervise_ends_after_max_restarts_or_a_success() {
     let restart = Restart { max_restarts: Some(2), ..again() };
-    let job = Job { after: After::Again(restart), ..run() };
+    let job = JobOptions { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
     assert_eq!(world.run_to_the_end(), 3);
     assert_eq!(world.life.starts(), 3);
     let restart = Restart { on_failure_only: true, ..again() };
-    let job = Job { after: After::Again(restart), ..run() };
+    let job = JobOptions { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(2 * SECOND);
     world.behaviour = Behaviour::ends(SECOND, Exit::Code(0));
@@ -867,7 +872,7 @@ fn supervise_ends_after_max_restarts_or_a_success() {
 #[test]
 fn flapping_begins_at_the_fourth_failure_and_ends_by_itself() {
     let restart = Restart { stable: 1_000 * SECOND, ..again() };
-    let job = Job { after: After::Again(restart), ..run() };
+    let job = JobOptions { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(18 * SECOND);
     assert!(!world.life.status().flapping);
@@ -883,7 +888,7 @@ fn flapping_begins_at_the_fourth_failure_and_ends_by_itself() {
 
 #[test]
 fn mainpid_replaces_the_process_of_the_command() {
-    let mut world = begun(Job { notify: true, ..run() }, Behaviour::until_signalled());
+    let mut world = begun(JobOptions { notify: true, ..run() }, Behaviour::until_signalled());
     world.effects();
     world.datagram(b"MAINPID=500\nREADY=1");
     let main = Pid::new(500).unwrap();
@@ -901,7 +906,8 @@ fn mainpid_replaces_the_process_of_the_command() {
 #[test]
 fn ready_follows_the_command_and_is_reported_once() {
     let manager = JobContext { manager: true, ..context() };
-    let mut world = begun_in(manager.clone(), Job { notify: true, ..run() }, Behaviour::ignoring_signals());
+    let mut world =
+        begun_in(manager.clone(), JobOptions { notify: true, ..run() }, Behaviour::ignoring_signals());
     assert!(!world.life.status().ready);
     world.datagram(b"READY=1\nSTATUS=serving");
     world.datagram(b"READY=1");
@@ -927,7 +933,7 @@ fn ready_follows_the_command_and_is_reported_once() {
 
 #[test]
 fn a_missed_ping_stops_the_command_with_its_own_reason() {
-    let job = Job { notify: true, watchdog: Some(3 * SECOND), ..run() };
+    let job = JobOptions { notify: true, watchdog: Some(3 * SECOND), ..run() };
     let mut world = begun(job.clone(), Behaviour::until_signalled());
     world.run_for(100 * SECOND);
     world.datagram(b"READY=1");
@@ -960,7 +966,7 @@ fn a_missed_ping_stops_the_command_with_its_own_reason() {
 
 #[test]
 fn the_termination_log_keeps_the_end_of_the_output() {
-    let job = Job { termination_log: Some("/log".into()), ..run() };
+    let job = JobOptions { termination_log: Some("/log".into()), ..run() };
     let termination_message = |last_output: Vec<String>| {
         let behaviour = Behaviour { last_output, ..Behaviour::ends(SECOND, killed_by(Signal::KILL)) };
         let mut world = begun(job.clone(), behaviour);
@@ -983,7 +989,7 @@ fn the_termination_log_keeps_the_end_of_the_output() {
 fn a_failed_start_does_not_show_the_previous_output() {
     let lines = vec!["line".to_owned()];
     let behaviour = Behaviour { last_output: lines.clone(), ..Behaviour::ends(9 * SECOND, Exit::Code(3)) };
-    let job = Job { termination_log: Some("/log".into()), notify: true, ..supervise() };
+    let job = JobOptions { termination_log: Some("/log".into()), notify: true, ..supervise() };
     let mut world = begun(job, behaviour);
     world.datagram(b"STATUS=up");
     world.run_for(10 * SECOND);
@@ -1001,7 +1007,7 @@ fn a_failed_start_does_not_show_the_previous_output() {
 #[test]
 fn a_stop_signal_before_the_child_exists_is_forwarded_to_it() {
     let rewrite_signal = vec![(Signal::INT, Some(Signal::USR1))];
-    let job = Box::new(Job { rewrite_signal, ..supervise() });
+    let job = Box::new(JobOptions { rewrite_signal, ..supervise() });
     let mut life = super::Lifecycle::new(job, context());
     let mut effects = Vec::new();
     life.handle(epoch(), Event::Start, &mut effects);
@@ -1048,7 +1054,7 @@ fn logged(world: &mut World) -> Vec<String> {
 #[test]
 fn the_log_shows_the_sender_of_a_signal_and_its_rewrite() {
     let rewrite_signal = vec![(Signal::USR1, Some(Signal::HUP)), (Signal::TERM, None)];
-    let mut world = begun(Job { rewrite_signal, ..run() }, Behaviour::ignoring_signals());
+    let mut world = begun(JobOptions { rewrite_signal, ..run() }, Behaviour::ignoring_signals());
     logged(&mut world);
     // Signals that a terminal sends often, and real-time signals, are forwarded without a log record.
     for signal in [Signal::WINCH, Signal::CONT, Signal::new(34).unwrap(), Signal::new(64).unwrap()] {
@@ -1072,9 +1078,9 @@ fn the_log_shows_the_sender_of_a_signal_and_its_rewrite() {
 #[test]
 fn the_log_shows_an_exit_code_that_is_not_the_command_s() {
     for (job, exit, last) in [
-        (Job { ttl: ttl(1), ..run() }, Exit::Code(0), "level=info msg=\"exiting\" code=124"),
+        (JobOptions { ttl: ttl(1), ..run() }, Exit::Code(0), "level=info msg=\"exiting\" code=124"),
         (
-            Job { success_exit: vec![Success::Code(9)], ..run() },
+            JobOptions { success_exit: vec![Success::Code(9)], ..run() },
             Exit::Code(9),
             "level=info msg=\"exiting\" code=0",
         ),
@@ -1093,7 +1099,7 @@ fn the_log_shows_an_exit_code_that_is_not_the_command_s() {
 #[test]
 fn the_log_shows_pauses_longer_than_usual_and_flapping() {
     let restart = Restart { wait: SECOND, backoff_max: Some(8 * SECOND), within: 60 * SECOND, ..again() };
-    let job = Job { after: After::Again(restart), ..run() };
+    let job = JobOptions { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(30 * SECOND);
     let said = logged(&mut world);
@@ -1117,7 +1123,7 @@ fn the_log_shows_pauses_longer_than_usual_and_flapping() {
 
 #[test]
 fn readiness_is_logged_once() {
-    let mut world = begun(Job { notify: true, ..run() }, Behaviour::until_signalled());
+    let mut world = begun(JobOptions { notify: true, ..run() }, Behaviour::until_signalled());
     logged(&mut world);
     for _ in 0..3 {
         world.datagram(b"READY=1");
@@ -1127,7 +1133,7 @@ fn readiness_is_logged_once() {
 
 #[test]
 fn a_late_ping_is_forgiven_if_kapo_itself_did_not_run() {
-    let job = || Job { notify: true, watchdog: Some(SECOND), ..run() };
+    let job = || JobOptions { notify: true, watchdog: Some(SECOND), ..run() };
     let mut world = begun(job(), Behaviour::until_signalled());
     world.datagram(b"READY=1");
     // In a frozen cgroup neither kapo nor the command runs.
@@ -1150,7 +1156,7 @@ fn a_late_ping_is_forgiven_if_kapo_itself_did_not_run() {
 #[test]
 fn the_manager_s_status_shows_why_the_command_is_not_ready() {
     let context = JobContext { manager: true, ..context() };
-    let mut world = begun_in(context, Job { notify: true, ..run() }, Behaviour::until_signalled());
+    let mut world = begun_in(context, JobOptions { notify: true, ..run() }, Behaviour::until_signalled());
     let mut status = |datagram: &[u8]| {
         world.datagram(datagram);
         let mut datagrams = world.effects().into_iter().filter_map(|effect| match effect {
@@ -1189,7 +1195,7 @@ fn kapo_dies_by_an_interrupt_between_two_runs() {
 
 #[test]
 fn a_suspension_of_any_length_is_not_a_missed_ping() {
-    let job = Job { notify: true, watchdog: Some(2 * SECOND), ..run() };
+    let job = JobOptions { notify: true, watchdog: Some(2 * SECOND), ..run() };
     let mut world = begun(job, Behaviour::until_signalled());
     for frozen in [SECOND, 2 * SECOND, 2 * SECOND + SECOND / 5, 9 * SECOND] {
         world.datagram(b"READY=1");

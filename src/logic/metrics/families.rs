@@ -10,7 +10,7 @@ use crate::logic::status::Counters;
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricType {
     /// Goes up and down.
     Gauge,
     /// Only increases; the names of its samples end with `_total`.
@@ -19,13 +19,13 @@ pub(super) enum Kind {
     Info,
 }
 
-impl Kind {
+impl MetricType {
     /// Returns the suffix of the samples' names.
     pub(super) fn suffix(self) -> &'static str {
         match self {
-            Kind::Gauge => "",
-            Kind::Counter => "_total",
-            Kind::Info => "_info",
+            MetricType::Gauge => "",
+            MetricType::Counter => "_total",
+            MetricType::Info => "_info",
         }
     }
 }
@@ -35,7 +35,7 @@ pub(super) struct Family {
     /// The name, without `_total` and `_info`.
     pub name: &'static str,
     /// The type.
-    pub kind: Kind,
+    pub kind: MetricType,
     /// The help text, one line.
     pub help: &'static str,
     /// The names of its labels.
@@ -93,7 +93,7 @@ fn streams(samples: Samples<'_>, snapshot: &Snapshot, value: fn(&Counters) -> u6
 }
 
 const fn gauge(name: &'static str, help: &'static str, read: fn(&Snapshot, &Counts, Samples<'_>)) -> Family {
-    Family { name, kind: Kind::Gauge, help, labels: &[], source: Sources::NONE, read }
+    Family { name, kind: MetricType::Gauge, help, labels: &[], source: Sources::NONE, read }
 }
 
 const fn counter(
@@ -102,7 +102,7 @@ const fn counter(
     help: &'static str,
     read: fn(&Snapshot, &Counts, Samples<'_>),
 ) -> Family {
-    Family { name, kind: Kind::Counter, help, labels, source: Sources::NONE, read }
+    Family { name, kind: MetricType::Counter, help, labels, source: Sources::NONE, read }
 }
 
 impl Family {
@@ -276,7 +276,7 @@ pub(super) const FAMILIES: [Family; 38] = [
     ),
     Family {
         name: "kapo_build",
-        kind: Kind::Info,
+        kind: MetricType::Info,
         help: "The version of kapo.",
         labels: &["version"],
         source: Sources::NONE,

@@ -7,7 +7,7 @@ mod selection;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use families::{FAMILIES, Family, Kind, Value, unix};
+use families::{FAMILIES, Family, MetricType, Value, unix};
 pub use format::Format;
 pub(crate) use selection::Measured;
 pub use selection::{Selection, Sources};
@@ -201,9 +201,9 @@ fn render_family(out: &mut Vec<u8>, format: Format, family: &Family, snapshot: &
     // samples.
     let shown = if open { "" } else { suffix };
     let word = match kind {
-        Kind::Counter => "counter",
-        Kind::Info if open => "info",
-        Kind::Gauge | Kind::Info => "gauge",
+        MetricType::Counter => "counter",
+        MetricType::Info if open => "info",
+        MetricType::Gauge | MetricType::Info => "gauge",
     };
     let mut headed = false;
     read(snapshot, counts, &mut |values, value| {
@@ -216,7 +216,7 @@ fn render_family(out: &mut Vec<u8>, format: Format, family: &Family, snapshot: &
             }
         }
         sample(out, name, suffix, labels, values, value);
-        if open && *kind == Kind::Counter {
+        if open && *kind == MetricType::Counter {
             sample(out, name, "_created", labels, values, unix(snapshot.started).into());
         }
     });

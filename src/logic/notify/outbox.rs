@@ -16,7 +16,7 @@ const TRIES: u32 = 30;
 
 /// The result of an attempt to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub(crate) enum SendOutcome {
     /// The datagram is in the manager's queue.
     Accepted,
     /// The manager's queue is full.
@@ -69,9 +69,9 @@ impl Outbox {
     }
 
     /// Records the result of sending [`Outbox::first`]. Returns whether the next datagram should be sent at once.
-    pub(crate) fn sent(&mut self, now: Now, delivery: Delivery) -> bool {
+    pub(crate) fn sent(&mut self, now: Now, delivery: SendOutcome) -> bool {
         match delivery {
-            Delivery::Full if self.tries < TRIES => {
+            SendOutcome::Full if self.tries < TRIES => {
                 // Attempts are counted by time, not by the number of datagrams.
                 if self.retry.is_none_or(|at| at <= now.mono) {
                     self.tries += 1;
@@ -79,16 +79,16 @@ impl Outbox {
                 }
                 return false;
             }
-            Delivery::Full => {
+            SendOutcome::Full => {
                 self.queue.keep_states();
                 self.retry = None;
                 return false;
             }
-            Delivery::Accepted => {}
-            Delivery::Failed(why) if self.failure == Failure::None => {
+            SendOutcome::Accepted => {}
+            SendOutcome::Failed(why) if self.failure == Failure::None => {
                 self.failure = Failure::Unreported(why);
             }
-            Delivery::Failed(_) => {}
+            SendOutcome::Failed(_) => {}
         }
         self.queue.remove_first();
         let more = self.queue.first().is_some();
@@ -167,17 +167,17 @@ impl NotifyQueue {
 
 /// The states that a service manager acts on. The queue holds at most one datagram of each.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ManagerState {
     Ready,
     Reloading,
     Stopping,
 }
 
-fn state(datagram: &[u8]) -> Option<State> {
+fn state(datagram: &[u8]) -> Option<ManagerState> {
     datagram.split(|byte| *byte == b'\n').find_map(|line| match line {
-        b"READY=1" => Some(State::Ready),
-        b"RELOADING=1" => Some(State::Reloading),
-        b"STOPPING=1" => Some(State::Stopping),
+        b"READY=1" => Some(ManagerState::Ready),
+        b"RELOADING=1" => Some(ManagerState::Reloading),
+        b"STOPPING=1" => Some(ManagerState::Stopping),
         _ => None,
     })
 }
@@ -260,24 +260,24 @@ mod tests {
         for second in 0..u64::from(TRIES) - 1 {
             // Datagrams that are added between two attempts do not count as attempts.
             for _ in 0..3 {
-                assert!(!outbox.sent(after(second), Delivery::Full));
+                assert!(!outbox.sent(after(second), SendOutcome::Full));
                 assert_eq!(outbox.deadline(), Some(after(second + 1).mono));
             }
             assert!(!outbox.turn(after(second)) && outbox.turn(after(second + 1)));
         }
         // The last attempt, and the first datagram after it.
-        assert!(!outbox.sent(after(100), Delivery::Full) && outbox.deadline().is_some());
-        assert!(!outbox.sent(after(100), Delivery::Full) && outbox.deadline().is_none());
+        assert!(!outbox.sent(after(100), SendOutcome::Full) && outbox.deadline().is_some());
+        assert!(!outbox.sent(after(100), SendOutcome::Full) && outbox.deadline().is_none());
         assert_eq!(contents(outbox.queue), ["READY=1"]);
     }
 
     #[test]
     fn an_empty_queue_resets_the_number_of_attempts() {
         let mut outbox = outbox_of(&["STATUS=a", "READY=1"]);
-        assert!(!outbox.sent(after(0), Delivery::Full));
-        assert!(outbox.sent(after(1), Delivery::Accepted));
+        assert!(!outbox.sent(after(0), SendOutcome::Full));
+        assert!(outbox.sent(after(1), SendOutcome::Accepted));
         assert_eq!((outbox.tries, outbox.deadline()), (1, Some(after(1).mono)));
-        assert!(!outbox.sent(after(1), Delivery::Accepted));
+        assert!(!outbox.sent(after(1), SendOutcome::Accepted));
         assert_eq!((outbox.tries, outbox.deadline()), (0, None));
     }
 
@@ -285,11 +285,11 @@ mod tests {
     fn a_failure_drops_the_datagram_and_is_logged_once() {
         let mut outbox = outbox_of(&["STATUS=a", "READY=1", "ERRNO=1"]);
         assert!(outbox.take_record().is_none());
-        assert!(outbox.sent(after(0), Delivery::Failed("Connection refused".to_owned())));
-        assert!(outbox.sent(after(0), Delivery::Failed("No such file or directory".to_owned())));
+        assert!(outbox.sent(after(0), SendOutcome::Failed("Connection refused".to_owned())));
+        assert!(outbox.sent(after(0), SendOutcome::Failed("No such file or directory".to_owned())));
         assert_eq!(outbox.failure, Failure::Unreported("Connection refused".to_owned()));
         assert!(outbox.take_record().is_some() && outbox.take_record().is_none());
-        assert!(!outbox.sent(after(0), Delivery::Failed("Connection refused".to_owned())));
+        assert!(!outbox.sent(after(0), SendOutcome::Failed("Connection refused".to_owned())));
         assert!(outbox.take_record().is_none());
     }
 
@@ -300,7 +300,7 @@ mod tests {
             assert_eq!(outbox.deadline(), Some(after(second).mono));
             assert!(outbox.turn(after(second)) && !outbox.turn(after(second + 4)));
             assert_eq!(outbox.first(), Some(&b"WATCHDOG=1"[..]));
-            assert!(!outbox.sent(after(second), Delivery::Accepted));
+            assert!(!outbox.sent(after(second), SendOutcome::Accepted));
         }
         assert_eq!(Outbox::new(after(0), None).deadline(), None);
     }

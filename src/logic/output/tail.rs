@@ -15,7 +15,7 @@ pub(crate) struct Tail {
     bytes: VecDeque<u8>,
     /// The stream of each run of bytes, oldest first. Together they are as long as `bytes`, and neighbours belong to
     /// different streams.
-    runs: VecDeque<Run>,
+    runs: VecDeque<StreamRun>,
     /// The position of the first byte in `bytes`.
     start: Position,
     /// Bytes from this position on are not dropped.
@@ -23,12 +23,12 @@ pub(crate) struct Tail {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct StreamRun {
     stream: Stream,
     length: usize,
 }
 
-/// Returns the largest number of runs. Streams that alternate byte by byte need one [`Run`] per byte; beyond this
+/// Returns the largest number of runs. Streams that alternate byte by byte need one [`StreamRun`] per byte; beyond this
 /// number, the oldest run is dropped.
 const fn most_runs(capacity: usize) -> usize {
     capacity / 32 + 2
@@ -84,7 +84,7 @@ impl Tail {
         self.bytes.extend(kept);
         match self.runs.back_mut() {
             Some(run) if run.stream == stream => run.length += kept.len(),
-            _ => self.runs.push_back(Run { stream, length: kept.len() }),
+            _ => self.runs.push_back(StreamRun { stream, length: kept.len() }),
         }
         self.limit_runs();
     }
@@ -119,7 +119,7 @@ impl Tail {
 
     /// Returns the length of [`Tail::contents`] in bytes.
     pub(crate) fn length(&self, stream: Option<Stream>) -> usize {
-        let wanted = |run: &&Run| stream.is_none_or(|wanted| wanted == run.stream);
+        let wanted = |run: &&StreamRun| stream.is_none_or(|wanted| wanted == run.stream);
         self.runs.iter().filter(wanted).map(|run| run.length).sum()
     }
 

@@ -29,12 +29,12 @@ pub struct Stat<'a> {
     /// The wait status of a zombie. 0 means nothing, because the kernel also shows 0 to a reader without permission.
     pub wait_status: i32,
     /// The resources that the process uses.
-    pub usage: Usage,
+    pub usage: ProcessUsage,
 }
 
 /// The resources that a process uses. A field that is negative or missing counts as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct ProcessUsage {
     /// CPU time of the process.
     pub cpu: Duration,
     /// CPU time of its reaped children, including that of their reaped children.
@@ -69,7 +69,7 @@ impl<'a> Stat<'a> {
         let threads = number(fields.nth(2)?)?; // 20
         let ticks = number(fields.nth(1)?)?; // 22
         let mut next = || fields.next().and_then(number).unwrap_or(0);
-        let usage = Usage { cpu, reaped, virtual_bytes: next(), resident_pages: next() }; // 23, 24
+        let usage = ProcessUsage { cpu, reaped, virtual_bytes: next(), resident_pages: next() }; // 23, 24
         let start_stack = fields.nth(3).and_then(number).unwrap_or(0); // 28
         let wait_status = fields.nth(23).and_then(number).unwrap_or(0); // 52
         Some(Stat { comm, state, ppid, threads, ticks, start_stack, wait_status, usage })
@@ -161,7 +161,11 @@ mod tests {
                 ticks: 16043,
                 start_stack: 140728,
                 wait_status: 9,
-                usage: Usage { virtual_bytes: 5_652_480, resident_pages: 228, ..Usage::default() },
+                usage: ProcessUsage {
+                    virtual_bytes: 5_652_480,
+                    resident_pages: 228,
+                    ..ProcessUsage::default()
+                },
             };
             assert_eq!(stat, expected);
         }
@@ -212,7 +216,7 @@ mod tests {
             ticks: 1,
             start_stack: 0,
             wait_status,
-            usage: Usage::default(),
+            usage: ProcessUsage::default(),
         };
         assert!(!stat(b'Z', 1, 0).lives() && !stat(b'X', 1, 0).lives() && stat(b'Z', 2, 0).lives());
         assert_eq!(stat(b'Z', 1, 7 << 8).exit(), Some(Exit::Code(7)));

@@ -17,7 +17,7 @@ pub(crate) mod scan_cache;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::history::{History, PastRun, Verdict};
+use super::history::{EpisodeEffect, History, PastRun};
 use super::reason::Reason;
 use super::status::{ModeName, State, Status};
 use super::{Exit, Now, Pid};
@@ -35,7 +35,7 @@ const READ_ALL: Duration = Duration::from_secs(60);
 
 /// A living process that matches.
 #[derive(Clone, Copy, Debug)]
-struct Process {
+struct Match {
     ticks: u64,
     /// The program that it executed at the last match; `None` if unknown.
     image: Option<Image>,
@@ -47,7 +47,7 @@ struct Process {
 
 /// The matching process that ended last.
 #[derive(Clone, Copy, Debug)]
-struct Last {
+struct LastEnd {
     pid: Pid,
     start: SystemTime,
     end: SystemTime,
@@ -57,7 +57,7 @@ struct Last {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ScanPhase {
     /// No scan is due until an event asks for one.
     Resting,
     /// The next scan, or the next check of the `--pid` process, is due at this time.
@@ -80,11 +80,11 @@ pub(crate) struct Watch {
     rested: Option<Instant>,
     /// Whether an event has asked for a scan.
     wanted: bool,
-    phase: Phase,
+    phase: ScanPhase,
     seen: ScanCache,
-    living: BTreeMap<Pid, Process>,
+    living: BTreeMap<Pid, Match>,
     unguarded: usize,
-    last: Option<Last>,
+    last: Option<LastEnd>,
     history: History,
     found: u64,
     changed: bool,
@@ -94,7 +94,7 @@ impl Watch {
     /// Creates an empty table. `own` is the pid of kapo in /proc, which never matches; `rule` compares processes with
     /// NAME.
     pub(crate) fn new(
-        config: &config::Watch,
+        config: &config::WatchOptions,
         rule: Rule,
         own: Option<Pid>,
         history: usize,
@@ -111,7 +111,7 @@ impl Watch {
             all_read: None,
             rested: None,
             wanted: false,
-            phase: Phase::Resting,
+            phase: ScanPhase::Resting,
             seen: ScanCache::default(),
             living: BTreeMap::new(),
             unguarded: 0,
@@ -138,7 +138,7 @@ impl Watch {
                 // Processes that were listed but not read count as seen, so everything must be read again.
                 self.all_read = None;
                 self.wanted = true;
-                self.phase = Phase::Resting;
+                self.phase = ScanPhase::Resting;
                 self.schedule(now);
             }
             WatchEvent::Named { pid, comm } => {
@@ -162,7 +162,7 @@ impl Watch {
                 }
             }
             WatchEvent::Opened { pid, ticks, image, start, guarded, names } => {
-                let process = Process { ticks, image, start, guarded, listed: true };
+                let process = Match { ticks, image, start, guarded, listed: true };
                 self.opened(now, pid, process, &names, out);
             }
             WatchEvent::Vanished { pid } => {
@@ -188,15 +188,15 @@ impl Watch {
                 // A lost event may be the renaming of a process that has been known for long.
                 self.all_read = None;
                 self.wanted = true;
-                if self.phase == Phase::Resting {
+                if self.phase == ScanPhase::Resting {
                     // Scan at once, but keep the pause between scans if forks come faster than their events can be
                     // read.
-                    self.phase = Phase::Waiting(self.rested.map_or(now.mono, |at| at.max(now.mono)));
+                    self.phase = ScanPhase::Waiting(self.rested.map_or(now.mono, |at| at.max(now.mono)));
                 }
             }
             WatchEvent::EventsUnavailable => {
                 self.events = false;
-                if self.phase == Phase::Resting {
+                if self.phase == ScanPhase::Resting {
                     self.schedule(now);
                 }
             }
@@ -206,8 +206,8 @@ impl Watch {
     /// Returns when [`WatchEvent::Deadline`] is due; `None` if there is no deadline.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Waiting(at) => Some(at),
-            Phase::Resting | Phase::Scanning => None,
+            ScanPhase::Waiting(at) => Some(at),
+            ScanPhase::Resting | ScanPhase::Scanning => None,
         }
     }
 
@@ -256,7 +256,7 @@ impl Watch {
         self.last.map_or_else(|| self.blank(), |last| self.end_of(last))
     }
 
-    fn end_of(&self, last: Last) -> Status {
+    fn end_of(&self, last: LastEnd) -> Status {
         let (state, reason, signal) = match last.exit {
             // The exit is unknown: only the parent gets it, or the process was not reaped yet.
             None => (State::Stopped, None, None),
@@ -293,7 +293,7 @@ impl Watch {
     /// Begins a scan, or the check of the `--pid` process.
     fn begin(&mut self, now: Now, out: &mut Vec<WatchEffect>) {
         if let Some(pid) = self.only {
-            self.phase = Phase::Resting;
+            self.phase = ScanPhase::Resting;
             self.rested = now.mono.checked_add(self.pause());
             out.push(WatchEffect::Open(pid));
             return;
@@ -308,7 +308,7 @@ impl Watch {
             self.living.values_mut().for_each(|p| p.listed = false);
         }
         self.wanted = false;
-        self.phase = Phase::Scanning;
+        self.phase = ScanPhase::Scanning;
         out.push(WatchEffect::Scan);
     }
 
@@ -322,8 +322,8 @@ impl Watch {
         // If the time is beyond the range of the clock, there is no next scan.
         self.rested = now.mono.checked_add(self.pause());
         self.phase = match self.rested.filter(|_| needed) {
-            Some(at) => Phase::Waiting(at),
-            None => Phase::Resting,
+            Some(at) => ScanPhase::Waiting(at),
+            None => ScanPhase::Resting,
         };
     }
 
@@ -375,7 +375,7 @@ impl Watch {
         &mut self,
         now: Now,
         pid: Pid,
-        process: Process,
+        process: Match,
         names: &ProcessNames<'_>,
         out: &mut Vec<WatchEffect>,
     ) {
@@ -391,7 +391,7 @@ impl Watch {
                 self.unguarded -= usize::from(!before.guarded);
                 self.unguarded += usize::from(!guarded);
                 let image = if matches { process.image } else { before.image };
-                self.living.insert(pid, Process { image, guarded, ..process });
+                self.living.insert(pid, Match { image, guarded, ..process });
                 let executed = before.image.zip(process.image).is_some_and(|(old, new)| old != new);
                 if !matches && executed {
                     self.end(now, pid, None, true, out);
@@ -401,12 +401,12 @@ impl Watch {
             None if !matches || self.only.is_some() && self.found > 0 => out.push(WatchEffect::Close(pid)),
             None => self.adopt(pid, process, names, out),
         }
-        if self.phase == Phase::Resting {
+        if self.phase == ScanPhase::Resting {
             self.schedule(now);
         }
     }
 
-    fn adopt(&mut self, pid: Pid, process: Process, names: &ProcessNames<'_>, out: &mut Vec<WatchEffect>) {
+    fn adopt(&mut self, pid: Pid, process: Match, names: &ProcessNames<'_>, out: &mut Vec<WatchEffect>) {
         // The last one is no longer shown. Its pidfd stays if its pid now belongs to the new process.
         if let Some(last) = &mut self.last
             && std::mem::take(&mut last.open)
@@ -450,7 +450,7 @@ impl Watch {
 
     /// Returns the history entry. Resource usage and the cause of a stop are unknown, because the process is not a
     /// child of kapo.
-    fn past_run(&self, last: Last) -> PastRun {
+    fn past_run(&self, last: LastEnd) -> PastRun {
         let lasted = last.end.duration_since(last.start).unwrap_or_default();
         PastRun::of(&self.end_of(last), Some(last.pid), lasted, None)
     }
@@ -468,7 +468,7 @@ impl Watch {
         if let Some(last) = self.last.filter(|last| last.open && last.pid != pid) {
             out.push(WatchEffect::Close(last.pid));
         }
-        let last = Last { pid, start: process.start, end: now.wall, exit, open };
+        let last = LastEnd { pid, start: process.start, end: now.wall, exit, open };
         self.last = Some(last);
         self.history.ended(self.past_run(last), verdict(exit));
         self.changed = true;
@@ -487,10 +487,10 @@ impl Watch {
 }
 
 /// Returns the verdict of an exit. An unknown exit does not count as a failure.
-fn verdict(exit: Option<Exit>) -> Verdict {
+fn verdict(exit: Option<Exit>) -> EpisodeEffect {
     match exit {
-        None | Some(Exit::Code(0)) => Verdict::Success,
-        Some(Exit::Code(_) | Exit::Signal { .. }) => Verdict::Failure { stable: false },
+        None | Some(Exit::Code(0)) => EpisodeEffect::Success,
+        Some(Exit::Code(_) | Exit::Signal { .. }) => EpisodeEffect::Failure { stable: false },
     }
 }
 

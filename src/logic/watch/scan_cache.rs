@@ -10,7 +10,7 @@ const YOUNG: u32 = 10;
 
 /// A process that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
+struct CachedProcess {
     pid: Pid,
     /// Differs if the pid belongs to another process; 0 never compares equal.
     mark: u32,
@@ -25,11 +25,11 @@ struct Entry {
 pub(crate) struct ScanCache {
     /// Sorted by pid. During a scan, the entries `..kept` have been listed, the entries `cursor..` have not, and those
     /// between are unused.
-    entries: Vec<Entry>,
+    entries: Vec<CachedProcess>,
     kept: usize,
     cursor: usize,
     /// The processes that the running scan lists for the first time.
-    fresh: Vec<Entry>,
+    fresh: Vec<CachedProcess>,
     /// The time of the running scan.
     now: u32,
     all: bool,
@@ -53,7 +53,7 @@ impl ScanCache {
         }
         let since = if self.again { self.now.max(1) } else { 0 };
         let Some(known) = self.entries.get(self.cursor).copied().filter(|e| e.pid == pid) else {
-            self.fresh.push(Entry { pid, mark, since, name: 0 });
+            self.fresh.push(CachedProcess { pid, mark, since, name: 0 });
             return true;
         };
         self.cursor += 1;
@@ -61,7 +61,7 @@ impl ScanCache {
         let since = if same { known.since } else { since };
         let name = if same { known.name } else { 0 };
         if let Some(slot) = self.entries.get_mut(self.kept) {
-            *slot = Entry { pid, mark, since, name };
+            *slot = CachedProcess { pid, mark, since, name };
         }
         self.kept += 1;
         self.all || !same || self.now.saturating_sub(since) < YOUNG

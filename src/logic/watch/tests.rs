@@ -41,8 +41,8 @@ fn epoch() -> Now {
     Now { mono: Instant::now(), wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) }
 }
 
-fn config(name: &str) -> config::Watch {
-    config::Watch { name: name.into(), pid: None, wait: Duration::from_secs(5), process_events: false }
+fn config(name: &str) -> config::WatchOptions {
+    config::WatchOptions { name: name.into(), pid: None, wait: Duration::from_secs(5), process_events: false }
 }
 
 fn pid(n: i32) -> Pid {
@@ -50,7 +50,7 @@ fn pid(n: i32) -> Pid {
 }
 
 impl World {
-    fn new(config: &config::Watch) -> World {
+    fn new(config: &config::WatchOptions) -> World {
         let now = epoch();
         World {
             watch: Watch::new(config, Rule::new(&config.name, None), Pid::new(99), 5, now),
@@ -282,7 +282,7 @@ fn a_new_name_is_found_while_young_or_within_a_minute() {
 #[test]
 fn a_change_of_name_does_not_end_a_match() {
     for (process_events, most) in [(false, usize::MAX), (true, usize::MAX), (false, 0)] {
-        let mut world = World::new(&config::Watch { process_events, ..config("job") });
+        let mut world = World::new(&config::WatchOptions { process_events, ..config("job") });
         world.most = most;
         world.fork(7, "job");
         let mut world = world.start();
@@ -348,7 +348,7 @@ fn a_thousand_matches_leave_no_pidfd_behind() {
 
 #[test]
 fn the_process_of_pid_is_never_searched_again() {
-    let only = config::Watch { pid: Some(7), ..config("shown") };
+    let only = config::WatchOptions { pid: Some(7), ..config("shown") };
     let mut gone = World::new(&only).start();
     assert_eq!((gone.shown().0, gone.watch.deadline(), gone.scans), (State::Stopped, None, 0));
     gone.fork(7, "any");
@@ -370,7 +370,7 @@ fn the_process_of_pid_is_never_searched_again() {
 
 #[test]
 fn without_a_pidfd_the_process_of_pid_is_read_every_wait() {
-    let mut world = World::new(&config::Watch { pid: Some(7), ..config("") });
+    let mut world = World::new(&config::WatchOptions { pid: Some(7), ..config("") });
     world.most = 0;
     world.fork(7, "any");
     let mut world = world.start();
@@ -386,7 +386,7 @@ fn without_a_pidfd_the_process_of_pid_is_read_every_wait() {
 
 #[test]
 fn process_events_avoid_scans_while_nothing_starts() {
-    let mut world = World::new(&config::Watch { process_events: true, ..config("job") });
+    let mut world = World::new(&config::WatchOptions { process_events: true, ..config("job") });
     world.fork(7, "job");
     let mut world = world.start();
     assert_eq!((world.pids(), world.watch.deadline()), (vec![7], None));
@@ -430,16 +430,16 @@ fn process_events_avoid_scans_while_nothing_starts() {
 
 #[test]
 fn the_pause_between_scans_has_a_minimum_but_no_maximum() {
-    let world = World::new(&config::Watch { wait: Duration::ZERO, ..config("job") }).start();
+    let world = World::new(&config::WatchOptions { wait: Duration::ZERO, ..config("job") }).start();
     assert_eq!(world.watch.deadline(), Some(world.now.mono + SHORTEST_PAUSE));
     assert_eq!(world.watch.status()[0].wait, Some(Duration::ZERO));
-    let world = World::new(&config::Watch { wait: Duration::MAX, ..config("job") }).start();
+    let world = World::new(&config::WatchOptions { wait: Duration::MAX, ..config("job") }).start();
     assert_eq!(world.watch.deadline(), None);
 }
 
 #[test]
 fn the_next_scan_makes_up_for_a_failed_one() {
-    let mut world = World::new(&config::Watch { process_events: true, ..config("job") });
+    let mut world = World::new(&config::WatchOptions { process_events: true, ..config("job") });
     world.fork(7, "job");
     world.tell(WatchEvent::Start);
     world.tell(WatchEvent::Listed { pid: pid(7), mark: 1 });
@@ -464,7 +464,7 @@ fn after_random_lives_the_document_is_right() {
             state % below
         };
         let process_events = random(2) == 0;
-        let mut world = World::new(&config::Watch { process_events, ..config("job") });
+        let mut world = World::new(&config::WatchOptions { process_events, ..config("job") });
         world.most = [0, 2, usize::MAX][usize::try_from(random(3)).unwrap()];
         let mut world = world.start();
         for _ in 0..60 {

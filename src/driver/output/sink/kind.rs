@@ -24,7 +24,7 @@ const MANY_PIECES: usize = 4 * PIPE_BUF;
 
 /// The kind of a descriptor, with what is needed to write to it.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(super) enum SinkKind {
     Plain,
     Pipe,
     Relay(Relay),
@@ -37,47 +37,47 @@ pub(super) enum Kind {
     Broken(Errno),
 }
 
-impl Kind {
+impl SinkKind {
     /// Determines the kind of `fd`.
-    pub(super) fn of(fd: BorrowedFd<'_>) -> Kind {
+    pub(super) fn of(fd: BorrowedFd<'_>) -> SinkKind {
         let stat = match fstat(fd) {
             Ok(stat) => stat,
-            Err(errno) => return Kind::Broken(errno),
+            Err(errno) => return SinkKind::Broken(errno),
         };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Fifo => Kind::Pipe,
-            FileType::Socket => Kind::Socket,
+            FileType::Fifo => SinkKind::Pipe,
+            FileType::Socket => SinkKind::Socket,
             FileType::CharacterDevice if isatty(fd) => match own_terminal(fd) {
-                Ok(own) => Kind::Terminal(own),
-                Err(_) => Kind::ForeignTerminal,
+                Ok(own) => SinkKind::Terminal(own),
+                Err(_) => SinkKind::ForeignTerminal,
             },
-            _ => Kind::Plain,
+            _ => SinkKind::Plain,
         }
     }
 
     /// Returns the descriptor to poll for room.
     pub(super) fn source<'a>(&'a self, fd: BorrowedFd<'a>) -> BorrowedFd<'a> {
         match self {
-            Kind::Terminal(own) => own.as_fd(),
-            Kind::Plain
-            | Kind::Pipe
-            | Kind::Relay(_)
-            | Kind::PolledPipe
-            | Kind::Socket
-            | Kind::ForeignTerminal
-            | Kind::Broken(_) => fd,
+            SinkKind::Terminal(own) => own.as_fd(),
+            SinkKind::Plain
+            | SinkKind::Pipe
+            | SinkKind::Relay(_)
+            | SinkKind::PolledPipe
+            | SinkKind::Socket
+            | SinkKind::ForeignTerminal
+            | SinkKind::Broken(_) => fd,
         }
     }
 
     /// Whether a relay holds bytes that have not reached the target and cannot be taken back.
     pub(super) fn is_loaded(&self) -> bool {
-        matches!(self, Kind::Relay(relay) if relay.is_loaded())
+        matches!(self, SinkKind::Relay(relay) if relay.is_loaded())
     }
 
     /// Discards the bytes that a relay holds.
     pub(super) fn unload(&mut self) {
         if self.is_loaded() {
-            *self = Kind::Pipe;
+            *self = SinkKind::Pipe;
         }
     }
 
@@ -85,10 +85,10 @@ impl Kind {
     /// all later ones use the next one in the table.
     pub(super) fn write(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
         match self {
-            Kind::Plain => write_plain(fd, bytes),
+            SinkKind::Plain => write_plain(fd, bytes),
             // Move many pieces with one call, so that the reader is woken once.
-            Kind::Pipe if bytes.len() > MANY_PIECES => self.relay(fd, bytes),
-            Kind::Pipe => {
+            SinkKind::Pipe if bytes.len() > MANY_PIECES => self.relay(fd, bytes),
+            SinkKind::Pipe => {
                 let now =
                     |piece: &[u8]| pwritev2(fd, &[IoSlice::new(piece)], u64::MAX, ReadWriteFlags::NOWAIT);
                 match pieces::write(bytes, PIPE_BUF, now) {
@@ -96,19 +96,19 @@ impl Kind {
                     result => result,
                 }
             }
-            Kind::Relay(relay) => match relay.write(fd, bytes) {
+            SinkKind::Relay(relay) => match relay.write(fd, bytes) {
                 // The bytes in the relay are part of `bytes`, so they are written again.
                 Err(errno) if !says_something_about_a_pipe(errno) => {
-                    *self = Kind::PolledPipe;
+                    *self = SinkKind::PolledPipe;
                     self.write(fd, bytes)
                 }
                 result => result,
             },
-            Kind::PolledPipe => write_polled_pipe(fd, bytes),
-            Kind::Socket => pieces::write(bytes, SOCKET_PIECE, |piece| send_some(fd, piece)),
-            Kind::Terminal(own) => write(own, bytes),
-            Kind::ForeignTerminal => write_polled(fd, bytes, 1),
-            Kind::Broken(errno) => Err(*errno),
+            SinkKind::PolledPipe => write_polled_pipe(fd, bytes),
+            SinkKind::Socket => pieces::write(bytes, SOCKET_PIECE, |piece| send_some(fd, piece)),
+            SinkKind::Terminal(own) => write(own, bytes),
+            SinkKind::ForeignTerminal => write_polled(fd, bytes, 1),
+            SinkKind::Broken(errno) => Err(*errno),
         }
     }
 
@@ -116,7 +116,7 @@ impl Kind {
     fn relay(&mut self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
         match Relay::new() {
             Ok(relay) => {
-                *self = Kind::Relay(relay);
+                *self = SinkKind::Relay(relay);
                 self.write(fd, bytes)
             }
             // No descriptor is free for a relay at the moment; the next write tries again.

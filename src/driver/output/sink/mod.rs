@@ -31,7 +31,7 @@ use std::time::{Instant, SystemTime};
 use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::driver::output::sink::kind::{Kind, is_final};
+use crate::driver::output::sink::kind::{SinkKind, is_final};
 use crate::logic::Stream;
 use crate::logic::log::record::{Record, Style};
 use crate::logic::output::outage::Outage;
@@ -58,7 +58,7 @@ const QUEUE: usize = 16 * 1024;
 pub(crate) struct Sink<'fd> {
     fd: BorrowedFd<'fd>,
     /// `None` until the first write, so that a start that logs nothing costs no system call.
-    kind: Option<Kind>,
+    kind: Option<SinkKind>,
     /// The writer whose last write was short. It must complete it before another writer may begin.
     short_write: Option<Writer>,
     /// Rendered records that are not written yet.
@@ -105,7 +105,7 @@ impl<'fd> Sink<'fd> {
     /// not the controlling terminal, or the master side of a pseudo-terminal), the command must inherit the
     /// descriptor.
     pub(crate) fn can_capture(&mut self) -> bool {
-        !matches!(self.kind(), Kind::ForeignTerminal)
+        !matches!(self.kind(), SinkKind::ForeignTerminal)
     }
 
     /// Writes captured output of `stream`. After [`Written::Part`] and [`Written::Full`], the next call for that
@@ -132,7 +132,7 @@ impl<'fd> Sink<'fd> {
     /// torn. Never fails: a record that cannot be written is dropped, and a later record reports the number of dropped
     /// records.
     pub(crate) fn log(&mut self, wall: SystemTime, record: &Record) {
-        if matches!(self.kind, Some(Kind::Broken(_))) {
+        if matches!(self.kind, Some(SinkKind::Broken(_))) {
             return;
         }
         if self.is_paused() {
@@ -224,7 +224,7 @@ impl<'fd> Sink<'fd> {
 
     /// Whether this is a pipe or FIFO, to which pages can be moved with splice(2).
     pub(crate) fn can_splice(&mut self) -> bool {
-        matches!(self.kind(), Kind::Pipe | Kind::Relay(_))
+        matches!(self.kind(), SinkKind::Pipe | SinkKind::Relay(_))
     }
 
     /// Returns the descriptor if it is a pipe or FIFO and pages may be moved to it now, which requires that no record
@@ -242,9 +242,9 @@ impl<'fd> Sink<'fd> {
         self.fail(errno);
     }
 
-    fn kind(&mut self) -> &mut Kind {
+    fn kind(&mut self) -> &mut SinkKind {
         let fd = self.fd;
-        self.kind.get_or_insert_with(|| Kind::of(fd))
+        self.kind.get_or_insert_with(|| SinkKind::of(fd))
     }
 
     /// Whether the last write has failed and the next attempt is not due yet.
@@ -254,7 +254,7 @@ impl<'fd> Sink<'fd> {
 
     fn fail(&mut self, errno: Errno) {
         if is_final(errno) {
-            self.kind = Some(Kind::Broken(errno));
+            self.kind = Some(SinkKind::Broken(errno));
         } else {
             self.kind().unload();
             self.outage = Some((Outage::new(self.now), errno));

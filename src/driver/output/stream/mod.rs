@@ -56,9 +56,9 @@ pub(crate) struct CapturedStream {
     /// `None` if the bytes are forwarded raw.
     lines: Option<Lines>,
     run: RunPipe,
-    input: Input,
-    rendered: Rendered,
-    delivery: Delivery,
+    input: PipeInput,
+    rendered: RenderedLines,
+    delivery: SinkProgress,
     policy: TransferPolicy,
     counters: Counters,
     loss: Loss,
@@ -81,7 +81,7 @@ struct RunPipe {
 
 /// The bytes that were read from the pipe.
 #[derive(Debug, Default)]
-struct Input {
+struct PipeInput {
     /// The bytes before `start` are already processed.
     bytes: Vec<u8>,
     start: usize,
@@ -89,7 +89,7 @@ struct Input {
     dry: bool,
 }
 
-impl Input {
+impl PipeInput {
     /// Returns the bytes that are not processed yet.
     fn rest(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
@@ -107,7 +107,7 @@ impl Input {
 
 /// Rendered lines that are waiting to be written.
 #[derive(Debug, Default)]
-struct Rendered {
+struct RenderedLines {
     /// The bytes before `sent` are already written.
     lines: Batch,
     sent: usize,
@@ -117,7 +117,7 @@ struct Rendered {
 
 /// How far the sink has taken what was offered.
 #[derive(Debug, Default)]
-struct Delivery {
+struct SinkProgress {
     /// How many bytes beyond the written ones were offered to the sink and refused.
     offered: usize,
     /// Whether the sink is full.
@@ -127,7 +127,7 @@ struct Delivery {
 }
 
 /// The result of an attempt to get more output.
-enum Progress {
+enum PipeProgress {
     Something,
     Nothing,
     End,
@@ -142,9 +142,9 @@ impl CapturedStream {
             stream,
             lines: lines.map(|format| Lines::new(stream, format)),
             run: RunPipe::default(),
-            input: Input::default(),
-            rendered: Rendered::default(),
-            delivery: Delivery::default(),
+            input: PipeInput::default(),
+            rendered: RenderedLines::default(),
+            delivery: SinkProgress::default(),
             policy: TransferPolicy::new(),
             counters: Counters::default(),
             loss: Loss::default(),
@@ -213,10 +213,10 @@ impl CapturedStream {
                 break StreamFate::Again;
             }
             match self.get_more(now, sink, tail) {
-                Progress::Something => {}
-                Progress::Nothing => break StreamFate::Wait,
-                Progress::End => break StreamFate::Closed,
-                Progress::Stalled => break self.stall(),
+                PipeProgress::Something => {}
+                PipeProgress::Nothing => break StreamFate::Wait,
+                PipeProgress::End => break StreamFate::Closed,
+                PipeProgress::Stalled => break self.stall(),
             }
         };
         let turn = TurnSummary {
@@ -279,10 +279,10 @@ impl CapturedStream {
     }
 
     /// Gets output to write, from the buffer or else from the pipe.
-    fn get_more(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Progress {
+    fn get_more(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> PipeProgress {
         loop {
             if self.render(now) {
-                return Progress::Something;
+                return PipeProgress::Something;
             }
             self.run.complete |= std::mem::take(&mut self.run.completing);
             if self.run.ended && self.run.pipe.is_some() {
@@ -292,18 +292,18 @@ impl CapturedStream {
             }
             let waits = self.lines.is_none() && !self.input.rest().is_empty();
             if self.run.pipe.is_none() {
-                return if waits { Progress::Something } else { Progress::End };
+                return if waits { PipeProgress::Something } else { PipeProgress::End };
             }
             // During a drain, one more read is needed to detect the end of the pipe.
             if self.input.dry && self.run.drain.is_none() {
-                return if waits { Progress::Something } else { Progress::Nothing };
+                return if waits { PipeProgress::Something } else { PipeProgress::Nothing };
             }
             let before = self.counters.bytes;
             if let Some(got) = self.move_pages(now, sink, tail).or_else(|| self.read(now, sink, tail)) {
                 return got;
             }
             if self.lines.is_none() && self.counters.bytes > before {
-                return Progress::Something;
+                return PipeProgress::Something;
             }
         }
     }
@@ -321,7 +321,7 @@ impl CapturedStream {
 
     /// Reads from the pipe. Returns `None` if bytes were read or the pipe has ended; [`CapturedStream::count`] has
     /// recorded which.
-    fn read(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<Progress> {
+    fn read(&mut self, now: Now, sink: &mut Sink<'_>, tail: &mut Tail) -> Option<PipeProgress> {
         self.input.make_room(self.policy.room());
         let (pipe, filled) = (self.run.pipe.as_ref()?, self.input.bytes.len());
         let asked = self.input.bytes.capacity() - filled;
@@ -332,7 +332,7 @@ impl CapturedStream {
                 self.run.drain.as_mut().map(Drain::emptied);
                 // The pipe is empty, so the beginning of a line does not wait for its end any longer.
                 let waits = self.lines.is_none() && !self.input.rest().is_empty();
-                return Some(if waits { Progress::Something } else { Progress::Nothing });
+                return Some(if waits { PipeProgress::Something } else { PipeProgress::Nothing });
             }
             // No other error is expected; treat it as the end of the pipe.
             Err(_) => 0,
@@ -363,7 +363,7 @@ impl CapturedStream {
     }
 
     /// Moves pages from the pipe to the sink. Returns `None` if the bytes must be copied instead.
-    fn move_pages(&mut self, now: Now, sink: &mut Sink<'_>, tail: &Tail) -> Option<Progress> {
+    fn move_pages(&mut self, now: Now, sink: &mut Sink<'_>, tail: &Tail) -> Option<PipeProgress> {
         let pipe = self.run.pipe.as_ref().filter(|_| self.policy.moves())?;
         let Some(target) = sink.splice_target().filter(|_| !tail.is_on()) else {
             self.policy.copy();
@@ -371,14 +371,16 @@ impl CapturedStream {
         };
         match retry_on_intr(|| splice(pipe, None, target, None, MOVE, SpliceFlags::NONBLOCK)) {
             // EAGAIN does not say whether the pipe is empty or the sink is full.
-            Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => Some(Progress::Stalled),
+            Err(Errno::AGAIN) if ioctl_fionread(pipe).is_ok_and(|left| left > 0) => {
+                Some(PipeProgress::Stalled)
+            }
             Err(Errno::AGAIN) => {
                 self.run.drain.as_mut().map(Drain::emptied);
-                Some(Progress::Nothing)
+                Some(PipeProgress::Nothing)
             }
             Ok(0) => {
                 self.run.ended = true;
-                Some(Progress::Something)
+                Some(PipeProgress::Something)
             }
             Ok(moved) => {
                 // Do not splice again in this turn: what is left gathers until the next one.
@@ -386,7 +388,7 @@ impl CapturedStream {
                 self.count(now, moved);
                 // The bytes were not read, so it is unknown whether a line ends here.
                 self.delivery.mid_line = false;
-                Some(Progress::Something)
+                Some(PipeProgress::Something)
             }
             Err(errno) => {
                 // Any other error means that splice is not supported here. The bytes are still in the pipe and will be
@@ -413,7 +415,7 @@ impl CapturedStream {
     /// Frees the buffers that a burst has enlarged.
     fn shrink(&mut self) {
         if self.input.rest().is_empty() && self.input.bytes.capacity() > SMALL {
-            self.input = Input { dry: self.input.dry, ..Input::default() };
+            self.input = PipeInput { dry: self.input.dry, ..PipeInput::default() };
             self.policy.buffer_released();
         }
         if self.rendered.lines.is_empty() && self.rendered.lines.capacity() > 2 * SMALL {

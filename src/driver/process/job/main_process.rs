@@ -4,8 +4,8 @@ use super::Job;
 use std::fmt;
 
 use crate::driver::event_loop::LoopContext;
-use crate::driver::notify::notify_socket::Run;
-use crate::driver::process::main_pid::{MainPid, Outcome};
+use crate::driver::notify::notify_socket::NotifyingRun;
+use crate::driver::process::main_pid::{MainPid, MainPidEnd};
 use crate::logic::lifecycle::Event;
 use crate::logic::log::record::Record;
 use crate::logic::{Now, Pid, Usage};
@@ -17,7 +17,7 @@ impl Job {
         let mut all = Vec::new();
         // Without a command no sender is accepted, but unread datagrams would keep the socket ready.
         let no_process = Pid::MAX;
-        let run = Run { command: self.life.pid().unwrap_or(no_process), since: self.run.since };
+        let run = NotifyingRun { command: self.life.pid().unwrap_or(no_process), since: self.run.since };
         let more = socket.read(run, |notification| all.push(notification));
         for mut notification in all {
             if let Some(text) = &notification.invalid_main_pid {
@@ -32,7 +32,7 @@ impl Job {
     /// Follows this process from now on if it belongs to the run. Returns whether the followed process has changed.
     pub(super) fn follow(&mut self, now: Now, pid: Pid, context: &mut LoopContext) -> bool {
         let Some(command) = self.life.pid().filter(|command| *command != pid) else { return false };
-        let run = Run { command, since: self.run.since };
+        let run = NotifyingRun { command, since: self.run.since };
         // Open the pidfd first: after that, the pid cannot be reused by another process without notice.
         let main_pid = MainPid::open(&context.epoll, pid)
             .and_then(|main_pid| run.has(pid).then_some(main_pid).ok_or("not a process of this run".into()));
@@ -68,7 +68,7 @@ impl Job {
         self.reap(now, context);
         let Some(main_pid) = &self.run.main_pid else { return };
         let pid = main_pid.pid();
-        if let Outcome::Reaped(exit) = main_pid.outcome(&context.epoll) {
+        if let MainPidEnd::Reaped(exit) = main_pid.outcome(&context.epoll) {
             self.run.main_pid = None;
             if self.life.pid() == Some(pid) {
                 self.ended(now, pid, exit, Usage::default(), context);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid as RawPid;
 
-use crate::config::{Config, Job as Options};
+use crate::config::{Config, JobOptions};
 use crate::driver::event_loop::{LoopContext, LoopMode, clock};
 use crate::driver::http::server::MetricsSource;
 use crate::driver::notify::notify_socket::NotifySocket;
@@ -45,7 +45,7 @@ use parts::{Children, CommandOutput, CurrentRun, Ending, Measuring, Notify, Pare
 
 /// One command and the resources that kapo uses to run it.
 pub(crate) struct Job {
-    options: Options,
+    options: JobOptions,
     life: Lifecycle,
     starter: Starter,
     output: CommandOutput,
@@ -81,7 +81,7 @@ impl Job {
     #[inline(never)]
     pub(crate) fn new(
         config: &Config,
-        options: &Options,
+        options: &JobOptions,
         setup: &JobSetup<'_>,
         context: &mut LoopContext,
     ) -> Result<Job, Error> {

@@ -77,7 +77,7 @@ impl Watcher {
     /// Opens what watching needs. The caller should raise the limit of open files first, and call [`Watcher::turn`] at
     /// once afterwards, because that call starts the first scan.
     pub(crate) fn open(
-        config: &config::Watch,
+        config: &config::WatchOptions,
         history: usize,
         now: Now,
         note: &mut dyn FnMut(Note),

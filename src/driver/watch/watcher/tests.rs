@@ -24,17 +24,17 @@ struct Rig {
     notes: Vec<Note>,
 }
 
-fn config(name: &str) -> config::Watch {
+fn config(name: &str) -> config::WatchOptions {
     let wait = Duration::from_millis(100);
-    config::Watch { name: name.into(), pid: None, wait, process_events: false }
+    config::WatchOptions { name: name.into(), pid: None, wait, process_events: false }
 }
 
-fn only(pid: u32) -> config::Watch {
-    config::Watch { pid: Some(i32::try_from(pid).unwrap()), ..config("shown") }
+fn only(pid: u32) -> config::WatchOptions {
+    config::WatchOptions { pid: Some(i32::try_from(pid).unwrap()), ..config("shown") }
 }
 
 impl Rig {
-    fn new(config: &config::Watch) -> Rig {
+    fn new(config: &config::WatchOptions) -> Rig {
         let mut notes = Vec::new();
         let watcher = Watcher::open(config, 5, now(), &mut |note| notes.push(note)).unwrap();
         let mut rig = Rig { watcher, notes };
@@ -196,7 +196,7 @@ fn the_signal_of_a_killed_process_is_reported_at_once() {
     );
     let pid: u32 = shell.hear().parse().unwrap();
     until_named(pid, &name);
-    let mut rig = Rig::new(&config::Watch { wait: Duration::from_secs(3_600), ..config(&name) });
+    let mut rig = Rig::new(&config::WatchOptions { wait: Duration::from_secs(3_600), ..config(&name) });
     rig.until("found", lives);
     rig.finish_scan();
     assert_eq!((rig.pids(), rig.shown()), (vec![pid], (State::Running, 0, None, None)));
@@ -220,7 +220,7 @@ fn a_zombie_has_ended_and_its_code_follows_when_reaped() {
     let shell = folder.copy("/bin/sh", &name);
     for (code, at_once) in [(7, Some(Reason::ExitCode)), (0, None)] {
         let mut job = Job::start(&shell, &["-c", &format!("read x; exit {code}")]);
-        let mut rig = Rig::new(&config::Watch { wait: Duration::from_secs(3_600), ..config(&name) });
+        let mut rig = Rig::new(&config::WatchOptions { wait: Duration::from_secs(3_600), ..config(&name) });
         rig.until("found", lives);
         job.say("\n");
         until_zombie(job.pid());
@@ -495,8 +495,8 @@ fn the_start_fails_without_proc() {
     assert_eq!(refused.to_string(), "cannot read /proc: not mounted");
 }
 
-fn with_events(name: &str) -> config::Watch {
-    config::Watch { process_events: true, ..config(name) }
+fn with_events(name: &str) -> config::WatchOptions {
+    config::WatchOptions { process_events: true, ..config(name) }
 }
 
 #[test]

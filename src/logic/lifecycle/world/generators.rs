@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Behaviour, Leaves, World};
-use crate::config::{After, Job, Linger, Restart, STOP_ON, Success, Ttl};
+use crate::config::{After, JobOptions, Linger, Restart, STOP_ON, Success, Ttl};
 use crate::logic::lifecycle::{Event, ForegroundOwner, IgnoredAtStart, JobContext, SpawnErrorKind};
 use crate::logic::{Exit, Now};
 use crate::signal::Signal;
@@ -145,7 +145,7 @@ fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
     }
 }
 
-fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> Job {
+fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> JobOptions {
     let after = match pick(4) {
         0 => After::Once(Linger::Fixed(any_time(pick))),
         1 => After::Once(Linger::Idle(any_time(pick))),
@@ -159,7 +159,7 @@ fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> Job {
         }),
     };
     let min = any_lasting_time(pick);
-    Job {
+    JobOptions {
         command: "command".into(),
         arguments: Vec::new(),
         ttl: (pick(2) == 0).then(|| Ttl { min, max: min + any_time(pick) }),

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Effect, End, Event, JobContext, Lifecycle};
-use crate::config::Job;
+use crate::config::JobOptions;
 use crate::logic::{Exit, Now, Pid, Sender, Usage};
 use crate::signal::Signal;
 
@@ -42,7 +42,7 @@ pub struct World {
     pub closes_after: Duration,
     /// All effects so far with their times. A test may clear it.
     pub history: Vec<(Duration, Effect)>,
-    job: Job,
+    job: JobOptions,
     context: JobContext,
     epoch: Now,
     now: Duration,
@@ -103,7 +103,7 @@ pub struct World {
 
 impl World {
     /// Creates a simulation before its first event. Call [`World::start`] first.
-    pub fn new(epoch: Now, job: Job, context: JobContext) -> World {
+    pub fn new(epoch: Now, job: JobOptions, context: JobContext) -> World {
         let shared = context.piped || context.ignored_at_start.interrupt;
         World {
             life: Lifecycle::new(Box::new(job.clone()), context.clone()),
