@@ -19,7 +19,7 @@ pub enum Route {
     Other,
 }
 
-/// A row of the table.
+/// A row of the table of routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// The route of this path.

@@ -197,7 +197,7 @@ fn a_held_request_is_answered_after_unsent_bytes() {
     peer.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(served.wait_turn(), ConnectionFate::Wait);
     assert!(served.connection.facts().held && served.connection.facts().busy);
-    // Room appears in the socket at the same time as the state changes.
+    // The peer reads a part, so the socket has room when the state changes.
     let mut some = [0; 4096];
     let taken = peer.read(&mut some).unwrap();
     served.page.done = true;

@@ -107,7 +107,7 @@ impl Listeners {
         self.all.iter().filter_map(|listening| listening.resting).min()
     }
 
-    /// Polls the listeners again whose rest is over.
+    /// Resumes polling of the listeners whose rest is over.
     pub(super) fn expire(&mut self, now: Now, epoll: &Epoll) {
         for (listening, place) in self.all.iter_mut().zip(0..) {
             if listening.resting.is_some_and(|until| until <= now.mono) {

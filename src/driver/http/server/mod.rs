@@ -386,8 +386,8 @@ impl Server {
         self.listeners.expire(now, epoll);
     }
 
-    /// Stops accepting, and answers or ends what is open, within limits. [`Server::is_closed`] reports when that is
-    /// done.
+    /// Closes the listeners, answers the held requests and ends the streams. [`Server::is_closed`] reports when all
+    /// connections have ended.
     pub(crate) fn close(&mut self, now: Now, epoll: &Epoll, metrics: &dyn MetricsSource) {
         if self.table.is_closing() {
             return;

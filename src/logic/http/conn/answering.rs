@@ -175,7 +175,8 @@ impl Conn {
         }
     }
 
-    /// Leaves the remaining requests for another turn. The deadline for taking answers starts again with each portion
+    /// Leaves the remaining requests for another turn and restarts the deadline by which the peer must take the
+    /// answers.
     /// of them.
     fn defer(&mut self, now: Now) {
         self.phase = Phase::Deferred;

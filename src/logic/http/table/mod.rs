@@ -276,8 +276,8 @@ impl Table {
         self.timers.first().copied().filter(|(at, _)| *at <= now.mono)
     }
 
-    /// Whether a connection still has the deadline that was just handled. The driver drops it, because handling it
-    /// would never end.
+    /// Whether a connection still has the deadline that was just handled. The driver drops such a connection, because
+    /// its deadline would be handled for ever.
     pub fn is_stuck(&self, due: (Instant, u32)) -> bool {
         self.timers.contains(&due)
     }
