@@ -52,7 +52,7 @@ impl OomKillFile {
         self.waking.as_ref().map(AsFd::as_fd)
     }
 
-    /// Reads the memory usage and limit of the cgroup.
+    /// Reads the memory values of the cgroup for the end of a run.
     pub(crate) fn memory(&self) -> CgroupMemory {
         memory(&self.folder)
     }

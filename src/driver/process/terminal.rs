@@ -121,7 +121,7 @@ impl Terminal {
     /// it wants the terminal.
     pub(crate) fn wake_siblings(&self, group: Option<Pid>) {
         self.take_back(group);
-        // Without the terminal they would be stopped again at once.
+        // Siblings in the background would be stopped again at once.
         if self.is_ours() {
             let cont = Signal::CONT.as_raw();
             // Wait for the signals that are still being sent: a stop that arrives after CONT would remain.
@@ -186,7 +186,7 @@ pub(crate) fn is_in_foreground() -> bool {
     Terminal::controlling().is_some_and(|terminal| terminal.is_ours())
 }
 
-/// Whether STOP stops kapo. PID 1 ignores it.
+/// Whether STOP stops kapo. The kernel does not stop PID 1.
 pub(crate) fn can_be_stopped() -> bool {
     getpid() != Pid::INIT
 }
@@ -194,10 +194,10 @@ pub(crate) fn can_be_stopped() -> bool {
 /// Stops kapo until CONT. If `all` is set, the rest of its process group is stopped as well, because a shell waits for
 /// all processes of a job, including the script that may have started kapo.
 ///
-/// ^Z, and a read or write in the background, are sent on as the same signal that the terminal would have sent to the
-/// whole job. Another kapo in the group can forward that signal to its command. STOP cannot be caught, so that command
-/// would keep running. In the same way, a kapo that runs this one as its command sees a stop by TSTP, and continues it
-/// if there is no shell to do so.
+/// For a stop by ^Z, or by a read or write in the background, the group gets the same signal (TSTP, TTIN or TTOU) and
+/// not STOP, for two reasons. Another kapo in the group can forward that signal to its command; it cannot catch STOP,
+/// so its command would keep running. And a kapo that runs this one as its command sees a stop by TSTP, after which it
+/// continues this one if there is no shell to do so.
 pub(crate) fn suspend(terminal: Option<&Terminal>, signal: crate::signal::Signal, all: bool) {
     let number = i32::from(signal.number());
     let typed = number == Signal::TSTP.as_raw();

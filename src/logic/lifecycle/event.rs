@@ -215,7 +215,7 @@ pub struct IgnoredAtStart {
 /// The facts that the lifecycle depends on in addition to the options of the job.
 #[derive(Clone, Debug)]
 pub struct JobContext {
-    /// `--hide-args`
+    /// `--hide-args`: the document does not show the arguments of the command.
     pub hide_args: bool,
     /// SidebindPort of the document.
     pub sidebind_port: u16,
@@ -228,7 +228,7 @@ pub struct JobContext {
     pub piped: bool,
     /// kapo is PID 1, which cannot end itself by a signal.
     pub is_init: bool,
-    /// `--history`
+    /// `--history`: how many ended runs are kept.
     pub history: usize,
     /// The seed of the random numbers for TTL ranges and jitter.
     pub seed: u64,

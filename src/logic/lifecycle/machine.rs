@@ -57,7 +57,7 @@ impl State {
         }
     }
 
-    /// Returns the command's process for a change, if there is one.
+    /// Like [`State::process`], but mutable.
     pub(super) fn process_mut(&mut self) -> Option<&mut Process> {
         match self {
             State::Running(process) | State::Stopping(process, _) => Some(process),

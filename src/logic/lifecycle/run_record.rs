@@ -16,7 +16,7 @@ pub struct RunRecord {
     pub pid: Option<Pid>,
     /// The time of the start.
     pub start_time: SystemTime,
-    /// The TTL that was drawn for this run.
+    /// The TTL of this run, chosen at random from the range of `--ttl`.
     pub ttl: Option<Duration>,
     /// The end of the run, or `None` while it runs.
     pub end: Option<RunEnd>,
