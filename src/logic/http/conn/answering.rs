@@ -177,7 +177,6 @@ impl Conn {
 
     /// Leaves the remaining requests for another turn and restarts the deadline by which the peer must take the
     /// answers.
-    /// of them.
     fn defer(&mut self, now: Now) {
         self.phase = Phase::Deferred;
         self.since = now.mono;

@@ -71,7 +71,7 @@ enum Phase {
     Closing { linger: bool },
     /// Our side is closed. Input is discarded until the peer closes its side or `most` is reached.
     Lingering { left: usize, most: Instant },
-    /// The connection is to be dropped. `given_up`: before an answer was complete.
+    /// The connection is to be dropped. `given_up`: its peer did not get a complete answer.
     Done { given_up: bool },
 }
 
