@@ -1,6 +1,7 @@
 //! Checks that each layer refers only to the layers and crates that it may use. Each rule is a part of the source tree
 //! and the words that must not occur there.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -183,4 +184,58 @@ fn a_module_with_its_own_files_is_a_folder_with_mod_rs() {
         .map(|file| file.strip_prefix(&root).expect("found below it").to_string_lossy().into_owned())
         .collect();
     assert_eq!(beside, BESIDE_THEIR_FOLDER, "write x/mod.rs, not x.rs beside x/");
+}
+
+/// Type names that may be declared in several modules.
+const DECLARED_TWICE: &[&str] = &[];
+
+/// Returns the name of the struct, enum, trait or type alias that a line at the top level of a module declares.
+fn declared_type(line: &str) -> Option<&str> {
+    let item = match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.strip_prefix(' ')?,
+        None => line,
+    };
+    let keywords = ["struct ", "enum ", "trait ", "type "];
+    let name = keywords.iter().find_map(|keyword| item.strip_prefix(keyword))?;
+    name.split(|letter: char| !letter.is_alphanumeric()).next()
+}
+
+/// The attributes of a module that is no part of the program.
+const FOR_TESTS: &[&str] = &["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
+
+/// Returns the folders of the modules that `file` declares for tests and fuzzing only.
+fn test_modules(file: &Path, text: &str) -> Vec<PathBuf> {
+    let folder = if file.ends_with("mod.rs") || file.ends_with("lib.rs") {
+        file.parent().expect("a file is in a folder").to_owned()
+    } else {
+        file.with_extension("")
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let declared = lines.windows(2).filter(|pair| pair.first().is_some_and(|line| FOR_TESTS.contains(line)));
+    let names = declared.filter_map(|pair| pair.last()?.strip_suffix(';')?.rsplit_once("mod "));
+    names.map(|(_, name)| folder.join(name)).collect()
+}
+
+#[test]
+fn each_type_name_is_declared_once() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let read = |file: &PathBuf| fs::read_to_string(file).expect("the source tree is readable");
+    let for_tests: Vec<PathBuf> = files.iter().flat_map(|file| test_modules(file, &read(file))).collect();
+    files.retain(|file| {
+        !for_tests.iter().any(|module| file.starts_with(module) || *file == module.with_extension("rs"))
+    });
+    let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in &files {
+        let place = file.strip_prefix(&root).expect("found below it").to_string_lossy().into_owned();
+        for name in code(&read(file)).filter_map(|(_, line)| declared_type(line)) {
+            declared.entry(name.to_owned()).or_default().push(place.clone());
+        }
+    }
+    assert!(declared.len() > 100, "only {} types were found", declared.len());
+    declared.retain(|_, places| places.len() > 1);
+    let names: Vec<&str> = declared.keys().map(String::as_str).collect();
+    assert_eq!(names, DECLARED_TWICE, "rename these by their subjects: {declared:#?}");
 }

@@ -45,7 +45,7 @@ impl fmt::Display for Failures {
 
 /// What the policy must know about an ended run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
+pub(crate) struct RunOutcome {
     /// The duration of the run.
     pub lasted: Duration,
     /// Whether it was successful.
@@ -91,7 +91,7 @@ impl Policy {
     }
 
     /// Decides what follows a run that ended at `now`.
-    pub(crate) fn ended(&mut self, now: Instant, run: Run, random: &mut Random) -> Verdict {
+    pub(crate) fn ended(&mut self, now: Instant, run: RunOutcome, random: &mut Random) -> Verdict {
         if run.lasted >= self.options.stable {
             self.was_stable();
         }
@@ -192,11 +192,11 @@ mod tests {
         Restart { wait: SECOND, ..crate::config::tests::restart() }
     }
 
-    fn failed(lasted: Duration) -> Run {
-        Run { lasted, success: false, expired: false, never_ran: false }
+    fn failed(lasted: Duration) -> RunOutcome {
+        RunOutcome { lasted, success: false, expired: false, never_ran: false }
     }
 
-    fn pauses(policy: &mut Policy, runs: &[Run]) -> Vec<Verdict> {
+    fn pauses(policy: &mut Policy, runs: &[RunOutcome]) -> Vec<Verdict> {
         let mut random = Random::new(1);
         runs.iter().map(|run| policy.ended(epoch().mono, *run, &mut random)).collect()
     }
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_failed_start_is_not_retried_at_once() {
         let mut policy = Policy::new(Restart { wait: Duration::ZERO, ..options() });
-        let run = Run { never_ran: true, ..failed(Duration::ZERO) };
+        let run = RunOutcome { never_ran: true, ..failed(Duration::ZERO) };
         assert_eq!(pauses(&mut policy, &[run]), [Verdict::Again(FAILED_START_PAUSE)]);
         assert_eq!(pauses(&mut policy, &[failed(Duration::ZERO)]), [Verdict::Again(Duration::ZERO)]);
     }
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn with_on_failure_a_success_is_the_end() {
         let mut policy = Policy::new(Restart { on_failure_only: true, ..options() });
-        let success = Run { success: true, ..failed(SECOND) };
+        let success = RunOutcome { success: true, ..failed(SECOND) };
         assert_eq!(
             pauses(&mut policy, &[failed(SECOND), success]),
             [Verdict::Again(SECOND), Verdict::Finished]
@@ -308,7 +308,7 @@ mod tests {
     fn an_end_by_ttl_resets_the_back_off_and_does_not_count() {
         let options = Restart { backoff_max: Some(60 * SECOND), max_restarts: Some(2), ..options() };
         let mut policy = Policy::new(options);
-        let expired = Run { expired: true, ..failed(SECOND) };
+        let expired = RunOutcome { expired: true, ..failed(SECOND) };
         assert_eq!(pauses(&mut policy, &[expired; 10]), [Verdict::Again(SECOND); 10]);
         let short = failed(SECOND);
         pauses(&mut policy, &[short]);
@@ -333,8 +333,8 @@ mod tests {
     #[test]
     fn neither_success_nor_a_planned_end_is_flapping() {
         let mut policy = Policy::new(options());
-        let expired = Run { expired: true, ..failed(SECOND) };
-        let success = Run { success: true, ..failed(SECOND) };
+        let expired = RunOutcome { expired: true, ..failed(SECOND) };
+        let success = RunOutcome { success: true, ..failed(SECOND) };
         pauses(&mut policy, &[expired, success].repeat(10));
         assert_eq!(policy.flapping_until(), None);
     }

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketType, getpeername, sockopt};
 use crate::driver::http::listener::Listener;
 use crate::error::{Error, reason};
 use crate::logic::http::activation;
-use crate::logic::http::activation::{Inherited, Variables};
+use crate::logic::http::activation::{ActivationVariables, Inherited};
 use crate::sys;
 use crate::sys::stdio::InheritedFds;
 
@@ -30,7 +30,7 @@ pub(crate) struct Sockets {
 pub(crate) fn take_over(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets, Error> {
     let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
     let (pid, fds, names) = (text("LISTEN_PID"), text("LISTEN_FDS"), text("LISTEN_FDNAMES"));
-    let variables = Variables { pid: pid.as_deref(), fds: fds.as_deref(), names: names.as_deref() };
+    let variables = ActivationVariables { pid: pid.as_deref(), fds: fds.as_deref(), names: names.as_deref() };
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let mut sockets = Sockets::default();
     match activation::inherited(variables, own).map_err(Error::Setup)? {

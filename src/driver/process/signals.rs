@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::driver::proc::procfs;
 use crate::driver::process::terminal;
 use crate::logic::lifecycle::IgnoredAtStart;
-use crate::logic::lifecycle::origin::{self, Delivery, Peer};
+use crate::logic::lifecycle::origin::{self, DeliveredSignal, SignalSender};
 use crate::logic::proc::stat::Stat;
 use crate::logic::{self, Sender};
 use crate::signal::Signal;
@@ -60,7 +60,7 @@ impl Signals {
             let more = sys::signal::read(self.fd.as_fd(), |info| match Signal::new(info.signal) {
                 Some(Signal::CHLD) => child = true,
                 Some(signal) => {
-                    let delivery = Delivery { signal, code: info.code, pid: info.pid, uid: info.uid };
+                    let delivery = DeliveredSignal { signal, code: info.code, pid: info.pid, uid: info.uid };
                     each(signal, origin::sender(delivery, self.own, || self.peer(info.pid)));
                 }
                 None => {}
@@ -78,15 +78,15 @@ impl Signals {
     }
 
     /// Returns what is known about the sender of an INT or QUIT.
-    fn peer(&self, pid: i32) -> Peer {
+    fn peer(&self, pid: i32) -> SignalSender {
         let (mut buffer, mut own) = ([0; 1024], [0; 1024]);
         match (sys::group::of(pid), name_of(pid, &mut buffer)) {
-            (Some(group), Some(name)) => Peer::Alive {
+            (Some(group), Some(name)) => SignalSender::Alive {
                 is_sibling_kapo: group == sys::group::own() && name_of(self.own, &mut own) == Some(name),
             },
-            (None, _) | (_, None) => {
-                Peer::Gone { may_be_typed: self.ignored_at_start.interrupt && terminal::is_in_foreground() }
-            }
+            (None, _) | (_, None) => SignalSender::Gone {
+                may_be_typed: self.ignored_at_start.interrupt && terminal::is_in_foreground(),
+            },
         }
     }
 }

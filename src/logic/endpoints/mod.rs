@@ -30,8 +30,8 @@ const EVENT_STREAM: &str = "text/event-stream";
 pub(crate) struct Page {
     document: Vec<u8>,
     id: u64,
-    ready: Vec<Check>,
-    health: Vec<Check>,
+    ready: Vec<ProbeCheck>,
+    health: Vec<ProbeCheck>,
     ended: Option<u8>,
     /// StartTime of the first object of the document.
     start_time: Option<SystemTime>,
@@ -71,14 +71,14 @@ pub(crate) struct StateFacts {
 
 /// A check of a probe; `?verbose` shows each in a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Check {
+struct ProbeCheck {
     name: &'static str,
     failure: Option<String>,
 }
 
-impl Check {
-    fn new(name: &'static str, failure: Option<String>) -> Check {
-        Check { name, failure }
+impl ProbeCheck {
+    fn new(name: &'static str, failure: Option<String>) -> ProbeCheck {
+        ProbeCheck { name, failure }
     }
 }
 
@@ -127,7 +127,7 @@ impl Page {
 }
 
 /// Returns the checks of /readyz and of /healthz.
-fn checks(objects: &[Status], facts: StateFacts) -> (Vec<Check>, Vec<Check>) {
+fn checks(objects: &[Status], facts: StateFacts) -> (Vec<ProbeCheck>, Vec<ProbeCheck>) {
     let running = |object: &&Status| object.state == State::Running;
     let one = match objects {
         [one] if one.mode != ModeName::Watch => one,
@@ -136,7 +136,7 @@ fn checks(objects: &[Status], facts: StateFacts) -> (Vec<Check>, Vec<Check>) {
                 Some(_) => None,
                 None => Some("no process matches".to_owned()),
             };
-            let checks = vec![Check::new("running", failure)];
+            let checks = vec![ProbeCheck::new("running", failure)];
             return (checks.clone(), checks);
         }
     };
@@ -144,15 +144,18 @@ fn checks(objects: &[Status], facts: StateFacts) -> (Vec<Check>, Vec<Check>) {
     let success = down.is_some() && one.reason == Some(Reason::Success);
     let flapping = one.flapping.then(|| facts.failures.to_string());
     let health = vec![
-        if success { Check::new("success", None) } else { Check::new("running", down.clone()) },
-        Check::new("flapping", flapping),
+        if success { ProbeCheck::new("success", None) } else { ProbeCheck::new("running", down.clone()) },
+        ProbeCheck::new("flapping", flapping),
     ];
     // The field Ready of the document decides; the checks explain its value.
     let (up, unready) = (down.is_none(), !one.ready);
     let stopping = (up && unready && facts.stopping).then(|| "being stopped".to_owned());
     let silent = (up && unready && !facts.stopping).then(|| "has not said READY=1".to_owned());
-    let ready =
-        vec![Check::new("running", down), Check::new("stopping", stopping), Check::new("ready", silent)];
+    let ready = vec![
+        ProbeCheck::new("running", down),
+        ProbeCheck::new("stopping", stopping),
+        ProbeCheck::new("ready", silent),
+    ];
     (ready, health)
 }
 
@@ -313,7 +316,7 @@ impl RequestContext<'_> {
                 Some(history) => whole(200, JSON, history.render()),
                 None => whole(404, TEXT, NO_HISTORY.as_bytes()),
             },
-            Route::Livez => probe("livez", &[Check::new("answering", None)], None, request.query),
+            Route::Livez => probe("livez", &[ProbeCheck::new("answering", None)], None, request.query),
             Route::Readyz => probe("readyz", &page.ready, retry_after(page, now), request.query),
             Route::Healthz => probe("healthz", &page.health, retry_after(page, now), request.query),
             Route::Metrics => {
@@ -378,8 +381,8 @@ impl RequestContext<'_> {
 
 /// Answers a probe with 200 `ok` if all checks pass, otherwise with 503 and the reason. With `?verbose` each check has
 /// a line in the format of Kubernetes. `retry` is the time in seconds until the next start.
-fn probe(name: &str, checks: &[Check], retry: Option<String>, query: Option<&str>) -> Answer<'static> {
-    let shown = |check: &Check| match (&check.failure, &retry) {
+fn probe(name: &str, checks: &[ProbeCheck], retry: Option<String>, query: Option<&str>) -> Answer<'static> {
+    let shown = |check: &ProbeCheck| match (&check.failure, &retry) {
         (Some(failure), Some(seconds)) if check.name == "running" => {
             Some(format!("restarting in {seconds} s: {failure}"))
         }

@@ -9,7 +9,7 @@ const MOST: i32 = 1 << 20;
 
 /// The values of the three variables.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Variables<'a> {
+pub struct ActivationVariables<'a> {
     /// The value of LISTEN_PID.
     pub pid: Option<&'a str>,
     /// The value of LISTEN_FDS.
@@ -29,7 +29,7 @@ pub struct Inherited {
 
 /// Returns the descriptors that are meant for the process `own`; `None` if LISTEN_FDS is not set. The error is one line
 /// with the variable, its value and what was expected.
-pub fn inherited(variables: Variables<'_>, own: i32) -> Result<Option<Vec<Inherited>>, String> {
+pub fn inherited(variables: ActivationVariables<'_>, own: i32) -> Result<Option<Vec<Inherited>>, String> {
     let (Some(fds), pid) = (variables.fds, variables.pid) else { return Ok(None) };
     let pid = pid
         .ok_or_else(|| format!("LISTEN_FDS={fds} without LISTEN_PID: the sockets are not meant for kapo"))?;
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn read(pid: Option<&str>, fds: Option<&str>, names: Option<&str>) -> Result<Vec<(i32, String)>, String> {
-        let found = inherited(Variables { pid, fds, names }, 42)?;
+        let found = inherited(ActivationVariables { pid, fds, names }, 42)?;
         Ok(found.unwrap_or_default().into_iter().map(|one| (one.fd, one.name)).collect())
     }
 

@@ -19,7 +19,7 @@ const BLANK_LIMIT: u8 = 8;
 
 /// The part of the head that the search has reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Part {
+enum HeadPart {
     #[default]
     Method,
     TargetStart,
@@ -41,7 +41,7 @@ pub struct Search {
     version: u16,
     fields: u8,
     blanks: u8,
-    part: Part,
+    part: HeadPart,
 }
 
 /// The result of the search.
@@ -77,7 +77,7 @@ impl Search {
 
     /// Continues the search. `bytes` must begin at the same byte as in the last call and may have grown at the end.
     pub fn advance(&mut self, bytes: &[u8]) -> Found {
-        if self.part != Part::Fields {
+        if self.part != HeadPart::Fields {
             match self.request_line(bytes) {
                 Ok(true) => {}
                 Ok(false) => return Found::Partial,
@@ -92,54 +92,56 @@ impl Search {
         let mut at = usize::from(self.at);
         let mut part = self.part;
         for &byte in bytes.get(at..).unwrap_or_default() {
-            if at >= LINE_LIMIT && byte != b'\r' && part != Part::LineEnd {
+            if at >= LINE_LIMIT && byte != b'\r' && part != HeadPart::LineEnd {
                 return Err(Refusal { status: 414, why: "the request line is longer than 8192 bytes" });
             }
             part = match (part, byte) {
                 // [`Search::skip_blank`] leaves a lone CR at the start, because its LF may follow.
-                (Part::Method, b'\r') if at == 0 => {
+                (HeadPart::Method, b'\r') if at == 0 => {
                     return match bytes.len() {
                         1 => Ok(false),
                         _ => Err(bad("CR without LF")),
                     };
                 }
-                (Part::Method, b' ') if at > 0 => Part::TargetStart,
-                (Part::Method, byte) if is_token(byte) && at < METHOD_LIMIT => Part::Method,
-                (Part::Method, byte) if is_token(byte) => return Err(UNKNOWN_METHOD),
-                (Part::Method, 0x16) if at == 0 => return Err(bad("this port speaks plain HTTP, not TLS")),
-                (Part::Method, b'\r') => return Err(bad("the request line has no target")),
-                (Part::Method, _) => return Err(bad("the method is not a token")),
-                (Part::TargetStart, b'/' | b'*' | b'[') => Part::Target,
-                (Part::TargetStart, byte) if byte.is_ascii_alphanumeric() => Part::Target,
-                (Part::TargetStart, _) => return Err(bad("the request target is malformed")),
-                (Part::Target, b' ') => {
-                    self.version = small(at + 1);
-                    Part::Version
+                (HeadPart::Method, b' ') if at > 0 => HeadPart::TargetStart,
+                (HeadPart::Method, byte) if is_token(byte) && at < METHOD_LIMIT => HeadPart::Method,
+                (HeadPart::Method, byte) if is_token(byte) => return Err(UNKNOWN_METHOD),
+                (HeadPart::Method, 0x16) if at == 0 => {
+                    return Err(bad("this port speaks plain HTTP, not TLS"));
                 }
-                (Part::Target, b'#') => return Err(bad("the request target has a fragment")),
-                (Part::Target, b'!'..=b'~') => Part::Target,
-                (Part::Target, b'\r' | b'\n') => return Err(bad("HTTP/0.9 is not supported")),
-                (Part::Target, _) => {
+                (HeadPart::Method, b'\r') => return Err(bad("the request line has no target")),
+                (HeadPart::Method, _) => return Err(bad("the method is not a token")),
+                (HeadPart::TargetStart, b'/' | b'*' | b'[') => HeadPart::Target,
+                (HeadPart::TargetStart, byte) if byte.is_ascii_alphanumeric() => HeadPart::Target,
+                (HeadPart::TargetStart, _) => return Err(bad("the request target is malformed")),
+                (HeadPart::Target, b' ') => {
+                    self.version = small(at + 1);
+                    HeadPart::Version
+                }
+                (HeadPart::Target, b'#') => return Err(bad("the request target has a fragment")),
+                (HeadPart::Target, b'!'..=b'~') => HeadPart::Target,
+                (HeadPart::Target, b'\r' | b'\n') => return Err(bad("HTTP/0.9 is not supported")),
+                (HeadPart::Target, _) => {
                     return Err(bad("the request target has a byte that is not printable ASCII"));
                 }
-                (Part::Version, b'\r') => Part::LineEnd,
-                (Part::Version, b'!'..=b'~') => Part::Version,
-                (Part::Version, _) => return Err(bad("the request line is not three words and CRLF")),
-                (Part::LineEnd, b'\n') => {
+                (HeadPart::Version, b'\r') => HeadPart::LineEnd,
+                (HeadPart::Version, b'!'..=b'~') => HeadPart::Version,
+                (HeadPart::Version, _) => return Err(bad("the request line is not three words and CRLF")),
+                (HeadPart::LineEnd, b'\n') => {
                     let line = bytes.get(..at.saturating_sub(1)).unwrap_or_default();
                     version(line, usize::from(self.version))?;
-                    Part::Fields
+                    HeadPart::Fields
                 }
-                (Part::LineEnd, _) => return Err(bad("CR without LF")),
-                (Part::Fields, _) => Part::Fields,
+                (HeadPart::LineEnd, _) => return Err(bad("CR without LF")),
+                (HeadPart::Fields, _) => HeadPart::Fields,
             };
             at += 1;
-            if part == Part::Fields {
+            if part == HeadPart::Fields {
                 break;
             }
         }
         (self.at, self.line, self.part) = (small(at), small(at), part);
-        Ok(part == Part::Fields)
+        Ok(part == HeadPart::Fields)
     }
 
     fn fields(&mut self, bytes: &[u8]) -> Found {

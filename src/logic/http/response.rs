@@ -21,12 +21,12 @@ pub struct Out {
     pub head_cache: HeadCache,
     second: u64,
     date: String,
-    last: Last,
+    last: LastHead,
 }
 
 /// The head of the last answer, which is reused for the next answer if it is of the same kind and in the same second.
 #[derive(Default)]
-struct Last {
+struct LastHead {
     /// The bytes of the head; empty if there is none.
     head: Vec<u8>,
     second: u64,
@@ -203,7 +203,7 @@ impl<'a> Reply<'a> {
             let head = out.bytes.get(begin..).unwrap_or_default();
             out.last.head.clear();
             out.last.head.extend_from_slice(head);
-            out.last = Last {
+            out.last = LastHead {
                 head: std::mem::take(&mut out.last.head),
                 second,
                 status,

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::report::with_output;
 use super::run_record::RunEnd;
-use super::signals::Received;
+use super::signals::ReceivedSignal;
 use super::{
-    Deadline, Deadlines, Effect, End, Exit, Leftover, Lifecycle, Linger, Now, Pid, Policy, Process, Record,
-    Run, Seconds, Signal, SignalTarget, SpawnErrorKind, State, StopCause, Success, Verdict, interruption,
-    is_interrupted,
+    Deadline, Deadlines, Effect, End, Exit, Leftover, Lifecycle, Linger, MachineState, Now, Pid, Policy,
+    Process, Record, RunOutcome, Seconds, Signal, SignalTarget, SpawnErrorKind, StopCause, Success, Verdict,
+    interruption, is_interrupted,
 };
 use crate::config::After;
 use crate::error;
@@ -99,7 +99,7 @@ impl Lifecycle {
             SpawnErrorKind::Setup => Record::error("cannot start"),
         };
         out.push(Effect::Log(record.with("command", &self.document.status.command).with("error", reason)));
-        let run = Run { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
+        let run = RunOutcome { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
         self.next(now, run, out);
     }
 
@@ -153,7 +153,7 @@ impl Lifecycle {
         why: Option<StopCause>,
         end: End,
         out: &mut Vec<Effect>,
-    ) -> Run {
+    ) -> RunOutcome {
         for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog, Deadline::Stable] {
             self.deadlines.stop(which);
         }
@@ -164,7 +164,7 @@ impl Lifecycle {
         let termination_message = self.termination_message();
         self.remains.output =
             Some(EndedRun { run: self.document.runs.starts(), success, termination_message });
-        Run { lasted, success, expired: why == Some(StopCause::Ttl), never_ran: false }
+        RunOutcome { lasted, success, expired: why == Some(StopCause::Ttl), never_ran: false }
     }
 
     /// Records the end in the document and sets kapo's exit code.
@@ -221,7 +221,7 @@ impl Lifecycle {
     }
 
     /// Decides what follows a run: leave, keep serving the status, or restart. Returns whether another run follows.
-    fn next(&mut self, now: Now, run: Run, out: &mut Vec<Effect>) -> bool {
+    fn next(&mut self, now: Now, run: RunOutcome, out: &mut Vec<Effect>) -> bool {
         let verdict = self.policy.as_mut().map(|policy| policy.ended(now.mono, run, &mut self.random));
         self.update_flapping(now, out);
         if let Some(until) = self.policy.as_ref().and_then(Policy::flapping_until).filter(|at| *at > now.mono)
@@ -238,7 +238,7 @@ impl Lifecycle {
                 if self.policy.as_ref().is_some_and(|policy| pause > policy.wait()) {
                     out.push(Effect::Log(Record::info("restarting").with("pause", Seconds(pause))));
                 }
-                self.state = State::Pausing;
+                self.state = MachineState::Pausing;
                 self.document.status.next_start = now.wall.checked_add(pause);
                 self.document.changed = true;
                 self.deadlines.set(Deadline::Start, now.mono, pause);
@@ -254,7 +254,7 @@ impl Lifecycle {
             (None, After::Once(Linger::Fixed(wait)) | After::Once(Linger::Idle(wait))) if !wait.is_zero() => {
                 out.push(Effect::Log(Record::info("lingering").with("wait", Seconds(*wait))));
                 self.deadlines.set(Deadline::Linger, now.mono, *wait);
-                self.state = State::Lingering;
+                self.state = MachineState::Lingering;
                 self.document.changed = true;
             }
             (None, _) => self.finish(),
@@ -264,13 +264,13 @@ impl Lifecycle {
 
     /// Ends the pause. The next start follows as soon as nothing is left of the last run.
     pub(super) fn clear(&mut self) {
-        self.state = State::Clearing;
+        self.state = MachineState::Clearing;
         self.document.clear_next_start();
     }
 
     /// Starts the next run.
     pub(super) fn start_again(&mut self, out: &mut Vec<Effect>) {
-        self.state = State::Starting;
+        self.state = MachineState::Starting;
         out.push(Effect::Spawn);
     }
 
@@ -286,12 +286,12 @@ impl Lifecycle {
         self.own_end.leaving = true;
         self.deadlines.stop(Deadline::Start);
         self.deadlines.stop(Deadline::Linger);
-        self.state = State::Finishing;
+        self.state = MachineState::Finishing;
         self.document.clear_next_start();
     }
 
     /// Stops waiting after a second stop signal, both for a stalled reader of the output and for the rest of the group.
-    pub(super) fn give_up_waiting(&mut self, by: Received, out: &mut Vec<Effect>) {
+    pub(super) fn give_up_waiting(&mut self, by: ReceivedSignal, out: &mut Vec<Effect>) {
         self.kill_leftover(out);
         self.log_stop_request(by, out);
         if let Some(EndedRun { termination_message, .. }) = self.remains.output.take() {
@@ -303,7 +303,7 @@ impl Lifecycle {
     pub(super) fn close(&mut self, out: &mut Vec<Effect>) {
         self.own_end.leaving = true;
         self.deadlines = Deadlines::default();
-        self.state = State::Closing;
+        self.state = MachineState::Closing;
         self.document.clear_next_start();
         self.report_stopping(out);
         out.push(Effect::Close);
@@ -311,7 +311,7 @@ impl Lifecycle {
 
     /// Ends kapo.
     pub(super) fn exit(&mut self, out: &mut Vec<Effect>) {
-        self.state = State::Done;
+        self.state = MachineState::Done;
         // Log the exit code only if it differs from the command's, which is already in the log.
         if self.document.runs.last_code() != Some(self.own_end.code) {
             out.push(Effect::Log(Record::info("exiting").number("code", self.own_end.code)));

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::signals::Received;
+use super::signals::ReceivedSignal;
 use super::{Deadline, Effect, End, Event, ForegroundOwner, Lifecycle, Notification, Now, Pid, Signal};
 use super::{SpawnErrorKind, ending::Stop};
 
@@ -22,7 +22,7 @@ pub(super) struct Process {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum MachineState {
     /// The command was not started yet.
     Starting,
     Running(Process),
@@ -42,45 +42,45 @@ pub(super) enum State {
     Done,
 }
 
-impl State {
+impl MachineState {
     /// Returns the command's process, if there is one.
     pub(super) fn process(&self) -> Option<Process> {
         match self {
-            State::Running(process) | State::Stopping(process, _) => Some(*process),
-            State::Starting
-            | State::Pausing
-            | State::Clearing
-            | State::Lingering
-            | State::Finishing
-            | State::Closing
-            | State::Done => None,
+            MachineState::Running(process) | MachineState::Stopping(process, _) => Some(*process),
+            MachineState::Starting
+            | MachineState::Pausing
+            | MachineState::Clearing
+            | MachineState::Lingering
+            | MachineState::Finishing
+            | MachineState::Closing
+            | MachineState::Done => None,
         }
     }
 
     /// Like [`State::process`], but mutable.
     pub(super) fn process_mut(&mut self) -> Option<&mut Process> {
         match self {
-            State::Running(process) | State::Stopping(process, _) => Some(process),
-            State::Starting
-            | State::Pausing
-            | State::Clearing
-            | State::Lingering
-            | State::Finishing
-            | State::Closing
-            | State::Done => None,
+            MachineState::Running(process) | MachineState::Stopping(process, _) => Some(process),
+            MachineState::Starting
+            | MachineState::Pausing
+            | MachineState::Clearing
+            | MachineState::Lingering
+            | MachineState::Finishing
+            | MachineState::Closing
+            | MachineState::Done => None,
         }
     }
 
     /// Whether a run has ended and no other run is about to start.
     pub(super) fn is_after_end(&self) -> bool {
         match self {
-            State::Starting | State::Running(_) | State::Stopping(..) => false,
-            State::Pausing
-            | State::Clearing
-            | State::Lingering
-            | State::Finishing
-            | State::Closing
-            | State::Done => true,
+            MachineState::Starting | MachineState::Running(_) | MachineState::Stopping(..) => false,
+            MachineState::Pausing
+            | MachineState::Clearing
+            | MachineState::Lingering
+            | MachineState::Finishing
+            | MachineState::Closing
+            | MachineState::Done => true,
         }
     }
 }
@@ -105,15 +105,15 @@ pub(super) enum Input {
     /// kapo did not run for a while.
     Resumed,
     /// A signal that asks kapo to stop.
-    StopRequest(Received),
+    StopRequest(ReceivedSignal),
     /// A further stop signal after kapo was asked to stop.
-    RepeatedStopRequest(Received),
+    RepeatedStopRequest(ReceivedSignal),
     /// CONT.
     Continue,
     /// TSTP, TTIN or TTOU.
     JobControl(Signal),
     /// Any other signal for the command.
-    Forward(Received),
+    Forward(ReceivedSignal),
     /// A deadline has passed, this long ago.
     Due(Deadline, Duration),
     Drained(u64, Vec<String>),
@@ -143,7 +143,7 @@ impl Lifecycle {
     /// Classifies an event. A deadline may stand for several inputs, and some signals for none.
     fn input(&self, event: Event) -> Option<Input> {
         Some(match event {
-            Event::Signal { signal, sender } => return self.classify(Received { signal, sender }),
+            Event::Signal { signal, sender } => return self.classify(ReceivedSignal { signal, sender }),
             Event::Deadline => return None,
             Event::SiblingStopped { signal, foreground_owner } => match foreground_owner {
                 ForegroundOwner::Own | ForegroundOwner::Command => Input::TerminalWanted(foreground_owner),
@@ -177,7 +177,7 @@ impl Lifecycle {
     fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         use Deadline as D;
         use Input as I;
-        use State as S;
+        use MachineState as S;
         match (self.state, input) {
             // kapo exits, so no event matters any more.
             (S::Done, _) => {}
@@ -187,7 +187,7 @@ impl Lifecycle {
             (S::Starting, I::Spawned(pid)) => self.started(now, pid, out),
             (S::Starting, I::SpawnFailed(reason, kind)) => self.not_started(now, &reason, kind, out),
             (S::Starting, I::StopRequest(by) | I::RepeatedStopRequest(by)) => self.stop_before_start(by, out),
-            (S::Starting, I::Forward(Received { signal, .. })) => {
+            (S::Starting, I::Forward(ReceivedSignal { signal, .. })) => {
                 self.undelivered.before_start = Some(signal)
             }
             (S::Starting, I::Continue) => self.undelivered.before_start = Some(Signal::CONT),

@@ -20,7 +20,7 @@ use std::time::Instant;
 use super::deadlines::{Deadline, Deadlines};
 use super::metrics::Exits;
 use super::random::Random;
-use super::restart::{Failures, Policy, Run, Verdict};
+use super::restart::{Failures, Policy, RunOutcome, Verdict};
 use super::status::{Output, Status, StopSignalFrom};
 use super::{Exit, Now, Pid, Sender};
 use crate::config::{After, JobOptions, Linger, Success, Ttl};
@@ -57,7 +57,7 @@ use document::Document;
 use ending::{OwnEnd, Remains, Stop};
 use job_control::JobControl;
 pub use job_control::{AfterStop, TerminalView};
-use machine::{Process, State};
+use machine::{MachineState, Process};
 use readiness::Readiness;
 use run_record::Runs;
 use signals::Undelivered;
@@ -78,7 +78,7 @@ enum StopCause {
 pub struct Lifecycle {
     job: Box<JobOptions>,
     context: JobContext,
-    state: State,
+    state: MachineState,
     own_end: OwnEnd,
     undelivered: Undelivered,
     remains: Remains,
@@ -112,7 +112,7 @@ impl Lifecycle {
         };
         let random = Random::new(context.seed);
         Lifecycle {
-            state: State::Starting,
+            state: MachineState::Starting,
             own_end: OwnEnd::default(),
             undelivered: Undelivered::default(),
             remains: Remains::default(),
@@ -195,7 +195,7 @@ impl Lifecycle {
 
     /// Whether the command is being stopped, or kapo is about to end.
     pub fn is_stopping(&self) -> bool {
-        self.own_end.leaving || matches!(self.state, State::Stopping(..))
+        self.own_end.leaving || matches!(self.state, MachineState::Stopping(..))
     }
 
     /// Whether the stop signal was typed at the terminal, and so has reached kapo's whole process group.
@@ -208,7 +208,7 @@ impl Lifecycle {
     fn started(&mut self, now: Now, pid: Pid, out: &mut Vec<Effect>) {
         let ttl = self.job.ttl.map(|Ttl { min, max }| self.random.between(min, max));
         let process = Process { pid, group: pid, since: now.mono };
-        self.state = State::Running(process);
+        self.state = MachineState::Running(process);
         self.readiness.run_started(self.job.watchdog);
         self.control.reset_reclaims();
         self.undelivered.unreachable = false;
@@ -264,11 +264,11 @@ impl Lifecycle {
 
     /// Updates what depends on the state, and sends the service manager a new `STATUS=`.
     fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let ready =
-            matches!(self.state, State::Running(_)) && (!self.job.notify || self.readiness.command_ready);
+        let ready = matches!(self.state, MachineState::Running(_))
+            && (!self.job.notify || self.readiness.command_ready);
         self.document.changed |= ready != self.document.status.ready;
         self.document.status.ready = ready;
-        if self.document.changed && self.context.manager && self.state != State::Done {
+        if self.document.changed && self.context.manager && self.state != MachineState::Done {
             out.push(Effect::Notify(message::status(&self.headline(now.wall))));
         }
     }

@@ -6,7 +6,7 @@ use crate::signal::Signal;
 
 /// A signal as the kernel delivers it (signalfd(2)).
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery {
+pub struct DeliveredSignal {
     /// The signal.
     pub signal: Signal,
     /// `si_code`: positive if the kernel has raised the signal.
@@ -19,7 +19,7 @@ pub struct Delivery {
 
 /// What is known about the sender of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub enum SignalSender {
     /// The process exists.
     Alive {
         /// The process is in kapo's process group and runs the same program as kapo.
@@ -36,13 +36,13 @@ pub enum Peer {
 /// own pid counts as the kernel's. `peer` is called only for INT and QUIT: another kapo in the group sends them in
 /// place of the terminal when ^C has ended its command, and then ends. Therefore a sender that no longer exists may
 /// have been such a kapo.
-pub fn sender(delivery: Delivery, own: i32, peer: impl FnOnce() -> Peer) -> Sender {
-    let Delivery { signal, code, pid, uid } = delivery;
+pub fn sender(delivery: DeliveredSignal, own: i32, peer: impl FnOnce() -> SignalSender) -> Sender {
+    let DeliveredSignal { signal, code, pid, uid } = delivery;
     let of_the_terminal = || {
         matches!(signal, Signal::INT | Signal::QUIT)
             && match peer() {
-                Peer::Alive { is_sibling_kapo } => is_sibling_kapo,
-                Peer::Gone { may_be_typed } => pid > 0 && may_be_typed,
+                SignalSender::Alive { is_sibling_kapo } => is_sibling_kapo,
+                SignalSender::Gone { may_be_typed } => pid > 0 && may_be_typed,
             }
     };
     if code > 0 || pid == own || of_the_terminal() { Sender::Kernel } else { Sender::Process { pid, uid } }
@@ -72,8 +72,9 @@ mod tests {
     fn the_true_sender_of_a_signal_is_found() {
         let process = Sender::Process { pid: 7, uid: 1000 };
         let (sibling, stranger) =
-            (Peer::Alive { is_sibling_kapo: true }, Peer::Alive { is_sibling_kapo: false });
-        let (typed, gone) = (Peer::Gone { may_be_typed: true }, Peer::Gone { may_be_typed: false });
+            (SignalSender::Alive { is_sibling_kapo: true }, SignalSender::Alive { is_sibling_kapo: false });
+        let (typed, gone) =
+            (SignalSender::Gone { may_be_typed: true }, SignalSender::Gone { may_be_typed: false });
         for (signal, code, peer, expected) in [
             (Signal::TERM, 0, sibling, process),
             (Signal::TERM, 128, stranger, Sender::Kernel),
@@ -82,12 +83,12 @@ mod tests {
             (Signal::QUIT, 0, typed, Sender::Kernel),
             (Signal::QUIT, 0, gone, process),
         ] {
-            let delivery = Delivery { signal, code, pid: 7, uid: 1000 };
+            let delivery = DeliveredSignal { signal, code, pid: 7, uid: 1000 };
             assert_eq!(sender(delivery, 1, || peer), expected, "{signal} {code} {peer:?}");
         }
-        let own = Delivery { signal: Signal::PIPE, code: 0, pid: 1, uid: 0 };
+        let own = DeliveredSignal { signal: Signal::PIPE, code: 0, pid: 1, uid: 0 };
         assert_eq!(sender(own, 1, || stranger), Sender::Kernel);
-        let outside = Delivery { signal: Signal::INT, code: 0, pid: 0, uid: 0 };
+        let outside = DeliveredSignal { signal: Signal::INT, code: 0, pid: 0, uid: 0 };
         assert_eq!(sender(outside, 1, || typed), Sender::Process { pid: 0, uid: 0 });
     }
 

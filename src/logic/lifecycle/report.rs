@@ -3,23 +3,28 @@
 use std::time::SystemTime;
 
 use super::readiness::STARTING;
-use super::{Lifecycle, State};
+use super::{Lifecycle, MachineState};
 use crate::logic::status::reason_name;
 
 impl Lifecycle {
     /// Returns the text that `systemctl status` shows.
     pub(super) fn headline(&self, wall: SystemTime) -> String {
         let mut text = match self.state {
-            State::Running(process) if self.document.status.ready => format!("running, pid {}", process.pid),
-            State::Running(process) => format!("{}, pid {}", self.readiness.unready, process.pid),
-            State::Stopping(process, _) => format!("stopping, pid {}", process.pid),
-            State::Pausing => {
+            MachineState::Running(process) if self.document.status.ready => {
+                format!("running, pid {}", process.pid)
+            }
+            MachineState::Running(process) => format!("{}, pid {}", self.readiness.unready, process.pid),
+            MachineState::Stopping(process, _) => format!("stopping, pid {}", process.pid),
+            MachineState::Pausing => {
                 let pause = self.document.status.next_start.and_then(|at| at.duration_since(wall).ok());
                 format!("{}, next start in {} s", self.last_end(), pause.unwrap_or_default().as_secs())
             }
-            State::Starting => STARTING.to_owned(),
-            State::Clearing => format!("{}, waiting for what it left behind", self.last_end()),
-            State::Lingering | State::Finishing | State::Closing | State::Done => self.last_end(),
+            MachineState::Starting => STARTING.to_owned(),
+            MachineState::Clearing => format!("{}, waiting for what it left behind", self.last_end()),
+            MachineState::Lingering
+            | MachineState::Finishing
+            | MachineState::Closing
+            | MachineState::Done => self.last_end(),
         };
         if self.document.status.restarts > 0 {
             text.push_str(&format!(", {} restarts", self.document.status.restarts));

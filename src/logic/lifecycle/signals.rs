@@ -6,12 +6,12 @@ use super::{Effect, Exit, Lifecycle, Now, Process, Record, Sender, Signal, StopC
 
 /// A signal that kapo has received.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Received {
+pub(super) struct ReceivedSignal {
     pub(super) signal: Signal,
     pub(super) sender: Sender,
 }
 
-impl Received {
+impl ReceivedSignal {
     /// Whether the signal was typed at the terminal as ^C or ^\.
     pub(super) fn is_typed(self) -> bool {
         self.sender == Sender::Kernel && matches!(self.signal, Signal::INT | Signal::QUIT)
@@ -30,7 +30,7 @@ pub(super) struct Undelivered {
 impl Lifecycle {
     /// Classifies a signal. Returns `None` if it has no effect. A stop signal is never a job-control signal, because
     /// `--stop-on` refuses those.
-    pub(super) fn classify(&self, by: Received) -> Option<Input> {
+    pub(super) fn classify(&self, by: ReceivedSignal) -> Option<Input> {
         if by.sender == Sender::Kernel && !is_for_command(by.signal) {
             return None;
         }
@@ -50,14 +50,20 @@ impl Lifecycle {
 
     /// Handles a stop signal before the command runs. If the start is abandoned, kapo ends as if the signal had ended
     /// the command.
-    pub(super) fn stop_before_start(&mut self, by: Received, out: &mut Vec<Effect>) {
+    pub(super) fn stop_before_start(&mut self, by: ReceivedSignal, out: &mut Vec<Effect>) {
         self.log_stop_request(by, out);
         self.end_by(by.signal);
         self.own_end.dies_by = Some((by.signal, false)).filter(|_| by.is_typed());
     }
 
     /// Forwards a stop signal to the command and begins the stop.
-    pub(super) fn stop_by_signal(&mut self, now: Now, process: Process, by: Received, out: &mut Vec<Effect>) {
+    pub(super) fn stop_by_signal(
+        &mut self,
+        now: Now,
+        process: Process,
+        by: ReceivedSignal,
+        out: &mut Vec<Effect>,
+    ) {
         let request = self.stop_request(by);
         self.forward_signal(by.signal, process, None, out);
         self.stop(now, process, StopCause::StopSignal, out);
@@ -65,7 +71,7 @@ impl Lifecycle {
     }
 
     /// Forwards a further stop signal to the command.
-    pub(super) fn forward_stop(&mut self, process: Process, by: Received, out: &mut Vec<Effect>) {
+    pub(super) fn forward_stop(&mut self, process: Process, by: ReceivedSignal, out: &mut Vec<Effect>) {
         let request = self.stop_request(by);
         self.forward_signal(by.signal, process, None, out);
         self.report_stop_request(by, process, request, out);
@@ -73,7 +79,7 @@ impl Lifecycle {
 
     /// Handles a stop signal between two runs: no further run follows. ^C and ^\ are meant for every process on the
     /// terminal, so kapo ends by the signal as they do.
-    pub(super) fn stop_between_runs(&mut self, by: Received, out: &mut Vec<Effect>) {
+    pub(super) fn stop_between_runs(&mut self, by: ReceivedSignal, out: &mut Vec<Effect>) {
         self.log_stop_request(by, out);
         if by.is_typed() {
             self.end_by(by.signal);
@@ -83,7 +89,7 @@ impl Lifecycle {
     }
 
     /// Forwards a signal that is not a stop signal to the running command.
-    pub(super) fn forward(&self, by: Received, process: Process, out: &mut Vec<Effect>) {
+    pub(super) fn forward(&self, by: ReceivedSignal, process: Process, out: &mut Vec<Effect>) {
         let record = || {
             self.with_rewrite(
                 by.signal,
@@ -94,7 +100,7 @@ impl Lifecycle {
     }
 
     /// Logs a stop signal and reports the stop to the service manager.
-    pub(super) fn log_stop_request(&mut self, by: Received, out: &mut Vec<Effect>) {
+    pub(super) fn log_stop_request(&mut self, by: ReceivedSignal, out: &mut Vec<Effect>) {
         let request = self.stop_request(by);
         out.push(Effect::Log(request));
         self.report_stopping(out);
@@ -103,7 +109,7 @@ impl Lifecycle {
     /// Logs a stop signal after it was forwarded, so that a slow log does not delay the signal.
     fn report_stop_request(
         &mut self,
-        by: Received,
+        by: ReceivedSignal,
         process: Process,
         request: Record,
         out: &mut Vec<Effect>,
@@ -125,7 +131,7 @@ impl Lifecycle {
     }
 
     /// Records a stop signal and returns its log record.
-    pub(super) fn stop_request(&mut self, Received { signal, sender }: Received) -> Record {
+    pub(super) fn stop_request(&mut self, ReceivedSignal { signal, sender }: ReceivedSignal) -> Record {
         self.own_end.leaving = true;
         self.document.stop_requested(StopSignalFrom { signal, sender });
         let record = Record::info("signal received").with("signal", signal);
@@ -144,7 +150,7 @@ impl Lifecycle {
     /// group. If the command is in the foreground, kapo notices the loss only by the command's end. A further run would
     /// have no usable terminal.
     pub(super) fn handle_hang_up(&mut self, hung_up: bool, out: &mut Vec<Effect>) {
-        let by = Received { signal: Signal::HUP, sender: Sender::Kernel };
+        let by = ReceivedSignal { signal: Signal::HUP, sender: Sender::Kernel };
         if hung_up && self.is_stop_request(by.signal, by.sender) {
             self.log_stop_request(by, out);
         }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Deadline, Effect, Lifecycle, Linger, Now, Process, Record, Signal, State, Stop, StopCause};
+use super::{
+    Deadline, Effect, Lifecycle, Linger, MachineState, Now, Process, Record, Signal, Stop, StopCause,
+};
 use crate::config::{After, KILL_AFTER};
 
 impl Lifecycle {
     /// Begins the stop of this run. The caller sends the signal.
     pub(super) fn stop(&mut self, now: Now, process: Process, why: StopCause, out: &mut Vec<Effect>) {
-        self.state = State::Stopping(process, Stop { why, at: now.mono, killed: false });
+        self.state = MachineState::Stopping(process, Stop { why, at: now.mono, killed: false });
         self.document.changed = true;
         self.deadlines.stop(Deadline::Ttl);
         self.deadlines.stop(Deadline::Watchdog);
@@ -53,7 +55,7 @@ impl Lifecycle {
 
     /// Kills the command because it has not ended in time.
     pub(super) fn kill_command(&mut self, process: Process, stop: Stop, out: &mut Vec<Effect>) {
-        self.state = State::Stopping(process, Stop { killed: true, ..stop });
+        self.state = MachineState::Stopping(process, Stop { killed: true, ..stop });
         let record = Record::warn("stop timed out, killing").number("pid", process.pid);
         self.kill(Signal::KILL, process, Some(record), out);
     }

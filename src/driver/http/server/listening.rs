@@ -10,7 +10,7 @@ use crate::driver::poll::{Epoll, Source};
 use crate::logic::Now;
 use crate::logic::output::coalesce::{self, Coalescer};
 
-struct Listening {
+struct OpenListener {
     listener: Listener,
     /// Until when it is not polled.
     resting: Option<Instant>,
@@ -20,7 +20,7 @@ struct Listening {
 
 /// The listeners; a place is an index into `all`.
 pub(super) struct Listeners {
-    all: Vec<Listening>,
+    all: Vec<OpenListener>,
     /// A reusable buffer for accepted sockets.
     accepted: Vec<OwnedFd>,
     /// Measures how fast connections arrive, so that they can be accepted together.
@@ -47,7 +47,7 @@ impl Listeners {
     ) -> Result<(), rustix::io::Errno> {
         let place = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
         epoll.add(&listener, Source::Listener(place), EventFlags::IN)?;
-        self.all.push(Listening { listener, resting: None, ours });
+        self.all.push(OpenListener { listener, resting: None, ours });
         Ok(())
     }
 
@@ -62,11 +62,11 @@ impl Listeners {
     }
 
     /// Accepts a batch. Return its buffer with [`Listeners::recycle`].
-    pub(super) fn accept(&mut self, place: u32) -> Option<Batch> {
+    pub(super) fn accept(&mut self, place: u32) -> Option<AcceptedBatch> {
         let listening = usize::try_from(place).ok().and_then(|place| self.all.get(place))?;
         let mut sockets = std::mem::take(&mut self.accepted);
         let verdict = listening.listener.accept(&mut sockets);
-        Some(Batch { sockets, verdict, network: listening.listener.port().is_some() })
+        Some(AcceptedBatch { sockets, verdict, network: listening.listener.port().is_some() })
     }
 
     /// Takes back the buffer of a batch.
@@ -124,7 +124,7 @@ impl Listeners {
 }
 
 /// The sockets that one call accepted from a listener.
-pub(super) struct Batch {
+pub(super) struct AcceptedBatch {
     pub(super) sockets: Vec<OwnedFd>,
     pub(super) verdict: Accepted,
     /// The listener is not a Unix socket.

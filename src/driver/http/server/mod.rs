@@ -7,7 +7,7 @@ mod listening;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use self::listening::{Batch, Listeners};
+use self::listening::{AcceptedBatch, Listeners};
 use crate::driver::http::connection::{Buffers, Connection, ConnectionFate};
 use crate::driver::http::listener::{Accepted, Listener, prepare_tcp};
 use crate::driver::poll::{Epoll, Source};
@@ -150,8 +150,14 @@ impl Server {
     }
 
     /// Adds the connections of an accepted batch and returns how many there were.
-    fn admit_batch(&mut self, now: Now, epoll: &Epoll, batch: Batch, metrics: &dyn MetricsSource) -> usize {
-        let Batch { mut sockets, network, .. } = batch;
+    fn admit_batch(
+        &mut self,
+        now: Now,
+        epoll: &Epoll,
+        batch: AcceptedBatch,
+        metrics: &dyn MetricsSource,
+    ) -> usize {
+        let AcceptedBatch { mut sockets, network, .. } = batch;
         let arrivals = sockets.len();
         for socket in sockets.drain(..) {
             self.admit(now, epoll, socket, Admission { network, given: false }, metrics);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Entry, Table};
+use super::{Table, TableEntry};
 use crate::logic::Now;
 
 /// The grace period of a client that has sent nothing or an unfinished request. The rest of a request arrives within
@@ -39,7 +39,7 @@ impl Closing {
         self.next
     }
 
-    fn until(self, now: Instant, entry: &Entry) -> Instant {
+    fn until(self, now: Instant, entry: &TableEntry) -> Instant {
         match () {
             () if entry.facts.busy => self.busy,
             () if entry.admission.given && !entry.served => self.given,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Entry, Table};
+use super::{Table, TableEntry};
 use crate::logic::Now;
 use crate::logic::http::quota::Share;
 use crate::logic::log::record::Record;
@@ -135,7 +135,7 @@ impl Table {
     }
 
     /// Returns the slot with the lowest rank among the `eligible` connections.
-    fn least(&self, eligible: impl Fn(u32, &Entry) -> bool) -> Option<u32> {
+    fn least(&self, eligible: impl Fn(u32, &TableEntry) -> bool) -> Option<u32> {
         let eligible = self.slots.iter().filter(|(slot, entry)| eligible(*slot, entry));
         eligible.min_by_key(|(_, entry)| entry.facts.rank).map(|(slot, _)| slot)
     }

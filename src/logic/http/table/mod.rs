@@ -50,7 +50,7 @@ pub struct Admitted {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct TableEntry {
     admission: Admission,
     /// The facts that the driver reported last. Their deadline is also in `timers`.
     facts: Facts,
@@ -62,7 +62,7 @@ struct Entry {
     followed: Option<Position>,
 }
 
-impl Entry {
+impl TableEntry {
     fn share(&self) -> Share {
         self.facts.share(self.admission.network)
     }
@@ -78,7 +78,7 @@ struct Turn {
 /// The table of connections; see the head of the file.
 #[derive(Debug)]
 pub struct Table {
-    slots: Slots<Entry>,
+    slots: Slots<TableEntry>,
     limit: usize,
     timers: BTreeSet<(Instant, u32)>,
     quota: Quota,
@@ -140,7 +140,7 @@ impl Table {
     pub fn admit(&mut self, now: Now, admission: Admission, facts: Facts) -> Admitted {
         let full = self.connections() >= self.limit;
         let evicted = if full { self.make_room(now, "as many as may be are open") } else { None };
-        let entry = Entry { admission, facts, queued: false, served: false, followed: None };
+        let entry = TableEntry { admission, facts, queued: false, served: false, followed: None };
         let share = entry.share();
         let key = self.slots.insert(entry);
         self.quota.change(Share::default(), share);
