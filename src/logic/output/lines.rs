@@ -1,7 +1,7 @@
 //! Splits captured output into lines and renders each as a log line, `time=2026-11-22T06:45:30.123456Z level=info
 //! stream=stdout msg="..."`. Knows nothing about where the lines come from or go.
 //!
-//! The text between the quotes is reversible (see [`escape`]): undoing the escapes gives the line byte for byte. A
+//! The text between the quotes is reversible (see `logic::log::escape`): undoing the escapes gives the line byte for byte. A
 //! carriage return before the newline is part of the line and is written as `\r`. A line whose text is longer than
 //! [`LONGEST`] is written in parts, and all except the last are marked `partial=true` behind the text; joined, they
 //! are the line. Lines that were completed by the same read have the same time stamp.
