@@ -165,23 +165,7 @@ pub(crate) fn run(mode: &mut dyn LoopMode, signals: &Signals, context: &mut Loop
     let mut events = mio::Events::with_capacity(EVENTS);
     let mut now = clock();
     loop {
-        context.poll_sinks(|stream| mode.wants_room(stream));
-        let deadline = [mode.deadline(now), context.server.deadline()].into_iter().flatten().min();
-        // Do not pause past a deadline. A deadline that has already passed means that work is left over.
-        if let Some(length) = context.rest.take()
-            && deadline.is_none_or(|at| at.saturating_duration_since(now.mono) > length)
-        {
-            rest(length);
-        }
-        let timeout = deadline.map(|at| match at.saturating_duration_since(now.mono) {
-            Duration::ZERO => Duration::ZERO,
-            // The turn itself has used some of this time.
-            _ => at.saturating_duration_since(clock().mono),
-        });
-        if std::mem::take(&mut context.deep) {
-            sys::stack::release_unused();
-        }
-        let waited = context.epoll.wait(&mut events, timeout);
+        let waited = wait(mode, now, &mut events, context);
         now = clock();
         context.sinks.turn(now.mono);
         if !waited {
@@ -198,22 +182,7 @@ pub(crate) fn run(mode: &mut dyn LoopMode, signals: &Signals, context: &mut Loop
             take_signals(now, mode, signals, context);
         }
         mode.on_sources(now, ready, context);
-        for source in sources() {
-            match source {
-                Source::Listener(place) => context.server.on_listener(now, &context.epoll, place, &*mode),
-                Source::Connection(key) => context.server.on_connection(now, &context.epoll, key, &*mode),
-                Source::Sink(stream) => drop(context.sinks.of(stream).flush()),
-                Source::Signals
-                | Source::Pipe(_)
-                | Source::Notify
-                | Source::Oom
-                | Source::Watch
-                | Source::Parent
-                | Source::MainPid => {}
-            }
-        }
-        context.server.serve_queued(now, &context.epoll, &*mode);
-        context.server.expire(now, &context.epoll, &*mode);
+        serve(mode, now, sources(), context);
         if context.server.requests() != requests {
             mode.on_request(now, context);
         }
@@ -228,6 +197,47 @@ pub(crate) fn run(mode: &mut dyn LoopMode, signals: &Signals, context: &mut Loop
             return code;
         }
     }
+}
+
+/// Waits for events, at most until the earliest deadline. Returns false if the wait was interrupted.
+fn wait(mode: &dyn LoopMode, now: Now, events: &mut mio::Events, context: &mut LoopContext) -> bool {
+    context.poll_sinks(|stream| mode.wants_room(stream));
+    let deadline = [mode.deadline(now), context.server.deadline()].into_iter().flatten().min();
+    // Do not pause past a deadline. A deadline that has already passed means that work is left over.
+    if let Some(length) = context.rest.take()
+        && deadline.is_none_or(|at| at.saturating_duration_since(now.mono) > length)
+    {
+        rest(length);
+    }
+    let timeout = deadline.map(|at| match at.saturating_duration_since(now.mono) {
+        Duration::ZERO => Duration::ZERO,
+        // The turn itself has used some of this time.
+        _ => at.saturating_duration_since(clock().mono),
+    });
+    if std::mem::take(&mut context.deep) {
+        sys::stack::release_unused();
+    }
+    context.epoll.wait(events, timeout)
+}
+
+/// Serves the listeners, connections and sinks that are ready, and the connections that are queued or overdue.
+fn serve(mode: &dyn LoopMode, now: Now, sources: impl Iterator<Item = Source>, context: &mut LoopContext) {
+    for source in sources {
+        match source {
+            Source::Listener(place) => context.server.on_listener(now, &context.epoll, place, mode),
+            Source::Connection(key) => context.server.on_connection(now, &context.epoll, key, mode),
+            Source::Sink(stream) => drop(context.sinks.of(stream).flush()),
+            Source::Signals
+            | Source::Pipe(_)
+            | Source::Notify
+            | Source::Oom
+            | Source::Watch
+            | Source::Parent
+            | Source::MainPid => {}
+        }
+    }
+    context.server.serve_queued(now, &context.epoll, mode);
+    context.server.expire(now, &context.epoll, mode);
 }
 
 /// Passes pending signals to the mode, at most as many as one turn takes.

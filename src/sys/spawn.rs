@@ -224,37 +224,10 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
     if !plan.pid_digits.is_null() {
         write_pid(plan.pid_digits);
     }
-    if program.death_signal != 0 {
-        // SAFETY: plain integers.
-        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, program.death_signal) };
-        // If the parent has died before this call, no signal will be sent. getppid returns 0 if the parent is outside
-        // the PID namespace of the child, which is the case if kapo was started with unshare without --fork. Then the
-        // child cannot detect a dead parent, and a kapo that is killed at this moment leaves its command behind.
-        // SAFETY: getppid has no preconditions.
-        let parent = unsafe { libc::getppid() };
-        if parent != plan.parent && parent != 0 {
-            return (Step::Prepare, libc::ESRCH);
-        }
+    if program.death_signal != 0 && !arm_death_signal(program.death_signal, plan.parent) {
+        return (Step::Prepare, libc::ESRCH);
     }
-    if program.new_session {
-        // SAFETY: no arguments. It cannot fail, because a new process is not a group leader.
-        unsafe { libc::setsid() };
-        if let Some(terminal) = program.terminal {
-            // This fails if the terminal belongs to another session; the program then has no terminal.
-            // SAFETY: an ioctl with an integer argument.
-            unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
-        }
-    } else {
-        // SAFETY: plain integers.
-        unsafe { libc::setpgid(0, 0) };
-        if let Some(terminal) = program.terminal {
-            // SAFETY: getpid has no preconditions.
-            let group = unsafe { libc::getpid() };
-            // In the background this call raises TTOU, which is blocked, so the call succeeds.
-            // SAFETY: plain integers.
-            unsafe { libc::tcsetpgrp(terminal.as_raw_fd(), group) };
-        }
-    }
+    enter_own_group(program);
     for (from, to) in [(program.stdout, libc::STDOUT_FILENO), (program.stderr, libc::STDERR_FILENO)] {
         if let Some(from) = from
             && duplicate(from.as_raw_fd(), to) < 0
@@ -278,6 +251,47 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
     discard_stop_signals();
+    restore_mask(program);
+    execute(plan)
+}
+
+/// Asks for `signal` at the death of the parent. Returns false if the parent has died already.
+fn arm_death_signal(signal: c_int, expected: libc::pid_t) -> bool {
+    // SAFETY: plain integers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+    // If the parent has died before this call, no signal will be sent. getppid returns 0 if the parent is outside
+    // the PID namespace of the child, which is the case if kapo was started with unshare without --fork. Then the
+    // child cannot detect a dead parent, and a kapo that is killed at this moment leaves its command behind.
+    // SAFETY: getppid has no preconditions.
+    let parent = unsafe { libc::getppid() };
+    parent == expected || parent == 0
+}
+
+/// Puts the child into a process group of its own, or into a session of its own, and gives it the terminal.
+fn enter_own_group(program: &ExecRequest<'_>) {
+    if program.new_session {
+        // SAFETY: no arguments. It cannot fail, because a new process is not a group leader.
+        unsafe { libc::setsid() };
+        if let Some(terminal) = program.terminal {
+            // This fails if the terminal belongs to another session; the program then has no terminal.
+            // SAFETY: an ioctl with an integer argument.
+            unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+        }
+    } else {
+        // SAFETY: plain integers.
+        unsafe { libc::setpgid(0, 0) };
+        if let Some(terminal) = program.terminal {
+            // SAFETY: getpid has no preconditions.
+            let group = unsafe { libc::getpid() };
+            // In the background this call raises TTOU, which is blocked, so the call succeeds.
+            // SAFETY: plain integers.
+            unsafe { libc::tcsetpgrp(terminal.as_raw_fd(), group) };
+        }
+    }
+}
+
+/// Restores the signal mask that kapo was started with.
+fn restore_mask(program: &ExecRequest<'_>) {
     let mask = program.blocked.before();
     // SAFETY: the mask lives across the call and has the length given.
     unsafe {
@@ -289,6 +303,10 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
             size_of::<Mask>(),
         )
     };
+}
+
+/// Executes the first of the paths that is a program. Returns only on failure.
+fn execute(plan: &Plan<'_>) -> (Step, c_int) {
     // Like execvp(3), continue the search after a file without permission and report EACCES at the end. For a path
     // that was given, report its own error.
     let mut errno = libc::ENOENT;
@@ -296,7 +314,7 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         // SAFETY: strings that end with NUL, and arrays that end with a null pointer.
         unsafe { libc::execve(*path, plan.argv.as_ptr(), plan.envp.as_ptr()) };
         match last_errno() {
-            libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP if program.searched => {}
+            libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP if plan.program.searched => {}
             libc::EACCES => errno = libc::EACCES,
             other => return (Step::Execute, other),
         }
