@@ -81,6 +81,31 @@ impl Out {
         self.bytes.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
     }
 
+    fn push_length(&mut self, length: Length) {
+        match length {
+            Length::Unsaid => {}
+            Length::Known(length) => {
+                self.push("\r\nContent-Length: ");
+                self.push_number(length);
+            }
+            Length::Framed(framing) => {
+                if framing == Framing::Chunked {
+                    self.push("\r\nTransfer-Encoding: chunked");
+                }
+                // This makes nginx and compatible proxies pass the stream on at once instead of filling a buffer first.
+                self.push("\r\nX-Accel-Buffering: no");
+            }
+        }
+    }
+
+    /// Keeps the head that begins at `begin` for the next answer. `last` has no head yet.
+    fn keep_head(&mut self, begin: usize, last: LastHead) {
+        let mut head = std::mem::take(&mut self.last.head);
+        head.clear();
+        head.extend_from_slice(self.bytes.get(begin..).unwrap_or_default());
+        self.last = LastHead { head, ..last };
+    }
+
     fn push_date(&mut self, now: Now) {
         let second = second(now);
         if second != self.second || self.date.is_empty() {
@@ -172,20 +197,7 @@ impl<'a> Reply<'a> {
             out.push("\r\nContent-Type: ");
             out.push(content_type);
         }
-        match length {
-            Length::Unsaid => {}
-            Length::Known(length) => {
-                out.push("\r\nContent-Length: ");
-                out.push_number(length);
-            }
-            Length::Framed(framing) => {
-                if framing == Framing::Chunked {
-                    out.push("\r\nTransfer-Encoding: chunked");
-                }
-                // This makes nginx and compatible proxies pass the stream on at once instead of filling a buffer first.
-                out.push("\r\nX-Accel-Buffering: no");
-            }
-        }
+        out.push_length(length);
         // A browser must not treat captured output as HTML or as a script.
         out.push("\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff");
         for (name, value) in extra {
@@ -200,17 +212,8 @@ impl<'a> Reply<'a> {
             Persist::Close => "\r\nConnection: close\r\n\r\n",
         });
         if extra.is_empty() {
-            let head = out.bytes.get(begin..).unwrap_or_default();
-            out.last.head.clear();
-            out.last.head.extend_from_slice(head);
-            out.last = LastHead {
-                head: std::mem::take(&mut out.last.head),
-                second,
-                status,
-                content_type,
-                length,
-                persist,
-            };
+            let last = LastHead { head: Vec::new(), second, status, content_type, length, persist };
+            out.keep_head(begin, last);
         }
         length.append(body, &mut out.bytes);
     }
