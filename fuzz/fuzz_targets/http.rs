@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use kapo::logic::Now;
 use kapo::logic::http::conn::Conn;
+use kapo::logic::http::head_cache::HeadCache;
 use kapo::logic::http::response::{Out, Reply};
 use kapo::logic::http::{Next, Request, Handler};
 use libfuzzer_sys::fuzz_target;
@@ -34,19 +35,19 @@ impl Handler for Echo {
 
 fn talk<'a>(start: Instant, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut now = Now { mono: start, wall: UNIX_EPOCH };
-    let (mut conn, mut out) = (Conn::new(now), Out::new());
+    let (mut conn, mut heads, mut out) = (Conn::new(now), HeadCache::default(), Out::new());
     for piece in pieces {
-        conn.receive(now, piece, &mut Echo, &mut out);
+        conn.receive(now, piece, &mut heads, &mut Echo, &mut out);
         while conn.wants().write {
-            conn.resume(now, &mut Echo, &mut out);
+            conn.resume(now, &mut heads, &mut Echo, &mut out);
         }
     }
     // A held request is answered at its deadline, but an incomplete head never is.
     while let (true, Some(deadline)) = (conn.is_held(), conn.deadline()) {
         now.mono = deadline;
-        conn.expire(now, &mut Echo, &mut out);
+        conn.expire(now, &mut heads, &mut Echo, &mut out);
         while conn.wants().write {
-            conn.resume(now, &mut Echo, &mut out);
+            conn.resume(now, &mut heads, &mut Echo, &mut out);
         }
     }
     conn.half_close(now);

@@ -396,7 +396,7 @@ fn metrics_have_the_requested_format() {
 
 /// Returns what a connection answers to these bytes, and the counters.
 fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
-    use crate::logic::http::{conn::Conn, response::Out};
+    use crate::logic::http::{conn::Conn, head_cache::HeadCache, response::Out};
     let mut counts = Counts::default();
     let mut context = RequestContext {
         page,
@@ -408,7 +408,7 @@ fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
         lacking: None,
     };
     let mut out = Out::new();
-    Conn::new(now()).receive(now(), bytes, &mut context, &mut out);
+    Conn::new(now()).receive(now(), bytes, &mut HeadCache::default(), &mut context, &mut out);
     (String::from_utf8(out.bytes).unwrap(), counts)
 }
 

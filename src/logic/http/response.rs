@@ -4,21 +4,18 @@
 use std::time::UNIX_EPOCH;
 
 use super::framing::Framing;
-use super::head_cache::HeadCache;
 use super::{Method, Now, Persist};
 use crate::logic::log::timestamp::imf_fixdate;
 
 /// A buffer that has grown beyond this is freed after its bytes were sent.
 const KEEP_CAPACITY: usize = 64 * 1024;
 
-/// The loop's buffer for answers and the caches that requests share: the Date, which is formatted once a second, the
-/// head of the last answer, and the heads of the last requests.
+/// The loop's buffer for answers and the caches that answers share: the Date, which is formatted once a second, and the
+/// head of the last answer.
 #[derive(Default)]
 pub struct Out {
     /// The bytes to send.
     pub bytes: Vec<u8>,
-    /// The heads of the last requests.
-    pub head_cache: HeadCache,
     second: u64,
     date: String,
     last: LastHead,

@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt}
 use crate::logic::Now;
 use crate::logic::http::Handler;
 use crate::logic::http::conn::{Conn, Facts, Feed, READ_SIZE};
+use crate::logic::http::head_cache::HeadCache;
 use crate::logic::http::response::Out;
 
 /// Whether a connection stays open after it was served.
@@ -30,12 +31,14 @@ pub(crate) enum ConnectionFate {
 pub(crate) struct Buffers {
     input: Vec<u8>,
     out: Out,
+    /// The heads of the last requests.
+    head_cache: HeadCache,
 }
 
 impl Buffers {
     /// Returns buffers without memory, which is allocated at the first read: an instance without clients needs none.
     pub(crate) fn new() -> Buffers {
-        Buffers { input: Vec::new(), out: Out::new() }
+        Buffers { input: Vec::new(), out: Out::new(), head_cache: HeadCache::default() }
     }
 }
 
@@ -81,7 +84,7 @@ impl Connection {
         buffers: &mut Buffers,
         handler: &mut dyn Handler,
     ) -> ConnectionFate {
-        self.conn.resume(now, handler, &mut buffers.out);
+        self.conn.resume(now, &mut buffers.head_cache, handler, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
@@ -92,7 +95,7 @@ impl Connection {
         buffers: &mut Buffers,
         handler: &mut dyn Handler,
     ) -> ConnectionFate {
-        self.conn.give_up_waiting(now, handler, &mut buffers.out);
+        self.conn.give_up_waiting(now, &mut buffers.head_cache, handler, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
@@ -121,7 +124,7 @@ impl Connection {
         buffers: &mut Buffers,
         handler: &mut dyn Handler,
     ) -> ConnectionFate {
-        self.conn.expire(now, handler, &mut buffers.out);
+        self.conn.expire(now, &mut buffers.head_cache, handler, &mut buffers.out);
         self.settle(now, Ok(()), &mut buffers.out)
     }
 
@@ -165,7 +168,7 @@ impl Connection {
         if wants.write {
             self.send_pending(now)?;
             if self.conn.pending().is_empty() {
-                self.conn.resume(now, handler, &mut buffers.out);
+                self.conn.resume(now, &mut buffers.head_cache, handler, &mut buffers.out);
             }
         }
         if wants.read {
@@ -175,7 +178,9 @@ impl Connection {
                 retry_on_intr(|| recv(&self.socket, spare_capacity(&mut buffers.input), RecvFlags::DONTWAIT));
             match read {
                 Ok((_, 0)) => self.conn.eof(&mut buffers.out),
-                Ok(_) => self.conn.receive(now, &buffers.input, handler, &mut buffers.out),
+                Ok(_) => {
+                    self.conn.receive(now, &buffers.input, &mut buffers.head_cache, handler, &mut buffers.out)
+                }
                 Err(Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }

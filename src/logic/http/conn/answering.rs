@@ -16,7 +16,13 @@ pub(super) const NO_ANSWER: Refusal = Refusal { status: 500, why: "no answer" };
 
 impl Conn {
     /// Answers the requests in `input` and keeps only the bytes that were not used.
-    pub(super) fn go_on(&mut self, now: Now, handler: &mut dyn Handler, out: &mut Out) {
+    pub(super) fn go_on(
+        &mut self,
+        now: Now,
+        head_cache: &mut HeadCache,
+        handler: &mut dyn Handler,
+        out: &mut Out,
+    ) {
         if !self.keeps_input() {
             return;
         }
@@ -24,7 +30,7 @@ impl Conn {
             return self.defer(now);
         }
         let mut input = std::mem::take(&mut self.input);
-        let used = self.answer(now, &input, handler, out);
+        let used = self.answer(now, &input, head_cache, handler, out);
         if self.keeps_input() && used < input.len() {
             self.input = if used == 0 { input } else { input.split_off(used) };
         }
@@ -38,19 +44,6 @@ impl Conn {
         &mut self,
         now: Now,
         bytes: &[u8],
-        handler: &mut dyn Handler,
-        out: &mut Out,
-    ) -> usize {
-        let mut head_cache = std::mem::take(&mut out.head_cache);
-        let used = self.answer_all(now, bytes, &mut head_cache, handler, out);
-        out.head_cache = head_cache;
-        used
-    }
-
-    fn answer_all(
-        &mut self,
-        now: Now,
-        bytes: &[u8],
         head_cache: &mut HeadCache,
         handler: &mut dyn Handler,
         out: &mut Out,
@@ -58,14 +51,13 @@ impl Conn {
         let before = out.bytes.len();
         let (mut used, mut answered) = (0, 0);
         loop {
-            let skipped = self.search.skip_blank(bytes.get(used..).unwrap_or_default());
-            used += match skipped {
-                Ok(skipped) => skipped,
+            match self.search.skip_blank(bytes.get(used..).unwrap_or_default()) {
+                Ok(skipped) => used += skipped,
                 Err(refusal) => {
                     self.refuse(now, refusal, Method::Get, handler, out);
                     return bytes.len();
                 }
-            };
+            }
             let rest = bytes.get(used..).unwrap_or_default();
             if rest.is_empty() {
                 self.phase = Phase::Idle;
@@ -82,10 +74,7 @@ impl Conn {
             let (parsed, length) = match found {
                 Ok(Some(found)) => found,
                 Ok(None) => {
-                    if self.phase != Phase::Head {
-                        self.phase = Phase::Head;
-                        self.since = now.mono;
-                    }
+                    self.wait_for_head(now);
                     return used;
                 }
                 Err(refusal) => {
@@ -127,6 +116,14 @@ impl Conn {
                 head_cache.insert(head, &parsed);
                 Ok(Some((parsed, length)))
             }
+        }
+    }
+
+    /// Waits for the rest of a head. Its deadline starts when its first part has arrived.
+    fn wait_for_head(&mut self, now: Now) {
+        if self.phase != Phase::Head {
+            self.phase = Phase::Head;
+            self.since = now.mono;
         }
     }
 

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use self::answering::NO_ANSWER;
 use super::framing::Framing;
 use super::head::{HEAD_LIMIT, Search};
+use super::head_cache::HeadCache;
 use super::quota::Share;
 use super::response::{Out, Reply};
 use super::{Handler, Method, Next, Persist};
@@ -199,7 +200,14 @@ impl Conn {
     /// Processes the bytes of one read, at most [`READ_SIZE`], and appends the answers to all complete requests to
     /// `out`, in order. The driver then sends `out`, calls [`Conn::keep`] with the part that the socket did not take,
     /// and reads [`Conn::half_close`], [`Conn::is_done`] and [`Conn::wants`].
-    pub fn receive(&mut self, now: Now, bytes: &[u8], handler: &mut dyn Handler, out: &mut Out) {
+    pub fn receive(
+        &mut self,
+        now: Now,
+        bytes: &[u8],
+        head_cache: &mut HeadCache,
+        handler: &mut dyn Handler,
+        out: &mut Out,
+    ) {
         match self.phase {
             Phase::Streaming { .. } | Phase::Closing { .. } | Phase::Done { .. } => {}
             Phase::Lingering { left, most } => match left.checked_sub(bytes.len()) {
@@ -211,14 +219,14 @@ impl Conn {
             },
             Phase::Held { .. } | Phase::Deferred => self.input.extend_from_slice(bytes),
             Phase::Idle | Phase::Head if self.input.is_empty() => {
-                let used = self.answer(now, bytes, handler, out);
+                let used = self.answer(now, bytes, head_cache, handler, out);
                 if self.keeps_input() {
                     self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
                 }
             }
             Phase::Idle | Phase::Head => {
                 self.input.extend_from_slice(bytes);
-                self.go_on(now, handler, out);
+                self.go_on(now, head_cache, handler, out);
             }
         }
         if bytes.len() >= READ_SIZE && self.phase == (Phase::Closing { linger: false }) && !self.eof {
@@ -239,7 +247,7 @@ impl Conn {
 
     /// Asks the handler again for a held request after the state has changed, and answers requests that were left over.
     /// Does nothing if there are neither.
-    pub fn resume(&mut self, now: Now, handler: &mut dyn Handler, out: &mut Out) {
+    pub fn resume(&mut self, now: Now, head_cache: &mut HeadCache, handler: &mut dyn Handler, out: &mut Out) {
         match self.phase {
             Phase::Held { until, asked } => {
                 let overdue = until.is_some_and(|until| until <= now.mono);
@@ -254,18 +262,24 @@ impl Conn {
                         self.conclude(now, asked, next, sent, self.input.is_empty(), handler, out);
                     }
                 }
-                self.go_on(now, handler, out);
+                self.go_on(now, head_cache, handler, out);
             }
-            Phase::Deferred => self.go_on(now, handler, out),
+            Phase::Deferred => self.go_on(now, head_cache, handler, out),
             _ => {}
         }
     }
 
     /// Answers a held request now, as if its deadline had passed.
-    pub fn give_up_waiting(&mut self, now: Now, handler: &mut dyn Handler, out: &mut Out) {
+    pub fn give_up_waiting(
+        &mut self,
+        now: Now,
+        head_cache: &mut HeadCache,
+        handler: &mut dyn Handler,
+        out: &mut Out,
+    ) {
         if let Phase::Held { until, .. } = &mut self.phase {
             *until = Some(now.mono);
-            self.resume(now, handler, out);
+            self.resume(now, head_cache, handler, out);
         }
     }
 
@@ -393,12 +407,12 @@ impl Conn {
     }
 
     /// Handles a deadline that has passed: a held request is answered, any other connection is closed.
-    pub fn expire(&mut self, now: Now, handler: &mut dyn Handler, out: &mut Out) {
+    pub fn expire(&mut self, now: Now, head_cache: &mut HeadCache, handler: &mut dyn Handler, out: &mut Out) {
         if self.deadline().is_none_or(|deadline| deadline > now.mono) {
             return;
         }
         match self.phase {
-            Phase::Held { .. } if self.unsent.is_empty() => self.resume(now, handler, out),
+            Phase::Held { .. } if self.unsent.is_empty() => self.resume(now, head_cache, handler, out),
             _ => self.finish(!self.unsent.is_empty()),
         }
     }

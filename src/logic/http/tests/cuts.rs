@@ -145,9 +145,9 @@ fn each_fuzzer_seed_gets_complete_answers() {
 #[test]
 fn earlier_requests_do_not_matter() {
     let clock = Clock::new();
-    let answer = |bytes: &[u8], out: &mut Out| {
+    let answer = |bytes: &[u8], head_cache: &mut HeadCache, out: &mut Out| {
         let (mut handler, mut conn) = (Echo::default(), Conn::new(clock.at(0.0)));
-        conn.receive(clock.at(0.0), bytes, &mut handler, out);
+        conn.receive(clock.at(0.0), bytes, head_cache, &mut handler, out);
         (std::mem::take(&mut out.bytes), conn.is_held(), conn.wants(), conn.is_done())
     };
     let mut corpus = corpus();
@@ -167,12 +167,17 @@ fn earlier_requests_do_not_matter() {
         corpus.push(words.as_bytes().to_vec());
     }
     for bytes in &corpus {
-        let alone = answer(bytes, &mut Out::new());
+        let alone = answer(bytes, &mut HeadCache::default(), &mut Out::new());
         for before in &corpus {
-            let mut out = Out::new();
-            answer(before, &mut out);
+            let (mut head_cache, mut out) = (HeadCache::default(), Out::new());
+            answer(before, &mut head_cache, &mut out);
             for _ in 0..2 {
-                assert_eq!(answer(bytes, &mut out), alone, "{}", String::from_utf8_lossy(bytes));
+                assert_eq!(
+                    answer(bytes, &mut head_cache, &mut out),
+                    alone,
+                    "{}",
+                    String::from_utf8_lossy(bytes)
+                );
             }
         }
     }

@@ -7,7 +7,13 @@ use crate::logic::http::conn::{EXCHANGE_TIMEOUT, Feed, LINGER};
 fn a_plain_request_is_answered_without_keeping_memory() {
     let clock = Clock::new();
     let (mut conn, mut out) = (Conn::new(clock.at(0.0)), Out::new());
-    conn.receive(clock.at(0.0), b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n", &mut Echo::default(), &mut out);
+    conn.receive(
+        clock.at(0.0),
+        b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n",
+        &mut HeadCache::default(),
+        &mut Echo::default(),
+        &mut out,
+    );
     assert_eq!(
         String::from_utf8_lossy(&out.bytes),
         "HTTP/1.1 200 OK\r\nServer: kapo\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\n\
@@ -25,13 +31,20 @@ struct Talk {
     clock: Clock,
     conn: Conn,
     handler: Echo,
+    head_cache: HeadCache,
     out: Out,
 }
 
 impl Talk {
     fn new() -> Talk {
         let clock = Clock::new();
-        Talk { conn: Conn::new(clock.at(0.0)), clock, handler: Echo::default(), out: Out::new() }
+        Talk {
+            conn: Conn::new(clock.at(0.0)),
+            clock,
+            handler: Echo::default(),
+            head_cache: HeadCache::default(),
+            out: Out::new(),
+        }
     }
 
     /// Sends requests for these paths at that second. Returns the answers, all of which the peer takes.
@@ -41,17 +54,23 @@ impl Talk {
     }
 
     fn send(&mut self, second: f64, bytes: impl AsRef<[u8]>) -> String {
-        self.conn.receive(self.clock.at(second), bytes.as_ref(), &mut self.handler, &mut self.out);
+        self.conn.receive(
+            self.clock.at(second),
+            bytes.as_ref(),
+            &mut self.head_cache,
+            &mut self.handler,
+            &mut self.out,
+        );
         self.take()
     }
 
     fn resume(&mut self, second: f64) -> String {
-        self.conn.resume(self.clock.at(second), &mut self.handler, &mut self.out);
+        self.conn.resume(self.clock.at(second), &mut self.head_cache, &mut self.handler, &mut self.out);
         self.take()
     }
 
     fn expire(&mut self, second: f64) -> String {
-        self.conn.expire(self.clock.at(second), &mut self.handler, &mut self.out);
+        self.conn.expire(self.clock.at(second), &mut self.head_cache, &mut self.handler, &mut self.out);
         self.take()
     }
 
@@ -500,8 +519,14 @@ fn a_handler_without_an_answer_results_in_500() {
     for path in ["/", "/wait"] {
         let clock = Clock::new();
         let (mut conn, mut out) = (Conn::new(clock.at(0.0)), Out::new());
-        conn.receive(clock.at(0.0), format!("GET {path}{HOST}").as_bytes(), &mut Silent, &mut out);
-        conn.expire(clock.at(0.0), &mut Silent, &mut out);
+        conn.receive(
+            clock.at(0.0),
+            format!("GET {path}{HOST}").as_bytes(),
+            &mut HeadCache::default(),
+            &mut Silent,
+            &mut out,
+        );
+        conn.expire(clock.at(0.0), &mut HeadCache::default(), &mut Silent, &mut out);
         assert_eq!(statuses(&String::from_utf8(out.bytes).unwrap()), ["500"]);
     }
 }
@@ -514,7 +539,7 @@ fn the_date_moves_with_the_wall_clock() {
     for seconds in [0, 0, 1, 86_400] {
         let mut now = talk.clock.at(0.0);
         now.wall += Duration::from_secs(seconds);
-        talk.conn.receive(now, head.as_bytes(), &mut talk.handler, &mut talk.out);
+        talk.conn.receive(now, head.as_bytes(), &mut talk.head_cache, &mut talk.handler, &mut talk.out);
         let seen = talk.take();
         dates.push(seen.lines().find_map(|line| line.strip_prefix("Date: ")).unwrap().to_owned());
     }
@@ -535,12 +560,12 @@ fn a_request_that_lacks_data_keeps_its_place() {
     let mut conn = Conn::new(clock.at(0.0));
     let requests =
         b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /read HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    conn.receive(clock.at(0.0), requests, &mut handler, &mut out);
+    conn.receive(clock.at(0.0), requests, &mut HeadCache::default(), &mut handler, &mut out);
     conn.eof(&mut out);
     assert!(conn.wants().write && !conn.is_done());
     assert_eq!(bodies(&String::from_utf8(std::mem::take(&mut out.bytes)).unwrap()), ["Get /a None"]);
     handler.has_read = true;
-    conn.resume(clock.at(0.0), &mut handler, &mut out);
+    conn.resume(clock.at(0.0), &mut HeadCache::default(), &mut handler, &mut out);
     assert_eq!(bodies(&String::from_utf8(out.bytes).unwrap()), ["Get /read None"]);
     assert_eq!((conn.is_done(), handler.asked), (true, 3));
 }

@@ -9,6 +9,7 @@ mod life;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::conn::{Conn, Interest};
+use super::head_cache::HeadCache;
 use super::response::{Out, Reply};
 use super::{Handler, Next, Request};
 use crate::logic::Now;
@@ -82,13 +83,13 @@ impl Clock {
 /// open.
 fn talk<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (String, bool) {
     let (clock, mut handler, mut out) = (Clock::new(), Echo::default(), Out::new());
-    let mut conn = Conn::new(clock.at(0.0));
+    let (mut conn, mut head_cache) = (Conn::new(clock.at(0.0)), HeadCache::default());
     let mut seen = Vec::new();
     for piece in pieces {
-        conn.receive(clock.at(0.0), piece, &mut handler, &mut out);
+        conn.receive(clock.at(0.0), piece, &mut head_cache, &mut handler, &mut out);
         seen.append(&mut out.bytes);
         while conn.wants().write {
-            conn.resume(clock.at(0.0), &mut handler, &mut out);
+            conn.resume(clock.at(0.0), &mut head_cache, &mut handler, &mut out);
             seen.append(&mut out.bytes);
         }
     }
