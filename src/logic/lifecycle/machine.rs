@@ -57,7 +57,7 @@ impl MachineState {
         }
     }
 
-    /// Like [`State::process`], but mutable.
+    /// Like [`MachineState::process`], but mutable.
     pub(super) fn process_mut(&mut self) -> Option<&mut Process> {
         match self {
             MachineState::Running(process) | MachineState::Stopping(process, _) => Some(process),

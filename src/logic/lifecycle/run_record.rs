@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::logic::history::{CgroupMemory, EpisodeEffect, History, PastRun};
 use crate::logic::metrics::Exits;
 use crate::logic::reason::Reason;
-use crate::logic::status::{State as Shown, Status, StopSignalFrom};
+use crate::logic::status::{State, Status, StopSignalFrom};
 use crate::logic::{Exit, Now, Pid, Usage};
 use crate::signal::Signal;
 
@@ -76,9 +76,9 @@ impl RunRecord {
         status.signal = self.end.as_ref().and_then(|end| end.signal);
         status.exit_code = self.end.as_ref().map_or(0, |end| end.exit_code);
         status.state = match &self.end {
-            None => Shown::Running,
-            Some(RunEnd { signal: Some(_), .. }) => Shown::Killed,
-            Some(_) => Shown::Stopped,
+            None => State::Running,
+            Some(RunEnd { signal: Some(_), .. }) => State::Killed,
+            Some(_) => State::Stopped,
         };
         if let Some(end) = &self.end {
             status.end_time = Some(end.end_time);

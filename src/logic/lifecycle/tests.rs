@@ -9,7 +9,7 @@ use crate::config::{After, JobOptions, Linger, Restart, Success, Ttl};
 use crate::logic::log::record::{Record, Style};
 use crate::logic::random::Random;
 use crate::logic::reason::Reason;
-use crate::logic::status::State as Shown;
+use crate::logic::status::State;
 use crate::logic::tests::epoch;
 use crate::logic::{Exit, Pid, Sender};
 use crate::signal::Signal;
@@ -124,7 +124,7 @@ fn a_run_ends_with_the_code_of_its_command() {
         ]
     );
     let status = world.life.status();
-    assert_eq!((status.exit_code, status.reason, status.state), (7, Some(Reason::ExitCode), Shown::Stopped));
+    assert_eq!((status.exit_code, status.reason, status.state), (7, Some(Reason::ExitCode), State::Stopped));
     assert_eq!(status.start_time, Some(epoch().wall));
     assert_eq!(status.end_time, Some(epoch().wall + SECOND));
 }
@@ -168,7 +168,7 @@ fn the_last_run_is_shown_while_the_next_one_runs() {
     world.behaviour = Behaviour::until_signalled();
     world.run_for(7 * SECOND);
     let status = world.life.status();
-    assert_eq!((status.state, status.reason), (Shown::Running, None));
+    assert_eq!((status.state, status.reason), (State::Running, None));
     let last = status.last_run.as_ref().unwrap();
     assert_eq!((last.exit_code, last.signal, last.reason), (137, Some(Signal::KILL), Some(Reason::Signal)));
 }
@@ -194,7 +194,7 @@ fn each_kind_of_end_has_its_reason_and_exit_code() {
         assert_eq!(world.run_to_the_end(), code, "{exit:?}");
         let status = world.life.status();
         assert_eq!((status.reason, status.exit_code), (Some(reason), exit.code()), "{exit:?}");
-        assert_eq!(status.state == Shown::Killed, matches!(exit, Exit::Signal { .. }));
+        assert_eq!(status.state == State::Killed, matches!(exit, Exit::Signal { .. }));
     }
 }
 

@@ -6,7 +6,7 @@ use super::World;
 use super::child::{Stop, StopCause};
 use crate::config::{After, KILL_AFTER, Linger, Ttl};
 use crate::logic::lifecycle::{Effect, Event};
-use crate::logic::status::State as Shown;
+use crate::logic::status::State;
 
 impl World {
     /// Checks a stop that the machine begins by itself, after a TTL or a missed ping.
@@ -122,7 +122,7 @@ impl World {
         let pid = self.child.as_ref().map(|child| child.pid);
         self.invariant(self.life.pid() == pid, "a pid is set while the command runs");
         self.invariant(status.pid == pid, "the document shows the pid");
-        let running = status.state == Shown::Running;
+        let running = status.state == State::Running;
         self.invariant(running == pid.is_some(), "the document shows that the command runs");
         let ready = pid.is_some() && self.stop.is_none() && (self.command_ready || !self.job.notify);
         self.invariant(
