@@ -5,7 +5,7 @@ use super::options::{Fallback, GROUPS, MODES, OPTIONS, Opt, Verb};
 /// Serial consoles and CI logs still have 80 columns.
 const WIDTH: usize = 79;
 
-/// What kapo is, in one line.
+/// The description of kapo in one line.
 pub const ABOUT: &str = "Wraps any command in a status socket with a JSON document, probes and metrics.";
 
 /// The commit the program was built from; scripts/build.sh sets it. None for `cargo install` and source archives.
@@ -37,11 +37,11 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
             wrap(&mut out, 0, row.full);
         }
     }
-    // What is special to the mode first: the global options are the same everywhere.
+    // The options of the mode come before the global options, which are the same for all modes.
     let (global, special): (Vec<_>, Vec<_>) = GROUPS.iter().partition(|(_, modes)| modes.is_empty());
     for &(title, modes) in special.into_iter().chain(global) {
         if modes.is_empty() || verb.is_some_and(|verb| modes.contains(&verb)) {
-            // Behind a mode -p may be a pid.
+            // After a mode, `-p` may mean a pid instead of the port.
             let short = verb.is_none() || !modes.is_empty();
             let note = if short { "" } else { " (their short forms only before the mode)" };
             out.push_str(&format!("\n{title}{note}:\n"));
@@ -60,7 +60,7 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
     out
 }
 
-/// What holds for all options.
+/// The rules that apply to all options.
 pub const REMARKS: &str = "Global options are accepted before the mode and, in their long form, also after it. \
      Every option of run, supervise and watch, and every global option, can also be set \
      by an environment variable: KAPO_MAX_CONNECTIONS sets --max-connections. The only \

@@ -18,15 +18,15 @@ pub enum Verb {
 pub struct ModeRow {
     /// The mode.
     pub verb: Verb,
-    /// The word.
+    /// The name of the mode on the command line.
     pub name: &'static str,
-    /// Its one-letter form.
+    /// The short name, of one letter.
     pub alias: Option<&'static str>,
-    /// The words after its options.
+    /// The arguments that follow the options of the mode, as the help shows them.
     pub operands: &'static str,
-    /// One line for the overview.
+    /// The line that describes the mode in the general help.
     pub brief: &'static str,
-    /// What it does, for its own help and the man page.
+    /// The description of the mode in its own help and in the man page.
     pub full: &'static str,
 }
 

@@ -1,34 +1,34 @@
-//! The table of the command line: modes, options, variables, defaults and their texts. The split of the words,
-//! the merge, every help page, the man page, the README block and the completions come from here and nowhere else.
+//! The table of the command line: modes, options, variables, defaults and their texts. It is the only source of the
+//! parser, the help pages, the man page, the table of options in README.md and the completions.
 
 pub use super::modes::{MODES, ModeRow, Verb};
 
-/// What holds where neither the command line nor the environment says a word.
+/// The value of an option that is set neither on the command line nor in the environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
-    /// Nothing is set: `off` for a flag, `none` for a value.
+    /// The option stays unset. The help shows this as `off` for a flag and `none` for a value.
     Unset,
-    /// This text, read like a given one.
+    /// This text, which is parsed like a value that the user has given.
     Text(&'static str),
     /// The option stays unset and its user applies this default, because it matters whether the option was given.
     Shown(&'static str),
 }
 
-/// What a shell offers for a value.
+/// What shell completion offers for a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
-    /// Nothing: it is a number, a time or the like.
+    /// No completion, for example for a number or a duration.
     None,
     /// The names of signals.
     Signal,
-    /// Paths.
+    /// The paths of files.
     Path,
     /// These words.
     Words(&'static [&'static str]),
 }
 
 impl Completion {
-    /// The words, if it is a choice of some.
+    /// Returns the allowed words if the value is one of a fixed set of words.
     pub fn words(self) -> Option<&'static [&'static str]> {
         match self {
             Completion::Words(words) => Some(words),
@@ -40,28 +40,28 @@ impl Completion {
 /// One option.
 #[derive(Debug)]
 pub struct Opt {
-    /// The modes it is for; empty: global.
+    /// The modes that accept the option. An empty list means that the option is global.
     pub modes: &'static [Verb],
-    /// Without the dashes.
+    /// The long name, without the dashes.
     pub long: &'static str,
-    /// Without the dash.
+    /// The short name, without the dash.
     pub short: Option<char>,
-    /// How its value is called; `None`: a flag.
+    /// The name of the value in the help; `None` for a flag.
     pub value: Option<&'static str>,
-    /// What a shell offers for it.
+    /// What shell completion offers for the value.
     pub completion: Completion,
-    /// Its variable.
+    /// The environment variable that sets the option.
     pub env: Option<&'static str>,
-    /// Its default.
+    /// The default value.
     pub fallback: Fallback,
-    /// One line.
+    /// The summary of one line for the help.
     pub brief: &'static str,
-    /// What the line leaves out; may be empty.
+    /// The details that the summary leaves out; may be empty.
     pub full: &'static str,
 }
 
 impl Opt {
-    /// It stands before the mode, too.
+    /// Whether the option is also accepted before the mode.
     pub fn is_global(&self) -> bool {
         self.modes.is_empty()
     }

@@ -15,7 +15,7 @@ pub(crate) enum Deadline {
     Start,
     /// The time for which the status is served after the end has passed.
     Linger,
-    /// The oldest of the failed runs that count as flapping leaves the window.
+    /// The oldest failed run no longer counts for flapping, because it is older than the time window.
     Flapping,
     /// The run has lasted long enough to end flapping.
     Stable,

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Returns kapo's own process group.
 pub fn own() -> i32 {
-    // SAFETY: no preconditions.
+    // SAFETY: the call has no preconditions.
     unsafe { libc::getpgrp() }
 }
 
@@ -14,19 +14,19 @@ pub fn own() -> i32 {
 /// kernel holds a read lock while it signals the group. setpgid takes the same lock for writing and then fails,
 /// because the requested group does not exist.
 pub fn await_senders() {
-    // SAFETY: plain integers.
+    // SAFETY: the call takes only integers.
     unsafe { libc::setpgid(0, i32::MAX) };
 }
 
 /// Returns the process group of `pid` (0: of kapo); `None` if there is no such process.
 pub fn of(pid: i32) -> Option<i32> {
-    // SAFETY: a plain integer.
+    // SAFETY: the call takes only an integer.
     Some(unsafe { libc::getpgid(pid) }).filter(|group| *group >= 0)
 }
 
 /// Returns the session of `pid` (0: of kapo); `None` if there is no such process.
 pub fn session_of(pid: i32) -> Option<i32> {
-    // SAFETY: a plain integer.
+    // SAFETY: the call takes only an integer.
     Some(unsafe { libc::getsid(pid) }).filter(|session| *session >= 0)
 }
 

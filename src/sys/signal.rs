@@ -118,7 +118,7 @@ pub fn set_default(signal: i32) {
 /// Sends a signal to a process, or to the process group `-whom` if `whom` is negative (kill(2)). The signal may be a
 /// real-time one.
 pub fn send(whom: i32, signal: i32) -> io::Result<()> {
-    // SAFETY: plain integers.
+    // SAFETY: the call takes only integers.
     if unsafe { libc::kill(whom, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -126,7 +126,7 @@ pub fn send(whom: i32, signal: i32) -> io::Result<()> {
 /// Returns if the signal was ignored at the start of kapo. Core dumps are disabled, because kapo itself has not
 /// crashed.
 pub fn die_by(signal: i32, all: bool) {
-    // SAFETY: plain integers.
+    // SAFETY: the call takes only integers.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     // SAFETY: getpid has no preconditions.
     let own = unsafe { libc::getpid() };

@@ -257,7 +257,7 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
 
 /// Asks for `signal` at the death of the parent. Returns false if the parent has died already.
 fn arm_death_signal(signal: c_int, expected: libc::pid_t) -> bool {
-    // SAFETY: plain integers.
+    // SAFETY: the call takes only integers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
     // If the parent has died before this call, no signal will be sent. getppid returns 0 if the parent is outside
     // the PID namespace of the child, which is the case if kapo was started with unshare without --fork. Then the
@@ -270,21 +270,21 @@ fn arm_death_signal(signal: c_int, expected: libc::pid_t) -> bool {
 /// Puts the child into a process group of its own, or into a session of its own, and gives it the terminal.
 fn enter_own_group(program: &ExecRequest<'_>) {
     if program.new_session {
-        // SAFETY: no arguments. It cannot fail, because a new process is not a group leader.
+        // SAFETY: the call takes no arguments. It cannot fail, because a new process is not a group leader.
         unsafe { libc::setsid() };
         if let Some(terminal) = program.terminal {
             // This fails if the terminal belongs to another session; the program then has no terminal.
-            // SAFETY: an ioctl with an integer argument.
+            // SAFETY: the ioctl takes only an integer.
             unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
         }
     } else {
-        // SAFETY: plain integers.
+        // SAFETY: the call takes only integers.
         unsafe { libc::setpgid(0, 0) };
         if let Some(terminal) = program.terminal {
             // SAFETY: getpid has no preconditions.
             let group = unsafe { libc::getpid() };
             // In the background this call raises TTOU, which is blocked, so the call succeeds.
-            // SAFETY: plain integers.
+            // SAFETY: the call takes only integers.
             unsafe { libc::tcsetpgrp(terminal.as_raw_fd(), group) };
         }
     }
@@ -332,7 +332,7 @@ fn discard_stop_signals() {
         // SAFETY: the handler does nothing. Only memory is shared with the parent, dispositions are not.
         let before = unsafe { libc::signal(signal, nothing as extern "C" fn(c_int) as libc::sighandler_t) };
         if before == libc::SIG_IGN {
-            // SAFETY: no handler function.
+            // SAFETY: the call installs no handler function.
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }
     }
@@ -341,10 +341,10 @@ fn discard_stop_signals() {
 /// Like dup2(2), but if both descriptors are the same, only clears close-on-exec.
 fn duplicate(from: RawFd, to: RawFd) -> c_int {
     if from == to {
-        // SAFETY: plain integers.
+        // SAFETY: the call takes only integers.
         unsafe { libc::fcntl(to, libc::F_SETFD, 0) }
     } else {
-        // SAFETY: plain integers.
+        // SAFETY: the call takes only integers.
         unsafe { libc::dup2(from, to) }
     }
 }

@@ -127,7 +127,7 @@ fn read_boot_time() -> Option<SystemTime> {
     }
 }
 
-/// What this /proc shows.
+/// Which processes the mounted /proc shows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcView {
     /// The pid of kapo in /proc; `None` if /proc does not show kapo.

@@ -6,7 +6,7 @@ use super::json::Json;
 
 /// The pause after the first request.
 const FIRST: Duration = Duration::from_millis(100);
-/// The longest pause.
+/// The longest pause between two requests.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// The pauses between requests: each is twice as long as the one before.

@@ -27,10 +27,10 @@ pub struct Leftover {
     pause: Duration,
 }
 
-/// How far the end of the group has progressed.
+/// Which steps kapo has taken to end the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The group was not counted yet. `stopped`: it has already received the stop signal.
+    /// The processes of the group were not counted yet. `stopped` is true if the group has received the stop signal.
     New { stopped: bool },
     /// The group was asked to end.
     Asked,
@@ -80,7 +80,7 @@ impl Lifecycle {
         }
     }
 
-    /// Handles the number of processes in the group.
+    /// Decides what to do with the group after its processes were counted.
     pub(super) fn group_counted(&mut self, now: Now, members: Option<usize>, out: &mut Vec<Effect>) {
         let Some(mut leftover) = self.remains.group else { return };
         if members == Some(0) {

@@ -33,7 +33,7 @@ fn context() -> JobContext {
     }
 }
 
-/// Returns a simulation that has started, whose children behave like this.
+/// Returns a simulation that has started and whose children have the given behaviour.
 fn begun(job: JobOptions, behaviour: Behaviour) -> World {
     begun_in(context(), job, behaviour)
 }

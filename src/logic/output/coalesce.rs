@@ -24,7 +24,7 @@ pub(crate) struct CoalesceLimits {
     enough_alone: usize,
     /// A pause that gathers less than this is not worth its cost.
     worthwhile: usize,
-    /// Pausing stops after this many such pauses in a row.
+    /// After this many pauses in a row that were not worth their cost, there are no more pauses.
     idle_limit: u32,
     /// The pause is lengthened while it gathers less than this.
     lengthen_below: usize,

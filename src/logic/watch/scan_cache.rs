@@ -152,7 +152,7 @@ mod tests {
         let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (7, 6), (9, 9)]);
         assert_eq!(scan(&mut seen, 50, &[(1, 5), (7, 8), (9, 9)]), [7]);
-        // The new process is young for a while.
+        // A process that started a short time ago is read in each scan.
         assert_eq!(scan(&mut seen, 59, &[(1, 5), (7, 8), (9, 9)]), [7]);
         // A process that one scan did not list is forgotten.
         assert_eq!(scan(&mut seen, 90, &[(1, 5), (7, 8)]), [0; 0]);

@@ -41,7 +41,7 @@ pub(crate) enum StreamFate {
 /// What a stream waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamInterest {
-    /// Nothing: no run has begun, or all of its output is written.
+    /// The stream waits for nothing: no run has begun, or the whole output of the run is written.
     Nothing,
     /// [`CapturedStream::pipe`] to become readable.
     Input,

@@ -138,7 +138,7 @@ fn a_reader_of_single_pages_does_not_end_the_moving_of_pages() {
     let mut output = CapturedStream::new(Stream::Stdout, None);
     let mut theirs = File::from(output.begin().unwrap());
     let block = [b'x'; 65_536];
-    // The test is the only reader and writer, so what is not ready now will never be.
+    // Only this test reads and writes, so a descriptor that is not ready now cannot become ready later.
     let mut pass_on = |output: &mut CapturedStream| {
         while ready_within(0, output, &mut sinks) {
             output.on_ready(now(), &mut sinks, &mut Tail::new(0));

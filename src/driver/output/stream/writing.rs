@@ -78,8 +78,8 @@ impl CapturedStream {
         }
     }
 
-    /// Whether the raw input ends in the middle of the command's output. The pipe then holds more, so the last line is
-    /// completed first: a line that is written in two pieces could be torn by another writer of the same pipe.
+    /// Whether the pipe holds more output than was read. If it does, the last line is completed before it is written,
+    /// because another process that writes to the same target could write between the two parts of a line.
     fn continues(&self) -> bool {
         let open = self.run.pipe.is_some() && !self.run.ended;
         self.lines.is_none() && !self.input.dry && !self.policy.moves() && open

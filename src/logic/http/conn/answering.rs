@@ -208,7 +208,7 @@ impl Conn {
     }
 }
 
-/// Returns the method of a refused request, because the answer to HEAD has no body even then.
+/// Returns the method of a refused request. It is needed because an answer to HEAD has no body, even if it is an error.
 fn refused_method(head: &[u8]) -> Method {
     if head.starts_with(b"HEAD ") { Method::Head } else { Method::Get }
 }

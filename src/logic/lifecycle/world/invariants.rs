@@ -144,7 +144,7 @@ impl World {
         self.invariant(self.matches_random_deadline(status.expires_at), "ExpiresAt is when kapo stops it");
     }
 
-    /// Whether this time in the document is within the bounds of the random deadline.
+    /// Whether the time that the document shows lies within the bounds of the random deadline.
     fn matches_random_deadline(&self, shown: Option<SystemTime>) -> bool {
         let Some((from, to)) = self.awaited_random_deadline() else { return true };
         shown.is_some_and(|at| (self.epoch.wall + from..=self.epoch.wall + to).contains(&at))
