@@ -134,17 +134,17 @@ impl History {
     }
 
     /// Adds a run that has ended.
-    pub(crate) fn ended(&mut self, mut run: PastRun, verdict: EpisodeEffect) {
+    pub(crate) fn ended(&mut self, mut run: PastRun, episode: EpisodeEffect) {
         if run.reason == Some(Reason::Success) {
             self.last_success = run.end_time;
         }
-        let over = matches!(verdict, EpisodeEffect::Success | EpisodeEffect::Failure { stable: true });
+        let over = matches!(episode, EpisodeEffect::Success | EpisodeEffect::Failure { stable: true });
         if over {
             self.first = None;
             self.runs.iter_mut().for_each(|run| run.first = false);
         }
         let begun = self.first.is_some() || self.runs.iter().any(|run| run.first);
-        run.first = verdict != EpisodeEffect::Success && !begun;
+        run.first = episode != EpisodeEffect::Success && !begun;
         if self.runs.len() >= self.limit.max(1) {
             let oldest = self.runs.pop_back().filter(|run| run.first && self.is_on());
             self.first = oldest.map(Box::new).or(self.first.take());
@@ -234,7 +234,7 @@ mod tests {
     fn the_newest_run_is_first_and_the_first_failure_stays() {
         let mut history = History::new(3);
         assert_eq!(history.render(), b"[]\n");
-        for (code, verdict, expected) in [
+        for (code, episode, expected) in [
             (0, EpisodeEffect::Success, &["0"][..]),
             (1, FAILURE, &["1!", "0"]),
             (2, FAILURE, &["2", "1!", "0"]),
@@ -247,7 +247,7 @@ mod tests {
             (8, FAILURE, &["8!", "0", "7"]),
             (0, EpisodeEffect::Success, &["0", "8", "0"]),
         ] {
-            history.ended(run(code), verdict);
+            history.ended(run(code), episode);
             assert_eq!(shown(&history), expected);
         }
     }

@@ -28,8 +28,8 @@ impl Document {
     }
 
     /// Records that the command could not be started.
-    pub(super) fn failed(&mut self, now: Now, code: u8, verdict: EpisodeEffect) {
-        self.runs.failed(now, code, verdict, &mut self.status);
+    pub(super) fn failed(&mut self, now: Now, code: u8, episode: EpisodeEffect) {
+        self.runs.failed(now, code, episode, &mut self.status);
         self.changed = true;
     }
 
@@ -40,8 +40,8 @@ impl Document {
     }
 
     /// Records the end of the run.
-    pub(super) fn ended(&mut self, end: RunEnd, verdict: EpisodeEffect) {
-        self.runs.ended(end, verdict, &mut self.status);
+    pub(super) fn ended(&mut self, end: RunEnd, episode: EpisodeEffect) {
+        self.runs.ended(end, episode, &mut self.status);
         self.changed = true;
     }
 

@@ -83,8 +83,8 @@ impl Lifecycle {
             SpawnErrorKind::Setup => (error::EXIT_SETUP, "cannot start"),
         };
         self.own_end.code = code;
-        let verdict = self.verdict(Reason::ExecFailed, Duration::ZERO);
-        self.document.failed(now, code, verdict);
+        let episode = self.episode_effect(Reason::ExecFailed, Duration::ZERO);
+        self.document.failed(now, code, episode);
         let command =
             if self.document.status.command.is_empty() { "''" } else { &self.document.status.command };
         let text = format!("{message} {command}: {reason}");
@@ -178,12 +178,12 @@ impl Lifecycle {
             Reason::Watchdog => exit.code().max(1),
             _ => exit.code(),
         };
-        let verdict = self.verdict(reason, lasted);
-        self.document.ended(RunEnd { usage, lasted, memory, ..RunEnd::new(now, exit, reason) }, verdict);
+        let episode = self.episode_effect(reason, lasted);
+        self.document.ended(RunEnd { usage, lasted, memory, ..RunEnd::new(now, exit, reason) }, episode);
     }
 
     /// Returns what an end means for the current series of failures.
-    fn verdict(&self, reason: Reason, lasted: Duration) -> history::EpisodeEffect {
+    fn episode_effect(&self, reason: Reason, lasted: Duration) -> history::EpisodeEffect {
         match reason {
             // An end by TTL is planned, so it is not a failure.
             Reason::Success | Reason::Timeout => history::EpisodeEffect::Success,

@@ -137,9 +137,9 @@ impl Runs {
     }
 
     /// Records that the command could not be started.
-    pub(super) fn failed(&mut self, now: Now, code: u8, verdict: EpisodeEffect, status: &mut Status) {
+    pub(super) fn failed(&mut self, now: Now, code: u8, episode: EpisodeEffect, status: &mut Status) {
         self.begin(now, None, None, status);
-        self.ended(RunEnd::new(now, Exit::Code(code), Reason::ExecFailed), verdict, status);
+        self.ended(RunEnd::new(now, Exit::Code(code), Reason::ExecFailed), episode, status);
     }
 
     fn begin(
@@ -156,15 +156,15 @@ impl Runs {
         self.latest.insert(RunRecord { pid, start_time: now.wall, ttl, end: None })
     }
 
-    /// Records the end of the run. `verdict` is its meaning for the current series of failures.
-    pub(super) fn ended(&mut self, end: RunEnd, verdict: EpisodeEffect, status: &mut Status) {
+    /// Records the end of the run. `episode` is its meaning for the current series of failures.
+    pub(super) fn ended(&mut self, end: RunEnd, episode: EpisodeEffect, status: &mut Status) {
         self.exits.count(end.reason);
         self.last_code = Some(end.exit_code);
         if let Some(run) = &mut self.latest {
             run.end = Some(end);
             run.write(status);
             if let Some(past) = run.past(status.stop_signal_from) {
-                self.history.ended(past, verdict);
+                self.history.ended(past, episode);
             }
             status.last_run = self.history.last().cloned();
         }

@@ -470,7 +470,7 @@ impl Watch {
         }
         let last = LastEnd { pid, start: process.start, end: now.wall, exit, open };
         self.last = Some(last);
-        self.history.ended(self.past_run(last), verdict(exit));
+        self.history.ended(self.past_run(last), episode_effect(exit));
         self.changed = true;
         out.push(WatchEffect::Note(Note::Ended(pid, exit)));
         self.look_again(pid, out);
@@ -486,8 +486,8 @@ impl Watch {
     }
 }
 
-/// Returns the verdict of an exit. An unknown exit does not count as a failure.
-fn verdict(exit: Option<Exit>) -> EpisodeEffect {
+/// Returns the effect of an exit on the episode. An unknown exit does not count as a failure.
+fn episode_effect(exit: Option<Exit>) -> EpisodeEffect {
     match exit {
         None | Some(Exit::Code(0)) => EpisodeEffect::Success,
         Some(Exit::Code(_) | Exit::Signal { .. }) => EpisodeEffect::Failure { stable: false },
