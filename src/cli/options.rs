@@ -357,7 +357,10 @@ pub static OPTIONS: &[Opt] = &[
         .short('w')
         .env("KAPO_WAIT")
         .otherwise("5")
-        .says("pause between an end and the next start", ""),
+        .says(
+            "pause between an end and the next start",
+            "After a command that could not be executed, the pause is at least 1 s.",
+        ),
     value(SUPERVISE, "backoff-max", "SECONDS").env("KAPO_BACKOFF_MAX").otherwise("0").says(
         "double the pause after short runs, up to this limit; 0: off",
         "A run is short if it lasted less than --stable. Doubled pauses are lengthened at random \
@@ -417,7 +420,7 @@ pub static OPTIONS: &[Opt] = &[
         "wait until /readyz is 200 instead of for the end",
         "kapo also waits while nothing listens yet: it tries again after 100 ms, and then ever less often, at least once \
              a second. If the job of a `run` ends before that, the exit code is that of the job, or 1 \
-             if that is 0. For scripts and init containers that depend on a service.",
+             if that is 0; if a kapo has answered and then exits, it is 125. For scripts and init containers that depend on a service.",
     ),
     flag(WAIT, "healthy").says("wait until /healthz is 200 instead of for the end", "As with --ready."),
     value(WAIT, "timeout", "SECONDS").says(

@@ -122,6 +122,13 @@ impl Policy {
         Verdict::Again(if run.never_ran { pause.max(FAILED_START_PAUSE) } else { pause })
     }
 
+    /// Takes note of a run that ended because kapo was asked to stop. Its end is no failure, and no restart follows it.
+    pub(crate) fn ended_on_request(&mut self, run: RunOutcome) {
+        if run.lasted >= self.options.stable {
+            self.was_stable();
+        }
+    }
+
     /// Returns the pause: `--wait` after the first short run and after a stable one, doubled for each further short
     /// run up to the cap. Jitter only lengthens the pause, so that it is never shorter than `--wait`, and never beyond
     /// the cap.

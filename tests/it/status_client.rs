@@ -261,3 +261,15 @@ fn a_stalled_target_takes_no_longer_than_the_timeout() {
     let (code, _, errors) = run_to_the_end(kapo(["status", &format!("http://{free}")]));
     assert_eq!((code, errors), (Some(3), format!("kapo: cannot connect to {free}: Connection refused\n")));
 }
+
+#[test]
+fn a_page_that_cannot_be_written_is_an_error() {
+    let kapo_up = Kapo::start(["run", "sleep", "1000"]);
+    for format in ["text", "json"] {
+        let mut command = kapo(["status", "--output", format, &url(&kapo_up)]);
+        command.stdout(std::fs::File::create("/dev/full").unwrap()).stderr(std::process::Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        let said = "kapo: cannot write to stdout: No space left on device\n";
+        assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(1), said));
+    }
+}

@@ -1,14 +1,14 @@
 //! `kapo status`: makes a few requests with one deadline and prints a page, or one JSON text.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use rustix::termios::{isatty, tcgetwinsize};
 
 use super::exchange::{ExchangeError, RequestDeadline, Response, exchange_whole};
 use super::{first_line, say, target};
 use crate::config::{Config, StatusOptions};
-use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY};
+use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY, reason};
 use crate::logic::client::status::{self, Findings, METRICS};
 use crate::sys::clock;
 use crate::target::Address;
@@ -79,9 +79,14 @@ fn show(
         )
         .into_bytes()
     };
-    // The exit code is the result, even if the page cannot be written.
-    let _ = (&out).write_all(&page);
-    let _ = (&out).flush();
+    match (&out).write_all(&page).and_then(|()| (&out).flush()) {
+        // A reader that closes the pipe has read enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            say(std::io::stderr(), &format!("kapo: cannot write to stdout: {}", reason(&error)));
+            return Ok(EXIT_UNHEALTHY);
+        }
+        _ => {}
+    }
     Ok(if unhealthy.is_none() { 0 } else { EXIT_UNHEALTHY })
 }
 

@@ -35,7 +35,9 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
             Err(ExchangeError::Other(line)) => return failed(EXIT_SETUP, &line),
             Err(error) => (false, error.to_string()),
         };
-        let pause = pauses.after(answered);
+        let Some(pause) = pauses.after(answered) else {
+            return failed(EXIT_SETUP, &format!("the kapo that answered has exited: {why}"));
+        };
         let Ok(left) = deadline.left() else { return failed(EXIT_TIMEOUT, &why) };
         if once {
             return failed(EXIT_TIMEOUT, &why);

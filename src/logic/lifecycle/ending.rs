@@ -185,7 +185,8 @@ impl Lifecycle {
     /// Returns what an end means for the current series of failures.
     fn episode_effect(&self, reason: Reason, lasted: Duration) -> history::EpisodeEffect {
         match reason {
-            // An end by TTL is planned, so it is not a failure.
+            // An end by TTL or after a stop signal is planned, so it is not a failure.
+            _ if self.own_end.leaving => history::EpisodeEffect::Success,
             Reason::Success | Reason::Timeout => history::EpisodeEffect::Success,
             _ => {
                 let stable = self.policy.as_ref().and_then(Policy::stable);
@@ -196,9 +197,9 @@ impl Lifecycle {
 
     /// Returns the log record of the end that the document shows.
     fn end_record(&self, pid: Pid, why: Option<StopCause>, lasted: Duration) -> Record {
-        // A requested end is not a warning, regardless of the command's exit code.
-        let expected =
-            self.document.status.reason == Some(Reason::Success) || why == Some(StopCause::StopSignal);
+        // A requested or planned end is not a warning, regardless of the command's exit code.
+        let expected = self.document.status.reason == Some(Reason::Success)
+            || matches!(why, Some(StopCause::StopSignal | StopCause::Ttl));
         let record = if expected { Record::info("exited") } else { Record::warn("exited") };
         let record = record
             .with("command", &self.document.status.command)
@@ -222,7 +223,14 @@ impl Lifecycle {
 
     /// Decides what follows a run: leave, keep serving the status, or restart. Returns whether another run follows.
     fn next(&mut self, now: Now, run: RunOutcome, out: &mut Vec<Effect>) -> bool {
-        let verdict = self.policy.as_mut().map(|policy| policy.ended(now.mono, run, &mut self.random));
+        let leaving = self.own_end.leaving;
+        let verdict = self.policy.as_mut().and_then(|policy| match leaving {
+            true => {
+                policy.ended_on_request(run);
+                None
+            }
+            false => Some(policy.ended(now.mono, run, &mut self.random)),
+        });
         self.update_flapping(now, out);
         if let Some(until) = self.policy.as_ref().and_then(Policy::flapping_until).filter(|at| *at > now.mono)
         {

@@ -141,6 +141,19 @@ fn kept(world: &World) -> Vec<(u64, f64, usize, bool)> {
 }
 
 #[test]
+fn a_requested_end_is_no_failure() {
+    let mut world = begun(supervise(), Behaviour::ends(SECOND, Exit::Code(2)));
+    world.run_for(SECOND * 23 / 2);
+    world.behaviour = Behaviour::until_signalled();
+    world.run_for(7 * SECOND);
+    assert_eq!(kept(&world).iter().map(|run| run.3).collect::<Vec<_>>(), [false, true]);
+    world.signal(Signal::TERM);
+    assert_eq!(world.run_to_the_end(), 143);
+    assert!(!world.life.status().flapping);
+    assert!(kept(&world).iter().all(|run| !run.3), "the episode is over: {:?}", kept(&world));
+}
+
+#[test]
 fn the_first_failure_of_a_crash_loop_is_kept() {
     let restart = Restart { wait: SECOND, ..again() };
     let job = JobOptions { after: After::Again(restart), ..run() };

@@ -103,7 +103,9 @@ impl World {
         };
         self.last_end = Some((self.now, true));
         self.stop = None;
-        self.failures.push(self.now);
+        if !self.asked {
+            self.failures.push(self.now);
+        }
         self.superseded += u64::from(self.draining.take().is_some());
         self.observe_what_follows(false, false);
     }
@@ -129,7 +131,7 @@ impl World {
             self.failures.clear();
         }
         let expired = why == Some(StopCause::Ttl);
-        if !expired && self.expected_code != 0 {
+        if !expired && self.expected_code != 0 && !self.asked && !self.interrupted {
             self.failures.push(self.now);
         }
         self.leave_group();
