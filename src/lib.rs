@@ -34,7 +34,7 @@
 //!
 //! 1. waits for events or for the earliest deadline; without a deadline, for ever,
 //! 2. reads the clock once; everything in this turn uses that [`logic::Now`],
-//! 3. takes signals and reaps children before anything is answered, so that the answers of this turn are true,
+//! 3. takes signals and reaps children before it answers requests, so that the answers describe the current state,
 //! 4. serves pipes and other sources of the mode,
 //! 5. accepts, reads and answers,
 //! 6. ends what is past its deadline and lets the mode finish: deadlines of the command, effects, a new document.

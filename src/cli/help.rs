@@ -2,13 +2,14 @@
 
 use super::options::{Fallback, GROUPS, MODES, OPTIONS, Opt, Verb};
 
-/// Serial consoles and CI logs still have 80 columns.
+/// The width of the help in columns. Serial consoles and CI logs still have 80 columns.
 const WIDTH: usize = 79;
 
 /// The description of kapo in one line.
 pub const ABOUT: &str = "Wraps any command in a status socket with a JSON document, probes and metrics.";
 
-/// The commit the program was built from; scripts/build.sh sets it. None for `cargo install` and source archives.
+/// The commit from which the program was built, set by scripts/build.sh. `None` for `cargo install` and source
+/// archives.
 const COMMIT: Option<&str> = option_env!("KAPO_COMMIT");
 
 /// `kapo 0.1.0`, and the commit in brackets if it is known.
@@ -24,7 +25,7 @@ fn describe_version(commit: Option<&str>) -> String {
     }
 }
 
-/// The help of a mode, or of kapo as a whole.
+/// Returns the help of a mode, or the general help.
 pub fn page(verb: Option<Verb>, long: bool) -> String {
     let mut out = String::new();
     match verb {
@@ -109,7 +110,7 @@ fn option(out: &mut String, opt: &Opt, letter: Option<char>, long: bool) {
     wrap(out, 10, &text);
 }
 
-/// The brief line as a sentence, and what it leaves out.
+/// Returns the summary as a sentence, followed by the details.
 pub fn paragraph(opt: &Opt) -> String {
     let mut letters = opt.brief.chars();
     let first = letters.next().map(|c| c.to_ascii_uppercase()).into_iter();
@@ -118,7 +119,7 @@ pub fn paragraph(opt: &Opt) -> String {
     format!("{brief}.{space}{}", opt.full)
 }
 
-/// Two columns; where the left is too wide, the right begins a line of its own.
+/// Writes two columns. If the left text is too wide, the right text begins on a new line.
 fn column(out: &mut String, left: &str, right: &str) {
     const LEFT: usize = 30;
     out.push_str("  ");

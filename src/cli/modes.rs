@@ -1,6 +1,6 @@
-//! The modes: their names, and the texts of the overview and of their help.
+//! The modes: their names, and their texts in the general help and in their own help.
 
-/// The first word that is not a global option: what kapo is to do.
+/// The mode: the first argument that is not a global option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "MODES describes each")]
 pub enum Verb {
@@ -111,7 +111,7 @@ pub static MODES: &[ModeRow] = &[
 ];
 
 impl Verb {
-    /// Its line in MODES.
+    /// Returns the row of the mode in MODES.
     pub fn row(self) -> &'static ModeRow {
         match MODES.iter().find(|row| row.verb == self) {
             Some(row) => row,
@@ -119,12 +119,12 @@ impl Verb {
         }
     }
 
-    /// Whether it asks a running kapo instead of being one.
+    /// Whether the mode is a client that queries a running kapo.
     pub fn is_client(self) -> bool {
         matches!(self, Verb::Check | Verb::Wait | Verb::Status | Verb::Logs)
     }
 
-    /// The mode of that word, by name or alias.
+    /// Returns the mode with this name or alias.
     pub fn named(word: &str) -> Option<Verb> {
         MODES.iter().find(|row| row.name == word || row.alias == Some(word)).map(|row| row.verb)
     }

@@ -66,17 +66,17 @@ impl Opt {
         self.modes.is_empty()
     }
 
-    /// Whether it asks for help, which is understood everywhere by both of its names.
+    /// Whether the option asks for help. Its long and its short name are valid everywhere.
     pub fn is_help(&self) -> bool {
         self.long == "help"
     }
 
-    /// It can be given to that mode.
+    /// Whether the mode accepts the option on the command line.
     pub fn serves(&self, verb: Verb) -> bool {
         self.is_global() || self.modes.contains(&verb)
     }
 
-    /// Its default as people read it.
+    /// Returns the default value as the help shows it.
     pub fn default(&self) -> &'static str {
         match (self.fallback, self.value) {
             (Fallback::Text(text) | Fallback::Shown(text), _) => text,
@@ -85,13 +85,14 @@ impl Opt {
         }
     }
 
-    /// It can be set for that mode: `watch` refuses the capture options.
+    /// Whether the option can be set for the mode. `watch` refuses the options that capture output.
     pub fn is_taken_by(&self, verb: Verb) -> bool {
         self.serves(verb) && !(verb == Verb::Watch && CAPTURE.contains(&self.long))
     }
 
-    /// Whether that mode does something with it. Clients take every global option, because they may share the variables
-    /// of the process that they ask, and need few. `watch` has no command, whose output and arguments some are for.
+    /// Whether the option has an effect in the mode. Clients accept every global option, because they may share the
+    /// environment of the process that they query, but they use only a few. Some options concern the output or the
+    /// arguments of a command, and `watch` has none.
     pub fn matters_to(&self, verb: Verb) -> bool {
         let used = match verb {
             Verb::Run | Verb::Supervise => true,
@@ -103,7 +104,7 @@ impl Opt {
         self.serves(verb) && (used || !self.is_global())
     }
 
-    /// `--port PORT`.
+    /// Returns the option as the help shows it, such as `--port PORT`.
     pub fn usage(&self) -> String {
         match self.value {
             Some(value) => format!("--{} {value}", self.long),

@@ -1,5 +1,5 @@
 //! The event loop: waits for events or the next deadline and serves each ready source. Signals are handled first, so
-//! that the answers of the same turn are true.
+//! that the answers of the same turn describe the current state.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};

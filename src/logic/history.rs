@@ -98,7 +98,7 @@ impl PastRun {
     }
 }
 
-/// The effect of an end on the episode.
+/// How the end of a run changes the episode, which is a series of failures without a success between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EpisodeEffect {
     /// A success or a planned end, which ends the episode.

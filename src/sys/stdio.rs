@@ -57,9 +57,9 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(crate) struct InheritedFds(Vec<io::Result<OwnedFd>>);
 
 impl InheritedFds {
-    /// Takes the descriptors `numbers`, except 0, 1 and 2, up to the first one that is closed or close-on-exec, which
-    /// gives EBADF. A close-on-exec descriptor was not inherited, because it would not have survived the exec; kapo
-    /// has opened it. A second call in the same process takes nothing and gives EBADF.
+    /// Takes the descriptors `numbers`, except 0, 1 and 2. At the first one that is closed or close-on-exec, the
+    /// function stops and adds the error EBADF. A close-on-exec descriptor cannot be inherited, so kapo itself has
+    /// opened it. A second call in the same process takes nothing and returns only EBADF.
     pub(crate) fn take(numbers: Range<i32>) -> InheritedFds {
         if TAKEN.swap(true, Ordering::Relaxed) {
             return InheritedFds(vec![Err(io::Error::from_raw_os_error(libc::EBADF))]);

@@ -185,7 +185,7 @@ fn tcp(address: SocketAddr) -> Result<Listener, Errno> {
     })?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // `::` must accept IPv4 as well, whatever net.ipv6.bindv6only is.
+        // `::` must accept IPv4 as well, regardless of net.ipv6.bindv6only.
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     bind(&socket, &address)?;

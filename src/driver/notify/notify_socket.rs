@@ -151,7 +151,7 @@ fn bind_to_an_abstract_address(socket: &OwnedFd) -> Result<Vec<u8>, Errno> {
     Ok([b"@", address.abstract_name().unwrap_or_default()].concat())
 }
 
-/// A run of the command, with the facts that tell its processes from others.
+/// A run of the command, with the facts by which kapo recognizes the processes of this run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotifyingRun {
     /// The main process.

@@ -1,5 +1,5 @@
 //! The time and the order in which a turn of the loop serves connections. Connections beyond the budget wait for the
-//! next turn, so that signals, deadlines and new requests are handled in time whatever clients send.
+//! next turn, so that signals, deadlines and new requests are handled in time, regardless of what clients send.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

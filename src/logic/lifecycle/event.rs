@@ -123,9 +123,9 @@ pub enum SpawnErrorKind {
 /// An effect: what the driver must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Start the command. The answer is Spawned or SpawnFailed.
+    /// Start the command. The resulting event is Spawned or SpawnFailed.
     Spawn,
-    /// Send a signal. The answer is KillFailed if that is not possible. A process that no longer exists is not an
+    /// Send a signal. The resulting event is KillFailed if that is not possible. A process that no longer exists is not an
     /// error.
     Kill {
         /// The signal.
@@ -135,7 +135,7 @@ pub enum Effect {
         /// The record to log after the signal was sent.
         log: Option<Record>,
     },
-    /// Check whether the command is stopped, by job control or by STOP. The answer is FoundStopped if it is.
+    /// Check whether the command is stopped, by job control or by STOP. The resulting event is FoundStopped if it is.
     CheckStopped(Pid),
     /// Take the terminal back from the command, and stop kapo until CONT.
     Suspend {
@@ -149,12 +149,12 @@ pub enum Effect {
     GiveTerminal(Pid),
     /// Take the terminal back from the command for kapo's own group, and continue that group.
     WakeSiblings,
-    /// Read what is left in the command's pipes. The answer is Drained, at once or later.
+    /// Read what is left in the command's pipes. The resulting event is Drained, at once or later.
     Drain {
         /// The number of the run that has ended, counted from 1.
         run: u64,
     },
-    /// Count the processes in the group of a run that has ended. The answer is GroupCounted.
+    /// Count the processes in the group of a run that has ended. The resulting event is GroupCounted.
     CountGroup {
         /// The process group.
         group: Pid,
@@ -169,7 +169,7 @@ pub enum Effect {
     PrintError(String),
     /// Write this to the termination log.
     TerminationLog(Vec<u8>),
-    /// Accept no more clients and answer those that are connected. The answer is Closed.
+    /// Accept no more clients and answer those that are connected. The resulting event is Closed.
     Close,
     /// Make kapo end by this signal at its exit, so that a shell or make that runs it stops, too.
     DieBy {
@@ -221,7 +221,7 @@ pub struct JobContext {
     pub sidebind_port: u16,
     /// A service manager has set NOTIFY_SOCKET for kapo.
     pub manager: bool,
-    /// The signals of a terminal that do not end kapo.
+    /// Which signals of the terminal were ignored when kapo started, and therefore do not end it.
     pub ignored_at_start: IgnoredAtStart,
     /// kapo writes into a pipe of a script. It may share the terminal with the rest of a pipeline, and a stop of its
     /// group also stops the script.

@@ -91,7 +91,7 @@ pub struct Tree {
 pub struct Own {
     /// CPU time, user and system.
     pub cpu: Duration,
-    /// Address space.
+    /// The size of the address space.
     pub virtual_bytes: u64,
     /// The limit of the address space; `u64::MAX` means no limit.
     pub virtual_max_bytes: u64,
@@ -99,7 +99,7 @@ pub struct Own {
     pub resident_bytes: u64,
     /// The part of the resident memory that is neither file-backed nor shared.
     pub private_bytes: u64,
-    /// Data and stack segments.
+    /// The size of the data and stack segments.
     pub data_bytes: u64,
     /// Open descriptors.
     pub open_fds: u64,

@@ -34,7 +34,7 @@ const fn most_runs(capacity: usize) -> usize {
     capacity / 32 + 2
 }
 
-/// Longest line of [`Tail::last_lines`] in bytes, including the mark of a cut.
+/// The maximum length of a line of [`Tail::last_lines`] in bytes, including the mark at the end of a shortened line.
 pub(crate) const LONGEST_LAST_LINE: usize = 512;
 
 /// Marks a line that was cut.

@@ -102,7 +102,7 @@ impl Server {
         if verdict == Accepted::Broken
             && let Some(listener) = self.listeners.at(place)
         {
-            // epoll would report the hang-up of this listener for ever, whatever events are requested.
+            // epoll would report the hang-up of this listener again and again, regardless of the requested events.
             epoll.delete(listener);
             let record = Record::error("listener failed");
             self.table.note(record.with("address", listener.address()));

@@ -153,8 +153,8 @@ fn write_plain(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
 /// /proc fails if the terminal belongs to another user (su, sudo). /dev/tty needs no permission, but is the same
 /// terminal only if that is the controlling one.
 fn own_terminal(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    // A master has the same name as every other master and is a terminal, too, but opening it creates a new pair, from
-    // which no process reads.
+    // The master of a pseudo-terminal must not be opened again. It counts as a terminal, but all masters have the same
+    // name, and opening this name creates a new pseudo-terminal, from which no process reads.
     if sys::stdio::is_pty_master(fd) {
         return Err(Errno::NXIO);
     }
