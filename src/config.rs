@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::signal::Signal;
+use crate::signal::{Signal, SignalSet};
 
 /// The configuration of one run of kapo.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,7 +116,7 @@ pub struct JobOptions {
     /// `--stop-signal`: the signal that stops the command when its TTL has passed.
     pub stop_signal: Signal,
     /// `--stop-on`: the signals that ask kapo to stop.
-    pub stop_on: Vec<Signal>,
+    pub stop_on: SignalSet,
     /// `--kill-after`. `None` if it is not given, which means 10 s after the TTL or a missed watchdog ping, and never
     /// after a stop signal to kapo.
     pub kill_after: Option<Duration>,
@@ -143,7 +143,7 @@ pub struct JobOptions {
 }
 
 /// The signals that ask kapo to stop if `--stop-on` is not given.
-pub const STOP_ON: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
+pub const STOP_ON: SignalSet = SignalSet::of(&[Signal::TERM, Signal::INT, Signal::QUIT]);
 
 /// The default of `--kill-after`.
 pub const KILL_AFTER: Duration = Duration::from_secs(10);
@@ -325,7 +325,7 @@ pub(crate) mod tests {
             arguments: Vec::new(),
             ttl: None,
             stop_signal: Signal::TERM,
-            stop_on: STOP_ON.to_vec(),
+            stop_on: STOP_ON,
             kill_after: None,
             single_child: false,
             setsid: false,

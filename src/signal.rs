@@ -115,9 +115,48 @@ impl FromStr for Signal {
     }
 }
 
+/// A set of signals, one bit for each number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignalSet(u64);
+
+impl SignalSet {
+    /// Returns the set of these signals.
+    pub const fn of(signals: &[Signal]) -> SignalSet {
+        let mut bits = 0;
+        let mut rest = signals;
+        while let [signal, others @ ..] = rest {
+            bits |= 1 << (signal.0 - 1);
+            rest = others;
+        }
+        SignalSet(bits)
+    }
+
+    /// Whether the signal is in the set.
+    pub fn contains(self, signal: Signal) -> bool {
+        self.0 >> (signal.0 - 1) & 1 == 1
+    }
+}
+
+impl FromIterator<Signal> for SignalSet {
+    fn from_iter<I: IntoIterator<Item = Signal>>(signals: I) -> SignalSet {
+        signals.into_iter().fold(SignalSet::default(), |set, signal| SignalSet(set.0 | 1 << (signal.0 - 1)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_contains_its_signals_alone() {
+        let listed = [Signal::HUP, Signal::TERM, Signal(RTMAX)];
+        let set = SignalSet::of(&listed);
+        assert_eq!(set, listed.into_iter().collect());
+        for number in 1..=RTMAX {
+            assert_eq!(set.contains(Signal(number)), listed.contains(&Signal(number)), "{number}");
+        }
+        assert_eq!(SignalSet::of(&[]), SignalSet::default());
+    }
 
     #[test]
     fn every_signal_is_parsed_from_its_name_and_number() {

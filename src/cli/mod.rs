@@ -137,7 +137,7 @@ fn job(
         arguments: operands.collect(),
         ttl: settings.value("ttl", values::ttl)?,
         stop_signal: settings.value("stop-signal", values::signal)?,
-        stop_on: settings.all("stop-on", values::stop_signals)?,
+        stop_on: settings.all("stop-on", values::stop_signals)?.into_iter().collect(),
         kill_after: settings.optional("kill-after", values::seconds)?,
         single_child: settings.flag("single-child")?,
         setsid: settings.flag("setsid")?,

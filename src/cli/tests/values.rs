@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{SECOND, config, job, message, try_config};
 use crate::config::{Interface, Mode, Probe, Success, Ttl, WaitOptions};
-use crate::signal::Signal;
+use crate::signal::{Signal, SignalSet};
 
 const TIMES: &str = "a number of seconds, or numbers with the units ms, s, m, h, d, w: 30, 0.5, 500ms, 1h30m";
 
@@ -91,10 +91,10 @@ fn signals_are_rewritten_dropped_and_counted_as_success() {
         job("run --success-exit 143,TERM,0,ttl x").success_exit,
         [Success::Code(143), Success::Signal(Signal::TERM), Success::Code(0), Success::Ttl]
     );
-    assert_eq!(job("run x").stop_on, [Signal::TERM, Signal::INT, Signal::QUIT]);
+    assert_eq!(job("run x").stop_on, SignalSet::of(&[Signal::TERM, Signal::INT, Signal::QUIT]));
     assert_eq!(
         job("run --stop-on WINCH,SIGRTMIN+3 --stop-on 15 x").stop_on,
-        [Signal::WINCH, Signal::new(37).unwrap(), Signal::TERM]
+        SignalSet::of(&[Signal::WINCH, Signal::new(37).unwrap(), Signal::TERM])
     );
     assert_eq!(job("run --orphan-signal 0 x").orphan_signal, None);
     assert_eq!(job("run --orphan-signal KILL x").orphan_signal, Some(Signal::KILL));

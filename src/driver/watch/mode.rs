@@ -140,7 +140,7 @@ impl Watching {
 impl LoopMode for Watching {
     /// Handles a signal to kapo. No signal is forwarded, because the watched processes are not children of kapo.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
-        if is_stop_signal(signal, sender, self.ignored_at_start, &STOP_ON) {
+        if is_stop_signal(signal, sender, self.ignored_at_start, STOP_ON) {
             stage.log(now, &sender.told(Record::info("signal received").with("signal", signal)));
             self.close(now, stage);
         } else if is_job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {

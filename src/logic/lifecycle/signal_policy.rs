@@ -2,7 +2,7 @@
 
 use crate::logic::lifecycle::event::IgnoredAtStart;
 use crate::logic::{Exit, Sender};
-use crate::signal::Signal;
+use crate::signal::{Signal, SignalSet};
 
 /// Whether the signal asks kapo to stop, as set by `--stop-on`. Of the signals that the kernel raises, only the
 /// terminal's interrupts and TERM (SysRq) count, because WINCH, for example, comes with every change of the window
@@ -12,7 +12,7 @@ pub fn is_stop_signal(
     signal: Signal,
     sender: Sender,
     ignored_at_start: IgnoredAtStart,
-    stop_on: &[Signal],
+    stop_on: SignalSet,
 ) -> bool {
     match (signal, sender) {
         // KILL cannot be caught, so it never arrives as a signal. Here it stands for the death of a parent that ended
@@ -20,9 +20,9 @@ pub fn is_stop_signal(
         (Signal::KILL, _) => true,
         (Signal::HUP, Sender::Kernel) => !ignored_at_start.hang_up,
         (Signal::INT | Signal::QUIT, Sender::Kernel) => {
-            !ignored_at_start.interrupt && stop_on.contains(&signal)
+            !ignored_at_start.interrupt && stop_on.contains(signal)
         }
-        (Signal::TERM, Sender::Kernel) | (_, Sender::Process { .. }) => stop_on.contains(&signal),
+        (Signal::TERM, Sender::Kernel) | (_, Sender::Process { .. }) => stop_on.contains(signal),
         (_, Sender::Kernel) => false,
     }
 }

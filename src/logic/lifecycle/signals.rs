@@ -127,7 +127,7 @@ impl Lifecycle {
     }
 
     pub(super) fn is_stop_request(&self, signal: Signal, sender: Sender) -> bool {
-        is_stop_signal(signal, sender, self.context.ignored_at_start, &self.job.stop_on)
+        is_stop_signal(signal, sender, self.context.ignored_at_start, self.job.stop_on)
     }
 
     /// Records a stop signal and returns its log record.

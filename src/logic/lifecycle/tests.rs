@@ -12,7 +12,7 @@ use crate::logic::reason::Reason;
 use crate::logic::status::State;
 use crate::logic::tests::epoch;
 use crate::logic::{Exit, Pid, Sender};
-use crate::signal::Signal;
+use crate::signal::{Signal, SignalSet};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -456,10 +456,9 @@ fn only_a_stopped_command_is_continued_after_a_stop_signal() {
 #[test]
 fn only_the_signals_of_stop_on_stop_kapo() {
     let [rtmin_3, pwr] = [37, 30].map(|number| Signal::new(number).unwrap());
-    let stop_on = vec![Signal::WINCH, pwr, rtmin_3];
+    let stop_on = SignalSet::of(&[Signal::WINCH, pwr, rtmin_3]);
     for signal in [Signal::WINCH, pwr, rtmin_3] {
-        let mut world =
-            begun(JobOptions { stop_on: stop_on.clone(), ..supervise() }, Behaviour::ignoring_signals());
+        let mut world = begun(JobOptions { stop_on, ..supervise() }, Behaviour::ignoring_signals());
         for other in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP] {
             world.signal(other);
             assert_eq!(world.life.status().stop_signal_from, None, "{other}");
@@ -476,7 +475,7 @@ fn only_the_signals_of_stop_on_stop_kapo() {
     assert!(!world.life.is_stopping());
     world.kernel(Signal::HUP);
     assert!(world.life.is_stopping());
-    let jvm = JobOptions { stop_on: vec![Signal::TERM, Signal::INT], ..supervise() };
+    let jvm = JobOptions { stop_on: SignalSet::of(&[Signal::TERM, Signal::INT]), ..supervise() };
     let mut world = begun(jvm, Behaviour::ignoring_signals());
     world.kernel(Signal::QUIT);
     assert_eq!(done(&mut world), [Effect::Spawn, kill(Signal::QUIT)]);

@@ -54,7 +54,7 @@ impl World {
     }
 
     fn is_stop_signal(&self, signal: Signal, sender: Sender) -> bool {
-        let listed = self.job.stop_on.contains(&signal);
+        let listed = self.job.stop_on.contains(signal);
         let ignored = self.context.ignored_at_start;
         match signal {
             Signal::KILL => true,

@@ -6,7 +6,7 @@ use super::{Behaviour, Leaves, World};
 use crate::config::{After, JobOptions, Linger, Restart, STOP_ON, Success, Ttl};
 use crate::logic::lifecycle::{Event, ForegroundOwner, IgnoredAtStart, JobContext, SpawnErrorKind};
 use crate::logic::{Exit, Now};
-use crate::signal::Signal;
+use crate::signal::{Signal, SignalSet};
 
 /// Runs one lifecycle with options and events chosen by `pick`: `pick(n)` returns 0 to n - 1.
 pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
@@ -78,7 +78,7 @@ fn any_signal(pick: &mut dyn FnMut(u64) -> u64) -> Option<Signal> {
 }
 
 /// Returns signals that `--stop-on` accepts.
-fn any_stop_signals(pick: &mut dyn FnMut(u64) -> u64) -> Vec<Signal> {
+fn any_stop_signals(pick: &mut dyn FnMut(u64) -> u64) -> SignalSet {
     let uses = [Signal::CONT, Signal::TSTP, Signal::TTIN, Signal::TTOU];
     (0..3)
         .filter_map(|_| any_signal(pick))
@@ -165,7 +165,7 @@ fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> JobOptions {
         ttl: (pick(2) == 0).then(|| Ttl { min, max: min + any_time(pick) }),
         stop_signal: any_signal(pick).unwrap_or(Signal::TERM),
         stop_on: match pick(2) {
-            0 => STOP_ON.to_vec(),
+            0 => STOP_ON,
             _ => any_stop_signals(pick),
         },
         kill_after: (pick(2) == 0).then(|| any_time(pick)),
