@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(crate) enum Deadline {
     /// The TTL of the run has passed.
     Ttl,
-    /// The command or its leftover group has not ended in time after the stop signal.
+    /// The time for the command or its leftover group to end after the stop signal has passed.
     Kill,
     /// The next check whether the leftover group of the last run is empty.
     CountGroup,

@@ -57,7 +57,8 @@ impl TerminationLog {
         }
         let now = stamp(&metadata);
         if metadata.len() > 0 && self.seen != Some(now) {
-            // The command's text stays until the next run ends, and longer if that run writes as well.
+            // The command has written a text of its own. kapo keeps this text until the end of the next run, and then
+            // replaces it unless that run has written a new one.
             self.seen = Some(now);
             return Ok(());
         }

@@ -50,7 +50,7 @@ pub(crate) struct WatchSetup {
     pub ignored_at_start: IgnoredAtStart,
 }
 
-/// A watcher that has not scanned yet, and its findings so far.
+/// A watcher that is ready to scan, and the notes to log about its preparation.
 pub(crate) struct OpenedWatcher {
     watcher: Watcher,
     notes: Vec<Note>,

@@ -29,7 +29,7 @@ impl Pauses {
 
     /// Returns the pause after a request; `None` if a kapo has answered before and has now been silent for about ten
     /// seconds: it has exited. `answered`: a kapo has answered this request. After the first answer the pauses begin
-    /// anew, because a command that is up is ready soon.
+    /// again with the shortest one, because a command that has started is usually ready soon.
     pub(crate) fn after(&mut self, answered: bool) -> Option<Duration> {
         self.missed = if answered { 0 } else { self.missed.saturating_add(1) };
         if answered && !std::mem::replace(&mut self.answered, true) {

@@ -175,8 +175,8 @@ pub enum Effect {
     DieBy {
         /// INT or QUIT.
         signal: Signal,
-        /// Also send the signal to the rest of kapo's process group. The terminal did not, because the command's group
-        /// was in the foreground.
+        /// Also send the signal to the rest of kapo's process group. The terminal sent it only to the command's group,
+        /// which was in the foreground.
         all: bool,
     },
     /// Exit with this code at once.

@@ -71,12 +71,12 @@ impl Record {
         Record { level: Level::Info, msg, fields: Vec::new() }
     }
 
-    /// Returns a record about something that is wrong while kapo continues to work.
+    /// Returns a record about a problem that does not prevent kapo from working.
     pub fn warn(msg: &'static str) -> Record {
         Record { level: Level::Warn, msg, fields: Vec::new() }
     }
 
-    /// Returns a record about something that could not be done.
+    /// Returns a record about an action that failed.
     pub fn error(msg: &'static str) -> Record {
         Record { level: Level::Error, msg, fields: Vec::new() }
     }

@@ -114,7 +114,7 @@ impl Outbox {
     }
 
     /// Returns the failure to log, once: without an explanation in the log, a service would fail because systemd waits
-    /// in vain for its notification.
+    /// for a notification that will never come.
     pub(crate) fn take_record(&mut self) -> Option<Record> {
         match std::mem::take(&mut self.failure) {
             Failure::None => None,

@@ -162,7 +162,8 @@ mod tests {
         policy
     }
 
-    /// Returns how many such reads it takes until the pipes should be enlarged; `None` if a thousand are not enough.
+    /// Returns the number of identical reads after which the pipes should be enlarged; `None` if it is more than a
+    /// thousand.
     fn reads_until_enlarged(read: usize, emptied: bool, movable: bool) -> Option<usize> {
         let mut policy = TransferPolicy::new();
         (1..=1_000).find(|_| policy.read(read, emptied, movable))

@@ -167,7 +167,7 @@ impl Watch {
             }
             WatchEvent::Vanished { pid } => {
                 if let Some(process) = self.living.get(&pid) {
-                    // The pidfd will report the end together with the exit.
+                    // A guarded process has a pidfd, which will report the end and how the process ended.
                     if !process.guarded {
                         self.end(now, pid, None, true, out);
                     }

@@ -255,7 +255,8 @@ impl Conn {
                 match handler.again(now, overdue, Reply::new(out, now, asked.method, asked.persist)) {
                     // The first deadline stays: if each change of state renewed it, it might never pass.
                     Next::Wait(_) if !overdue => return,
-                    // The held request is no longer in `input`, so it could not be read again.
+                    // `input` no longer contains the head of the held request, so the request cannot be parsed a second
+                    // time.
                     Next::Wait(_) | Next::Lacking => self.refuse(now, NO_ANSWER, asked.method, handler, out),
                     next => {
                         let sent = out.bytes.len() > before;
