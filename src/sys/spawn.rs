@@ -200,7 +200,7 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     unsafe { libc::_exit(127) }
 }
 
-/// Writes the child's pid into the value of its variable.
+/// Writes the pid of the child to the place where the value of LISTEN_PID begins in the child's environment.
 fn write_pid(digits: *mut u8) {
     // SAFETY: getpid has no preconditions.
     let mut rest = unsafe { libc::getpid() }.unsigned_abs();

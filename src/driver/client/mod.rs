@@ -147,8 +147,9 @@ fn verdict(answer: Result<Response, ExchangeError>, once: bool) -> (u8, Option<S
     }
 }
 
-/// Writes a line if that is possible at once. The exit code is the result, with or without the line: kapo must not die
-/// of SIGPIPE, which it does not ignore here, and a full pipe must not delay it beyond the deadline.
+/// Writes a line if this is possible without waiting. The line may be lost, because the exit code is the actual result.
+/// kapo must not be killed by SIGPIPE, which clients do not ignore, and a full pipe must not delay it beyond the
+/// deadline.
 fn say(mut out: impl Write + AsFd, line: &str) {
     let mut fds = [PollFd::new(&out, PollFlags::OUT)];
     let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));

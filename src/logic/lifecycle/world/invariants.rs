@@ -36,7 +36,7 @@ impl World {
         if patience.is_zero() || stop.killed { None } else { stop.at.checked_add(patience) }
     }
 
-    /// Returns until when the job is flapping, computed from all failures.
+    /// Returns the time at which flapping ends, computed from all failures; `None` if the job is not flapping.
     pub(super) fn flapping_until(&self) -> Option<Duration> {
         let restart = self.restart()?;
         let tolerated = usize::try_from(restart.max_restarts.unwrap_or(3).min(3)).ok()?;
