@@ -138,7 +138,7 @@ pub struct JobOptions {
     pub notify: bool,
     /// `--watchdog`: the longest time between two pings of the command.
     pub watchdog: Option<Duration>,
-    /// What follows the end of a run; this is the difference between `run` and `supervise`.
+    /// What kapo does after the end of a run. This is the difference between `run` and `supervise`.
     pub after: After,
 }
 
@@ -168,7 +168,7 @@ pub enum Success {
     Ttl,
 }
 
-/// What follows the end of a run.
+/// What kapo does after the end of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum After {
     /// `run`: continue to serve the status for this long, then exit.

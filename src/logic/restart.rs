@@ -56,7 +56,7 @@ pub(crate) struct RunOutcome {
     pub never_ran: bool,
 }
 
-/// What follows an ended run.
+/// What kapo does after the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Start again after this pause.

@@ -200,7 +200,7 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     unsafe { libc::_exit(127) }
 }
 
-/// Writes the pid of the child to the place where the value of LISTEN_PID begins in the child's environment.
+/// Writes the pid of the child into its environment, as the value of the variable that must contain it (WATCHDOG_PID).
 fn write_pid(digits: *mut u8) {
     // SAFETY: getpid has no preconditions.
     let mut rest = unsafe { libc::getpid() }.unsigned_abs();

@@ -27,7 +27,7 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
         let (answered, why) = match exchange(&target, Some(limit), Wanted::BodyOfFailure) {
             Ok(Response { status: 200..=299, .. }) => return 0,
             Ok(Response { status: 503, body, .. }) => (true, first_line(&body)),
-            // A proxy answers for a kapo that does not listen.
+            // A proxy answers because it cannot connect to kapo.
             Ok(Response { status: status @ (502 | 504), .. }) => (false, format!("HTTP {status}")),
             Ok(Response { status, .. }) => {
                 return failed(EXIT_SETUP, &format!("no kapo answers: HTTP {status}"));

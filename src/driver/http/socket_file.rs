@@ -108,7 +108,7 @@ fn claim(temporary: &Path, path: &Path, address: &SocketAddrUnix) -> Result<(), 
     for _ in 0..CLAIMS {
         match link(temporary, path) {
             Err(Errno::EXIST) => {}
-            // The file system has no hard links.
+            // The file system does not support hard links.
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
                 match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
                     Err(Errno::EXIST) => {}

@@ -58,7 +58,7 @@ pub struct TerminalView {
     pub has_job_control_shell: bool,
 }
 
-/// What follows a stop of the command.
+/// What kapo does after the command was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterStop {
     /// The command is continued.
