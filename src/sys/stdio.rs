@@ -109,8 +109,8 @@ pub fn close_but_keep_number(standard: BorrowedFd<'_>, placeholder: BorrowedFd<'
     }
 }
 
-/// Replaces one of the standard descriptors by a copy of `other`. Without `other`, replaces it by a placeholder that
-/// the command finds closed.
+/// Replaces one of the standard descriptors by a copy of `other`. Without `other`, replaces it by a placeholder, which
+/// has close-on-exec, so that the descriptor is closed in the command.
 pub fn replace(standard: BorrowedFd<'_>, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let number = standard.as_raw_fd();
     let placeholder;

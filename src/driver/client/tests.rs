@@ -63,7 +63,7 @@ fn ask(
     exchange(&target(config, url, path)?, timeout, body)
 }
 
-/// Returns the result of [`ask`] for an answer.
+/// Returns the result of [`ask`] if the server sends this answer.
 fn asked(answer: &'static str, held: bool, body: bool) -> Result<Response, ExchangeError> {
     let (port, server) = server(answer, held);
     let all = Interface::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

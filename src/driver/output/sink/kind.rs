@@ -184,8 +184,8 @@ fn write_polled_pipe(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     pieces::write(bytes, PIPE_BUF, |piece| write_polled(fd, piece, PIPE_BUF))
 }
 
-/// Polls before each piece of at most `piece` bytes. If a terminal polls as writable, only one byte is certain not to
-/// block.
+/// Polls before each piece of at most `piece` bytes. If poll(2) reports that a terminal is writable, a write of more
+/// than one byte may still block.
 fn write_polled(fd: BorrowedFd<'_>, bytes: &[u8], piece: usize) -> Result<usize, Errno> {
     let mut taken = 0;
     for piece in bytes.chunks(piece) {
