@@ -25,7 +25,7 @@ pub(crate) struct Signals {
     pub blocked: sys::signal::AllBlocked,
     /// CHLD was ignored when kapo was started. The command ignores it as well.
     pub chld_was_ignored: bool,
-    /// The signals of a terminal that kapo was started to ignore.
+    /// Which signals of the terminal were ignored when kapo started.
     pub ignored_at_start: IgnoredAtStart,
 }
 
