@@ -36,7 +36,7 @@ pub(crate) struct Capture {
 struct CapturedPipe {
     stream: Stream,
     output: CapturedStream,
-    /// Whether it belongs to the current run.
+    /// Whether the pipe belongs to the current run.
     current: bool,
     /// Whether its pipe is registered with epoll.
     registered: bool,

@@ -109,7 +109,7 @@ pub(crate) enum WatchEffect {
 pub(crate) enum Note {
     /// A process matches.
     Found(Pid),
-    /// A matching process ended or executed another program. Carries the exit as far as it was known at that moment.
+    /// A matching process ended or executed another program. Contains how it ended, if this was known at that moment.
     Ended(Pid, Option<Exit>),
     /// The process of `--pid` does not exist, and kapo does not wait for it.
     Absent(Pid),

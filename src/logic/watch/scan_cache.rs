@@ -187,7 +187,7 @@ mod tests {
             seen.begin(now, all);
             assert!(seen.must_read(pid, mark));
             assert_eq!(seen.has_kept_its_name(pid, comm.as_bytes()), kept, "{now}");
-            // This pid was not listed last.
+            // The function is false for a pid other than the one that was listed last.
             assert!(!seen.has_kept_its_name(Pid::new(1).unwrap(), comm.as_bytes()));
             seen.finish();
         }

@@ -152,7 +152,7 @@ impl Facts {
         }
     }
 
-    /// Whether both facts give the same share, on any kind of socket.
+    /// Whether [`Facts::share`] returns the same for `self` and `other`, for both values of `network`.
     pub fn takes_as_much_as(&self, other: &Facts) -> bool {
         self.held == other.held
             && self.feed == other.feed
