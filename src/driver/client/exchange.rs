@@ -107,7 +107,8 @@ pub(super) fn exchange(
         Wanted::Body => true,
     };
     let mut body = Vec::new();
-    // If the deadline passes, the beginning of the reason is better than nothing.
+    // If the deadline passes, return the part of the body that has arrived. It shows at least the beginning of the
+    // reason.
     while wanted
         && body.len() <= LONGEST_BODY
         && matches!(reply.read(deadline, &mut body), Ok(BodyProgress::More))
