@@ -13,8 +13,8 @@ pub(crate) type Position = u64;
 pub(crate) struct Tail {
     capacity: usize,
     bytes: VecDeque<u8>,
-    /// The stream of each run of bytes, oldest first. Together they are as long as `bytes`, and neighbours belong to
-    /// different streams.
+    /// The sequences of bytes of one stream, oldest first, with their stream and length. Together they are as long as
+    /// `bytes`, and neighbouring sequences belong to different streams.
     runs: VecDeque<StreamRun>,
     /// The position of the first byte in `bytes`.
     start: Position,

@@ -115,7 +115,7 @@ impl Rest {
 pub(super) struct Watch {
     /// The group was asked to end, by the stop of the run or by TERM.
     pub(super) asked: bool,
-    /// The group was asked by TERM.
+    /// The group has received TERM.
     pub(super) termed: bool,
     pub(super) killed: bool,
     /// When kapo must kill the group, or stop waiting for it if it was killed already.
