@@ -418,7 +418,7 @@ fn process_events_avoid_scans_while_nothing_starts() {
     world.tell(WatchEvent::Missed);
     world.settle();
     assert_eq!((world.pids(), world.scans, world.watch.deadline()), (vec![7, 8], 2, None));
-    // The pause between scans still holds.
+    // No scan begins before the pause has passed.
     world.tell(WatchEvent::Missed);
     assert_eq!(world.watch.deadline(), Some(world.now.mono + WAIT));
     world.pass(WAIT);
