@@ -1,4 +1,5 @@
-//! Reads how a process ended that is not a child of kapo (PIDFD_GET_INFO). rustix has everything else about pidfds.
+//! Reads how a process that is not a child of kapo has ended (PIDFD_GET_INFO). rustix has all other functions for
+//! pidfds.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;

@@ -113,8 +113,8 @@ impl Outbox {
         ping.is_some() || self.retry.is_some_and(|at| at <= now.mono)
     }
 
-    /// Returns the failure to log, once: without an explanation in the log, a service would fail because systemd waits
-    /// for a notification that will never come.
+    /// Returns the log record of a failure, only once. The record is needed because systemd waits for the lost
+    /// notification, and the service fails without any other explanation in the log.
     pub(crate) fn take_record(&mut self) -> Option<Record> {
         match std::mem::take(&mut self.failure) {
             Failure::None => None,

@@ -141,8 +141,8 @@ impl Job {
             let spawns = effect == Effect::Spawn;
             if let Some(event) = self.perform(now, effect, context) {
                 if spawns {
-                    // kapo blocks until the exec has succeeded or failed. That can take long (a network file system, a
-                    // virus scanner), so the time at the setup of the turn is out of date.
+                    // kapo blocks until the exec has succeeded or failed. This may take long (a network file system, a
+                    // virus scanner), so the time that was read at the beginning of the turn is out of date.
                     now = clock();
                     self.starter.last_start = Some(now);
                 }

@@ -86,7 +86,7 @@ pub(super) struct Measuring {
     pub started: SystemTime,
     pub oom: OomCounter,
     pub sampler: RefCell<Sampler>,
-    /// Found at the first scrape.
+    /// The cgroup of kapo. Empty before the first scrape.
     pub cgroup: OnceCell<Cgroup>,
 }
 
