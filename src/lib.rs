@@ -37,7 +37,8 @@
 //! 3. takes signals and reaps children before it answers requests, so that the answers describe the current state,
 //! 4. serves pipes and other sources of the mode,
 //! 5. accepts, reads and answers,
-//! 6. ends what is past its deadline and lets the mode handle its deadlines, carry out effects and render a new document.
+//! 6. closes connections past their deadline and lets the mode handle its deadlines, carry out effects and render a
+//!    new document.
 //!
 //! # Where to start reading
 //!

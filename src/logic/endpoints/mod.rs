@@ -418,8 +418,8 @@ fn retry_after(page: &Page, now: Now) -> Option<String> {
     Some(seconds.max(1).to_string())
 }
 
-/// Answers /wait: once the run has ended, with the document, its exit code and its start time; after the timeout, with
-/// the document alone.
+/// Answers /wait. After the end of the run, the answer has the document, the exit code and the start time of the run.
+/// After the timeout, it has only the document.
 fn wait(page: &Page, now: Now, timeout: Option<Duration>) -> Answer<'_> {
     let extra = match page.ended {
         Some(code) => {
