@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Usage;
 use super::reason::Reason;
 use super::status::{self, Status, StopSignalFrom};
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 use crate::signal::Signal;
 
 /// Maximum size in bytes of all kept lines of output together.
@@ -34,7 +34,7 @@ pub struct PastRun {
     pub lasted: Duration,
     /// `None`, shown as 0, if the command could not be executed.
     #[serde(serialize_with = "status::pid")]
-    pub pid: Option<Pid>,
+    pub pid: Option<ProcessId>,
     /// The exit code; 128+n if signal n killed the command.
     pub exit_code: u8,
     /// The signal that killed the command, such as `SIGKILL`; shown as an empty string if there is none.
@@ -73,7 +73,7 @@ impl PastRun {
     /// Copies the members of the status document of a run that has just ended.
     pub(crate) fn of(
         object: &Status,
-        pid: Option<Pid>,
+        pid: Option<ProcessId>,
         lasted: Duration,
         memory: Option<CgroupMemory>,
     ) -> PastRun {
@@ -218,7 +218,7 @@ mod tests {
 
     fn run(code: u8) -> PastRun {
         let object = Status { exit_code: code, ..Status::blank(ModeName::Supervise) };
-        PastRun::of(&object, Pid::new(7), Duration::from_millis(1_250), None)
+        PastRun::of(&object, ProcessId::new(7), Duration::from_millis(1_250), None)
     }
 
     /// Returns the exit codes that are shown, with a mark at the first failure.

@@ -22,6 +22,7 @@ pub mod status;
 pub(crate) mod vars;
 pub(crate) mod watch;
 
+use std::fmt;
 use std::num::NonZeroI32;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,8 +38,45 @@ pub struct Now {
     pub wall: SystemTime,
 }
 
-/// A process id. It is never 0, which has a special meaning in most system calls.
-pub type Pid = NonZeroI32;
+/// A process id; never 0, which means a group or no process in most calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId(NonZeroI32);
+
+impl ProcessId {
+    /// An id that no process has: Linux gives none above 2^22.
+    pub const NO_PROCESS: ProcessId = ProcessId(NonZeroI32::MAX);
+
+    /// Returns the id with this number; `None` for 0.
+    pub const fn new(number: i32) -> Option<ProcessId> {
+        match NonZeroI32::new(number) {
+            Some(number) => Some(ProcessId(number)),
+            None => None,
+        }
+    }
+
+    /// Returns the number.
+    pub const fn get(self) -> i32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<NonZeroI32> for ProcessId {
+    fn from(number: NonZeroI32) -> ProcessId {
+        ProcessId(number)
+    }
+}
+
+impl From<ProcessId> for i32 {
+    fn from(pid: ProcessId) -> i32 {
+        pid.get()
+    }
+}
 
 /// Returns the 32-bit FNV-1a hash, which distinguishes texts but does not protect against deliberate collisions.
 fn hash(bytes: &[u8]) -> u32 {

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::history::PastRun;
 use super::reason::Reason;
-use super::{Pid, Sender, Usage};
+use super::{ProcessId, Sender, Usage};
 use crate::logic::log::timestamp;
 use crate::signal::Signal;
 
@@ -42,7 +42,7 @@ pub struct Status {
     pub wait: Option<Duration>,
     /// The pid; `None` is shown as 0.
     #[serde(serialize_with = "pid")]
-    pub pid: Option<Pid>,
+    pub pid: Option<ProcessId>,
     /// The reason why the last run ended. `None` while a run lasts and before the first one; shown as an empty string.
     #[serde(serialize_with = "reason")]
     pub reason: Option<Reason>,
@@ -223,8 +223,8 @@ fn whole_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> R
     serializer.serialize_i64(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
-pub(super) fn pid<S: Serializer>(pid: &Option<Pid>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_i32(pid.map_or(0, Pid::get))
+pub(super) fn pid<S: Serializer>(pid: &Option<ProcessId>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_i32(pid.map_or(0, ProcessId::get))
 }
 
 pub(super) fn reason<S: Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {

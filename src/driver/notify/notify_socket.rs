@@ -20,7 +20,7 @@ use crate::driver::http::socket_file::SocketFile;
 use crate::driver::poll::{Epoll, Source};
 use crate::driver::proc::procfs::{lineage, parent_and_birth};
 use crate::error::{Error, reason};
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 use crate::logic::notify::address;
 use crate::logic::notify::message;
 use crate::logic::notify::message::Notification;
@@ -90,7 +90,7 @@ impl NotifySocket {
                 Err(_) => return false,
             };
             // A sender outside of kapo's PID namespace has no pid here and cannot be a descendant.
-            let sender = datagram.sender.and_then(Pid::new);
+            let sender = datagram.sender.and_then(ProcessId::new);
             if sender.is_some_and(|sender| datagram.whole && run.may_speak(sender)) {
                 each(message::read(bytes.get(..datagram.length).unwrap_or_default()));
             }
@@ -155,7 +155,7 @@ fn bind_to_an_abstract_address(socket: &OwnedFd) -> Result<Vec<u8>, Errno> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotifyingRun {
     /// The main process.
-    pub command: Pid,
+    pub command: ProcessId,
     /// The start time of the process that kapo started, in clock ticks; `None` if that process is `command`.
     pub since: Option<u64>,
 }
@@ -164,14 +164,14 @@ impl NotifyingRun {
     /// Whether datagrams from this process count. They count from a process of the run and from kapo itself:
     /// systemd-notify(1) run by root sends the pid of its parent, and the parent of an orphan is kapo. Only a
     /// privileged process can send a pid that is not its own.
-    fn may_speak(self, sender: Pid) -> bool {
+    fn may_speak(self, sender: ProcessId) -> bool {
         sender.get() == rustix::process::getpid().as_raw_nonzero().get() || self.has(sender)
     }
 
     /// Whether `pid` belongs to the run. It does if it is the command, or if kapo is one of its ancestors (orphans of
     /// the command become kapo's children) and it is not older than the run, because an older process belongs to an
     /// earlier run. Without /proc only the command itself belongs to the run.
-    pub(crate) fn has(self, pid: Pid) -> bool {
+    pub(crate) fn has(self, pid: ProcessId) -> bool {
         if pid == self.command {
             return true;
         }
@@ -180,8 +180,8 @@ impl NotifyingRun {
         let (Some(since), Some((parent, ticks))) = (since, parent_and_birth(pid)) else {
             return false;
         };
-        let is_of_the_run = |ancestor: Pid| ancestor == self.command || ancestor.get() == own;
-        ticks >= since && lineage(Pid::new(parent)).any(is_of_the_run)
+        let is_of_the_run = |ancestor: ProcessId| ancestor == self.command || ancestor.get() == own;
+        ticks >= since && lineage(ProcessId::new(parent)).any(is_of_the_run)
     }
 
     /// Returns the start time of the command.

@@ -8,7 +8,7 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::process::{Resource, getpid, getrlimit};
 
 use crate::driver::proc::small_file;
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 use crate::logic::metrics::{Own, Tree};
 use crate::logic::proc::stat::{ProcessUsage, Stat};
 use crate::sys;
@@ -65,11 +65,11 @@ fn below(pid: i32) -> Option<(ProcessSample, Vec<(i32, ProcessSample)>)> {
 }
 
 /// Returns the usage of those processes that still exist; `None` if /proc is not mounted.
-pub(crate) fn listed(pids: impl Iterator<Item = Pid>) -> Option<Tree> {
+pub(crate) fn listed(pids: impl Iterator<Item = ProcessId>) -> Option<Tree> {
     rustix::fs::access("/proc/self/stat", rustix::fs::Access::READ_OK).ok()?;
     let mut text = Vec::new();
     let mut tree = Tree::default();
-    for pid in pids.take(MOST).map(Pid::get) {
+    for pid in pids.take(MOST).map(ProcessId::get) {
         if let Some(stat) = ProcessSample::read(pid, &mut text) {
             add(&mut tree, pid, &stat);
         }
@@ -268,7 +268,7 @@ mod tests {
         let tree = Sampler::default().tree().unwrap();
         assert!(tree.processes >= 3, "{tree:?}");
         assert!(tree.open_fds >= 9 && tree.resident_bytes > 0 && tree.cpu.is_some(), "{tree:?}");
-        let listed = || listed(pids.iter().filter_map(|pid| Pid::new(*pid))).unwrap();
+        let listed = || listed(pids.iter().filter_map(|pid| ProcessId::new(*pid))).unwrap();
         assert_eq!(listed().processes, 3);
         drop(shell.stdin.take());
         assert!(shell.wait().unwrap().success());

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::driver::proc::small_file;
 use crate::error::{Error, reason};
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 use crate::logic::proc::stat;
 
 /// PROC_SUPER_MAGIC of statfs(2).
@@ -25,7 +25,7 @@ struct Path {
 }
 
 impl Path {
-    fn of(pid: Pid, file: &CStr) -> Path {
+    fn of(pid: ProcessId, file: &CStr) -> Path {
         let mut path = Path { bytes: [0; 40], len: 0 };
         path.push(b"/proc/");
         let mut digits = [0; 10];
@@ -57,13 +57,13 @@ impl Path {
 }
 
 /// Returns the name that the kernel keeps, without the newline.
-pub(crate) fn comm(pid: Pid, buffer: &mut [u8; 80]) -> io::Result<&[u8]> {
+pub(crate) fn comm(pid: ProcessId, buffer: &mut [u8; 80]) -> io::Result<&[u8]> {
     let text = small_file::beginning(Path::of(pid, c"comm").as_c_str(), buffer)?;
     Ok(text.strip_suffix(b"\n").unwrap_or(text))
 }
 
 /// Returns the line of /proc/PID/stat.
-pub(crate) fn stat(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<&[u8]> {
+pub(crate) fn stat(pid: ProcessId, buffer: &mut [u8; 1024]) -> io::Result<&[u8]> {
     small_file::beginning(Path::of(pid, c"stat").as_c_str(), buffer)
 }
 
@@ -72,25 +72,25 @@ const GENERATIONS: usize = 1_000;
 
 /// Returns the pid of the parent (0 if the parent is not visible) and the start time in clock ticks. `None` if the
 /// process is gone or /proc is not mounted.
-pub(crate) fn parent_and_birth(pid: Pid) -> Option<(i32, u64)> {
+pub(crate) fn parent_and_birth(pid: ProcessId) -> Option<(i32, u64)> {
     let mut buffer = [0; 1024];
     let parsed = stat::Stat::parse(stat(pid, &mut buffer).ok()?)?;
     Some((parsed.ppid, parsed.ticks))
 }
 
 /// Returns `first` and its ancestors, the nearest first, as far as /proc shows them.
-pub(crate) fn lineage(first: Option<Pid>) -> impl Iterator<Item = Pid> {
-    let parent = |pid: &Pid| parent_and_birth(*pid).and_then(|(parent, _)| Pid::new(parent));
+pub(crate) fn lineage(first: Option<ProcessId>) -> impl Iterator<Item = ProcessId> {
+    let parent = |pid: &ProcessId| parent_and_birth(*pid).and_then(|(parent, _)| ProcessId::new(parent));
     std::iter::successors(first, parent).take(GENERATIONS)
 }
 
 /// Returns the beginning of the arguments. Empty for a kernel thread, or if they cannot be read.
-pub(crate) fn cmdline(pid: Pid, buffer: &mut [u8]) -> &[u8] {
+pub(crate) fn cmdline(pid: ProcessId, buffer: &mut [u8]) -> &[u8] {
     small_file::beginning(Path::of(pid, c"cmdline").as_c_str(), buffer).unwrap_or_default()
 }
 
 /// Returns the target of the exe link; empty if kapo may not read it.
-pub(crate) fn exe(pid: Pid, buffer: &mut [MaybeUninit<u8>]) -> &[u8] {
+pub(crate) fn exe(pid: ProcessId, buffer: &mut [MaybeUninit<u8>]) -> &[u8] {
     rustix::fs::readlinkat_raw(CWD, Path::of(pid, c"exe").as_c_str(), buffer).map_or(&[], |(path, _)| &*path)
 }
 
@@ -131,7 +131,7 @@ fn read_boot_time() -> Option<SystemTime> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcView {
     /// The pid of kapo in /proc; `None` if /proc does not show kapo.
-    pub own: Option<Pid>,
+    pub own: Option<ProcessId>,
     /// Whether the pids in /proc are valid for system calls. They are not if /proc was mounted for another PID
     /// namespace.
     pub ours: bool,
@@ -151,7 +151,7 @@ pub(crate) fn view() -> Result<ProcView, Error> {
     };
     let mut buffer = [0; 2048];
     let status = small_file::beginning(c"/proc/self/status", &mut buffer).unwrap_or_default();
-    let real = rustix::process::getpid().as_raw_nonzero();
+    let real = ProcessId::from(rustix::process::getpid().as_raw_nonzero());
     let ours = own == Some(real) && !stat::is_nested(status);
     Ok(ProcView { own, ours })
 }
@@ -171,7 +171,7 @@ pub(crate) struct Listing {
 impl Listing {
     /// Calls `each` with pid and inode number of the next processes until it returns `false`. Returns whether the list
     /// has ended. The next call continues where `each` stopped.
-    pub(crate) fn walk(&mut self, mut each: impl FnMut(Pid, u32) -> bool) -> io::Result<bool> {
+    pub(crate) fn walk(&mut self, mut each: impl FnMut(ProcessId, u32) -> bool) -> io::Result<bool> {
         let dir = match self.dir.take() {
             Some(dir) => dir,
             None => open_list()?,
@@ -204,13 +204,13 @@ impl Listing {
 mod tests {
     use super::*;
 
-    fn own() -> Pid {
-        rustix::process::getpid().as_raw_nonzero()
+    fn own() -> ProcessId {
+        rustix::process::getpid().as_raw_nonzero().into()
     }
 
     #[test]
     fn paths_of_the_smallest_and_the_largest_pid_are_whole() {
-        let path = |pid| Path::of(Pid::new(pid).unwrap(), c"cmdline").as_c_str().to_owned();
+        let path = |pid| Path::of(ProcessId::new(pid).unwrap(), c"cmdline").as_c_str().to_owned();
         assert_eq!(path(1), c"/proc/1/cmdline".to_owned());
         assert_eq!(path(4_194_304), c"/proc/4194304/cmdline".to_owned());
         assert_eq!(path(i32::MAX), c"/proc/2147483647/cmdline".to_owned());
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn a_missing_process_is_an_error_or_empty() {
         // No machine assigns this pid.
-        let nobody = Pid::new(i32::MAX).unwrap();
+        let nobody = ProcessId::new(i32::MAX).unwrap();
         assert_eq!(comm(nobody, &mut [0; 80]).unwrap_err(), Errno::NOENT);
         assert_eq!(stat(nobody, &mut [0; 1024]).unwrap_err(), Errno::NOENT);
         assert!(cmdline(nobody, &mut [0; 80]).is_empty());
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_listing_in_slices_of_one_lists_each_process_once() {
         let (mut listing, mut pids) = (Listing::default(), Vec::new());
-        let all = |pids: &mut Vec<Pid>, pid| {
+        let all = |pids: &mut Vec<ProcessId>, pid| {
             pids.push(pid);
             true
         };
@@ -254,14 +254,14 @@ mod tests {
         );
         let mut listing = Listing::default();
         let mut stopped = Vec::new();
-        let step = |stopped: &mut Vec<Pid>, pid| {
+        let step = |stopped: &mut Vec<ProcessId>, pid| {
             stopped.push(pid);
             false
         };
         while !listing.walk(|pid, _| step(&mut stopped, pid)).unwrap() {}
         assert!(pids.is_sorted() && stopped.is_sorted_by(|a, b| a < b));
         // Other processes come and go; this one and the first one stay.
-        for pid in [own(), Pid::new(1).unwrap()] {
+        for pid in [own(), ProcessId::new(1).unwrap()] {
             assert!(pids.contains(&pid) && stopped.contains(&pid), "{pid}");
         }
     }

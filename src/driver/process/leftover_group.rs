@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use crate::driver::proc::process_usage;
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 use crate::sys;
 
 /// Returns how many processes are left in the group of a command that was reaped; `None` means at least one. The number
@@ -11,7 +11,7 @@ use crate::sys;
 /// may never reap it.
 ///
 /// If `exactly` is false, /proc is read only if there is no cheaper way to find out whether the group is empty.
-pub(crate) fn count(group: Pid, exactly: bool) -> Option<usize> {
+pub(crate) fn count(group: ProcessId, exactly: bool) -> Option<usize> {
     let group = group.get();
     let has_child = sys::wait::group_has_child(group);
     if has_child && !exactly {

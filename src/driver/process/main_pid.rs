@@ -11,13 +11,13 @@ use rustix::process::{Pid as RawPid, PidfdFlags, pidfd_open};
 use crate::driver::poll::{Epoll, Source};
 use crate::error::reason;
 use crate::logic::proc::stat;
-use crate::logic::{Exit, Pid};
+use crate::logic::{Exit, ProcessId};
 use crate::sys;
 
 /// A followed process.
 #[derive(Debug)]
 pub(crate) struct MainPid {
-    pid: Pid,
+    pid: ProcessId,
     pidfd: OwnedFd,
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum MainPidEnd {
 
 impl MainPid {
     /// Opens a pidfd and registers it as [`Source::MainPid`]. The error is the reason for the log record.
-    pub(crate) fn open(epoll: &Epoll, pid: Pid) -> Result<MainPid, Cow<'static, str>> {
+    pub(crate) fn open(epoll: &Epoll, pid: ProcessId) -> Result<MainPid, Cow<'static, str>> {
         let raw = RawPid::from_raw(pid.get()).ok_or("not a process id")?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
             Errno::SRCH => "no such process".into(),
@@ -45,7 +45,7 @@ impl MainPid {
     }
 
     /// The process.
-    pub(crate) fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> ProcessId {
         self.pid
     }
 

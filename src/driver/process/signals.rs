@@ -93,7 +93,7 @@ impl Signals {
 
 /// Returns the name of the process, or `None` if it no longer exists or /proc is missing.
 fn name_of(pid: i32, buffer: &mut [u8; 1024]) -> Option<&[u8]> {
-    Some(Stat::parse(procfs::stat(logic::Pid::new(pid)?, buffer).ok()?)?.comm)
+    Some(Stat::parse(procfs::stat(logic::ProcessId::new(pid)?, buffer).ok()?)?.comm)
 }
 
 impl AsFd for Signals {

@@ -53,7 +53,8 @@ impl Terminal {
         if !can_be_stopped() {
             return false;
         }
-        for pid in lineage(getppid().map(Pid::as_raw_nonzero)).map(logic::Pid::get) {
+        for pid in lineage(getppid().map(|parent| parent.as_raw_nonzero().into())).map(logic::ProcessId::get)
+        {
             if sys::group::session_of(pid) != sys::group::session_of(0) {
                 return false;
             }

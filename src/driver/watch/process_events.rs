@@ -11,7 +11,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, sendto, socket_with,
 };
 
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 use crate::logic::watch::WatchEvent;
 
 /// CN_IDX_PROC and CN_VAL_PROC of <linux/connector.h>. The multicast group has the same number.
@@ -136,7 +136,7 @@ fn word(bytes: &[u8], n: usize) -> Option<u32> {
 
 /// Converts an event; `None` for events of threads.
 fn read(kind: u32, body: &[u8]) -> Option<WatchEvent<'static>> {
-    let pid = |n| word(body, n).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::new);
+    let pid = |n| word(body, n).and_then(|pid| i32::try_from(pid).ok()).and_then(ProcessId::new);
     // The event names a thread and its process. They are equal for the main thread.
     let process = |n| pid(n).filter(|thread| pid(n + 1) == Some(*thread));
     match kind {
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn events_of_threads_are_ignored() {
-        let pid = |n| Pid::new(n).unwrap();
+        let pid = |n| ProcessId::new(n).unwrap();
         for (kind, words, expected) in [
             (FORK, &[1, 1, 7, 7][..], Some(WatchEvent::Forked { pid: pid(7) })),
             (FORK, &[2, 1, 7, 7], Some(WatchEvent::Forked { pid: pid(7) })),

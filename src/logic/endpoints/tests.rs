@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 use crate::logic::http::Persist;
 use crate::logic::http::response::Out;
 use crate::logic::reason::Reason;
@@ -25,7 +25,7 @@ fn running() -> Status {
         command: "sleep".to_owned(),
         start_time: Some(at(900)),
         state: State::Running,
-        pid: Pid::new(7),
+        pid: ProcessId::new(7),
         ready: true,
         ..Status::blank(ModeName::Supervise)
     }

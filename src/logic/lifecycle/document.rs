@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::run_record::{RunEnd, Runs};
-use super::{Now, Pid, StopSignalFrom};
+use super::{Now, ProcessId, StopSignalFrom};
 use crate::logic::history::EpisodeEffect;
 use crate::logic::status::Status;
 
@@ -22,7 +22,7 @@ impl Document {
     }
 
     /// Records that a run was started.
-    pub(super) fn started(&mut self, now: Now, pid: Pid, ttl: Option<Duration>) {
+    pub(super) fn started(&mut self, now: Now, pid: ProcessId, ttl: Option<Duration>) {
         self.runs.started(now, pid, ttl, &mut self.status);
         self.changed = true;
     }
@@ -34,7 +34,7 @@ impl Document {
     }
 
     /// Records that another process counts as the command.
-    pub(super) fn followed(&mut self, main: Pid) {
+    pub(super) fn followed(&mut self, main: ProcessId) {
         self.runs.followed(main, &mut self.status);
         self.changed = true;
     }

@@ -10,9 +10,9 @@ use super::report::with_output;
 use super::run_record::RunEnd;
 use super::signals::ReceivedSignal;
 use super::{
-    Deadline, Deadlines, Effect, End, Exit, Leftover, Lifecycle, Linger, MachineState, Now, Pid, Policy,
-    Process, Record, RunOutcome, Seconds, Signal, SignalTarget, SpawnErrorKind, StopCause, Success, Verdict,
-    interruption, is_interrupted,
+    Deadline, Deadlines, Effect, End, Exit, Leftover, Lifecycle, Linger, MachineState, Now, Policy, Process,
+    ProcessId, Record, RunOutcome, Seconds, Signal, SignalTarget, SpawnErrorKind, StopCause, Success,
+    Verdict, interruption, is_interrupted,
 };
 use crate::config::After;
 use crate::error;
@@ -196,7 +196,7 @@ impl Lifecycle {
     }
 
     /// Returns the log record of the end that the document shows.
-    fn end_record(&self, pid: Pid, why: Option<StopCause>, lasted: Duration) -> Record {
+    fn end_record(&self, pid: ProcessId, why: Option<StopCause>, lasted: Duration) -> Record {
         // A requested or planned end is not a warning, regardless of the command's exit code.
         let expected = self.document.status.reason == Some(Reason::Success)
             || matches!(why, Some(StopCause::StopSignal | StopCause::Ttl));

@@ -4,7 +4,7 @@
 use crate::logic::history::CgroupMemory;
 use crate::logic::log::record::Record;
 use crate::logic::notify::message::Notification;
-use crate::logic::{Exit, Pid, Sender, Usage};
+use crate::logic::{Exit, ProcessId, Sender, Usage};
 use crate::signal::Signal;
 
 /// What the driver reports to the lifecycle.
@@ -15,7 +15,7 @@ pub enum Event {
     /// The command runs, because its exec has succeeded.
     Spawned {
         /// The pid of the command, which is also the number of its process group.
-        pid: Pid,
+        pid: ProcessId,
     },
     /// The command could not be started.
     SpawnFailed {
@@ -136,7 +136,7 @@ pub enum Effect {
         log: Option<Record>,
     },
     /// Check whether the command is stopped, by job control or by STOP. The resulting event is FoundStopped if it is.
-    CheckStopped(Pid),
+    CheckStopped(ProcessId),
     /// Take the terminal back from the command, and stop kapo until CONT.
     Suspend {
         /// The signal that stopped the command, or that is meant for it. kapo stops itself with the same signal if
@@ -146,7 +146,7 @@ pub enum Effect {
         all: bool,
     },
     /// Give the terminal to this group again, if kapo has it.
-    GiveTerminal(Pid),
+    GiveTerminal(ProcessId),
     /// Take the terminal back from the command for kapo's own group, and continue that group.
     WakeSiblings,
     /// Read what is left in the command's pipes. The resulting event is Drained, at once or later.
@@ -157,7 +157,7 @@ pub enum Effect {
     /// Count the processes in the group of a run that has ended. The resulting event is GroupCounted.
     CountGroup {
         /// The process group.
-        group: Pid,
+        group: ProcessId,
         /// The exact number is needed, not only whether the group is empty.
         exactly: bool,
     },
@@ -187,19 +187,19 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalTarget {
     /// The command alone.
-    Process(Pid),
+    Process(ProcessId),
     /// The command's process group.
-    Group(Pid),
+    Group(ProcessId),
     /// The process that the command has named by MAINPID, and the group of the run.
     Followed {
         /// The process.
-        pid: Pid,
+        pid: ProcessId,
         /// The group. The process may have left it, so its number may have been reused.
-        group: Pid,
+        group: ProcessId,
     },
     /// What is left of the group of a command that was reaped. The signal is sent only while a descendant of kapo is in
     /// the group, because the number may have been reused otherwise.
-    LeftoverGroup(Pid),
+    LeftoverGroup(ProcessId),
 }
 
 /// The signals of a terminal that were ignored when kapo was started, so that they do not end kapo.

@@ -7,7 +7,9 @@
 use std::time::{Duration, Instant};
 
 use crate::config::KILL_AFTER;
-use crate::logic::lifecycle::{Deadline, Effect, Lifecycle, Now, Pid, Record, Signal, SignalTarget, Stop};
+use crate::logic::lifecycle::{
+    Deadline, Effect, Lifecycle, Now, ProcessId, Record, Signal, SignalTarget, Stop,
+};
 
 /// The first pause between two counts of the group. SIGCHLD reports most changes, but a process that moves to another
 /// group, or whose parent is outside the group, leaves without one.
@@ -22,7 +24,7 @@ const DYING: Duration = Duration::from_secs(1);
 /// The process group of an ended run that may not be empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leftover {
-    group: Pid,
+    group: ProcessId,
     stage: Stage,
     pause: Duration,
 }
@@ -45,7 +47,13 @@ impl Lifecycle {
     }
 
     /// Waits for the group after the run was ended by `stop`, whose signal the group has received as well.
-    pub(super) fn wait_for_stopped_group(&mut self, now: Now, group: Pid, stop: Stop, out: &mut Vec<Effect>) {
+    pub(super) fn wait_for_stopped_group(
+        &mut self,
+        now: Now,
+        group: ProcessId,
+        stop: Stop,
+        out: &mut Vec<Effect>,
+    ) {
         if stop.killed {
             self.deadlines.set(Deadline::Kill, now.mono, DYING);
             self.look_for_leftover(group, Stage::Killed, out);
@@ -56,11 +64,11 @@ impl Lifecycle {
     }
 
     /// Asks the group to end after a run that ended by itself, because another run follows.
-    pub(super) fn clear_group(&mut self, group: Pid, out: &mut Vec<Effect>) {
+    pub(super) fn clear_group(&mut self, group: ProcessId, out: &mut Vec<Effect>) {
         self.look_for_leftover(group, Stage::New { stopped: false }, out);
     }
 
-    fn look_for_leftover(&mut self, group: Pid, stage: Stage, out: &mut Vec<Effect>) {
+    fn look_for_leftover(&mut self, group: ProcessId, stage: Stage, out: &mut Vec<Effect>) {
         self.remains.group = Some(Leftover { group, stage, pause: FIRST_PAUSE });
         out.push(Effect::CountGroup { group, exactly: matches!(stage, Stage::New { .. }) });
     }

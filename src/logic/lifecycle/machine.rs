@@ -8,15 +8,15 @@
 use std::time::{Duration, Instant};
 
 use super::signals::ReceivedSignal;
-use super::{Deadline, Effect, End, Event, ForegroundOwner, Lifecycle, Notification, Now, Pid, Signal};
+use super::{Deadline, Effect, End, Event, ForegroundOwner, Lifecycle, Notification, Now, ProcessId, Signal};
 use super::{SpawnErrorKind, ending::Stop};
 
 /// The process that counts as the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Process {
-    pub(super) pid: Pid,
+    pub(super) pid: ProcessId,
     /// The process group of the run: the pid of the process that kapo started, even if `MAINPID=` names another one.
-    pub(super) group: Pid,
+    pub(super) group: ProcessId,
     /// When the process was started.
     pub(super) since: Instant,
 }
@@ -89,7 +89,7 @@ impl MachineState {
 #[derive(Debug)]
 pub(super) enum Input {
     Start,
-    Spawned(Pid),
+    Spawned(ProcessId),
     SpawnFailed(String, SpawnErrorKind),
     Exited(End),
     /// The command was stopped while it held the terminal.

@@ -22,7 +22,7 @@ use super::metrics::Exits;
 use super::random::Random;
 use super::restart::{Failures, Policy, RunOutcome, Verdict};
 use super::status::{Output, Status, StopSignalFrom};
-use super::{Exit, Now, Pid, Sender};
+use super::{Exit, Now, ProcessId, Sender};
 use crate::config::{After, JobOptions, Linger, Success, Ttl};
 use crate::duration::Seconds;
 use crate::logic::history::History;
@@ -183,7 +183,7 @@ impl Lifecycle {
     }
 
     /// Returns the process whose end the driver must report with [`Event::Exited`].
-    pub fn pid(&self) -> Option<Pid> {
+    pub fn pid(&self) -> Option<ProcessId> {
         self.state.process().map(|process| process.pid)
     }
 
@@ -205,7 +205,7 @@ impl Lifecycle {
         })
     }
 
-    fn started(&mut self, now: Now, pid: Pid, out: &mut Vec<Effect>) {
+    fn started(&mut self, now: Now, pid: ProcessId, out: &mut Vec<Effect>) {
         let ttl = self.job.ttl.map(|Ttl { min, max }| self.random.between(min, max));
         let process = Process { pid, group: pid, since: now.mono };
         self.state = MachineState::Running(process);

@@ -6,14 +6,14 @@ use crate::logic::history::{CgroupMemory, EpisodeEffect, History, PastRun};
 use crate::logic::metrics::Exits;
 use crate::logic::reason::Reason;
 use crate::logic::status::{State, Status, StopSignalFrom};
-use crate::logic::{Exit, Now, Pid, Usage};
+use crate::logic::{Exit, Now, ProcessId, Usage};
 use crate::signal::Signal;
 
 /// One run of the command, or one attempt to start it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRecord {
     /// The process that counts as the command, or `None` if it could not be started.
-    pub pid: Option<Pid>,
+    pub pid: Option<ProcessId>,
     /// The time of the start.
     pub start_time: SystemTime,
     /// The TTL of this run, chosen at random from the range of `--ttl`.
@@ -132,7 +132,7 @@ impl Runs {
     }
 
     /// Records that the command runs.
-    pub(super) fn started(&mut self, now: Now, pid: Pid, ttl: Option<Duration>, status: &mut Status) {
+    pub(super) fn started(&mut self, now: Now, pid: ProcessId, ttl: Option<Duration>, status: &mut Status) {
         self.begin(now, Some(pid), ttl, status).write(status);
     }
 
@@ -145,7 +145,7 @@ impl Runs {
     fn begin(
         &mut self,
         now: Now,
-        pid: Option<Pid>,
+        pid: Option<ProcessId>,
         ttl: Option<Duration>,
         status: &mut Status,
     ) -> &RunRecord {
@@ -171,7 +171,7 @@ impl Runs {
     }
 
     /// Records that another process counts as the command.
-    pub(super) fn followed(&mut self, main: Pid, status: &mut Status) {
+    pub(super) fn followed(&mut self, main: ProcessId, status: &mut Status) {
         if let Some(run) = &mut self.latest {
             run.pid = Some(main);
             run.write(status);

@@ -11,7 +11,7 @@ use crate::logic::random::Random;
 use crate::logic::reason::Reason;
 use crate::logic::status::State;
 use crate::logic::tests::epoch;
-use crate::logic::{Exit, Pid, Sender};
+use crate::logic::{Exit, ProcessId, Sender};
 use crate::signal::{Signal, SignalSet};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -54,8 +54,8 @@ fn killed_by(signal: Signal) -> Exit {
 }
 
 /// Returns the pid of the first child of a simulation.
-fn child() -> Pid {
-    Pid::new(101).unwrap()
+fn child() -> ProcessId {
+    ProcessId::new(101).unwrap()
 }
 
 fn kill(signal: Signal) -> Effect {
@@ -754,7 +754,7 @@ fn a_stop_in_the_pause_before_a_restart_ends_kapo_at_once() {
     assert_eq!((status.exit_code, status.restarts, status.ready), (3, 0, false));
     assert_eq!(status.next_start, Some(epoch().wall + 6 * SECOND));
     world.run_for(4 * SECOND);
-    assert_eq!((world.life.status().restarts, world.life.status().pid), (1, Pid::new(102)));
+    assert_eq!((world.life.status().restarts, world.life.status().pid), (1, ProcessId::new(102)));
     world.run_for(2 * SECOND);
     world.signal(Signal::TERM);
     assert_eq!(world.run_to_the_end(), 3);
@@ -903,7 +903,7 @@ fn mainpid_replaces_the_process_of_the_command() {
     let mut world = begun(JobOptions { notify: true, ..run() }, Behaviour::until_signalled());
     world.effects();
     world.datagram(b"MAINPID=500\nREADY=1");
-    let main = Pid::new(500).unwrap();
+    let main = ProcessId::new(500).unwrap();
     assert_eq!((world.life.status().pid, world.life.status().ready), (Some(main), true));
     world.effects();
     world.signal(Signal::HUP);

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use std::time::SystemTime;
 
 use crate::config::LogFormat;
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 use crate::logic::log::{escape, timestamp};
 
 /// The severity of a record.
@@ -176,7 +176,7 @@ impl Number for i32 {}
 impl Number for u32 {}
 impl Number for u64 {}
 impl Number for usize {}
-impl Number for Pid {}
+impl Number for ProcessId {}
 
 #[cfg(test)]
 mod tests {

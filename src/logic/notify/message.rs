@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 
 /// The assignments of a datagram that concern kapo. Unknown assignments are forwarded unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Notification {
     /// `WATCHDOG_USEC=`: a new interval; zero disables the watchdog.
     pub interval: Option<Duration>,
     /// `MAINPID=`: the new main process. The driver removes it if the process does not belong to the run.
-    pub main_pid: Option<Pid>,
+    pub main_pid: Option<ProcessId>,
     /// The value of an invalid `MAINPID=`, made printable.
     pub invalid_main_pid: Option<String>,
     /// The assignments to forward to the service manager; empty if there are none.
@@ -66,7 +66,7 @@ pub(crate) fn read(datagram: &[u8]) -> Notification {
                 match name {
                     b"MAINPID" => {
                         let pid = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-                        told.main_pid = pid.and_then(Pid::new).filter(|pid| pid.get() > 0);
+                        told.main_pid = pid.and_then(ProcessId::new).filter(|pid| pid.get() > 0);
                         told.invalid_main_pid = told.main_pid.is_none().then(|| printable(value, 32));
                     }
                     b"STATUS" => told.status = Some(printable(value, STATUS_LENGTH)),
@@ -141,7 +141,7 @@ mod tests {
             [("7", Some(7)), ("0", None), ("-7", None), ("", None), ("7x", None), ("99999999999", None)]
         {
             let told = read(format!("READY=1\nMAINPID={value}").as_bytes());
-            assert_eq!((told.main_pid.map(Pid::get), told.ready), (pid, true), "{value}");
+            assert_eq!((told.main_pid.map(ProcessId::get), told.ready), (pid, true), "{value}");
             let invalid = pid.is_none().then_some(value);
             assert_eq!(told.invalid_main_pid.as_deref(), invalid);
         }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::logic::{Exit, Pid};
+use crate::logic::{Exit, ProcessId};
 use crate::signal::Signal;
 
 /// USER_HZ, the unit of the times in /proc. It is 100 on every architecture that kapo is built for, independent of the
@@ -124,12 +124,12 @@ pub fn start_time(boot: SystemTime, ticks: u64) -> SystemTime {
 }
 
 /// Parses a pid; `None` if the word is not one, because /proc has other entries too.
-pub fn pid(word: &[u8]) -> Option<Pid> {
+pub fn pid(word: &[u8]) -> Option<ProcessId> {
     // `parse` would accept a sign.
     if !word.first()?.is_ascii_digit() {
         return None;
     }
-    number::<i32>(word).and_then(Pid::new)
+    number::<i32>(word).and_then(ProcessId::new)
 }
 
 /// Whether this /proc/self/status shows more than one pid for kapo. It does if /proc was mounted for a PID namespace
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn only_plain_positive_numbers_are_pids() {
-        assert_eq!(pid(b"4194304"), Pid::new(4_194_304));
+        assert_eq!(pid(b"4194304"), ProcessId::new(4_194_304));
         for word in [&b""[..], b"0", b"-1", b"+1", b"1a", b"self", b"99999999999", b"\xff"] {
             assert_eq!(pid(word), None);
         }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::logic::watch::matching::ProcessNames;
-use crate::logic::{Exit, Pid, hash};
+use crate::logic::{Exit, ProcessId, hash};
 
 /// An event that the driver reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(crate) enum WatchEvent<'a> {
     Deadline,
     /// The running scan has listed this process. `mark` differs if the pid now belongs to another process.
     Listed {
-        pid: Pid,
+        pid: ProcessId,
         /// The inode number of /proc/PID.
         mark: u32,
     },
@@ -24,19 +24,19 @@ pub(crate) enum WatchEvent<'a> {
     ScanFailed,
     /// The answer to [`WatchEffect::ReadName`]. There is no answer if the process is gone.
     Named {
-        pid: Pid,
+        pid: ProcessId,
         /// The name that the kernel keeps.
         comm: &'a [u8],
     },
     /// The answer to [`WatchEffect::ReadAllNames`].
     AllNames {
-        pid: Pid,
+        pid: ProcessId,
         /// Its name, arguments and executable.
         names: ProcessNames<'a>,
     },
     /// An answer to [`WatchEffect::Open`]: the process lives, and all fields describe the same process.
     Opened {
-        pid: Pid,
+        pid: ProcessId,
         /// Its start time in clock ticks since boot.
         ticks: u64,
         /// The program that it executes; `None` if that is unknown.
@@ -49,21 +49,21 @@ pub(crate) enum WatchEvent<'a> {
         names: ProcessNames<'a>,
     },
     /// An answer to [`WatchEffect::Open`]: no living process has this pid.
-    Vanished { pid: Pid },
+    Vanished { pid: ProcessId },
     /// The pidfd reports that the process has ended. The event comes again when the parent has reaped it.
     Ended {
-        pid: Pid,
+        pid: ProcessId,
         /// How it ended, if the kernel shows that.
         exit: Option<Exit>,
         /// Whether the process was reaped, so that no further event follows.
         reaped: bool,
     },
     /// `--process-events`: a process was forked.
-    Forked { pid: Pid },
+    Forked { pid: ProcessId },
     /// `--process-events`: a process executed a program.
-    Executed { pid: Pid },
+    Executed { pid: ProcessId },
     /// `--process-events`: a process changed its name.
-    Renamed { pid: Pid },
+    Renamed { pid: ProcessId },
     /// `--process-events`: some events were lost.
     Missed,
     /// `--process-events` has become unusable.
@@ -93,13 +93,13 @@ pub(crate) enum WatchEffect {
     /// List all processes, then report [`WatchEvent::Scanned`].
     Scan,
     /// Read the name and report [`WatchEvent::Named`].
-    ReadName(Pid),
+    ReadName(ProcessId),
     /// Read name, arguments and executable, and report [`WatchEvent::AllNames`].
-    ReadAllNames(Pid),
+    ReadAllNames(ProcessId),
     /// Open a pidfd if there is none yet, and report [`WatchEvent::Opened`] or [`WatchEvent::Vanished`].
-    Open(Pid),
+    Open(ProcessId),
     /// Close its pidfd.
-    Close(Pid),
+    Close(ProcessId),
     /// Write to the log.
     Note(Note),
 }
@@ -108,11 +108,11 @@ pub(crate) enum WatchEffect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
     /// A process matches.
-    Found(Pid),
+    Found(ProcessId),
     /// A matching process ended or executed another program. Contains how it ended, if this was known at that moment.
-    Ended(Pid, Option<Exit>),
+    Ended(ProcessId, Option<Exit>),
     /// The process of `--pid` does not exist, and kapo does not wait for it.
-    Absent(Pid),
+    Absent(ProcessId),
     /// `--process-events` cannot be used, for this reason. kapo scans instead.
     Scanning(&'static str),
 }

@@ -9,6 +9,7 @@
 //! From then on, pid and start time identify the process, and the pidfd reports its end. Without a pidfd, every scan
 //! reads the process again. A match ends if it executes a program that does not match, but not if it changes its name.
 
+mod document;
 pub(crate) mod event;
 pub(crate) mod matching;
 pub(crate) mod report;
@@ -17,10 +18,8 @@ pub(crate) mod scan_cache;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::history::{EpisodeEffect, History, PastRun};
-use super::reason::Reason;
-use super::status::{ModeName, State, Status};
-use super::{Exit, Now, Pid};
+use super::history::History;
+use super::{Exit, Now, ProcessId};
 use crate::config;
 pub(crate) use crate::logic::watch::event::{Image, Note, WatchEffect, WatchEvent};
 pub(crate) use crate::logic::watch::matching::ProcessNames;
@@ -48,7 +47,7 @@ struct Match {
 /// The matching process that ended last.
 #[derive(Clone, Copy, Debug)]
 struct LastEnd {
-    pid: Pid,
+    pid: ProcessId,
     start: SystemTime,
     end: SystemTime,
     exit: Option<Exit>,
@@ -69,8 +68,8 @@ enum ScanPhase {
 #[derive(Debug)]
 pub(crate) struct Watch {
     rule: Rule,
-    only: Option<Pid>,
-    own: Option<Pid>,
+    only: Option<ProcessId>,
+    own: Option<ProcessId>,
     command: String,
     wait: Duration,
     events: bool,
@@ -82,7 +81,7 @@ pub(crate) struct Watch {
     wanted: bool,
     phase: ScanPhase,
     seen: ScanCache,
-    living: BTreeMap<Pid, Match>,
+    living: BTreeMap<ProcessId, Match>,
     unguarded: usize,
     last: Option<LastEnd>,
     history: History,
@@ -96,13 +95,13 @@ impl Watch {
     pub(crate) fn new(
         config: &config::WatchOptions,
         rule: Rule,
-        own: Option<Pid>,
+        own: Option<ProcessId>,
         history: usize,
         now: Now,
     ) -> Watch {
         Watch {
             rule,
-            only: config.pid.and_then(Pid::new),
+            only: config.pid.and_then(ProcessId::new),
             own,
             command: config.name.to_string_lossy().into_owned(),
             wait: config.wait,
@@ -231,65 +230,6 @@ impl Watch {
         std::mem::take(&mut self.changed)
     }
 
-    /// Returns the status document: one object for each matching process, the oldest first, or one object for the
-    /// match that ended last.
-    pub(crate) fn status(&self) -> Vec<Status> {
-        if self.living.is_empty() {
-            return vec![self.stopped()];
-        }
-        let mut living: Vec<(u64, Pid, SystemTime)> =
-            self.living.iter().map(|(pid, p)| (p.ticks, *pid, p.start)).collect();
-        living.sort_unstable();
-        living
-            .into_iter()
-            .map(|(_, pid, start)| Status {
-                pid: Some(pid),
-                start_time: Some(start),
-                state: State::Running,
-                ready: true,
-                ..self.blank()
-            })
-            .collect()
-    }
-
-    fn stopped(&self) -> Status {
-        self.last.map_or_else(|| self.blank(), |last| self.end_of(last))
-    }
-
-    fn end_of(&self, last: LastEnd) -> Status {
-        let (state, reason, signal) = match last.exit {
-            // The exit is unknown: only the parent gets it, or the process was not reaped yet.
-            None => (State::Stopped, None, None),
-            Some(Exit::Code(0)) => (State::Stopped, Some(Reason::Success), None),
-            Some(Exit::Code(_)) => (State::Stopped, Some(Reason::ExitCode), None),
-            Some(Exit::Signal { signal, core_dumped: false }) => {
-                (State::Killed, Some(Reason::Signal), Some(signal))
-            }
-            Some(Exit::Signal { signal, core_dumped: true }) => {
-                (State::Killed, Some(Reason::CoreDump), Some(signal))
-            }
-        };
-        Status {
-            start_time: Some(last.start),
-            end_time: Some(last.end),
-            exit_code: last.exit.map_or(0, Exit::code),
-            state,
-            reason,
-            signal,
-            ..self.blank()
-        }
-    }
-
-    fn blank(&self) -> Status {
-        Status {
-            command: self.command.clone(),
-            wait: Some(self.wait),
-            restarts: self.found.saturating_sub(1),
-            last_run: self.history.last().cloned(),
-            ..Status::blank(ModeName::Watch)
-        }
-    }
-
     /// Begins a scan, or the check of the `--pid` process.
     fn begin(&mut self, now: Now, out: &mut Vec<WatchEffect>) {
         if let Some(pid) = self.only {
@@ -331,7 +271,7 @@ impl Watch {
         self.wait.max(SHORTEST_PAUSE)
     }
 
-    fn listed(&mut self, pid: Pid, mark: u32, out: &mut Vec<WatchEffect>) {
+    fn listed(&mut self, pid: ProcessId, mark: u32, out: &mut Vec<WatchEffect>) {
         if Some(pid) == self.own {
             return;
         }
@@ -349,7 +289,7 @@ impl Watch {
     fn scanned(&mut self, now: Now, out: &mut Vec<WatchEffect>) {
         self.seen.finish();
         if self.unguarded > 0 {
-            let gone: Vec<Pid> =
+            let gone: Vec<ProcessId> =
                 self.living.iter().filter(|(_, p)| !p.guarded && !p.listed).map(|(pid, _)| *pid).collect();
             for pid in gone {
                 self.end(now, pid, None, true, out);
@@ -358,14 +298,14 @@ impl Watch {
         self.schedule(now);
     }
 
-    fn candidate(&mut self, pid: Pid, out: &mut Vec<WatchEffect>) {
+    fn candidate(&mut self, pid: ProcessId, out: &mut Vec<WatchEffect>) {
         if Some(pid) != self.own && !self.living.contains_key(&pid) {
             out.push(WatchEffect::Open(pid));
         }
     }
 
     /// Reads the process that a process event names.
-    fn look(&self, pid: Pid, out: &mut Vec<WatchEffect>) {
+    fn look(&self, pid: ProcessId, out: &mut Vec<WatchEffect>) {
         if self.only.is_none() && Some(pid) != self.own {
             out.push(WatchEffect::ReadAllNames(pid));
         }
@@ -374,7 +314,7 @@ impl Watch {
     fn opened(
         &mut self,
         now: Now,
-        pid: Pid,
+        pid: ProcessId,
         process: Match,
         names: &ProcessNames<'_>,
         out: &mut Vec<WatchEffect>,
@@ -406,7 +346,13 @@ impl Watch {
         }
     }
 
-    fn adopt(&mut self, pid: Pid, process: Match, names: &ProcessNames<'_>, out: &mut Vec<WatchEffect>) {
+    fn adopt(
+        &mut self,
+        pid: ProcessId,
+        process: Match,
+        names: &ProcessNames<'_>,
+        out: &mut Vec<WatchEffect>,
+    ) {
         // The last one is no longer shown. Its pidfd stays if its pid now belongs to the new process.
         if let Some(last) = &mut self.last
             && std::mem::take(&mut last.open)
@@ -424,7 +370,14 @@ impl Watch {
         out.push(WatchEffect::Note(Note::Found(pid)));
     }
 
-    fn ended(&mut self, now: Now, pid: Pid, exit: Option<Exit>, reaped: bool, out: &mut Vec<WatchEffect>) {
+    fn ended(
+        &mut self,
+        now: Now,
+        pid: ProcessId,
+        exit: Option<Exit>,
+        reaped: bool,
+        out: &mut Vec<WatchEffect>,
+    ) {
         if self.living.contains_key(&pid) {
             self.end(now, pid, exit, reaped, out);
             return;
@@ -448,15 +401,8 @@ impl Watch {
         }
     }
 
-    /// Returns the history entry. Resource usage and the cause of a stop are unknown, because the process is not a
-    /// child of kapo.
-    fn past_run(&self, last: LastEnd) -> PastRun {
-        let lasted = last.end.duration_since(last.start).unwrap_or_default();
-        PastRun::of(&self.end_of(last), Some(last.pid), lasted, None)
-    }
-
     /// Removes the process from the table. `over` means that no further event can come for it.
-    fn end(&mut self, now: Now, pid: Pid, exit: Option<Exit>, over: bool, out: &mut Vec<WatchEffect>) {
+    fn end(&mut self, now: Now, pid: ProcessId, exit: Option<Exit>, over: bool, out: &mut Vec<WatchEffect>) {
         let Some(process) = self.living.remove(&pid) else { return };
         self.unguarded -= usize::from(!process.guarded);
         // Keep at most one pidfd open after the end, that of the process that is shown, so that thousands of zombies
@@ -470,7 +416,7 @@ impl Watch {
         }
         let last = LastEnd { pid, start: process.start, end: now.wall, exit, open };
         self.last = Some(last);
-        self.history.ended(self.past_run(last), episode_effect(exit));
+        self.history.ended(self.past_run(last), document::episode_effect(exit));
         self.changed = true;
         out.push(WatchEffect::Note(Note::Ended(pid, exit)));
         self.look_again(pid, out);
@@ -478,19 +424,11 @@ impl Watch {
 
     /// Reads the pid again: it may already belong to a new process, whose scan entry or process event came while the
     /// table still had the old one.
-    fn look_again(&mut self, pid: Pid, out: &mut Vec<WatchEffect>) {
+    fn look_again(&mut self, pid: ProcessId, out: &mut Vec<WatchEffect>) {
         self.seen.forget(pid);
         if self.events {
             self.look(pid, out);
         }
-    }
-}
-
-/// Returns the effect of an exit on the episode. An unknown exit does not count as a failure.
-fn episode_effect(exit: Option<Exit>) -> EpisodeEffect {
-    match exit {
-        None | Some(Exit::Code(0)) => EpisodeEffect::Success,
-        Some(Exit::Code(_) | Exit::Signal { .. }) => EpisodeEffect::Failure { stable: false },
     }
 }
 

@@ -53,12 +53,12 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::logic::Pid;
+    use crate::logic::ProcessId;
     use crate::logic::status::ModeName;
     use crate::signal::Signal;
 
-    fn pid() -> Pid {
-        Pid::new(7).unwrap()
+    fn pid() -> ProcessId {
+        ProcessId::new(7).unwrap()
     }
 
     #[test]

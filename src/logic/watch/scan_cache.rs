@@ -2,7 +2,7 @@
 //! order, so the cache and the list are merged in place in one pass, with 16 bytes a process and no allocation except
 //! for growth. If the order were different, kapo would only read more.
 
-use crate::logic::Pid;
+use crate::logic::ProcessId;
 
 /// A process is read in every scan for this many seconds after it was first seen, because a forked process has its
 /// parent's name until it executes its own program.
@@ -11,7 +11,7 @@ const YOUNG: u32 = 10;
 /// A process that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct CachedProcess {
-    pid: Pid,
+    pid: ProcessId,
     /// Differs if the pid belongs to another process; 0 never compares equal.
     mark: u32,
     /// When it was first seen, in seconds since the watch began; 0 for the first scan.
@@ -47,7 +47,7 @@ impl ScanCache {
 
     /// Whether the process, which the scan has just listed, must be read. `mark` is any value that differs for another
     /// process with the same pid.
-    pub(crate) fn must_read(&mut self, pid: Pid, mark: u32) -> bool {
+    pub(crate) fn must_read(&mut self, pid: ProcessId, mark: u32) -> bool {
         while self.entries.get(self.cursor).is_some_and(|e| e.pid < pid) {
             self.cursor += 1;
         }
@@ -71,7 +71,7 @@ impl ScanCache {
     /// executed nothing since, and its other names need not be read again. The answer is always `false` in a scan that
     /// reads everything. It is also `false` for a process that is new to the host, because its exec may be incomplete,
     /// or its new program may have the same `comm`.
-    pub(crate) fn has_kept_its_name(&mut self, pid: Pid, comm: &[u8]) -> bool {
+    pub(crate) fn has_kept_its_name(&mut self, pid: ProcessId, comm: &[u8]) -> bool {
         let met = self.kept.checked_sub(1).and_then(|at| self.entries.get_mut(at)).filter(|e| e.pid == pid);
         let Some(entry) = met.or_else(|| self.fresh.last_mut().filter(|e| e.pid == pid)) else {
             return false;
@@ -111,7 +111,7 @@ impl ScanCache {
     }
 
     /// Makes the next scan read the process with this pid.
-    pub(crate) fn forget(&mut self, pid: Pid) {
+    pub(crate) fn forget(&mut self, pid: ProcessId) {
         let ahead = self.cursor.min(self.entries.len());
         let (met, ahead) = self.entries.split_at_mut(ahead);
         let met = met.get_mut(..self.kept).unwrap_or_default();
@@ -132,7 +132,7 @@ mod tests {
     /// Runs one scan and returns the listed pids that were read.
     fn scan(seen: &mut ScanCache, now: u32, listed: &[(i32, u32)]) -> Vec<i32> {
         seen.begin(now, false);
-        let read = listed.iter().filter(|(pid, mark)| seen.must_read(Pid::new(*pid).unwrap(), *mark));
+        let read = listed.iter().filter(|(pid, mark)| seen.must_read(ProcessId::new(*pid).unwrap(), *mark));
         let read = read.map(|(pid, _)| *pid).collect();
         seen.finish();
         read
@@ -164,7 +164,9 @@ mod tests {
         let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (7, 6)]);
         seen.begin(60, true);
-        assert!(seen.must_read(Pid::new(1).unwrap(), 5) && seen.must_read(Pid::new(7).unwrap(), 6));
+        assert!(
+            seen.must_read(ProcessId::new(1).unwrap(), 5) && seen.must_read(ProcessId::new(7).unwrap(), 6)
+        );
         seen.finish();
         assert_eq!(scan(&mut seen, 61, &[(1, 5), (7, 6)]), [0; 0]);
     }
@@ -172,7 +174,7 @@ mod tests {
     #[test]
     fn a_name_is_unchanged_until_it_changes_or_all_is_read() {
         let mut seen = ScanCache::default();
-        let pid = Pid::new(7).unwrap();
+        let pid = ProcessId::new(7).unwrap();
         for (now, all, mark, comm, kept) in [
             (0, false, 6, "sh", false),
             (1, false, 6, "sh", true),
@@ -188,7 +190,7 @@ mod tests {
             assert!(seen.must_read(pid, mark));
             assert_eq!(seen.has_kept_its_name(pid, comm.as_bytes()), kept, "{now}");
             // The function is false for a pid other than the one that was listed last.
-            assert!(!seen.has_kept_its_name(Pid::new(1).unwrap(), comm.as_bytes()));
+            assert!(!seen.has_kept_its_name(ProcessId::new(1).unwrap(), comm.as_bytes()));
             seen.finish();
         }
         seen.forget(pid);
@@ -204,12 +206,12 @@ mod tests {
             seen.begin(20, false);
             for (n, pid) in [1, 3, 5, 7].into_iter().enumerate() {
                 if n == forget_after {
-                    seen.forget(Pid::new(3).unwrap());
+                    seen.forget(ProcessId::new(3).unwrap());
                 }
-                seen.must_read(Pid::new(pid).unwrap(), if pid == 7 { 6 } else { 5 });
+                seen.must_read(ProcessId::new(pid).unwrap(), if pid == 7 { 6 } else { 5 });
             }
             if forget_after == 4 {
-                seen.forget(Pid::new(3).unwrap());
+                seen.forget(ProcessId::new(3).unwrap());
             }
             seen.finish();
             // It was forgotten before the scan listed it, so it was read in that scan and is young now.
@@ -222,9 +224,9 @@ mod tests {
         let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (3, 5), (7, 6), (9, 1)]);
         seen.begin(20, false);
-        seen.must_read(Pid::new(1).unwrap(), 5);
-        seen.must_read(Pid::new(2).unwrap(), 4);
-        seen.must_read(Pid::new(7).unwrap(), 6);
+        seen.must_read(ProcessId::new(1).unwrap(), 5);
+        seen.must_read(ProcessId::new(2).unwrap(), 4);
+        seen.must_read(ProcessId::new(7).unwrap(), 6);
         seen.abort();
         assert_eq!(scan(&mut seen, 40, &[(1, 5), (2, 4), (3, 5), (7, 6), (9, 1)]), [3]);
     }

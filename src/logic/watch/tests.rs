@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::*;
 use crate::logic::reason::Reason;
+use crate::logic::status::State;
 use crate::signal::Signal;
 
 const KILLED: Exit = Exit::Signal { signal: Signal::KILL, core_dumped: false };
@@ -23,11 +24,11 @@ struct Fake {
 struct World {
     watch: Watch,
     now: Now,
-    processes: BTreeMap<Pid, Fake>,
+    processes: BTreeMap<ProcessId, Fake>,
     /// The open pidfds: pid and start time of their process.
-    guards: BTreeMap<Pid, u64>,
+    guards: BTreeMap<ProcessId, u64>,
     /// Events that pidfds have not reported yet.
-    untold: Vec<(Pid, u64, Option<Exit>, bool)>,
+    untold: Vec<(ProcessId, u64, Option<Exit>, bool)>,
     most: usize,
     scanning: bool,
     counter: u32,
@@ -45,15 +46,15 @@ fn config(name: &str) -> config::WatchOptions {
     config::WatchOptions { name: name.into(), pid: None, wait: Duration::from_secs(5), process_events: false }
 }
 
-fn pid(n: i32) -> Pid {
-    Pid::new(n).unwrap()
+fn pid(n: i32) -> ProcessId {
+    ProcessId::new(n).unwrap()
 }
 
 impl World {
     fn new(config: &config::WatchOptions) -> World {
         let now = epoch();
         World {
-            watch: Watch::new(config, Rule::new(&config.name, None), Pid::new(99), 5, now),
+            watch: Watch::new(config, Rule::new(&config.name, None), ProcessId::new(99), 5, now),
             now,
             processes: BTreeMap::new(),
             guards: BTreeMap::new(),
@@ -163,7 +164,8 @@ impl World {
         }
         self.tell(WatchEvent::Deadline);
         if std::mem::take(&mut self.scanning) {
-            let listed: Vec<(Pid, u32)> = self.processes.iter().map(|(pid, p)| (*pid, p.mark)).collect();
+            let listed: Vec<(ProcessId, u32)> =
+                self.processes.iter().map(|(pid, p)| (*pid, p.mark)).collect();
             for (pid, mark) in listed {
                 self.tell(WatchEvent::Listed { pid, mark });
             }
@@ -178,10 +180,10 @@ impl World {
     }
 
     fn pids(&self) -> Vec<i32> {
-        self.watch.status().iter().filter_map(|s| s.pid.map(Pid::get)).collect()
+        self.watch.status().iter().filter_map(|s| s.pid.map(ProcessId::get)).collect()
     }
 
-    fn shown(&self) -> (State, u8, Option<Signal>, Option<Reason>, Option<Pid>) {
+    fn shown(&self) -> (State, u8, Option<Signal>, Option<Reason>, Option<ProcessId>) {
         let status = self.watch.status();
         assert_eq!(status.len(), 1);
         (status[0].state, status[0].exit_code, status[0].signal, status[0].reason, status[0].pid)

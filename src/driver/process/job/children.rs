@@ -5,7 +5,7 @@ use super::{Job, group};
 use crate::driver::event_loop::LoopContext;
 use crate::driver::poll::Source;
 use crate::logic::lifecycle::{AfterStop, End, Event, TerminalView};
-use crate::logic::{Exit, Now, Pid, Usage};
+use crate::logic::{Exit, Now, ProcessId, Usage};
 use crate::signal::Signal;
 use crate::sys;
 use crate::sys::wait::{Change, WaitStatus};
@@ -88,7 +88,7 @@ impl Job {
     }
 
     /// Handles a stop of the command.
-    pub(super) fn stopped(&mut self, now: Now, pid: Pid, signal: i32, context: &mut LoopContext) {
+    pub(super) fn stopped(&mut self, now: Now, pid: ProcessId, signal: i32, context: &mut LoopContext) {
         let leader = self.life.group().unwrap_or(pid);
         let Some(terminal) = self.terminal.as_ref().filter(|_| !self.suspended) else { return };
         let Some(signal) = Signal::new(signal) else { return };
@@ -121,7 +121,14 @@ impl Job {
         }
     }
 
-    pub(super) fn ended(&mut self, now: Now, pid: Pid, exit: Exit, usage: Usage, context: &mut LoopContext) {
+    pub(super) fn ended(
+        &mut self,
+        now: Now,
+        pid: ProcessId,
+        exit: Exit,
+        usage: Usage,
+        context: &mut LoopContext,
+    ) {
         let leader = self.life.group().unwrap_or(pid);
         self.foreground_check.stop();
         (self.run.main_pid, self.run.since) = (None, None);

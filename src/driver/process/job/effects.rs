@@ -17,7 +17,7 @@ use crate::driver::process::terminal;
 use crate::driver::process::terminal::Terminal;
 use crate::error::reason;
 use crate::logic::lifecycle::{Effect, Event, SignalTarget, SpawnErrorKind};
-use crate::logic::{Now, Pid, Stream};
+use crate::logic::{Now, ProcessId, Stream};
 use crate::signal::Signal;
 use crate::sys;
 use crate::sys::spawn::{SpawnError, Step};
@@ -139,7 +139,7 @@ impl Job {
         Event::SpawnFailed { reason, kind }
     }
 
-    pub(super) fn try_spawn(&mut self, now: Now, context: &mut LoopContext) -> Result<Pid, SpawnError> {
+    pub(super) fn try_spawn(&mut self, now: Now, context: &mut LoopContext) -> Result<ProcessId, SpawnError> {
         let before = |error| SpawnError { step: Step::Prepare, error };
         let [stdout, stderr] = self.output.capture.begin(&context.epoll, &context.sinks).map_err(before)?;
         let terminal = if self.options.setsid {
@@ -168,7 +168,7 @@ impl Job {
         if let Some(directory) = self.starter.directory.leave() {
             self.starter.program.starts_in(directory);
         }
-        Pid::new(pid?).ok_or_else(|| before(io::ErrorKind::Other.into()))
+        ProcessId::new(pid?).ok_or_else(|| before(io::ErrorKind::Other.into()))
     }
 
     /// Sends a signal. A process that no longer exists is not an error.
@@ -208,7 +208,7 @@ impl Job {
     }
 
     /// Whether the command is stopped. If kapo waits for stops, it has already consumed the last report.
-    pub(super) fn is_stopped(&self, pid: Pid) -> bool {
+    pub(super) fn is_stopped(&self, pid: ProcessId) -> bool {
         let pid = pid.get();
         sys::wait::is_stopped(pid) || (self.run.was_stopped && !sys::wait::is_continued(pid))
     }

@@ -8,7 +8,7 @@ use crate::driver::notify::notify_socket::NotifyingRun;
 use crate::driver::process::main_pid::{MainPid, MainPidEnd};
 use crate::logic::lifecycle::Event;
 use crate::logic::log::record::Record;
-use crate::logic::{Now, Pid, Usage};
+use crate::logic::{Now, ProcessId, Usage};
 
 impl Job {
     /// Handles the datagrams on the NOTIFY_SOCKET. Returns whether there may be more.
@@ -16,8 +16,8 @@ impl Job {
         let Some(socket) = &self.notify.socket else { return false };
         let mut all = Vec::new();
         // Without a command no sender is accepted, but unread datagrams would keep the socket ready.
-        let no_process = Pid::MAX;
-        let run = NotifyingRun { command: self.life.pid().unwrap_or(no_process), since: self.run.since };
+        let run =
+            NotifyingRun { command: self.life.pid().unwrap_or(ProcessId::NO_PROCESS), since: self.run.since };
         let more = socket.read(run, |notification| all.push(notification));
         for mut notification in all {
             if let Some(text) = &notification.invalid_main_pid {
@@ -30,7 +30,7 @@ impl Job {
     }
 
     /// Follows this process from now on if it belongs to the run. Returns whether the followed process has changed.
-    pub(super) fn follow(&mut self, now: Now, pid: Pid, context: &mut LoopContext) -> bool {
+    pub(super) fn follow(&mut self, now: Now, pid: ProcessId, context: &mut LoopContext) -> bool {
         let Some(command) = self.life.pid().filter(|command| *command != pid) else { return false };
         let run = NotifyingRun { command, since: self.run.since };
         // Open the pidfd first: after that, the pid cannot be reused by another process without notice.

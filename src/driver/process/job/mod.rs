@@ -38,7 +38,7 @@ use crate::logic::lifecycle::{Effect, Event, ForegroundOwner, JobContext, Lifecy
 use crate::logic::metrics::{Snapshot, Sources};
 use crate::logic::output::tail::Tail;
 use crate::logic::status::State;
-use crate::logic::{Now, Pid, Sender, Stream};
+use crate::logic::{Now, ProcessId, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;
 use parts::{Children, CommandOutput, CurrentRun, Ending, Measuring, Notify, Parent, Starter};
@@ -384,7 +384,7 @@ fn job_context(config: &Config, setup: &JobSetup<'_>, manager: bool, has_termina
     }
 }
 
-fn group(pid: Pid) -> RawPid {
+fn group(pid: ProcessId) -> RawPid {
     // A `Pid` is always positive, so the default is never used.
     RawPid::from_raw(pid.get()).unwrap_or(RawPid::INIT)
 }

@@ -23,7 +23,7 @@ use crate::logic::proc::stat::Stat;
 use crate::logic::status::Status;
 use crate::logic::watch::matching::Rule;
 use crate::logic::watch::{Image, Note, ProcessNames, Watch, WatchEffect, WatchEvent};
-use crate::logic::{Now, Pid};
+use crate::logic::{Now, ProcessId};
 use crate::sys::pidfd;
 
 /// The budget of one turn, in units of about a microsecond.
@@ -61,7 +61,7 @@ pub(crate) struct Watcher {
 struct WatchIo {
     epoll: OwnedFd,
     events: Option<ProcessEvents>,
-    guards: BTreeMap<Pid, WatchedPidfd>,
+    guards: BTreeMap<ProcessId, WatchedPidfd>,
     /// The maximum number of pidfds, because connections need descriptors too.
     most: usize,
     serial: u32,
@@ -83,8 +83,8 @@ impl Watcher {
         note: &mut dyn FnMut(Note),
     ) -> Result<Watcher, Error> {
         let view = procfs::view()?;
-        let own = rustix::process::getpid().as_raw_nonzero();
-        if let Some(pid) = config.pid.and_then(Pid::new)
+        let own = ProcessId::from(rustix::process::getpid().as_raw_nonzero());
+        if let Some(pid) = config.pid.and_then(ProcessId::new)
             && Some(pid) == view.own.or(Some(own))
         {
             return Err(Error::Usage(format!("--pid {pid} is kapo itself")));
@@ -274,7 +274,7 @@ impl WatchIo {
         Ok(())
     }
 
-    fn read_name(&mut self, pid: Pid, report: impl FnOnce(WatchEvent<'_>)) {
+    fn read_name(&mut self, pid: ProcessId, report: impl FnOnce(WatchEvent<'_>)) {
         self.spend(NAME);
         match procfs::comm(pid, &mut [0; 80]) {
             Ok(comm) => report(WatchEvent::Named { pid, comm }),
@@ -283,7 +283,7 @@ impl WatchIo {
         }
     }
 
-    fn read_all_names(&mut self, pid: Pid, report: impl FnOnce(WatchEvent<'_>)) {
+    fn read_all_names(&mut self, pid: ProcessId, report: impl FnOnce(WatchEvent<'_>)) {
         self.spend(ALL_NAMES);
         match procfs::comm(pid, &mut [0; 80]) {
             Ok(comm) => {
@@ -297,7 +297,7 @@ impl WatchIo {
 
     /// Opens a pidfd and reads the process. The pid cannot be reused before the pidfd reports the end of its process.
     /// So if the pidfd reports no end after the reads, they all describe the same process.
-    fn open(&mut self, pid: Pid, report: impl FnOnce(WatchEvent<'_>)) {
+    fn open(&mut self, pid: ProcessId, report: impl FnOnce(WatchEvent<'_>)) {
         self.spend(OPEN);
         let fd = match self.pidfd(pid) {
             Ok(fd) => fd,
@@ -332,7 +332,7 @@ impl WatchIo {
         });
     }
 
-    fn pidfd(&self, pid: Pid) -> Result<Option<OwnedFd>, Errno> {
+    fn pidfd(&self, pid: ProcessId) -> Result<Option<OwnedFd>, Errno> {
         // Replace an existing pidfd, because it may belong to an earlier process with the same pid.
         if !self.view.ours || (self.guards.len() >= self.most && !self.guards.contains_key(&pid)) {
             return Ok(None);
@@ -343,7 +343,7 @@ impl WatchIo {
         }
     }
 
-    fn guard(&mut self, pid: Pid, fd: OwnedFd, ticks: u64) -> bool {
+    fn guard(&mut self, pid: ProcessId, fd: OwnedFd, ticks: u64) -> bool {
         self.serial = self.serial.wrapping_add(1);
         let data = u64::from(self.serial) << 32 | u64::from(pid.get().unsigned_abs());
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
@@ -359,8 +359,8 @@ impl WatchIo {
         &self,
         data: u64,
         flags: epoll::EventFlags,
-    ) -> Option<(Pid, (Option<crate::logic::Exit>, bool))> {
-        let pid = i32::try_from(data & 0xffff_ffff).ok().and_then(Pid::new)?;
+    ) -> Option<(ProcessId, (Option<crate::logic::Exit>, bool))> {
+        let pid = i32::try_from(data & 0xffff_ffff).ok().and_then(ProcessId::new)?;
         let guard = self.guards.get(&pid).filter(|g| u64::from(g.serial) == data >> 32)?;
         let reaped = flags.contains(epoll::EventFlags::HUP);
         match pidfd::exit_status(guard.fd.as_fd()) {

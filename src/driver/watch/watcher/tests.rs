@@ -354,7 +354,7 @@ fn running_out_of_descriptors_delays_the_scan_and_loses_nothing() {
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(3), ..before }).unwrap();
     let own = rustix::process::getpid().as_raw_nonzero();
     assert!(
-        procfs::is_resource_exhaustion(procfs::comm(own, &mut [0; 80]).unwrap_err()),
+        procfs::is_resource_exhaustion(procfs::comm(own.into(), &mut [0; 80]).unwrap_err()),
         "it says nothing about the process"
     );
     let at = rig.watcher.deadline();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::logic::lifecycle::SpawnErrorKind;
-use crate::logic::{Exit, Pid};
+use crate::logic::{Exit, ProcessId};
 use crate::signal::Signal;
 
 /// The behaviour of a child.
@@ -125,7 +125,7 @@ pub(super) struct Watch {
 }
 
 pub(super) struct Child {
-    pub(super) pid: Pid,
+    pub(super) pid: ProcessId,
     pub(super) since: Duration,
     pub(super) behaviour: Behaviour,
     pub(super) ends: Option<(Duration, Exit)>,

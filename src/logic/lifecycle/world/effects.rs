@@ -7,7 +7,7 @@ use super::World;
 use super::child::{Child, StopCause, Watch};
 use crate::logic::lifecycle::{Effect, Event, ForegroundOwner, SignalTarget};
 use crate::logic::log::record::Style;
-use crate::logic::{Exit, Pid, Sender};
+use crate::logic::{Exit, ProcessId, Sender};
 use crate::signal::Signal;
 
 /// Returns why the machine stops the command, read from the log record.
@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    fn check_stopped(&self, event: &Event, pid: Pid, queue: &mut VecDeque<Event>) {
+    fn check_stopped(&self, event: &Event, pid: ProcessId, queue: &mut VecDeque<Event>) {
         let asked = self.stop.is_some_and(|stop| stop.why == StopCause::Outside || self.asked);
         let by_signal = matches!(event, Event::Signal { .. });
         self.invariant(asked && by_signal, "the command is checked for a stop only after a stop signal");
@@ -151,7 +151,7 @@ impl World {
         (self.rest, self.clearing, self.random_deadline) = (None, false, None);
         self.starts += 1;
         let Ok(number) = i32::try_from(self.starts % 1_000_000) else { return };
-        let Some(pid) = Pid::new(100 + number) else { return };
+        let Some(pid) = ProcessId::new(100 + number) else { return };
         match self.behaviour.start {
             Ok(()) => {
                 let behaviour = self.behaviour.clone();
@@ -256,7 +256,7 @@ impl World {
         }
     }
 
-    pub(super) fn count_group(&mut self, group: Pid, exactly: bool, queue: &mut VecDeque<Event>) {
+    pub(super) fn count_group(&mut self, group: ProcessId, exactly: bool, queue: &mut VecDeque<Event>) {
         self.invariant(self.reaped == Some(group) && self.child.is_none(), "the last run's group is counted");
         self.invariant(!self.job.single_child, "under --single-child the group is left alone");
         let first = self.awaited.is_none_or(|watch| watch.look.is_none() && !watch.killed);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{Effect, End, Event, JobContext, Lifecycle};
 use crate::config::JobOptions;
-use crate::logic::{Exit, Now, Pid, Sender, Usage};
+use crate::logic::{Exit, Now, ProcessId, Sender, Usage};
 use crate::signal::Signal;
 
 pub use child::{Behaviour, Leaves};
@@ -48,7 +48,7 @@ pub struct World {
     now: Duration,
     child: Option<Child>,
     /// The pid of the last child that was reaped.
-    reaped: Option<Pid>,
+    reaped: Option<ProcessId>,
     begun: bool,
     /// A signal arrived before the first start.
     signalled_before_start: bool,

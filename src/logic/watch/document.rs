@@ -1,0 +1,85 @@
+//! What the status document and the history show of the watched processes.
+
+use std::time::SystemTime;
+
+use super::{LastEnd, Watch};
+use crate::logic::history::{EpisodeEffect, PastRun};
+use crate::logic::reason::Reason;
+use crate::logic::status::{ModeName, State, Status};
+use crate::logic::{Exit, ProcessId};
+
+impl Watch {
+    /// Returns the status document: one object for each matching process, the oldest first, or one object for the
+    /// match that ended last.
+    pub(crate) fn status(&self) -> Vec<Status> {
+        if self.living.is_empty() {
+            return vec![self.stopped()];
+        }
+        let mut living: Vec<(u64, ProcessId, SystemTime)> =
+            self.living.iter().map(|(pid, p)| (p.ticks, *pid, p.start)).collect();
+        living.sort_unstable();
+        living
+            .into_iter()
+            .map(|(_, pid, start)| Status {
+                pid: Some(pid),
+                start_time: Some(start),
+                state: State::Running,
+                ready: true,
+                ..self.blank()
+            })
+            .collect()
+    }
+
+    fn stopped(&self) -> Status {
+        self.last.map_or_else(|| self.blank(), |last| self.end_of(last))
+    }
+
+    fn end_of(&self, last: LastEnd) -> Status {
+        let (state, reason, signal) = match last.exit {
+            // The exit is unknown: only the parent gets it, or the process was not reaped yet.
+            None => (State::Stopped, None, None),
+            Some(Exit::Code(0)) => (State::Stopped, Some(Reason::Success), None),
+            Some(Exit::Code(_)) => (State::Stopped, Some(Reason::ExitCode), None),
+            Some(Exit::Signal { signal, core_dumped: false }) => {
+                (State::Killed, Some(Reason::Signal), Some(signal))
+            }
+            Some(Exit::Signal { signal, core_dumped: true }) => {
+                (State::Killed, Some(Reason::CoreDump), Some(signal))
+            }
+        };
+        Status {
+            start_time: Some(last.start),
+            end_time: Some(last.end),
+            exit_code: last.exit.map_or(0, Exit::code),
+            state,
+            reason,
+            signal,
+            ..self.blank()
+        }
+    }
+
+    fn blank(&self) -> Status {
+        Status {
+            command: self.command.clone(),
+            wait: Some(self.wait),
+            restarts: self.found.saturating_sub(1),
+            last_run: self.history.last().cloned(),
+            ..Status::blank(ModeName::Watch)
+        }
+    }
+
+    /// Returns the history entry. Resource usage and the cause of a stop are unknown, because the process is not a
+    /// child of kapo.
+    pub(super) fn past_run(&self, last: LastEnd) -> PastRun {
+        let lasted = last.end.duration_since(last.start).unwrap_or_default();
+        PastRun::of(&self.end_of(last), Some(last.pid), lasted, None)
+    }
+}
+
+/// Returns the effect of an exit on the episode. An unknown exit does not count as a failure.
+pub(super) fn episode_effect(exit: Option<Exit>) -> EpisodeEffect {
+    match exit {
+        None | Some(Exit::Code(0)) => EpisodeEffect::Success,
+        Some(Exit::Code(_) | Exit::Signal { .. }) => EpisodeEffect::Failure { stable: false },
+    }
+}
