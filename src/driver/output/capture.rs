@@ -134,8 +134,8 @@ impl Capture {
         self.draining = false;
     }
 
-    /// Begins the drain after the command has exited. What the command wrote is read, and what its descendants write
-    /// shortly afterwards, see [`crate::logic::output::drain`].
+    /// Begins the drain after the command has exited. kapo reads what the command has written, and what its descendants
+    /// write shortly afterwards; see [`crate::logic::output::drain`].
     pub(crate) fn end(&mut self, now: Now) {
         self.draining = true;
         for entry in self.entries.iter_mut().filter(|entry| entry.current) {

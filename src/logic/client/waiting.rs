@@ -1,4 +1,4 @@
-//! Decides whether `kapo wait` repeats its request, and for how long: because a proxy ends long requests, or because
+//! Decides whether and for how long `kapo wait` repeats its request. It must do so if a proxy ends long requests, or if
 //! kapo does not listen yet.
 
 use std::time::{Duration, Instant};
