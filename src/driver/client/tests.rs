@@ -289,7 +289,7 @@ fn a_full_backlog_of_a_unix_socket_ends_at_the_deadline() {
 
 #[test]
 fn an_unknown_name_is_reported() {
-    // Longer than a DNS label may be, so no server is asked.
+    // This name is longer than a DNS label may be, so the resolver asks no server.
     let name = "x".repeat(64);
     let url = format!("http://{name}:1/");
     match ask(&config(Interface::Path("/nowhere".into()), 1), Some(&url), "/livez", Some(LONG), true) {

@@ -282,7 +282,7 @@ impl Lifecycle {
         out.push(Effect::Spawn);
     }
 
-    /// Restarts the idle timeout of `--linger` after a request was answered.
+    /// Restarts the idle timeout of `--idle-exit` after a request was answered.
     pub(super) fn extend_linger(&mut self, now: Now) {
         if let After::Once(Linger::Idle(idle)) = self.job.after {
             self.deadlines.set(Deadline::Linger, now.mono, idle);

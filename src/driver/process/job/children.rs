@@ -145,7 +145,8 @@ impl Job {
         let oom_killed = self.measuring.oom.is_cause(now, exit, self.run.killed);
         let by_hup = matches!(exit, Exit::Signal { signal: Signal::HUP, .. });
         let hung_up = by_hup && self.terminal_is_gone();
-        // Under `run` without `--linger` only a client that is already connected can still see the memory.
+        // Under `run` without `--wait` or `--idle-exit`, only a client that is already connected can still see the
+        // memory.
         let shown = self.life.goes_on_after_end() || context.server.connections() > 0;
         let memory = if shown { self.measuring.oom.memory() } else { None };
         self.handle(
