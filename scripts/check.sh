@@ -17,7 +17,7 @@ LONG_STEPS=(long)
 # centuries or over every byte, or read from the kernel.
 MIRI_ONLY=(logic::http::activation logic::log logic::deadlines logic::http::query logic::notify::message logic::proc
     logic::random sys::arena)
-MIRI_SKIP=(--skip four_centuries --skip every_byte --skip our_own_line)
+MIRI_SKIP=(--skip four_centuries --skip every_byte --skip the_own_line)
 # Tests with other programs; each is a file under tests/real.
 REAL=(activation clients container haproxy oom prometheus streams systemd)
 # The release files: built, compared, installed and run. The first step creates dist/ for the others.

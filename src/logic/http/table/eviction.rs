@@ -40,7 +40,7 @@ pub enum Shortage<'a> {
 pub enum Relief {
     /// The connection in this slot was evicted.
     Evicted(u32),
-    /// No eviction would help: the listener is not polled until then.
+    /// No eviction would help. The listener is not polled until this time, or until a connection closes if it is `None`.
     Rest(Option<Instant>),
 }
 
