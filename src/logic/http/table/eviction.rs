@@ -40,7 +40,7 @@ pub enum Shortage<'a> {
 pub enum Relief {
     /// The connection in this slot was evicted.
     Evicted(u32),
-    /// No eviction would help. The listener is not polled until this time, or until a connection closes if it is `None`.
+    /// No eviction would help. The listener is not polled until this time; `None` lies beyond the range of the clock.
     Rest(Option<Instant>),
 }
 
