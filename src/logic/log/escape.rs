@@ -138,6 +138,8 @@ fn is_clean(byte: u8) -> bool {
 /// Sets the high bit of each byte that is not clean. For a byte below 0x80, subtracting n sets the bit if the byte is
 /// less than n, and adding 1 sets it if the byte is 0x7f. A byte of 0x80 or more already has the bit. Only bytes that
 /// are not clean cause a carry or a borrow.
+// Always inlined, because it is called for each word of each line and the build inlines little.
+#[inline(always)]
 fn dirty(word: u64) -> u64 {
     let control = word.wrapping_sub(ONES * 0x20);
     let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
