@@ -16,7 +16,10 @@ use crate::logic::ProcessId;
 use crate::signal::Signal;
 
 /// Maximum size in bytes of all kept lines of output together.
-const LINES_IN_SUM: usize = 48 * 1024;
+const LINES_IN_SUM: usize = 32 * 1024;
+
+/// What a line takes beside its text: its `String`, and the header of its allocation.
+const LINE_OVERHEAD: usize = 40;
 
 /// A run that has ended. The members are those of the status document that describe the end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -93,8 +96,9 @@ impl PastRun {
         }
     }
 
+    /// Returns how many bytes the kept lines take, with what the allocator and the vector need for each.
     fn length_of_lines(&self) -> usize {
-        self.last_output.iter().map(String::len).sum()
+        self.last_output.iter().map(|line| line.len() + LINE_OVERHEAD).sum()
     }
 }
 
@@ -279,7 +283,8 @@ mod tests {
         }
         let runs: Vec<serde_json::Value> = serde_json::from_slice(&history.render()).unwrap();
         let counts: Vec<usize> = runs.iter().map(|run| run["LastOutput"].as_array().unwrap().len()).collect();
-        let kept = LINES_IN_SUM / (10 * 512);
+        let kept = LINES_IN_SUM / (10 * (512 + LINE_OVERHEAD));
+        assert!(LINES_IN_SUM + history.runs.capacity() * size_of::<PastRun>() <= 64 * 1024);
         // The first failure is last in the list and keeps its lines.
         let expected: Vec<usize> =
             (0..100).map(|at| if at + 1 < kept || at == 99 { 10 } else { 0 }).collect();
