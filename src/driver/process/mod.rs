@@ -2,7 +2,6 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod directory;
-pub(crate) mod foreground_check;
 pub(crate) mod job;
 pub(crate) mod leftover_group;
 pub(crate) mod main_pid;

@@ -35,6 +35,7 @@ use crate::signal::Signal;
 mod document;
 mod ending;
 mod following;
+pub(crate) mod foreground_check;
 mod job_control;
 mod machine;
 mod readiness;

@@ -107,7 +107,7 @@ impl Job {
     }
 
     /// Gives the terminal to the command again if kapo's group has it. See
-    /// [`crate::driver::process::foreground_check`].
+    /// [`crate::logic::lifecycle::foreground_check`].
     pub(super) fn restore_foreground(&mut self) {
         // Only a shell with job control puts kapo's group into the foreground again.
         let watched = self.terminal.as_ref().filter(|terminal| terminal.has_job_control_shell());
