@@ -281,7 +281,7 @@ pub(crate) fn expect_no_wakeup(pid: i32) {
         resting
     });
     std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(sleeps(pid), before, "nobody wakes it");
+    assert_eq!(sleeps(pid), before, "the process was woken");
 }
 
 /// Converts a time in the document to seconds since 1970.
