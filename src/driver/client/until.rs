@@ -26,7 +26,10 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
         let limit = deadline.left().ok().flatten().map_or(WAY, |left| left.min(WAY));
         let (answered, why) = match exchange(&target, Some(limit), Wanted::BodyOfFailure) {
             Ok(Response { status: 200..=299, .. }) => return 0,
-            Ok(Response { status: 503, body, .. }) => (true, first_line(&body)),
+            Ok(Response { status: 503, body, .. }) => match first_line(&body) {
+                reason if reason.is_empty() => (true, "HTTP 503".to_owned()),
+                reason => (true, reason),
+            },
             // A proxy answers because it cannot connect to kapo.
             Ok(Response { status: status @ (502 | 504), .. }) => (false, format!("HTTP {status}")),
             Ok(Response { status, .. }) => {
