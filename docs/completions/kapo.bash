@@ -4,29 +4,29 @@
 _kapo_options() {
     case $1 in
         '')
-            options='--port -p --interface -i --sidebind -b --socket-activation -s --stdout -S --stderr -E --stdlog -L --hide-args --max-connections --tail --history --log-format --quiet -q --help -h --version -v'
-            valued=' --port -p --interface -i --max-connections --tail --history --log-format ' ;;
+            options='--port -p --interface -i --sidebind -b --socket-activation -s --max-connections --history --hide-args --stdout -S --stderr -E --stdlog -L --tail --quiet -q --log-format --help -h --version -v'
+            valued=' --port -p --interface -i --max-connections --history --tail --log-format ' ;;
         run|r)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --idle-exit'
-            valued=' --port --interface --max-connections --tail --history --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit ' ;;
+            options='--port --interface --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --idle-exit'
+            valued=' --port --interface --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit ' ;;
         supervise|s)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart'
-            valued=' --port --interface --max-connections --tail --history --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart ' ;;
+            options='--port --interface --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart'
+            valued=' --port --interface --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart ' ;;
         watch|w)
-            options='--port --interface --sidebind --socket-activation --hide-args --max-connections --history --log-format --quiet --help -h --version --wait -w --pid -p --process-events'
+            options='--port --interface --sidebind --socket-activation --max-connections --history --hide-args --quiet --log-format --help -h --version --wait -w --pid -p --process-events'
             valued=' --port --interface --max-connections --history --log-format --wait -w --pid -p ' ;;
         check)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --live --ready --health --timeout'
-            valued=' --port --interface --max-connections --tail --history --log-format --timeout ' ;;
+            options='--port --interface --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --live --ready --health --timeout'
+            valued=' --port --interface --max-connections --history --tail --log-format --timeout ' ;;
         wait)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --ready --healthy --timeout --retry --verbose -v'
-            valued=' --port --interface --max-connections --tail --history --log-format --timeout --retry ' ;;
+            options='--port --interface --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ready --healthy --timeout --retry --verbose -v'
+            valued=' --port --interface --max-connections --history --tail --log-format --timeout --retry ' ;;
         status)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --output -o --timeout'
-            valued=' --port --interface --max-connections --tail --history --log-format --output -o --timeout ' ;;
+            options='--port --interface --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --output -o --timeout'
+            valued=' --port --interface --max-connections --history --tail --log-format --output -o --timeout ' ;;
         logs)
-            options='--port --interface --sidebind --socket-activation --stdout --stderr --stdlog --hide-args --max-connections --tail --history --log-format --quiet --help -h --version --follow -f --lines -n --stream --timeout'
-            valued=' --port --interface --max-connections --tail --history --log-format --lines -n --stream --timeout ' ;;
+            options='--port --interface --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --follow -f --lines -n --stream --timeout'
+            valued=' --port --interface --max-connections --history --tail --log-format --lines -n --stream --timeout ' ;;
         *) options='' valued='' ;;
     esac
 }

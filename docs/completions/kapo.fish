@@ -4,21 +4,21 @@
 function __kapo_valued
     switch $argv[1]
         case start
-            string join \n -- --port -p --interface -i --max-connections --tail --history --log-format
+            string join \n -- --port -p --interface -i --max-connections --history --tail --log-format
         case run r
-            string join \n -- --port --interface --max-connections --tail --history --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
+            string join \n -- --port --interface --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --max-connections --tail --history --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
+            string join \n -- --port --interface --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
         case watch w
             string join \n -- --port --interface --max-connections --history --log-format --wait -w --pid -p
         case check
-            string join \n -- --port --interface --max-connections --tail --history --log-format --timeout
+            string join \n -- --port --interface --max-connections --history --tail --log-format --timeout
         case wait
-            string join \n -- --port --interface --max-connections --tail --history --log-format --timeout --retry
+            string join \n -- --port --interface --max-connections --history --tail --log-format --timeout --retry
         case status
-            string join \n -- --port --interface --max-connections --tail --history --log-format --output -o --timeout
+            string join \n -- --port --interface --max-connections --history --tail --log-format --output -o --timeout
         case logs
-            string join \n -- --port --interface --max-connections --tail --history --log-format --lines -n --stream --timeout
+            string join \n -- --port --interface --max-connections --history --tail --log-format --lines -n --stream --timeout
     end
 end
 
@@ -81,24 +81,24 @@ complete -c kapo -n '__kapo_at start' -s b -l sidebind -d 'also listen on the ne
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l sidebind -d 'also listen on the next free port above --port'
 complete -c kapo -n '__kapo_at start' -s s -l socket-activation -d 'serve on inherited sockets (LISTEN_FDS)'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l socket-activation -d 'serve on inherited sockets (LISTEN_FDS)'
+complete -c kapo -n '__kapo_at start' -l max-connections -x -d 'maximum number of open connections'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l max-connections -x -d 'maximum number of open connections'
+complete -c kapo -n '__kapo_at start' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
+complete -c kapo -n '__kapo_at start' -l hide-args -d 'hide the command\'s arguments in all answers and logs'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l hide-args -d 'hide the command\'s arguments in all answers and logs'
 complete -c kapo -n '__kapo_at start' -s S -l stdout -d 'capture the command\'s stdout and copy it to kapo\'s'
 complete -c kapo -n '__kapo_at run r supervise s check wait status logs' -l stdout -d 'capture the command\'s stdout and copy it to kapo\'s'
 complete -c kapo -n '__kapo_at start' -s E -l stderr -d 'capture the command\'s stderr and copy it to kapo\'s'
 complete -c kapo -n '__kapo_at run r supervise s check wait status logs' -l stderr -d 'capture the command\'s stderr and copy it to kapo\'s'
 complete -c kapo -n '__kapo_at start' -s L -l stdlog -d 'write captured lines as timestamped log records'
 complete -c kapo -n '__kapo_at run r supervise s check wait status logs' -l stdlog -d 'write captured lines as timestamped log records'
-complete -c kapo -n '__kapo_at start' -l hide-args -d 'hide the command\'s arguments in all answers and logs'
-complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l hide-args -d 'hide the command\'s arguments in all answers and logs'
-complete -c kapo -n '__kapo_at start' -l max-connections -x -d 'maximum number of open connections'
-complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l max-connections -x -d 'maximum number of open connections'
 complete -c kapo -n '__kapo_at start' -l tail -x -d 'keep the last bytes of captured output; 0: off'
 complete -c kapo -n '__kapo_at run r supervise s check wait status logs' -l tail -x -d 'keep the last bytes of captured output; 0: off'
-complete -c kapo -n '__kapo_at start' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
-complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
-complete -c kapo -n '__kapo_at start' -l log-format -x -a 'logfmt json' -d 'format of log lines: logfmt or json'
-complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l log-format -x -a 'logfmt json' -d 'format of log lines: logfmt or json'
 complete -c kapo -n '__kapo_at start' -s q -l quiet -d 'log only warnings and errors'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l quiet -d 'log only warnings and errors'
+complete -c kapo -n '__kapo_at start' -l log-format -x -a 'logfmt json' -d 'format of log lines: logfmt or json'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l log-format -x -a 'logfmt json' -d 'format of log lines: logfmt or json'
 complete -c kapo -n '__kapo_at start' -s h -l help -d 'show help; after a mode, the help of that mode'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l help -d 'show help; after a mode, the help of that mode'
 complete -c kapo -n '__kapo_at start' -s v -l version -d 'show the version'

@@ -1,6 +1,6 @@
 //! Renders the help pages and the version from the table. `-h` shows one line for each option, `--help` everything.
 
-use super::options::{Fallback, GROUPS, MODES, OPTIONS, Opt, Verb};
+use super::options::{Fallback, GROUPS, MODES, Opt, Verb};
 
 /// The width of the help in columns. Serial consoles and CI logs still have 80 columns.
 const WIDTH: usize = 79;
@@ -39,18 +39,21 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
         }
     }
     // The options of the mode come before the global options, which are the same for all modes.
-    let (global, special): (Vec<_>, Vec<_>) = GROUPS.iter().partition(|(_, modes)| modes.is_empty());
-    for &(title, modes) in special.into_iter().chain(global) {
-        if modes.is_empty() || verb.is_some_and(|verb| modes.contains(&verb)) {
-            // After a mode, `-p` may mean a pid instead of the port.
-            let short = verb.is_none() || !modes.is_empty();
-            let note = if short { "" } else { " (their short forms only before the mode)" };
-            out.push_str(&format!("\n{title}{note}:\n"));
-            let shown = |opt: &&Opt| opt.modes == modes && verb.is_none_or(|verb| opt.matters_to(verb));
-            for opt in OPTIONS.iter().filter(shown) {
-                let letter = opt.short.filter(|_| short || opt.is_help());
-                option(&mut out, opt, letter, long);
+    let (global, special): (Vec<_>, Vec<_>) = GROUPS.iter().partition(|group| group.modes().is_empty());
+    for group in special.into_iter().chain(global) {
+        // After a mode, `-p` may mean a pid instead of the port.
+        let short = verb.is_none() || !group.modes().is_empty();
+        let shown = |opt: &&Opt| match verb {
+            None => opt.is_global(),
+            Some(verb) => opt.matters_to(verb),
+        };
+        let mut title = Some(group.title);
+        for opt in group.options.iter().filter(shown) {
+            if let Some(title) = title.take() {
+                out.push_str(&format!("\n{title}:\n"));
             }
+            let letter = opt.short.filter(|_| short || opt.is_help());
+            option(&mut out, opt, letter, long);
         }
     }
     out.push('\n');
@@ -156,6 +159,7 @@ fn wrap(out: &mut String, indent: usize, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::options;
     use super::*;
 
     #[test]
@@ -168,7 +172,7 @@ mod tests {
 
     #[test]
     fn every_option_is_in_the_help_of_its_modes_and_in_no_other() {
-        for opt in OPTIONS {
+        for opt in options() {
             for row in MODES {
                 for long in [false, true] {
                     let page = page(Some(row.verb), long);
@@ -180,8 +184,7 @@ mod tests {
                         line.strip_prefix(&needle)
                             .is_some_and(|rest| rest.is_empty() || rest.starts_with("  "))
                     });
-                    let named_alike =
-                        OPTIONS.iter().any(|o| o.usage() == opt.usage() && o.matters_to(row.verb));
+                    let named_alike = options().any(|o| o.usage() == opt.usage() && o.matters_to(row.verb));
                     assert_eq!(there, named_alike, "{} in {}:\n{page}", opt.usage(), row.name);
                 }
             }

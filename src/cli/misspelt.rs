@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::options::OPTIONS;
+use super::options::options;
 use super::settings::Variables;
 use super::similar::distance;
 use crate::config::Misspelt;
@@ -26,7 +26,7 @@ pub(super) fn find(variables: Variables<'_>) -> Vec<Misspelt> {
 
 /// Returns the variable that `name` resembles; `None` if it is one of kapo's or resembles none.
 fn meant(name: &OsStr) -> Option<&'static str> {
-    let own = || OPTIONS.iter().filter_map(|opt| Some((opt.env?, opt.long)));
+    let own = || options().filter_map(|opt| Some((opt.env?, opt.long)));
     let name = name.as_bytes();
     if own().any(|(env, _)| env.as_bytes() == name) {
         return None;
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn other_variables_are_not_reported() {
-        for opt in OPTIONS {
+        for opt in options() {
             if let Some(env) = opt.env {
                 assert_eq!(suggested(env, "1"), None, "{env}");
             }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::cli::options::{MODES, OPTIONS, Opt, Verb};
+use crate::cli::options::{MODES, Opt, Verb, options};
 use crate::cli::similar::closest;
 use crate::cli::values::shown;
 use crate::error::Error;
@@ -155,7 +155,7 @@ impl Scan {
             None => (text, None),
         };
         let name = String::from_utf8_lossy(name);
-        let rows = || OPTIONS.iter().filter(|opt| opt.long == name);
+        let rows = || options().filter(|opt| opt.long == name);
         let Some(opt) = rows().find(|opt| self.takes(opt)) else {
             return Err(Error::Usage(match rows().next() {
                 Some(_) => self.elsewhere(&name),
@@ -170,7 +170,7 @@ impl Scan {
         let mut rest = word.as_bytes().get(1..).unwrap_or_default();
         while let Some((&letter, behind)) = rest.split_first() {
             rest = behind;
-            let rows = || OPTIONS.iter().filter(|opt| opt.short == Some(char::from(letter)));
+            let rows = || options().filter(|opt| opt.short == Some(char::from(letter)));
             // After the mode, the short forms of global options are not valid, because `-p` may mean a pid there. -h
             // is valid everywhere.
             let here = |opt: &&Opt| match self.verb {
@@ -253,7 +253,7 @@ impl Scan {
 
     /// Returns the message for an option that exists but is not valid here.
     fn elsewhere(&self, name: &str) -> String {
-        let modes = OPTIONS.iter().filter(|opt| opt.long == name).flat_map(|opt| opt.modes);
+        let modes = options().filter(|opt| opt.long == name).flat_map(|opt| opt.modes);
         let modes: Vec<&str> = modes.map(|verb| verb.row().name).collect();
         let modes = modes.join(", ");
         match self.verb {
@@ -263,7 +263,7 @@ impl Scan {
     }
 
     fn unknown(&self, name: &str) -> String {
-        let near = closest(name, OPTIONS.iter().filter(|opt| self.takes(opt)).map(|opt| opt.long));
+        let near = closest(name, options().filter(|opt| self.takes(opt)).map(|opt| opt.long));
         let hint = near.map_or_else(String::new, |near| format!("; did you mean --{near}?"));
         format!("unknown option {}{hint}", shown(OsStr::new(&format!("--{name}"))))
     }

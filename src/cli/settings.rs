@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::options::{Fallback, OPTIONS, Opt, Verb};
+use super::options::{Fallback, Opt, Verb, options};
 use super::values::{self, Wrong, shown};
 use crate::cli::parse::Given;
 use crate::error::Error;
@@ -137,7 +137,7 @@ impl<'env> Settings<'env> {
     }
 
     fn row(&self, name: &str) -> &'static Opt {
-        match OPTIONS.iter().find(|opt| opt.long == name && opt.serves(self.verb)) {
+        match options().find(|opt| opt.long == name && opt.serves(self.verb)) {
             Some(opt) => opt,
             None => unreachable!("OPTIONS has no --{name} for this mode; tests build every mode"),
         }

@@ -1,6 +1,6 @@
 //! Completions for bash, zsh and fish, generated from the options table and the files under templates/.
 
-use kapo::cli::options::{Completion, GROUPS, MODES, ModeRow, OPTIONS, Opt, Verb};
+use kapo::cli::options::{Completion, GROUPS, MODES, ModeRow, Opt, Verb, options};
 use kapo::signal::Signal;
 
 const BASH: &str = include_str!("templates/kapo.bash");
@@ -9,7 +9,7 @@ const ZSH: &str = include_str!("templates/_kapo");
 
 /// Returns the options that are valid after `verb` with all their names; `None` means before the mode.
 fn here(verb: Option<Verb>) -> impl Iterator<Item = (&'static Opt, Option<char>)> {
-    OPTIONS.iter().filter_map(move |opt| match verb {
+    options().filter_map(move |opt| match verb {
         None => opt.is_global().then_some((opt, opt.short)),
         Some(verb) if opt.is_global() => {
             opt.is_taken_by(verb).then_some((opt, opt.short.filter(|c| *c == 'h')))
@@ -54,7 +54,7 @@ pub(crate) fn bash() -> String {
     }
     let completed_by = |wanted: Completion| {
         let mut names = Vec::new();
-        for opt in OPTIONS.iter().filter(|opt| opt.value.is_some() && opt.completion == wanted) {
+        for opt in options().filter(|opt| opt.value.is_some() && opt.completion == wanted) {
             names.push(format!("--{}", opt.long));
             names.extend(opt.short.map(|c| format!("-{c}")));
         }
@@ -62,7 +62,7 @@ pub(crate) fn bash() -> String {
     };
     let choices = |indent: &str| {
         let mut cases = String::new();
-        for (opt, words) in OPTIONS.iter().filter_map(|opt| Some((opt, opt.completion.words()?))) {
+        for (opt, words) in options().filter_map(|opt| Some((opt, opt.completion.words()?))) {
             cases.push_str(&format!(
                 "{indent}--{}) mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$cur\") ;;\n",
                 opt.long,
@@ -155,8 +155,8 @@ pub(crate) fn fish() -> String {
     }
     out.push_str("complete -c kapo -n '__kapo_at start' -a help -d 'show help'\n");
     out.push_str(&format!("complete -c kapo -n '__kapo_at help' -a '{}'\n", mode_names()));
-    for (_, modes) in GROUPS {
-        for opt in OPTIONS.iter().filter(|opt| opt.modes == *modes) {
+    for group in GROUPS {
+        for opt in group.options {
             let words = |verbs: &[&str]| format!("__kapo_at {}", verbs.join(" "));
             let mut names: Vec<&str> = Vec::new();
             for row in MODES.iter().filter(|row| opt.is_taken_by(row.verb)) {

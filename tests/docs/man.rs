@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use kapo::cli::help::{ABOUT, REMARKS, paragraph, synopsis};
-use kapo::cli::options::{GROUPS, MODES, OPTIONS, Opt};
+use kapo::cli::options::{GROUPS, MODES, Opt, OptionGroup, Verb, options};
 use kapo::error::{
     EXIT_CANNOT_EXECUTE, EXIT_NO_ANSWER, EXIT_NOT_FOUND, EXIT_SETUP, EXIT_TIMEOUT, EXIT_UNHEALTHY, EXIT_USAGE,
 };
@@ -169,7 +169,7 @@ pub(crate) fn page() -> String {
     }
     section(&mut out, "Options");
     separated(&mut out, ".PP\n", [REMARKS, VALUES], text);
-    options(&mut out);
+    option_list(&mut out);
     section(&mut out, "Environment");
     environment(&mut out);
     section(&mut out, "Signals");
@@ -195,10 +195,10 @@ pub(crate) fn page() -> String {
     out
 }
 
-fn options(out: &mut String) {
-    for (title, modes) in GROUPS {
-        line(out, format_args!(".SS {}", escaped(title)));
-        for opt in OPTIONS.iter().filter(|opt| opt.modes == *modes) {
+fn option_list(out: &mut String) {
+    for group in GROUPS {
+        line(out, format_args!(".SS {}{}", escaped(group.title), modes(group)));
+        for opt in group.options {
             let short = opt.short.map_or(String::new(), |short| format!("-{short}, "));
             tagged(out, &format!("{short}{}", opt.usage()), &described(opt));
         }
@@ -207,10 +207,10 @@ fn options(out: &mut String) {
 
 fn environment(out: &mut String) {
     text(out, "Booleans are 1, t, T, true, TRUE, True and 0, f, F, false, FALSE, False.");
-    for (at, opt) in OPTIONS.iter().enumerate() {
+    for (at, opt) in options().enumerate() {
         let Some(env) = opt.env else { continue };
         // Several modes can share a variable. It is described once, with all of these modes.
-        if OPTIONS.iter().position(|first| first.env == opt.env) == Some(at) {
+        if options().position(|first| first.env == opt.env) == Some(at) {
             tagged(out, env, &format!("--{}{}", opt.long, in_modes(env)));
         }
     }
@@ -220,12 +220,15 @@ fn environment(out: &mut String) {
 /// Generates the text between the markers of README.md.
 pub(crate) fn readme_options() -> String {
     let mut out = String::new();
-    for (title, modes) in GROUPS {
+    for group in GROUPS {
+        let (title, modes) = (group.title, modes(group));
         line(
             &mut out,
-            format_args!("**{title}**\n\n| option | environment | default | meaning |\n|---|---|---|---|"),
+            format_args!(
+                "**{title}**{modes}\n\n| option | environment | default | meaning |\n|---|---|---|---|"
+            ),
         );
-        for opt in OPTIONS.iter().filter(|opt| opt.modes == *modes) {
+        for opt in group.options {
             let short = opt.short.map_or(String::new(), |short| format!("`-{short}`, "));
             let env = opt.env.map_or(String::new(), |env| format!("`{env}`"));
             let default = if ["help", "version"].contains(&opt.long) { "" } else { opt.default() };
@@ -239,11 +242,22 @@ pub(crate) fn readme_options() -> String {
     out
 }
 
-/// Returns the modes that read the variable, such as ` (run, supervise)`; empty if all modes read it.
-fn in_modes(env: &str) -> String {
-    let modes = OPTIONS.iter().filter(|opt| opt.env == Some(env)).flat_map(|opt| opt.modes);
+/// Returns the modes of the group in brackets, such as ` (run, supervise)`, or ` (all modes)`.
+fn modes(group: &OptionGroup) -> String {
+    match group.modes() {
+        [] => " (all modes)".to_owned(),
+        modes => named(modes.iter()),
+    }
+}
+
+fn named<'modes>(modes: impl Iterator<Item = &'modes Verb>) -> String {
     let modes: Vec<&str> = modes.map(|verb| verb.row().name).collect();
     if modes.is_empty() { String::new() } else { format!(" ({})", modes.join(", ")) }
+}
+
+/// Returns the modes that read the variable, such as ` (run, supervise)`; empty if all modes read it.
+fn in_modes(env: &str) -> String {
+    named(options().filter(|opt| opt.env == Some(env)).flat_map(|opt| opt.modes))
 }
 
 fn described(opt: &Opt) -> String {

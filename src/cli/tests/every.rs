@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use super::super::options::{Fallback, MODES, OPTIONS, Opt, Verb};
+use super::super::options::{Fallback, MODES, Opt, Verb, options};
 use super::super::{Order, parse};
 use super::try_config;
 use crate::config::Mode;
@@ -26,7 +26,7 @@ fn sample(opt: &Opt) -> &'static str {
 
 #[test]
 fn every_option_works_by_long_name_short_name_and_variable() {
-    for opt in OPTIONS.iter().filter(|opt| !["help", "version"].contains(&opt.long)) {
+    for opt in options().filter(|opt| !["help", "version"].contains(&opt.long)) {
         for row in MODES.iter().filter(|row| opt.is_taken_by(row.verb)) {
             // Some options need another option.
             let job = matches!(row.verb, Verb::Run | Verb::Supervise);
@@ -71,7 +71,7 @@ fn every_option_works_by_long_name_short_name_and_variable() {
 
 #[test]
 fn every_default_of_the_table_is_the_effective_value() {
-    for opt in OPTIONS {
+    for opt in options() {
         if let Fallback::Text(text) = opt.fallback {
             for row in MODES.iter().filter(|row| opt.serves(row.verb)) {
                 let operands: &[&str] = if row.verb.is_client() { &[] } else { &["x"] };
@@ -81,7 +81,7 @@ fn every_default_of_the_table_is_the_effective_value() {
             }
         }
     }
-    let shown = OPTIONS.iter().find(|opt| opt.long == "kill-after").map(Opt::default);
+    let shown = options().find(|opt| opt.long == "kill-after").map(Opt::default);
     assert_eq!(shown, Some(&*crate::config::KILL_AFTER.as_secs().to_string()));
 }
 
@@ -149,8 +149,8 @@ fn arbitrary_arguments_never_panic_or_change_the_command() {
     .map(|piece| piece.as_bytes().to_vec())
     .collect();
     pieces.extend([vec![0xff], vec![b'-', 0xc3], vec![b'9'; 60]]);
-    pieces.extend(OPTIONS.iter().map(|opt| format!("--{}", opt.long).into_bytes()));
-    pieces.extend(OPTIONS.iter().filter_map(|opt| opt.short).map(|short| format!("-{short}").into_bytes()));
+    pieces.extend(options().map(|opt| format!("--{}", opt.long).into_bytes()));
+    pieces.extend(options().filter_map(|opt| opt.short).map(|short| format!("-{short}").into_bytes()));
     let (mut good, mut bad) = (0, 0);
     for _ in 0..20_000 {
         let mut text = |most: usize| -> OsString {
@@ -159,7 +159,7 @@ fn arbitrary_arguments_never_panic_or_change_the_command() {
         };
         let mut words: Vec<OsString> = (0..5).map(|_| text(2)).collect();
         let variable = text(3);
-        let name = OPTIONS[dice.roll(OPTIONS.len())].env;
+        let name = options().nth(dice.roll(options().count())).unwrap().env;
         if dice.roll(2) == 0 {
             words.insert(0, "run".into());
         }

@@ -1,0 +1,82 @@
+//! The options of the clients.
+
+use super::{CHECK, Completion, LOGS, Opt, STATUS, WAIT, flag, value};
+
+pub(super) const CHECKING: &[Opt] = &[
+    flag(CHECK, "live").says(
+        "request /livez: whether kapo answers",
+        "Only one of --live, --ready and --health may be given.",
+    ),
+    flag(CHECK, "ready").says(
+        "request /readyz: whether the command is ready (default)",
+        "Only one of --live, --ready and --health may be given.",
+    ),
+    flag(CHECK, "health").says(
+        "request /healthz: whether the command is healthy",
+        "Only one of --live, --ready and --health may be given.",
+    ),
+    value(CHECK, "timeout", "SECONDS")
+        .otherwise("5")
+        .says("exit with 1 if no answer arrives within this time", ""),
+];
+
+pub(super) const WAITING: &[Opt] = &[
+    flag(WAIT, "ready").says(
+        "wait until /readyz is 200 instead of for the end",
+        "kapo also waits while nothing listens yet: it tries again after 100 ms, and then ever less often, at least once \
+             a second. If the job of a `run` ends before that, the exit code is that of the job, or 1 \
+             if that is 0; if a kapo has answered and then exits, it is 125. For scripts and init containers that depend on a service.",
+    ),
+    flag(WAIT, "healthy").says("wait until /healthz is 200 instead of for the end", "As with --ready."),
+    value(WAIT, "timeout", "SECONDS").says(
+        "exit with 124 if the wait is not over after this time",
+        "With 0, kapo asks once and does not wait.",
+    ),
+    value(WAIT, "retry", "SECONDS").otherwise("0").says(
+        "keep trying for this long if nothing listens",
+        "Use this option for a job that starts at the same time, as in a compose file. If a \
+             proxy answers 502, 503 or 504, or cuts the connection, kapo always asks again: until \
+             --timeout has passed, or, without --timeout, for 60 s in a row.",
+    ),
+    flag(WAIT, "verbose").short('v').says(
+        "print reason, exit code, start time and last lines",
+        "They are printed to stdout when the job has ended: one line in the format of a log \
+             record, followed by the LastOutput of the document.",
+    ),
+];
+
+pub(super) const STATUS_OPTIONS: &[Opt] = &[
+    value(STATUS, "output", "FORMAT")
+        .short('o')
+        .completes(Completion::Words(&["text", "json"]))
+        .otherwise("text")
+        .says(
+            "output format: text or json",
+            "json is one object: Status is the document, and Runs is the answer to /runs, or null \
+             if that kapo keeps no runs.",
+        ),
+    value(STATUS, "timeout", "SECONDS").otherwise("5").says(
+        "time limit for all requests together",
+        "If the document has not arrived by then, the exit code is 3.",
+    ),
+];
+
+pub(super) const LOGS_OPTIONS: &[Opt] = &[
+    flag(LOGS, "follow").short('f').says(
+        "also print new output until kapo exits",
+        "This continues across restarts of the command. The exit code is then 0.",
+    ),
+    value(LOGS, "lines", "N").short('n').says(
+        "print only the last N lines of the kept output",
+        "With 0, none of the kept output is printed, which is useful with --follow.",
+    ),
+    value(LOGS, "stream", "STREAM").completes(Completion::Words(&["stdout", "stderr"])).says(
+        "print only stdout or only stderr",
+        "Without this option both streams are printed, in the order of arrival.",
+    ),
+    value(LOGS, "timeout", "SECONDS").otherwise("5").says(
+        "time limit for the answer",
+        "With --follow, it limits only the time until the answer begins. If no answer arrives \
+             by then, the exit code is 3.",
+    ),
+];

@@ -1,0 +1,18 @@
+//! The options of readiness and health.
+
+use super::{JOB, Opt, flag, value};
+
+pub(super) const HEALTH: &[Opt] = &[
+    flag(JOB, "notify").env("KAPO_NOTIFY").says(
+        "the command reports with sd_notify when it is ready",
+        "kapo sets NOTIFY_SOCKET for the command. The socket is a path if one of the \
+             directories $RUNTIME_DIRECTORY, /run, $XDG_RUNTIME_DIR and /tmp is writable, and \
+             otherwise an abstract address. /readyz answers 503 until the command sends READY=1.",
+    ),
+    value(JOB, "watchdog", "SECONDS").env("KAPO_WATCHDOG").otherwise("0").says(
+        "interval in which the command must ping; 0: off",
+        "Requires --notify. The first interval begins at READY=1. kapo sets WATCHDOG_USEC and \
+             WATCHDOG_PID for the command. If a ping is missed, kapo stops the command with \
+             Reason watchdog.",
+    ),
+];

@@ -1,0 +1,47 @@
+//! The options of what follows the end of a run.
+
+use super::{Completion, Opt, RUN, SUPERVISE, value};
+
+pub(super) const AFTER_RUN: &[Opt] = &[
+    value(RUN, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("0").says(
+        "keep answering for this long after the end",
+        "A poller can then still see how the command ended.",
+    ),
+    value(RUN, "idle-exit", "SECONDS").env("KAPO_IDLE_EXIT").says(
+        "keep answering until no request came for this long",
+        "This option cannot be combined with --wait. If only one of them is given on the \
+             command line, the variable of the other is ignored.",
+    ),
+];
+
+pub(super) const RESTARTING: &[Opt] = &[
+    value(SUPERVISE, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("5").says(
+        "pause between an end and the next start",
+        "After a command that could not be executed, the pause is at least 1 s.",
+    ),
+    value(SUPERVISE, "backoff-max", "SECONDS").env("KAPO_BACKOFF_MAX").otherwise("0").says(
+        "double the pause after short runs, up to this limit; 0: off",
+        "A run is short if it lasted less than --stable. Doubled pauses are lengthened at random \
+         by up to 10 %.",
+    ),
+    value(SUPERVISE, "stable", "SECONDS")
+        .env("KAPO_STABLE")
+        .otherwise("60")
+        .says("a run of this length resets back-off and Flapping", ""),
+    value(SUPERVISE, "max-restarts", "N").env("KAPO_MAX_RESTARTS").otherwise("0").says(
+        "give up after N restarts within --within; 0: never",
+        "kapo then exits with the command's exit code. Ends by --ttl are not counted.",
+    ),
+    value(SUPERVISE, "within", "SECONDS")
+        .env("KAPO_WITHIN")
+        .otherwise("300")
+        .says("time window for --max-restarts and for Flapping", ""),
+    value(SUPERVISE, "restart", "WHEN")
+        .completes(Completion::Words(&["always", "on-failure"]))
+        .env("KAPO_RESTART")
+        .otherwise("always")
+        .says(
+            "when to start again: always or on-failure",
+            "With on-failure, kapo exits with 0 after the first successful run.",
+        ),
+];

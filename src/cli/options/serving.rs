@@ -1,0 +1,50 @@
+//! The options of the sockets and of the answers.
+
+use super::{Completion, GLOBAL, Opt, flag, value};
+
+pub(super) const SERVING: &[Opt] = &[
+    value(GLOBAL, "port", "PORT").short('p').env("KAPO_PORT").otherwise("6666").says(
+        "TCP port to listen on; 0: the kernel chooses one",
+        "kapo logs the chosen port. check, wait, status and logs connect to this port of the \
+             local host.",
+    ),
+    value(GLOBAL, "interface", "ADDR")
+        .completes(Completion::Path)
+        .short('i')
+        .env("KAPO_INTERFACE")
+        .otherwise("0.0.0.0")
+        .says(
+            "address to listen on, or a Unix socket: /path or @name",
+            "An IPv4 or IPv6 address, an absolute path for a socket in the file system, or @name \
+             for a socket in the abstract namespace. A Unix socket does not use --port. Host \
+             names are rejected, because their address could change between two starts.",
+        ),
+    flag(GLOBAL, "sidebind").short('b').env("KAPO_SIDEBIND").says(
+        "also listen on the next free port above --port",
+        "This port is opened on the address of --interface. The document shows it as \
+             SidebindPort.",
+    ),
+    flag(GLOBAL, "socket-activation").short('s').env("KAPO_SOCKET_ACTIVATION").says(
+        "serve on inherited sockets (LISTEN_FDS)",
+        "kapo then does not listen on --port, and --port and --interface apply only to \
+             --sidebind. LISTEN_PID must be kapo's own pid. If LISTEN_FDS is not set, kapo serves \
+             a socket on stdin, as inetd passes it.",
+    ),
+    value(GLOBAL, "max-connections", "N").env("KAPO_MAX_CONNECTIONS").otherwise("512").says(
+        "maximum number of open connections",
+        "To accept a new connection at the limit, kapo closes another one, so that a health check is \
+             always answered: an unfinished request first, then an idle connection, then a \
+             waiting client, the oldest of each. The minimum is 1.",
+    ),
+    value(GLOBAL, "history", "N").env("KAPO_HISTORY").otherwise("5").says(
+        "keep the last N ended runs for /runs; 0: off",
+        "kapo also keeps the first failure of the current crash loop, which often shows the \
+             cause. The maximum is 100. The member LastRun of the document does not depend on \
+             this option.",
+    ),
+    flag(GLOBAL, "hide-args").env("KAPO_HIDE_ARGS").says(
+        "hide the command's arguments in all answers and logs",
+        "Use this option if arguments contain secrets. The process list of the system still \
+             shows them.",
+    ),
+];
