@@ -1,6 +1,9 @@
 #!/bin/sh
 # Checks each file under examples/ with the checker of its own program. A missing program is printed and skipped;
 # REQUIRE=1 makes that an error. systemd's checker is called if it is installed.
+#
+# The schemas of Kubernetes, Compose and CloudFormation come from three Python packages. This script installs them from
+# PyPI into target/schemas (about 300 MB, once); without PyPI these checks are skipped.
 set -u
 cd "$(dirname "$0")/../examples" || exit 1
 failed=0
@@ -32,7 +35,27 @@ try haproxy/haproxy.cfg haproxy -c -q -f haproxy/haproxy.cfg
 try nginx/nginx.conf nginx -t -q -p "$scratch" -e stderr -g "pid $scratch/pid; error_log stderr;" -c "$PWD/nginx/nginx.conf"
 try consul/service.hcl consul validate consul/service.hcl
 try docker/compose.yaml docker-compose -f docker/compose.yaml config --quiet
-for file in docker/compose.yaml k8s/*.yaml prometheus/*.yml; do
+
+schemas=$PWD/../target/schemas
+# Other versions are installed again.
+versions='kubernetes-validate==1.37.0 check-jsonschema==0.39.0 cfn-lint==1.58.0'
+if [ "$(cat "$schemas/versions" 2>/dev/null)" != "$versions" ]; then
+    rm -rf "$schemas"
+    # shellcheck disable=SC2086  # a list of packages
+    if said=$(python3 -m venv "$schemas" 2>&1 && "$schemas/bin/pip" install -q --disable-pip-version-check $versions 2>&1); then
+        echo "$versions" >"$schemas/versions"
+    else
+        printf 'pip cannot install the schemas into target/schemas: %s\n' "$said" | tail -n 1
+        rm -rf "$schemas"
+    fi
+fi
+PATH=$PATH:$schemas/bin
+for file in k8s/*.yaml; do
+    try "$file (schema)" kubernetes-validate --strict --quiet "$file"
+done
+try "docker/compose.yaml (schema)" check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+try "ecs/service.yaml (schema)" cfn-lint ecs/service.yaml
+for file in docker/compose.yaml ecs/*.yaml k8s/*.yaml prometheus/*.yml; do
     try "$file (as YAML)" yamllint -s -d '{extends: relaxed, rules: {line-length: disable}}' "$file"
 done
 
