@@ -29,6 +29,8 @@ pub(crate) struct ExecRequest<'a> {
     pub set: &'a [CString],
     /// The name of an additional variable, whose value is the program's pid.
     pub pid_variable: Option<&'a str>,
+    /// Becomes descriptor 0; `None`: inherited.
+    pub stdin: Option<BorrowedFd<'a>>,
     /// Becomes descriptor 1; `None`: inherited.
     pub stdout: Option<BorrowedFd<'a>>,
     /// Becomes descriptor 2; `None`: inherited.
@@ -228,7 +230,7 @@ fn prepare_and_execute(plan: &Plan<'_>) -> (Step, c_int) {
         return (Step::Prepare, libc::ESRCH);
     }
     enter_own_group(program);
-    for (from, to) in [(program.stdout, libc::STDOUT_FILENO), (program.stderr, libc::STDERR_FILENO)] {
+    for (from, to) in [program.stdin, program.stdout, program.stderr].into_iter().zip(0..) {
         if let Some(from) = from
             && duplicate(from.as_raw_fd(), to) < 0
         {

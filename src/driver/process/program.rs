@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Access, FileType, Mode, OFlags};
 
-use crate::config::JobOptions;
 use crate::error::Error;
+use crate::signal::Signal;
 use crate::sys::spawn;
 
 /// The path that is searched if PATH is not set, as in execvp(3).
@@ -45,6 +45,8 @@ pub(crate) struct Program {
 /// The values that may differ from start to start.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
+    /// The stdin of the command; `None`: kapo's own.
+    pub stdin: Option<BorrowedFd<'a>>,
     /// The command's end of its stdout pipe.
     pub stdout: Option<BorrowedFd<'a>>,
     /// The command's end of its stderr pipe.
@@ -61,19 +63,27 @@ pub(crate) struct Start<'a> {
     pub set: &'a [CString],
     /// The variable that is set to the command's pid.
     pub pid_variable: Option<&'a str>,
+    /// Whether the command gets its own session; otherwise it gets its own process group.
+    pub new_session: bool,
+    /// The signal that the kernel sends to the command when kapo dies.
+    pub death_signal: Option<Signal>,
 }
 
 impl Program {
     /// Prepares the command. Does not look for the files, because they may appear or disappear before each start.
-    pub(crate) fn new(job: &JobOptions, path: Option<&OsStr>) -> Result<Program, Error> {
-        let words: Result<Vec<CString>, Error> =
-            std::iter::once(&job.command).chain(&job.arguments).map(|word| c_string(word)).collect();
-        let name = job.command.as_bytes();
+    pub(crate) fn new(
+        command: &OsStr,
+        arguments: &[OsString],
+        path: Option<&OsStr>,
+    ) -> Result<Program, Error> {
+        let arguments = arguments.iter().map(OsString::as_os_str);
+        let words: Result<Vec<CString>, Error> = std::iter::once(command).chain(arguments).map(c_string).collect();
+        let name = command.as_bytes();
         let paths = if name.is_empty() {
             // An empty command is not found, as in the shells.
             Vec::new()
         } else if name.contains(&b'/') {
-            vec![c_string(&job.command)?]
+            vec![c_string(command)?]
         } else {
             let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
             let in_folder = |folder: &[u8]| {
@@ -114,15 +124,15 @@ impl Program {
 
     /// Starts the command and returns its pid once the exec has succeeded. Otherwise returns the failed step and its
     /// errno. A search through PATH returns one errno, as execvp(3) does.
-    pub(crate) fn start(&self, job: &JobOptions, start: &Start<'_>) -> Result<i32, spawn::SpawnError> {
-        let started = self.execute(job, start, &self.paths, &self.arguments);
+    pub(crate) fn start(&self, start: &Start<'_>) -> Result<i32, spawn::SpawnError> {
+        let started = self.execute(start, &self.paths, &self.arguments);
         match &started {
             Err(failure) if failure.is_exec_format_error() => {
                 let Some(script) = self.script() else { return started };
                 let mut words = vec![SHELL.to_owned(), script];
                 words.extend(self.arguments.iter().skip(1).cloned());
                 // If there is no shell, report the error of the script itself.
-                self.execute(job, start, &[SHELL.to_owned()], &words).or(started)
+                self.execute(start, &[SHELL.to_owned()], &words).or(started)
             }
             _ => started,
         }
@@ -146,7 +156,6 @@ impl Program {
 
     fn execute(
         &self,
-        job: &JobOptions,
         start: &Start<'_>,
         paths: &[CString],
         arguments: &[CString],
@@ -158,12 +167,13 @@ impl Program {
             unset: &UNSET,
             set: start.set,
             pid_variable: start.pid_variable,
+            stdin: start.stdin,
             stdout: start.stdout,
             stderr: start.stderr,
             directory: self.directory.as_deref(),
-            new_session: job.setsid,
+            new_session: start.new_session,
             terminal: start.terminal,
-            death_signal: job.orphan_signal.map_or(0, |signal| i32::from(signal.number())),
+            death_signal: start.death_signal.map_or(0, |signal| i32::from(signal.number())),
             blocked: start.blocked,
             ignore_chld: start.ignore_chld,
             open_files: start.open_files,
@@ -185,8 +195,7 @@ mod tests {
     use super::*;
 
     fn paths(command: &str, path: Option<&str>) -> Vec<String> {
-        let job = JobOptions { command: command.into(), ..crate::config::tests::job() };
-        let program = Program::new(&job, path.map(OsStr::new)).unwrap();
+        let program = Program::new(OsStr::new(command), &[], path.map(OsStr::new)).unwrap();
         program.paths.iter().map(|p| p.to_str().unwrap().to_owned()).collect()
     }
 
@@ -201,7 +210,6 @@ mod tests {
 
     #[test]
     fn a_nul_byte_in_the_command_is_rejected() {
-        let job = JobOptions { command: "a\0b".into(), ..crate::config::tests::job() };
-        assert!(matches!(Program::new(&job, None), Err(Error::Usage(_))));
+        assert!(matches!(Program::new(OsStr::new("a\0b"), &[], None), Err(Error::Usage(_))));
     }
 }

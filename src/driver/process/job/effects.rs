@@ -149,6 +149,7 @@ impl Job {
             given.filter(|terminal| terminal.is_available()).map(AsFd::as_fd)
         };
         let start = Start {
+            stdin: None,
             stdout: stdout.as_ref().map(AsFd::as_fd),
             stderr: stderr.as_ref().map(AsFd::as_fd),
             terminal,
@@ -157,9 +158,11 @@ impl Job {
             open_files: self.starter.open_files,
             set: self.notify.socket.as_ref().map_or(&[], NotifySocket::variables),
             pid_variable: self.options.watchdog.map(|_| "WATCHDOG_PID"),
+            new_session: self.options.setsid,
+            death_signal: self.options.orphan_signal,
         };
         let gets_terminal = terminal.is_some() && !self.options.setsid;
-        let pid = self.starter.program.start(&self.options, &start);
+        let pid = self.starter.program.start(&start);
         self.foreground_check.stop();
         if gets_terminal {
             self.foreground_check.start(now.mono);

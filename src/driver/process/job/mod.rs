@@ -86,7 +86,7 @@ impl Job {
         context: &mut LoopContext,
     ) -> Result<Job, Error> {
         let path = (setup.variable)("PATH");
-        let program = Program::new(options, path.as_deref())?;
+        let program = Program::new(&options.command, &options.arguments, path.as_deref())?;
         let manager = ServiceManager::of(setup.now, setup.variable);
         let terminal = if options.setsid { None } else { Terminal::controlling() };
         let socket = options
