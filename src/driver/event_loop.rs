@@ -233,7 +233,8 @@ fn serve(mode: &dyn LoopMode, now: Now, sources: impl Iterator<Item = Source>, c
             | Source::Oom
             | Source::Watch
             | Source::Parent
-            | Source::MainPid => {}
+            | Source::MainPid
+            | Source::Helper => {}
         }
     }
     context.server.serve_queued(now, &context.epoll, mode);

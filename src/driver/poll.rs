@@ -36,6 +36,8 @@ pub(crate) enum Source {
     Parent,
     /// The pidfd of the process that the command has named with `MAINPID=`.
     MainPid,
+    /// The output of any helper.
+    Helper,
 }
 
 impl Source {
@@ -51,6 +53,7 @@ impl Source {
             Source::Watch => 1 << 7,
             Source::Parent => 1 << 8,
             Source::MainPid => 1 << 9,
+            Source::Helper => 1 << 10,
             Source::Listener(_) | Source::Connection(_) => return None,
         })
     }
@@ -68,6 +71,7 @@ impl Source {
             Source::Watch => (7, 0, 0),
             Source::Parent => (8, 0, 0),
             Source::MainPid => (9, 0, 0),
+            Source::Helper => (10, 0, 0),
         };
         kind << 56 | u64::from(generation & GENERATION_MASK) << 32 | u64::from(slot)
     }
@@ -92,6 +96,7 @@ impl Source {
             7 => Source::Watch,
             8 => Source::Parent,
             9 => Source::MainPid,
+            10 => Source::Helper,
             _ => return None,
         })
     }
@@ -215,6 +220,7 @@ mod tests {
             Source::Watch,
             Source::Parent,
             Source::MainPid,
+            Source::Helper,
         ] {
             assert_eq!(Source::of(source.token()), Some(source));
         }

@@ -8,6 +8,7 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::process::{Resource, getpid, getrlimit};
 
 use crate::driver::proc::small_file;
+use crate::driver::process::helper::Helpers;
 use crate::logic::ProcessId;
 use crate::logic::metrics::{Own, Tree};
 use crate::logic::proc::stat::{ProcessUsage, Stat};
@@ -26,12 +27,12 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// Returns the usage of all descendants of this process; `None` if /proc is not mounted.
-    pub(crate) fn tree(&mut self) -> Option<Tree> {
+    /// Returns the usage of all descendants of this process except the helpers; `None` if /proc is not mounted.
+    pub(crate) fn tree(&mut self, helpers: &Helpers) -> Option<Tree> {
         let (root, below) = below(numbered()?)?;
         let mut tree = Tree::default();
-        let mut cpu = root.usage.reaped;
-        for (pid, stat) in &below {
+        let mut cpu = root.usage.reaped.saturating_sub(helpers.cpu());
+        for (pid, stat) in below.iter().filter(|(pid, _)| !helpers.has(*pid)) {
             cpu += stat.usage.cpu + stat.usage.reaped;
             add(&mut tree, *pid, stat);
         }
@@ -265,7 +266,7 @@ mod tests {
         assert_eq!(sorted(scan(root, &mut text)), below);
 
         // Other tests in the same process may have children too.
-        let tree = Sampler::default().tree().unwrap();
+        let tree = Sampler::default().tree(&Helpers::default()).unwrap();
         assert!(tree.processes >= 3, "{tree:?}");
         assert!(tree.open_fds >= 9 && tree.resident_bytes > 0 && tree.cpu.is_some(), "{tree:?}");
         let listed = || listed(pids.iter().filter_map(|pid| ProcessId::new(*pid))).unwrap();
@@ -304,10 +305,10 @@ mod tests {
             .spawn()
             .unwrap();
         assert!(shell.wait().unwrap().success());
-        let spent = sampler.tree().unwrap().cpu.unwrap();
+        let spent = sampler.tree(&Helpers::default()).unwrap().cpu.unwrap();
         assert!(spent > Duration::ZERO);
         sampler.shown = spent + Duration::from_secs(60);
-        assert_eq!(sampler.tree().unwrap().cpu, Some(spent + Duration::from_secs(60)));
+        assert_eq!(sampler.tree(&Helpers::default()).unwrap().cpu, Some(spent + Duration::from_secs(60)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod directory;
+pub(crate) mod helper;
 pub(crate) mod job;
 pub(crate) mod leftover_group;
 pub(crate) mod main_pid;

@@ -77,7 +77,8 @@ impl Program {
         path: Option<&OsStr>,
     ) -> Result<Program, Error> {
         let arguments = arguments.iter().map(OsString::as_os_str);
-        let words: Result<Vec<CString>, Error> = std::iter::once(command).chain(arguments).map(c_string).collect();
+        let words: Result<Vec<CString>, Error> =
+            std::iter::once(command).chain(arguments).map(c_string).collect();
         let name = command.as_bytes();
         let paths = if name.is_empty() {
             // An empty command is not found, as in the shells.

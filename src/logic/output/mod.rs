@@ -3,6 +3,7 @@
 pub mod batch;
 pub(crate) mod coalesce;
 pub(crate) mod drain;
+pub(crate) mod last_line;
 pub mod lines;
 pub(crate) mod loss;
 pub(crate) mod outage;

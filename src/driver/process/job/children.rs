@@ -78,7 +78,7 @@ impl Job {
             if let Some(pid) = command {
                 let Change { user, system, max_rss_bytes, .. } = change;
                 self.ended(now, pid, exit, Usage { user, system, max_rss_bytes }, context);
-            } else {
+            } else if !self.children.helpers.reaped(change.pid, exit, change.user + change.system) {
                 self.children.orphans += 1;
                 if matches!(exit, Exit::Signal { signal: Signal::KILL, .. }) {
                     self.measuring.oom.expect_kill();

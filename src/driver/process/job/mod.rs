@@ -23,6 +23,7 @@ use crate::driver::poll::{Ready, Source};
 use crate::driver::proc::process_usage;
 use crate::driver::process::cgroup::Cgroup;
 use crate::driver::process::directory::Directory;
+use crate::driver::process::helper::Helpers;
 use crate::driver::process::oom::OomCounter;
 use crate::driver::process::parent_death::ParentWatch;
 use crate::driver::process::program::Program;
@@ -119,7 +120,7 @@ impl Job {
             notify: Notify { manager, socket },
             run: CurrentRun::default(),
             // A program that was replaced by kapo through exec may have left children that have already ended.
-            children: Children { unreaped: true, orphans: 0 },
+            children: Children { unreaped: true, orphans: 0, helpers: Helpers::default() },
             measuring: Measuring {
                 started: setup.now.wall,
                 oom: OomCounter::default(),
@@ -197,6 +198,7 @@ impl Job {
     /// Removes the NOTIFY_SOCKET file, and ends kapo by a signal if that was decided; otherwise returns. Must be called
     /// last.
     pub(crate) fn end(&mut self, signals: &Signals) {
+        self.children.helpers.kill_all();
         self.notify.socket = None;
         // Wake siblings that were stopped just before the terminal came back, because nothing else would continue them.
         if let Some(terminal) = &self.terminal {
@@ -278,6 +280,9 @@ impl LoopMode for Job {
         if ready.has(Source::MainPid) {
             self.check_main_pid(now, context);
         }
+        if ready.has(Source::Helper) {
+            self.children.helpers.read();
+        }
         if ready.has(Source::Oom) {
             self.measuring.oom.update(now, context);
         }
@@ -307,6 +312,7 @@ impl LoopMode for Job {
         if self.life.deadline().is_some_and(|at| at <= now.mono) {
             self.handle(now, Event::Deadline, context);
         }
+        self.children.helpers.expire(now);
         if self.foreground_check.take_due(now.mono) {
             self.restore_foreground();
         }
@@ -319,7 +325,8 @@ impl LoopMode for Job {
         let at_once = (self.children.unreaped || self.output.capture.has_more()).then_some(now.mono);
         let manager = self.notify.manager.as_ref().and_then(ServiceManager::deadline);
         let foreground = self.foreground_check.deadline();
-        [at_once, self.life.deadline(), manager, self.output.capture.deadline(), foreground]
+        let helpers = self.children.helpers.deadline();
+        [at_once, self.life.deadline(), manager, self.output.capture.deadline(), foreground, helpers]
             .into_iter()
             .flatten()
             .min()
@@ -349,7 +356,11 @@ impl MetricsSource for Job {
             last_end: None,
             last_success: None,
             last_lasted: None,
-            tree: if sources.tree { self.measuring.sampler.borrow_mut().tree() } else { None },
+            tree: if sources.tree {
+                self.measuring.sampler.borrow_mut().tree(&self.children.helpers)
+            } else {
+                None
+            },
             own: if sources.own { process_usage::own() } else { None },
             cgroup: (!sources.cgroup.is_empty())
                 .then(|| self.measuring.cgroup.get_or_init(Cgroup::find).usage(sources.cgroup)),

@@ -11,6 +11,7 @@ use crate::driver::output::capture::Capture;
 use crate::driver::proc::process_usage::Sampler;
 use crate::driver::process::cgroup::Cgroup;
 use crate::driver::process::directory::Directory;
+use crate::driver::process::helper::{Helpers, Surroundings};
 use crate::driver::process::main_pid::MainPid;
 use crate::driver::process::oom::OomCounter;
 use crate::driver::process::parent_death::ParentWatch;
@@ -32,6 +33,19 @@ pub(super) struct Starter {
     pub open_files: Option<(u64, u64)>,
     /// When the last start succeeded or failed.
     pub last_start: Option<Now>,
+}
+
+impl Starter {
+    /// Returns what a helper has in common with the command.
+    #[expect(dead_code, reason = "the first use follows")]
+    pub(super) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            blocked: self.blocked,
+            ignore_chld: self.ignore_chld,
+            open_files: self.open_files,
+            directory: self.program.directory(),
+        }
+    }
 }
 
 /// The command's output, and the file for the reason of its end.
@@ -76,8 +90,10 @@ pub(super) struct CurrentRun {
 pub(super) struct Children {
     /// There may be children left to reap.
     pub unreaped: bool,
-    /// How many children other than the command were reaped.
+    /// How many children other than the command and the helpers were reaped.
     pub orphans: u64,
+    /// The programs that kapo has started beside the command.
+    pub helpers: Helpers,
 }
 
 /// The sources of the metrics.
