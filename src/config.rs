@@ -201,6 +201,8 @@ pub struct Restart {
     pub within: Duration,
     /// `--restart on-failure`: a successful run ends kapo with exit code 0.
     pub on_failure_only: bool,
+    /// `--no-restart-on`: no start follows these ends.
+    pub no_restart_on: Vec<Success>,
 }
 
 /// The options of `watch`.
@@ -349,6 +351,7 @@ pub(crate) mod tests {
             max_restarts: None,
             within: Duration::from_secs(300),
             on_failure_only: false,
+            no_restart_on: Vec::new(),
         }
     }
 }

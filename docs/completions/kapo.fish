@@ -8,7 +8,7 @@ function __kapo_valued
         case run r
             string join \n -- --port --interface --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart
+            string join \n -- --port --interface --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
         case watch w
             string join \n -- --port --interface --max-connections --history --log-format --wait -w --pid -p
         case check
@@ -124,6 +124,7 @@ complete -c kapo -n '__kapo_at supervise s' -l stable -x -d 'a run of this lengt
 complete -c kapo -n '__kapo_at supervise s' -l max-restarts -x -d 'give up after N restarts within --within; 0: never'
 complete -c kapo -n '__kapo_at supervise s' -l within -x -d 'time window for --max-restarts and for Flapping'
 complete -c kapo -n '__kapo_at supervise s' -l restart -x -a 'always on-failure' -d 'when to start again: always or on-failure'
+complete -c kapo -n '__kapo_at supervise s' -l no-restart-on -x -d 'codes and signals that no restart follows: 78,SEGV'
 complete -c kapo -n '__kapo_at watch w' -s w -l wait -x -d 'pause between scans of the process list'
 complete -c kapo -n '__kapo_at watch w' -s p -l pid -x -d 'watch this one process'
 complete -c kapo -n '__kapo_at watch w' -l process-events -d 'get new processes from the kernel instead of scanning'

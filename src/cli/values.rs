@@ -201,12 +201,24 @@ pub(super) fn successes(text: &OsStr) -> Result<Vec<Success>, Wrong> {
 }
 
 fn success(word: &OsStr) -> Result<Success, Wrong> {
-    let meant = match digits(word) {
+    match end(word) {
+        None if word.eq_ignore_ascii_case("TTL") => Ok(Success::Ttl),
+        meant => meant.ok_or_else(|| not(word, "an exit code (0 to 255), the name of a signal or TTL")),
+    }
+}
+
+/// Parses the ends after which `supervise` does not start again, such as `78,SEGV`.
+pub(super) fn final_ends(text: &OsStr) -> Result<Vec<Success>, Wrong> {
+    list(text)
+        .map(|word| end(word).ok_or_else(|| not(word, "an exit code (0 to 255) or the name of a signal")))
+        .collect()
+}
+
+fn end(word: &OsStr) -> Option<Success> {
+    match digits(word) {
         Some(code) => code.parse().ok().map(Success::Code),
-        None if word.eq_ignore_ascii_case("TTL") => Some(Success::Ttl),
         None => signal(word).ok().map(Success::Signal),
-    };
-    meant.ok_or_else(|| not(word, "an exit code (0 to 255), the name of a signal or TTL"))
+    }
 }
 
 fn list(text: &OsStr) -> impl Iterator<Item = &OsStr> {

@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::Exit;
+use crate::config::Success;
+
 /// The reason of an end; docs/status.md describes each one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -63,6 +66,15 @@ impl Serialize for Reason {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
+}
+
+/// Whether the list contains this end. `TTL` in the list is ignored, because it does not depend on the exit code.
+pub(crate) fn is_listed(ends: &[Success], exit: Exit) -> bool {
+    ends.iter().any(|end| match (end, exit) {
+        (Success::Code(wanted), _) => exit.code() == *wanted,
+        (Success::Signal(wanted), Exit::Signal { signal, .. }) => *wanted == signal,
+        (Success::Signal(_), Exit::Code(_)) | (Success::Ttl, _) => false,
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::Exit;
 use super::random::Random;
+use super::reason::is_listed;
 use crate::config::Restart;
 use crate::duration::Seconds;
 
@@ -54,6 +56,8 @@ pub(crate) struct RunOutcome {
     pub expired: bool,
     /// Whether the command could not be executed.
     pub never_ran: bool,
+    /// How it ended, or the exit code of a failed start; `None` if kapo stopped it or was asked to stop it.
+    pub by_itself: Option<Exit>,
 }
 
 /// What kapo does after the end of a run.
@@ -63,6 +67,8 @@ pub(crate) enum Verdict {
     Again(Duration),
     /// Do not start again: with `--restart on-failure`, the run was a success.
     Finished,
+    /// Do not start again: `--no-restart-on` lists this end.
+    Final,
     /// Do not start again: there were more than `--max-restarts` within `--within`.
     GiveUp,
 }
@@ -100,6 +106,9 @@ impl Policy {
             if self.failures.len() > FAILURES_KEPT {
                 self.failures.pop_front();
             }
+        }
+        if run.by_itself.is_some_and(|exit| is_listed(&self.options.no_restart_on, exit)) {
+            return Verdict::Final;
         }
         if run.success && self.options.on_failure_only {
             return Verdict::Finished;
@@ -191,7 +200,9 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Success;
     use crate::logic::tests::epoch;
+    use crate::signal::Signal;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -200,7 +211,8 @@ mod tests {
     }
 
     fn failed(lasted: Duration) -> RunOutcome {
-        RunOutcome { lasted, success: false, expired: false, never_ran: false }
+        let by_itself = Some(Exit::Code(1));
+        RunOutcome { lasted, success: false, expired: false, never_ran: false, by_itself }
     }
 
     fn pauses(policy: &mut Policy, runs: &[RunOutcome]) -> Vec<Verdict> {
@@ -265,6 +277,31 @@ mod tests {
             pauses(&mut policy, &[failed(SECOND), success]),
             [Verdict::Again(SECOND), Verdict::Finished]
         );
+    }
+
+    #[test]
+    fn no_start_follows_an_end_that_no_restart_on_lists() {
+        let no_restart_on = vec![Success::Code(78), Success::Signal(Signal::SEGV)];
+        let listed = |exit| RunOutcome { by_itself: Some(exit), ..failed(SECOND) };
+        let segv = Exit::Signal { signal: Signal::SEGV, core_dumped: true };
+        let again = Verdict::Again(SECOND);
+        for (by_itself, on_failure_only, verdict) in [
+            (Some(Exit::Code(78)), false, Verdict::Final),
+            (Some(Exit::Code(78)), true, Verdict::Final),
+            (Some(segv), false, Verdict::Final),
+            (Some(Exit::Code(139)), false, again),
+            (Some(Exit::Code(77)), false, again),
+            // kapo has stopped it.
+            (None, false, again),
+        ] {
+            let options = Restart { no_restart_on: no_restart_on.clone(), on_failure_only, ..options() };
+            let run = RunOutcome { by_itself, ..failed(SECOND) };
+            assert_eq!(pauses(&mut Policy::new(options), &[run]), [verdict], "{by_itself:?}");
+        }
+        // It is no restart, so that --max-restarts has no say in it.
+        let mut policy = Policy::new(Restart { no_restart_on, max_restarts: Some(1), ..options() });
+        let runs = [failed(SECOND), listed(Exit::Code(78)), failed(SECOND)];
+        assert_eq!(pauses(&mut policy, &runs), [again, Verdict::Final, Verdict::GiveUp]);
     }
 
     #[test]

@@ -114,6 +114,7 @@ fn other_invalid_values_are_refused() {
     misused(&["--max-connections", "0", "run"], "--max-connections");
     misused(&["--tail", "1048577", "run"], "--tail");
     misused(&["run", "--success-exit", "256"], "--success-exit");
+    misused(&["supervise", "--no-restart-on", "TTL"], "--no-restart-on");
     misused(&["--stdlog", "run"], "--stdlog");
     misused(&["--sidebind", "--interface", "@x", "run"], "--sidebind");
 }

@@ -168,6 +168,36 @@ fn with_on_failure_a_success_ends_kapo() {
 }
 
 #[test]
+fn after_an_end_in_no_restart_on_kapo_exits_with_its_code() {
+    let list = ["supervise", "--wait", "0", "--max-restarts", "1", "--no-restart-on", "78,TERM,127"];
+    let failing: &[&str] = &["sh", "-c", "exit 78"];
+    for (options, command, code) in [
+        (&[][..], failing, 78),
+        (&["--success-exit", "78"], failing, 0),
+        (&["--restart", "on-failure"], failing, 78),
+        (&[], &["sh", "-c", "kill $$"], 143),
+        (&[], &["./nonesuch"], 127),
+    ] {
+        let mut kapo = Kapo::launch(kapo_on_a_free_port([&list, options, command].concat()));
+        kapo.expect_exit(code);
+        let log = kapo.stderr();
+        let shown = if code == 0 { 78 } else { code };
+        assert!(log.contains(&format!("msg=\"not restarting\" code={shown} why=")), "{log}");
+        assert_eq!(log.matches("msg=\"started\"").count(), usize::from(code != 127), "{log}");
+    }
+    let mut kapo = Kapo::launch(kapo_on_a_free_port([&list[..], &["sh", "-c", "exit 77"]].concat()));
+    kapo.expect_exit(77);
+    assert!(kapo.stderr().contains("msg=\"too many restarts\""));
+}
+
+#[test]
+fn an_end_by_ttl_is_not_meant_by_no_restart_on() {
+    let options = ["--wait", "0", "--ttl", "50ms", "--no-restart-on", "124,143,TERM"];
+    let mut kapo = Kapo::start([&["supervise"], &options[..], &["sleep", "600"]].concat());
+    kapo.wait_for("three restarts", |kapo| kapo.status()["Restarts"].as_u64() > Some(2));
+}
+
+#[test]
 fn too_many_restarts_are_given_up_with_the_last_code() {
     let mut kapo = Kapo::launch(kapo_on_a_free_port([
         "supervise",

@@ -44,4 +44,10 @@ pub(super) const RESTARTING: &[Opt] = &[
             "when to start again: always or on-failure",
             "With on-failure, kapo exits with 0 after the first successful run.",
         ),
+    value(SUPERVISE, "no-restart-on", "CODES").env("KAPO_NO_RESTART_ON").says(
+        "codes and signals that no restart follows: 78,SEGV",
+        "A list separated by commas, for errors that another start cannot repair. kapo exits \
+             with the command's exit code, or with 0 if --success-exit lists it too. 126 and 127 \
+             mean a command that cannot be executed. Ends by --ttl or --watchdog are not compared.",
+    ),
 ];

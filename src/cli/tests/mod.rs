@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Order, parse};
 use crate::config::{
     After, CaptureOptions, CheckOptions, Config, Interface, JobOptions, Linger, Listen, LogFormat, Mode,
-    Probe, Restart, WaitOptions, WatchOptions,
+    Probe, Restart, Success, WaitOptions, WatchOptions,
 };
 use crate::error::Error;
 use crate::signal::Signal;
@@ -280,8 +280,7 @@ fn run_lingers_for_a_time_or_until_no_request_comes() {
 
 #[test]
 fn supervise_takes_all_of_its_options() {
-    let words =
-        "supervise -w 1 --backoff-max 1m --stable 2 --max-restarts 3 --within 4 --restart on-failure x";
+    let words = "supervise -w 1 --backoff-max 1m --stable 2 --max-restarts 3 --within 4 --restart on-failure --no-restart-on 78,segv x";
     let expected = Restart {
         wait: SECOND,
         backoff_max: Some(60 * SECOND),
@@ -289,6 +288,7 @@ fn supervise_takes_all_of_its_options() {
         max_restarts: Some(3),
         within: 4 * SECOND,
         on_failure_only: true,
+        no_restart_on: vec![Success::Code(78), Success::Signal(Signal::SEGV)],
     };
     assert_eq!(job(words).after, After::Again(expected));
     assert_eq!(

@@ -140,6 +140,18 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
             "run --success-exit 1, x",
             "--success-exit: '' is not an exit code (0 to 255), the name of a signal or TTL",
         ),
+        (
+            "supervise --no-restart-on 1,TTL x",
+            "--no-restart-on: 'TTL' is not an exit code (0 to 255) or the name of a signal",
+        ),
+        (
+            "supervise --no-restart-on 256 x",
+            "--no-restart-on: '256' is not an exit code (0 to 255) or the name of a signal",
+        ),
+        (
+            "supervise --no-restart-on= x",
+            "--no-restart-on: '' is not an exit code (0 to 255) or the name of a signal",
+        ),
         ("supervise --restart never x", "--restart: 'never' is not always or on-failure"),
         (
             "supervise --max-restarts 3 --within 0 x",

@@ -17,7 +17,7 @@ use super::{
 use crate::config::After;
 use crate::error;
 use crate::logic::history;
-use crate::logic::reason::Reason;
+use crate::logic::reason::{Reason, is_listed};
 use crate::logic::status::reason_name;
 
 /// A run that has ended and whose output is still being read.
@@ -99,7 +99,13 @@ impl Lifecycle {
             SpawnErrorKind::Setup => Record::error("cannot start"),
         };
         out.push(Effect::Log(record.with("command", &self.document.status.command).with("error", reason)));
-        let run = RunOutcome { lasted: Duration::ZERO, success: false, expired: false, never_ran: true };
+        let run = RunOutcome {
+            lasted: Duration::ZERO,
+            success: false,
+            expired: false,
+            never_ran: true,
+            by_itself: Some(Exit::Code(code)),
+        };
         self.next(now, run, out);
     }
 
@@ -164,7 +170,13 @@ impl Lifecycle {
         let termination_message = self.termination_message();
         self.remains.output =
             Some(EndedRun { run: self.document.runs.starts(), success, termination_message });
-        RunOutcome { lasted, success, expired: why == Some(StopCause::Ttl), never_ran: false }
+        RunOutcome {
+            lasted,
+            success,
+            expired: why == Some(StopCause::Ttl),
+            never_ran: false,
+            by_itself: why.is_none().then_some(end.exit),
+        }
     }
 
     /// Records the end in the document and sets kapo's exit code.
@@ -253,6 +265,14 @@ impl Lifecycle {
                 return true;
             }
             (Some(Verdict::Finished), _) => self.finish(),
+            (Some(Verdict::Final), _) => {
+                out.push(Effect::Log(
+                    Record::info("not restarting")
+                        .number("code", self.document.status.exit_code)
+                        .with("why", "--no-restart-on lists it"),
+                ));
+                self.finish();
+            }
             (Some(Verdict::GiveUp), _) => {
                 out.push(Effect::Log(
                     Record::error("too many restarts").number("restarts", self.document.status.restarts),
@@ -349,11 +369,7 @@ impl Lifecycle {
 /// Returns the document's `Reason` for an end.
 fn reason(success_exit: &[Success], why: Option<StopCause>, end: End) -> Reason {
     let End { exit, oom_killed, .. } = end;
-    let listed = success_exit.iter().any(|success| match (success, exit) {
-        (Success::Code(wanted), _) => exit.code() == *wanted,
-        (Success::Signal(wanted), Exit::Signal { signal, .. }) => *wanted == signal,
-        (Success::Signal(_), Exit::Code(_)) | (Success::Ttl, _) => false,
-    });
+    let listed = is_listed(success_exit, exit);
     match (why, exit) {
         (Some(StopCause::Ttl), _) if success_exit.contains(&Success::Ttl) => Reason::Success,
         (Some(StopCause::Ttl), _) => Reason::Timeout,

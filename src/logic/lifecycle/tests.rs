@@ -891,6 +891,36 @@ fn supervise_ends_after_max_restarts_or_a_success() {
 }
 
 #[test]
+fn no_restart_on_means_the_command_s_own_end() {
+    let job = |codes: &[Success]| JobOptions {
+        after: After::Again(Restart { no_restart_on: codes.to_vec(), ..again() }),
+        ..run()
+    };
+    let codes = [Success::Code(78), Success::Code(127), Success::Signal(Signal::TERM), Success::Code(124)];
+    let failing = Behaviour { start: Err(SpawnErrorKind::NotFound), ..Behaviour::until_signalled() };
+    for (behaviour, code) in [
+        (Behaviour::ends(SECOND, Exit::Code(78)), 78),
+        (Behaviour::ends(SECOND, killed_by(Signal::TERM)), 143),
+        (failing, 127),
+    ] {
+        let mut world = begun(job(&codes), behaviour);
+        assert_eq!((world.run_to_the_end(), world.life.status().restarts), (code, 0));
+        let log = logged(&mut world);
+        let expected =
+            format!("level=info msg=\"not restarting\" code={code} why=\"--no-restart-on lists it\"");
+        assert_eq!(log.iter().filter(|line| **line == expected).count(), 1, "{log:#?}");
+    }
+    // A success that is final.
+    let success = JobOptions { success_exit: vec![Success::Code(78)], ..job(&codes) };
+    let mut world = begun(success, Behaviour::ends(SECOND, Exit::Code(78)));
+    assert_eq!((world.run_to_the_end(), world.life.starts()), (0, 1));
+    // kapo's own stop at the TTL is no end of the command's own, whatever its code.
+    let mut world = begun(JobOptions { ttl: ttl(5), ..job(&codes) }, Behaviour::until_signalled());
+    world.run_for(60 * SECOND);
+    assert!(world.life.starts() > 5, "{}", world.life.starts());
+}
+
+#[test]
 fn flapping_begins_at_the_fourth_failure_and_ends_by_itself() {
     let restart = Restart { stable: 1_000 * SECOND, ..again() };
     let job = JobOptions { after: After::Again(restart), ..run() };

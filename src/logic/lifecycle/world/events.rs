@@ -107,7 +107,7 @@ impl World {
             self.failures.push(self.now);
         }
         self.superseded += u64::from(self.draining.take().is_some());
-        self.observe_what_follows(false, false);
+        self.observe_what_follows(false, false, Some(Exit::Code(self.expected_code)));
     }
 
     fn observe_end(&mut self, End { exit, on_terminal, hung_up, .. }: &End) {
@@ -135,11 +135,12 @@ impl World {
             self.failures.push(self.now);
         }
         self.leave_group();
-        self.observe_what_follows(self.expected_code == 0, expired);
+        self.observe_what_follows(self.expected_code == 0, expired, why.is_none().then_some(*exit));
     }
 
     /// Computes what follows a run: another run, lingering, or kapo's end.
-    fn observe_what_follows(&mut self, success: bool, expired: bool) {
+    /// `by_itself` is an end that kapo did not cause.
+    fn observe_what_follows(&mut self, success: bool, expired: bool, by_itself: Option<Exit>) {
         self.random_deadline = None;
         self.finishing = self.asked || self.interrupted;
         match self.job.after.clone() {
@@ -149,13 +150,16 @@ impl World {
                 self.lingering = lingers.then_some(self.now);
                 self.finishing |= !lingers;
             }
-            After::Again(restart) => self.plan_start(&restart, success, expired),
+            After::Again(restart) => {
+                let is_final = by_itself.is_some_and(|exit| lists(&restart.no_restart_on, exit));
+                let finished = is_final || (success && restart.on_failure_only);
+                self.plan_start(&restart, finished, expired);
+            }
         }
     }
 
     /// Computes the bounds of the pause from the options.
-    fn plan_start(&mut self, restart: &Restart, success: bool, expired: bool) {
-        let finished = success && restart.on_failure_only;
+    fn plan_start(&mut self, restart: &Restart, finished: bool, expired: bool) {
         if let Some(limit) = restart.max_restarts.filter(|_| !finished && !expired) {
             let recent = |at: &&Duration| self.now - **at < restart.within;
             let restarts = self.restarts.iter().filter(recent).count();
@@ -320,12 +324,7 @@ impl World {
     }
 
     pub(super) fn is_success(&self, exit: Exit) -> bool {
-        exit == Exit::Code(0)
-            || self.job.success_exit.iter().any(|success| match (success, exit) {
-                (Success::Code(code), exit) => exit.code() == *code,
-                (Success::Signal(wanted), Exit::Signal { signal, .. }) => signal == *wanted,
-                (Success::Signal(_), Exit::Code(_)) | (Success::Ttl, _) => false,
-            })
+        exit == Exit::Code(0) || lists(&self.job.success_exit, exit)
     }
 
     pub(super) fn restart(&self) -> Option<&Restart> {
@@ -334,4 +333,12 @@ impl World {
             After::Again(restart) => Some(restart),
         }
     }
+}
+
+fn lists(ends: &[Success], exit: Exit) -> bool {
+    ends.iter().any(|end| match (end, exit) {
+        (Success::Code(code), exit) => exit.code() == *code,
+        (Success::Signal(wanted), Exit::Signal { signal, .. }) => signal == *wanted,
+        (Success::Signal(_), Exit::Code(_)) | (Success::Ttl, _) => false,
+    })
 }

@@ -116,6 +116,19 @@ fn any_lasting_time(pick: &mut dyn FnMut(u64) -> u64) -> Duration {
     Duration::from_millis(200) + any_time(pick)
 }
 
+/// Returns an element of a list of ends: any signal, any code, or a code that kapo itself gives or that TERM causes.
+fn any_end(pick: &mut dyn FnMut(u64) -> u64) -> Option<Success> {
+    let code = match pick(8) {
+        0 | 1 => return any_signal(pick).map(Success::Signal),
+        2 | 3 => pick(256),
+        4 => 0,
+        5 => 124,
+        6 => 125 + pick(3),
+        _ => 143,
+    };
+    u8::try_from(code).ok().map(Success::Code)
+}
+
 fn any_behaviour(pick: &mut dyn FnMut(u64) -> u64) -> Behaviour {
     Behaviour {
         start: match pick(24) {
@@ -156,6 +169,7 @@ fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> JobOptions {
             max_restarts: (pick(3) == 0).then(|| u32::try_from(1 + pick(5)).unwrap_or(1)),
             within: any_time(pick),
             on_failure_only: pick(4) == 0,
+            no_restart_on: (0..pick(3)).filter_map(|_| any_end(pick)).collect(),
         }),
     };
     let min = any_lasting_time(pick);
