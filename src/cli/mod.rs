@@ -142,7 +142,7 @@ fn job(
         single_child: settings.flag("single-child")?,
         setsid: settings.flag("setsid")?,
         rewrite_signal: values::last_of_each(settings.all("rewrite-signal", values::rewrites)?),
-        success_exit: settings.optional("success-exit", values::successes)?.unwrap_or_default(),
+        success_exit: settings.all("success-exit", values::successes)?,
         parent_death_signal: settings.optional("parent-death-signal", values::optional_signal)?.flatten(),
         orphan_signal: settings.value("orphan-signal", values::optional_signal)?,
         termination_log: settings.optional("termination-log", values::path)?,

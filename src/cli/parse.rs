@@ -1,7 +1,7 @@
 //! Divides the arguments into kapo's own options and the command, which is left unchanged.
 //!
-//! This parser is handwritten because the position decides where kapo's options end (`kapo run sleep --port 5`),
-//! whether `-p` means a port or a pid, and which of two values came last. Arguments are bytes and need not be UTF-8.
+//! This parser is handwritten because the position decides where kapo's options end (`kapo run sleep --port 5`)
+//! and whether `-p` means a port or a pid. Arguments are bytes and need not be UTF-8.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

@@ -70,15 +70,32 @@ impl<'env> Settings<'env> {
         }
     }
 
-    /// Returns the value of an option; the last one if the option is given more than once. `None` if there is no value
-    /// and no default.
+    /// Returns the value of an option; `None` if there is no value and no default. An option with a value must not be
+    /// given twice.
     pub(super) fn optional<T>(
         &mut self,
         name: &'static str,
         read: fn(&OsStr) -> Result<T, Wrong>,
     ) -> Result<Option<T>, Error> {
-        let Some(text) = self.texts(name)?.pop() else { return Ok(None) };
+        let Some(text) = self.text(name)? else { return Ok(None) };
         read(&text).map(Some).map_err(|wrong| self.refuse(name, &text, &wrong))
+    }
+
+    /// Returns the only text given for an option, or the last one for a flag: a script may add `--quiet=false`.
+    fn text(&mut self, name: &'static str) -> Result<Option<OsString>, Error> {
+        let mut texts = self.texts(name)?;
+        let last = texts.pop();
+        if let (Some(first), Some(last)) = (texts.first(), &last)
+            && self.row(name).value.is_some()
+        {
+            let hint = if ["port", "interface"].contains(&name) { "; --listen adds listeners" } else { "" };
+            return Err(Error::Usage(format!(
+                "--{name} is given twice ({} and {}), but takes only one value{hint}",
+                shown(first),
+                shown(last)
+            )));
+        }
+        Ok(last)
     }
 
     /// Returns all values of an option that may be given more than once, in their order.

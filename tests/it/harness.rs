@@ -1,7 +1,7 @@
 //! Runs one kapo under test on its own port, with requests, signals and waits. At the end of the test it and
 //! everything that it has started is killed. A failing test prints the command line and its output.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -46,9 +46,17 @@ pub(crate) fn kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Comma
 
 /// Returns kapo on a port of 127.0.0.1 that the kernel chooses.
 pub(crate) fn kapo_on_a_free_port<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
-    let mut command = kapo(["--port", "0", "--interface", "127.0.0.1"]);
-    command.args(words);
+    let mut command = clean(binary());
+    command.args(on_a_free_port(words));
     command
+}
+
+/// Adds a port of 127.0.0.1 that the kernel chooses, unless the words name an interface.
+fn on_a_free_port<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Vec<OsString> {
+    let words: Vec<_> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+    let named = words.iter().any(|word| word == "-i" || word == "--interface");
+    let default = ["--port", "0", "--interface", "127.0.0.1"].map(OsString::from);
+    default.into_iter().filter(|_| !named).chain(words).collect()
 }
 
 /// Returns the name of an abstract Unix socket that no other test uses.
@@ -69,7 +77,7 @@ pub(crate) fn quiet_kapo<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) ->
 pub(crate) fn kapo_after<S: AsRef<OsStr>>(preparation: &str, words: impl IntoIterator<Item = S>) -> Command {
     let mut command = clean("sh");
     command.arg("-c").arg(format!("{preparation}\nexec \"$@\"")).arg("sh").arg(binary());
-    command.args(["--port", "0", "--interface", "127.0.0.1"]).args(words);
+    command.args(on_a_free_port(words));
     command
 }
 

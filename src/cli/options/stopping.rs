@@ -49,7 +49,7 @@ pub(super) const STOPPING: &[Opt] = &[
     ),
     value(JOB, "success-exit", "CODES").env("KAPO_SUCCESS_EXIT").says(
         "codes and signals that count as success: 143,TERM",
-        "A list separated by commas. If a run ends with one of them, its Reason is success \
+        "A list separated by commas; the option may be repeated. If a run ends with one of them, its Reason is success \
              and kapo exits with 0. TTL stands for an end by --ttl, for jobs that are recycled on \
              purpose.",
     ),

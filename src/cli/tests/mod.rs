@@ -141,8 +141,6 @@ fn options_are_read_in_every_written_form() {
         "-p=80 run x",
         "run --port 80 x",
         "run --port=80 -- x",
-        "--port 1 -p2 --port=80 run x",
-        "--port 1 run --port 80 x",
     ] {
         let mut expected = config("run x");
         expected.listen.port = 80;

@@ -88,7 +88,7 @@ fn signals_are_rewritten_dropped_and_counted_as_success() {
     );
     assert_eq!(rewritten("run --rewrite-signal TERM:INT --rewrite-signal TERM:0 x"), [(Signal::TERM, None)]);
     assert_eq!(
-        job("run --success-exit 143,TERM,0,ttl x").success_exit,
+        job("run --success-exit 143,TERM --success-exit 0,ttl x").success_exit,
         [Success::Code(143), Success::Signal(Signal::TERM), Success::Code(0), Success::Ttl]
     );
     assert_eq!(job("run x").stop_on, SignalSet::of(&[Signal::TERM, Signal::INT, Signal::QUIT]));

@@ -88,6 +88,15 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
         ("--port= run x", "--port: '' is not a port (0 to 65535)"),
         ("--port +80 run x", "--port: '+80' is not a port (0 to 65535)"),
         ("--port --quiet run x", "--port: '--quiet' is not a port (0 to 65535)"),
+        (
+            "-i 127.0.0.1 -i ::1 run x",
+            "--interface is given twice ('127.0.0.1' and '::1'), but takes only one value; --listen adds listeners",
+        ),
+        (
+            "-p 1 run --port 2 x",
+            "--port is given twice ('1' and '2'), but takes only one value; --listen adds listeners",
+        ),
+        ("run --wait 1 -w 1 x", "--wait is given twice ('1' and '1'), but takes only one value"),
         ("--history 101 run x", "--history: '101' is not a number of runs (up to 100; 0: off)"),
         (
             "--max-connections 0 run x",
