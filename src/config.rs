@@ -50,13 +50,15 @@ pub struct Misspelt {
     pub meant: &'static str,
 }
 
-/// `--port`, `--interface`, `--sidebind`, `--socket-activation`.
+/// `--port`, `--interface`, `--listen`, `--sidebind`, `--socket-activation`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The port; 0 lets the kernel choose one.
     pub port: u16,
     /// The address to bind, or a Unix socket.
     pub interface: Interface,
+    /// `--listen`: further addresses, with their ports; the port of a Unix socket is 0.
+    pub further: Vec<(Interface, u16)>,
     /// Also listen on the next free port above `port`.
     pub sidebind: bool,
     /// Listen on inherited sockets instead of binding `port`.
@@ -319,6 +321,11 @@ impl Stream {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    /// Returns a listener without further options.
+    pub(crate) fn listen(interface: Interface, port: u16) -> Listen {
+        Listen { port, interface, further: Vec::new(), sidebind: false, socket_activation: false }
+    }
 
     /// Returns the options of `kapo run command` with all defaults.
     pub(crate) fn job() -> JobOptions {

@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn without_a_url_the_address_is_the_one_kapo_listens_on() {
         let of = |interface, port| {
-            let listen = Listen { port, interface, sidebind: false, socket_activation: false };
+            let listen = crate::config::tests::listen(interface, port);
             Address::of(&listen, "/wait").map(|target| (target.peer, target.authority))
         };
         let ip = |text: &str| Interface::Ip(text.parse().unwrap());

@@ -105,6 +105,7 @@ fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {
     Ok(Listen {
         port: settings.value("port", values::port)?,
         interface: settings.value("interface", values::interface)?,
+        further: settings.all("listen", values::endpoints)?,
         sidebind: settings.flag("sidebind")?,
         socket_activation: settings.flag("socket-activation")?,
     })

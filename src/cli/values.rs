@@ -2,7 +2,7 @@
 //! the name of the option or variable.
 
 use std::ffi::OsStr;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -283,6 +283,22 @@ pub(super) fn interface(text: &OsStr) -> Result<Interface, Wrong> {
     }
 }
 
+/// Parses a list of addresses such as `127.0.0.1:80,[::1]:80,/path,@name`.
+pub(super) fn endpoints(text: &OsStr) -> Result<Vec<(Interface, u16)>, Wrong> {
+    list(text).map(endpoint).collect()
+}
+
+fn endpoint(word: &OsStr) -> Result<(Interface, u16), Wrong> {
+    if let [b'@' | b'/', ..] = word.as_bytes() {
+        return Ok((interface(word)?, 0));
+    }
+    let address: Option<SocketAddr> = word.to_str().and_then(|word| word.parse().ok());
+    let address = address.ok_or_else(|| {
+        not(word, "an address with a port (127.0.0.1:6666 or [::1]:6666), an absolute path or @name")
+    })?;
+    Ok((Interface::Ip(address.ip()), address.port()))
+}
+
 fn address(text: &OsStr) -> Result<IpAddr, Wrong> {
     let Some(whole) = text.to_str() else { return Err(no_address(text)) };
     let bare = whole.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
@@ -292,7 +308,7 @@ fn address(text: &OsStr) -> Result<IpAddr, Wrong> {
     };
     found.ok_or_else(|| {
         let label = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-        if whole.parse::<std::net::SocketAddr>().is_ok() {
+        if whole.parse::<SocketAddr>().is_ok() {
             format!("{} is an address with a port; use --port for the port", shown(text))
         } else if whole.bytes().all(label) && whole.bytes().any(|b| b.is_ascii_alphabetic()) {
             format!("{} is a host name; use an address (127.0.0.1 or ::1, /path or @name)", shown(text))

@@ -69,6 +69,7 @@ fn run_job(
     // Orphans of the command become children of kapo, which reaps them. PID 1 gets them in any case.
     let subreaper = if signals.is_init() { Ok(()) } else { set_child_subreaper(Some(getpid())) };
     let extra = if options.notify { sys::datagram::DESCRIPTORS } else { 0 };
+    let extra = extra + config.listen.further.len();
     let Room { connections, open_files } = make_room(config.max_connections, extra);
     let now = clock();
     let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
@@ -110,7 +111,7 @@ fn run_watch(
 ) -> Result<u8, Error> {
     let sockets = inherited(config, variable)?;
     let signals = take_over_signals()?;
-    let Room { connections, .. } = make_room(config.max_connections, 0);
+    let Room { connections, .. } = make_room(config.max_connections, config.listen.further.len());
     let now = clock();
     let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
     // Open the watcher before the listeners, so that an error is the only line of output.
@@ -196,24 +197,27 @@ fn listen(
     let (mut listeners, mut given) = (Vec::new(), Vec::new());
     if config.listen.socket_activation {
         for (listener, name) in sockets.listeners {
-            listeners.push((listener, Some(name), false));
+            listeners.push((listener, Some(name), false, false));
         }
         for (socket, name) in sockets.connections {
             given.push((socket, name));
         }
     } else {
-        let main = Listener::bind(&config.listen)?;
+        let main = Listener::bind(&config.listen.interface, above)?;
         above = main.port().unwrap_or(above);
-        listeners.push((main, None, true));
+        listeners.push((main, None, true, config.listen.port == 0));
+    }
+    for (interface, port) in &config.listen.further {
+        listeners.push((Listener::bind(interface, *port)?, None, true, *port == 0));
     }
     if config.listen.sidebind {
         let side = Listener::sidebind(&config.listen.interface, above)?;
         listening.sidebind_port = side.port().unwrap_or(0);
-        listeners.push((side, Some("sidebind".to_owned()), true));
+        listeners.push((side, Some("sidebind".to_owned()), true, config.listen.port == 0));
     }
     // Nothing is logged before all sockets are bound, so that a failed start prints a single line.
-    for (listener, name, ours) in listeners {
-        let chosen = ours && config.listen.port == 0 && listener.port().is_some();
+    for (listener, name, ours, port_0) in listeners {
+        let chosen = port_0 && listener.port().is_some();
         context.listen(now, listener, name.as_deref(), ours, chosen)?;
     }
     for Misspelt { found, meant } in &config.misspelt {
@@ -236,9 +240,9 @@ struct Room {
     open_files: Option<(u64, u64)>,
 }
 
-/// Raises the soft limit for `connections` if the hard limit allows it. `extra` is the number of descriptors that one
-/// message to NOTIFY_SOCKET can bring: the kernel closes those for which there is no room, and blocks if one is a
-/// socket that lingers.
+/// Raises the soft limit for `connections` if the hard limit allows it. `extra` is the number of further listeners, plus
+/// the number of descriptors that one message to NOTIFY_SOCKET can bring: the kernel closes those for which there is no
+/// room, and blocks if one is a socket that lingers.
 fn make_room(connections: usize, extra: usize) -> Room {
     let before = getrlimit(Resource::Nofile);
     let own = OWN_DESCRIPTORS.saturating_add(u64::try_from(extra).unwrap_or(u64::MAX));

@@ -13,6 +13,7 @@ mod history;
 mod http;
 mod idle;
 mod limits;
+mod listeners;
 mod log_format;
 mod logs_client;
 mod main_pid;

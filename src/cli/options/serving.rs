@@ -19,6 +19,12 @@ pub(super) const SERVING: &[Opt] = &[
              for a socket in the abstract namespace. A Unix socket does not use --port. Host \
              names are rejected, because their address could change between two starts.",
         ),
+    value(GLOBAL, "listen", "ADDRS").completes(Completion::Path).env("KAPO_LISTEN").says(
+        "also listen on HOST:PORT, [V6]:PORT, /path or @name",
+        "A list separated by commas; the option may be repeated. HOST and V6 are addresses. \
+             kapo listens there in addition to --port and --interface. If the port is 0, the kernel \
+             chooses one, which kapo logs.",
+    ),
     flag(GLOBAL, "sidebind").short('b').env("KAPO_SIDEBIND").says(
         "also listen on the next free port above --port",
         "This port is opened on the address of --interface. The document shows it as \

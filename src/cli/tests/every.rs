@@ -13,6 +13,7 @@ use crate::config::Mode;
 fn sample(opt: &Opt) -> &'static str {
     match opt.value {
         None => "true",
+        Some("ADDRS") => "127.0.0.1:7,@x",
         Some("ADDR") => "127.0.0.1",
         Some("SIGNAL") => "USR1",
         Some("FROM:TO") => "TERM:INT",

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Order, parse};
 use crate::config::{
-    After, CaptureOptions, CheckOptions, Config, Interface, JobOptions, Linger, Listen, LogFormat, Mode,
-    Probe, Restart, Success, WaitOptions, WatchOptions,
+    After, CaptureOptions, CheckOptions, Config, Interface, JobOptions, Linger, LogFormat, Mode, Probe,
+    Restart, Success, WaitOptions, WatchOptions,
 };
 use crate::error::Error;
 use crate::signal::Signal;
@@ -67,12 +67,7 @@ fn job(words: &str) -> JobOptions {
 /// Returns the Config without any option.
 fn plain(mode: Mode) -> Config {
     Config {
-        listen: Listen {
-            port: 6666,
-            interface: Interface::Ip("0.0.0.0".parse().unwrap()),
-            sidebind: false,
-            socket_activation: false,
-        },
+        listen: crate::config::tests::listen(Interface::Ip("0.0.0.0".parse().unwrap()), 6666),
         capture: CaptureOptions::default(),
         hide_args: false,
         max_connections: 512,

@@ -80,6 +80,20 @@ fn a_ttl_is_a_time_or_a_range_and_zero_means_none() {
 }
 
 #[test]
+fn listeners_are_added_by_lists_and_repetition() {
+    let ip = |text: &str| Interface::Ip(text.parse().unwrap());
+    let words = "--listen 127.0.0.1:80,[::1]:0 --listen /a,@b run x";
+    let expected = [
+        (ip("127.0.0.1"), 80),
+        (ip("::1"), 0),
+        (Interface::Path("/a".into()), 0),
+        (Interface::Abstract(b"b".to_vec()), 0),
+    ];
+    assert_eq!(config(words).listen.further, expected);
+    assert_eq!(config("run x").listen.further, []);
+}
+
+#[test]
 fn signals_are_rewritten_dropped_and_counted_as_success() {
     let rewritten = |words: &str| job(words).rewrite_signal;
     assert_eq!(

@@ -2,6 +2,12 @@
 
 use super::{message, message_with, parse_bytes};
 
+fn no_endpoint(word: &str) -> String {
+    format!(
+        "--listen: '{word}' is not an address with a port (127.0.0.1:6666 or [::1]:6666), an absolute path or @name"
+    )
+}
+
 fn no_capture(option: &str) -> String {
     let why = "kapo can capture only the output of a command that it has started";
     format!("--{option} cannot be used with watch: {why}")
@@ -97,6 +103,11 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
             "--port is given twice ('1' and '2'), but takes only one value; --listen adds listeners",
         ),
         ("run --wait 1 -w 1 x", "--wait is given twice ('1' and '1'), but takes only one value"),
+        ("--listen localhost:80 run x", &no_endpoint("localhost:80")),
+        ("--listen 127.0.0.1 run x", &no_endpoint("127.0.0.1")),
+        ("--listen 127.0.0.1:80,::1:80 run x", &no_endpoint("::1:80")),
+        ("--listen /a,,@b run x", &no_endpoint("")),
+        ("--listen @ run x", "--listen: '@' is an abstract socket without a name"),
         ("--history 101 run x", "--history: '101' is not a number of runs (up to 100; 0: off)"),
         (
             "--max-connections 0 run x",

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{CaptureOptions, Interface, Listen, LogFormat, Mode};
+use crate::config::{CaptureOptions, Interface, LogFormat, Mode};
 
 /// A timeout that never passes if an answer comes.
 const LONG: Duration = Duration::from_secs(60);
@@ -16,7 +16,7 @@ const SHORT: Duration = Duration::from_millis(100);
 
 fn config(interface: Interface, port: u16) -> Config {
     Config {
-        listen: Listen { port, interface, sidebind: false, socket_activation: false },
+        listen: crate::config::tests::listen(interface, port),
         capture: CaptureOptions::default(),
         hide_args: false,
         max_connections: 512,

@@ -14,7 +14,7 @@ use rustix::net::{
     listen, socket_with, sockopt,
 };
 
-use crate::config::{Interface, Listen};
+use crate::config::Interface;
 use crate::driver::http::socket_file::SocketFile;
 use crate::error::{Error, reason};
 use crate::sys;
@@ -62,11 +62,11 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds `--port` on `--interface` and listens.
-    pub(crate) fn bind(wish: &Listen) -> Result<Listener, Error> {
-        match &wish.interface {
+    /// Binds an address, or a port of it, and listens.
+    pub(crate) fn bind(interface: &Interface, port: u16) -> Result<Listener, Error> {
+        match interface {
             Interface::Ip(ip) => {
-                let address = SocketAddr::new(*ip, wish.port);
+                let address = SocketAddr::new(*ip, port);
                 tcp(address).map_err(|e| Error::setup("bind", address, reason(&e.into())))
             }
             Interface::Path(path) => unix_path(path).map_err(|why| Error::setup("bind", path.display(), why)),
@@ -239,10 +239,6 @@ mod tests {
 
     use super::*;
 
-    fn on(interface: Interface, port: u16) -> Listen {
-        Listen { port, interface, sidebind: false, socket_activation: false }
-    }
-
     fn loopback() -> Interface {
         Interface::Ip("127.0.0.1".parse().unwrap())
     }
@@ -257,7 +253,7 @@ mod tests {
     #[test]
     fn port_0_shows_the_chosen_port_and_sets_nodelay() {
         for (ip, shown) in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")] {
-            let listener = Listener::bind(&on(Interface::Ip(ip.parse().unwrap()), 0)).unwrap();
+            let listener = Listener::bind(&Interface::Ip(ip.parse().unwrap()), 0).unwrap();
             let port = listener.port().unwrap();
             assert_ne!(port, 0);
             assert_eq!(listener.address(), format!("{shown}{port}"));
@@ -275,22 +271,22 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_a_one_line_error() {
-        let first = Listener::bind(&on(loopback(), 0)).unwrap();
+        let first = Listener::bind(&loopback(), 0).unwrap();
         let port = first.port().unwrap();
-        let error = Listener::bind(&on(loopback(), port)).unwrap_err();
+        let error = Listener::bind(&loopback(), port).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot bind 127.0.0.1:{port}: Address already in use"));
     }
 
     #[test]
     fn a_foreign_address_is_a_one_line_error() {
-        let wish = on(Interface::Ip("192.0.2.1".parse().unwrap()), 6666);
-        let error = Listener::bind(&wish).unwrap_err();
+        let unassigned = Interface::Ip("192.0.2.1".parse().unwrap());
+        let error = Listener::bind(&unassigned, 6666).unwrap_err();
         assert_eq!(error.to_string(), "cannot bind 192.0.2.1:6666: Cannot assign requested address");
     }
 
     #[test]
     fn the_side_port_is_the_next_free_one() {
-        let main = Listener::bind(&on(loopback(), 0)).unwrap();
+        let main = Listener::bind(&loopback(), 0).unwrap();
         let port = main.port().unwrap();
         let first = Listener::sidebind(&loopback(), port).unwrap();
         let second = Listener::sidebind(&loopback(), port).unwrap();
@@ -310,7 +306,7 @@ mod tests {
     fn a_socket_file_is_made_served_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let listener = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
+        let listener = Listener::bind(&Interface::Path(path.clone()), 0).unwrap();
         assert_eq!((listener.address(), listener.port()), (path.to_str().unwrap(), None));
         let _peer = UnixStream::connect(&path).unwrap();
         accept_one(&listener);
@@ -322,7 +318,7 @@ mod tests {
     fn a_socket_file_of_another_process_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let listener = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
+        let listener = Listener::bind(&Interface::Path(path.clone()), 0).unwrap();
         std::fs::rename(&path, folder.path().join("old")).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(listener);
@@ -335,8 +331,8 @@ mod tests {
         let path = folder.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a listener of std does not remove its file");
-        let living = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap();
-        let error = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap_err();
+        let living = Listener::bind(&Interface::Path(path.clone()), 0).unwrap();
+        let error = Listener::bind(&Interface::Path(path.clone()), 0).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot bind {}: Address already in use", path.display()));
         // The refused bind must not have removed the file.
         assert!(path.exists());
@@ -353,7 +349,7 @@ mod tests {
             (folder.path().join("missing/s"), "No such file or directory"),
             (folder.path().join("x".repeat(120)), "File name too long"),
         ] {
-            let error = Listener::bind(&on(Interface::Path(path.clone()), 0)).unwrap_err();
+            let error = Listener::bind(&Interface::Path(path.clone()), 0).unwrap_err();
             assert_eq!(error.to_string(), format!("cannot bind {}: {why}", path.display()));
         }
         assert_eq!(std::fs::read(&file).unwrap(), b"precious");
@@ -362,10 +358,10 @@ mod tests {
     #[test]
     fn an_abstract_name_is_bound_once() {
         let name = format!("kapo-listener-test-{}", std::process::id());
-        let wish = on(Interface::Abstract(name.clone().into_bytes()), 0);
-        let listener = Listener::bind(&wish).unwrap();
+        let interface = Interface::Abstract(name.clone().into_bytes());
+        let listener = Listener::bind(&interface, 0).unwrap();
         assert_eq!(listener.address(), format!("@{name}"));
-        let error = Listener::bind(&wish).unwrap_err();
+        let error = Listener::bind(&interface, 0).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot bind @{name}: Address already in use"));
     }
 
@@ -383,7 +379,7 @@ mod tests {
 
     #[test]
     fn many_connections_are_accepted_in_batches() {
-        let listener = Listener::bind(&on(loopback(), 0)).unwrap();
+        let listener = Listener::bind(&loopback(), 0).unwrap();
         let clients = BATCH + 1;
         let _peers: Vec<_> = (0..clients)
             .map(|_| TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap())
@@ -421,7 +417,7 @@ mod tests {
             assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{child:?}");
             return;
         }
-        let listener = Listener::bind(&on(loopback(), 0)).unwrap();
+        let listener = Listener::bind(&loopback(), 0).unwrap();
         let _peer = TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap();
         let free = listener.socket.try_clone().unwrap();
         let lowest = u64::try_from(free.as_raw_fd()).unwrap();
