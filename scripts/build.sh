@@ -45,6 +45,8 @@ elif has_lld; then
     # Rust's own linker links the musl of every machine, and the same release of it produces the same bytes.
     linker=CARGO_TARGET_$(printf %s "$target" | tr 'a-z-' 'A-Z_')_LINKER
     export "$linker=rust-lld"
+    # Identical functions are stored once: 3 KB less. No code of kapo compares the addresses of functions.
+    flags="$flags -C link-arg=--icf=all"
 fi
 if has_sources && has_target "$target"; then
     # Building std and trimming paths are unstable features of cargo. The compiler and the sources are the stable ones.
