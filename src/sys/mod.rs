@@ -14,4 +14,5 @@ pub mod signal;
 pub(crate) mod spawn;
 pub(crate) mod stack;
 pub mod stdio;
+pub(crate) mod thread;
 pub(crate) mod wait;

@@ -6,14 +6,16 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::exchange::{ExchangeError, RequestDeadline};
 use crate::error::reason;
 use crate::sys::resolve::{self, IpFamily};
+use crate::sys::thread;
 use crate::target::Peer;
 
 /// How long to wait for the addresses of the other family after one family has been resolved (RFC 8305, section 3).
@@ -98,12 +100,50 @@ pub(super) fn connect(peer: &Peer, deadline: RequestDeadline) -> Result<Socket, 
 /// The result of a resolver: the addresses of one family, or the reason why there are none.
 type Resolved = Result<Vec<IpAddr>, String>;
 
+/// The answers of the resolvers that were not taken yet.
+struct Answers {
+    /// An eventfd that counts the answers.
+    count: OwnedFd,
+    list: Mutex<Vec<Resolved>>,
+}
+
+impl Answers {
+    /// Resolves the name for both families at the same time, in two threads, because the resolver of the C library has
+    /// no deadline. A resolver that is late is abandoned and ends with the process.
+    fn of(name: &CString) -> io::Result<Arc<Answers>> {
+        let count = eventfd(0, EventfdFlags::SEMAPHORE | EventfdFlags::CLOEXEC)?;
+        let answers = Arc::new(Answers { count, list: Mutex::new(Vec::new()) });
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let (name, answers) = (name.clone(), Arc::clone(&answers));
+            thread::detached(Box::new(move || answers.add(resolve::addresses(&name, family))))?;
+        }
+        Ok(answers)
+    }
+
+    fn add(&self, answer: Resolved) {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        // Cannot fail: the counter is far below its limit.
+        let _ = rustix::io::write(&self.count, &1_u64.to_ne_bytes());
+    }
+
+    /// Waits for one answer until `limit`. Returns `None` if there is none.
+    fn wait(&self, limit: Option<Duration>) -> Option<Resolved> {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        poll(&mut [PollFd::new(&self.count, PollFlags::IN)], limit.as_ref())
+            .ok()
+            .filter(|ready| *ready > 0)?;
+        let _ = rustix::io::read(&self.count, &mut [0_u8; 8]);
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        (!list.is_empty()).then(|| list.remove(0))
+    }
+}
+
 /// The addresses of a name. Resolvers may still add some.
 struct Candidates {
     name: String,
     port: u16,
     known: Vec<SocketAddr>,
-    resolvers: Option<Receiver<Resolved>>,
+    resolvers: Option<Arc<Answers>>,
     /// The number of resolvers that have not answered.
     pending: usize,
     /// The reason why a resolver returned no address.
@@ -115,8 +155,6 @@ impl Candidates {
         Candidates { name: String::new(), port: 0, known, resolvers: None, pending: 0, refusal: None }
     }
 
-    /// Resolves the name for both families at the same time, in two threads, because the resolver of the C library has
-    /// no deadline. A resolver that is late is abandoned and ends with the process.
     fn of(name: &str, port: u16) -> Result<Candidates, ExchangeError> {
         if let Ok(ip) = name.parse::<IpAddr>() {
             return Ok(Candidates::known(vec![(ip, port).into()]));
@@ -128,15 +166,7 @@ impl Candidates {
         }
         let cannot = |why: &str| ExchangeError::Other(format!("cannot resolve {name}: {why}"));
         let text = CString::new(name).map_err(|_| cannot("it contains a NUL byte"))?;
-        let (answer, resolvers) = channel();
-        for family in [IpFamily::V4, IpFamily::V6] {
-            let (answer, text) = (answer.clone(), text.clone());
-            let resolver = std::thread::Builder::new().spawn(move || {
-                // Ignore the error: the receiver is gone because the answer came too late.
-                let _ = answer.send(resolve::addresses(&text, family));
-            });
-            resolver.map_err(|error| cannot(&reason(&error)))?;
-        }
+        let resolvers = Answers::of(&text).map_err(|error| cannot(&reason(&error)))?;
         let (name, known) = (name.to_owned(), Vec::new());
         Ok(Candidates { name, port, known, resolvers: Some(resolvers), pending: 2, refusal: None })
     }
@@ -157,20 +187,15 @@ impl Candidates {
     /// Waits for one resolver until `limit`. Reaching it is an error only if the deadline has passed too.
     fn wait(&mut self, limit: Option<Duration>, deadline: RequestDeadline) -> Result<(), ExchangeError> {
         let Some(resolvers) = &self.resolvers else { return Ok(()) };
-        let answer = match limit {
-            Some(limit) => resolvers.recv_timeout(limit),
-            None => resolvers.recv().map_err(RecvTimeoutError::from),
-        };
-        match answer {
-            Ok(Ok(mut addresses)) => {
+        match resolvers.wait(limit) {
+            Some(Ok(mut addresses)) => {
                 // Try IPv4 first, because kapo listens on all IPv4 addresses by default.
                 let at = if addresses.first().is_some_and(IpAddr::is_ipv4) { 0 } else { self.known.len() };
                 addresses.reverse();
                 addresses.iter().for_each(|ip| self.known.insert(at, SocketAddr::from((*ip, self.port))));
             }
-            Ok(Err(why)) => self.refusal = self.refusal.take().or(Some(why)),
-            Err(RecvTimeoutError::Disconnected) => self.pending = 1,
-            Err(RecvTimeoutError::Timeout) => return deadline.left().map(|_| ()),
+            Some(Err(why)) => self.refusal = self.refusal.take().or(Some(why)),
+            None => return deadline.left().map(|_| ()),
         }
         self.pending -= 1;
         Ok(())
