@@ -22,7 +22,7 @@ MIRI_SKIP=(--skip four_centuries --skip every_byte --skip the_own_line)
 REAL=(activation clients container haproxy oom prometheus streams systemd)
 # The release files: built, compared, installed and run. The first step creates dist/ for the others.
 DIST=(dist image arm64)
-LONG=(packages reproducible source kernels)
+LONG=(packages reproducible source examples kernels)
 
 # Debian installs haproxy and nginx here, which may not be in the path.
 export PATH=$PATH:/usr/sbin
@@ -43,7 +43,7 @@ declare -A PACKAGE=(
     [busybox]=busybox-static [tini]=tini [setpriv]=util-linux [pgrep]=procps [socat]=socat
     [skopeo]=skopeo [pip3]=python3-pip [lintian]=lintian [rpm]=rpm [debootstrap]=debootstrap [cpio]=cpio [file]=file [strings]=binutils
     [qemu-system-aarch64]=qemu-system-arm [qemu-system-x86_64]=qemu-system-x86
-    [systemd-socket-activate]=systemd [systemd-nspawn]=systemd-container [podman]=podman [runc]=runc
+    [systemd-socket-activate]=systemd [systemd-nspawn]=systemd-container [podman]=podman [runc]=runc [catatonit]=catatonit
     [dockerd]=docker.io [docker-compose]=docker-compose [haproxy]=haproxy [prometheus]=prometheus [promtool]=prometheus [nginx]=nginx-light [yamllint]=yamllint
 )
 

@@ -1,7 +1,7 @@
 /* Does a job of one second, again and again. After SIGTERM it finishes the job at hand and exits with 0. */
 #include <signal.h>
 #include <stdio.h>
-#include <unistd.h>
+#include <time.h>
 
 static volatile sig_atomic_t stopping;
 
@@ -16,8 +16,10 @@ int main(void)
     signal(SIGTERM, on_term);
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (long job = 1; !stopping; job++) {
-        /* A signal ends sleep(3) early. */
-        for (unsigned left = 1; left > 0;) left = sleep(left);
+        /* A signal interrupts the sleep, so it goes on with the time that is left. */
+        struct timespec left = {1, 0};
+        while (nanosleep(&left, &left) != 0) {
+        }
         printf("job %ld done\n", job);
     }
     return 0;
