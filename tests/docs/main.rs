@@ -9,6 +9,7 @@ use kapo::logic::http::routes::{ROUTES, Route};
 use kapo::logic::metrics;
 
 mod completions;
+mod containers;
 mod log_messages;
 mod man;
 mod operations;
