@@ -122,6 +122,14 @@ pub struct JobOptions {
     /// `--kill-after`. `None` if it is not given, which means 10 s after the TTL or a missed watchdog ping, and never
     /// after a stop signal to kapo.
     pub kill_after: Option<Duration>,
+    /// `--drain`: how long `/readyz` refuses before the command gets its stop signal; zero: no drain.
+    pub drain: Duration,
+    /// `--silence`: how long the captured output may be silent; `None`: for ever.
+    pub silence: Option<Duration>,
+    /// `--dump-signal`: the signal that makes the command print its state before kapo stops it on its own decision.
+    pub dump_signal: Option<Signal>,
+    /// `--dump-wait`: the time between that signal and the stop signal.
+    pub dump_wait: Duration,
     /// `--single-child`: signal the command alone, not its process group.
     pub single_child: bool,
     /// `--setsid`.
@@ -336,6 +344,10 @@ pub(crate) mod tests {
             stop_signal: Signal::TERM,
             stop_on: STOP_ON,
             kill_after: None,
+            drain: Duration::ZERO,
+            silence: None,
+            dump_signal: None,
+            dump_wait: Duration::from_secs(5),
             single_child: false,
             setsid: false,
             rewrite_signal: Vec::new(),

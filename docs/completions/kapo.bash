@@ -7,11 +7,11 @@ _kapo_options() {
             options='--port -p --interface -i --listen --sidebind -b --socket-activation -s --max-connections --history --hide-args --stdout -S --stderr -E --stdlog -L --tail --quiet -q --log-format --help -h --version -v'
             valued=' --port -p --interface -i --listen --max-connections --history --tail --log-format ' ;;
         run|r)
-            options='--port --interface --listen --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --idle-exit'
-            valued=' --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit ' ;;
+            options='--port --interface --listen --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --silence --wait -w --idle-exit'
+            valued=' --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --wait -w --idle-exit ' ;;
         supervise|s)
-            options='--port --interface --listen --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on'
-            valued=' --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on ' ;;
+            options='--port --interface --listen --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --silence --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on'
+            valued=' --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on ' ;;
         watch|w)
             options='--port --interface --listen --sidebind --socket-activation --max-connections --history --hide-args --quiet --log-format --help -h --version --wait -w --pid -p --process-events'
             valued=' --port --interface --listen --max-connections --history --log-format --wait -w --pid -p ' ;;
@@ -62,7 +62,7 @@ _kapo() {
     if [[ $value_of ]]; then
         [[ $cur == '=' ]] && cur=''
         case $value_of in
-            --stop-signal|--parent-death-signal|--orphan-signal)
+            --stop-signal|--dump-signal|--parent-death-signal|--orphan-signal)
                 # What compgen knows of signals is what trap takes: EXIT and the like, and SIGTERM but not TERM.
                 word=''
                 [[ $cur == SIG* ]] && word=SIG

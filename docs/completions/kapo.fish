@@ -6,9 +6,9 @@ function __kapo_valued
         case start
             string join \n -- --port -p --interface -i --listen --max-connections --history --tail --log-format
         case run r
-            string join \n -- --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --idle-exit
+            string join \n -- --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
+            string join \n -- --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
         case watch w
             string join \n -- --port --interface --listen --max-connections --history --log-format --wait -w --pid -p
         case check
@@ -109,6 +109,9 @@ complete -c kapo -n '__kapo_at run r supervise s' -s t -l ttl -x -d 'stop each r
 complete -c kapo -n '__kapo_at run r supervise s' -l stop-signal -x -a '(__kapo_signals)' -d 'signal for the command when its TTL has passed'
 complete -c kapo -n '__kapo_at run r supervise s' -l stop-on -x -d 'signals that ask kapo to stop, separated by commas'
 complete -c kapo -n '__kapo_at run r supervise s' -s k -l kill-after -x -d 'send SIGKILL this long after the stop signal'
+complete -c kapo -n '__kapo_at run r supervise s' -l drain -x -d 'refuse new traffic this long before the stop signal'
+complete -c kapo -n '__kapo_at run r supervise s' -l dump-signal -x -a '(__kapo_signals)' -d 'signal for the command before a stop by kapo; 0: none'
+complete -c kapo -n '__kapo_at run r supervise s' -l dump-wait -x -d 'time between the dump signal and the stop signal'
 complete -c kapo -n '__kapo_at run r supervise s' -l single-child -d 'signal only the command, not its process group'
 complete -c kapo -n '__kapo_at run r supervise s' -l setsid -d 'run the command in a new session'
 complete -c kapo -n '__kapo_at run r supervise s' -l rewrite-signal -x -d 'forward TO instead of FROM; TO 0: do not forward FROM'
@@ -118,6 +121,7 @@ complete -c kapo -n '__kapo_at run r supervise s' -l orphan-signal -x -a '(__kap
 complete -c kapo -n '__kapo_at run r supervise s' -l termination-log -r -F -d 'write reason, code and last output to this file at the end'
 complete -c kapo -n '__kapo_at run r supervise s' -l notify -d 'the command reports with sd_notify when it is ready'
 complete -c kapo -n '__kapo_at run r supervise s' -l watchdog -x -d 'interval in which the command must ping; 0: off'
+complete -c kapo -n '__kapo_at run r supervise s' -l silence -x -d 'stop a command that prints nothing for this long; 0: off'
 complete -c kapo -n '__kapo_at run r' -s w -l wait -x -d 'keep answering for this long after the end'
 complete -c kapo -n '__kapo_at run r' -l idle-exit -x -d 'keep answering until no request came for this long'
 complete -c kapo -n '__kapo_at supervise s' -s w -l wait -x -d 'pause between an end and the next start'

@@ -140,6 +140,10 @@ fn job(
         stop_signal: settings.value("stop-signal", values::signal)?,
         stop_on: settings.all("stop-on", values::stop_signals)?.into_iter().collect(),
         kill_after: settings.optional("kill-after", values::seconds)?,
+        drain: settings.value("drain", values::seconds)?,
+        silence: settings.value("silence", values::optional_seconds)?,
+        dump_signal: settings.optional("dump-signal", values::optional_signal)?.flatten(),
+        dump_wait: settings.value("dump-wait", values::seconds)?,
         single_child: settings.flag("single-child")?,
         setsid: settings.flag("setsid")?,
         rewrite_signal: values::last_of_each(settings.all("rewrite-signal", values::rewrites)?),
@@ -159,6 +163,9 @@ fn job(
         }
         if capture.tail > 0 {
             return Err(settings.needs("tail", &["stdout", "stderr"]));
+        }
+        if job.silence.is_some() {
+            return Err(settings.needs("silence", &["stdout", "stderr"]));
         }
     }
     if job.watchdog.is_some() && !job.notify {

@@ -21,9 +21,15 @@ pub(crate) enum Deadline {
     Stable,
     /// The command has missed a watchdog ping.
     Watchdog,
+    /// The captured output may have been silent for too long.
+    Silence,
+    /// The drain is over.
+    Drain,
+    /// The command has had its time to print its state.
+    Dump,
 }
 
-const ALL: [Deadline; 8] = [
+const ALL: [Deadline; 11] = [
     Deadline::Ttl,
     Deadline::Kill,
     Deadline::CountGroup,
@@ -32,6 +38,9 @@ const ALL: [Deadline; 8] = [
     Deadline::Flapping,
     Deadline::Stable,
     Deadline::Watchdog,
+    Deadline::Silence,
+    Deadline::Drain,
+    Deadline::Dump,
 ];
 
 /// At most one time for each [`Deadline`].

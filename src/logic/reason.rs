@@ -26,11 +26,15 @@ pub enum Reason {
     ExecFailed,
     /// The command has missed a watchdog ping, or has requested its end with WATCHDOG=trigger.
     Watchdog,
+    /// The command has printed nothing for `--silence`.
+    Silent,
+    /// The probes of the command have failed, under `--unhealthy stop`.
+    Unhealthy,
 }
 
 impl Reason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 10] = [
         Reason::Success,
         Reason::ExitCode,
         Reason::Signal,
@@ -39,6 +43,8 @@ impl Reason {
         Reason::OomKill,
         Reason::ExecFailed,
         Reason::Watchdog,
+        Reason::Silent,
+        Reason::Unhealthy,
     ];
 
     /// Returns the name in the document and in the metrics.
@@ -52,6 +58,8 @@ impl Reason {
             Reason::OomKill => "oom-kill",
             Reason::ExecFailed => "exec-failed",
             Reason::Watchdog => "watchdog",
+            Reason::Silent => "silent",
+            Reason::Unhealthy => "unhealthy",
         }
     }
 }
@@ -83,6 +91,6 @@ mod tests {
 
     #[test]
     fn all_reasons_are_listed_in_order() {
-        assert_eq!(Reason::ALL.map(|reason| reason as usize), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(Reason::ALL.map(|reason| reason as usize), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 }

@@ -74,6 +74,9 @@ pub struct Status {
     pub output: Option<Output>,
     /// The run before the present one, or the last one if none is running.
     pub last_run: Option<PastRun>,
+    /// When the command gets its stop signal, during a drain.
+    #[serde(serialize_with = "time")]
+    pub stops_at: Option<SystemTime>,
 }
 
 /// The member `Mode`.
@@ -116,6 +119,7 @@ impl Status {
             last_output: Vec::new(),
             output: None,
             last_run: None,
+            stops_at: None,
         }
     }
 }
@@ -278,7 +282,7 @@ mod tests {
                 r#""TTL":0,"Wait":0,"Pid":0,"Reason":"","Signal":"","Restarts":0,"Ready":false,"#,
                 r#""Flapping":false,"NextStart":"0001-01-01T00:00:00Z","ExpiresAt":"0001-01-01T00:00:00Z","#,
                 r#""StopSignalFrom":null,"Usage":{"UserSeconds":0.0,"SystemSeconds":0.0,"MaxRssBytes":0},"#,
-                r#""StatusText":"","LastOutput":[],"Output":null,"LastRun":null}]"#,
+                r#""StatusText":"","LastOutput":[],"Output":null,"LastRun":null,"StopsAt":"0001-01-01T00:00:00Z"}]"#,
                 "\n"
             )
         );

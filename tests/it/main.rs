@@ -4,6 +4,7 @@
 
 mod activation;
 mod bad_input;
+mod before_stop;
 mod chunked;
 mod connections;
 mod environment;

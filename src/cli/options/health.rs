@@ -15,4 +15,9 @@ pub(super) const HEALTH: &[Opt] = &[
              WATCHDOG_PID for the command. If a ping is missed, kapo stops the command with \
              Reason watchdog.",
     ),
+    value(JOB, "silence", "SECONDS").env("KAPO_SILENCE").otherwise("0").says(
+        "stop a command that prints nothing for this long; 0: off",
+        "Requires --stdout or --stderr. The run then ends with Reason silent, and kapo exits with 124. Many programs \
+             buffer their output when it is not a terminal: use stdbuf -oL, or PYTHONUNBUFFERED=1.",
+    ),
 ];

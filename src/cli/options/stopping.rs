@@ -34,6 +34,20 @@ pub(super) const STOPPING: &[Opt] = &[
              command has ended, the rest of its process group always gets SIGKILL at this time.",
         )
     },
+    value(JOB, "drain", "SECONDS").env("KAPO_DRAIN").otherwise("0").says(
+        "refuse new traffic this long before the stop signal",
+        "After a stop request, and before the stop signal of --ttl, /readyz is 503 for this time, and the command \
+             keeps running. A second stop signal skips the rest of the time. INT and QUIT are passed on at once.",
+    ),
+    value(JOB, "dump-signal", "SIGNAL").completes(Completion::Signal).env("KAPO_DUMP_SIGNAL").says(
+        "signal for the command before a stop by kapo; 0: none",
+        "Use this option for programs that print the stacks of their threads on a signal: QUIT for a JVM or a Go \
+             program. kapo sends it to the command alone, before a stop by --ttl, --silence, --watchdog or --unhealthy.",
+    ),
+    value(JOB, "dump-wait", "SECONDS").env("KAPO_DUMP_WAIT").otherwise("5").says(
+        "time between the dump signal and the stop signal",
+        "",
+    ),
     flag(JOB, "single-child").env("KAPO_SINGLE_CHILD").says(
         "signal only the command, not its process group",
         "kapo then neither waits for the rest of the process group nor kills it.",

@@ -102,6 +102,7 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
             "-p 1 run --port 2 x",
             "--port is given twice ('1' and '2'), but takes only one value; --listen adds listeners",
         ),
+        ("run --silence 5 x", "--silence needs --stdout or --stderr"),
         ("run --wait 1 -w 1 x", "--wait is given twice ('1' and '1'), but takes only one value"),
         ("--listen localhost:80 run x", &no_endpoint("localhost:80")),
         ("--listen 127.0.0.1 run x", &no_endpoint("127.0.0.1")),

@@ -30,6 +30,8 @@ pub(crate) struct Capture {
     run_begin: Position,
     /// Whether the command has exited, but [`Capture::take_drained`] has not yet returned true.
     draining: bool,
+    /// When the last output of this run was read.
+    last_read: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,7 @@ impl Capture {
         if !entries.is_empty() {
             sinks.share();
         }
-        Capture { entries, tail: Tail::new(options.tail), run_begin: 0, draining: false }
+        Capture { entries, tail: Tail::new(options.tail), run_begin: 0, draining: false, last_read: None }
     }
 
     /// Whether `stream` is captured.
@@ -81,6 +83,7 @@ impl Capture {
     pub(crate) fn begin(&mut self, epoll: &Epoll, sinks: &Sinks<'_>) -> io::Result<[Option<OwnedFd>; 2]> {
         let mut ends = [None, None];
         self.run_begin = self.tail.end();
+        self.last_read = None;
         self.keep_open_pipes();
         for (stream, end) in Stream::BOTH.into_iter().zip(&mut ends) {
             if let Some(entry) = self.entries.iter_mut().find(|entry| entry.current && entry.stream == stream)
@@ -226,7 +229,11 @@ impl Capture {
     fn serve(&mut self, index: usize, now: Now, epoll: &Epoll, sinks: &mut Sinks<'_>) -> Option<Duration> {
         let entry = self.entries.get_mut(index)?;
         // Closing the read end removes it from epoll, because no other descriptor refers to it.
+        let before = entry.output.counters().bytes;
         let fate = entry.output.on_ready(now, sinks, &mut self.tail);
+        if entry.current && entry.output.counters().bytes != before {
+            self.last_read = Some(now.mono);
+        }
         entry.again = fate == StreamFate::Again;
         if fate == StreamFate::Closed {
             entry.registered = false;
@@ -236,6 +243,11 @@ impl Capture {
         }
         entry.register(epoll, false);
         entry.output.rest()
+    }
+
+    /// Returns when the last output of this run was read.
+    pub(crate) fn last_read(&self) -> Option<Instant> {
+        self.last_read
     }
 
     /// Whether `stream` waits for room in its sink.

@@ -35,7 +35,7 @@ pub(crate) struct Page {
     ended: Option<u8>,
     /// StartTime of the first object of the document.
     start_time: Option<SystemTime>,
-    next_start: Option<Instant>,
+    retry_at: Option<Instant>,
     /// The answer of /logs without `--tail`.
     no_output: &'static str,
 }
@@ -63,8 +63,8 @@ pub(crate) struct StateFacts {
     /// process matches. Under `supervise` it must be set for at least one round of [`Handler::again`] after each run,
     /// however short the pause is, because held requests would miss the end otherwise.
     pub ended: Option<u8>,
-    /// When the pause before the next run ends, by the monotonic clock.
-    pub next_start: Option<Instant>,
+    /// When the pause before the next run or the drain ends, by the monotonic clock.
+    pub retry_at: Option<Instant>,
     /// The failed runs within `--within`.
     pub failures: Failures,
 }
@@ -93,7 +93,7 @@ impl Page {
             health: Vec::new(),
             ended: None,
             start_time: None,
-            next_start: None,
+            retry_at: None,
             no_output: NO_OUTPUT,
         }
     }
@@ -110,7 +110,7 @@ impl Page {
         (self.ready, self.health) = checks(objects, facts);
         self.ended = facts.ended;
         self.start_time = objects.first().and_then(|object| object.start_time);
-        self.next_start = facts.next_start;
+        self.retry_at = facts.retry_at;
         let watches = objects.first().is_some_and(|object| object.mode == ModeName::Watch);
         self.no_output = if watches { NO_OUTPUT_OF_OTHERS } else { NO_OUTPUT };
         changed
@@ -149,7 +149,10 @@ fn checks(objects: &[Status], facts: StateFacts) -> (Vec<ProbeCheck>, Vec<ProbeC
     ];
     // The field Ready of the document decides; the checks explain its value.
     let (up, unready) = (down.is_none(), !one.ready);
-    let stopping = (up && unready && facts.stopping).then(|| "being stopped".to_owned());
+    let stopping = (up && unready && facts.stopping).then(|| match one.stops_at {
+        Some(at) => format!("draining until {}", timestamp::rfc3339(at)),
+        None => "being stopped".to_owned(),
+    });
     let silent = (up && unready && !facts.stopping).then(|| "has not said READY=1".to_owned());
     let ready = vec![
         ProbeCheck::new("running", down),
@@ -173,6 +176,8 @@ fn why_down(object: &Status, failures: Failures) -> String {
         Some(Reason::OomKill) => "killed by the kernel: out of memory".to_owned(),
         Some(Reason::ExecFailed) => format!("could not be executed, code {exit_code}"),
         Some(Reason::Watchdog) => "ended by its watchdog".to_owned(),
+        Some(Reason::Silent) => "stopped because it printed nothing".to_owned(),
+        Some(Reason::Unhealthy) => "stopped because its probes failed".to_owned(),
     };
     if failures.runs > 1 {
         text.extend(["; ", &failures.to_string()]);
@@ -411,9 +416,9 @@ fn probe(name: &str, checks: &[ProbeCheck], retry: Option<String>, query: Option
     Answer::Whole { code, content_type: TEXT, extra, body }
 }
 
-/// Returns the seconds until the next start, rounded up to at least one (RFC 9110, section 10.2.3).
+/// Returns the seconds until the next start or the end of the drain, rounded up to at least one (RFC 9110, section 10.2.3).
 fn retry_after(page: &Page, now: Now) -> Option<String> {
-    let left = page.next_start?.saturating_duration_since(now.mono);
+    let left = page.retry_at?.saturating_duration_since(now.mono);
     let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
     Some(seconds.max(1).to_string())
 }

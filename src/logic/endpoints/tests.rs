@@ -160,7 +160,8 @@ fn retry_after_does_not_depend_on_the_wall_clock() {
     let begin = now();
     for (millis_left, seconds) in [(5_000, "5"), (4_100, "5"), (4_000, "4"), (1, "1"), (0, "1")] {
         let next_start = Some(begin.mono + Duration::from_millis(millis_left));
-        let page = page(object(), StateFacts { ended: Some(3), next_start, ..StateFacts::default() });
+        let page =
+            page(object(), StateFacts { ended: Some(3), retry_at: next_start, ..StateFacts::default() });
         // The wall clock is behind, correct or ahead.
         for wall in [at(0), at(1_000), at(90_000)] {
             let why = format!("503 Retry-After: {seconds} restarting in {seconds} s: exited with code 3\n");
@@ -168,7 +169,7 @@ fn retry_after_does_not_depend_on_the_wall_clock() {
         }
     }
     // Once the next start is due, the value stays at one second.
-    let page = page(object(), StateFacts { next_start: Some(begin.mono), ..StateFacts::default() });
+    let page = page(object(), StateFacts { retry_at: Some(begin.mono), ..StateFacts::default() });
     let later = Now { mono: begin.mono + Duration::from_secs(9), ..begin };
     assert!(ask_at(later, &page, &get("/healthz")).starts_with("503 Retry-After: 1 "));
 }

@@ -130,6 +130,24 @@ impl Lifecycle {
         }
     }
 
+    /// Handles the end of a command during its dump. Its group has received no stop signal.
+    pub(super) fn ended_in_dump(
+        &mut self,
+        now: Now,
+        process: Process,
+        why: StopCause,
+        end: End,
+        out: &mut Vec<Effect>,
+    ) {
+        self.handle_hang_up(end.hung_up, out);
+        let run = self.ended(now, process, Some(why), end, out);
+        if !self.job.single_child {
+            self.clear_group(process.group, out);
+        }
+        out.push(Effect::Drain { run: self.document.runs.starts() });
+        self.next(now, run, out);
+    }
+
     /// Handles the end of a command that was asked to stop.
     pub(super) fn ended_by_stop(
         &mut self,
@@ -160,9 +178,8 @@ impl Lifecycle {
         end: End,
         out: &mut Vec<Effect>,
     ) -> RunOutcome {
-        for which in [Deadline::Ttl, Deadline::Kill, Deadline::Watchdog, Deadline::Stable] {
-            self.deadlines.stop(which);
-        }
+        self.leave_running(self.state);
+        self.deadlines.stop(Deadline::Kill);
         let lasted = now.mono.saturating_duration_since(process.since);
         self.record_end(now, why, end, lasted);
         out.push(Effect::Log(self.end_record(process.pid, why, lasted)));
@@ -185,9 +202,9 @@ impl Lifecycle {
         let reason = reason(&self.job.success_exit, why, end);
         self.own_end.code = match reason {
             Reason::Success => 0,
-            Reason::Timeout => error::EXIT_TIMEOUT,
+            Reason::Timeout | Reason::Silent => error::EXIT_TIMEOUT,
             // A supervisor that restarts kapo on failure must not mistake a hung command for a success.
-            Reason::Watchdog => exit.code().max(1),
+            Reason::Watchdog | Reason::Unhealthy => exit.code().max(1),
             _ => exit.code(),
         };
         let episode = self.episode_effect(reason, lasted);
@@ -374,6 +391,8 @@ fn reason(success_exit: &[Success], why: Option<StopCause>, end: End) -> Reason 
         (Some(StopCause::Ttl), _) if success_exit.contains(&Success::Ttl) => Reason::Success,
         (Some(StopCause::Ttl), _) => Reason::Timeout,
         (Some(StopCause::Watchdog), _) => Reason::Watchdog,
+        (Some(StopCause::Silence), _) => Reason::Silent,
+        (Some(StopCause::Unhealthy), _) => Reason::Unhealthy,
         (Some(StopCause::StopSignal) | None, _) if listed || exit == Exit::Code(0) => Reason::Success,
         (Some(StopCause::StopSignal) | None, Exit::Signal { signal: Signal::KILL, .. }) if oom_killed => {
             Reason::OomKill

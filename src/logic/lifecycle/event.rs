@@ -73,6 +73,13 @@ pub enum Event {
     Notified(Notification),
     /// kapo did not run for a while because it was stopped or frozen.
     Resumed,
+    /// The probes of this run have failed so often that the command is to be stopped.
+    Unhealthy {
+        /// The number of the run, as in [`Effect::Drain`].
+        run: u64,
+        /// The failure, as text for the log.
+        reason: String,
+    },
     /// A request was answered.
     RequestAnswered,
     /// The time that [`crate::logic::lifecycle::Lifecycle::deadline`] returned has come.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::signals::ReceivedSignal;
 use super::{Deadline, Effect, End, Event, ForegroundOwner, Lifecycle, Notification, Now, ProcessId, Signal};
-use super::{SpawnErrorKind, ending::Stop};
+use super::{SpawnErrorKind, StopCause, before_stop::TrafficDrain, ending::Stop};
 
 /// The process that counts as the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,10 @@ pub(super) enum MachineState {
     /// The command was not started yet.
     Starting,
     Running(Process),
+    /// The command is to be stopped, and gets no new traffic until the Drain deadline.
+    Draining(Process, TrafficDrain),
+    /// The command prints its state. The stop signal follows at the Dump deadline.
+    Dumping(Process, StopCause),
     /// The command was asked to stop. SIGKILL follows at the Kill deadline, if there is one.
     Stopping(Process, Stop),
     /// The pause before the next start.
@@ -46,7 +50,10 @@ impl MachineState {
     /// Returns the command's process, if there is one.
     pub(super) fn process(&self) -> Option<Process> {
         match self {
-            MachineState::Running(process) | MachineState::Stopping(process, _) => Some(*process),
+            MachineState::Running(process)
+            | MachineState::Draining(process, _)
+            | MachineState::Dumping(process, _)
+            | MachineState::Stopping(process, _) => Some(*process),
             MachineState::Starting
             | MachineState::Pausing
             | MachineState::Clearing
@@ -60,7 +67,10 @@ impl MachineState {
     /// Like [`MachineState::process`], but mutable.
     pub(super) fn process_mut(&mut self) -> Option<&mut Process> {
         match self {
-            MachineState::Running(process) | MachineState::Stopping(process, _) => Some(process),
+            MachineState::Running(process)
+            | MachineState::Draining(process, _)
+            | MachineState::Dumping(process, _)
+            | MachineState::Stopping(process, _) => Some(process),
             MachineState::Starting
             | MachineState::Pausing
             | MachineState::Clearing
@@ -74,7 +84,11 @@ impl MachineState {
     /// Whether a run has ended and no other run is about to start.
     pub(super) fn is_after_end(&self) -> bool {
         match self {
-            MachineState::Starting | MachineState::Running(_) | MachineState::Stopping(..) => false,
+            MachineState::Starting
+            | MachineState::Running(_)
+            | MachineState::Draining(..)
+            | MachineState::Dumping(..)
+            | MachineState::Stopping(..) => false,
             MachineState::Pausing
             | MachineState::Clearing
             | MachineState::Lingering
@@ -104,6 +118,8 @@ pub(super) enum Input {
     Notified(Notification),
     /// kapo did not run for a while.
     Resumed,
+    /// The probes of the present run have failed.
+    Unhealthy(String),
     /// A signal that asks kapo to stop.
     StopRequest(ReceivedSignal),
     /// A further stop signal after kapo was asked to stop.
@@ -161,6 +177,8 @@ impl Lifecycle {
             Event::OrphansReaped => Input::OrphansReaped,
             Event::Notified(notification) => Input::Notified(notification),
             Event::Resumed => Input::Resumed,
+            Event::Unhealthy { run, .. } if run != self.starts() => return None,
+            Event::Unhealthy { reason, .. } => Input::Unhealthy(reason),
             Event::RequestAnswered => Input::RequestAnswered,
             Event::Closed => Input::Closed,
         })
@@ -194,35 +212,71 @@ impl Lifecycle {
 
             (S::Running(process), I::Exited(end)) => self.ended_by_itself(now, process, end, out),
             (S::Running(process), I::StopRequest(by) | I::RepeatedStopRequest(by)) => {
-                self.stop_by_signal(now, process, by, out)
+                self.requested_to_stop(now, process, by, out)
             }
-            (S::Running(process), I::Forward(signal)) => self.forward(signal, process, out),
+            (S::Running(process) | S::Draining(process, _) | S::Dumping(process, _), I::Forward(signal)) => {
+                self.forward(signal, process, out)
+            }
             (S::Running(process), I::Continue) => {
                 self.resume(process, out);
-                self.restart_watchdog_after_suspension(now);
+                self.resumed(now);
             }
-            (S::Running(_), I::Resumed) => self.restart_watchdog_after_suspension(now),
+            (S::Running(_), I::Resumed) => self.resumed(now),
             (S::Running(_), I::Notified(notification)) => self.notified(now, notification, out),
-            (S::Running(process), I::Due(D::Ttl, _)) => self.expire(now, process, out),
+            (S::Running(process), I::Unhealthy(why)) => self.unhealthy(now, process, &why, out),
+            (S::Running(process), I::Due(D::Ttl, _)) => self.ttl_passed(now, process, out),
+            (S::Running(process), I::Due(D::Silence, late)) => self.silence_is_due(now, process, late, out),
             (S::Running(process), I::Due(D::Watchdog, late)) => self.ping_timed_out(now, process, late, out),
             (S::Running(_), I::Due(D::Stable, _)) => self.become_stable(now, out),
+
+            (S::Draining(process, _), I::Exited(end)) => self.ended_by_itself(now, process, end, out),
+            (S::Draining(process, drain), I::StopRequest(by) | I::RepeatedStopRequest(by)) => {
+                self.requested_in_drain(now, process, drain, by, out)
+            }
+            (S::Draining(process, drain), I::Due(D::Drain, _)) => {
+                self.drain_is_over(now, process, drain, out)
+            }
+
+            (S::Dumping(process, why), I::Exited(end)) => self.ended_in_dump(now, process, why, end, out),
+            (S::Dumping(process, why), I::StopRequest(by) | I::RepeatedStopRequest(by)) => {
+                self.stop_by_signal(now, process, why, by, out)
+            }
+            (S::Dumping(process, why), I::Due(D::Dump, _)) => self.dump_is_over(now, process, why, out),
 
             (S::Stopping(process, stop), I::Exited(end)) => self.ended_by_stop(now, process, stop, end, out),
             (S::Stopping(process, _), I::StopRequest(by) | I::RepeatedStopRequest(by)) => {
                 self.forward_stop(process, by, out)
             }
             (S::Stopping(process, _), I::Forward(by)) => self.forward_signal(by.signal, process, None, out),
-            (S::Stopping(process, _), I::Continue) => self.resume(process, out),
+            (S::Draining(process, _) | S::Dumping(process, _) | S::Stopping(process, _), I::Continue) => {
+                self.resume(process, out)
+            }
             (S::Stopping(process, _), I::FoundStopped) => self.kill(Signal::CONT, process, None, out),
-            (S::Stopping(..), I::Notified(notification)) => drop(self.apply_facts(notification, out)),
+            (S::Draining(..) | S::Dumping(..) | S::Stopping(..), I::Notified(notification)) => {
+                drop(self.apply_facts(notification, out))
+            }
             (S::Stopping(process, stop), I::Due(D::Kill, _)) => self.kill_command(process, stop, out),
 
-            (S::Running(_) | S::Stopping(..), I::Stopped(signal)) => self.suspend(signal, true, out),
-            (S::Running(process) | S::Stopping(process, _), I::JobControl(signal)) => {
+            (S::Running(_) | S::Draining(..) | S::Dumping(..) | S::Stopping(..), I::Stopped(signal)) => {
+                self.suspend(signal, true, out)
+            }
+            (
+                S::Running(process)
+                | S::Draining(process, _)
+                | S::Dumping(process, _)
+                | S::Stopping(process, _),
+                I::JobControl(signal),
+            ) => {
                 self.forward_signal(signal, process, None, out);
                 self.suspend(signal, false, out);
             }
-            (S::Running(process) | S::Stopping(process, _), I::JobStopped(signal)) => {
+            (
+                S::Running(process)
+                | S::Draining(process, _)
+                | S::Dumping(process, _)
+                | S::Stopping(process, _),
+                I::JobStopped(signal),
+            ) => {
                 self.forward_signal(signal, process, None, out);
                 self.stop_with_job(signal, out);
             }
@@ -264,7 +318,7 @@ impl Lifecycle {
             // In most of these states no process exists. FoundStopped in Running has no effect, because kapo sends
             // CONT on its own only after a stop signal.
             (_, I::Exited(_) | I::Stopped(_) | I::FoundStopped | I::Notified(_)) => {}
-            (_, I::Forward(_) | I::Continue | I::Resumed) => {}
+            (_, I::Forward(_) | I::Continue | I::Resumed | I::Unhealthy(_)) => {}
             // These inputs matter only in one state each: Start and its results in Starting, Closed in Closing,
             // RequestAnswered in Lingering, NothingLeft in Clearing and Finishing. A deadline is cancelled when its
             // state ends.
@@ -277,7 +331,8 @@ impl Lifecycle {
                 | I::RequestAnswered
                 | I::NothingLeft,
             ) => {}
-            (_, I::Due(D::Ttl | D::Watchdog | D::Stable | D::Start | D::Linger, _)) => {}
+            (_, I::Due(D::Ttl | D::Watchdog | D::Silence | D::Stable | D::Start | D::Linger, _)) => {}
+            (_, I::Due(D::Drain | D::Dump, _)) => {}
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::logic::notify::message::Notification;
 use crate::logic::status::ModeName;
 use crate::signal::Signal;
 
+mod before_stop;
 mod document;
 mod ending;
 mod following;
@@ -70,6 +71,10 @@ enum StopCause {
     Ttl,
     /// The command has missed a watchdog ping.
     Watchdog,
+    /// The command has printed nothing for `--silence`.
+    Silence,
+    /// The probes of the command have failed.
+    Unhealthy,
     /// kapo has received a stop signal.
     StopSignal,
 }
@@ -90,6 +95,8 @@ pub struct Lifecycle {
     policy: Option<Policy>,
     random: Random,
     document: Document,
+    /// When this run has printed something, or when kapo did not read its output.
+    output_seen: Option<Instant>,
 }
 
 impl Lifecycle {
@@ -123,6 +130,7 @@ impl Lifecycle {
             policy,
             random,
             document: Document::new(status, Runs::new(context.history)),
+            output_seen: None,
             job,
             context,
         }
@@ -133,9 +141,9 @@ impl Lifecycle {
         self.deadlines.next()
     }
 
-    /// Returns when the pause between two runs ends.
-    pub fn next_start(&self) -> Option<Instant> {
-        self.deadlines.at(Deadline::Start)
+    /// Returns when the pause between two runs or the drain ends, so that a client knows when to ask again.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.deadlines.at(Deadline::Start).or_else(|| self.deadlines.at(Deadline::Drain))
     }
 
     /// Returns the failed runs within `--within`; none under `run`.
@@ -196,7 +204,8 @@ impl Lifecycle {
 
     /// Whether the command is being stopped, or kapo is about to end.
     pub fn is_stopping(&self) -> bool {
-        self.own_end.leaving || matches!(self.state, MachineState::Stopping(..))
+        self.own_end.leaving
+            || !matches!(self.state, MachineState::Running(_)) && self.state.process().is_some()
     }
 
     /// Whether the stop signal was typed at the terminal, and so has reached kapo's whole process group.
@@ -217,6 +226,8 @@ impl Lifecycle {
         if let Some(ttl) = ttl {
             self.deadlines.set(Deadline::Ttl, now.mono, ttl);
         }
+        self.output_seen = None;
+        self.restart_silence(now);
         let stable = self.policy.as_ref().and_then(Policy::stable);
         if let Some(stable) = stable.filter(|_| self.document.status.flapping) {
             self.deadlines.set(Deadline::Stable, now.mono, stable);
@@ -269,6 +280,10 @@ impl Lifecycle {
             && (!self.job.notify || self.readiness.command_ready);
         self.document.changed |= ready != self.document.status.ready;
         self.document.status.ready = ready;
+        self.document.status.stops_at = match self.state {
+            MachineState::Draining(_, drain) => Some(drain.until),
+            _ => None,
+        };
         if self.document.changed && self.context.manager && self.state != MachineState::Done {
             out.push(Effect::Notify(message::status(&self.headline(now.wall))));
         }

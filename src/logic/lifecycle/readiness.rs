@@ -11,6 +11,11 @@ pub(super) const STARTING: &str = "starting";
 /// A deadline this late means that kapo itself was stopped or frozen.
 const LATE: Duration = Duration::from_millis(100);
 
+/// Whether a deadline of this interval is so late that kapo itself did not run, as in a frozen cgroup (docker pause).
+pub(super) fn is_starved(late: Duration, interval: Duration) -> bool {
+    late > LATE.max(interval / 4)
+}
+
 /// The readiness of the command, and what was reported of it to the service manager.
 #[derive(Debug)]
 pub(super) struct Readiness {
@@ -93,8 +98,8 @@ impl Lifecycle {
         notification
     }
 
-    /// Handles a ping that did not arrive in time. If kapo itself did not run, as in a frozen cgroup (docker pause),
-    /// the command could not run either, so it gets another interval.
+    /// Handles a ping that did not arrive in time. If kapo itself did not run, the command could not run either, so it
+    /// gets another interval.
     pub(super) fn ping_timed_out(
         &mut self,
         now: Now,
@@ -102,15 +107,17 @@ impl Lifecycle {
         late: Duration,
         out: &mut Vec<Effect>,
     ) {
-        if let Some(interval) = self.readiness.watchdog.filter(|interval| late > LATE.max(*interval / 4)) {
+        if let Some(interval) = self.readiness.watchdog.filter(|interval| is_starved(late, *interval)) {
             return self.deadlines.set(Deadline::Watchdog, now.mono, interval);
         }
         let record = Record::warn("watchdog timed out").number("pid", process.pid);
         self.begin_stop(now, process, StopCause::Watchdog, record, out);
     }
 
-    /// Restarts the watchdog after a suspension, in which the command could not ping.
-    pub(super) fn restart_watchdog_after_suspension(&mut self, now: Now) {
+    /// Begins the intervals of the watchdog and of the silence again after a suspension, in which the command could
+    /// neither ping nor print.
+    pub(super) fn resumed(&mut self, now: Now) {
+        self.restart_silence(now);
         if self.deadlines.is_set(Deadline::Watchdog) {
             self.restart_watchdog(now);
         }

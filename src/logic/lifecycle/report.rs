@@ -14,7 +14,13 @@ impl Lifecycle {
                 format!("running, pid {}", process.pid)
             }
             MachineState::Running(process) => format!("{}, pid {}", self.readiness.unready, process.pid),
-            MachineState::Stopping(process, _) => format!("stopping, pid {}", process.pid),
+            MachineState::Draining(process, drain) => {
+                let left = drain.until.duration_since(wall).unwrap_or_default();
+                format!("draining for {} s, pid {}", left.as_secs(), process.pid)
+            }
+            MachineState::Dumping(process, _) | MachineState::Stopping(process, _) => {
+                format!("stopping, pid {}", process.pid)
+            }
             MachineState::Pausing => {
                 let pause = self.document.status.next_start.and_then(|at| at.duration_since(wall).ok());
                 format!("{}, next start in {} s", self.last_end(), pause.unwrap_or_default().as_secs())

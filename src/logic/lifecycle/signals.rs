@@ -5,7 +5,7 @@ use super::signal_policy::{is_for_command, is_job_control, is_logged, is_stop_si
 use super::{Effect, Exit, Lifecycle, Now, Process, Record, Sender, Signal, StopCause, StopSignalFrom};
 
 /// A signal that kapo has received.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceivedSignal {
     pub(super) signal: Signal,
     pub(super) sender: Sender,
@@ -61,12 +61,13 @@ impl Lifecycle {
         &mut self,
         now: Now,
         process: Process,
+        why: StopCause,
         by: ReceivedSignal,
         out: &mut Vec<Effect>,
     ) {
         let request = self.stop_request(by);
         self.forward_signal(by.signal, process, None, out);
-        self.stop(now, process, StopCause::StopSignal, out);
+        self.stop(now, process, why, out);
         self.report_stop_request(by, process, request, out);
     }
 
@@ -114,11 +115,16 @@ impl Lifecycle {
         request: Record,
         out: &mut Vec<Effect>,
     ) {
+        self.check_stopped(by, process, out);
+        out.push(Effect::Log(request));
+        self.report_stopping(out);
+    }
+
+    /// Checks whether the command is stopped, so that it cannot act on the stop signal.
+    pub(super) fn check_stopped(&self, by: ReceivedSignal, process: Process, out: &mut Vec<Effect>) {
         if self.rewritten(by.signal).is_some_and(|to| !is_job_control(to)) {
             out.push(Effect::CheckStopped(process.pid));
         }
-        out.push(Effect::Log(request));
-        self.report_stopping(out);
     }
 
     /// Sets kapo's exit code as if this signal had ended the command.

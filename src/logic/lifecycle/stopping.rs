@@ -10,14 +10,12 @@ use crate::config::{After, KILL_AFTER};
 impl Lifecycle {
     /// Begins the stop of this run. The caller sends the signal.
     pub(super) fn stop(&mut self, now: Now, process: Process, why: StopCause, out: &mut Vec<Effect>) {
-        self.state = MachineState::Stopping(process, Stop { why, at: now.mono, killed: false });
-        self.document.changed = true;
-        self.deadlines.stop(Deadline::Ttl);
-        self.deadlines.stop(Deadline::Watchdog);
-        self.deadlines.stop(Deadline::Stable);
+        self.leave_running(MachineState::Stopping(process, Stop { why, at: now.mono, killed: false }));
         let patience = match why {
             StopCause::StopSignal => self.job.kill_after,
-            StopCause::Ttl | StopCause::Watchdog => Some(self.job.kill_after.unwrap_or(KILL_AFTER)),
+            StopCause::Ttl | StopCause::Watchdog | StopCause::Silence | StopCause::Unhealthy => {
+                Some(self.job.kill_after.unwrap_or(KILL_AFTER))
+            }
         };
         // As with timeout(1), zero means never.
         if let Some(patience) = patience.filter(|patience| !patience.is_zero()) {
@@ -30,26 +28,23 @@ impl Lifecycle {
         }
     }
 
-    /// Stops the command on kapo's own decision, then logs `log`.
-    pub(super) fn begin_stop(
+    /// Stops the command on kapo's own decision, with `--stop-signal`.
+    pub(super) fn send_stop_signal(
         &mut self,
         now: Now,
         process: Process,
         why: StopCause,
-        log: Record,
         out: &mut Vec<Effect>,
     ) {
         self.stop(now, process, why, out);
         self.kill(self.job.stop_signal, process, None, out);
         // A stopped process does not act on a signal until it is continued.
         self.kill(Signal::CONT, process, None, out);
-        out.push(Effect::Log(log));
     }
 
     /// Stops the command because its TTL has passed.
     pub(super) fn expire(&mut self, now: Now, process: Process, out: &mut Vec<Effect>) {
         let record = Record::info("TTL expired").number("pid", process.pid);
-        let record = record.with("signal", self.job.stop_signal);
         self.begin_stop(now, process, StopCause::Ttl, record, out);
     }
 

@@ -14,6 +14,8 @@ use crate::logic::tests::epoch;
 use crate::logic::{Exit, ProcessId, Sender};
 use crate::signal::{Signal, SignalSet};
 
+mod before_stop;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn supervise() -> JobOptions {

@@ -173,6 +173,20 @@ impl Job {
         gather
     }
 
+    /// Tells the lifecycle when the command has printed something, if `--silence` is due. A command that is suspended,
+    /// or that waits because kapo cannot write its output, is not silent.
+    fn tell_output_seen(&mut self, now: Now) {
+        if !self.life.wants_output_seen(now.mono) {
+            return;
+        }
+        let held = Stream::BOTH.into_iter().any(|stream| self.output.capture.wants_room(stream));
+        let suspended = self.life.pid().is_some_and(|pid| self.is_stopped(pid));
+        let seen = if held || suspended { Some(now.mono) } else { self.output.capture.last_read() };
+        if let Some(seen) = seen {
+            self.life.set_output_seen(seen);
+        }
+    }
+
     fn drained(&mut self, now: Now) -> Option<Event> {
         let drained = self.output.capture.take_drained(now);
         drained.then(|| Event::Drained {
@@ -187,7 +201,7 @@ impl Job {
             let facts = StateFacts {
                 stopping: self.life.is_stopping(),
                 ended: self.life.ended_with(),
-                next_start: self.life.next_start(),
+                retry_at: self.life.retry_at(),
                 failures: self.life.failures(now.mono),
             };
             let status = self.life.status();
@@ -310,6 +324,7 @@ impl LoopMode for Job {
             context.log(now, &record);
         }
         if self.life.deadline().is_some_and(|at| at <= now.mono) {
+            self.tell_output_seen(now);
             self.handle(now, Event::Deadline, context);
         }
         self.children.helpers.expire(now);

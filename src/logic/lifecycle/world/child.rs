@@ -138,7 +138,18 @@ pub(super) struct Child {
 pub(super) enum StopCause {
     Ttl,
     Watchdog,
+    Silence,
+    Unhealthy,
     Outside,
+}
+
+/// What comes before the stop of the present run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// A drain after a stop signal or after the TTL.
+    Drain(StopCause),
+    /// The command was asked for a dump.
+    Dump(StopCause),
 }
 
 /// The stop of the present run, or of the last one.

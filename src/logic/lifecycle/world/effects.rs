@@ -10,17 +10,30 @@ use crate::logic::log::record::Style;
 use crate::logic::{Exit, ProcessId, Sender};
 use crate::signal::Signal;
 
-/// Returns why the machine stops the command, read from the log record.
-pub(super) fn cause_of_stop(effect: &Effect) -> Option<StopCause> {
-    let Effect::Log(record) = effect else { return None };
+/// Returns the log line of an effect; empty if it has none.
+fn line(effect: &Effect) -> String {
+    let (Effect::Log(record) | Effect::Kill { log: Some(record), .. }) = effect else { return String::new() };
     let mut line = Vec::new();
     record.render(Style::default(), SystemTime::UNIX_EPOCH, &mut line);
-    let line = String::from_utf8_lossy(&line);
-    if line.contains("msg=\"TTL expired\"") {
-        Some(StopCause::Ttl)
-    } else {
-        line.contains("msg=\"watchdog timed out\"").then_some(StopCause::Watchdog)
-    }
+    String::from_utf8_lossy(&line).into_owned()
+}
+
+/// Whether the machine has begun a drain, read from the log record.
+pub(super) fn begins_drain(effect: &Effect) -> bool {
+    line(effect).contains("msg=\"draining\"")
+}
+
+/// Returns why the machine stops the command, read from the log record.
+pub(super) fn cause_of_stop(effect: &Effect) -> Option<StopCause> {
+    let line = line(effect);
+    let causes = [
+        ("TTL expired", StopCause::Ttl),
+        ("watchdog timed out", StopCause::Watchdog),
+        ("watchdog triggered", StopCause::Watchdog),
+        ("no output", StopCause::Silence),
+        ("unhealthy", StopCause::Unhealthy),
+    ];
+    causes.into_iter().find(|(message, _)| line.contains(&format!("msg=\"{message}\""))).map(|(_, why)| why)
 }
 
 impl World {
@@ -77,7 +90,7 @@ impl World {
 
     fn check_stopped(&self, event: &Event, pid: ProcessId, queue: &mut VecDeque<Event>) {
         let asked = self.stop.is_some_and(|stop| stop.why == StopCause::Outside || self.asked);
-        let by_signal = matches!(event, Event::Signal { .. });
+        let by_signal = matches!(event, Event::Signal { .. } | Event::Deadline);
         self.invariant(asked && by_signal, "the command is checked for a stop only after a stop signal");
         let child = self.child.as_ref().filter(|child| child.pid == pid);
         self.invariant(child.is_some(), "only a running command is checked");
@@ -112,7 +125,7 @@ impl World {
             "the rest of the group has ended before the server is closed",
         );
         let left = self.rest.as_ref().is_some_and(|rest| !rest.leaves.stuck && rest.lives(self.now));
-        let stopped = self.stop.is_some() && !self.job.single_child;
+        let stopped = (self.stop.is_some() || self.dumped) && !self.job.single_child;
         self.invariant(!(left && stopped), "no process is left in the group of a stopped command");
         let reported = self.context.manager == self.stopping_reported;
         self.invariant(reported, "STOPPING is sent before the server is closed");
@@ -176,7 +189,11 @@ impl World {
         let living = self.child.as_ref().map(|child| child.pid);
         match to {
             SignalTarget::Process(pid) => {
-                self.invariant(self.job.single_child, "only --single-child signals a single process");
+                let dumps = self.job.dump_signal == Some(signal) && self.stop.is_none();
+                self.invariant(
+                    self.job.single_child || dumps,
+                    "only --single-child and a dump signal a single process",
+                );
                 self.invariant(living == Some(pid), "only a running command is signalled");
             }
             SignalTarget::Followed { pid, .. } | SignalTarget::Group(pid) => {
@@ -230,7 +247,10 @@ impl World {
             Event::Notified(notification) => {
                 self.invariant(notification.trigger, "only WATCHDOG=trigger stops the command")
             }
-            Event::Deadline if self.stop.is_none() => self.check_own_stop(),
+            Event::Unhealthy { run, .. } => {
+                self.invariant(*run == self.starts, "only the probes of the present run stop the command")
+            }
+            Event::Deadline if self.stop.is_none() => self.check_own_stop(signal),
             Event::Deadline if signal == Signal::KILL => {
                 let due = self.kill_due();
                 self.invariant(
@@ -239,7 +259,9 @@ impl World {
                 );
             }
             Event::Deadline => {
-                let stops = signal == self.job.stop_signal || signal == Signal::CONT;
+                let passed_on = self.passed_on.and_then(|signal| self.rewritten(signal));
+                let own = signal == self.job.stop_signal || signal == Signal::CONT;
+                let stops = own || passed_on == Some(signal);
                 self.invariant(stops, "only a stop signal and CONT are sent at a deadline")
             }
             Event::Start
@@ -281,7 +303,9 @@ impl World {
         let allowed = match (event, signal) {
             (Event::Deadline, Signal::KILL) => self.awaited.is_some_and(|watch| watch.killed),
             (Event::Signal { .. }, Signal::KILL) => self.stopped_again,
-            (Event::GroupCounted { .. }, Signal::TERM | Signal::CONT) => !stopped && self.restart().is_some(),
+            (Event::GroupCounted { .. }, Signal::TERM | Signal::CONT) => {
+                !stopped && (self.restart().is_some() || self.dumped)
+            }
             (Event::Exited(_), Signal::TERM) => !stopped && self.job.setsid && self.restart().is_none(),
             _ => false,
         };

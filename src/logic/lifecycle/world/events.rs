@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::World;
-use super::child::{Child, Rest, Stop, StopCause, Watch};
+use super::child::{Before, Child, Rest, Stop, StopCause, Watch};
 use crate::config::{After, KILL_AFTER, Linger, Restart, Success, Ttl};
 use crate::logic::lifecycle::{End, Event, ForegroundOwner, SpawnErrorKind};
 use crate::logic::notify::message::Notification;
@@ -35,6 +35,11 @@ impl World {
                 self.shared |= *foreground_owner != ForegroundOwner::Other
             }
             Event::Deadline => self.observe_deadlines(),
+            Event::Unhealthy { run, .. } => {
+                if self.is_running() && *run == self.starts {
+                    self.begin_own_stop(StopCause::Unhealthy);
+                }
+            }
             Event::OrphansReaped
             | Event::KillFailed { .. }
             | Event::FoundStopped
@@ -78,7 +83,19 @@ impl World {
         self.asked = true;
         self.asked_by.get_or_insert((signal, sender));
         if self.child.is_some() && self.stop.is_none() {
-            self.stop = Some(Stop { at: self.now, why: StopCause::Outside, killed: false });
+            let drains = !self.job.drain.is_zero()
+                && !matches!(signal, Signal::INT | Signal::QUIT)
+                && sender != Sender::Kernel;
+            match self.before_stop {
+                None if drains => {
+                    let over = self.now + self.job.drain;
+                    self.before_stop = Some((over, Before::Drain(StopCause::Outside)));
+                    self.passed_on = Some(signal);
+                }
+                None => self.begin_stop(StopCause::Outside),
+                Some((_, Before::Drain(StopCause::Ttl))) if !again && drains => {}
+                Some((_, Before::Drain(why) | Before::Dump(why))) => self.begin_stop(why),
+            }
         }
         if self.child.is_none() && self.begun {
             self.stopped_again |= self.finishing && again;
@@ -91,6 +108,9 @@ impl World {
         self.watch = None;
         self.interval = self.job.watchdog;
         self.stop = self.asked.then_some(Stop { at: self.now, why: StopCause::Outside, killed: false });
+        (self.before_stop, self.passed_on, self.left_running) = (None, None, None);
+        self.silence = self.job.silence.map(|silence| self.now + silence);
+        self.output_seen = None;
         let moment = |ttl| self.now.checked_add(ttl);
         self.random_deadline = self.job.ttl.and_then(|Ttl { min, max }| moment(min).zip(moment(max)));
     }
@@ -116,12 +136,17 @@ impl World {
             self.asked = true;
             self.asked_by.get_or_insert((Signal::HUP, Sender::Kernel));
         }
-        let why = self.stop.map(|stop| stop.why);
+        let dump = match self.before_stop.take() {
+            Some((_, Before::Dump(why))) => Some(why),
+            Some((_, Before::Drain(_))) | None => None,
+        };
+        self.dumped = dump.is_some();
+        let why = self.stop.map(|stop| stop.why).or(dump);
         self.interrupted |= why.is_none() && *on_terminal && matches!(exit.code(), 130 | 131);
         self.expected_code = match why {
             Some(StopCause::Ttl) if self.job.success_exit.contains(&Success::Ttl) => 0,
-            Some(StopCause::Ttl) => 124,
-            Some(StopCause::Watchdog) => exit.code().max(1),
+            Some(StopCause::Ttl | StopCause::Silence) => 124,
+            Some(StopCause::Watchdog | StopCause::Unhealthy) => exit.code().max(1),
             Some(StopCause::Outside) | None if self.is_success(*exit) => 0,
             Some(StopCause::Outside) | None => exit.code(),
         };
@@ -185,6 +210,9 @@ impl World {
             let ends = leaves.ends_after.filter(|_| self.stop.is_some()).map(|after| self.now + after);
             Rest { leaves, ends }
         });
+        if self.dumped && !self.job.single_child {
+            self.awaited = Some(Watch::default());
+        }
         if let Some(stop) = self.stop.filter(|_| !self.job.single_child) {
             let due = match group_killed {
                 true => Some(self.now + Duration::from_secs(1)),
@@ -247,11 +275,64 @@ impl World {
         {
             self.watch = self.now.checked_add(interval);
         }
+        self.observe_silence();
+        if let Some((_, before)) = self.before_stop.filter(|(over, _)| *over <= self.now) {
+            match before {
+                Before::Drain(StopCause::Outside) => self.begin_stop(StopCause::Outside),
+                Before::Dump(why) => self.begin_stop(why),
+                // The dump or the stop follows.
+                Before::Drain(_) => {}
+            }
+        }
     }
 
-    /// Handles a run that has lasted for `--stable`. At the same moment the TTL comes first and a missed ping second.
+    /// Handles the deadline of the silence, which is moved only when it has passed.
+    fn observe_silence(&mut self) {
+        let Some((due, interval)) = self.silence.zip(self.job.silence) else { return };
+        let Some(late) = self.now.checked_sub(due) else { return };
+        let seen = self.output_seen.map(|at| at + interval).filter(|due| *due > self.now);
+        if late > (interval / 4).max(Duration::from_millis(100)) {
+            self.silence = Some(self.now + interval);
+        } else if seen.is_some() {
+            self.silence = seen;
+        }
+    }
+
+    /// Whether the command runs and nothing has begun to stop it.
+    pub(super) fn is_running(&self) -> bool {
+        self.child.is_some() && self.stop.is_none() && self.before_stop.is_none()
+    }
+
+    /// Begins a stop by kapo's own decision, after the dump if there is one.
+    pub(super) fn begin_own_stop(&mut self, why: StopCause) {
+        self.left_running.get_or_insert((self.now, why));
+        match self.job.dump_signal {
+            Some(_) => self.before_stop = Some((self.now + self.job.dump_wait, Before::Dump(why))),
+            None => self.begin_stop(why),
+        }
+    }
+
+    /// Begins the stop itself.
+    pub(super) fn begin_stop(&mut self, why: StopCause) {
+        self.before_stop = None;
+        self.stop = Some(Stop { at: self.now, why, killed: false });
+    }
+
+    /// Handles the drain after the TTL. When that passes is random, so the model learns it from the machine.
+    pub(super) fn observe_drain_of_ttl(&mut self) {
+        let from = self.random_deadline.map(|(from, _)| from);
+        let is_due = from.is_some_and(|at| at <= self.now);
+        self.invariant(is_due && self.is_running(), "no command is drained before its TTL");
+        self.invariant(!self.job.drain.is_zero(), "a drain needs --drain");
+        self.left_running = Some((self.now, StopCause::Ttl));
+        self.before_stop = Some((self.now + self.job.drain, Before::Drain(StopCause::Ttl)));
+    }
+
+    /// Handles a run that has lasted for `--stable`. At the same moment the TTL comes first, and a missed ping or the
+    /// silence come later.
     pub(super) fn observe_stable(&mut self) {
-        let runs = self.stop.is_none_or(|stop| stop.why == StopCause::Watchdog && stop.at == self.now);
+        let later = [StopCause::Watchdog, StopCause::Silence].map(|why| Some((self.now, why)));
+        let runs = self.is_running() || later.contains(&self.left_running);
         let is_due = self.stable_at().is_some_and(|at| at <= self.now);
         if runs && is_due && self.flapping_until().is_some() {
             self.failures.clear();
@@ -266,6 +347,7 @@ impl World {
 
     /// Restarts the watchdog interval after a time in which neither kapo nor the command ran.
     pub(super) fn restart_watchdog(&mut self) {
+        self.silence = self.job.silence.map(|silence| self.now + silence);
         if self.watch.is_some() {
             self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
         }
@@ -281,7 +363,7 @@ impl World {
         if let Some(interval) = notification.interval {
             self.interval = Some(interval).filter(|interval| !interval.is_zero());
         }
-        if self.stop.is_some() {
+        if !self.is_running() {
             return;
         }
         if notification.reloading {
@@ -300,7 +382,7 @@ impl World {
             self.watch = self.interval.and_then(|interval| self.now.checked_add(interval));
         }
         if notification.trigger {
-            self.stop = Some(Stop { at: self.now, why: StopCause::Watchdog, killed: false });
+            self.begin_own_stop(StopCause::Watchdog);
         }
     }
 
@@ -319,7 +401,7 @@ impl World {
         match why {
             None => on_terminal.then_some((signal, true)),
             Some(StopCause::Outside) => typed.then_some((signal, false)),
-            Some(StopCause::Ttl | StopCause::Watchdog) => None,
+            Some(StopCause::Ttl | StopCause::Watchdog | StopCause::Silence | StopCause::Unhealthy) => None,
         }
     }
 

@@ -30,7 +30,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
     for _ in 0..pick(40) {
         world.behaviour = any_behaviour(pick);
         world.closes_after = any_time(pick);
-        match pick(18) {
+        match pick(21) {
             0..=6 => world.run_for(any_time(pick)),
             7 => world.freeze(any_time(pick)),
             8 => {
@@ -47,6 +47,11 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
             13 => world.handle(Event::RequestAnswered),
             14 => world.handle(Event::Stopped { signal: Signal::TSTP }),
             16 => world.handle(Event::Resumed),
+            17 | 18 => world.print(),
+            19 => {
+                let run = world.life.starts().saturating_sub(pick(2));
+                world.fail_probes(run);
+            }
             15 => {
                 let signal = if pick(2) == 0 { Signal::TTIN } else { Signal::TTOU };
                 let foreground_owner = match pick(3) {
@@ -183,6 +188,10 @@ fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> JobOptions {
             _ => any_stop_signals(pick),
         },
         kill_after: (pick(2) == 0).then(|| any_time(pick)),
+        drain: if pick(3) == 0 { any_time(pick) } else { Duration::ZERO },
+        silence: (pick(3) == 0).then(|| any_lasting_time(pick)),
+        dump_signal: if pick(3) == 0 { any_signal(pick) } else { None },
+        dump_wait: any_time(pick),
         single_child: pick(4) == 0,
         setsid: pick(3) == 0,
         rewrite_signal: (0..pick(3)).filter_map(|_| Some((any_signal(pick)?, any_signal(pick)))).collect(),

@@ -3,35 +3,56 @@
 use std::time::{Duration, SystemTime};
 
 use super::World;
-use super::child::{Stop, StopCause};
+use super::child::{Before, StopCause};
 use crate::config::{After, KILL_AFTER, Linger, Ttl};
 use crate::logic::lifecycle::{Effect, Event};
 use crate::logic::status::State;
+use crate::signal::Signal;
 
 impl World {
-    /// Checks a stop that the machine begins by itself, after a TTL or a missed ping.
-    pub(super) fn check_own_stop(&mut self) {
+    /// Checks a stop that the machine begins by itself, and the dump before it.
+    pub(super) fn check_own_stop(&mut self, signal: Signal) {
+        if let Some((over, Before::Dump(why))) = self.before_stop {
+            self.invariant(over <= self.now, "no command is stopped before its dump is over");
+            return self.begin_stop(why);
+        }
         let Some(why) = self.logged_cause else {
             self.violated("a stop that kapo begins is logged with its cause")
         };
+        let first = self.job.dump_signal.unwrap_or(self.job.stop_signal);
+        self.invariant(signal == first, "the dump comes before the stop signal");
         let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= self.now);
         let (from, to) = self.random_deadline.unzip();
         match why {
-            StopCause::Ttl => self.invariant(is_due(from), "no command is stopped before its TTL"),
+            StopCause::Ttl if self.job.drain.is_zero() => {
+                self.invariant(is_due(from), "no command is stopped before its TTL")
+            }
+            StopCause::Ttl => {
+                let drained = matches!(self.before_stop, Some((over, Before::Drain(StopCause::Ttl))) if over <= self.now);
+                self.invariant(drained, "no command is stopped before its drain is over");
+            }
             StopCause::Watchdog => {
                 self.invariant(is_due(self.watch), "no command is stopped before its ping is due");
                 self.invariant(!is_due(to), "a TTL comes first");
             }
-            StopCause::Outside => self.violated("a stop from outside does not begin at a deadline"),
+            StopCause::Silence => {
+                self.invariant(is_due(self.silence), "no command is stopped before it was silent");
+                self.invariant(!is_due(to) && !is_due(self.watch), "a TTL and a ping come first");
+            }
+            StopCause::Unhealthy | StopCause::Outside => {
+                self.violated("a stop from outside does not begin at a deadline")
+            }
         }
-        self.stop = Some(Stop { at: self.now, why, killed: false });
+        self.begin_own_stop(why);
     }
 
     pub(super) fn kill_due(&self) -> Option<Duration> {
         let stop = self.stop?;
         let patience = match stop.why {
             StopCause::Outside => self.job.kill_after?,
-            StopCause::Ttl | StopCause::Watchdog => self.job.kill_after.unwrap_or(KILL_AFTER),
+            StopCause::Ttl | StopCause::Watchdog | StopCause::Silence | StopCause::Unhealthy => {
+                self.job.kill_after.unwrap_or(KILL_AFTER)
+            }
         };
         if patience.is_zero() || stop.killed { None } else { stop.at.checked_add(patience) }
     }
@@ -55,10 +76,13 @@ impl World {
         if self.closing.is_some() || self.exited.is_some() {
             return None;
         }
-        let run = match (&self.child, self.stop) {
-            (Some(_), None) => [self.watch, self.stable_at().filter(|_| self.flapping_until().is_some())],
-            (Some(_), Some(_)) => [self.kill_due(), None],
-            (None, _) => [None; 2],
+        let run = match (&self.child, self.stop, self.before_stop) {
+            (Some(_), None, None) => {
+                [self.watch, self.stable_at().filter(|_| self.flapping_until().is_some()), self.silence]
+            }
+            (Some(_), None, Some((over, _))) => [Some(over), None, None],
+            (Some(_), Some(_), _) => [self.kill_due(), None, None],
+            (None, ..) => [None; 3],
         };
         let linger = match self.job.after {
             After::Once(Linger::Fixed(time) | Linger::Idle(time)) => {
@@ -72,8 +96,7 @@ impl World {
 
     /// Returns the bounds of the random deadline that the machine waits for.
     fn awaited_random_deadline(&self) -> Option<(Duration, Duration)> {
-        let runs = self.child.is_some() && self.stop.is_none();
-        self.random_deadline.filter(|_| runs || self.is_pausing())
+        self.random_deadline.filter(|_| self.is_running() || self.is_pausing())
     }
 
     /// Checks the invariants of the state.
@@ -124,11 +147,16 @@ impl World {
         self.invariant(status.pid == pid, "the document shows the pid");
         let running = status.state == State::Running;
         self.invariant(running == pid.is_some(), "the document shows that the command runs");
-        let ready = pid.is_some() && self.stop.is_none() && (self.command_ready || !self.job.notify);
+        let ready = self.is_running() && (self.command_ready || !self.job.notify);
         self.invariant(
             status.ready == ready,
             "the command is ready while it runs, after READY=1 and before a stop",
         );
+        let stops_at = match self.before_stop {
+            Some((over, Before::Drain(_))) => Some(self.epoch.wall + over),
+            Some((_, Before::Dump(_))) | None => None,
+        };
+        self.invariant(status.stops_at == stops_at, "StopsAt is the end of a drain");
         let Some(child) = &self.child else {
             return self.invariant(status.expires_at.is_none(), "an ended run has no ExpiresAt");
         };

@@ -16,8 +16,8 @@ use crate::config::JobOptions;
 use crate::logic::{Exit, Now, ProcessId, Sender, Usage};
 use crate::signal::Signal;
 
+use child::{Before, Child, Rest, Stop, StopCause, Watch};
 pub use child::{Behaviour, Leaves};
-use child::{Child, Rest, Stop, StopCause, Watch};
 pub use generators::any_life;
 
 /// Another process that may signal kapo.
@@ -79,6 +79,17 @@ pub struct World {
     /// The signal by which kapo must die when it ends now.
     dies_by: Option<(Signal, bool)>,
     stop: Option<Stop>,
+    /// A drain or a dump, and when it ends.
+    before_stop: Option<(Duration, Before)>,
+    /// The signal that is passed on after the drain.
+    passed_on: Option<Signal>,
+    /// When and why the machine has begun to stop the present run by its own decision.
+    left_running: Option<(Duration, StopCause)>,
+    /// The last run ended during its dump.
+    dumped: bool,
+    /// When the silence of the output is checked next, and the last output.
+    silence: Option<Duration>,
+    output_seen: Option<Duration>,
     /// When the last run ended, and whether its start had failed.
     last_end: Option<(Duration, bool)>,
     expected_code: u8,
@@ -135,6 +146,12 @@ impl World {
             interrupted: false,
             dies_by: None,
             stop: None,
+            before_stop: None,
+            passed_on: None,
+            left_running: None,
+            dumped: false,
+            silence: None,
+            output_seen: None,
             last_end: None,
             expected_code: 0,
             failures: Vec::new(),
@@ -184,6 +201,20 @@ impl World {
     /// Sends a datagram from the command.
     pub fn datagram(&mut self, datagram: &[u8]) {
         self.handle(Event::Notified(crate::logic::notify::message::read(datagram)));
+    }
+
+    /// Lets the command print something.
+    pub fn print(&mut self) {
+        if self.child.is_some() {
+            let at = self.instant(self.now);
+            self.output_seen = Some(self.now);
+            self.life.set_output_seen(at);
+        }
+    }
+
+    /// Reports that the probes of the present run have failed.
+    pub fn fail_probes(&mut self, run: u64) {
+        self.handle(Event::Unhealthy { run, reason: "probe".to_owned() });
     }
 
     /// Kills the command without kapo's help.
@@ -243,6 +274,9 @@ impl World {
             let mut out = Vec::new();
             self.life.handle(at, event.clone(), &mut out);
             self.logged_cause = out.iter().find_map(effects::cause_of_stop);
+            if event == Event::Deadline && out.iter().any(effects::begins_drain) {
+                self.observe_drain_of_ttl();
+            }
             for effect in out {
                 self.history.push((self.now, effect.clone()));
                 self.perform(&event, effect, &mut queue);
