@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::{self, Errno};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::driver::proc::small_file;
 use crate::error::{Error, reason};
 use crate::logic::ProcessId;
 use crate::logic::proc::stat;
+use crate::sys::clock;
 
 /// PROC_SUPER_MAGIC of statfs(2).
 const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;
@@ -106,10 +106,9 @@ pub(crate) fn boot_time() -> SystemTime {
 }
 
 fn by_clocks() -> SystemTime {
-    let now = clock_gettime(ClockId::Realtime);
-    let up = clock_gettime(ClockId::Boottime);
-    let behind = i64::from(now.tv_nsec < up.tv_nsec);
-    let seconds = now.tv_sec.saturating_sub(up.tv_sec).saturating_sub(behind);
+    let [now, up] = clock::real_and_boot();
+    let behind = i64::from(now.1 < up.1);
+    let seconds = now.0.saturating_sub(up.0).saturating_sub(behind);
     UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
