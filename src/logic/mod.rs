@@ -18,6 +18,7 @@ pub mod proc;
 pub(crate) mod random;
 pub mod reason;
 pub(crate) mod restart;
+pub(crate) mod sorted;
 pub mod status;
 pub(crate) mod vars;
 pub(crate) mod watch;

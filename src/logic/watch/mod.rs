@@ -15,12 +15,12 @@ pub(crate) mod matching;
 pub(crate) mod report;
 pub(crate) mod scan_cache;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::history::History;
 use super::{Exit, Now, ProcessId};
 use crate::config;
+use crate::logic::sorted::SortedMap;
 pub(crate) use crate::logic::watch::event::{Image, Note, WatchEffect, WatchEvent};
 pub(crate) use crate::logic::watch::matching::ProcessNames;
 use crate::logic::watch::matching::Rule;
@@ -81,7 +81,7 @@ pub(crate) struct Watch {
     wanted: bool,
     phase: ScanPhase,
     seen: ScanCache,
-    living: BTreeMap<ProcessId, Match>,
+    living: SortedMap<ProcessId, Match>,
     unguarded: usize,
     last: Option<LastEnd>,
     history: History,
@@ -112,7 +112,7 @@ impl Watch {
             wanted: false,
             phase: ScanPhase::Resting,
             seen: ScanCache::default(),
-            living: BTreeMap::new(),
+            living: SortedMap::new(),
             unguarded: 0,
             last: None,
             history: History::new(history),

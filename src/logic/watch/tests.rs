@@ -503,8 +503,8 @@ fn after_random_lives_the_document_is_right() {
             assert!(shown || !lives || process.name != "job", "seed {seed}: {pid} is missed");
             assert!(!shown || lives && process.matched, "seed {seed}: {pid} is shown");
         }
-        assert!(world.watch.living.keys().all(|pid| world.processes.contains_key(pid)), "seed {seed}");
-        for (pid, process) in &world.watch.living {
+        assert!(world.watch.living.iter().all(|(pid, _)| world.processes.contains_key(pid)), "seed {seed}");
+        for (pid, process) in world.watch.living.iter() {
             assert_eq!(process.ticks, world.processes[pid].ticks, "seed {seed}: not the old process");
             assert_eq!(process.guarded, world.guards.get(pid) == Some(&process.ticks), "seed {seed}");
         }
@@ -512,7 +512,7 @@ fn after_random_lives_the_document_is_right() {
         let strays =
             world.guards.keys().filter(|pid| !world.watch.living.contains_key(pid) && Some(**pid) != open);
         assert_eq!(strays.count(), 0, "seed {seed}: a pidfd of nobody is open");
-        let unguarded = world.watch.living.values().filter(|p| !p.guarded).count();
+        let unguarded = world.watch.living.iter().filter(|(_, p)| !p.guarded).count();
         assert_eq!(world.watch.unguarded, unguarded, "seed {seed}");
     }
 }

@@ -1,7 +1,6 @@
 //! Carries out the effects of [`Watch`]: scans in slices, pidfds, process events. All descriptors are in an epoll
 //! instance of their own, so that the loop has one descriptor and one token, however many processes are watched.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,6 +19,7 @@ use crate::error::{Error, reason};
 use crate::logic::history::History;
 use crate::logic::proc::stat;
 use crate::logic::proc::stat::Stat;
+use crate::logic::sorted::SortedMap;
 use crate::logic::status::Status;
 use crate::logic::watch::matching::Rule;
 use crate::logic::watch::{Image, Note, ProcessNames, Watch, WatchEffect, WatchEvent};
@@ -61,7 +61,7 @@ pub(crate) struct Watcher {
 struct WatchIo {
     epoll: OwnedFd,
     events: Option<ProcessEvents>,
-    guards: BTreeMap<ProcessId, WatchedPidfd>,
+    guards: SortedMap<ProcessId, WatchedPidfd>,
     /// The maximum number of pidfds, because connections need descriptors too.
     most: usize,
     serial: u32,
@@ -94,7 +94,7 @@ impl Watcher {
         let mut io = WatchIo {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(refused)?,
             events: None,
-            guards: BTreeMap::new(),
+            guards: SortedMap::new(),
             most: usize::try_from(limit / 2).unwrap_or(usize::MAX),
             serial: 0,
             view,

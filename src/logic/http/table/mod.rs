@@ -12,7 +12,6 @@ mod slots;
 #[cfg(any(test, fuzzing))]
 pub mod world;
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 pub use self::closing::ClosingAction;
@@ -28,6 +27,7 @@ use super::quota::{Quota, Share};
 use super::turn::{Budget, Queue};
 use crate::logic::log::record::Record;
 use crate::logic::output::tail::Position;
+use crate::logic::sorted::SortedMap;
 use crate::logic::{Now, Stream};
 
 /// How a connection reached kapo.
@@ -80,7 +80,7 @@ struct Turn {
 pub struct Table {
     slots: Slots<TableEntry>,
     limit: usize,
-    timers: BTreeSet<(Instant, u32)>,
+    timers: SortedMap<(Instant, u32), ()>,
     quota: Quota,
     heartbeat: Heartbeat,
     queue: Queue<Key>,
@@ -96,7 +96,7 @@ impl Table {
         Table {
             slots: Slots::new(),
             limit,
-            timers: BTreeSet::new(),
+            timers: SortedMap::new(),
             quota: Quota::new(limit),
             heartbeat: Heartbeat::default(),
             queue: Queue::default(),
@@ -145,7 +145,7 @@ impl Table {
         let key = self.slots.insert(entry);
         self.quota.change(Share::default(), share);
         if let Some(at) = facts.deadline {
-            self.timers.insert((at, key.slot));
+            self.timers.insert((at, key.slot), ());
         }
         Admitted { key, evicted }
     }
@@ -160,7 +160,7 @@ impl Table {
                 self.timers.remove(&(at, slot));
             }
             if let Some(at) = facts.deadline {
-                self.timers.insert((at, slot));
+                self.timers.insert((at, slot), ());
             }
         }
         // Before and after a request most connections use nothing of the shared limits.
@@ -264,7 +264,7 @@ impl Table {
     /// Returns the earliest of all deadlines: those of connections, the next heartbeat, the next turn if a connection
     /// is queued, and the end of a grace period once kapo closes. `None` if there is none.
     pub fn deadline(&self) -> Option<Instant> {
-        let connections = self.timers.first().map(|(at, _)| *at);
+        let connections = self.timers.first().map(|(at, _)| at);
         let closing = self.closing.map(|closing| closing.next());
         let heartbeat = self.heartbeat.deadline(self.quota.heartbeats());
         let queued = self.turn.as_ref().filter(|_| !self.queue.is_empty()).map(|turn| turn.began);
@@ -273,13 +273,13 @@ impl Table {
 
     /// Returns the earliest deadline that has passed, and its connection.
     pub fn due(&self, now: Now) -> Option<(Instant, u32)> {
-        self.timers.first().copied().filter(|(at, _)| *at <= now.mono)
+        self.timers.first().filter(|(at, _)| *at <= now.mono)
     }
 
     /// Whether a connection still has the deadline that was just handled. The driver drops such a connection, because
     /// its deadline would be handled for ever.
     pub fn is_stuck(&self, due: (Instant, u32)) -> bool {
-        self.timers.contains(&due)
+        self.timers.contains_key(&due)
     }
 
     /// Whether a heartbeat is due. Returns true once for each heartbeat; the streams that [`Table::is_silent`] selects
