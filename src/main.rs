@@ -5,12 +5,12 @@
 mod entry;
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 
 use kapo::cli::{self, Order};
 use kapo::driver;
 use kapo::error::{Error, one_line, reason};
-use kapo::sys::{arena::Arena, environment};
+use kapo::sys::{arena::Arena, environment, stdio};
 
 #[global_allocator]
 static MEMORY: Arena = Arena::new();
@@ -22,8 +22,8 @@ fn start(arguments: Vec<OsString>) -> u8 {
     let variable = |name: &str| std::env::var_os(name);
     let result = match cli::parse(arguments.collect(), &environment::with_prefix(b"KAPO_")) {
         Ok(Order::Print(text)) => {
-            let mut out = std::io::stdout();
-            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            let [_, out, _] = stdio::standard();
+            match stdio::write_all(out, text.as_bytes()) {
                 // A closed pipe is no error (kapo --help | head), even if SIGPIPE is ignored.
                 Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                     Err(Error::setup("write to", "stdout", reason(&error)))
@@ -35,7 +35,8 @@ fn start(arguments: Vec<OsString>) -> u8 {
         Err(error) => Err(error),
     };
     result.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "kapo: {}", one_line(&error.to_string()));
+        let [.., to] = stdio::standard();
+        let _ = stdio::write_all(to, format!("kapo: {}\n", one_line(&error.to_string())).as_bytes());
         error.exit_code()
     })
 }

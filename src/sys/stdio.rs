@@ -11,6 +11,20 @@ pub fn standard() -> [BorrowedFd<'static>; 3] {
     [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
 
+/// Writes all bytes. Writes to a descriptor that is not open for writing, such as a placeholder, are discarded, as std
+/// does for stdout. std's handle would add a lock and a buffer.
+pub fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::retry_on_intr(|| rustix::io::write(to, bytes)) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(rustix::io::Errno::BADF) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Opens a placeholder for each of the descriptors 0, 1 and 2 that is closed, so that no socket of kapo gets such a
 /// number and is used as stdout. The placeholder is the read end of a pipe without a writer: reads return the end of
 /// file, and writes fail. It is close-on-exec, so the command finds the number closed, as it would without kapo.
@@ -149,5 +163,16 @@ mod tests {
         assert_eq!(seen, [Ok(number), Err(Some(libc::EBADF))]);
         let again: Vec<_> = InheritedFds::take(number..number + 1).into_iter().collect();
         assert!(matches!(again.as_slice(), [Err(_)]), "{again:?}");
+    }
+
+    #[test]
+    fn writes_to_a_descriptor_without_a_writer_are_discarded() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert_eq!(write_all(reader.as_fd(), b"lost").ok(), Some(()));
+        write_all(writer.as_fd(), b"kept").unwrap();
+        drop(writer);
+        assert_eq!(io::read_to_string(reader).unwrap(), "kept");
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        assert_eq!(write_all(full.as_fd(), b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn logs(config: &Config, options: &LogsOptions) -> u8 {
     match target.and_then(|target| copy(target.at("/logs"), options)) {
         Ok(()) | Err(Stopped::NoReader) => 0,
         Err(Stopped::Failed(code, line)) => {
-            say(std::io::stderr(), &format!("kapo: {line}"));
+            say(rustix::stdio::stderr(), &format!("kapo: {line}"));
             code
         }
     }

@@ -8,11 +8,11 @@ mod logs;
 mod status;
 mod until;
 
-use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::stdio::{stderr, stdout};
 
 use exchange::{ExchangeError, RequestDeadline, Response, Wanted, exchange};
 
@@ -20,7 +20,7 @@ use crate::config::{CheckOptions, Config, Probe, WaitOptions};
 use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line};
 use crate::logic::client::ended;
 use crate::logic::client::waiting::{RequestOutcome, Waiting};
-use crate::sys::clock;
+use crate::sys::{clock, stdio};
 use crate::target::Address;
 
 pub(crate) use logs::logs;
@@ -46,9 +46,9 @@ pub(crate) fn check(config: &Config, options: &CheckOptions) -> u8 {
         },
         Err(failure) => (1, failure.to_string(), Vec::new()),
     };
-    say(std::io::stdout(), &line);
+    say(stdout(), &line);
     if verbose {
-        String::from_utf8_lossy(&body).lines().for_each(|line| say(std::io::stdout(), line));
+        String::from_utf8_lossy(&body).lines().for_each(|line| say(stdout(), line));
     }
     code
 }
@@ -68,11 +68,11 @@ pub(crate) fn wait(config: &Config, options: &WaitOptions) -> u8 {
         .and_then(|target| ask_until_the_end(&target, options, &mut failed));
     if let (true, Ok(Response { kapo_exit_code: Some(code), body, .. })) = (options.verbose, &answer) {
         let lines = ended::summary(body).unwrap_or_else(|| vec![format!("code={code}")]);
-        lines.iter().for_each(|line| say(std::io::stdout(), line));
+        lines.iter().for_each(|line| say(stdout(), line));
     }
     let (code, line) = verdict(answer, once);
     if let Some(line) = line.or(failed) {
-        say(std::io::stderr(), &format!("kapo: {line}"));
+        say(stderr(), &format!("kapo: {line}"));
     }
     code
 }
@@ -150,14 +150,17 @@ fn verdict(answer: Result<Response, ExchangeError>, once: bool) -> (u8, Option<S
 /// Writes a line if this is possible without waiting. The line may be lost, because the exit code is the actual result.
 /// kapo must not be killed by SIGPIPE, which clients do not ignore, and a full pipe must not delay it beyond the
 /// deadline.
-fn say(mut out: impl Write + AsFd, line: &str) {
+fn say(out: BorrowedFd<'_>, line: &str) {
+    if has_room(out) {
+        let _ = stdio::write_all(out, format!("{}\n", one_line(line)).as_bytes());
+    }
+}
+
+fn has_room(out: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(&out, PollFlags::OUT)];
     let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    let takes =
-        fds.iter().any(|fd| fd.revents().contains(PollFlags::OUT) && !fd.revents().contains(PollFlags::ERR));
-    if polled.is_ok() && takes {
-        let _ = writeln!(out, "{}", one_line(line));
-    }
+    let ready = |fd: &PollFd<'_>| fd.revents() & (PollFlags::OUT | PollFlags::ERR) == PollFlags::OUT;
+    polled.is_ok() && fds.iter().any(ready)
 }
 
 fn target(config: &Config, url: Option<&str>, path: &str) -> Result<Address, ExchangeError> {

@@ -1,8 +1,9 @@
 //! `kapo status`: makes a few requests with one deadline and prints a page, or one JSON text.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 
+use rustix::stdio::{stderr, stdout};
 use rustix::termios::{isatty, tcgetwinsize};
 
 use super::exchange::{ExchangeError, RequestDeadline, Response, exchange_whole};
@@ -10,7 +11,7 @@ use super::{first_line, say, target};
 use crate::config::{Config, StatusOptions};
 use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY, reason};
 use crate::logic::client::status::{self, Findings, METRICS};
-use crate::sys::clock;
+use crate::sys::{clock, stdio};
 use crate::target::Address;
 
 /// The maximum length of an answer, in bytes. The answers of a kapo are shorter.
@@ -29,7 +30,7 @@ pub(crate) fn status(
     let asked = target(config, options.url.as_deref(), "/")
         .and_then(|target| show(&target, options, deadline, variable));
     asked.unwrap_or_else(|failure| {
-        say(std::io::stderr(), &format!("kapo: {failure}"));
+        say(stderr(), &format!("kapo: {failure}"));
         EXIT_NO_ANSWER
     })
 }
@@ -51,7 +52,7 @@ fn show(
     // An answer that is late or missing from here on is left out of the page.
     let runs = ask("/runs").ok().filter(|answer| answer.status == 200).map(|answer| answer.body);
     let history = runs.as_deref().and_then(status::history);
-    let out = std::io::stdout();
+    let out = stdout();
     let page = if options.json {
         status::json(&text, runs.as_deref().filter(|_| history.is_some()))
     } else {
@@ -69,8 +70,8 @@ fn show(
             unready: unready.as_deref(),
             now: clock::now().1,
         };
-        let terminal = isatty(&out);
-        let width = tcgetwinsize(&out).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width >= 40);
+        let terminal = isatty(out);
+        let width = tcgetwinsize(out).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width >= 40);
         let colour = terminal && variable("NO_COLOR").is_none_or(|value| value.is_empty());
         status::page(
             &status::report(&findings),
@@ -79,10 +80,10 @@ fn show(
         )
         .into_bytes()
     };
-    match (&out).write_all(&page).and_then(|()| (&out).flush()) {
+    match stdio::write_all(out, &page) {
         // A reader that closes the pipe has read enough.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            say(std::io::stderr(), &format!("kapo: cannot write to stdout: {}", reason(&error)));
+            say(stderr(), &format!("kapo: cannot write to stdout: {}", reason(&error)));
             return Ok(EXIT_UNHEALTHY);
         }
         _ => {}

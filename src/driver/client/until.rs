@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::event::{Timespec, poll};
+use rustix::stdio::{stderr, stdout};
 
 use super::exchange::{ExchangeError, RequestDeadline, Response, Wanted, exchange};
 use super::{WAY, first_line, say, target};
@@ -50,10 +51,7 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
             rest(pause);
         } else if let Some((code, document)) = end_within(&target, pause) {
             if options.verbose {
-                ended::summary(&document)
-                    .unwrap_or_default()
-                    .iter()
-                    .for_each(|line| say(std::io::stdout(), line));
+                ended::summary(&document).unwrap_or_default().iter().for_each(|line| say(stdout(), line));
             }
             return failed(code.max(1), &format!("the job has ended with code {code}"));
         }
@@ -82,6 +80,6 @@ fn rest(pause: Duration) {
 }
 
 fn failed(code: u8, why: &str) -> u8 {
-    say(std::io::stderr(), &format!("kapo: {why}"));
+    say(stderr(), &format!("kapo: {why}"));
     code
 }
