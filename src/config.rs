@@ -148,8 +148,17 @@ pub struct JobOptions {
     pub notify: bool,
     /// `--watchdog`: the longest time between two pings of the command.
     pub watchdog: Option<Duration>,
+    /// `--ready-line`: a text in the output that means that the command is ready.
+    pub ready_line: Option<OsString>,
     /// What kapo does after the end of a run. This is the difference between `run` and `supervise`.
     pub after: After,
+}
+
+impl JobOptions {
+    /// Whether the command is not ready before it has reported so.
+    pub fn reports_ready(&self) -> bool {
+        self.notify || self.ready_line.is_some()
+    }
 }
 
 /// The signals that ask kapo to stop if `--stop-on` is not given.
@@ -357,6 +366,7 @@ pub(crate) mod tests {
             termination_log: None,
             notify: false,
             watchdog: None,
+            ready_line: None,
             after: After::Once(Linger::Fixed(Duration::ZERO)),
         }
     }

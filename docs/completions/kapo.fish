@@ -6,9 +6,9 @@ function __kapo_valued
         case start
             string join \n -- --port -p --interface -i --listen --max-connections --history --tail --log-format
         case run r
-            string join \n -- --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --wait -w --idle-exit
+            string join \n -- --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
+            string join \n -- --port --interface --listen --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
         case watch w
             string join \n -- --port --interface --listen --max-connections --history --log-format --wait -w --pid -p
         case check
@@ -122,6 +122,7 @@ complete -c kapo -n '__kapo_at run r supervise s' -l termination-log -r -F -d 'w
 complete -c kapo -n '__kapo_at run r supervise s' -l notify -d 'the command reports with sd_notify when it is ready'
 complete -c kapo -n '__kapo_at run r supervise s' -l watchdog -x -d 'interval in which the command must ping; 0: off'
 complete -c kapo -n '__kapo_at run r supervise s' -l silence -x -d 'stop a command that prints nothing for this long; 0: off'
+complete -c kapo -n '__kapo_at run r supervise s' -l ready-line -x -d 'ready when a line of captured output contains TEXT'
 complete -c kapo -n '__kapo_at run r' -s w -l wait -x -d 'keep answering for this long after the end'
 complete -c kapo -n '__kapo_at run r' -l idle-exit -x -d 'keep answering until no request came for this long'
 complete -c kapo -n '__kapo_at supervise s' -s w -l wait -x -d 'pause between an end and the next start'

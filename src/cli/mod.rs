@@ -9,6 +9,7 @@ pub mod parse;
 use std::cmp::Ordering;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{
@@ -150,9 +151,10 @@ fn job(
         success_exit: settings.all("success-exit", values::successes)?,
         parent_death_signal: settings.optional("parent-death-signal", values::optional_signal)?.flatten(),
         orphan_signal: settings.value("orphan-signal", values::optional_signal)?,
-        termination_log: settings.optional("termination-log", values::path)?,
+        termination_log: settings.optional("termination-log", values::path)?.map(PathBuf::from),
         notify: settings.flag("notify")?,
         watchdog: settings.value("watchdog", values::optional_seconds)?,
+        ready_line: settings.optional("ready-line", values::ready_line)?,
         after,
     };
     // These checks apply only to modes that run a command, because a health check inside a container shares the
@@ -167,9 +169,15 @@ fn job(
         if job.silence.is_some() {
             return Err(settings.needs("silence", &["stdout", "stderr"]));
         }
+        if job.ready_line.is_some() {
+            return Err(settings.needs("ready-line", &["stdout", "stderr"]));
+        }
     }
     if job.watchdog.is_some() && !job.notify {
         return Err(settings.needs("watchdog", &["notify"]));
+    }
+    if job.ready_line.is_some() && job.notify {
+        return Err(settings.conflict("ready-line", "notify"));
     }
     Ok(job)
 }
@@ -182,10 +190,7 @@ fn linger(settings: &mut Settings<'_>) -> Result<Linger, Error> {
     match settings.source("idle-exit").cmp(&settings.source("wait")) {
         Ordering::Greater => Ok(Linger::Idle(idle)),
         Ordering::Less => Ok(Linger::Fixed(wait)),
-        Ordering::Equal => {
-            let [idle, wait] = ["idle-exit", "wait"].map(|name| settings.label(name));
-            Err(Error::Usage(format!("{idle} and {wait} cannot be combined")))
-        }
+        Ordering::Equal => Err(settings.conflict("idle-exit", "wait")),
     }
 }
 

@@ -188,6 +188,11 @@ impl<'env> Settings<'env> {
         Error::Usage(format!("{} needs {}", self.label(name), others.join(" or ")))
     }
 
+    /// Returns the error for two options that exclude each other.
+    pub(super) fn conflict(&self, one: &str, other: &str) -> Error {
+        Error::Usage(format!("{} and {} cannot be combined", self.label(one), self.label(other)))
+    }
+
     /// Checks that all options were looked up.
     pub(super) fn finish(&mut self) {
         debug_assert!(self.given.is_empty(), "no function asks for {:?}", self.given);

@@ -1,7 +1,7 @@
 //! Parses the values of options and variables. On error each function returns the rest of a message that begins with
 //! the name of the option or variable.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -18,6 +18,9 @@ pub(super) type Wrong = String;
 
 /// The maximum value of `--tail`: 1 MiB.
 const TAIL_MAX: usize = 1 << 20;
+
+/// The maximum length of the text of `--ready-line`.
+const READY_LINE_MAX: usize = 1024;
 
 /// The maximum length of a socket name. sun_path has 108 bytes (unix(7)), one of which is the NUL that ends a path or
 /// begins an abstract name.
@@ -197,28 +200,25 @@ fn rewrite(pair: &OsStr) -> Result<(Signal, Option<Signal>), Wrong> {
 
 /// Parses the ends that count as success, such as `143,TERM,TTL`.
 pub(super) fn successes(text: &OsStr) -> Result<Vec<Success>, Wrong> {
-    list(text).map(success).collect()
-}
-
-fn success(word: &OsStr) -> Result<Success, Wrong> {
-    match end(word) {
-        None if word.eq_ignore_ascii_case("TTL") => Ok(Success::Ttl),
-        meant => meant.ok_or_else(|| not(word, "an exit code (0 to 255), the name of a signal or TTL")),
-    }
+    ends(text, true, "an exit code (0 to 255), the name of a signal or TTL")
 }
 
 /// Parses the ends after which `supervise` does not start again, such as `78,SEGV`.
 pub(super) fn final_ends(text: &OsStr) -> Result<Vec<Success>, Wrong> {
-    list(text)
-        .map(|word| end(word).ok_or_else(|| not(word, "an exit code (0 to 255) or the name of a signal")))
-        .collect()
+    ends(text, false, "an exit code (0 to 255) or the name of a signal")
 }
 
-fn end(word: &OsStr) -> Option<Success> {
-    match digits(word) {
-        Some(code) => code.parse().ok().map(Success::Code),
-        None => signal(word).ok().map(Success::Signal),
+fn ends(text: &OsStr, by_ttl: bool, expected: &str) -> Result<Vec<Success>, Wrong> {
+    let mut ends = Vec::new();
+    for word in list(text) {
+        let meant = match digits(word) {
+            Some(code) => code.parse().ok().map(Success::Code),
+            None if by_ttl && word.eq_ignore_ascii_case("TTL") => Some(Success::Ttl),
+            None => signal(word).ok().map(Success::Signal),
+        };
+        ends.push(meant.ok_or_else(|| not(word, expected))?);
     }
+    Ok(ends)
 }
 
 fn list(text: &OsStr) -> impl Iterator<Item = &OsStr> {
@@ -265,8 +265,16 @@ pub(super) fn stream(text: &OsStr) -> Result<Stream, Wrong> {
 }
 
 /// Parses a path, which must not be empty.
-pub(super) fn path(text: &OsStr) -> Result<PathBuf, Wrong> {
-    if text.is_empty() { Err(not(text, "a path")) } else { Ok(PathBuf::from(text)) }
+pub(super) fn path(text: &OsStr) -> Result<OsString, Wrong> {
+    if text.is_empty() { Err(not(text, "a path")) } else { Ok(text.to_owned()) }
+}
+
+/// Parses the text of `--ready-line`.
+pub(super) fn ready_line(text: &OsStr) -> Result<OsString, Wrong> {
+    match text.as_bytes() {
+        bytes @ [_, ..] if bytes.len() <= READY_LINE_MAX && !bytes.contains(&b'\n') => Ok(text.to_owned()),
+        _ => Err(not(text, "a text of 1 to 1024 bytes on one line")),
+    }
 }
 
 /// Parses an IP address, an absolute path or `@name`.

@@ -115,6 +115,8 @@ fn other_invalid_values_are_refused() {
     misused(&["--tail", "1048577", "run"], "--tail");
     misused(&["run", "--success-exit", "256"], "--success-exit");
     misused(&["supervise", "--no-restart-on", "TTL"], "--no-restart-on");
+    misused(&["run", "--ready-line", ""], "--ready-line");
+    misused(&["run", "--ready-line", "two\nlines"], "--ready-line");
     misused(&["--stdlog", "run"], "--stdlog");
     misused(&["--sidebind", "--interface", "@x", "run"], "--sidebind");
 }

@@ -30,6 +30,7 @@ mod output_shared;
 mod passrights;
 mod pid1;
 mod proxies;
+mod ready_line;
 mod run;
 mod seccomp;
 mod signals;

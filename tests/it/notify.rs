@@ -313,6 +313,22 @@ wait()
 }
 
 #[test]
+fn the_manager_gets_ready_when_the_ready_line_came() {
+    let (mut gate, manager) = (Gate::new(), Manager::with_a_path());
+    let script = "exec 3< \"$0\"; read -r x <&3; echo up; read -r x <&3; exit 1";
+    let options = ["-S", "supervise", "--wait", "1ms", "--ready-line", "up", "sh", "-c", script, gate.path()];
+    let kapo = manager.starts(&options).listening();
+    assert_eq!(manager.next(), format!("STATUS=starting, pid {}", kapo.command_pid()));
+    manager.expect_silence();
+    gate.open();
+    assert_eq!(manager.next(), "READY=1");
+    assert_eq!(manager.next(), format!("STATUS=running, pid {}", kapo.command_pid()));
+    gate.open();
+    let end = manager.read_until_one_contains("starting, pid");
+    assert!(end.iter().all(|one| one.starts_with("STATUS=")), "the unit stays active: {end:?}");
+}
+
+#[test]
 fn without_notify_there_is_no_notify_socket() {
     let script = "echo [$NOTIFY_SOCKET$WATCHDOG_USEC$WATCHDOG_PID]";
     let mut command = kapo_on_a_free_port(["run", "sh", "-c", script]);

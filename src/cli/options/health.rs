@@ -20,4 +20,9 @@ pub(super) const HEALTH: &[Opt] = &[
         "Requires --stdout or --stderr. The run then ends with Reason silent, and kapo exits with 124. Many programs \
              buffer their output when it is not a terminal: use stdbuf -oL, or PYTHONUNBUFFERED=1.",
     ),
+    value(JOB, "ready-line", "TEXT").env("KAPO_READY_LINE").says(
+        "ready when a line of captured output contains TEXT",
+        "Requires --stdout or --stderr. /readyz answers 503 until the command has written TEXT \
+             in this run. Case matters. This option cannot be combined with --notify.",
+    ),
 ];

@@ -36,7 +36,8 @@ fn every_option_works_by_long_name_short_name_and_variable() {
                 job.then_some(["--stdout", "--notify"])
                     .into_iter()
                     .flatten()
-                    .filter(|base| *base != format!("--{}", opt.long)),
+                    .filter(|base| *base != format!("--{}", opt.long))
+                    .filter(|base| opt.long != "ready-line" || *base != "--notify"),
             );
             if opt.long == "stdout" {
                 base.push("--stderr");

@@ -173,6 +173,9 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
             "supervise --no-restart-on= x",
             "--no-restart-on: '' is not an exit code (0 to 255) or the name of a signal",
         ),
+        ("-S run --ready-line= x", "--ready-line: '' is not a text of 1 to 1024 bytes on one line"),
+        ("run --ready-line up x", "--ready-line needs --stdout or --stderr"),
+        ("-S run --ready-line up --notify x", "--ready-line and --notify cannot be combined"),
         ("supervise --restart never x", "--restart: 'never' is not always or on-failure"),
         (
             "supervise --max-restarts 3 --within 0 x",

@@ -12,6 +12,7 @@ use crate::driver::output::sink::Sinks;
 use crate::driver::output::stream::{CapturedStream, StreamFate, StreamInterest};
 use crate::driver::poll::{Epoll, Source};
 use crate::logic::log::record::Record;
+use crate::logic::output::ready_line::ReadyLine;
 use crate::logic::output::tail::{Position, Tail};
 use crate::logic::{Now, Stream, status};
 
@@ -32,6 +33,8 @@ pub(crate) struct Capture {
     draining: bool,
     /// When the last output of this run was read.
     last_read: Option<Instant>,
+    /// The search that each run begins anew, under `--ready-line`.
+    ready_line: Option<ReadyLine>,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,35 @@ impl Capture {
         if !entries.is_empty() {
             sinks.share();
         }
-        Capture { entries, tail: Tail::new(options.tail), run_begin: 0, draining: false, last_read: None }
+        Capture {
+            entries,
+            tail: Tail::new(options.tail),
+            run_begin: 0,
+            draining: false,
+            last_read: None,
+            ready_line: None,
+        }
+    }
+
+    /// Searches the output of each run for the text of `--ready-line`.
+    pub(crate) fn set_ready_line(&mut self, text: &[u8]) {
+        self.ready_line = Some(ReadyLine::new(text));
+    }
+
+    /// Returns true once in each run, when its output contains the text of `--ready-line`. The search then ends.
+    pub(crate) fn take_ready_line(&mut self) -> bool {
+        let found = self.entries.iter().any(|entry| entry.output.has_ready_line());
+        if found {
+            self.search(None);
+        }
+        found
+    }
+
+    /// Begins or ends the search in the streams of this run.
+    fn search(&mut self, ready_line: Option<ReadyLine>) {
+        for entry in &mut self.entries {
+            entry.output.search(ready_line.filter(|_| entry.current));
+        }
     }
 
     /// Whether `stream` is captured.
@@ -85,6 +116,7 @@ impl Capture {
         self.run_begin = self.tail.end();
         self.last_read = None;
         self.keep_open_pipes();
+        self.search(self.ready_line);
         for (stream, end) in Stream::BOTH.into_iter().zip(&mut ends) {
             if let Some(entry) = self.entries.iter_mut().find(|entry| entry.current && entry.stream == stream)
             {

@@ -67,6 +67,8 @@ pub(crate) struct StateFacts {
     pub retry_at: Option<Instant>,
     /// The failed runs within `--within`.
     pub failures: Failures,
+    /// Whether the command is ready when its output contains the text of `--ready-line`, not after READY=1.
+    pub ready_line: bool,
 }
 
 /// A check of a probe; `?verbose` shows each in a line.
@@ -153,7 +155,8 @@ fn checks(objects: &[Status], facts: StateFacts) -> (Vec<ProbeCheck>, Vec<ProbeC
         Some(at) => format!("draining until {}", timestamp::rfc3339(at)),
         None => "being stopped".to_owned(),
     });
-    let silent = (up && unready && !facts.stopping).then(|| "has not said READY=1".to_owned());
+    let awaited = if facts.ready_line { "waiting for the ready line" } else { "has not said READY=1" };
+    let silent = (up && unready && !facts.stopping).then(|| awaited.to_owned());
     let ready = vec![
         ProbeCheck::new("running", down),
         ProbeCheck::new("stopping", stopping),

@@ -117,6 +117,8 @@ fn a_failed_probe_gives_its_reason() {
     is("200 ok", "200 ok", running(), StateFacts::default());
     is("503 being stopped\n", "200 ok", Status { ready: false, ..running() }, stopping);
     is("503 has not said READY=1\n", "200 ok", Status { ready: false, ..running() }, StateFacts::default());
+    let line = StateFacts { ready_line: true, ..StateFacts::default() };
+    is("503 waiting for the ready line\n", "200 ok", Status { ready: false, ..running() }, line);
     let failures = Failures { runs: 6, within: Duration::from_secs(300) };
     let failing = StateFacts { failures, ..over };
     let why = "503 6 failed runs in 5 min\n";

@@ -69,7 +69,8 @@ pub enum Event {
         /// The process that sent it, or the kernel.
         sender: Sender,
     },
-    /// A datagram of the command has arrived on its NOTIFY_SOCKET.
+    /// A datagram of the command has arrived on its NOTIFY_SOCKET. With `ready` alone it also means that the command has
+    /// written the text of `--ready-line`.
     Notified(Notification),
     /// kapo did not run for a while because it was stopped or frozen.
     Resumed,

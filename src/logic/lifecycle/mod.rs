@@ -238,7 +238,7 @@ impl Lifecycle {
             0 => record,
             restarts => record.number("restarts", restarts),
         }));
-        if !self.job.notify {
+        if !self.job.reports_ready() {
             self.report_ready(out);
         }
         // The stop signal arrived before there was a process to forward it to.
@@ -277,7 +277,7 @@ impl Lifecycle {
     /// Updates what depends on the state, and sends the service manager a new `STATUS=`.
     fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
         let ready = matches!(self.state, MachineState::Running(_))
-            && (!self.job.notify || self.readiness.command_ready);
+            && (!self.job.reports_ready() || self.readiness.command_ready);
         self.document.changed |= ready != self.document.status.ready;
         self.document.status.ready = ready;
         self.document.status.stops_at = match self.state {

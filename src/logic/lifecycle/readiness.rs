@@ -19,7 +19,8 @@ pub(super) fn is_starved(late: Duration, interval: Duration) -> bool {
 /// The readiness of the command, and what was reported of it to the service manager.
 #[derive(Debug)]
 pub(super) struct Readiness {
-    /// The command has sent READY=1 in this run, and neither RELOADING=1 nor STOPPING=1 since.
+    /// The command has sent READY=1 in this run, and neither RELOADING=1 nor STOPPING=1 since; or it has written the
+    /// text of `--ready-line` in this run.
     pub(super) command_ready: bool,
     /// The state that the service manager shows while the command is not ready.
     pub(super) unready: &'static str,
@@ -62,7 +63,7 @@ impl Lifecycle {
             self.deadlines.stop(Deadline::Watchdog);
         }
         if notification.ready {
-            if !std::mem::replace(&mut self.readiness.command_ready, true) && self.job.notify {
+            if !std::mem::replace(&mut self.readiness.command_ready, true) && self.job.reports_ready() {
                 out.push(Effect::Log(Record::info("ready").number("pid", process.pid)));
             }
             self.report_ready(out);

@@ -9,4 +9,5 @@ pub(crate) mod loss;
 pub(crate) mod outage;
 pub(crate) mod pieces;
 pub(crate) mod policy;
+pub(crate) mod ready_line;
 pub(crate) mod tail;

@@ -23,6 +23,7 @@ use crate::logic::output::drain::Drain;
 use crate::logic::output::lines::Lines;
 use crate::logic::output::loss::Loss;
 use crate::logic::output::policy::{MOVE, SMALL, TransferPolicy, TurnSummary};
+use crate::logic::output::ready_line::ReadyLine;
 use crate::logic::output::tail::Tail;
 use crate::logic::status::Counters;
 use crate::logic::{Now, Stream};
@@ -55,6 +56,8 @@ pub(crate) struct CapturedStream {
     stream: Stream,
     /// `None` if the bytes are forwarded raw.
     lines: Option<Lines>,
+    /// Set under `--ready-line` until the run is ready.
+    ready_line: Option<ReadyLine>,
     run: RunPipe,
     input: PipeInput,
     rendered: RenderedLines,
@@ -141,6 +144,7 @@ impl CapturedStream {
         CapturedStream {
             stream,
             lines: lines.map(|format| Lines::new(stream, format)),
+            ready_line: None,
             run: RunPipe::default(),
             input: PipeInput::default(),
             rendered: RenderedLines::default(),
@@ -171,6 +175,17 @@ impl CapturedStream {
             loss: self.loss.successor(),
             ..CapturedStream::new(self.stream, self.lines.as_ref().map(Lines::format))
         }
+    }
+
+    /// Begins a search in the output of this run, or ends it. Meanwhile no pages are moved, because kapo must see the
+    /// bytes.
+    pub(crate) fn search(&mut self, ready_line: Option<ReadyLine>) {
+        self.ready_line = ready_line;
+    }
+
+    /// Whether the search has found its text.
+    pub(crate) fn has_ready_line(&self) -> bool {
+        self.ready_line.as_ref().is_some_and(ReadyLine::is_found)
     }
 
     /// Begins the drain after the command has exited; all that it wrote is in the pipe now. Call
@@ -337,12 +352,16 @@ impl CapturedStream {
             // No other error is expected; treat it as the end of the pipe.
             Err(_) => 0,
         };
-        tail.push(self.stream, self.input.bytes.get(filled..).unwrap_or_default());
+        let bytes = self.input.bytes.get(filled..).unwrap_or_default();
+        tail.push(self.stream, bytes);
+        if let Some(ready_line) = &mut self.ready_line {
+            ready_line.push(bytes);
+        }
         self.count(now, read);
         // A read that leaves room in the buffer has emptied the pipe. This saves a second call that would return
         // EAGAIN.
         self.input.dry = read < asked;
-        let movable = self.lines.is_none() && !tail.is_on();
+        let movable = self.lines.is_none() && self.ready_line.is_none() && !tail.is_on();
         if self.policy.read(read, self.input.dry, movable) && sink.can_splice() {
             let granted = self.grow_pipes(sink);
             self.policy.enlarged(granted, movable);

@@ -9,6 +9,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid as RawPid;
@@ -37,6 +38,7 @@ use crate::logic::history::History;
 use crate::logic::lifecycle::foreground_check::ForegroundCheck;
 use crate::logic::lifecycle::{Effect, Event, ForegroundOwner, JobContext, Lifecycle, origin};
 use crate::logic::metrics::{Snapshot, Sources};
+use crate::logic::notify::message::Notification;
 use crate::logic::output::tail::Tail;
 use crate::logic::status::State;
 use crate::logic::{Now, ProcessId, Sender, Stream};
@@ -96,6 +98,10 @@ impl Job {
             .transpose()?;
         let path = options.termination_log.as_deref();
         let termination_log = path.and_then(|path| TerminationLog::open(setup.now, path, context));
+        let mut capture = Capture::new(setup.now, &config.capture, config.log_format, &mut context.sinks);
+        if let Some(text) = &options.ready_line {
+            capture.set_ready_line(text.as_bytes());
+        }
         let job_context = job_context(config, setup, manager.is_some(), terminal.is_some());
         Ok(Job {
             life: Lifecycle::new(Box::new(options.clone()), job_context),
@@ -108,11 +114,7 @@ impl Job {
                 open_files: setup.open_files,
                 last_start: None,
             },
-            output: CommandOutput {
-                capture: Capture::new(setup.now, &config.capture, config.log_format, &mut context.sinks),
-                draining: 0,
-                termination_log,
-            },
+            output: CommandOutput { capture, draining: 0, termination_log },
             terminal,
             foreground_check: ForegroundCheck::default(),
             suspended: false,
@@ -203,6 +205,7 @@ impl Job {
                 ended: self.life.ended_with(),
                 retry_at: self.life.retry_at(),
                 failures: self.life.failures(now.mono),
+                ready_line: self.options.ready_line.is_some(),
             };
             let status = self.life.status();
             context.server.publish(now, &context.epoll, std::slice::from_ref(status), facts, self);
@@ -285,6 +288,13 @@ impl LoopMode for Job {
     fn on_sources(&mut self, now: Now, ready: Ready, context: &mut LoopContext) {
         if self.output.capture.has_more() || ready.has_output() {
             let gather = self.serve_capture(now, context, &|source| ready.has(source));
+            if self.output.capture.take_ready_line() {
+                self.handle(
+                    now,
+                    Event::Notified(Notification { ready: true, ..Notification::default() }),
+                    context,
+                );
+            }
             // Coalesce only if nothing else is ready in this turn.
             context.rest = gather.filter(|_| ready.is_output_alone());
         }

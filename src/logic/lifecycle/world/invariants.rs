@@ -147,10 +147,11 @@ impl World {
         self.invariant(status.pid == pid, "the document shows the pid");
         let running = status.state == State::Running;
         self.invariant(running == pid.is_some(), "the document shows that the command runs");
-        let ready = self.is_running() && (self.command_ready || !self.job.notify);
+        let awaits = self.job.notify || self.job.ready_line.is_some();
+        let ready = self.is_running() && (self.command_ready || !awaits);
         self.invariant(
             status.ready == ready,
-            "the command is ready while it runs, after READY=1 and before a stop",
+            "the command is ready while it runs, after READY=1 or its line and before a stop",
         );
         let stops_at = match self.before_stop {
             Some((over, Before::Drain(_))) => Some(self.epoch.wall + over),
