@@ -13,6 +13,10 @@ use crate::signal::{Signal, SignalSet};
 pub struct Config {
     /// Where to listen; for a client, the address of the kapo to query.
     pub listen: Listen,
+    /// `--name`, or the default name: letters, digits, `.`, `_` and `-`.
+    pub name: String,
+    /// Whether log records show the name, because `--name` or `--run-dir` is given.
+    pub log_name: bool,
     /// Which outputs of the command are captured, and how.
     pub capture: CaptureOptions,
     /// `--hide-args`: show the command's arguments on no page and in no log record.
@@ -50,7 +54,7 @@ pub struct Misspelt {
     pub meant: &'static str,
 }
 
-/// `--port`, `--interface`, `--listen`, `--sidebind`, `--socket-activation`.
+/// `--port`, `--interface`, `--listen`, `--run-dir`, `--sidebind`, `--socket-activation`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The port; 0 lets the kernel choose one.
@@ -59,6 +63,8 @@ pub struct Listen {
     pub interface: Interface,
     /// `--listen`: further addresses, with their ports; the port of a Unix socket is 0.
     pub further: Vec<(Interface, u16)>,
+    /// `--run-dir`: the folder with the socket that is named after kapo; an absolute path.
+    pub run_dir: Option<PathBuf>,
     /// Also listen on the next free port above `port`.
     pub sidebind: bool,
     /// Listen on inherited sockets instead of binding `port`.
@@ -341,7 +347,14 @@ pub(crate) mod tests {
 
     /// Returns a listener without further options.
     pub(crate) fn listen(interface: Interface, port: u16) -> Listen {
-        Listen { port, interface, further: Vec::new(), sidebind: false, socket_activation: false }
+        Listen {
+            port,
+            interface,
+            further: Vec::new(),
+            run_dir: None,
+            sidebind: false,
+            socket_activation: false,
+        }
     }
 
     /// Returns the options of `kapo run command` with all defaults.

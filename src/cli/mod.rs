@@ -33,6 +33,7 @@ pub use settings::Variables;
 use values::shown;
 
 /// The result of parsing a command line.
+#[expect(clippy::large_enum_variant, reason = "only one value exists in each start")]
 #[derive(Debug, PartialEq)]
 pub enum Order {
     /// Print this text on stdout, which includes the final newline, and exit with 0.
@@ -65,6 +66,8 @@ pub fn parse(words: Vec<OsString>, variables: Variables<'_>) -> Result<Order, Er
 fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config, Error> {
     let settings = &mut settings;
     let listen = listen(settings)?;
+    let name = settings.optional("name", values::name)?;
+    let log_name = name.is_some() || listen.run_dir.is_some();
     let capture = capture(settings)?;
     let hide_args = settings.flag("hide-args")?;
     let max_connections = settings.value("max-connections", values::connections)?;
@@ -89,6 +92,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
         Verb::Status => Mode::Status(status(settings, operands)?),
         Verb::Logs => Mode::Logs(logs(settings, operands)?),
     };
+    let name = name.unwrap_or_else(|| default_name(&mode));
     // Clients do not listen. They may share the variables of a process that does.
     let serves = !settings.verb().is_client();
     if serves && listen.sidebind && !matches!(listen.interface, Interface::Ip(_)) {
@@ -97,9 +101,26 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
             "{label} needs an IP address in --interface: a Unix socket has no port"
         )));
     }
+    if let Some(folder) = listen.run_dir.as_ref().filter(|_| serves) {
+        let path = folder.join(format!("{name}.sock"));
+        values::socket_name(path.as_os_str(), path.as_os_str().len())
+            .map_err(|wrong| Error::Usage(format!("{}: {wrong}", settings.label("run-dir"))))?;
+    }
     let misspelt = if serves { misspelt::find(settings.variables()) } else { Vec::new() };
     settings.finish();
-    Ok(Config { misspelt, listen, capture, hide_args, max_connections, history, quiet, log_format, mode })
+    Ok(Config {
+        misspelt,
+        listen,
+        name,
+        log_name,
+        capture,
+        hide_args,
+        max_connections,
+        history,
+        quiet,
+        log_format,
+        mode,
+    })
 }
 
 fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {
@@ -107,9 +128,20 @@ fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {
         port: settings.value("port", values::port)?,
         interface: settings.value("interface", values::interface)?,
         further: settings.all("listen", values::endpoints)?,
+        run_dir: settings.optional("run-dir", values::folder)?,
         sidebind: settings.flag("sidebind")?,
         socket_activation: settings.flag("socket-activation")?,
     })
+}
+
+/// Returns the name of a kapo without `--name`: the base name of the command.
+fn default_name(mode: &Mode) -> String {
+    match mode {
+        Mode::Job(job) => values::as_name(&job.command),
+        Mode::Watch(WatchOptions { pid: Some(pid), name, .. }) if name.is_empty() => format!("pid-{pid}"),
+        Mode::Watch(watch) => values::as_name(&watch.name),
+        Mode::Check(_) | Mode::Wait(_) | Mode::Status(_) | Mode::Logs(_) => String::new(),
+    }
 }
 
 fn capture(settings: &mut Settings<'_>) -> Result<CaptureOptions, Error> {

@@ -277,16 +277,56 @@ pub(super) fn ready_line(text: &OsStr) -> Result<OsString, Wrong> {
     }
 }
 
-/// Parses an IP address, an absolute path or `@name`.
-pub(super) fn interface(text: &OsStr) -> Result<Interface, Wrong> {
-    let socket_name = |name: &[u8]| match name.len() {
+/// Parses the path of a folder, which must be absolute because `watch` changes the working directory.
+pub(super) fn folder(text: &OsStr) -> Result<PathBuf, Wrong> {
+    if text.as_bytes().starts_with(b"/") {
+        Ok(PathBuf::from(text))
+    } else {
+        Err(not(text, "an absolute path"))
+    }
+}
+
+/// The longest name of a kapo.
+const NAME_MAX: usize = 64;
+
+fn may_be_in_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+}
+
+/// Parses the name of a kapo. A name with a dot at its beginning is refused, because the socket file would be hidden.
+pub(super) fn name(text: &OsStr) -> Result<String, Wrong> {
+    let whole = text.to_str().filter(|text| text.bytes().all(may_be_in_a_name));
+    let fits = |text: &&str| (1..=NAME_MAX).contains(&text.len()) && !text.starts_with('.');
+    whole.filter(fits).map(str::to_owned).ok_or_else(|| {
+        not(text, "a name (1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-', no '.' at the beginning)")
+    })
+}
+
+/// Returns the base name of a command as a name of a kapo.
+pub(super) fn as_name(command: &OsStr) -> String {
+    let base = command.as_bytes().rsplit(|byte| *byte == b'/').find(|part| !part.is_empty());
+    let fit = |(at, byte): (usize, &u8)| match *byte {
+        b'.' if at == 0 => '_',
+        byte if may_be_in_a_name(byte) => char::from(byte),
+        _ => '_',
+    };
+    base.unwrap_or(b"_").iter().take(NAME_MAX).enumerate().map(fit).collect()
+}
+
+/// Checks the length of a path or of an abstract name.
+pub(super) fn socket_name(text: &OsStr, length: usize) -> Result<(), Wrong> {
+    match length {
         0 => Err(format!("{} is an abstract socket without a name", shown(text))),
         1..=SOCKET_NAME_MAX => Ok(()),
         n => Err(format!("{} is too long for a socket ({n} bytes, at most {SOCKET_NAME_MAX})", shown(text))),
-    };
+    }
+}
+
+/// Parses an IP address, an absolute path or `@name`.
+pub(super) fn interface(text: &OsStr) -> Result<Interface, Wrong> {
     match text.as_bytes() {
-        [b'@', name @ ..] => socket_name(name).map(|()| Interface::Abstract(name.to_vec())),
-        whole @ [b'/', ..] => socket_name(whole).map(|()| Interface::Path(PathBuf::from(text))),
+        [b'@', name @ ..] => socket_name(text, name.len()).map(|()| Interface::Abstract(name.to_vec())),
+        whole @ [b'/', ..] => socket_name(text, whole.len()).map(|()| Interface::Path(PathBuf::from(text))),
         _ => address(text).map(Interface::Ip),
     }
 }

@@ -81,13 +81,13 @@ impl LoopContext {
         &mut self,
         now: Now,
         listener: Listener,
-        name: Option<&str>,
+        socket: Option<&str>,
         ours: bool,
         chosen: bool,
     ) -> Result<(), Error> {
         let mut record = Record::info("listening").with("address", listener.address());
-        if let Some(name) = name {
-            record = record.with("name", name);
+        if let Some(socket) = socket {
+            record = record.with("socket", socket);
         }
         if chosen {
             self.sinks.log(now.wall, &record);

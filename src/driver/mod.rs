@@ -6,6 +6,7 @@
 pub(crate) mod client;
 pub(crate) mod event_loop;
 pub(crate) mod http;
+mod listening;
 pub(crate) mod notify;
 pub(crate) mod output;
 pub(crate) mod poll;
@@ -14,7 +15,7 @@ pub(crate) mod process;
 pub(crate) mod watch;
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::UNIX_EPOCH;
 
@@ -22,9 +23,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::fs::fstat;
 use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, set_child_subreaper, setrlimit};
 
-use crate::config::{self, Config, Misspelt, Mode};
-use crate::driver::http::inherited_sockets::Sockets;
-use crate::driver::http::listener::Listener;
+use crate::config::{self, Config, Mode};
 use crate::driver::http::server::Server;
 use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::process::job::{Job, JobSetup};
@@ -37,6 +36,7 @@ use crate::logic::log::journal;
 use crate::logic::log::record::{Record, Style};
 use crate::sys;
 use event_loop::{LoopContext, clock};
+use listening::{Listening, inherited, listen};
 use poll::{Epoll, Source};
 
 /// Number of descriptors that are reserved for purposes other than connections: standard ones, epoll, signalfd,
@@ -69,16 +69,17 @@ fn run_job(
     // Orphans of the command become children of kapo, which reaps them. PID 1 gets them in any case.
     let subreaper = if signals.is_init() { Ok(()) } else { set_child_subreaper(Some(getpid())) };
     let extra = if options.notify { sys::datagram::DESCRIPTORS } else { 0 };
-    let extra = extra + config.listen.further.len();
+    let extra = extra + further_listeners(&config.listen);
     let Room { connections, open_files } = make_room(config.max_connections, extra);
     let now = clock();
     let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
-    let Listening { sidebind_port, mut given } = listen(config, sockets, &mut context, now)?;
+    let Listening { sidebind_port, name, mut given } =
+        listen(config, connections, sockets, &mut context, now)?;
     if let Err(errno) = subreaper {
         let record = Record::warn("cannot become subreaper");
         context.log(now, &record.with("error", reason(&errno.into())));
     }
-    let setup = JobSetup { now, variable, signals: &signals, open_files, sidebind_port };
+    let setup = JobSetup { now, variable, signals: &signals, open_files, sidebind_port, name };
     let mut job = Job::new(config, options, &setup, &mut context)?;
 
     // From here on, no error is returned upwards.
@@ -111,16 +112,17 @@ fn run_watch(
 ) -> Result<u8, Error> {
     let sockets = inherited(config, variable)?;
     let signals = take_over_signals()?;
-    let Room { connections, .. } = make_room(config.max_connections, config.listen.further.len());
+    let Room { connections, .. } = make_room(config.max_connections, further_listeners(&config.listen));
     let now = clock();
     let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
     // Open the watcher before the listeners, so that an error is the only line of output.
     let watcher = watch::mode::OpenedWatcher::open(options, config.history, now)?;
-    let Listening { sidebind_port, given } = listen(config, sockets, &mut context, now)?;
+    let Listening { sidebind_port, name, given } = listen(config, connections, sockets, &mut context, now)?;
     let setup = watch::mode::WatchSetup {
         now,
         manager: ServiceManager::of(now, variable),
         sidebind_port,
+        name,
         ignored_at_start: signals.ignored_at_start,
     };
     let mut watching = Watching::new(watcher, setup, &mut context)?;
@@ -128,6 +130,11 @@ fn run_watch(
     let _ = rustix::process::chdir("/");
     context.admit(now, given, &watching);
     Ok(event_loop::run(&mut watching, &signals, &mut context))
+}
+
+/// Returns how many listeners `--listen` and `--run-dir` add.
+fn further_listeners(listen: &config::Listen) -> usize {
+    listen.further.len() + usize::from(listen.run_dir.is_some())
 }
 
 fn take_over_signals() -> Result<Signals, Error> {
@@ -153,11 +160,7 @@ fn open_context(
     let server = Server::new(connections, argv0, first_event);
     let mut context = LoopContext::new(epoll, server, config.quiet);
     let journal = is_journal(rustix::stdio::stderr(), variable);
-    context.sinks.set_style(Style { format: config.log_format, journal });
-    if connections < config.max_connections {
-        let record = Record::info("connection limit reduced");
-        context.log(now, &record.number("connections", connections));
-    }
+    context.sinks.set_style(Style { format: config.log_format, journal, name: None });
     Ok(context)
 }
 
@@ -165,71 +168,6 @@ fn open_context(
 fn is_journal(fd: BorrowedFd<'_>, variable: &dyn Fn(&str) -> Option<OsString>) -> bool {
     let Some(named) = variable("JOURNAL_STREAM") else { return false };
     fstat(fd).is_ok_and(|stat| journal::names(named.as_bytes(), stat.st_dev, stat.st_ino))
-}
-
-/// The result of [`listen`].
-struct Listening {
-    /// The member `SidebindPort` of the status document.
-    sidebind_port: u16,
-    /// Connections that kapo was started with (Accept=yes).
-    given: Vec<OwnedFd>,
-}
-
-/// Returns the inherited sockets, under `--socket-activation`.
-fn inherited(config: &Config, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Sockets, Error> {
-    if config.listen.socket_activation {
-        http::inherited_sockets::take_over(variable)
-    } else {
-        Ok(Sockets::default())
-    }
-}
-
-/// Listens on the inherited `sockets`, or on sockets that are bound here.
-#[inline(never)]
-fn listen(
-    config: &Config,
-    sockets: Sockets,
-    context: &mut LoopContext,
-    now: Now,
-) -> Result<Listening, Error> {
-    let mut listening = Listening { sidebind_port: 0, given: Vec::new() };
-    let mut above = config.listen.port;
-    let (mut listeners, mut given) = (Vec::new(), Vec::new());
-    if config.listen.socket_activation {
-        for (listener, name) in sockets.listeners {
-            listeners.push((listener, Some(name), false, false));
-        }
-        for (socket, name) in sockets.connections {
-            given.push((socket, name));
-        }
-    } else {
-        let main = Listener::bind(&config.listen.interface, above)?;
-        above = main.port().unwrap_or(above);
-        listeners.push((main, None, true, config.listen.port == 0));
-    }
-    for (interface, port) in &config.listen.further {
-        listeners.push((Listener::bind(interface, *port)?, None, true, *port == 0));
-    }
-    if config.listen.sidebind {
-        let side = Listener::sidebind(&config.listen.interface, above)?;
-        listening.sidebind_port = side.port().unwrap_or(0);
-        listeners.push((side, Some("sidebind".to_owned()), true, config.listen.port == 0));
-    }
-    // Nothing is logged before all sockets are bound, so that a failed start prints a single line.
-    for (listener, name, ours, port_0) in listeners {
-        let chosen = port_0 && listener.port().is_some();
-        context.listen(now, listener, name.as_deref(), ours, chosen)?;
-    }
-    for Misspelt { found, meant } in &config.misspelt {
-        let hint = format!("did you mean {meant}?");
-        context.log(now, &Record::warn("unknown variable").with("variable", found).with("hint", hint));
-    }
-    for (socket, name) in given {
-        context.log(now, &Record::info("serving connection").with("name", name));
-        sys::passrights::refuse(socket.as_fd());
-        listening.given.push(socket);
-    }
-    Ok(listening)
 }
 
 /// The limits that follow from RLIMIT_NOFILE.

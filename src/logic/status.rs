@@ -77,6 +77,8 @@ pub struct Status {
     /// When the command gets its stop signal, during a drain.
     #[serde(serialize_with = "time")]
     pub stops_at: Option<SystemTime>,
+    /// The name of this kapo.
+    pub name: &'static str,
 }
 
 /// The member `Mode`.
@@ -120,6 +122,7 @@ impl Status {
             output: None,
             last_run: None,
             stops_at: None,
+            name: "",
         }
     }
 }
@@ -282,7 +285,7 @@ mod tests {
                 r#""TTL":0,"Wait":0,"Pid":0,"Reason":"","Signal":"","Restarts":0,"Ready":false,"#,
                 r#""Flapping":false,"NextStart":"0001-01-01T00:00:00Z","ExpiresAt":"0001-01-01T00:00:00Z","#,
                 r#""StopSignalFrom":null,"Usage":{"UserSeconds":0.0,"SystemSeconds":0.0,"MaxRssBytes":0},"#,
-                r#""StatusText":"","LastOutput":[],"Output":null,"LastRun":null,"StopsAt":"0001-01-01T00:00:00Z"}]"#,
+                r#""StatusText":"","LastOutput":[],"Output":null,"LastRun":null,"StopsAt":"0001-01-01T00:00:00Z","Name":""}]"#,
                 "\n"
             )
         );

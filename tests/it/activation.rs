@@ -91,9 +91,9 @@ fn sockets_of_every_kind_are_served_and_logged() {
     assert_eq!(object(&ask(UnixStream::connect(&path).unwrap()))["Command"], "sleep");
     let log = kapo.stderr();
     for line in [
-        format!("msg=\"listening\" address={address} name=web\n"),
-        format!("msg=\"listening\" address={} name=unknown\n", six.local_addr().unwrap()),
-        format!("msg=\"listening\" address={} name=\"with a blank\"\n", path.display()),
+        format!("msg=\"listening\" address={address} socket=web\n"),
+        format!("msg=\"listening\" address={} socket=unknown\n", six.local_addr().unwrap()),
+        format!("msg=\"listening\" address={} socket=\"with a blank\"\n", path.display()),
     ] {
         assert!(log.contains(&line), "{line} {log}");
     }
@@ -237,7 +237,11 @@ fn a_connection_is_answered_even_when_the_job_ends_at_once() {
         let status = object(&ask(client));
         assert_eq!((&status["Status"], &status["Mode"]), (&json!("stopped"), &json!("run")));
         kapo.expect_exit(i32::try_from(status["ExitCode"].as_i64().unwrap()).unwrap());
-        assert!(kapo.stderr().contains("msg=\"serving connection\" name=connection\n"), "{}", kapo.stderr());
+        assert!(
+            kapo.stderr().contains("msg=\"serving connection\" socket=connection\n"),
+            "{}",
+            kapo.stderr()
+        );
     }
     let (client, server) = UnixStream::pair().unwrap();
     let mut kapo = Kapo::launch(handed([&server as &dyn AsFd], &["-s", "run", "sh", "-c", "exit 3"]));
@@ -280,7 +284,7 @@ fn a_socket_of_inetd_is_stdin_and_stdout() {
     assert_eq!((&status["ExitCode"], &status["Reason"]), (&json!(5), &json!("exit-code")));
     kapo.expect_exit(5);
     assert!(kapo.stderr().contains("\n/dev/null /dev/null\n"), "{}", kapo.stderr());
-    assert!(kapo.stderr().contains("msg=\"serving connection\" name=stdin\n"), "{}", kapo.stderr());
+    assert!(kapo.stderr().contains("msg=\"serving connection\" socket=stdin\n"), "{}", kapo.stderr());
 }
 
 #[test]
@@ -439,7 +443,7 @@ fn the_side_port_is_right_from_the_first_answer_on() {
     assert!(side > kapo.address().port());
     assert_eq!(object(&ask(TcpStream::connect(("127.0.0.1", side)).unwrap()))["SidebindPort"], side);
     assert!(
-        kapo.stderr().contains(&format!("address=127.0.0.1:{side} name=sidebind\n")),
+        kapo.stderr().contains(&format!("address=127.0.0.1:{side} socket=sidebind\n")),
         "{}",
         kapo.stderr()
     );
@@ -475,7 +479,8 @@ fn many_at_once_get_side_ports_of_their_own() {
         let mut address = String::new();
         kapo.wait_for("it has a side port", |kapo| {
             let log = kapo.stderr();
-            let found = log.split_once("address=").and_then(|(_, rest)| rest.split_once(" name=sidebind\n"));
+            let found =
+                log.split_once("address=").and_then(|(_, rest)| rest.split_once(" socket=sidebind\n"));
             address = found.map_or(String::new(), |(address, _)| address.to_owned());
             !address.is_empty()
         });

@@ -192,7 +192,7 @@ impl Kapo {
         let log = self.stderr();
         let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
         let named = complete.lines().filter_map(|line| line.split_once("msg=\"listening\" address="));
-        // A name may follow the address: `name=sidebind`.
+        // A name may follow the address: `socket=sidebind`.
         let word = |text: &str| text.split(' ').next().unwrap_or_default().trim_matches('"').to_owned();
         named.map(|(_, address)| word(address)).collect()
     }

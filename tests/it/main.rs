@@ -32,6 +32,7 @@ mod pid1;
 mod proxies;
 mod ready_line;
 mod run;
+mod run_dir;
 mod seccomp;
 mod signals;
 mod sinks;

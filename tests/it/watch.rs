@@ -88,8 +88,8 @@ fn started_and_killed_from_another_shell() {
     }
     assert_eq!(kapo.get("/readyz").status, 503);
     let log = kapo.stderr();
-    assert!(log.contains(&format!("msg=\"found\" name={name} pid={pid}\n")), "{log}");
-    assert!(log.contains(&format!("msg=\"exited\" name={name} pid={pid}")), "{log}");
+    assert!(log.contains(&format!("msg=\"found\" command={name} pid={pid}\n")), "{log}");
+    assert!(log.contains(&format!("msg=\"exited\" command={name} pid={pid}")), "{log}");
 
     let second = OtherProcess::start(clean_with(&sleep, &["100"]));
     wait_for_pids(&mut kapo, &[second.pid()]);
@@ -271,7 +271,7 @@ fn one_pid_needs_no_wakeup_and_its_end_is_noticed() {
     let mut line = Line::to(&kapo);
     let status = kapo.wait_for_status("it is found", |status| status["Pid"] == job.pid());
     assert_eq!(status["Command"], "shown");
-    assert!(kapo.stderr().contains("msg=\"found\" name=shown pid="), "{}", kapo.stderr());
+    assert!(kapo.stderr().contains("msg=\"found\" command=shown pid="), "{}", kapo.stderr());
     assert_eq!(line.ask("/readyz").status, 200);
     expect_no_wakeup(kapo.pid());
     let mut events = Events::of(&kapo);
@@ -430,7 +430,7 @@ fn a_stop_answers_waiting_requests_quickly() {
     let job = OtherProcess::shell("read x", &[]);
     let mut kapo = Kapo::start(["watch", "--pid", &job.pid().to_string()]);
     let status = kapo.wait_for_status("it is found", |status| status["Pid"] == job.pid());
-    let found = format!("msg=\"found\" name={} pid={}", status["Command"].as_str().unwrap(), job.pid());
+    let found = format!("msg=\"found\" command={} pid={}", status["Command"].as_str().unwrap(), job.pid());
     assert!(kapo.stderr().contains(&found), "{found}: {}", kapo.stderr());
     let mut line = Line::to(&kapo);
     line.send("/wait");

@@ -146,7 +146,7 @@ fn only_another_program_ends_a_match() {
             wait_for_scans(&kapo);
         }
         assert_eq!(pids(&kapo), [job.pid()], "{options:?}");
-        assert!(!kapo.stderr().contains(&format!("msg=\"exited\" name={name} pid={}", job.pid())));
+        assert!(!kapo.stderr().contains(&format!("msg=\"exited\" command={name} pid={}", job.pid())));
         gate.open();
         wait_for_pids(&mut kapo, &[0]);
         assert!(crate::harness::lives(job.pid()), "it executes another program, which is not NAME");

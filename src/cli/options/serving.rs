@@ -25,6 +25,18 @@ pub(super) const SERVING: &[Opt] = &[
              kapo listens there in addition to --port and --interface. If the port is 0, the kernel \
              chooses one, which kapo logs.",
     ),
+    value(GLOBAL, "run-dir", "DIR").completes(Completion::Path).env("KAPO_RUN_DIR").says(
+        "also listen on DIR/NAME.sock, with NAME from --name",
+        "Set the variable once for a host, so that all of its kapos are found in one folder. kapo \
+             does not create the folder. If NAME.sock cannot be used, for example because a running \
+             kapo has this name, kapo listens on NAME.PID.sock, and PID is the pid of kapo.",
+    ),
+    value(GLOBAL, "name", "NAME").env("KAPO_NAME").says(
+        "name of this kapo (default: base name of the command)",
+        "At most 64 characters of A-Z, a-z, 0-9, dot, underscore and hyphen, with no dot at the \
+             beginning. The document, the log and the metric kapo_build_info show it. In the \
+             default name, other characters are replaced by underscores.",
+    ),
     flag(GLOBAL, "sidebind").short('b').env("KAPO_SIDEBIND").says(
         "also listen on the next free port above --port",
         "This port is opened on the address of --interface. The document shows it as \

@@ -65,9 +65,11 @@ fn job(words: &str) -> JobOptions {
 }
 
 /// Returns the Config without any option.
-fn plain(mode: Mode) -> Config {
+fn plain(name: &str, mode: Mode) -> Config {
     Config {
         listen: crate::config::tests::listen(Interface::Ip("0.0.0.0".parse().unwrap()), 6666),
+        name: name.to_owned(),
+        log_name: false,
         capture: CaptureOptions::default(),
         hide_args: false,
         max_connections: 512,
@@ -91,18 +93,53 @@ fn each_mode_has_the_defaults_of_the_contract() {
     let watch = WatchOptions { name: "nginx".into(), pid: None, wait: 5 * SECOND, process_events: false };
     let check = CheckOptions { probe: Probe::Ready, url: None, timeout: 5 * SECOND };
     let wait = WaitOptions::default();
-    for (words, mode) in [
-        ("run sleep 60", Mode::Job(Box::new(run.clone()))),
-        ("r -- sleep 60", Mode::Job(Box::new(run))),
-        ("supervise sleep 60", Mode::Job(Box::new(supervise.clone()))),
-        ("-- s -- sleep 60", Mode::Job(Box::new(supervise))),
-        ("watch nginx", Mode::Watch(watch.clone())),
-        ("w -- nginx", Mode::Watch(watch)),
-        ("check", Mode::Check(check)),
-        ("wait", Mode::Wait(wait)),
+    for (words, name, mode) in [
+        ("run sleep 60", "sleep", Mode::Job(Box::new(run.clone()))),
+        ("r -- sleep 60", "sleep", Mode::Job(Box::new(run))),
+        ("supervise sleep 60", "sleep", Mode::Job(Box::new(supervise.clone()))),
+        ("-- s -- sleep 60", "sleep", Mode::Job(Box::new(supervise))),
+        ("watch nginx", "nginx", Mode::Watch(watch.clone())),
+        ("w -- nginx", "nginx", Mode::Watch(watch)),
+        ("check", "", Mode::Check(check)),
+        ("wait", "", Mode::Wait(wait)),
     ] {
-        assert_eq!(config(words), plain(mode), "{words}");
+        assert_eq!(config(words), plain(name, mode), "{words}");
     }
+}
+
+#[test]
+fn the_name_is_given_or_the_base_name_of_the_command() {
+    let long = "x".repeat(64);
+    for (words, name) in [
+        ("--name web-1.a_B run sleep", "web-1.a_B"),
+        (&format!("--name {long} check"), &long),
+        ("run /usr/bin/sleep", "sleep"),
+        ("run ./a/b.sh/", "b.sh"),
+        ("run .hidden", "_hidden"),
+        ("run ..", "_."),
+        ("run /", "_"),
+        ("run a:b@\u{fc}\n", "a_b____"),
+        (&format!("supervise /bin/{long}yy"), &long),
+        ("watch /usr/sbin/nginx", "nginx"),
+        ("watch --pid 17", "pid-17"),
+        ("watch --pid 17 db", "db"),
+    ] {
+        assert_eq!(config(words).name, name, "{words}");
+    }
+    for (words, shown) in [("run x", false), ("--name x run x", true), ("--run-dir /r run x", true)] {
+        assert_eq!(config(words).log_name, shown, "{words}");
+    }
+}
+
+#[test]
+fn clients_ignore_the_run_dir() {
+    let long = format!("/{}", "x".repeat(200));
+    let env = [("KAPO_RUN_DIR", long.as_str()), ("KAPO_PORT", "70")];
+    assert_eq!(config_with("check", &env).listen.port, 70);
+    assert_eq!(
+        message_with("run x", &env),
+        format!("KAPO_RUN_DIR: '{}...' is too long for a socket (208 bytes, at most 107)", &long[..60])
+    );
 }
 
 #[test]

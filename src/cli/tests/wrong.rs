@@ -8,6 +8,12 @@ fn no_endpoint(word: &str) -> String {
     )
 }
 
+fn no_name(word: &str) -> String {
+    format!(
+        "--name: '{word}' is not a name (1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-', no '.' at the beginning)"
+    )
+}
+
 fn no_capture(option: &str) -> String {
     let why = "kapo can capture only the output of a command that it has started";
     format!("--{option} cannot be used with watch: {why}")
@@ -109,6 +115,11 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
         ("--listen 127.0.0.1:80,::1:80 run x", &no_endpoint("::1:80")),
         ("--listen /a,,@b run x", &no_endpoint("")),
         ("--listen @ run x", "--listen: '@' is an abstract socket without a name"),
+        ("--run-dir run run x", "--run-dir: 'run' is not an absolute path"),
+        ("--name= run x", &no_name("")),
+        ("--name a/b run x", &no_name("a/b")),
+        ("--name .a run x", &no_name(".a")),
+        (&format!("--name {} run x", "x".repeat(65)), &no_name(&format!("{}...", "x".repeat(60)))),
         ("--history 101 run x", "--history: '101' is not a number of runs (up to 100; 0: off)"),
         (
             "--max-connections 0 run x",

@@ -18,6 +18,8 @@ const SHORT: Duration = Duration::from_millis(100);
 fn config(interface: Interface, port: u16) -> Config {
     Config {
         listen: crate::config::tests::listen(interface, port),
+        name: String::new(),
+        log_name: false,
         capture: CaptureOptions::default(),
         hide_args: false,
         max_connections: 512,

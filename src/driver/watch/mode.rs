@@ -29,6 +29,7 @@ pub(crate) struct Watching {
     manager: Option<ServiceManager>,
     told_ready: bool,
     sidebind_port: u16,
+    name: &'static str,
     ignored_at_start: IgnoredAtStart,
     /// Whether the watcher has more work for the next turn.
     more: bool,
@@ -46,6 +47,8 @@ pub(crate) struct WatchSetup {
     pub manager: Option<ServiceManager>,
     /// The TCP port of the status socket, for `SidebindPort`.
     pub sidebind_port: u16,
+    /// The name of this kapo.
+    pub name: &'static str,
     /// Which terminal signals were ignored when kapo started.
     pub ignored_at_start: IgnoredAtStart,
 }
@@ -77,7 +80,7 @@ impl Watching {
         beginning: WatchSetup,
         stage: &mut LoopContext,
     ) -> Result<Watching, Error> {
-        let WatchSetup { now, manager, sidebind_port, ignored_at_start } = beginning;
+        let WatchSetup { now, manager, sidebind_port, name, ignored_at_start } = beginning;
         let OpenedWatcher { watcher, notes } = opened;
         stage
             .epoll
@@ -88,6 +91,7 @@ impl Watching {
             manager,
             told_ready: false,
             sidebind_port,
+            name,
             ignored_at_start,
             more: true,
             objects: Vec::new(),
@@ -109,10 +113,10 @@ impl Watching {
     }
 
     fn publish(&mut self, now: Now, stage: &mut LoopContext) {
-        let sidebind_port = self.sidebind_port;
         self.objects = self.watcher.status();
         for object in &mut self.objects {
-            object.sidebind_port = sidebind_port;
+            object.sidebind_port = self.sidebind_port;
+            object.name = self.name;
         }
         let ended = report::ended(&self.objects, self.watcher.lives());
         let facts = StateFacts { stopping: self.closing, ended, ..StateFacts::default() };
@@ -201,6 +205,7 @@ impl MetricsSource for Watching {
         let lives = self.watcher.lives();
         let first = self.objects.first();
         Snapshot {
+            name: self.name,
             started: self.started,
             up: lives,
             ready: lives,

@@ -227,6 +227,8 @@ pub struct JobContext {
     pub hide_args: bool,
     /// SidebindPort of the document.
     pub sidebind_port: u16,
+    /// Name of the document.
+    pub name: &'static str,
     /// A service manager has set NOTIFY_SOCKET for kapo.
     pub manager: bool,
     /// Which signals of the terminal were ignored when kapo started, and therefore do not end it.

@@ -115,6 +115,7 @@ impl Lifecycle {
                 .then(|| job.arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect()),
             command: job.command.to_string_lossy().into_owned(),
             sidebind_port: context.sidebind_port,
+            name: context.name,
             wait,
             ..Status::blank(mode)
         };

@@ -27,6 +27,7 @@ fn context() -> JobContext {
         history: 5,
         hide_args: false,
         sidebind_port: 0,
+        name: "",
         manager: false,
         ignored_at_start: IgnoredAtStart::default(),
         piped: false,

@@ -47,6 +47,8 @@ pub struct Style {
     /// Whether the reader is systemd's journal, which adds its own time stamps and takes the priority from the prefix
     /// `<N>` (sd-daemon(3)).
     pub journal: bool,
+    /// The name of this kapo, which is the last key of each record.
+    pub name: Option<&'static str>,
 }
 
 /// A record without its time.
@@ -139,6 +141,11 @@ impl Record {
                     out.push(b'=');
                     escape::value(&field.value, out);
                 }
+                // A name has no characters that need an escape.
+                if let Some(name) = style.name {
+                    out.extend_from_slice(b" name=");
+                    out.extend_from_slice(name.as_bytes());
+                }
             }
             LogFormat::Json => {
                 out.push(b'{');
@@ -160,6 +167,11 @@ impl Record {
                     } else {
                         escape::quoted(&field.value, style.format, out);
                     }
+                }
+                if let Some(name) = style.name {
+                    out.extend_from_slice(b",\"name\":\"");
+                    out.extend_from_slice(name.as_bytes());
+                    out.push(b'"');
                 }
                 out.push(b'}');
             }
@@ -191,7 +203,7 @@ mod tests {
     fn styled(record: &Record, format: LogFormat, journal: bool) -> String {
         let mut out = Vec::new();
         record.render(
-            Style { format, journal },
+            Style { format, journal, name: None },
             UNIX_EPOCH + Duration::from_micros(1_763_793_930_123_456),
             &mut out,
         );
@@ -246,6 +258,19 @@ mod tests {
         ] {
             assert_eq!(styled(&record, LogFormat::Logfmt, true), logfmt);
             assert_eq!(styled(&record, LogFormat::Json, true), json);
+        }
+    }
+
+    #[test]
+    fn the_name_of_kapo_is_the_last_key() {
+        let record = Record::info("ready").number("pid", 5);
+        for (format, line) in [
+            (LogFormat::Logfmt, "<6>level=info msg=\"ready\" pid=5 name=web-1\n"),
+            (LogFormat::Json, "<6>{\"level\":\"info\",\"msg\":\"ready\",\"pid\":5,\"name\":\"web-1\"}\n"),
+        ] {
+            let mut out = Vec::new();
+            record.render(Style { format, journal: true, name: Some("web-1") }, UNIX_EPOCH, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), line);
         }
     }
 

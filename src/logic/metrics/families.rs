@@ -277,10 +277,10 @@ pub(super) const FAMILIES: [Family; 38] = [
     Family {
         name: "kapo_build",
         kind: MetricType::Info,
-        help: "The version of kapo.",
-        labels: &["version"],
+        help: "The version and the name of this kapo.",
+        labels: &["version", "name"],
         source: Sources::NONE,
-        read: |_, _, out| out(&[env!("CARGO_PKG_VERSION")], Value::Number(1)),
+        read: |s, _, out| out(&[env!("CARGO_PKG_VERSION"), s.name], Value::Number(1)),
     },
     counter("process_cpu_seconds", &[], "CPU time of kapo itself.", |s, _, out| {
         one(out, s.own.map(|own| own.cpu))

@@ -21,6 +21,8 @@ use super::status::Counters;
 /// The values that a scrape shows, about kapo and its command. The metrics of a value that is `None` are left out.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// The name of this kapo.
+    pub name: &'static str,
     /// The start of kapo.
     pub started: SystemTime,
     /// Whether the command is running; in watch mode, whether at least one process matches.

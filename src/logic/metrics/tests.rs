@@ -9,6 +9,7 @@ impl Snapshot {
     /// Returns a snapshot without any known values, which tests change as needed.
     pub(crate) fn blank() -> Snapshot {
         Snapshot {
+            name: "web",
             started: UNIX_EPOCH,
             up: false,
             ready: false,
@@ -37,6 +38,7 @@ fn full() -> Snapshot {
     exits.count(Reason::OomKill);
     let wall = UNIX_EPOCH + Duration::from_millis(1_763_793_930_250);
     Snapshot {
+        name: "web",
         started: wall,
         up: true,
         ready: false,
@@ -118,7 +120,7 @@ fn a_metric_is_rendered_in_each_format() {
         (&prometheus, "\nkapo_child_start_time_seconds 1763793931.25\n"),
         (&prometheus, "\n# TYPE kapo_build_info gauge\n"),
         (&open, "\n# TYPE kapo_build info\n"),
-        (&open, concat!("\nkapo_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n")),
+        (&open, concat!("\nkapo_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",name=\"web\"} 1\n")),
         (&prometheus, "\nkapo_child_exits_total{reason=\"oom-kill\"} 1\n"),
         (&prometheus, "\nkapo_child_exits_total{reason=\"watchdog\"} 0\n"),
         (&open, "\nkapo_child_exits_created{reason=\"watchdog\"} 1763793930.25\n"),

@@ -7,12 +7,12 @@ use crate::logic::log::record::Record;
 use crate::logic::status::{State, Status};
 use crate::logic::watch::event::Note;
 
-/// Returns the log record for `note`. `name` is the watched name.
-pub(crate) fn record(note: Note, name: &str) -> Record {
+/// Returns the log record for `note`. `command` is the watched name.
+pub(crate) fn record(note: Note, command: &str) -> Record {
     match note {
-        Note::Found(pid) => Record::info("found").with("name", name).number("pid", pid),
+        Note::Found(pid) => Record::info("found").with("command", command).number("pid", pid),
         Note::Ended(pid, exit) => {
-            let record = Record::info("exited").with("name", name).number("pid", pid);
+            let record = Record::info("exited").with("command", command).number("pid", pid);
             match exit {
                 None => record,
                 Some(Exit::Code(code)) => record.number("code", code),
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn each_note_becomes_one_record() {
-        let named = |record: Record| record.with("name", "job").number("pid", pid());
+        let named = |record: Record| record.with("command", "job").number("pid", pid());
         let killed = Exit::Signal { signal: Signal::KILL, core_dumped: false };
         for (note, wanted, code) in [
             (Note::Found(pid()), named(Record::info("found")), None),

@@ -321,6 +321,11 @@ impl<'fd> Sinks<'fd> {
         self.stderr.style = style;
     }
 
+    /// Sets the name that log records show.
+    pub(crate) fn set_name(&mut self, name: &'static str) {
+        self.stderr.style.name = Some(name);
+    }
+
     /// Begins a turn of the loop. After a failure, the next write may now be due.
     pub(crate) fn turn(&mut self, now: Instant) {
         self.stdout.now = Some(now);

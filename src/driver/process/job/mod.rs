@@ -77,6 +77,8 @@ pub(crate) struct JobSetup<'a> {
     pub open_files: Option<(u64, u64)>,
     /// SidebindPort of the document.
     pub sidebind_port: u16,
+    /// The name of this kapo.
+    pub name: &'static str,
 }
 
 impl Job {
@@ -366,6 +368,7 @@ impl MetricsSource for Job {
     fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot {
         let status = self.life.status();
         Snapshot {
+            name: status.name,
             started: self.measuring.started,
             up: status.state == State::Running,
             ready: status.ready,
@@ -411,6 +414,7 @@ fn job_context(config: &Config, setup: &JobSetup<'_>, manager: bool, has_termina
         history: config.history,
         hide_args: config.hide_args,
         sidebind_port: setup.sidebind_port,
+        name: setup.name,
         manager,
         ignored_at_start: setup.signals.ignored_at_start,
         // Without a terminal there is nothing to share.

@@ -15,6 +15,7 @@ pub fn any_life(epoch: Now, seed: u64, pick: &mut dyn FnMut(u64) -> u64) {
         history: 2,
         hide_args: false,
         sidebind_port: 0,
+        name: "",
         manager: pick(2) == 0,
         ignored_at_start: IgnoredAtStart { hang_up: pick(2) == 0, interrupt: pick(2) == 0 },
         piped: pick(2) == 0,
