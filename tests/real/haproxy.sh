@@ -59,9 +59,9 @@ backend by_tcp
 E2
 check "haproxy takes the configuration" haproxy -c -q -f "$WORK/haproxy.cfg"
 
-# Prints the state of a backend's server, read from HAProxy's own socket.
-seen_by() {
-    python3 - "$WORK/stats" "$1" <<'E2'
+# stat_of BACKEND SERVER FIELD: prints a field of HAProxy's statistics, read from its own socket.
+stat_of() {
+    python3 - "$WORK/stats" "$@" <<'E2'
 import csv, io, socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
@@ -70,10 +70,11 @@ data = b""
 while part := s.recv(65536):
     data += part
 for row in csv.DictReader(io.StringIO(data.decode().lstrip("# "))):
-    if row["pxname"] == sys.argv[2] and row["svname"] == "app":
-        print(row["status"])
+    if (row["pxname"], row["svname"]) == (sys.argv[2], sys.argv[3]):
+        print(row[sys.argv[4]])
 E2
 }
+seen_by() { stat_of "$1" app status; }
 is_up() { [ "$(seen_by "$1")" = UP ]; }
 is_down() { [ "$(seen_by "$1")" = DOWN ]; }
 
@@ -119,5 +120,76 @@ kill -TERM "$by_ready"
 check "a stop takes it out" wait_until 10 is_down by_readyz
 same "the checks are no noise in kapo's log" "" \
     "$(cat "$WORK"/{options,tcp,ready,options2,tcp2}.log | grep -v 'msg="\(listening\|started\|exited\|signal received\)"' || true)"
+
+# A drain: two servers behind one backend. Each request takes 0.3 s, and a server that gets TERM drops its requests.
+cat >"$WORK/load.py" <<'E2'
+import sys, threading, time, urllib.request
+
+url, stop_after = sys.argv[1], float(sys.argv[2])
+end = time.monotonic() + stop_after
+answers, lock = {}, threading.Lock()
+
+
+def client():
+    while time.monotonic() < end:
+        try:
+            seen = urllib.request.urlopen(url, timeout=10).status
+        except Exception as error:
+            seen = str(error)
+        with lock:
+            answers[seen] = answers.get(seen, 0) + 1
+
+
+threads = [threading.Thread(target=client) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print("good", answers.pop(200, 0))
+print("bad", sum(answers.values()), answers)
+E2
+sed 's/        body = b"payload"/        __import__("time").sleep(0.3)\n        body = b"payload"/' "$WORK/payload.py" >"$WORK/slow.py"
+one=$(free_port)
+two=$(free_port)
+one_kapo=$(free_port)
+two_kapo=$(free_port)
+cat >>"$WORK/haproxy.cfg" <<E2
+frontend drained
+    bind 127.0.0.1:$(free_port | tee "$WORK/drained")
+    default_backend pair
+backend pair
+    balance roundrobin
+    option httpchk GET /readyz
+    server one 127.0.0.1:$one check port $one_kapo
+    server two 127.0.0.1:$two check port $two_kapo
+E2
+stop "$proxy"
+start haproxy2 haproxy -db -f "$WORK/haproxy.cfg"
+proxy=$PID
+drained=http://127.0.0.1:$(cat "$WORK/drained")/
+start two "$KAPO" --interface 127.0.0.1 --port "$two_kapo" run -- python3 "$WORK/slow.py" "$two"
+pair=$PID
+both_up() {
+    code_is "http://127.0.0.1:$one/" 200 && code_is "http://127.0.0.1:$two/" 200 &&
+        [ "$(stat_of pair one status) $(stat_of pair two status)" = "UP UP" ]
+}
+in_flight() { [ "$(stat_of pair one scur)" -ge 2 ]; }
+# load OPTIONS...: stops the kapo of server one, with these options, under load.
+load() {
+    start "one" "$KAPO" --interface 127.0.0.1 --port "$one_kapo" run "$@" -- python3 "$WORK/slow.py" "$one"
+    local kapo=$PID
+    check "both servers are up" wait_until 15 both_up
+    python3 "$WORK/load.py" "$drained" 6 >"$WORK/load" &
+    local clients=$!
+    STARTED+=("$clients")
+    check "requests are in flight to the one that is stopped" wait_until 5 in_flight
+    kill -TERM "$kapo"
+    wait "$clients"
+    wait "$kapo" || true
+}
+load --drain 3
+matches "no request fails during the drain" '^bad 0 ' "$(cat "$WORK/load")"
+matches "many were answered" '^good [0-9]{2,}$' "$(cat "$WORK/load")"
+load
+matches "without a drain some fail, so the load can tell" '^bad [1-9]' "$(cat "$WORK/load")"
+stop "$pair"
 stop "$proxy"
 finish
