@@ -211,6 +211,25 @@ rm "$HERE/silent"
 check "and started again" wait_until 10 code_is 6682/readyz 200
 systemctl stop pinger.service || true
 
+# --- --drain is longer than TimeoutStopSec= ---
+unit drained.service <<'U'
+[Service]
+Type=notify
+ExecStart=/usr/local/bin/kapo --port 6684 run --drain 4 -- sleep 600
+KillMode=mixed
+TimeoutStopSec=2
+SuccessExitStatus=143
+U
+systemctl daemon-reload
+systemctl start drained.service || true
+began=$(date +%s%N)
+systemctl stop --no-block drained.service || true
+check "a stop begins the drain: /readyz is 503" wait_until 2 code_is 6684/readyz 503
+check "systemd shows that it drains" wait_until 2 sh -c "systemctl show -p StatusText drained.service | grep -q 'draining for'"
+check "it ends" wait_until 10 is drained.service inactive
+check "after the drain, not at TimeoutStopSec=" [ $((($(date +%s%N) - began) / 1000000)) -ge 4000 ]
+same "without a failure" success "$(show drained.service Result)"
+
 # --- systemd restarts kapo if kapo fails with the code of the command ---
 printf '#!/bin/sh\nsleep 0.5\nexit 9\n' >"$BIN/failing"
 chmod 755 "$BIN/failing"

@@ -188,6 +188,9 @@ impl CommandFacts<'_> {
         let last = self.last_end().map_or_else(String::new, |end| format!(", {end}"));
         if object.get("Status").text() == "running" {
             let lasted = time(object, "StartTime").map_or_else(|| "?".to_owned(), |start| self.ago(start));
+            if let Some(stop) = time(object, "StopsAt") {
+                return format!("draining, stop signal in {}", self.until(stop));
+            }
             if let (false, Some(from)) = (object.get("Ready").is_true(), sender(object.get("StopSignalFrom")))
             {
                 return format!("being stopped by {from}");

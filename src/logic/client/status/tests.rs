@@ -210,6 +210,10 @@ fn each_state_has_its_verdict() {
             &[("Ready", "false"), ("StopSignalFrom", stop)],
             "being stopped by SIGTERM from the kernel or another PID namespace",
         ),
+        (
+            &[("Ready", "false"), ("StopSignalFrom", stop), ("StopsAt", "\"2026-11-27T10:30:09Z\"")],
+            "draining, stop signal in 4 s",
+        ),
         (&[("Status", "\"stopped\"")], "not started yet"),
         (
             &[("Status", "\"stopped\""), ("EndTime", ended), ("NextStart", ended), ("Reason", "\"success\"")],
