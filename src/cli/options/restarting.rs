@@ -48,6 +48,7 @@ pub(super) const RESTARTING: &[Opt] = &[
         "codes and signals that no restart follows: 78,SEGV",
         "A list separated by commas, for errors that another start cannot repair. kapo exits \
              with the command's exit code, or with 0 if --success-exit lists it too. 126 and 127 \
-             mean a command that cannot be executed. Ends by --ttl or --watchdog are not compared.",
+             mean a command that cannot be executed. Ends that kapo itself caused (--ttl, --watchdog, \
+             --silence) are not compared.",
     ),
 ];
