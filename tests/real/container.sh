@@ -6,6 +6,8 @@
 # time, and the exit code is returned. Engines keep all files under $WORK and are ended by pid.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/real/engines.sh
+. "$ROOT/tests/real/engines.sh"
 need unshare chroot busybox
 [ "$(id -u)" = 0 ] || skip_all "needs root"
 
@@ -125,26 +127,16 @@ codes() {
 
 # --- podman ---
 podman_part() {
-    local c storage
-    if ! command -v podman >/dev/null || ! command -v runc >/dev/null; then
-        echo "# podman with runc is not installed: left out"
-        return 0
-    fi
-    mkdir -p "$WORK/podman"
-    for storage in overlay vfs; do
-        PODMAN=(podman --root "$WORK/podman/root" --runroot "$WORK/podman/run" --tmpdir "$WORK/podman/tmp" --storage-driver "$storage"
-            --cgroup-manager cgroupfs --runtime runc --events-backend file)
-        if "${PODMAN[@]}" build --format docker -t kapo-test "$WORK/image" >"$WORK/podman.log" 2>&1; then break; fi
-        rm -rf "$WORK/podman/root" "$WORK/podman/run"
-    done
+    local c
+    podman_starts || return 0
     engine() { "${PODMAN[@]}" "$@"; }
-    if ! engine image exists kapo-test; then
+    if ! engine build --format docker -t kapo-test "$WORK/image" >"$WORK/podman.log" 2>&1; then
         not_ok "podman builds the image"
         tail -n 20 "$WORK/podman.log"
         return 0
     fi
     ok "podman builds an image from scratch"
-    COMMON=(--network none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --health-interval disable)
+    COMMON=("${PODMAN_RUN[@]}")
     c=kapo-graceful
     if ! engine run -d --name "$c" "${COMMON[@]}" kapo-test >"$WORK/podman.log" 2>&1; then
         not_ok "podman starts a container"
@@ -172,21 +164,9 @@ podman_part() {
 # --- Docker: a private engine without a network of its own ---
 docker_part() {
     local c
-    if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
-        echo "# docker is not installed: left out"
-        return 0
-    fi
-    mkdir -p "$WORK/docker"
-    # The engine runs in its own mount namespace, so that its mounts vanish with it.
-    start dockerd unshare --mount --propagation private dockerd --data-root "$WORK/docker/root" --exec-root "$WORK/docker/exec" \
-        --pidfile "$WORK/docker/pid" -H "unix://$WORK/docker/s" --storage-driver overlay2 --iptables=false --ip6tables=false --bridge=none
-    dockerd=$PID
-    engine() { docker -H "unix://$WORK/docker/s" "$@"; }
-    if ! wait_until 20 engine info; then
-        echo "# no Docker engine starts here: left out ($(tail -n 1 "$WORK/dockerd.log" | cut -c 1-200))"
-        return 0
-    fi
-    if ! DOCKER_BUILDKIT=0 engine build -q -t kapo-test "$WORK/image" >"$WORK/docker.log" 2>&1; then
+    docker_starts || return 0
+    engine() { docker "$@"; }
+    if ! engine build -q -t kapo-test "$WORK/image" >"$WORK/docker.log" 2>&1; then
         not_ok "Docker builds the image"
         tail -n 20 "$WORK/docker.log"
         return 0
@@ -210,23 +190,10 @@ docker_part() {
     restarted() { [ "$(engine inspect --format '{{.RestartCount}}' "$c")" = 2 ]; }
     check "Docker: a restart policy sees the failure" wait_until 20 restarted
     codes Docker
-    engine ps -aq | while read -r c; do engine rm -f "$c"; done >/dev/null
 }
 
-dockerd=
 # shellcheck disable=SC2317  # called by the trap in lib.sh
-clean_more() {
-    if [ -n "${PODMAN[*]-}" ]; then
-        "${PODMAN[@]}" rm -fa --time 0 >/dev/null 2>&1 || true
-        "${PODMAN[@]}" rmi -fa >/dev/null 2>&1 || true
-        # vfs and overlay storage keep a bind mount on their own directory.
-        umount "$WORK/podman/root/overlay" 2>/dev/null || true
-    fi
-    if [ -n "$dockerd" ]; then
-        kill -TERM "$dockerd" 2>/dev/null || true
-        wait_until 15 is_gone "$dockerd" || true
-    fi
-}
+clean_more() { clean_engines; }
 
 podman_part
 docker_part

@@ -19,6 +19,7 @@ podman_starts() {
             --cgroup-manager cgroupfs --runtime runc --events-backend file)
         # A storage driver fails at its first use.
         if "${PODMAN[@]}" import -q "$WORK/podman/empty.tar" empty >"$WORK/podman.log" 2>&1; then
+            "${PODMAN[@]}" rmi empty >/dev/null
             # shellcheck disable=SC2034  # for the script that sources this file
             PODMAN_RUN=(--network none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --health-interval disable)
             return 0

@@ -2,6 +2,8 @@
 # Tests the OCI archive of dist/: skopeo reads it, podman and Docker load it; used as ENTRYPOINT and with COPY --from.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/real/engines.sh
+. "$ROOT/tests/real/engines.sh"
 need skopeo busybox python3
 [ "$(id -u)" = 0 ] || skip_all "needs root"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
@@ -51,61 +53,27 @@ tried() {
 }
 
 podman_part() {
-    local storage
-    if ! command -v podman >/dev/null || ! command -v runc >/dev/null; then
-        echo "# podman with runc is not installed: left out"
-        return 0
-    fi
-    mkdir -p "$WORK/podman"
-    for storage in overlay vfs; do
-        PODMAN=(podman --root "$WORK/podman/root" --runroot "$WORK/podman/run" --tmpdir "$WORK/podman/tmp" --storage-driver "$storage"
-            --cgroup-manager cgroupfs --runtime runc --events-backend file)
-        if "${PODMAN[@]}" load -i "$archive" >"$WORK/podman.log" 2>&1; then break; fi
-        rm -rf "$WORK/podman/root" "$WORK/podman/run"
-    done
+    podman_starts || return 0
     engine() { "${PODMAN[@]}" "$@"; }
+    engine load -i "$archive" >"$WORK/podman.log" 2>&1 || true
     matches "podman load" 'Loaded image' "$(cat "$WORK/podman.log")"
     engine tag "$(engine images -q | head -n 1)" "kapo:$version" || true
-    COMMON=(--network none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096)
+    COMMON=("${PODMAN_RUN[@]}")
     BUILD=(--pull=never)
     tried podman
 }
 
 docker_part() {
-    if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
-        echo "# docker is not installed: left out"
-        return 0
-    fi
-    mkdir -p "$WORK/docker"
-    # The engine runs in its own mount namespace, so that its mounts vanish with it.
-    start dockerd unshare --mount --propagation private dockerd --data-root "$WORK/docker/root" --exec-root "$WORK/docker/exec" \
-        --pidfile "$WORK/docker/pid" -H "unix://$WORK/docker/s" --storage-driver overlay2 --iptables=false --ip6tables=false --bridge=none
-    dockerd=$PID
-    engine() { docker -H "unix://$WORK/docker/s" "$@"; }
-    if ! wait_until 20 engine info; then
-        echo "# no Docker engine starts here: left out ($(tail -n 1 "$WORK/dockerd.log" | cut -c 1-200))"
-        return 0
-    fi
+    docker_starts || return 0
+    engine() { docker "$@"; }
     matches "docker load" "Loaded image: kapo:$version" "$(engine load -i "$archive" 2>&1)"
     COMMON=(--network none)
     BUILD=(-q)
-    export DOCKER_BUILDKIT=0
     tried Docker
 }
 
-dockerd=
 # shellcheck disable=SC2317  # called by the trap in lib.sh
-clean_more() {
-    if [ -n "${PODMAN[*]-}" ]; then
-        "${PODMAN[@]}" rm -fa --time 0 >/dev/null 2>&1 || true
-        "${PODMAN[@]}" rmi -fa >/dev/null 2>&1 || true
-        umount "$WORK/podman/root/overlay" 2>/dev/null || true
-    fi
-    if [ -n "$dockerd" ]; then
-        kill -TERM "$dockerd" 2>/dev/null || true
-        wait_until 15 is_gone "$dockerd" || true
-    fi
-}
+clean_more() { clean_engines; }
 
 podman_part
 docker_part
