@@ -54,7 +54,8 @@ pub struct Misspelt {
     pub meant: &'static str,
 }
 
-/// `--port`, `--interface`, `--listen`, `--run-dir`, `--sidebind`, `--socket-activation`.
+/// `--port`, `--interface`, `--listen`, `--run-dir`, `--sidebind`, `--socket-activation`,
+/// `--bind-failure`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The port; 0 lets the kernel choose one.
@@ -69,6 +70,8 @@ pub struct Listen {
     pub sidebind: bool,
     /// Listen on inherited sockets instead of binding `port`.
     pub socket_activation: bool,
+    /// `--bind-failure warn`: kapo continues without an address that it cannot bind.
+    pub optional: bool,
 }
 
 /// `--interface`.
@@ -80,6 +83,8 @@ pub enum Interface {
     Path(PathBuf),
     /// A Unix socket in the abstract name space; the name without its leading `@`.
     Abstract(Vec<u8>),
+    /// No listener.
+    None,
 }
 
 /// `--stdout`, `--stderr`, `--stdlog`, `--tail`.
@@ -354,6 +359,7 @@ pub(crate) mod tests {
             run_dir: None,
             sidebind: false,
             socket_activation: false,
+            optional: false,
         }
     }
 

@@ -36,6 +36,9 @@ impl Address {
         let peer = match &listen.interface {
             Interface::Path(path) => Peer::Path(path.as_os_str().as_bytes().to_vec()),
             Interface::Abstract(name) => Peer::Abstract(name.clone()),
+            Interface::None => {
+                return Err("--interface none is no address to query; give a URL".to_owned());
+            }
             Interface::Ip(_) if listen.port == 0 => {
                 return Err("port 0 cannot be queried; give a port or a URL".to_owned());
             }
@@ -239,6 +242,10 @@ mod tests {
         assert_eq!(of(ip("::"), 6666), Ok((Peer::Loopback(6666), "[::1]:6666".to_owned())));
         assert_eq!(of(ip("10.1.2.3"), 6666), local("10.1.2.3", "10.1.2.3:6666"));
         assert_eq!(of(ip("0.0.0.0"), 0), Err("port 0 cannot be queried; give a port or a URL".to_owned()));
+        assert_eq!(
+            of(Interface::None, 1),
+            Err("--interface none is no address to query; give a URL".to_owned())
+        );
         let path = Interface::Path(PathBuf::from("/run/k"));
         assert_eq!(of(path, 0), Ok((Peer::Path(b"/run/k".to_vec()), "localhost".to_owned())));
         let name = Interface::Abstract(b"k".to_vec());

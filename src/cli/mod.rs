@@ -98,8 +98,13 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     if serves && listen.sidebind && !matches!(listen.interface, Interface::Ip(_)) {
         let label = settings.label("sidebind");
         return Err(Error::Usage(format!(
-            "{label} needs an IP address in --interface: a Unix socket has no port"
+            "{label} needs an IP address in --interface: {} has no port",
+            if listen.interface == Interface::None { "none" } else { "a Unix socket" }
         )));
+    }
+    if serves && listen.socket_activation && listen.interface == Interface::None {
+        let [activation, interface] = ["socket-activation", "interface"].map(|name| settings.label(name));
+        return Err(Error::Usage(format!("{activation} and {interface} none cannot be combined")));
     }
     if let Some(folder) = listen.run_dir.as_ref().filter(|_| serves) {
         let path = folder.join(format!("{name}.sock"));
@@ -131,6 +136,7 @@ fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {
         run_dir: settings.optional("run-dir", values::folder)?,
         sidebind: settings.flag("sidebind")?,
         socket_activation: settings.flag("socket-activation")?,
+        optional: settings.value("bind-failure", values::bind_failure)?,
     })
 }
 

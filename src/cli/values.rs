@@ -243,6 +243,15 @@ pub(super) fn json(text: &OsStr) -> Result<bool, Wrong> {
     }
 }
 
+/// Whether kapo continues without an address that it cannot bind.
+pub(super) fn bind_failure(text: &OsStr) -> Result<bool, Wrong> {
+    match text.as_bytes() {
+        b"exit" => Ok(false),
+        b"warn" => Ok(true),
+        _ => Err(not(text, "exit or warn")),
+    }
+}
+
 /// The format of the log.
 pub(super) fn log_format(text: &OsStr) -> Result<LogFormat, Wrong> {
     match text.as_bytes() {
@@ -322,10 +331,11 @@ pub(super) fn socket_name(text: &OsStr, length: usize) -> Result<(), Wrong> {
     }
 }
 
-/// Parses an IP address, an absolute path or `@name`.
+/// Parses an IP address, an absolute path, `@name` or `none`.
 pub(super) fn interface(text: &OsStr) -> Result<Interface, Wrong> {
     match text.as_bytes() {
         [b'@', name @ ..] => socket_name(text, name.len()).map(|()| Interface::Abstract(name.to_vec())),
+        b"none" => Ok(Interface::None),
         whole @ [b'/', ..] => socket_name(text, whole.len()).map(|()| Interface::Path(PathBuf::from(text))),
         _ => address(text).map(Interface::Ip),
     }
@@ -367,7 +377,7 @@ fn address(text: &OsStr) -> Result<IpAddr, Wrong> {
 }
 
 fn no_address(text: &OsStr) -> Wrong {
-    not(text, "an address (IPv4 or IPv6), an absolute path or @name")
+    not(text, "an address (IPv4 or IPv6), an absolute path, @name or none")
 }
 
 /// A URL that the client understands. Whether a kapo answers there is not checked here.

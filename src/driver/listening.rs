@@ -58,30 +58,37 @@ pub(super) fn listen(
     now: Now,
 ) -> Result<Listening, Error> {
     let wish = &config.listen;
-    let mut all = Vec::new();
-    let mut ours = |listener: Listener, socket: Option<&str>, port: u16| {
-        let (socket, port_0) = (socket.map(str::to_owned), port == 0 && listener.port().is_some());
+    let (mut all, mut failures) = (Vec::new(), Vec::new());
+    // Returns the port of the listener, if it has one.
+    let mut ours = |bound: Result<Listener, Error>, socket: Option<&str>, port: u16| {
+        let listener = match bound {
+            Ok(listener) => listener,
+            Err(error) if wish.optional => {
+                failures.push(error);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let bound = listener.port();
+        let (socket, port_0) = (socket.map(str::to_owned), port == 0 && bound.is_some());
         all.push(Opened { listener, socket, ours: true, port_0 });
+        Ok(bound)
     };
     let mut above = wish.port;
-    if !wish.socket_activation {
-        let main = Listener::bind(&wish.interface, above)?;
-        above = main.port().unwrap_or(above);
-        ours(main, None, wish.port);
+    if !wish.socket_activation && wish.interface != Interface::None {
+        above = ours(Listener::bind(&wish.interface, above), None, wish.port)?.unwrap_or(above);
     }
     for (interface, port) in &wish.further {
-        ours(Listener::bind(interface, *port)?, None, *port);
+        ours(Listener::bind(interface, *port), None, *port)?;
     }
     let mut name = config.name.clone();
     if let Some(folder) = &wish.run_dir {
-        let listener = in_run_dir(folder, &mut name)?;
-        ours(listener, None, 0);
+        ours(in_run_dir(folder, &mut name), None, 0)?;
     }
     let mut sidebind_port = 0;
     if wish.sidebind {
-        let side = Listener::sidebind(&wish.interface, above)?;
-        sidebind_port = side.port().unwrap_or(0);
-        ours(side, Some("sidebind"), wish.port);
+        let side = Listener::sidebind(&wish.interface, above);
+        sidebind_port = ours(side, Some("sidebind"), wish.port)?.unwrap_or(0);
     }
     for (listener, name) in sockets.listeners {
         all.push(Opened { listener, socket: Some(name), ours: false, port_0: false });
@@ -97,6 +104,9 @@ pub(super) fn listen(
     }
     for Opened { listener, socket, ours, port_0 } in all {
         context.listen(now, listener, socket.as_deref(), ours, port_0)?;
+    }
+    for error in failures {
+        context.log(now, &Record::warn("not listening").with("error", error.to_string()));
     }
     for Misspelt { found, meant } in &config.misspelt {
         let hint = format!("did you mean {meant}?");

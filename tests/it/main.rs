@@ -19,6 +19,7 @@ mod log_format;
 mod logs_client;
 mod main_pid;
 mod names;
+mod no_listener;
 mod notify;
 mod notify_socket;
 mod oom;

@@ -14,10 +14,19 @@ pub(super) const SERVING: &[Opt] = &[
         .env("KAPO_INTERFACE")
         .otherwise("0.0.0.0")
         .says(
-            "address to listen on, or a Unix socket: /path or @name",
+            "address to listen on, a Unix socket (/path, @name), or none",
             "An IPv4 or IPv6 address, an absolute path for a socket in the file system, or @name \
              for a socket in the abstract namespace. A Unix socket does not use --port. Host \
-             names are rejected, because their address could change between two starts.",
+             names are rejected, because their address could change between two starts. With \
+             none, kapo opens no port.",
+        ),
+    value(GLOBAL, "bind-failure", "WHAT")
+        .completes(Completion::Words(&["exit", "warn"]))
+        .env("KAPO_BIND_FAILURE")
+        .otherwise("exit")
+        .says(
+            "if an address is taken: exit, or warn and go on without",
+            "With warn, the job is more important than its port. The reason is one line in the log.",
         ),
     value(GLOBAL, "listen", "ADDRS").completes(Completion::Path).env("KAPO_LISTEN").says(
         "also listen on HOST:PORT, [V6]:PORT, /path or @name",

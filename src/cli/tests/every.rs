@@ -20,6 +20,7 @@ fn sample(opt: &Opt) -> &'static str {
         Some("FROM:TO") => "TERM:INT",
         Some("PATH") => "/log",
         Some("WHEN") => "on-failure",
+        Some("WHAT") => "warn",
         Some("FORMAT") => "json",
         Some("STREAM") => "stderr",
         Some(_) => "7",

@@ -126,6 +126,7 @@ fn an_interface_is_an_address_a_path_or_an_abstract_name() {
         ("[::1]", ip("::1")),
         ("/run/kapo.sock", Interface::Path("/run/kapo.sock".into())),
         (path.as_str(), Interface::Path(path.clone().into())),
+        ("none", Interface::None),
         ("@kapo", Interface::Abstract(b"kapo".to_vec())),
     ] {
         assert_eq!(config(&format!("-i {text} run x")).listen.interface, expected, "{text}");
@@ -135,10 +136,10 @@ fn an_interface_is_an_address_a_path_or_an_abstract_name() {
     for (text, expected) in [
         ("localhost", "'localhost' is a host name; use an address (127.0.0.1 or ::1, /path or @name)"),
         ("a.b-c", "'a.b-c' is a host name; use an address (127.0.0.1 or ::1, /path or @name)"),
-        ("", "'' is not an address (IPv4 or IPv6), an absolute path or @name"),
-        ("300.1.1.1", "'300.1.1.1' is not an address (IPv4 or IPv6), an absolute path or @name"),
-        ("[127.0.0.1]", "'[127.0.0.1]' is not an address (IPv4 or IPv6), an absolute path or @name"),
-        ("./sock", "'./sock' is not an address (IPv4 or IPv6), an absolute path or @name"),
+        ("", "'' is not an address (IPv4 or IPv6), an absolute path, @name or none"),
+        ("300.1.1.1", "'300.1.1.1' is not an address (IPv4 or IPv6), an absolute path, @name or none"),
+        ("[127.0.0.1]", "'[127.0.0.1]' is not an address (IPv4 or IPv6), an absolute path, @name or none"),
+        ("./sock", "'./sock' is not an address (IPv4 or IPv6), an absolute path, @name or none"),
         ("0.0.0.0:80", "'0.0.0.0:80' is an address with a port; use --port for the port"),
         ("@", "'@' is an abstract socket without a name"),
         (&format!("/{long}"), &format!("'/{cut}...' is too long for a socket (108 bytes, at most 107)")),

@@ -136,6 +136,9 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
         ("--stdlog run x", "--stdlog needs --stdout or --stderr"),
         ("run --watchdog 5 x", "--watchdog needs --notify"),
         ("-b -i @x w y", "--sidebind needs an IP address in --interface: a Unix socket has no port"),
+        ("-b -i none w y", "--sidebind needs an IP address in --interface: none has no port"),
+        ("-s -i none w y", "--socket-activation and --interface none cannot be combined"),
+        ("--bind-failure x w y", "--bind-failure: 'x' is not exit or warn"),
         (
             "run --stop-signal FOO x",
             "--stop-signal: 'FOO' is not a signal (such as TERM, SIGTERM, 15 or RTMIN+3)",

@@ -76,6 +76,7 @@ impl Listener {
                 .map_err(|e| {
                     Error::setup("bind", format!("@{}", String::from_utf8_lossy(name)), reason(&e.into()))
                 }),
+            Interface::None => Err(Error::setup("bind", "a port", "the interface is none")),
         }
     }
 
