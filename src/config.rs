@@ -155,6 +155,8 @@ pub struct JobOptions {
     pub orphan_signal: Option<Signal>,
     /// `--termination-log`.
     pub termination_log: Option<PathBuf>,
+    /// `--textfile`.
+    pub textfile: Option<PathBuf>,
     /// `--notify`: the command reports its readiness with sd_notify(3).
     pub notify: bool,
     /// `--watchdog`: the longest time between two pings of the command.
@@ -383,6 +385,7 @@ pub(crate) mod tests {
             parent_death_signal: None,
             orphan_signal: Some(Signal::TERM),
             termination_log: None,
+            textfile: None,
             notify: false,
             watchdog: None,
             ready_line: None,

@@ -4,29 +4,29 @@
 _kapo_options() {
     case $1 in
         '')
-            options='--port -p --interface -i --listen --run-dir --name --sidebind -b --socket-activation -s --max-connections --history --hide-args --stdout -S --stderr -E --stdlog -L --tail --quiet -q --log-format --help -h --version -v'
-            valued=' --port -p --interface -i --listen --run-dir --name --max-connections --history --tail --log-format ' ;;
+            options='--port -p --interface -i --bind-failure --listen --run-dir --name --sidebind -b --socket-activation -s --max-connections --history --hide-args --stdout -S --stderr -E --stdlog -L --tail --quiet -q --log-format --help -h --version -v'
+            valued=' --port -p --interface -i --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format ' ;;
         run|r)
-            options='--port --interface --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --silence --ready-line --wait -w --idle-exit'
-            valued=' --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --wait -w --idle-exit ' ;;
+            options='--port --interface --bind-failure --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --silence --ready-line --textfile --wait -w --idle-exit'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --idle-exit ' ;;
         supervise|s)
-            options='--port --interface --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --silence --ready-line --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on'
-            valued=' --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on ' ;;
+            options='--port --interface --bind-failure --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --single-child --setsid --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --notify --watchdog --silence --ready-line --textfile --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on ' ;;
         watch|w)
-            options='--port --interface --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --quiet --log-format --help -h --version --wait -w --pid -p --process-events'
-            valued=' --port --interface --listen --run-dir --name --max-connections --history --log-format --wait -w --pid -p ' ;;
+            options='--port --interface --bind-failure --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --quiet --log-format --help -h --version --wait -w --pid -p --process-events'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --max-connections --history --log-format --wait -w --pid -p ' ;;
         check)
-            options='--port --interface --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --live --ready --health --timeout'
-            valued=' --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --timeout ' ;;
+            options='--port --interface --bind-failure --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --live --ready --health --timeout'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --timeout ' ;;
         wait)
-            options='--port --interface --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ready --healthy --timeout --retry --verbose -v'
-            valued=' --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --timeout --retry ' ;;
+            options='--port --interface --bind-failure --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --ready --healthy --timeout --retry --verbose -v'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --timeout --retry ' ;;
         status)
-            options='--port --interface --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --output -o --timeout'
-            valued=' --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --output -o --timeout ' ;;
+            options='--port --interface --bind-failure --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --output -o --timeout'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --output -o --timeout ' ;;
         logs)
-            options='--port --interface --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --follow -f --lines -n --stream --timeout'
-            valued=' --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --lines -n --stream --timeout ' ;;
+            options='--port --interface --bind-failure --listen --run-dir --name --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --follow -f --lines -n --stream --timeout'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --lines -n --stream --timeout ' ;;
         *) options='' valued='' ;;
     esac
 }
@@ -68,11 +68,12 @@ _kapo() {
                 [[ $cur == SIG* ]] && word=SIG
                 mapfile -t COMPREPLY < <(compgen -P "$word" -W 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS' -- "${cur#SIG}")
                 ;;
+            --bind-failure) mapfile -t COMPREPLY < <(compgen -W 'exit warn' -- "$cur") ;;
             --log-format) mapfile -t COMPREPLY < <(compgen -W 'logfmt json' -- "$cur") ;;
             --restart) mapfile -t COMPREPLY < <(compgen -W 'always on-failure' -- "$cur") ;;
             --output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur") ;;
             --stream) mapfile -t COMPREPLY < <(compgen -W 'stdout stderr' -- "$cur") ;;
-            --interface|-i|--listen|--run-dir|--termination-log) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+            --interface|-i|--listen|--run-dir|--termination-log|--textfile) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         esac
         return
     fi

@@ -4,21 +4,21 @@
 function __kapo_valued
     switch $argv[1]
         case start
-            string join \n -- --port -p --interface -i --listen --run-dir --name --max-connections --history --tail --log-format
+            string join \n -- --port -p --interface -i --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format
         case run r
-            string join \n -- --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --wait -w --idle-exit
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
         case watch w
-            string join \n -- --port --interface --listen --run-dir --name --max-connections --history --log-format --wait -w --pid -p
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --log-format --wait -w --pid -p
         case check
-            string join \n -- --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --timeout
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --timeout
         case wait
-            string join \n -- --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --timeout --retry
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --timeout --retry
         case status
-            string join \n -- --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --output -o --timeout
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --output -o --timeout
         case logs
-            string join \n -- --port --interface --listen --run-dir --name --max-connections --history --tail --log-format --lines -n --stream --timeout
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --lines -n --stream --timeout
     end
 end
 
@@ -75,8 +75,10 @@ complete -c kapo -n '__kapo_at start' -a help -d 'show help'
 complete -c kapo -n '__kapo_at help' -a 'run supervise watch check wait status logs help'
 complete -c kapo -n '__kapo_at start' -s p -l port -x -d 'TCP port to listen on; 0: the kernel chooses one'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l port -x -d 'TCP port to listen on; 0: the kernel chooses one'
-complete -c kapo -n '__kapo_at start' -s i -l interface -r -F -d 'address to listen on, or a Unix socket: /path or @name'
-complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l interface -r -F -d 'address to listen on, or a Unix socket: /path or @name'
+complete -c kapo -n '__kapo_at start' -s i -l interface -r -F -d 'address to listen on, a Unix socket (/path, @name), or none'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l interface -r -F -d 'address to listen on, a Unix socket (/path, @name), or none'
+complete -c kapo -n '__kapo_at start' -l bind-failure -x -a 'exit warn' -d 'if an address is taken: exit, or warn and go on without'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l bind-failure -x -a 'exit warn' -d 'if an address is taken: exit, or warn and go on without'
 complete -c kapo -n '__kapo_at start' -l listen -r -F -d 'also listen on HOST:PORT, [V6]:PORT, /path or @name'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l listen -r -F -d 'also listen on HOST:PORT, [V6]:PORT, /path or @name'
 complete -c kapo -n '__kapo_at start' -l run-dir -r -F -d 'also listen on DIR/NAME.sock, with NAME from --name'
@@ -127,6 +129,7 @@ complete -c kapo -n '__kapo_at run r supervise s' -l notify -d 'the command repo
 complete -c kapo -n '__kapo_at run r supervise s' -l watchdog -x -d 'interval in which the command must ping; 0: off'
 complete -c kapo -n '__kapo_at run r supervise s' -l silence -x -d 'stop a command that prints nothing for this long; 0: off'
 complete -c kapo -n '__kapo_at run r supervise s' -l ready-line -x -d 'ready when a line of captured output contains TEXT'
+complete -c kapo -n '__kapo_at run r supervise s' -l textfile -r -F -d 'write the command\'s metrics to this file for node_exporter'
 complete -c kapo -n '__kapo_at run r' -s w -l wait -x -d 'keep answering for this long after the end'
 complete -c kapo -n '__kapo_at run r' -l idle-exit -x -d 'keep answering until no request came for this long'
 complete -c kapo -n '__kapo_at supervise s' -s w -l wait -x -d 'pause between an end and the next start'

@@ -190,6 +190,7 @@ fn job(
         parent_death_signal: settings.optional("parent-death-signal", values::optional_signal)?.flatten(),
         orphan_signal: settings.value("orphan-signal", values::optional_signal)?,
         termination_log: settings.optional("termination-log", values::path)?.map(PathBuf::from),
+        textfile: settings.optional("textfile", values::path)?.map(PathBuf::from),
         notify: settings.flag("notify")?,
         watchdog: settings.value("watchdog", values::optional_seconds)?,
         ready_line: settings.optional("ready-line", values::ready_line)?,

@@ -79,6 +79,16 @@ fn take_change(whose: i32, stops: bool) -> Option<Change> {
     }
 }
 
+/// Returns the CPU time of all children that were reaped.
+pub(crate) fn reaped_cpu() -> Duration {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is to a local variable that outlives the call.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) };
+    // SAFETY: all zeros is a valid rusage, and the kernel has filled it.
+    let usage = unsafe { usage.assume_init() };
+    duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
 /// Returns the child that [`next_change`] would report, but leaves the change in place, so that /proc still has all
 /// data about the child.
 pub(crate) fn peek_change(stops: bool) -> Option<i32> {

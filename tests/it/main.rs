@@ -48,6 +48,7 @@ mod streams;
 mod supervise;
 mod tail;
 mod terminal;
+mod textfile;
 mod tools;
 mod wait;
 mod watch;

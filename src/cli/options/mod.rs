@@ -4,6 +4,7 @@
 mod clients;
 mod health;
 mod output;
+mod reporting;
 mod restarting;
 mod serving;
 mod stopping;
@@ -199,6 +200,7 @@ pub static GROUPS: &[OptionGroup] = &[
     group("Log and help", output::LOG),
     group("Time limit, signals and end", stopping::STOPPING),
     group("Readiness and health", health::HEALTH),
+    group("Reports", reporting::REPORTING),
     group("After the end", restarting::AFTER_RUN),
     group("Starting again", restarting::RESTARTING),
     group("Watching processes", watching::WATCHING),

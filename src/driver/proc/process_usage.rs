@@ -39,6 +39,12 @@ impl Sampler {
         self.shown = self.shown.max(cpu);
         Some(Tree { cpu: Some(self.shown), ..tree })
     }
+
+    /// Returns the usage at the end of kapo, without reading /proc: only the CPU time of what was reaped is left.
+    pub(crate) fn at_the_end(&mut self, helpers: &Helpers) -> Tree {
+        self.shown = self.shown.max(sys::wait::reaped_cpu().saturating_sub(helpers.cpu()));
+        Tree { cpu: Some(self.shown), ..Tree::default() }
+    }
 }
 
 /// Returns how many living descendants of this process are in process group `group`; `None` if that is unknown.

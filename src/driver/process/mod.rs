@@ -12,3 +12,4 @@ pub(crate) mod program;
 pub(crate) mod signals;
 pub(crate) mod terminal;
 pub(crate) mod termination_log;
+pub(crate) mod textfile;

@@ -79,6 +79,11 @@ impl OomCounter {
         self.followed.as_ref().map(|(cgroup, _)| cgroup.memory())
     }
 
+    /// Returns the kills since kapo started that were observed so far.
+    pub(crate) fn observed(&self) -> Option<u64> {
+        Some(self.followed.as_ref()?.1.total_at(None))
+    }
+
     /// Returns the kills since kapo started, for a scrape. An increase is logged before this turn ends.
     pub(crate) fn total(&self) -> Option<u64> {
         let (cgroup, oom) = self.followed.as_ref()?;

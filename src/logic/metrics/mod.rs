@@ -186,16 +186,43 @@ impl Counts {
 /// Renders the page with the selected families.
 pub fn render(format: Format, selection: Selection, snapshot: &Snapshot, counts: &Counts) -> Vec<u8> {
     let mut out = Vec::with_capacity(if selection == Selection::ALL { 8 << 10 } else { 256 });
-    for (_, family) in FAMILIES.iter().enumerate().filter(|(place, _)| selection.has(*place)) {
-        render_family(&mut out, format, family, snapshot, counts);
-    }
+    render_families(&mut out, format, selection, snapshot, counts, None);
     if format == Format::OpenMetrics {
         out.extend_from_slice(b"# EOF\n");
     }
     out
 }
 
-fn render_family(out: &mut Vec<u8>, format: Format, family: &Family, snapshot: &Snapshot, counts: &Counts) {
+/// Renders the file of `--textfile`. `name` is the value of the label `name`.
+pub(crate) fn render_textfile(snapshot: &Snapshot, name: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4 << 10);
+    // None of these families counts requests.
+    let counts = &Counts::default();
+    render_families(&mut out, Format::Text, Selection::textfile(), snapshot, counts, Some(name));
+    out
+}
+
+fn render_families(
+    out: &mut Vec<u8>,
+    format: Format,
+    selection: Selection,
+    snapshot: &Snapshot,
+    counts: &Counts,
+    name: Option<&str>,
+) {
+    for (_, family) in FAMILIES.iter().enumerate().filter(|(place, _)| selection.has(*place)) {
+        render_family(out, format, family, snapshot, counts, name);
+    }
+}
+
+fn render_family(
+    out: &mut Vec<u8>,
+    format: Format,
+    family: &Family,
+    snapshot: &Snapshot,
+    counts: &Counts,
+    job: Option<&str>,
+) {
     let Family { name, kind, help, labels, read, .. } = family;
     let open = format == Format::OpenMetrics;
     let suffix = kind.suffix();
@@ -217,17 +244,27 @@ fn render_family(out: &mut Vec<u8>, format: Format, family: &Family, snapshot: &
                 let _ = writeln!(out, "# UNIT {name} {unit}");
             }
         }
-        sample(out, name, suffix, labels, values, value);
+        let labels = || {
+            let of_family = labels.iter().copied().zip(values.iter().copied());
+            job.map(|job| ("name", job)).into_iter().chain(of_family)
+        };
+        sample(out, name, suffix, labels(), value);
         if open && *kind == MetricType::Counter {
-            sample(out, name, "_created", labels, values, unix(snapshot.started).into());
+            sample(out, name, "_created", labels(), unix(snapshot.started).into());
         }
     });
 }
 
-fn sample(out: &mut Vec<u8>, name: &str, suffix: &str, labels: &[&str], values: &[&str], value: Value) {
+fn sample<'a>(
+    out: &mut Vec<u8>,
+    name: &str,
+    suffix: &str,
+    labels: impl Iterator<Item = (&'a str, &'a str)>,
+    value: Value,
+) {
     out.extend([name, suffix].iter().flat_map(|part| part.bytes()));
     let mut before = b'{';
-    for (label, value) in labels.iter().zip(values) {
+    for (label, value) in labels {
         out.push(before);
         before = b',';
         out.extend_from_slice(label.as_bytes());
@@ -235,7 +272,7 @@ fn sample(out: &mut Vec<u8>, name: &str, suffix: &str, labels: &[&str], values: 
         escape(out, value);
         out.push(b'"');
     }
-    out.extend_from_slice(if labels.is_empty() { b" " } else { b"} " });
+    out.extend_from_slice(if before == b'{' { b" " } else { b"} " });
     // Writing to a Vec cannot fail.
     let _ = match value {
         Value::Number(number) => writeln!(out, "{number}"),

@@ -79,6 +79,15 @@ impl Selection {
     /// All families.
     pub const ALL: Selection = Selection(u64::MAX);
 
+    /// Returns the families of `--textfile`.
+    pub(crate) fn textfile() -> Selection {
+        let shown = |name: &str| {
+            name.starts_with("kapo_child_") || ["kapo_flapping", "kapo_oom_kills"].contains(&name)
+        };
+        let rows = FAMILIES.iter().enumerate().filter(|(_, family)| shown(family.name));
+        Selection(rows.fold(0, |bits, (place, _)| bits | 1 << place))
+    }
+
     /// Returns the families that the `name[]` parameters of a query name, by the name of the family or of its samples,
     /// or all families if there are none. An unknown name selects nothing.
     pub(crate) fn of(query: Option<&str>) -> Selection {

@@ -76,7 +76,11 @@ impl Job {
                 self.ending.closing = true;
             }
             Effect::DieBy { signal, all } => self.ending.dies_by = Some((signal, all)),
-            Effect::Exit(code) => context.exit = Some(code),
+            Effect::Exit(code) => {
+                self.publish(now, context);
+                self.write_textfile(now, true, context);
+                context.exit = Some(code);
+            }
         }
         None
     }

@@ -32,12 +32,13 @@ use crate::driver::process::signals::Signals;
 use crate::driver::process::terminal;
 use crate::driver::process::terminal::Terminal;
 use crate::driver::process::termination_log::TerminationLog;
+use crate::driver::process::textfile::Textfile;
 use crate::error::Error;
 use crate::logic::endpoints::StateFacts;
 use crate::logic::history::History;
 use crate::logic::lifecycle::foreground_check::ForegroundCheck;
 use crate::logic::lifecycle::{Effect, Event, ForegroundOwner, JobContext, Lifecycle, origin};
-use crate::logic::metrics::{Snapshot, Sources};
+use crate::logic::metrics::{Selection, Snapshot, Sources};
 use crate::logic::notify::message::Notification;
 use crate::logic::output::tail::Tail;
 use crate::logic::status::State;
@@ -104,6 +105,7 @@ impl Job {
         if let Some(text) = &options.ready_line {
             capture.set_ready_line(text.as_bytes());
         }
+        let textfile = options.textfile.as_deref().map(|path| Textfile::new(path, &config.name));
         let job_context = job_context(config, setup, manager.is_some(), terminal.is_some());
         Ok(Job {
             life: Lifecycle::new(Box::new(options.clone()), job_context),
@@ -116,7 +118,7 @@ impl Job {
                 open_files: setup.open_files,
                 last_start: None,
             },
-            output: CommandOutput { capture, draining: 0, termination_log },
+            output: CommandOutput { capture, draining: 0, termination_log, textfile },
             terminal,
             foreground_check: ForegroundCheck::default(),
             suspended: false,
@@ -201,6 +203,11 @@ impl Job {
 
     fn publish(&mut self, now: Now, context: &mut LoopContext) {
         if self.life.take_changed() {
+            if let Some(textfile) = &mut self.output.textfile {
+                let status = self.life.status();
+                let ended = self.life.exits().iter().map(|(_, n)| n).sum();
+                textfile.update(now, (self.life.starts(), ended, status.ready, status.flapping));
+            }
             self.life.set_output(self.output.capture.document());
             let facts = StateFacts {
                 stopping: self.life.is_stopping(),
@@ -212,6 +219,24 @@ impl Job {
             let status = self.life.status();
             context.server.publish(now, &context.epoll, std::slice::from_ref(status), facts, self);
         }
+    }
+
+    /// Writes the file of `--textfile` if it is due; at the end of kapo, if anything has changed.
+    fn write_textfile(&mut self, now: Now, at_end: bool, context: &mut LoopContext) {
+        let due = |textfile: &mut Textfile| textfile.deadline().is_some_and(|at| at_end || at <= now.mono);
+        let Some(mut textfile) = self.output.textfile.take_if(due) else { return };
+        let snapshot = if at_end {
+            // To read the sources again would take a tenth of the time of a short job.
+            Snapshot {
+                tree: Some(self.measuring.sampler.borrow_mut().at_the_end(&self.children.helpers)),
+                oom_kills: self.measuring.oom.observed(),
+                ..self.snapshot(0, Sources::default())
+            }
+        } else {
+            self.snapshot(0, Selection::textfile().sources())
+        };
+        textfile.write(now, &snapshot, context);
+        self.output.textfile = Some(textfile);
     }
 
     /// Removes the NOTIFY_SOCKET file, and ends kapo by a signal if that was decided; otherwise returns. Must be called
@@ -332,6 +357,7 @@ impl LoopMode for Job {
         if let Some(event) = self.drained(now) {
             self.handle(now, event, context);
         }
+        self.write_textfile(now, false, context);
         if let Some(record) = self.notify.manager.as_mut().and_then(|manager| manager.turn(now)) {
             context.log(now, &record);
         }
@@ -353,7 +379,9 @@ impl LoopMode for Job {
         let manager = self.notify.manager.as_ref().and_then(ServiceManager::deadline);
         let foreground = self.foreground_check.deadline();
         let helpers = self.children.helpers.deadline();
-        [at_once, self.life.deadline(), manager, self.output.capture.deadline(), foreground, helpers]
+        let textfile = self.output.textfile.as_ref().and_then(Textfile::deadline);
+        let capture = self.output.capture.deadline();
+        [at_once, self.life.deadline(), manager, capture, foreground, helpers, textfile]
             .into_iter()
             .flatten()
             .min()

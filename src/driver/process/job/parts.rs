@@ -17,6 +17,7 @@ use crate::driver::process::oom::OomCounter;
 use crate::driver::process::parent_death::ParentWatch;
 use crate::driver::process::program::Program;
 use crate::driver::process::termination_log::TerminationLog;
+use crate::driver::process::textfile::Textfile;
 use crate::logic::Now;
 use crate::signal::Signal;
 use crate::sys;
@@ -48,12 +49,13 @@ impl Starter {
     }
 }
 
-/// The command's output, and the file for the reason of its end.
+/// The command's output, and the files about its runs.
 pub(super) struct CommandOutput {
     pub capture: Capture,
     /// The number of the run whose output is being drained, or was drained last.
     pub draining: u64,
     pub termination_log: Option<TerminationLog>,
+    pub textfile: Option<Textfile>,
 }
 
 /// The process that started kapo.
