@@ -66,6 +66,10 @@ pub struct Listen {
     pub further: Vec<(Interface, u16)>,
     /// `--run-dir`: the folder with the socket that is named after kapo; an absolute path.
     pub run_dir: Option<PathBuf>,
+    /// `--socket-mode`: the mode of socket files; with `None` the umask decides, in `run_dir` it is 0660.
+    pub socket_mode: Option<u16>,
+    /// `--socket-group`: the group of socket files, a name or a number.
+    pub socket_group: Option<String>,
     /// Also listen on the next free port above `port`.
     pub sidebind: bool,
     /// Listen on inherited sockets instead of binding `port`.
@@ -359,6 +363,8 @@ pub(crate) mod tests {
             interface,
             further: Vec::new(),
             run_dir: None,
+            socket_mode: None,
+            socket_group: None,
             sidebind: false,
             socket_activation: false,
             optional: false,

@@ -4,21 +4,21 @@
 function __kapo_valued
     switch $argv[1]
         case start
-            string join \n -- --port -p --interface -i --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format
+            string join \n -- --port -p --interface -i --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format
         case run r
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --idle-exit
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
         case watch w
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --log-format --wait -w --pid -p
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --log-format --wait -w --pid -p
         case check
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --timeout
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --timeout
         case wait
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --timeout --retry
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --timeout --retry
         case status
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --output -o --timeout
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --output -o --timeout
         case logs
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --max-connections --history --tail --log-format --lines -n --stream --timeout
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --lines -n --stream --timeout
     end
 end
 
@@ -85,6 +85,10 @@ complete -c kapo -n '__kapo_at start' -l run-dir -r -F -d 'also listen on DIR/NA
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l run-dir -r -F -d 'also listen on DIR/NAME.sock, with NAME from --name'
 complete -c kapo -n '__kapo_at start' -l name -x -d 'name of this kapo (default: base name of the command)'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l name -x -d 'name of this kapo (default: base name of the command)'
+complete -c kapo -n '__kapo_at start' -l socket-mode -x -d 'mode of Unix sockets in the file system, such as 0660'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l socket-mode -x -d 'mode of Unix sockets in the file system, such as 0660'
+complete -c kapo -n '__kapo_at start' -l socket-group -x -d 'group of Unix sockets in the file system'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l socket-group -x -d 'group of Unix sockets in the file system'
 complete -c kapo -n '__kapo_at start' -s b -l sidebind -d 'also listen on the next free port above --port'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs' -l sidebind -d 'also listen on the next free port above --port'
 complete -c kapo -n '__kapo_at start' -s s -l socket-activation -d 'serve on inherited sockets (LISTEN_FDS)'

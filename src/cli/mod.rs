@@ -134,6 +134,8 @@ fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {
         interface: settings.value("interface", values::interface)?,
         further: settings.all("listen", values::endpoints)?,
         run_dir: settings.optional("run-dir", values::folder)?,
+        socket_mode: settings.optional("socket-mode", values::socket_mode)?,
+        socket_group: settings.optional("socket-group", values::group)?,
         sidebind: settings.flag("sidebind")?,
         socket_activation: settings.flag("socket-activation")?,
         optional: settings.value("bind-failure", values::bind_failure)?,

@@ -295,6 +295,21 @@ pub(super) fn folder(text: &OsStr) -> Result<PathBuf, Wrong> {
     }
 }
 
+/// Parses the mode of a file in octal, without the bits for set-user-ID, set-group-ID and sticky.
+pub(super) fn socket_mode(text: &OsStr) -> Result<u16, Wrong> {
+    let mode = digits(text).and_then(|text| u16::from_str_radix(text, 8).ok()).filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| not(text, "an octal mode (0 to 0777, such as 0660)"))
+}
+
+/// Parses the name or the number of a group. Whether the name exists is checked later.
+pub(super) fn group(text: &OsStr) -> Result<String, Wrong> {
+    let whole = text.to_str().filter(|text| !text.is_empty() && !text.contains([':', '\n']));
+    // The highest number means "no group" in chown(2).
+    let fits =
+        |text: &&str| digits(OsStr::new(text)).is_none() || text.parse().is_ok_and(|id: u32| id < u32::MAX);
+    whole.filter(fits).map(str::to_owned).ok_or_else(|| not(text, "the name or the number of a group"))
+}
+
 /// The longest name of a kapo.
 const NAME_MAX: usize = 64;
 

@@ -9,6 +9,7 @@ use crate::config::{Config, Interface, Misspelt};
 use crate::driver::event_loop::LoopContext;
 use crate::driver::http::inherited_sockets::{self, Sockets};
 use crate::driver::http::listener::Listener;
+use crate::driver::http::socket_access::SocketAccess;
 use crate::error::Error;
 use crate::logic::Now;
 use crate::logic::log::record::Record;
@@ -58,6 +59,7 @@ pub(super) fn listen(
     now: Now,
 ) -> Result<Listening, Error> {
     let wish = &config.listen;
+    let access = SocketAccess::of(wish)?;
     let (mut all, mut failures) = (Vec::new(), Vec::new());
     // Returns the port of the listener, if it has one.
     let mut ours = |bound: Result<Listener, Error>, socket: Option<&str>, port: u16| {
@@ -76,14 +78,14 @@ pub(super) fn listen(
     };
     let mut above = wish.port;
     if !wish.socket_activation && wish.interface != Interface::None {
-        above = ours(Listener::bind(&wish.interface, above), None, wish.port)?.unwrap_or(above);
+        above = ours(Listener::bind(&wish.interface, above, access), None, wish.port)?.unwrap_or(above);
     }
     for (interface, port) in &wish.further {
-        ours(Listener::bind(interface, *port), None, *port)?;
+        ours(Listener::bind(interface, *port, access), None, *port)?;
     }
     let mut name = config.name.clone();
     if let Some(folder) = &wish.run_dir {
-        ours(in_run_dir(folder, &mut name), None, 0)?;
+        ours(in_run_dir(folder, access.in_run_dir(), &mut name), None, 0)?;
     }
     let mut sidebind_port = 0;
     if wish.sidebind {
@@ -123,8 +125,8 @@ pub(super) fn listen(
 
 /// Listens on `NAME.sock` in the folder. If that fails, tries `NAME.PID`, which then becomes the name: a running kapo
 /// may have the name, and in a folder that other users can write to, a file of theirs may be in the way.
-fn in_run_dir(folder: &Path, name: &mut String) -> Result<Listener, Error> {
-    let bind = |name: &str| Listener::bind(&Interface::Path(folder.join(format!("{name}.sock"))), 0);
+fn in_run_dir(folder: &Path, access: SocketAccess, name: &mut String) -> Result<Listener, Error> {
+    let bind = |name: &str| Listener::bind(&Interface::Path(folder.join(format!("{name}.sock"))), 0, access);
     bind(name).or_else(|first| {
         let own = format!("{name}.{}", std::process::id());
         let listener = bind(&own).map_err(|_| first)?;

@@ -118,7 +118,7 @@ fn bash_offers_the_valid_completions() {
     assert_eq!(offered(&["su"]), ["supervise"]);
     assert_eq!(offered(&["-p", "80", "wat"]), ["watch"]);
     assert_eq!(offered(&["--port", "=", "80", "wat"]), ["watch"]);
-    assert_eq!(offered(&["--sock"]), ["--socket-activation"]);
+    assert_eq!(offered(&["--socket-a"]), ["--socket-activation"]);
     assert_eq!(offered(&["--tt"]), [""; 0]);
     assert_eq!(offered(&["run", "--tt"]), ["--ttl"]);
     assert_eq!(offered(&["run", "--port", "1", "--idle"]), ["--idle-exit"]);

@@ -38,6 +38,7 @@ mod seccomp;
 mod signals;
 mod sinks;
 mod slow_exec;
+mod socket_access;
 mod socket_path;
 mod starts;
 mod status_client;

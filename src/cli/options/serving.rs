@@ -46,6 +46,16 @@ pub(super) const SERVING: &[Opt] = &[
              beginning. The document, the log and the metric kapo_build_info show it. In the \
              default name, other characters are replaced by underscores.",
     ),
+    value(GLOBAL, "socket-mode", "MODE").env("KAPO_SOCKET_MODE").says(
+        "mode of Unix sockets in the file system, such as 0660",
+        "A process needs write permission to connect. Without this option, the mode is 0660 in \
+             --run-dir, and elsewhere 0777 without the bits of the umask.",
+    ),
+    value(GLOBAL, "socket-group", "GROUP").env("KAPO_SOCKET_GROUP").says(
+        "group of Unix sockets in the file system",
+        "The name of a group in /etc/group, or a number. Mode and group are set before a client \
+             can connect. kapo must run as root or be a member of the group.",
+    ),
     flag(GLOBAL, "sidebind").short('b').env("KAPO_SIDEBIND").says(
         "also listen on the next free port above --port",
         "This port is opened on the address of --interface. The document shows it as \

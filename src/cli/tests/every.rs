@@ -14,6 +14,7 @@ fn sample(opt: &Opt) -> &'static str {
     match opt.value {
         None => "true",
         Some("ADDRS") => "127.0.0.1:7,@x",
+        Some("MODE") => "0640",
         Some("DIR") => "/run",
         Some("ADDR") => "127.0.0.1",
         Some("SIGNAL") => "USR1",

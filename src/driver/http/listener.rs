@@ -15,6 +15,7 @@ use rustix::net::{
 };
 
 use crate::config::Interface;
+use crate::driver::http::socket_access::SocketAccess;
 use crate::driver::http::socket_file::SocketFile;
 use crate::error::{Error, reason};
 use crate::sys;
@@ -62,14 +63,16 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds an address, or a port of it, and listens.
-    pub(crate) fn bind(interface: &Interface, port: u16) -> Result<Listener, Error> {
+    /// Binds an address, or a port of it, and listens. `access` applies to a path.
+    pub(crate) fn bind(interface: &Interface, port: u16, access: SocketAccess) -> Result<Listener, Error> {
         match interface {
             Interface::Ip(ip) => {
                 let address = SocketAddr::new(*ip, port);
                 tcp(address).map_err(|e| Error::setup("bind", address, reason(&e.into())))
             }
-            Interface::Path(path) => unix_path(path).map_err(|why| Error::setup("bind", path.display(), why)),
+            Interface::Path(path) => {
+                unix_path(path, access).map_err(|why| Error::setup("bind", path.display(), why))
+            }
             Interface::Abstract(name) => SocketAddrUnix::new_abstract_name(name)
                 .and_then(|address| unix(&address))
                 .and_then(Listener::adopt_socket)
@@ -202,13 +205,16 @@ fn unix(address: &impl SocketAddrArg) -> Result<OwnedFd, Errno> {
 }
 
 /// Binds a Unix socket to a path. The address is set here, because getsockname(2) returns the temporary name.
-fn unix_path(path: &Path) -> Result<Listener, String> {
+fn unix_path(path: &Path, access: SocketAccess) -> Result<Listener, String> {
     let text = |errno| match errno {
         Errno::NOTSOCK => "a file that is not a socket is in the way".to_owned(),
+        Errno::PERM if let Some(group) = access.group() => {
+            format!("Operation not permitted: --socket-group needs root or a member of group {group}")
+        }
         errno => reason(&errno.into()),
     };
     let socket = new_socket(AddressFamily::UNIX).map_err(text)?;
-    let file = SocketFile::create(path, &socket, |socket| listen(socket, BACKLOG)).map_err(text)?;
+    let file = SocketFile::create(path, access, &socket, |socket| listen(socket, BACKLOG)).map_err(text)?;
     let mut listener = Listener::adopt_socket(socket).map_err(text)?;
     listener.address = path.to_string_lossy().into_owned();
     listener.file = Some(file);
@@ -254,7 +260,8 @@ mod tests {
     #[test]
     fn port_0_shows_the_chosen_port_and_sets_nodelay() {
         for (ip, shown) in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")] {
-            let listener = Listener::bind(&Interface::Ip(ip.parse().unwrap()), 0).unwrap();
+            let listener =
+                Listener::bind(&Interface::Ip(ip.parse().unwrap()), 0, SocketAccess::default()).unwrap();
             let port = listener.port().unwrap();
             assert_ne!(port, 0);
             assert_eq!(listener.address(), format!("{shown}{port}"));
@@ -272,22 +279,22 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_a_one_line_error() {
-        let first = Listener::bind(&loopback(), 0).unwrap();
+        let first = Listener::bind(&loopback(), 0, SocketAccess::default()).unwrap();
         let port = first.port().unwrap();
-        let error = Listener::bind(&loopback(), port).unwrap_err();
+        let error = Listener::bind(&loopback(), port, SocketAccess::default()).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot bind 127.0.0.1:{port}: Address already in use"));
     }
 
     #[test]
     fn a_foreign_address_is_a_one_line_error() {
         let unassigned = Interface::Ip("192.0.2.1".parse().unwrap());
-        let error = Listener::bind(&unassigned, 6666).unwrap_err();
+        let error = Listener::bind(&unassigned, 6666, SocketAccess::default()).unwrap_err();
         assert_eq!(error.to_string(), "cannot bind 192.0.2.1:6666: Cannot assign requested address");
     }
 
     #[test]
     fn the_side_port_is_the_next_free_one() {
-        let main = Listener::bind(&loopback(), 0).unwrap();
+        let main = Listener::bind(&loopback(), 0, SocketAccess::default()).unwrap();
         let port = main.port().unwrap();
         let first = Listener::sidebind(&loopback(), port).unwrap();
         let second = Listener::sidebind(&loopback(), port).unwrap();
@@ -307,7 +314,7 @@ mod tests {
     fn a_socket_file_is_made_served_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let listener = Listener::bind(&Interface::Path(path.clone()), 0).unwrap();
+        let listener = Listener::bind(&Interface::Path(path.clone()), 0, SocketAccess::default()).unwrap();
         assert_eq!((listener.address(), listener.port()), (path.to_str().unwrap(), None));
         let _peer = UnixStream::connect(&path).unwrap();
         accept_one(&listener);
@@ -319,7 +326,7 @@ mod tests {
     fn a_socket_file_of_another_process_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let listener = Listener::bind(&Interface::Path(path.clone()), 0).unwrap();
+        let listener = Listener::bind(&Interface::Path(path.clone()), 0, SocketAccess::default()).unwrap();
         std::fs::rename(&path, folder.path().join("old")).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(listener);
@@ -332,8 +339,8 @@ mod tests {
         let path = folder.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a listener of std does not remove its file");
-        let living = Listener::bind(&Interface::Path(path.clone()), 0).unwrap();
-        let error = Listener::bind(&Interface::Path(path.clone()), 0).unwrap_err();
+        let living = Listener::bind(&Interface::Path(path.clone()), 0, SocketAccess::default()).unwrap();
+        let error = Listener::bind(&Interface::Path(path.clone()), 0, SocketAccess::default()).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot bind {}: Address already in use", path.display()));
         // The refused bind must not have removed the file.
         assert!(path.exists());
@@ -350,7 +357,8 @@ mod tests {
             (folder.path().join("missing/s"), "No such file or directory"),
             (folder.path().join("x".repeat(120)), "File name too long"),
         ] {
-            let error = Listener::bind(&Interface::Path(path.clone()), 0).unwrap_err();
+            let error =
+                Listener::bind(&Interface::Path(path.clone()), 0, SocketAccess::default()).unwrap_err();
             assert_eq!(error.to_string(), format!("cannot bind {}: {why}", path.display()));
         }
         assert_eq!(std::fs::read(&file).unwrap(), b"precious");
@@ -360,9 +368,9 @@ mod tests {
     fn an_abstract_name_is_bound_once() {
         let name = format!("kapo-listener-test-{}", std::process::id());
         let interface = Interface::Abstract(name.clone().into_bytes());
-        let listener = Listener::bind(&interface, 0).unwrap();
+        let listener = Listener::bind(&interface, 0, SocketAccess::default()).unwrap();
         assert_eq!(listener.address(), format!("@{name}"));
-        let error = Listener::bind(&interface, 0).unwrap_err();
+        let error = Listener::bind(&interface, 0, SocketAccess::default()).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot bind @{name}: Address already in use"));
     }
 
@@ -380,7 +388,7 @@ mod tests {
 
     #[test]
     fn many_connections_are_accepted_in_batches() {
-        let listener = Listener::bind(&loopback(), 0).unwrap();
+        let listener = Listener::bind(&loopback(), 0, SocketAccess::default()).unwrap();
         let clients = BATCH + 1;
         let _peers: Vec<_> = (0..clients)
             .map(|_| TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap())
@@ -418,7 +426,7 @@ mod tests {
             assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{child:?}");
             return;
         }
-        let listener = Listener::bind(&loopback(), 0).unwrap();
+        let listener = Listener::bind(&loopback(), 0, SocketAccess::default()).unwrap();
         let _peer = TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap();
         let free = listener.socket.try_clone().unwrap();
         let lowest = u64::try_from(free.as_raw_fd()).unwrap();

@@ -4,4 +4,5 @@ pub(crate) mod connection;
 pub(crate) mod inherited_sockets;
 pub(crate) mod listener;
 pub(crate) mod server;
+pub(crate) mod socket_access;
 pub(crate) mod socket_file;

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{Timespec, poll};
 use rustix::fs::{
-    CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, link, lstat, open, renameat_with, unlink,
+    CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, flock, link, lstat, open, renameat_with,
+    stat, unlink,
 };
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with};
+
+use crate::driver::http::socket_access::SocketAccess;
 
 /// The longest path of a temporary name: `sun_path` of unix(7) without the NUL at its end.
 const LONGEST_PATH: usize = 107;
@@ -35,16 +38,21 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Binds `socket` to `path` after `serve` has made it accept connections. A socket file without a server is
+    /// Binds `socket` to `path` after `serve` has made it accept connections, with the mode and group of `access` from
+    /// the beginning. A socket file without a server is
     /// replaced. Errors: `ADDRINUSE` if another process serves it, `NOTSOCK` if the file is not a socket.
     pub(crate) fn create(
         path: &Path,
+        access: SocketAccess,
         socket: &OwnedFd,
         serve: fn(&OwnedFd) -> Result<(), Errno>,
     ) -> Result<SocketFile, Errno> {
         let address = SocketAddrUnix::new(path)?;
-        let temporary = bind_temporarily(path, socket)?;
-        let created = serve(socket).and_then(|()| claim(&temporary, path, &address));
+        let temporary = bind_temporarily(path, access, socket)?;
+        let created = access
+            .set_group(&temporary)
+            .and_then(|()| serve(socket))
+            .and_then(|()| claim(&temporary, path, &address));
         // A temporary file that cannot be removed is left behind; after a rename there is none.
         let _ = unlink(&temporary);
         created?;
@@ -72,7 +80,7 @@ impl Drop for SocketFile {
 }
 
 /// Binds to a free temporary name in the folder of `path`. The name is short enough for `sun_path` whenever `path` is.
-fn bind_temporarily(path: &Path, socket: &OwnedFd) -> Result<PathBuf, Errno> {
+fn bind_temporarily(path: &Path, access: SocketAccess, socket: &OwnedFd) -> Result<PathBuf, Errno> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let in_folder = folder.join("x").as_os_str().len().saturating_sub(1);
     for attempt in 0..TEMPORARY_NAMES {
@@ -81,7 +89,7 @@ fn bind_temporarily(path: &Path, socket: &OwnedFd) -> Result<PathBuf, Errno> {
         if temporary == path {
             continue;
         }
-        match bind(socket, &SocketAddrUnix::new(&temporary)?) {
+        match access.bind(socket, &temporary) {
             Err(Errno::ADDRINUSE) => {}
             bound => return bound.map(|()| temporary),
         }
@@ -127,21 +135,35 @@ fn claim(temporary: &Path, path: &Path, address: &SocketAddrUnix) -> Result<(), 
     Err(Errno::ADDRINUSE)
 }
 
-/// Locks the folder against other instances of kapo as long as the descriptor is open.
+/// Locks the folder against other instances of kapo as long as the descriptor is open. A folder that kapo may not read
+/// cannot be opened and locked. In that case an abstract socket, whose name only one process can have, is the lock.
 fn lock_folder(path: &Path) -> Option<OwnedFd> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = open(folder, flags, Mode::empty()).ok()?;
+    let (lock, name) = match open(folder, flags, Mode::empty()) {
+        Ok(folder) => (folder, None),
+        Err(_) => {
+            let Stat { st_dev, st_ino, .. } = stat(folder).ok()?;
+            let name = format!("kapo-lock-{st_dev}-{st_ino}");
+            let socket =
+                socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).ok()?;
+            (socket, Some(SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?))
+        }
+    };
     for _ in 0..LOCK_TRIES {
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::AGAIN) => {
+        let locked = match &name {
+            None => flock(&lock, FlockOperation::NonBlockingLockExclusive),
+            Some(name) => bind(&lock, name),
+        };
+        match locked {
+            Err(Errno::AGAIN | Errno::ADDRINUSE) => {
                 // No descriptor is polled, only the time; an interruption merely shortens the pause.
                 let _ = poll(&mut [], Some(&LOCK_PAUSE));
             }
             _ => break,
         }
     }
-    Some(folder)
+    Some(lock)
 }
 
 /// Removes a socket file without a server. Also succeeds if the file has disappeared meanwhile.
@@ -192,7 +214,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let socket = stream();
-        let file = SocketFile::create(&path, &socket, |socket| {
+        let file = SocketFile::create(&path, SocketAccess::default(), &socket, |socket| {
             assert!(socket_is_alone_in_its_folder(socket));
             listen(socket, 1)
         });
@@ -218,11 +240,15 @@ mod tests {
             let path = deep.join("s".repeat(last));
             assert_eq!(path.as_os_str().len(), LONGEST_PATH);
             let socket = stream();
-            let file = SocketFile::create(&path, &socket, |socket| listen(socket, 1)).unwrap();
+            let file =
+                SocketFile::create(&path, SocketAccess::default(), &socket, |socket| listen(socket, 1))
+                    .unwrap();
             UnixStream::connect(&path).unwrap();
             drop(file);
             let longer = deep.join("s".repeat(last + 2));
-            let error = SocketFile::create(&longer, &stream(), |socket| listen(socket, 1)).unwrap_err();
+            let error =
+                SocketFile::create(&longer, SocketAccess::default(), &stream(), |socket| listen(socket, 1))
+                    .unwrap_err();
             assert_eq!(error, Errno::NAMETOOLONG);
         }
     }
@@ -235,10 +261,14 @@ mod tests {
         std::fs::write(folder.path().join("file"), "precious").unwrap();
         for (name, expected) in [("served", Errno::ADDRINUSE), ("file", Errno::NOTSOCK)] {
             let path = folder.path().join(name);
-            let created = SocketFile::create(&path, &stream(), |socket| listen(socket, 1));
+            let created =
+                SocketFile::create(&path, SocketAccess::default(), &stream(), |socket| listen(socket, 1));
             assert_eq!(created.unwrap_err(), expected);
         }
-        let failing = SocketFile::create(&folder.path().join("new"), &stream(), |_| Err(Errno::NOMEM));
+        let failing =
+            SocketFile::create(&folder.path().join("new"), SocketAccess::default(), &stream(), |_| {
+                Err(Errno::NOMEM)
+            });
         assert_eq!(failing.unwrap_err(), Errno::NOMEM);
         assert_eq!(names(folder.path()), ["file", "served"]);
     }

@@ -14,8 +14,9 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
 };
-use rustix::process::{geteuid, umask};
+use rustix::process::geteuid;
 
+use crate::driver::http::socket_access::SocketAccess;
 use crate::driver::http::socket_file::SocketFile;
 use crate::driver::poll::{Epoll, Source};
 use crate::driver::proc::procfs::{lineage, parent_and_birth};
@@ -120,10 +121,7 @@ fn bind_to_a_path(
             let socket = new_socket()?;
             // Any user may send, because the command may have changed its user. The pid decides whether a datagram
             // counts.
-            let before = umask(Mode::from_raw_mode(0o111));
-            let created = SocketFile::create(&path, &socket, |_| Ok(()));
-            umask(before);
-            match created {
+            match SocketFile::create(&path, SocketAccess::EVERYONE, &socket, |_| Ok(())) {
                 Ok(file) => return Ok(Some((socket, file))),
                 // The name is taken by another kapo, or by a file that kapo may not remove.
                 Err(Errno::ADDRINUSE | Errno::NOTSOCK | Errno::PERM | Errno::ACCESS)
