@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::fleet::{InstanceState, ListFormat, ListOptions, ListOrder, StateSet};
 use crate::signal::{Signal, SignalSet};
 
 /// The configuration of one run of kapo.
@@ -119,6 +120,8 @@ pub enum Mode {
     Status(StatusOptions),
     /// `logs`.
     Logs(LogsOptions),
+    /// `ls`.
+    List(ListOptions),
 }
 
 /// The options of `run` and `supervise`.

@@ -4,11 +4,11 @@
 use std::fmt;
 
 /// `kapo check`: not healthy, no answer, or wrong usage. `kapo status`: not healthy. `kapo logs`: no output is kept,
-/// or part of it is missing.
+/// or part of it is missing. `kapo ls`: one instance is not well.
 pub const EXIT_UNHEALTHY: u8 = 1;
 /// The options, arguments or variables are wrong.
 pub const EXIT_USAGE: u8 = 2;
-/// `kapo status` and `kapo logs`: no kapo answers.
+/// `kapo status` and `kapo logs`: no kapo answers. `kapo ls`: there is no socket.
 pub const EXIT_NO_ANSWER: u8 = 3;
 /// The command was stopped at its TTL (as timeout(1) reports it), or `kapo wait` reached its `--timeout`.
 pub const EXIT_TIMEOUT: u8 = 124;

@@ -16,8 +16,8 @@
 //!   kapo.
 //!
 //! The other modules are [`cli`] (parses arguments and environment into a [`config::Config`], from one table of
-//! options), [`config`], [`signal`], [`duration`] and [`target`] (plain data), and [`error`] (errors before the loop,
-//! and the exit codes).
+//! options), [`config`], [`fleet`], [`signal`], [`duration`] and [`target`] (plain data), and [`error`] (errors before
+//! the loop, and the exit codes).
 //!
 //! ```text
 //! main -> cli    -> config, error, signal, duration, target
@@ -55,6 +55,7 @@ pub mod config;
 pub mod driver;
 pub mod duration;
 pub mod error;
+pub mod fleet;
 pub mod logic;
 pub mod signal;
 pub mod sys;

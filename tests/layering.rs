@@ -46,7 +46,7 @@ const RULES: &[Rule] = &[
     },
     // Parsing of arguments needs no other layer.
     Rule {
-        inside: &["cli/", "config.rs", "duration.rs", "error.rs", "signal.rs", "target.rs"],
+        inside: &["cli/", "config.rs", "duration.rs", "error.rs", "fleet.rs", "signal.rs", "target.rs"],
         but: &[],
         words: &[
             "crate::driver",
@@ -60,7 +60,7 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
-        inside: &["config.rs", "duration.rs", "error.rs", "signal.rs", "target.rs"],
+        inside: &["config.rs", "duration.rs", "error.rs", "fleet.rs", "signal.rs", "target.rs"],
         but: &[],
         words: &["crate::cli"],
     },

@@ -27,6 +27,9 @@ _kapo_options() {
         logs)
             options='--port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --follow -f --lines -n --stream --timeout'
             valued=' --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --lines -n --stream --timeout ' ;;
+        ls)
+            options='--port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --sidebind --socket-activation --max-connections --history --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --output -o --sort --state --prune --timeout'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --output -o --sort --state --timeout ' ;;
         *) options='' valued='' ;;
     esac
 }
@@ -73,12 +76,15 @@ _kapo() {
             --restart) mapfile -t COMPREPLY < <(compgen -W 'always on-failure' -- "$cur") ;;
             --output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur") ;;
             --stream) mapfile -t COMPREPLY < <(compgen -W 'stdout stderr' -- "$cur") ;;
+            --output) mapfile -t COMPREPLY < <(compgen -W 'table wide json prom file-sd' -- "$cur") ;;
+            --sort) mapfile -t COMPREPLY < <(compgen -W 'state name start restarts' -- "$cur") ;;
+            --state) mapfile -t COMPREPLY < <(compgen -W 'flapping failing failed gone stuck dead denied foreign starting unready stopping pausing running done removed' -- "$cur") ;;
             --interface|-i|--listen|--run-dir|--termination-log|--textfile) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         esac
         return
     fi
     if [[ ! $mode ]]; then
-        [[ $cur == -* ]] || options='run supervise watch check wait status logs help'
+        [[ $cur == -* ]] || options='run supervise watch check wait status logs ls help'
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
     fi
@@ -97,7 +103,7 @@ _kapo() {
                 mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             fi ;;
         watch | w) mapfile -t COMPREPLY < <(compgen -W "$(ps -eo comm= 2> /dev/null)" -- "$cur") ;;
-        help) mapfile -t COMPREPLY < <(compgen -W 'run supervise watch check wait status logs help' -- "$cur") ;;
+        help) mapfile -t COMPREPLY < <(compgen -W 'run supervise watch check wait status logs ls help' -- "$cur") ;;
     esac
 }
 

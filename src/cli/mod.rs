@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{
-    After, CaptureOptions, CheckOptions, Config, Interface, JobOptions, Linger, Listen, LogsOptions, Mode,
-    Probe, Restart, StatusOptions, WaitOptions, WatchOptions,
+    After, CaptureOptions, CheckOptions, Config, Interface, JobOptions, Linger, ListFormat, ListOptions,
+    ListOrder, Listen, LogsOptions, Mode, Probe, Restart, StateSet, StatusOptions, WaitOptions, WatchOptions,
 };
 use crate::error::Error;
 use crate::target::Address;
@@ -91,6 +91,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
         Verb::Wait => Mode::Wait(wait(settings, operands)?),
         Verb::Status => Mode::Status(status(settings, operands)?),
         Verb::Logs => Mode::Logs(logs(settings, operands)?),
+        Verb::Ls => Mode::List(list(settings, operands)?),
     };
     let name = name.unwrap_or_else(|| default_name(&mode));
     // Clients do not listen. They may share the variables of a process that does.
@@ -148,7 +149,7 @@ fn default_name(mode: &Mode) -> String {
         Mode::Job(job) => values::as_name(&job.command),
         Mode::Watch(WatchOptions { pid: Some(pid), name, .. }) if name.is_empty() => format!("pid-{pid}"),
         Mode::Watch(watch) => values::as_name(&watch.name),
-        Mode::Check(_) | Mode::Wait(_) | Mode::Status(_) | Mode::Logs(_) => String::new(),
+        Mode::Check(_) | Mode::Wait(_) | Mode::Status(_) | Mode::Logs(_) | Mode::List(_) => String::new(),
     }
 }
 
@@ -343,6 +344,23 @@ fn logs(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<LogsOpti
     let stream = settings.optional("stream", values::stream)?;
     let timeout = time_for_an_answer(settings)?;
     Ok(LogsOptions { url: address_alone(Verb::Logs, "/logs", operands)?, follow, lines, stream, timeout })
+}
+
+fn list(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<ListOptions, Error> {
+    let folder = only(operands, "ls", "DIR")?;
+    if folder.as_ref().is_some_and(|folder| folder.is_empty()) {
+        return Err(Error::Usage("DIR: '' is not a path".to_owned()));
+    }
+    let format = settings.value("output", |text| values::word(text, ListFormat::WORDS))?;
+    let order = settings.value("sort", |text| values::word(text, ListOrder::WORDS))?;
+    Ok(ListOptions {
+        folder: folder.map(Into::into),
+        format: ListFormat::ALL.get(format).copied().unwrap_or(ListFormat::Table),
+        order: ListOrder::ALL.get(order).copied().unwrap_or(ListOrder::State),
+        states: StateSet(settings.optional("state", values::states)?.unwrap_or(usize::MAX)),
+        prune: settings.flag("prune")?,
+        timeout: time_for_an_answer(settings)?,
+    })
 }
 
 /// Parses a URL that has no query, and no path except `/` or the path that the mode requests.

@@ -11,6 +11,7 @@ pub enum Verb {
     Wait,
     Status,
     Logs,
+    Ls,
 }
 
 /// One mode and its texts.
@@ -108,6 +109,17 @@ pub static MODES: &[ModeRow] = &[
                terminal, control characters other than newlines, tabs and colours are escaped. A \
                pipe or a file gets the bytes unchanged.",
     },
+    ModeRow {
+        verb: Verb::Ls,
+        name: "ls",
+        alias: None,
+        operands: "[DIR]",
+        brief: "list all kapos of a folder, those in trouble first",
+        full: "Queries every Unix socket in DIR (default: $KAPO_RUN_DIR, or /run/kapo, or \
+               $XDG_RUNTIME_DIR/kapo, whichever exists first) and lists the state of each kapo. \
+               Exits with 0 if all commands are healthy, with 1 if one is not or a socket does not \
+               answer like a kapo, and with 3 if there is no socket.",
+    },
 ];
 
 impl Verb {
@@ -121,7 +133,7 @@ impl Verb {
 
     /// Whether the mode is a client that queries a running kapo.
     pub fn is_client(self) -> bool {
-        matches!(self, Verb::Check | Verb::Wait | Verb::Status | Verb::Logs)
+        matches!(self, Verb::Check | Verb::Wait | Verb::Status | Verb::Logs | Verb::Ls)
     }
 
     /// Returns the mode with this name or alias.
@@ -136,10 +148,10 @@ mod tests {
 
     #[test]
     fn every_mode_has_its_row() {
-        for verb in
-            [Verb::Run, Verb::Supervise, Verb::Watch, Verb::Check, Verb::Wait, Verb::Status, Verb::Logs]
-        {
+        let clients = [Verb::Check, Verb::Wait, Verb::Status, Verb::Logs, Verb::Ls];
+        for verb in [Verb::Run, Verb::Supervise, Verb::Watch].into_iter().chain(clients) {
             assert_eq!(Verb::named(verb.row().name), Some(verb));
+            assert_eq!(verb.is_client(), clients.contains(&verb));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Interface, LogFormat, Stream, Success, Ttl};
+use crate::config::{InstanceState, Interface, LogFormat, Stream, Success, Ttl};
 use crate::duration;
 use crate::error::one_line;
 use crate::signal::Signal;
@@ -271,6 +271,17 @@ pub(super) fn lines(text: &OsStr) -> Result<usize, Wrong> {
 pub(super) fn stream(text: &OsStr) -> Result<Stream, Wrong> {
     let stream = [Stream::Stdout, Stream::Stderr].into_iter().find(|stream| text == stream.name());
     stream.ok_or_else(|| not(text, "stdout or stderr"))
+}
+
+/// Parses one of `words` and returns its index.
+pub(super) fn word(text: &OsStr, words: &[&str]) -> Result<usize, Wrong> {
+    let place = words.iter().position(|word| text == *word);
+    place.ok_or_else(|| not(text, &format!("one of {}", words.join(", "))))
+}
+
+/// Parses states of `kapo ls`, such as `failing,flapping`, to a set of bits.
+pub(super) fn states(text: &OsStr) -> Result<usize, Wrong> {
+    list(text).try_fold(0, |states, state| Ok(states | 1 << word(state, InstanceState::WORDS)?))
 }
 
 /// Parses a path, which must not be empty.

@@ -53,6 +53,7 @@ pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsS
         Mode::Wait(options) => Ok(client::wait(config, options)),
         Mode::Status(options) => Ok(client::status(config, options, variable)),
         Mode::Logs(options) => Ok(client::logs(config, options)),
+        Mode::List(options) => client::list(config, options, variable),
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod datagram;
 pub mod environment;
 pub mod group;
 pub(crate) mod passrights;
+pub(crate) mod peer;
 pub(crate) mod pidfd;
 pub(crate) mod resolve;
 pub mod signal;

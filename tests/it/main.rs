@@ -17,6 +17,7 @@ mod limits;
 mod listeners;
 mod log_format;
 mod logs_client;
+mod ls;
 mod main_pid;
 mod names;
 mod no_listener;

@@ -1,6 +1,7 @@
 //! The options of the clients.
 
-use super::{CHECK, Completion, LOGS, Opt, STATUS, WAIT, flag, value};
+use super::{CHECK, Completion, LOGS, LS, Opt, STATUS, WAIT, flag, value};
+use crate::config::{InstanceState, ListFormat, ListOrder};
 
 pub(super) const CHECKING: &[Opt] = &[
     flag(CHECK, "live").says(
@@ -79,4 +80,30 @@ pub(super) const LOGS_OPTIONS: &[Opt] = &[
         "With --follow, it limits only the time until the answer begins. If no answer arrives \
              by then, the exit code is 3.",
     ),
+];
+
+pub(super) const LS_OPTIONS: &[Opt] = &[
+    value(LS, "output", "FORMAT")
+        .short('o')
+        .completes(Completion::Words(ListFormat::WORDS))
+        .otherwise("table")
+        .says(
+            "output format: table, wide, json, prom or file-sd",
+            "prom is for the textfile collector of node_exporter, file-sd for file_sd_configs of \
+             Prometheus.",
+        ),
+    value(LS, "sort", "KEY").completes(Completion::Words(ListOrder::WORDS)).otherwise("state").says(
+        "order: state, name, start or restarts",
+        "With state, those in trouble come first, and among equal ones the newest start.",
+    ),
+    value(LS, "state", "STATES")
+        .completes(Completion::Words(InstanceState::WORDS))
+        .says("list only these states, such as failing,flapping", "The exit code still depends on all."),
+    flag(LS, "prune").says(
+        "remove dead sockets",
+        "Nothing listens on a dead socket. It is removed only if the file is still the same.",
+    ),
+    value(LS, "timeout", "SECONDS")
+        .otherwise("5")
+        .says("time limit for all answers together", "A socket that has not answered by then is stuck."),
 ];

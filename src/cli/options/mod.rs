@@ -106,6 +106,7 @@ impl Opt {
         let used = match verb {
             Verb::Run | Verb::Supervise => true,
             Verb::Watch => self.is_taken_by(verb) && self.long != "hide-args",
+            Verb::Ls => matches!(self.long, "run-dir" | "help" | "version"),
             Verb::Check | Verb::Wait | Verb::Status | Verb::Logs => {
                 matches!(self.long, "port" | "interface" | "help" | "version")
             }
@@ -172,6 +173,7 @@ const CHECK: &[Verb] = &[Verb::Check];
 const WAIT: &[Verb] = &[Verb::Wait];
 const STATUS: &[Verb] = &[Verb::Status];
 const LOGS: &[Verb] = &[Verb::Logs];
+const LS: &[Verb] = &[Verb::Ls];
 
 /// A group of options of one task, in which all options have the same modes.
 #[derive(Debug)]
@@ -208,6 +210,7 @@ pub static GROUPS: &[OptionGroup] = &[
     group("Condition and limits", clients::WAITING),
     group("Display", clients::STATUS_OPTIONS),
     group("Selection", clients::LOGS_OPTIONS),
+    group("List", clients::LS_OPTIONS),
 ];
 
 /// Returns every option, in the order of the help.

@@ -24,6 +24,8 @@ fn sample(opt: &Opt) -> &'static str {
         Some("WHAT") => "warn",
         Some("FORMAT") => "json",
         Some("STREAM") => "stderr",
+        Some("KEY") => "name",
+        Some("STATES") => "failing,dead",
         Some(_) => "7",
     }
 }

@@ -292,20 +292,23 @@ fn failed(peer: &str, error: &io::Error) -> ExchangeError {
     }
 }
 
-struct Malformed;
+/// The text is not the head of an answer.
+pub(super) struct Malformed;
 
 /// The parsed head of an answer.
-struct Head {
-    status: u16,
+pub(super) struct Head {
+    /// The status code.
+    pub status: u16,
     kapo_exit_code: Option<u8>,
     is_text: bool,
-    body: Body,
+    /// How the body ends.
+    pub body: Body,
     /// The offset of the body.
-    end: usize,
+    pub end: usize,
 }
 
 /// Parses the head of the final answer; `None` if it is not complete yet.
-fn parse(text: &[u8]) -> Result<Option<Head>, Malformed> {
+pub(super) fn parse(text: &[u8]) -> Result<Option<Head>, Malformed> {
     let mut start = 0;
     loop {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];

@@ -1,29 +1,36 @@
 //! The client modes. `kapo check` and `kapo wait` make one blocking request to another kapo: for scripts, and for
-//! HEALTHCHECK in images without other programs. `kapo status` makes several requests, `kapo logs` copies a stream.
+//! HEALTHCHECK in images without other programs. `kapo status` makes several requests, `kapo logs` copies a stream, and `kapo ls` queries
+//! many kapos at once.
 //! The C library resolves names. One deadline covers each command.
 
 mod connect;
 mod exchange;
 mod logs;
+mod ls;
 mod status;
+mod sweep;
 mod until;
 
+use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::stdio::{stderr, stdout};
+use rustix::termios::{isatty, tcgetwinsize};
 
 use exchange::{ExchangeError, RequestDeadline, Response, Wanted, exchange};
 
 use crate::config::{CheckOptions, Config, Probe, WaitOptions};
-use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line};
+use crate::error::{EXIT_SETUP, EXIT_TIMEOUT, one_line, reason};
 use crate::logic::client::ended;
 use crate::logic::client::waiting::{RequestOutcome, Waiting};
 use crate::sys::{clock, stdio};
 use crate::target::Address;
 
 pub(crate) use logs::logs;
+pub(crate) use ls::list;
 pub(crate) use status::status;
 
 /// Requests a probe and prints the result on stdout. Returns 0 if the status is 2xx, otherwise 1. One line is printed,
@@ -161,6 +168,34 @@ fn has_room(out: BorrowedFd<'_>) -> bool {
     let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     let ready = |fd: &PollFd<'_>| fd.revents() & (PollFlags::OUT | PollFlags::ERR) == PollFlags::OUT;
     polled.is_ok() && fds.iter().any(ready)
+}
+
+/// Writes the result to stdout. Returns whether this succeeded; an error is reported on stderr.
+fn print(text: &[u8]) -> bool {
+    match stdio::write_all(stdout(), text) {
+        // A reader that closes the pipe has read enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            say(stderr(), &format!("kapo: cannot write to stdout: {}", reason(&error)));
+            false
+        }
+        _ => true,
+    }
+}
+
+/// The properties of stdout that concern text for people.
+struct OutputStyle {
+    /// The width of the terminal; `None` if stdout is none, or if it is too narrow.
+    width: Option<usize>,
+    /// Whether colours are wanted.
+    colour: bool,
+}
+
+/// Returns the properties of stdout. `variable` reads the environment.
+fn terminal(variable: &dyn Fn(&str) -> Option<OsString>) -> OutputStyle {
+    let out = stdout();
+    let width = tcgetwinsize(out).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width >= 40);
+    let colour = isatty(out) && variable("NO_COLOR").is_none_or(|value| value.is_empty());
+    OutputStyle { width, colour }
 }
 
 fn target(config: &Config, url: Option<&str>, path: &str) -> Result<Address, ExchangeError> {

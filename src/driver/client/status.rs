@@ -1,17 +1,15 @@
 //! `kapo status`: makes a few requests with one deadline and prints a page, or one JSON text.
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
 
-use rustix::stdio::{stderr, stdout};
-use rustix::termios::{isatty, tcgetwinsize};
+use rustix::stdio::stderr;
 
 use super::exchange::{ExchangeError, RequestDeadline, Response, exchange_whole};
-use super::{first_line, say, target};
+use super::{OutputStyle, first_line, print, say, target, terminal};
 use crate::config::{Config, StatusOptions};
-use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY, reason};
+use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY};
 use crate::logic::client::status::{self, Findings, METRICS};
-use crate::sys::{clock, stdio};
+use crate::sys::clock;
 use crate::target::Address;
 
 /// The maximum length of an answer, in bytes. The answers of a kapo are shorter.
@@ -52,7 +50,6 @@ fn show(
     // An answer that is late or missing from here on is left out of the page.
     let runs = ask("/runs").ok().filter(|answer| answer.status == 200).map(|answer| answer.body);
     let history = runs.as_deref().and_then(status::history);
-    let out = stdout();
     let page = if options.json {
         status::json(&text, runs.as_deref().filter(|_| history.is_some()))
     } else {
@@ -70,9 +67,7 @@ fn show(
             unready: unready.as_deref(),
             now: clock::now().1,
         };
-        let terminal = isatty(out);
-        let width = tcgetwinsize(out).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width >= 40);
-        let colour = terminal && variable("NO_COLOR").is_none_or(|value| value.is_empty());
+        let OutputStyle { width, colour } = terminal(variable);
         status::page(
             &status::report(&findings),
             width.unwrap_or(WIDTH),
@@ -80,15 +75,7 @@ fn show(
         )
         .into_bytes()
     };
-    match stdio::write_all(out, &page) {
-        // A reader that closes the pipe has read enough.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            say(stderr(), &format!("kapo: cannot write to stdout: {}", reason(&error)));
-            return Ok(EXIT_UNHEALTHY);
-        }
-        _ => {}
-    }
-    Ok(if unhealthy.is_none() { 0 } else { EXIT_UNHEALTHY })
+    Ok(if print(&page) && unhealthy.is_none() { 0 } else { EXIT_UNHEALTHY })
 }
 
 /// Returns the reason why a probe fails; `None` if its status is 200.

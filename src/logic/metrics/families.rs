@@ -51,7 +51,7 @@ pub(super) type Samples<'a> = &'a mut dyn FnMut(&[&str], Value);
 
 /// The value of a sample.
 #[derive(Clone, Copy)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// A whole number.
     Number(u64),
     /// A time or a duration.

@@ -7,7 +7,8 @@ mod selection;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use families::{FAMILIES, Family, MetricType, Value, unix};
+pub(crate) use families::Value;
+use families::{FAMILIES, Family, MetricType, unix};
 pub use format::Format;
 pub(crate) use selection::Measured;
 pub use selection::{Selection, Sources};
@@ -248,18 +249,19 @@ fn render_family(
             let of_family = labels.iter().copied().zip(values.iter().copied());
             job.map(|job| ("name", job)).into_iter().chain(of_family)
         };
-        sample(out, name, suffix, labels(), value);
+        sample(out, name, suffix, &mut labels(), value);
         if open && *kind == MetricType::Counter {
-            sample(out, name, "_created", labels(), unix(snapshot.started).into());
+            sample(out, name, "_created", &mut labels(), unix(snapshot.started).into());
         }
     });
 }
 
-fn sample<'a>(
+/// Writes one sample.
+pub(crate) fn sample<'a>(
     out: &mut Vec<u8>,
     name: &str,
     suffix: &str,
-    labels: impl Iterator<Item = (&'a str, &'a str)>,
+    labels: &mut dyn Iterator<Item = (&'a str, &'a str)>,
     value: Value,
 ) {
     out.extend([name, suffix].iter().flat_map(|part| part.bytes()));
