@@ -149,6 +149,25 @@ fn a_missing_folder_prevents_the_start() {
 }
 
 #[test]
+fn the_socket_can_be_the_only_one_or_be_missing() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let mut only = Kapo::launch(kapo(["-i", "none", "--run-dir", path, "run", "sleep", "60"]));
+    let socket = folder.path().join("sleep.sock");
+    only.wait_for("it listens in the folder", |_| socket.exists());
+    assert_eq!(name_at(&socket), "sleep");
+    assert_eq!(only.addresses(), [socket.to_str().unwrap()]);
+    let missing = format!("{path}/none");
+    let words = ["-i", "none", "--bind-failure", "warn", "--run-dir", &missing, "run", "sh", "-c", "exit 7"];
+    let (code, _, stderr) = run_to_the_end(kapo(words));
+    assert_eq!(code, Some(7), "{stderr}");
+    assert!(
+        stderr.contains("none/sh.sock") && stderr.lines().all(|line| line.ends_with(" name=sh")),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn watch_has_a_name_and_a_socket_too() {
     let folder = TempDir::new().unwrap();
     let kapo = Kapo::launch(in_folder(&folder, &["watch", "/no/such/daemon"])).listening();
