@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 pub use crate::fleet::{InstanceState, ListFormat, ListOptions, ListOrder, StateSet};
@@ -170,6 +171,8 @@ pub struct JobOptions {
     pub watchdog: Option<Duration>,
     /// `--ready-line`: a text in the output that means that the command is ready.
     pub ready_line: Option<OsString>,
+    /// `--probe` and its options; `None` without a probe.
+    pub probes: Option<Rc<ProbeOptions>>,
     /// What kapo does after the end of a run. This is the difference between `run` and `supervise`.
     pub after: After,
 }
@@ -179,6 +182,78 @@ impl JobOptions {
     pub fn reports_ready(&self) -> bool {
         self.notify || self.ready_line.is_some()
     }
+}
+
+/// kapo's own probes of the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeOptions {
+    /// `--probe`: 1 to 32 probes; no name occurs twice.
+    pub probes: Vec<OwnProbe>,
+    /// `--probe-interval`; not 0.
+    pub interval: Duration,
+    /// `--probe-timeout`; not 0.
+    pub timeout: Duration,
+    /// `--probe-failures`; not 0.
+    pub failures: usize,
+    /// `--probe-grace`.
+    pub grace: Duration,
+    /// `--unhealthy stop`; otherwise results are only reported.
+    pub stop: bool,
+}
+
+/// A check of the command that kapo makes itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnProbe {
+    /// The given name, not a number.
+    pub name: Option<String>,
+    /// What is checked.
+    pub target: ProbeTarget,
+}
+
+impl OwnProbe {
+    /// Returns the name or, without one, the index among all probes.
+    pub fn label(&self, index: usize) -> String {
+        self.name.clone().unwrap_or_else(|| index.to_string())
+    }
+}
+
+/// What a probe checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeTarget {
+    /// A connection is possible.
+    Connect(Contact),
+    /// GET is answered with 200 to 399.
+    Http {
+        /// Where to connect.
+        contact: Contact,
+        /// The field Host.
+        host: String,
+        /// The path and the query.
+        path: String,
+    },
+    /// A program exits with 0. The words are its name and its arguments; there is at least one.
+    Exec(Vec<OsString>),
+}
+
+impl ProbeTarget {
+    /// Returns where the probe connects to, if it does.
+    pub fn contact(&self) -> Option<&Contact> {
+        match self {
+            ProbeTarget::Connect(contact) | ProbeTarget::Http { contact, .. } => Some(contact),
+            ProbeTarget::Exec(_) => None,
+        }
+    }
+}
+
+/// Where a probe connects to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// An address, or localhost: 127.0.0.1 or, if that refuses, ::1.
+    Tcp(Option<IpAddr>, u16),
+    /// A Unix socket in the file system.
+    Path(Vec<u8>),
+    /// A Unix socket in the abstract name space, without the leading `@`.
+    Abstract(Vec<u8>),
 }
 
 /// The signals that ask kapo to stop if `--stop-on` is not given.
@@ -398,6 +473,7 @@ pub(crate) mod tests {
             notify: false,
             watchdog: None,
             ready_line: None,
+            probes: None,
             after: After::Once(Linger::Fixed(Duration::ZERO)),
         }
     }

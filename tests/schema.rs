@@ -53,7 +53,7 @@ fn the_schema_requires_the_members_in_their_order() {
     let document = String::from_utf8(render(&[Status::blank(ModeName::Run)])).unwrap();
     let schema = schema();
     let shown = members(&document);
-    assert_eq!(shown.len(), 26);
+    assert_eq!(shown.len(), 27);
     assert_eq!(strings(&schema["items"]["required"]), shown);
     let described = schema["items"]["properties"].as_object().expect("members are described");
     assert_eq!(described.len(), shown.len());

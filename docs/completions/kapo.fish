@@ -6,9 +6,9 @@ function __kapo_valued
         case start
             string join \n -- --port -p --interface -i --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format
         case run r
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --idle-exit
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --probe --probe-interval --probe-timeout --probe-failures --probe-grace --unhealthy --textfile --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --textfile --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --probe --probe-interval --probe-timeout --probe-failures --probe-grace --unhealthy --textfile --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
         case watch w
             string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --log-format --wait -w --pid -p
         case check
@@ -136,6 +136,12 @@ complete -c kapo -n '__kapo_at run r supervise s' -l notify -d 'the command repo
 complete -c kapo -n '__kapo_at run r supervise s' -l watchdog -x -d 'interval in which the command must ping; 0: off'
 complete -c kapo -n '__kapo_at run r supervise s' -l silence -x -d 'stop a command that prints nothing for this long; 0: off'
 complete -c kapo -n '__kapo_at run r supervise s' -l ready-line -x -d 'ready when a line of captured output contains TEXT'
+complete -c kapo -n '__kapo_at run r supervise s' -l probe -x -d 'check of the command; may be repeated, all must pass'
+complete -c kapo -n '__kapo_at run r supervise s' -l probe-interval -x -d 'how old the result of a probe may be'
+complete -c kapo -n '__kapo_at run r supervise s' -l probe-timeout -x -d 'how long a probe may take'
+complete -c kapo -n '__kapo_at run r supervise s' -l probe-failures -x -d 'failures in a row that make the command unhealthy'
+complete -c kapo -n '__kapo_at run r supervise s' -l probe-grace -x -d 'time after a start in which failures do not count'
+complete -c kapo -n '__kapo_at run r supervise s' -l unhealthy -x -a 'report stop' -d 'what unhealthy means: report or stop'
 complete -c kapo -n '__kapo_at run r supervise s' -l textfile -r -F -d 'write the command\'s metrics to this file for node_exporter'
 complete -c kapo -n '__kapo_at run r' -s w -l wait -x -d 'keep answering for this long after the end'
 complete -c kapo -n '__kapo_at run r' -l idle-exit -x -d 'keep answering until no request came for this long'

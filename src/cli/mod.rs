@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::target::Address;
 
 mod misspelt;
+mod probes;
 mod settings;
 mod similar;
 #[cfg(test)]
@@ -197,6 +198,7 @@ fn job(
         notify: settings.flag("notify")?,
         watchdog: settings.value("watchdog", values::optional_seconds)?,
         ready_line: settings.optional("ready-line", values::ready_line)?,
+        probes: probes::options(settings)?,
         after,
     };
     // These checks apply only to modes that run a command, because a health check inside a container shares the

@@ -108,6 +108,32 @@ pub(super) fn seconds(text: &OsStr) -> Result<Duration, Wrong> {
     text.to_str().and_then(duration::parse).ok_or_else(|| not(text, &format!("a time ({TIMES})")))
 }
 
+/// The longest time between two probes. It keeps sums of times within the range of the clock.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Parses a time that must not be 0.
+pub(super) fn positive_seconds(text: &OsStr) -> Result<Duration, Wrong> {
+    match seconds(text)? {
+        Duration::ZERO => Err("the time must be longer than 0".to_owned()),
+        time => Ok(time.min(PROBE_TIME_MAX)),
+    }
+}
+
+/// Parses a number of failures, at least 1.
+pub(super) fn failures(text: &OsStr) -> Result<usize, Wrong> {
+    let number = digits(text).and_then(|t| t.parse::<usize>().ok()).filter(|n| *n > 0);
+    number.ok_or_else(|| not(text, "a number of failures (1 or more)"))
+}
+
+/// Parses what an unhealthy command leads to. Returns whether it is stopped.
+pub(super) fn stops(text: &OsStr) -> Result<bool, Wrong> {
+    match text.as_bytes() {
+        b"report" => Ok(false),
+        b"stop" => Ok(true),
+        _ => Err(not(text, "report or stop")),
+    }
+}
+
 /// Parses a time; zero means none.
 pub(super) fn optional_seconds(text: &OsStr) -> Result<Option<Duration>, Wrong> {
     seconds(text).map(|time| Some(time).filter(|time| !time.is_zero()))

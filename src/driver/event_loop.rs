@@ -234,7 +234,8 @@ fn serve(mode: &dyn LoopMode, now: Now, sources: impl Iterator<Item = Source>, c
             | Source::Watch
             | Source::Parent
             | Source::MainPid
-            | Source::Helper => {}
+            | Source::Helper
+            | Source::Probe => {}
         }
     }
     context.server.serve_queued(now, &context.epoll, mode);

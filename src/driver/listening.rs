@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crate::config::{Config, Interface, Misspelt};
+use crate::config::{Config, Interface, Misspelt, Mode};
 use crate::driver::event_loop::LoopContext;
 use crate::driver::http::inherited_sockets::{self, Sockets};
 use crate::driver::http::listener::Listener;
@@ -94,6 +94,15 @@ pub(super) fn listen(
     }
     for (listener, name) in sockets.listeners {
         all.push(Opened { listener, socket: Some(name), ours: false, port_0: false });
+    }
+    if let Mode::Job(job) = &config.mode {
+        let probes = job.probes.iter().flat_map(|options| &options.probes);
+        for contact in probes.filter_map(|probe| probe.target.contact()) {
+            if let Some(own) = all.iter().find(|opened| opened.listener.is_reached_by(contact)) {
+                let own = own.listener.address();
+                return Err(Error::Usage(format!("--probe: {own} is kapo's own address")));
+            }
+        }
     }
     let name = String::leak(name);
     // Nothing is logged before all sockets are bound, so that a failed start prints a single line.

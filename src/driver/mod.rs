@@ -10,6 +10,7 @@ mod listening;
 pub(crate) mod notify;
 pub(crate) mod output;
 pub(crate) mod poll;
+pub(crate) mod probe;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod watch;

@@ -38,6 +38,8 @@ pub(crate) enum Source {
     MainPid,
     /// The output of any helper.
     Helper,
+    /// The socket of any probe.
+    Probe,
 }
 
 impl Source {
@@ -54,6 +56,7 @@ impl Source {
             Source::Parent => 1 << 8,
             Source::MainPid => 1 << 9,
             Source::Helper => 1 << 10,
+            Source::Probe => 1 << 11,
             Source::Listener(_) | Source::Connection(_) => return None,
         })
     }
@@ -72,6 +75,7 @@ impl Source {
             Source::Parent => (8, 0, 0),
             Source::MainPid => (9, 0, 0),
             Source::Helper => (10, 0, 0),
+            Source::Probe => (11, 0, 0),
         };
         kind << 56 | u64::from(generation & GENERATION_MASK) << 32 | u64::from(slot)
     }
@@ -97,6 +101,7 @@ impl Source {
             8 => Source::Parent,
             9 => Source::MainPid,
             10 => Source::Helper,
+            11 => Source::Probe,
             _ => return None,
         })
     }
@@ -221,6 +226,7 @@ mod tests {
             Source::Parent,
             Source::MainPid,
             Source::Helper,
+            Source::Probe,
         ] {
             assert_eq!(Source::of(source.token()), Some(source));
         }

@@ -14,6 +14,7 @@ pub mod metrics;
 pub(crate) mod notify;
 pub(crate) mod oom;
 pub mod output;
+pub(crate) mod probe;
 pub mod proc;
 pub(crate) mod random;
 pub mod reason;

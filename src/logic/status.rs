@@ -79,6 +79,25 @@ pub struct Status {
     pub stops_at: Option<SystemTime>,
     /// The name of this kapo.
     pub name: &'static str,
+    /// kapo's own probes; `None` without `--probe`.
+    pub probes: Option<Vec<ProbeStatus>>,
+}
+
+/// An element of the member `Probes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ProbeStatus {
+    /// The given name, or the index.
+    pub name: String,
+    /// Whether the last check of this run has passed.
+    pub up: bool,
+    /// How many checks in a row have failed.
+    pub failures: usize,
+    /// The end of the last check of this run.
+    #[serde(serialize_with = "time")]
+    pub last_check: Option<SystemTime>,
+    /// Why the probe does not pass; empty if it does.
+    pub reason: String,
 }
 
 /// The member `Mode`.
@@ -123,6 +142,7 @@ impl Status {
             last_run: None,
             stops_at: None,
             name: "",
+            probes: None,
         }
     }
 }
@@ -285,7 +305,7 @@ mod tests {
                 r#""TTL":0,"Wait":0,"Pid":0,"Reason":"","Signal":"","Restarts":0,"Ready":false,"#,
                 r#""Flapping":false,"NextStart":"0001-01-01T00:00:00Z","ExpiresAt":"0001-01-01T00:00:00Z","#,
                 r#""StopSignalFrom":null,"Usage":{"UserSeconds":0.0,"SystemSeconds":0.0,"MaxRssBytes":0},"#,
-                r#""StatusText":"","LastOutput":[],"Output":null,"LastRun":null,"StopsAt":"0001-01-01T00:00:00Z","Name":""}]"#,
+                r#""StatusText":"","LastOutput":[],"Output":null,"LastRun":null,"StopsAt":"0001-01-01T00:00:00Z","Name":"","Probes":null}]"#,
                 "\n"
             )
         );

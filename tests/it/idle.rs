@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::harness::{Kapo, now, proc_status, wait_for};
 
 /// Returns how often the process has gone to sleep, which is once after each wake-up.
-fn naps(pid: i32) -> u64 {
+pub(crate) fn naps(pid: i32) -> u64 {
     proc_status(pid, "voluntary_ctxt_switches").unwrap().parse().unwrap()
 }
 
@@ -17,7 +17,7 @@ pub(crate) fn cpu_ticks(pid: i32) -> u64 {
 }
 
 /// Checks that `count` does not change for this long.
-fn stays(what: &str, milliseconds: u128, mut count: impl FnMut() -> u64) {
+pub(crate) fn stays(what: &str, milliseconds: u128, mut count: impl FnMut() -> u64) {
     let before = count();
     let begin = now();
     wait_for(what, || {

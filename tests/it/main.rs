@@ -31,6 +31,7 @@ mod output_outage;
 mod output_shared;
 mod passrights;
 mod pid1;
+mod probes;
 mod proxies;
 mod ready_line;
 mod run;

@@ -1,6 +1,6 @@
 //! The options of readiness and health.
 
-use super::{JOB, Opt, flag, value};
+use super::{Completion, JOB, Opt, flag, value};
 
 pub(super) const HEALTH: &[Opt] = &[
     flag(JOB, "notify").env("KAPO_NOTIFY").says(
@@ -25,4 +25,35 @@ pub(super) const HEALTH: &[Opt] = &[
         "Requires --stdout or --stderr. /readyz answers 503 until the command has written TEXT \
              in this run. Case matters. This option cannot be combined with --notify.",
     ),
+    value(JOB, "probe", "PROBE").env("KAPO_PROBE").says(
+        "check of the command; may be repeated, all must pass",
+        "PROBE is http://HOST:PORT/PATH, unix:/SOCKET[:/PATH], tcp://HOST:PORT or exec:WORDS, with \
+             NAME= before it if you like. HOST is an IP address or localhost. The variable has one \
+             probe in each line. See docs/health.md.",
+    ),
+    value(JOB, "probe-interval", "SECONDS")
+        .env("KAPO_PROBE_INTERVAL")
+        .otherwise("10")
+        .says("how old the result of a probe may be", "Until the first success of a run, 1 s."),
+    value(JOB, "probe-timeout", "SECONDS")
+        .env("KAPO_PROBE_TIMEOUT")
+        .otherwise("5")
+        .says("how long a probe may take", ""),
+    value(JOB, "probe-failures", "N")
+        .env("KAPO_PROBE_FAILURES")
+        .otherwise("3")
+        .says("failures in a row that make the command unhealthy", ""),
+    value(JOB, "probe-grace", "SECONDS")
+        .env("KAPO_PROBE_GRACE")
+        .otherwise("0")
+        .says("time after a start in which failures do not count", ""),
+    value(JOB, "unhealthy", "ACTION")
+        .env("KAPO_UNHEALTHY")
+        .completes(Completion::Words(&["report", "stop"]))
+        .otherwise("report")
+        .says(
+            "what unhealthy means: report or stop",
+            "report runs probes only if a request asks for their results. stop runs them each \
+             --probe-interval and stops the command when it is unhealthy, with Reason unhealthy.",
+        ),
 ];

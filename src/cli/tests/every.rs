@@ -26,6 +26,8 @@ fn sample(opt: &Opt) -> &'static str {
         Some("STREAM") => "stderr",
         Some("KEY") => "name",
         Some("STATES") => "failing,dead",
+        Some("PROBE") => "exec:true",
+        Some("ACTION") => "stop",
         Some(_) => "7",
     }
 }
@@ -38,10 +40,10 @@ fn every_option_works_by_long_name_short_name_and_variable() {
             let job = matches!(row.verb, Verb::Run | Verb::Supervise);
             let mut base = vec![row.name];
             base.extend(
-                job.then_some(["--stdout", "--notify"])
+                job.then_some(["--stdout", "--notify", "--probe=tcp://127.0.0.1:1"])
                     .into_iter()
                     .flatten()
-                    .filter(|base| *base != format!("--{}", opt.long))
+                    .filter(|base| base.split('=').next() != Some(&format!("--{}", opt.long)))
                     .filter(|base| opt.long != "ready-line" || *base != "--notify"),
             );
             if opt.long == "stdout" {

@@ -1,6 +1,7 @@
 //! Tests of invalid arguments and the one line that reports them.
 
 use super::{message, message_with, parse_bytes};
+use crate::cli::tests::try_config;
 
 fn no_endpoint(word: &str) -> String {
     format!(
@@ -47,7 +48,7 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
         ("--prot 1 run x", "unknown option '--prot'; did you mean --port?"),
         ("run --sock x", "unknown option '--sock'; did you mean --socket-mode?"),
         ("run --frobnicate x", "unknown option '--frobnicate'"),
-        ("run --frob=1 x", "unknown option '--frob'"),
+        ("run --xyzzy=1 x", "unknown option '--xyzzy'"),
         ("run -x y", "unknown option '-x'"),
         ("-Sx run y", "unknown option '-x' in '-Sx'"),
         ("-S=maybe run y", "--stdout: 'maybe' is not a boolean (1, t, true, 0, f or false)"),
@@ -172,6 +173,17 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
             "run --rewrite-signal CHLD:2 x",
             "--rewrite-signal: SIGCHLD cannot be rewritten: it is never forwarded",
         ),
+        ("run --probe-interval 0 --probe exec:a x", "--probe-interval: the time must be longer than 0"),
+        ("run --probe-timeout 0ms x", "--probe-timeout: the time must be longer than 0"),
+        ("run --probe-failures 0 x", "--probe-failures: '0' is not a number of failures (1 or more)"),
+        ("run --unhealthy kill x", "--unhealthy: 'kill' is not report or stop"),
+        ("run --unhealthy stop x", "--unhealthy needs --probe"),
+        ("run --probe a=exec:a --probe exec:b --probe a=exec:c x", "--probe: two probes have the same name"),
+        (
+            "run --probe https://127.0.0.1/ x",
+            "--probe: 'https://127.0.0.1/' does not begin with http://, tcp://, unix: or exec: \
+             (http://IP:PORT/PATH, tcp://IP:PORT, unix:/SOCKET[:/PATH] or exec:WORDS; localhost is an IP, too)",
+        ),
         (
             "run --rewrite-signal TERM x",
             "--rewrite-signal: 'TERM' is not FROM:TO (such as TERM:INT, or HUP:0 to drop HUP)",
@@ -279,4 +291,15 @@ fn check_exits_with_1_wherever_the_mistake_is() {
         let words = words.split(' ').map(std::ffi::OsString::from).collect();
         assert_eq!(crate::cli::parse(words, &[]).unwrap_err().exit_code(), code);
     }
+}
+
+#[test]
+fn more_than_32_probes_are_refused() {
+    let words = |n| [vec!["run"], vec!["--probe=exec:a"; n], vec!["x"]].concat();
+    assert!(try_config(&words(32), &[]).is_ok());
+    let wrong = try_config(&words(33), &[]).unwrap_err();
+    assert!(format!("{wrong:?}").contains("--probe: at most 32 probes are possible"), "{wrong:?}");
+    let lines = "exec:a\n".repeat(33);
+    let wrong = try_config(&["run", "x"], &[("KAPO_PROBE", &lines)]).unwrap_err();
+    assert!(format!("{wrong:?}").contains("KAPO_PROBE: at most 32 probes are possible"), "{wrong:?}");
 }

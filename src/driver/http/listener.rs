@@ -14,7 +14,7 @@ use rustix::net::{
     listen, socket_with, sockopt,
 };
 
-use crate::config::Interface;
+use crate::config::{Contact, Interface};
 use crate::driver::http::socket_access::SocketAccess;
 use crate::driver::http::socket_file::SocketFile;
 use crate::error::{Error, reason};
@@ -142,6 +142,24 @@ impl Listener {
         self.port
     }
 
+    /// Whether a probe would ask kapo itself, which always answers.
+    pub(crate) fn is_reached_by(&self, contact: &Contact) -> bool {
+        match contact {
+            Contact::Path(path) => self.address.as_bytes() == path,
+            Contact::Abstract(name) => {
+                self.address.strip_prefix('@').is_some_and(|own| own.as_bytes() == name)
+            }
+            Contact::Tcp(_, port) if self.port != Some(*port) => false,
+            Contact::Tcp(ip, _) => self.address.parse::<SocketAddr>().is_ok_and(|own| {
+                let own = own.ip();
+                match ip.map(|ip| ip.to_canonical()) {
+                    Some(ip) => own == ip || own.is_unspecified() && is_local(ip),
+                    None => own.is_loopback() || own.is_unspecified(),
+                }
+            }),
+        }
+    }
+
     fn adopt_socket(socket: OwnedFd) -> Result<Listener, Errno> {
         ioctl_fionbio(&socket, true)?;
         let name = getsockname(&socket)?;
@@ -178,15 +196,25 @@ impl AsFd for Listener {
     }
 }
 
+/// Whether a socket can be bound to this address, so that it is one of this machine.
+fn is_local(ip: IpAddr) -> bool {
+    let address = SocketAddr::new(ip, 0);
+    new_socket(family(&address)).and_then(|socket| bind(&socket, &address)).is_ok()
+}
+
+fn family(address: &SocketAddr) -> AddressFamily {
+    match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    }
+}
+
 fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
     socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
 fn tcp(address: SocketAddr) -> Result<Listener, Errno> {
-    let socket = new_socket(match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    })?;
+    let socket = new_socket(family(&address))?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         // `::` must accept IPv4 as well, regardless of net.ipv6.bindv6only.

@@ -10,11 +10,10 @@
 //! 2. The job calls [`Helpers::read`] if [`Source::Helper`] is ready, [`Helpers::reaped`] for each child that has
 //!    ended, and [`Helpers::expire`] at [`Helpers::deadline`].
 //! 3. [`Helpers::take_ends`] returns the result of each helper once.
-//! 4. [`Helpers::kill_all`] ends them together with kapo. A helper that must outlive kapo uses setsid(1).
-#![cfg_attr(not(test), expect(dead_code, reason = "the first use follows"))]
-
+//! 4. [`Helpers::kill_keys`] ends some of them early, and [`Helpers::kill_all`] ends them together with kapo. A helper that must outlive kapo uses setsid(1).
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -67,7 +66,7 @@ pub(crate) struct HelperRequest<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HelperEnd {
     /// The key given to [`Helpers::start`].
-    pub key: u32,
+    pub key: usize,
     /// `None`: the time limit has passed.
     pub exit: Option<Exit>,
     /// The last line of the output, if it is kept.
@@ -76,7 +75,7 @@ pub(crate) struct HelperEnd {
 
 #[derive(Debug)]
 struct Helper {
-    key: u32,
+    key: usize,
     pid: i32,
     /// When its time is up; `None` once it was killed.
     deadline: Option<Instant>,
@@ -101,7 +100,7 @@ impl Helpers {
         now: Now,
         epoll: &Epoll,
         surroundings: Surroundings<'_>,
-        key: u32,
+        key: usize,
         request: &HelperRequest<'_>,
     ) -> Result<(), String> {
         let (pid, output) = spawn(surroundings, request)?;
@@ -115,8 +114,14 @@ impl Helpers {
         Ok(())
     }
 
+    /// Kills the helpers with these keys; they have no result.
+    pub(crate) fn kill_keys(&mut self, keys: Range<usize>) {
+        self.ends.retain(|end| !keys.contains(&end.key));
+        self.running.iter_mut().filter(|helper| keys.contains(&helper.key)).for_each(Helper::kill);
+    }
+
     /// Whether the process of the last helper with this key still exists.
-    pub(crate) fn is_running(&self, key: u32) -> bool {
+    pub(crate) fn is_running(&self, key: usize) -> bool {
         self.running.iter().any(|helper| helper.key == key)
     }
 

@@ -228,6 +228,7 @@ impl MetricsSource for Watching {
             own: if sources.own { process_usage::own() } else { None },
             // The watched processes need not be in kapo's cgroup.
             cgroup: None,
+            probes: Vec::new(),
         }
         .with_last_run(self.watcher.history())
     }

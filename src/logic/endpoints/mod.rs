@@ -1,9 +1,12 @@
 //! The answer of each path, without input or output. A [`Page`] is rendered when the state changes; a
 //! [`RequestContext`] adds what is known only at the time of a request.
 
+mod checks;
+
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
+use self::checks::{ProbeCheck, checks};
 use crate::logic::history::History;
 use crate::logic::http::query::{decoded, parameter, seconds};
 use crate::logic::http::request::ALLOW;
@@ -14,10 +17,9 @@ use crate::logic::log::timestamp;
 use crate::logic::metrics;
 use crate::logic::metrics::{Counts, Format, Measured, Selection, Snapshot, Sources};
 use crate::logic::output::tail::Tail;
-use crate::logic::reason::Reason;
 use crate::logic::restart::Failures;
 use crate::logic::status;
-use crate::logic::status::{ModeName, State, Status};
+use crate::logic::status::{ModeName, Status};
 use crate::logic::{Now, Stream, vars};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -32,6 +34,7 @@ pub(crate) struct Page {
     id: u64,
     ready: Vec<ProbeCheck>,
     health: Vec<ProbeCheck>,
+    startup: Vec<ProbeCheck>,
     ended: Option<u8>,
     /// StartTime of the first object of the document.
     start_time: Option<SystemTime>,
@@ -69,19 +72,8 @@ pub(crate) struct StateFacts {
     pub failures: Failures,
     /// Whether the command is ready when its output contains the text of `--ready-line`, not after READY=1.
     pub ready_line: bool,
-}
-
-/// A check of a probe; `?verbose` shows each in a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct ProbeCheck {
-    name: &'static str,
-    failure: Option<String>,
-}
-
-impl ProbeCheck {
-    fn new(name: &'static str, failure: Option<String>) -> ProbeCheck {
-        ProbeCheck { name, failure }
-    }
+    /// The command has been ready in this run.
+    pub started: bool,
 }
 
 impl Page {
@@ -93,6 +85,7 @@ impl Page {
             id: first,
             ready: Vec::new(),
             health: Vec::new(),
+            startup: Vec::new(),
             ended: None,
             start_time: None,
             retry_at: None,
@@ -109,7 +102,7 @@ impl Page {
             self.document = document;
             self.id = self.id.wrapping_add(1);
         }
-        (self.ready, self.health) = checks(objects, facts);
+        [self.ready, self.health, self.startup] = checks(objects, facts);
         self.ended = facts.ended;
         self.start_time = objects.first().and_then(|object| object.start_time);
         self.retry_at = facts.retry_at;
@@ -128,66 +121,6 @@ impl Page {
     }
 }
 
-/// Returns the checks of /readyz and of /healthz.
-fn checks(objects: &[Status], facts: StateFacts) -> (Vec<ProbeCheck>, Vec<ProbeCheck>) {
-    let running = |object: &&Status| object.state == State::Running;
-    let one = match objects {
-        [one] if one.mode != ModeName::Watch => one,
-        _ => {
-            let failure = match objects.iter().find(running) {
-                Some(_) => None,
-                None => Some("no process matches".to_owned()),
-            };
-            let checks = vec![ProbeCheck::new("running", failure)];
-            return (checks.clone(), checks);
-        }
-    };
-    let down = if running(&one) { None } else { Some(why_down(one, facts.failures)) };
-    let success = down.is_some() && one.reason == Some(Reason::Success);
-    let flapping = one.flapping.then(|| facts.failures.to_string());
-    let health = vec![
-        if success { ProbeCheck::new("success", None) } else { ProbeCheck::new("running", down.clone()) },
-        ProbeCheck::new("flapping", flapping),
-    ];
-    // The field Ready of the document decides; the checks explain its value.
-    let (up, unready) = (down.is_none(), !one.ready);
-    let stopping = (up && unready && facts.stopping).then(|| match one.stops_at {
-        Some(at) => format!("draining until {}", timestamp::rfc3339(at)),
-        None => "being stopped".to_owned(),
-    });
-    let awaited = if facts.ready_line { "waiting for the ready line" } else { "has not said READY=1" };
-    let silent = (up && unready && !facts.stopping).then(|| awaited.to_owned());
-    let ready = vec![
-        ProbeCheck::new("running", down),
-        ProbeCheck::new("stopping", stopping),
-        ProbeCheck::new("ready", silent),
-    ];
-    (ready, health)
-}
-
-/// Describes how the last run ended and how many runs have failed.
-fn why_down(object: &Status, failures: Failures) -> String {
-    let Status { reason, exit_code, .. } = object;
-    let signal = object.signal.map(|signal| signal.to_string()).unwrap_or_default();
-    let mut text = match *reason {
-        None => "not started yet".to_owned(),
-        Some(Reason::Success) => "ended with success".to_owned(),
-        Some(Reason::ExitCode) => format!("exited with code {exit_code}"),
-        Some(Reason::Signal) => format!("killed by {signal}"),
-        Some(Reason::CoreDump) => format!("killed by {signal}, core dumped"),
-        Some(Reason::Timeout) => "ended by its TTL".to_owned(),
-        Some(Reason::OomKill) => "killed by the kernel: out of memory".to_owned(),
-        Some(Reason::ExecFailed) => format!("could not be executed, code {exit_code}"),
-        Some(Reason::Watchdog) => "ended by its watchdog".to_owned(),
-        Some(Reason::Silent) => "stopped because it printed nothing".to_owned(),
-        Some(Reason::Unhealthy) => "stopped because its probes failed".to_owned(),
-    };
-    if failures.runs > 1 {
-        text.extend(["; ", &failures.to_string()]);
-    }
-    text
-}
-
 /// The data that an answer may need. The driver lends it to a connection for each call.
 pub(crate) struct RequestContext<'a> {
     /// The rendered page.
@@ -204,6 +137,10 @@ pub(crate) struct RequestContext<'a> {
     pub measured: Option<Box<Measured>>,
     /// Set if a request was not answered ([`Next::Lacking`]): the sources that must be read for it.
     pub lacking: Option<Sources>,
+    /// When requests that need the results of probes must be answered; `None`: now.
+    pub probed_at: Option<Instant>,
+    /// Set if a request waits for these results.
+    pub needs_probes: bool,
 }
 
 /// The result of [`RequestContext::decide`].
@@ -227,6 +164,7 @@ enum Answer<'a> {
     },
     Wait(Option<Instant>),
     Lacking(Sources),
+    Await(Instant),
 }
 
 fn whole<'a>(code: u16, content_type: &'static str, body: impl Into<Cow<'a, [u8]>>) -> Answer<'a> {
@@ -247,6 +185,7 @@ impl Handler for RequestContext<'_> {
         };
         let (code, next) = send(answer, reply);
         self.lacking = lacking;
+        self.needs_probes |= matches!(next, Next::Await(_));
         self.count(route, code);
         next
     }
@@ -264,6 +203,10 @@ impl Handler for RequestContext<'_> {
         request.method == Method::Get && Route::of(request.path) == Route::Logs && kept() > LARGE
     }
 
+    fn overdue(&mut self) {
+        self.probed_at = None;
+    }
+
     fn refused(&mut self, status: u16) {
         self.counts.refused(status);
     }
@@ -274,6 +217,7 @@ fn send(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
     match answer {
         Answer::Wait(until) => (None, Next::Wait(until)),
         Answer::Lacking(_) => (None, Next::Lacking),
+        Answer::Await(until) => (None, Next::Await(until)),
         Answer::Whole { code, content_type, extra, body } => {
             let extra: Vec<_> = extra.iter().map(|(name, value)| (*name, value.as_str())).collect();
             reply.send(code, content_type, &extra, &body);
@@ -314,6 +258,11 @@ impl RequestContext<'_> {
         }
         let page = self.page;
         let head = request.method == Method::Head;
+        if let Some(until) = self.probed_at
+            && needs_probes(route, request.query)
+        {
+            return Answer::Await(until);
+        }
         match route {
             Route::Document | Route::Other => whole(200, JSON, &page.document),
             Route::Runs if request.query.is_some_and(|query| !query.is_empty()) => {
@@ -327,6 +276,7 @@ impl RequestContext<'_> {
             Route::Livez => probe("livez", &[ProbeCheck::new("answering", None)], None, request.query),
             Route::Readyz => probe("readyz", &page.ready, retry_after(page, now), request.query),
             Route::Healthz => probe("healthz", &page.health, retry_after(page, now), request.query),
+            Route::Startupz => probe("startupz", &page.startup, retry_after(page, now), request.query),
             Route::Metrics => {
                 let format = Format::accepted(request.accept);
                 if head {
@@ -384,6 +334,17 @@ impl RequestContext<'_> {
             (false, true) => Answer::Head { content_type: TEXT, length: Some(tail.length(stream)) },
             (false, false) => whole(200, TEXT, contents()),
         }
+    }
+}
+
+/// Whether the answer shows results of probes.
+fn needs_probes(route: Route, query: Option<&str>) -> bool {
+    match route {
+        Route::Document | Route::Other | Route::Readyz | Route::Healthz | Route::Startupz | Route::Events => {
+            true
+        }
+        Route::Metrics => Selection::of(query).sources().probes,
+        Route::Runs | Route::Livez | Route::Vars | Route::Wait | Route::Logs => false,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::logic::http::Persist;
 use crate::logic::http::response::Out;
 use crate::logic::reason::Reason;
 use crate::logic::status::ModeName;
+use crate::logic::status::State;
 use crate::signal::Signal;
 
 fn at(seconds: u64) -> SystemTime {
@@ -69,6 +70,7 @@ fn show(answer: &Answer<'_>) -> String {
         Answer::Stream { next, first, .. } => format!("{next:?} {}", String::from_utf8_lossy(first)),
         Answer::Head { length, .. } => format!("head {length:?}"),
         Answer::Wait(until) => format!("wait {}", until.is_some()),
+        Answer::Await(_) => "awaits probes".to_owned(),
         Answer::Lacking(sources) => format!("lacks {sources:?}"),
     }
 }
@@ -87,6 +89,8 @@ fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
         history: Some(&History::new(5)),
         measured: measured(),
         lacking: None,
+        probed_at: None,
+        needs_probes: false,
     };
     show(&context.decide(now, Route::of(request.path), request))
 }
@@ -239,6 +243,8 @@ fn wait_is_answered_at_the_end_of_the_run_or_timeout() {
             history: None,
             measured: measured(),
             lacking: None,
+            probed_at: None,
+            needs_probes: false,
         };
         let next = context.again(now, overdue, Reply::new(&mut out, now, Method::Get, Persist::Open));
         let seen = String::from_utf8(out.bytes).unwrap();
@@ -310,6 +316,8 @@ fn logs_without_a_tail_are_not_found() {
             history: None,
             measured: measured(),
             lacking: None,
+            probed_at: None,
+            needs_probes: false,
         };
         for target in ["/logs", "/logs?follow=1", "/logs?stream=stdout"] {
             assert_eq!(show(&context.decide(now(), Route::Logs, &get(target))), says, "{target}");
@@ -352,6 +360,8 @@ fn runs_are_shown_unless_history_is_0() {
         history: None,
         measured: measured(),
         lacking: None,
+        probed_at: None,
+        needs_probes: false,
     };
     let answer = context.decide(now(), Route::Runs, &get("/runs"));
     assert_eq!(show(&answer), "404 no runs are kept: start kapo without --history 0\n");
@@ -369,6 +379,8 @@ fn only_metrics_and_vars_need_a_snapshot() {
             history: None,
             measured: None,
             lacking: None,
+            probed_at: None,
+            needs_probes: false,
         };
         let request = Request { method, ..get(target) };
         let mut out = Out::new();
@@ -409,6 +421,8 @@ fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
         history: None,
         measured: measured(),
         lacking: None,
+        probed_at: None,
+        needs_probes: false,
     };
     let mut out = Out::new();
     Conn::new(now()).receive(now(), bytes, &mut HeadCache::default(), &mut context, &mut out);

@@ -77,6 +77,9 @@ pub trait Handler {
         false
     }
 
+    /// Called before a request is asked again whose deadline ([`Next::Await`]) has passed: it must be answered now.
+    fn overdue(&mut self) {}
+
     /// Counts a request that was refused with this status before it reached [`Handler::answer`].
     fn refused(&mut self, status: u16) {
         let _ = status;
@@ -94,6 +97,9 @@ pub enum Next {
     /// Nothing was sent because the handler needs data that the driver must read first. The request is asked again,
     /// before all later ones, at the next `Conn::resume`.
     Lacking,
+    /// Nothing was sent. Like [`Next::Lacking`], but the request is kept until the first `Conn::resume` at which it can
+    /// be answered, and at the longest until this deadline.
+    Await(Instant),
     /// `reply.stream` was called; each change of the status document is pushed.
     Events,
     /// `reply.stream` was called; captured output of one stream or of both is pushed.

@@ -11,6 +11,7 @@ pub enum Route {
     Livez,
     Readyz,
     Healthz,
+    Startupz,
     Metrics,
     Vars,
     Wait,
@@ -32,7 +33,7 @@ pub struct Row {
 }
 
 /// Every route, in the order of [`Route`].
-pub const ROUTES: [Row; 11] = [
+pub const ROUTES: [Row; 12] = [
     Row { route: Route::Document, path: "/", brief: "the status document" },
     Row { route: Route::Runs, path: "/runs", brief: "the last runs that ended; 404 with --history 0" },
     Row { route: Route::Livez, path: "/livez", brief: "200 as long as kapo answers" },
@@ -46,6 +47,11 @@ pub const ROUTES: [Row; 11] = [
         path: "/healthz",
         brief: "200 while the command runs or after it has ended with success, unless it is flapping; \
                 otherwise 503 with the reason",
+    },
+    Row {
+        route: Route::Startupz,
+        path: "/startupz",
+        brief: "200 once the command has been ready in this run, otherwise 503",
     },
     Row {
         route: Route::Metrics,
@@ -64,8 +70,12 @@ pub const ROUTES: [Row; 11] = [
 ];
 
 /// The health probes and an alias of each.
-const PROBES: [(Route, &str); 3] =
-    [(Route::Livez, "/live"), (Route::Readyz, "/ready"), (Route::Healthz, "/health")];
+const PROBES: [(Route, &str); 4] = [
+    (Route::Livez, "/live"),
+    (Route::Readyz, "/ready"),
+    (Route::Healthz, "/health"),
+    (Route::Startupz, "/startup"),
+];
 
 impl Route {
     /// Returns the route of a path. Percent-encoded bytes are decoded first. This includes `%2F`, because no known path

@@ -21,7 +21,7 @@ use super::deadlines::{Deadline, Deadlines};
 use super::metrics::Exits;
 use super::random::Random;
 use super::restart::{Failures, Policy, RunOutcome, Verdict};
-use super::status::{Output, Status, StopSignalFrom};
+use super::status::{Output, ProbeStatus, Status, StopSignalFrom};
 use super::{Exit, Now, ProcessId, Sender};
 use crate::config::{After, JobOptions, Linger, Success, Ttl};
 use crate::duration::Seconds;
@@ -187,6 +187,18 @@ impl Lifecycle {
         self.document.status.output = output;
     }
 
+    /// Sets the document's `Probes`, which decide about readiness.
+    pub fn set_probes(&mut self, now: Now, probes: Vec<ProbeStatus>, out: &mut Vec<Effect>) {
+        self.document.status.probes = Some(probes);
+        self.document.changed = true;
+        self.refresh(now, out);
+    }
+
+    /// Whether the command has been ready in this run.
+    pub fn has_been_ready(&self) -> bool {
+        self.readiness.has_been_ready && self.pid().is_some()
+    }
+
     /// Returns whether the document has changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.document.changed)
@@ -278,7 +290,9 @@ impl Lifecycle {
     /// Updates what depends on the state, and sends the service manager a new `STATUS=`.
     fn refresh(&mut self, now: Now, out: &mut Vec<Effect>) {
         let ready = matches!(self.state, MachineState::Running(_))
-            && (!self.job.reports_ready() || self.readiness.command_ready);
+            && (!self.job.reports_ready() || self.readiness.command_ready)
+            && self.document.status.probes.iter().flatten().all(|probe| probe.up);
+        self.readiness.has_been_ready |= ready;
         self.document.changed |= ready != self.document.status.ready;
         self.document.status.ready = ready;
         self.document.status.stops_at = match self.state {

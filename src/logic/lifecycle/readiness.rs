@@ -22,6 +22,8 @@ pub(super) struct Readiness {
     /// The command has sent READY=1 in this run, and neither RELOADING=1 nor STOPPING=1 since; or it has written the
     /// text of `--ready-line` in this run.
     pub(super) command_ready: bool,
+    /// `Ready` was true in this run.
+    pub(super) has_been_ready: bool,
     /// The state that the service manager shows while the command is not ready.
     pub(super) unready: &'static str,
     /// The interval in which the command must ping, under `--notify`.
@@ -35,6 +37,7 @@ impl Readiness {
     pub(super) fn new(watchdog: Option<Duration>) -> Readiness {
         Readiness {
             command_ready: false,
+            has_been_ready: false,
             unready: STARTING,
             watchdog,
             ready_reported: false,

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::selection::Sources;
-use super::{Counts, Exits, Snapshot};
+use super::{Counts, Exits, ProbeSample, Snapshot};
 use crate::logic::Stream;
 use crate::logic::cgroup::CgroupFiles;
 use crate::logic::status::Counters;
@@ -92,6 +92,15 @@ fn streams(samples: Samples<'_>, snapshot: &Snapshot, value: fn(&Counters) -> u6
     }
 }
 
+/// Passes on one sample per probe.
+fn probes(samples: Samples<'_>, snapshot: &Snapshot, value: fn(&ProbeSample) -> Option<Value>) {
+    for probe in &snapshot.probes {
+        if let Some(value) = value(probe) {
+            samples(&[&probe.label], value);
+        }
+    }
+}
+
 const fn gauge(name: &'static str, help: &'static str, read: fn(&Snapshot, &Counts, Samples<'_>)) -> Family {
     Family { name, kind: MetricType::Gauge, help, labels: &[], source: Sources::NONE, read }
 }
@@ -106,6 +115,11 @@ const fn counter(
 }
 
 impl Family {
+    const fn of_probes(mut self) -> Family {
+        self.labels = &["probe"];
+        self.from(Sources::PROBES)
+    }
+
     const fn from(mut self, source: Sources) -> Family {
         self.source = source;
         self
@@ -113,13 +127,35 @@ impl Family {
 }
 
 /// All metrics, in the order of the page.
-pub(super) const FAMILIES: [Family; 38] = [
+pub(super) const FAMILIES: [Family; 41] = [
     gauge(
         "kapo_child_up",
         "1 while the command runs; in watch mode, while a process matches.",
         |s, _, out| one(out, Some(s.up)),
     ),
-    gauge("kapo_child_ready", "1 while /readyz answers 200.", |s, _, out| one(out, Some(s.ready))),
+    gauge("kapo_child_ready", "1 while /readyz answers 200.", |s, _, out| one(out, Some(s.ready)))
+        .from(Sources::PROBES),
+    gauge("kapo_probe_up", "1 if the last check of the probe has passed.", |s, _, out| {
+        probes(out, s, |probe| Some(probe.up.into()));
+    })
+    .of_probes(),
+    counter(
+        "kapo_probe_failures",
+        &[],
+        "Number of checks of the probe that counted as failures.",
+        |s, _, out| {
+            probes(out, s, |probe| Some(probe.failures.into()));
+        },
+    )
+    .of_probes(),
+    gauge(
+        "kapo_probe_duration_seconds",
+        "Duration of the last check of the probe, in seconds.",
+        |s, _, out| {
+            probes(out, s, |probe| probe.duration.map(Value::from));
+        },
+    )
+    .of_probes(),
     gauge(
         "kapo_child_start_time_seconds",
         "Start time of the current or last run, in seconds since 1970.",

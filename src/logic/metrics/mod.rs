@@ -60,6 +60,21 @@ pub struct Snapshot {
     pub own: Option<Own>,
     /// kapo's cgroup.
     pub cgroup: Option<CgroupUsage>,
+    /// kapo's own probes.
+    pub probes: Vec<ProbeSample>,
+}
+
+/// The values of one probe.
+#[derive(Clone, Debug)]
+pub struct ProbeSample {
+    /// The given name, or the index.
+    pub label: String,
+    /// Whether the last check has passed.
+    pub up: bool,
+    /// Number of checks that counted as failures.
+    pub failures: u64,
+    /// The duration of the last check; `None` before the first.
+    pub duration: Option<Duration>,
 }
 
 impl Snapshot {

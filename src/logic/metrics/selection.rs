@@ -16,12 +16,16 @@ pub struct Sources {
     pub oom_kills: bool,
     /// The files of kapo's cgroup.
     pub cgroup: CgroupFiles,
+    /// kapo's own probes, whose results may be too old.
+    pub probes: bool,
 }
 
 impl Sources {
     /// Nothing must be read.
     pub(super) const NONE: Sources =
-        Sources { tree: false, own: false, oom_kills: false, cgroup: CgroupFiles::NONE };
+        Sources { tree: false, own: false, oom_kills: false, cgroup: CgroupFiles::NONE, probes: false };
+    /// The results of the probes.
+    pub(super) const PROBES: Sources = Sources { probes: true, ..Sources::NONE };
     /// The processes of the command.
     pub(super) const TREE: Sources = Sources { tree: true, ..Sources::NONE };
     /// kapo's own process.
@@ -29,8 +33,7 @@ impl Sources {
     /// The counter of out-of-memory kills.
     pub(super) const OOM_KILLS: Sources = Sources { oom_kills: true, ..Sources::NONE };
     /// The sources that /debug/vars shows.
-    pub(crate) const VARS: Sources =
-        Sources { tree: true, own: true, oom_kills: true, cgroup: CgroupFiles::NONE };
+    pub(crate) const VARS: Sources = Sources { tree: true, own: true, oom_kills: true, ..Sources::NONE };
 
     /// These files of the cgroup.
     pub(super) const fn cgroup(files: CgroupFiles) -> Sources {
@@ -49,6 +52,7 @@ impl Sources {
             own: self.own || other.own,
             oom_kills: self.oom_kills || other.oom_kills,
             cgroup: self.cgroup.and(other.cgroup),
+            probes: self.probes || other.probes,
         }
     }
 }
@@ -158,7 +162,7 @@ mod tests {
 
     #[test]
     fn only_the_selected_sources_are_read() {
-        let all = Sources { tree: true, own: true, oom_kills: true, cgroup: CgroupFiles::ALL };
+        let all = Sources { tree: true, own: true, oom_kills: true, cgroup: CgroupFiles::ALL, probes: true };
         for (query, expected) in [
             (None, all),
             (Some("name[]=kapo_child_up&name[]=kapo_http_connections"), Sources::NONE),

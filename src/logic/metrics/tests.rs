@@ -28,6 +28,7 @@ impl Snapshot {
             tree: None,
             own: None,
             cgroup: None,
+            probes: Vec::new(),
         }
     }
 }
@@ -70,6 +71,12 @@ fn full() -> Snapshot {
             open_fds: 9,
             max_fds: 1_024,
         }),
+        probes: vec![ProbeSample {
+            label: "web".to_owned(),
+            up: true,
+            failures: 3,
+            duration: Some(Duration::from_millis(20)),
+        }],
         cgroup: Some(CgroupUsage {
             memory_bytes: Some(1 << 20),
             memory_limit: Some(4 << 20),

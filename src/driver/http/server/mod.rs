@@ -35,6 +35,11 @@ pub(crate) trait MetricsSource {
     fn tail(&self) -> Option<&Tail>;
     /// Returns the runs that have ended; `None` with `--history 0`.
     fn history(&self) -> Option<&History>;
+    /// Returns when requests that need the results of probes must be answered; `None`: now.
+    fn probed_at(&self, now: Now) -> Option<Instant> {
+        let _ = now;
+        None
+    }
 }
 
 /// The listeners, the connections and the pages; see the head of the file.
@@ -50,6 +55,8 @@ pub(crate) struct Server {
     /// The values read from /proc and from the rest of kapo in this turn. They are reused within the turn because
     /// reading them is expensive and one packet may hold hundreds of requests for them.
     measured: Option<(Instant, Box<Measured>)>,
+    /// A request waits for the results of probes.
+    needs_probes: bool,
 }
 
 impl Server {
@@ -64,6 +71,7 @@ impl Server {
             counts: Counts::default(),
             argv0,
             measured: None,
+            needs_probes: false,
         }
     }
 
@@ -243,6 +251,8 @@ impl Server {
             history: metrics.history(),
             measured,
             lacking: None,
+            probed_at: metrics.probed_at(now),
+            needs_probes: false,
         };
         let mut fate = action(connection, now, &mut self.buffers, &mut context);
         // The loop ends because each snapshot has more sources than the one before.
@@ -254,6 +264,7 @@ impl Server {
             context.measured = Some(Box::new(Measured { sources, snapshot }));
             fate = connection.resume(now, &mut self.buffers, &mut context);
         }
+        self.needs_probes |= context.needs_probes;
         self.measured = context.measured.take().map(|measured| (now.mono, measured));
         if self.counts.total() != before {
             self.table.answered(slot);
@@ -335,6 +346,11 @@ impl Server {
                 Some(Some(Feed::Events | Feed::Logs(_))) | None => {}
             }
         }
+    }
+
+    /// Whether a request has begun to wait for the results of probes since the last call.
+    pub(crate) fn take_needs_probes(&mut self) -> bool {
+        std::mem::take(&mut self.needs_probes)
     }
 
     /// Whether a client follows the captured output.

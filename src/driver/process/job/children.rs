@@ -131,6 +131,7 @@ impl Job {
     ) {
         let leader = self.life.group().unwrap_or(pid);
         self.foreground_check.stop();
+        self.stop_probing();
         (self.run.main_pid, self.run.since) = (None, None);
         // Write the rest of a line first. Otherwise the log record of the end would split that line if both go to the
         // same sink.

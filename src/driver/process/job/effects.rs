@@ -89,6 +89,7 @@ impl Job {
         match self.try_spawn(now, context) {
             Ok(pid) => {
                 self.run = CurrentRun::default();
+                self.probe_run(now);
                 self.measuring.oom.run_started(now, context);
                 if matches!(self.options.after, After::Once(_)) {
                     self.close_unused_standard(context);

@@ -4,6 +4,7 @@ mod children;
 mod effects;
 mod main_process;
 mod parts;
+mod probing;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use crate::driver::notify::notify_socket::NotifySocket;
 use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::output::capture::Capture;
 use crate::driver::poll::{Ready, Source};
+use crate::driver::probe::Prober;
 use crate::driver::proc::process_usage;
 use crate::driver::process::cgroup::Cgroup;
 use crate::driver::process::directory::Directory;
@@ -64,6 +66,8 @@ pub(crate) struct Job {
     children: Children,
     measuring: Measuring,
     ending: Ending,
+    /// `--probe`.
+    prober: Option<Prober>,
 }
 
 /// The facts about kapo's start that a job needs.
@@ -107,8 +111,13 @@ impl Job {
         }
         let textfile = options.textfile.as_deref().map(|path| Textfile::new(path, &config.name));
         let job_context = job_context(config, setup, manager.is_some(), terminal.is_some());
+        let mut life = Lifecycle::new(Box::new(options.clone()), job_context);
+        let prober = options.probes.as_ref().map(Prober::new);
+        if let Some(prober) = &prober {
+            life.set_probes(setup.now, prober.probes.status(), &mut Vec::new());
+        }
         Ok(Job {
-            life: Lifecycle::new(Box::new(options.clone()), job_context),
+            life,
             options: options.clone(),
             starter: Starter {
                 program,
@@ -134,6 +143,7 @@ impl Job {
                 cgroup: OnceCell::new(),
             },
             ending: Ending::default(),
+            prober,
         })
     }
 
@@ -215,6 +225,7 @@ impl Job {
                 retry_at: self.life.retry_at(),
                 failures: self.life.failures(now.mono),
                 ready_line: self.options.ready_line.is_some(),
+                started: self.life.has_been_ready(),
             };
             let status = self.life.status();
             context.server.publish(now, &context.epoll, std::slice::from_ref(status), facts, self);
@@ -334,6 +345,7 @@ impl LoopMode for Job {
         if ready.has(Source::Helper) {
             self.children.helpers.read();
         }
+        self.serve_probes(now, Some(ready), context);
         if ready.has(Source::Oom) {
             self.measuring.oom.update(now, context);
         }
@@ -365,7 +377,7 @@ impl LoopMode for Job {
             self.tell_output_seen(now);
             self.handle(now, Event::Deadline, context);
         }
-        self.children.helpers.expire(now);
+        self.serve_probes(now, None, context);
         if self.foreground_check.take_due(now.mono) {
             self.restore_foreground();
         }
@@ -380,8 +392,9 @@ impl LoopMode for Job {
         let foreground = self.foreground_check.deadline();
         let helpers = self.children.helpers.deadline();
         let textfile = self.output.textfile.as_ref().and_then(Textfile::deadline);
+        let probes = self.prober.as_ref().and_then(Prober::deadline);
         let capture = self.output.capture.deadline();
-        [at_once, self.life.deadline(), manager, capture, foreground, helpers, textfile]
+        [at_once, self.life.deadline(), manager, capture, foreground, helpers, textfile, probes]
             .into_iter()
             .flatten()
             .min()
@@ -418,6 +431,7 @@ impl MetricsSource for Job {
                 None
             },
             own: if sources.own { process_usage::own() } else { None },
+            probes: self.prober.as_ref().map(|prober| prober.probes.samples()).unwrap_or_default(),
             cgroup: (!sources.cgroup.is_empty())
                 .then(|| self.measuring.cgroup.get_or_init(Cgroup::find).usage(sources.cgroup)),
         }
@@ -426,6 +440,11 @@ impl MetricsSource for Job {
 
     fn tail(&self) -> Option<&Tail> {
         self.output.capture.tail()
+    }
+
+    fn probed_at(&self, now: Now) -> Option<Instant> {
+        // No attempt begins while the command is being stopped, so there is nothing to wait for.
+        self.prober.as_ref().filter(|_| !self.life.is_stopping())?.probes.wait(now)
     }
 
     fn history(&self) -> Option<&History> {

@@ -38,7 +38,6 @@ pub(super) struct Starter {
 
 impl Starter {
     /// Returns what a helper has in common with the command.
-    #[expect(dead_code, reason = "the first use follows")]
     pub(super) fn surroundings(&self) -> Surroundings<'_> {
         Surroundings {
             blocked: self.blocked,

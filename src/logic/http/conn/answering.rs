@@ -88,7 +88,7 @@ impl Conn {
                 return used;
             }
             self.ask(now, &parsed, length == rest.len(), handler, out);
-            if self.phase == Phase::Deferred {
+            if matches!(self.phase, Phase::Deferred | Phase::Awaiting { .. }) {
                 return used;
             }
             used += length;
@@ -132,6 +132,9 @@ impl Conn {
         let Parsed { request, persist, body, framing } = *parsed;
         let asked = HeldRequest { method: request.method, persist, body, framing };
         let before = out.bytes.len();
+        if matches!(self.phase, Phase::Awaiting { until } if until <= now.mono) {
+            handler.overdue();
+        }
         let reply = Reply::new(out, now, asked.method, persist).framed(framing);
         let next = handler.answer(now, &request, reply);
         let sent = out.bytes.len() > before;
@@ -158,6 +161,12 @@ impl Conn {
                 self.since = now.mono;
             }
             Next::Lacking => self.defer(now),
+            // The first deadline stays, as for a held request.
+            Next::Await(_) if matches!(self.phase, Phase::Awaiting { .. }) => {}
+            Next::Await(until) => {
+                self.phase = Phase::Awaiting { until };
+                self.since = now.mono;
+            }
             _ if !sent => self.refuse(now, NO_ANSWER, asked.method, handler, out),
             Next::Answered => {
                 self.phase = Phase::Idle;

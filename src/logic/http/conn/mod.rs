@@ -6,6 +6,7 @@
 //! ```text
 //! Idle -> Head (unfinished, 10 s) -> Idle (answered), or
 //!                                 -> Held (/wait, until its deadline) -> Idle, or
+//!                                 -> Awaiting (results of probes, until its deadline) -> Idle, or
 //!                                 -> Deferred (more requests than one turn answers; 10 s) -> Idle, or
 //!                                 -> Streaming (/events, /logs), or
 //!                                 -> Closing (answer is sent) -> Lingering (discards input) -> Done
@@ -66,6 +67,8 @@ enum Phase {
     Held { until: Option<Instant>, asked: HeldRequest },
     /// `input` begins with requests that wait until their answers can be sent.
     Deferred,
+    /// `input` begins with a request that waits for the results of probes.
+    Awaiting { until: Instant },
     /// A stream is sent until the connection ends.
     Streaming { feed: Feed, framing: Framing },
     /// The last answer has been produced; further input is discarded.
@@ -217,7 +220,9 @@ impl Conn {
                 }
                 None => self.finish(false),
             },
-            Phase::Held { .. } | Phase::Deferred => self.input.extend_from_slice(bytes),
+            Phase::Held { .. } | Phase::Deferred | Phase::Awaiting { .. } => {
+                self.input.extend_from_slice(bytes);
+            }
             Phase::Idle | Phase::Head if self.input.is_empty() => {
                 let used = self.answer(now, bytes, head_cache, handler, out);
                 if self.keeps_input() {
@@ -238,7 +243,7 @@ impl Conn {
     pub fn eof(&mut self, out: &mut Out) {
         self.eof = true;
         match self.phase {
-            Phase::Held { .. } | Phase::Deferred | Phase::Done { .. } => {}
+            Phase::Held { .. } | Phase::Deferred | Phase::Awaiting { .. } | Phase::Done { .. } => {}
             Phase::Streaming { .. } => self.end_of_stream(out),
             Phase::Idle | Phase::Head | Phase::Closing { .. } => self.close(false),
             Phase::Lingering { .. } => self.finish(false),
@@ -257,7 +262,9 @@ impl Conn {
                     Next::Wait(_) if !overdue => return,
                     // `input` no longer contains the head of the held request, so the request cannot be parsed a second
                     // time.
-                    Next::Wait(_) | Next::Lacking => self.refuse(now, NO_ANSWER, asked.method, handler, out),
+                    Next::Wait(_) | Next::Lacking | Next::Await(_) => {
+                        self.refuse(now, NO_ANSWER, asked.method, handler, out)
+                    }
                     next => {
                         let sent = out.bytes.len() > before;
                         self.conclude(now, asked, next, sent, self.input.is_empty(), handler, out);
@@ -265,7 +272,7 @@ impl Conn {
                 }
                 self.go_on(now, head_cache, handler, out);
             }
-            Phase::Deferred => self.go_on(now, head_cache, handler, out),
+            Phase::Deferred | Phase::Awaiting { .. } => self.go_on(now, head_cache, handler, out),
             _ => {}
         }
     }
@@ -278,10 +285,12 @@ impl Conn {
         handler: &mut dyn Handler,
         out: &mut Out,
     ) {
-        if let Phase::Held { until, .. } = &mut self.phase {
-            *until = Some(now.mono);
-            self.resume(now, head_cache, handler, out);
+        match &mut self.phase {
+            Phase::Held { until, .. } => *until = Some(now.mono),
+            Phase::Awaiting { until } => *until = now.mono,
+            _ => return,
         }
+        self.resume(now, head_cache, handler, out);
     }
 
     /// Returns which stream the connection receives, if any.
@@ -294,7 +303,7 @@ impl Conn {
 
     /// Whether a request is held until the state changes.
     pub fn is_held(&self) -> bool {
-        matches!(self.phase, Phase::Held { .. })
+        matches!(self.phase, Phase::Held { .. } | Phase::Awaiting { .. })
     }
 
     /// Whether requests that were already read wait for another turn.
@@ -384,7 +393,7 @@ impl Conn {
         let read = match self.phase {
             // A peer that does not read its answers may not send more requests.
             Phase::Idle | Phase::Head => self.unsent.is_empty() && !self.eof,
-            Phase::Held { .. } => self.input.len() < HEAD_LIMIT && !self.eof,
+            Phase::Held { .. } | Phase::Awaiting { .. } => self.input.len() < HEAD_LIMIT && !self.eof,
             Phase::Deferred => false,
             Phase::Streaming { .. } => true,
             Phase::Closing { linger } => linger,
@@ -402,6 +411,7 @@ impl Conn {
         match self.phase {
             Phase::Head | Phase::Deferred => Some(self.since + EXCHANGE_TIMEOUT),
             Phase::Held { until, .. } => until,
+            Phase::Awaiting { until } => Some(until),
             Phase::Lingering { most, .. } => Some(most.min(self.since + LINGER)),
             _ => None,
         }
@@ -413,7 +423,9 @@ impl Conn {
             return;
         }
         match self.phase {
-            Phase::Held { .. } if self.unsent.is_empty() => self.resume(now, head_cache, handler, out),
+            Phase::Held { .. } | Phase::Awaiting { .. } if self.unsent.is_empty() => {
+                self.resume(now, head_cache, handler, out)
+            }
             _ => self.finish(!self.unsent.is_empty()),
         }
     }
@@ -421,8 +433,8 @@ impl Conn {
     /// Returns the eviction rank of the connection.
     pub fn rank(&self) -> Rank {
         let class = match self.phase {
-            Phase::Held { .. } if self.eof => Class::HalfClosed,
-            Phase::Held { .. } | Phase::Streaming { .. } => Class::Waiting,
+            _ if self.is_held() && self.eof => Class::HalfClosed,
+            Phase::Held { .. } | Phase::Awaiting { .. } | Phase::Streaming { .. } => Class::Waiting,
             Phase::Idle if self.unsent.is_empty() => Class::Idle,
             _ => Class::Unfinished,
         };
@@ -466,7 +478,7 @@ impl Conn {
 
     /// Whether further input will be answered; otherwise it is discarded.
     fn keeps_input(&self) -> bool {
-        matches!(self.phase, Phase::Idle | Phase::Head | Phase::Held { .. } | Phase::Deferred)
+        self.is_held() || matches!(self.phase, Phase::Idle | Phase::Head | Phase::Deferred)
     }
 
     fn close(&mut self, linger: bool) {

@@ -208,6 +208,7 @@ fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> JobOptions {
         textfile: None,
         notify: pick(2) == 0,
         ready_line: (pick(4) == 0).then(|| "up".into()),
+        probes: None,
         watchdog: (pick(2) == 0).then(|| any_lasting_time(pick)),
         after,
     }
