@@ -5,7 +5,8 @@ service {
   name = "worker"
   port = 8080
 
-  # May it get traffic? Not between two runs, not while it is being stopped.
+  # May it get traffic? Not between two runs, not while it is being stopped. A stop loses no request if the command
+  # goes on until Consul has noticed it and its clients have asked again (7 s here): kapo supervise --drain 10.
   check {
     id       = "worker-ready"
     name     = "ready"
