@@ -44,6 +44,8 @@ fn the_document_of_a_running_command_is_whole_and_in_order() {
         "LastOutput",
         "Output",
         "LastRun",
+        "StopsAt",
+        "Name",
     ];
     let places: Vec<_> = names.iter().map(|name| answer.body.find(&format!("\"{name}\":"))).collect();
     assert!(places.iter().all(Option::is_some), "{names:?} {places:?}");
