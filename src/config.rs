@@ -23,6 +23,8 @@ pub struct Config {
     pub capture: CaptureOptions,
     /// `--hide-args`: show the command's arguments on no page and in no log record.
     pub hide_args: bool,
+    /// Whether browsers get a page; `--no-ui` turns it off.
+    pub ui: bool,
     /// `--max-connections`.
     pub max_connections: usize,
     /// `--history`: how many ended runs are kept; 0 keeps none.

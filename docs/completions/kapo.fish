@@ -100,6 +100,8 @@ complete -c kapo -n '__kapo_at start' -l max-connections -x -d 'maximum number o
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs ls' -l max-connections -x -d 'maximum number of open connections'
 complete -c kapo -n '__kapo_at start' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs ls' -l history -x -d 'keep the last N ended runs for /runs; 0: off'
+complete -c kapo -n '__kapo_at start' -l no-ui -d 'serve no page for browsers'
+complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs ls' -l no-ui -d 'serve no page for browsers'
 complete -c kapo -n '__kapo_at start' -l hide-args -d 'hide the command\'s arguments in all answers and logs'
 complete -c kapo -n '__kapo_at run r supervise s watch w check wait status logs ls' -l hide-args -d 'hide the command\'s arguments in all answers and logs'
 complete -c kapo -n '__kapo_at start' -s S -l stdout -d 'capture the command\'s stdout and copy it to kapo\'s'

@@ -71,6 +71,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     let log_name = name.is_some() || listen.run_dir.is_some();
     let capture = capture(settings)?;
     let hide_args = settings.flag("hide-args")?;
+    let ui = !settings.flag("no-ui")?;
     let max_connections = settings.value("max-connections", values::connections)?;
     let history = settings.value("history", values::history)?;
     let quiet = settings.flag("quiet")?;
@@ -122,6 +123,7 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
         log_name,
         capture,
         hide_args,
+        ui,
         max_connections,
         history,
         quiet,

@@ -32,6 +32,7 @@ use crate::driver::process::signals::Signals;
 use crate::driver::watch::mode::Watching;
 use crate::error::{Error, reason};
 use crate::logic::Now;
+use crate::logic::endpoints::Page;
 use crate::logic::lifecycle::Event;
 use crate::logic::log::journal;
 use crate::logic::log::record::{Record, Style};
@@ -159,7 +160,7 @@ fn open_context(
     // Event ids begin with the start time in milliseconds, so that two instances of kapo do not use the same ones.
     let since_epoch = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     let first_event = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-    let server = Server::new(connections, argv0, first_event);
+    let server = Server::new(connections, argv0, Page::new(first_event, config.ui));
     let mut context = LoopContext::new(epoll, server, config.quiet);
     let journal = is_journal(rustix::stdio::stderr(), variable);
     context.sinks.set_style(Style { format: config.log_format, journal, name: None });

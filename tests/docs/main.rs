@@ -13,6 +13,7 @@ mod containers;
 mod log_messages;
 mod man;
 mod operations;
+mod ui;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -53,6 +53,7 @@ mod tail;
 mod terminal;
 mod textfile;
 mod tools;
+mod ui;
 mod wait;
 mod watch;
 mod watch_names;

@@ -79,6 +79,10 @@ pub(super) const SERVING: &[Opt] = &[
              cause. The maximum is 100. The member LastRun of the document does not depend on \
              this option.",
     ),
+    flag(GLOBAL, "no-ui").env("KAPO_NO_UI").says(
+        "serve no page for browsers",
+        "A browser then gets the JSON document at / and /ui, as any other client does.",
+    ),
     flag(GLOBAL, "hide-args").env("KAPO_HIDE_ARGS").says(
         "hide the command's arguments in all answers and logs",
         "Use this option if arguments contain secrets. The process list of the system still \

@@ -72,6 +72,7 @@ fn plain(name: &str, mode: Mode) -> Config {
         log_name: false,
         capture: CaptureOptions::default(),
         hide_args: false,
+        ui: true,
         max_connections: 512,
         history: 5,
         quiet: false,

@@ -22,6 +22,7 @@ fn config(interface: Interface, port: u16) -> Config {
         log_name: false,
         capture: CaptureOptions::default(),
         hide_args: false,
+        ui: true,
         max_connections: 512,
         history: 5,
         quiet: false,

@@ -17,6 +17,16 @@ impl ProbeCheck {
     pub(super) fn new(name: &'static str, failure: Option<String>) -> ProbeCheck {
         ProbeCheck { name, failure }
     }
+
+    /// Returns the failure. During a pause of `retry` seconds it begins with the time of the next start.
+    pub(super) fn shown(&self, retry: Option<&str>) -> Option<String> {
+        match (&self.failure, retry) {
+            (Some(failure), Some(seconds)) if self.name == "running" => {
+                Some(format!("restarting in {seconds} s: {failure}"))
+            }
+            (failure, _) => failure.clone(),
+        }
+    }
 }
 
 /// Returns the checks of /readyz, of /healthz and of /startupz.

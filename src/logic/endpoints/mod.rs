@@ -2,6 +2,7 @@
 //! [`RequestContext`] adds what is known only at the time of a request.
 
 mod checks;
+mod ui;
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,6 +25,8 @@ use crate::logic::{Now, Stream, vars};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+/// The document at `/`, where a browser gets a page instead.
+const JSON_OR_PAGE: &str = "application/json\r\nVary: Accept, Accept-Encoding, Upgrade-Insecure-Requests";
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// The document and the probes for the current state of the command or of the watched processes. Rendered at each
@@ -41,6 +44,8 @@ pub(crate) struct Page {
     retry_at: Option<Instant>,
     /// The answer of /logs without `--tail`.
     no_output: &'static str,
+    /// Whether browsers get a page; false with `--no-ui`.
+    ui: bool,
 }
 
 /// An answer with more captured output than this is served after smaller ones, because each 64 KiB cost as much time as
@@ -79,7 +84,7 @@ pub(crate) struct StateFacts {
 impl Page {
     /// Returns an empty page, which the first [`Page::update`] fills. Event ids count from `first`. It is the start
     /// time of kapo in milliseconds, so that ids of an earlier instance at the same address are not mistaken for ours.
-    pub(crate) fn new(first: u64) -> Page {
+    pub(crate) fn new(first: u64, ui: bool) -> Page {
         Page {
             document: Vec::new(),
             id: first,
@@ -90,6 +95,7 @@ impl Page {
             start_time: None,
             retry_at: None,
             no_output: NO_OUTPUT,
+            ui,
         }
     }
 
@@ -177,7 +183,10 @@ fn refuse(reason: &'static str) -> Answer<'static> {
 
 impl Handler for RequestContext<'_> {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
-        let route = Route::of(request.path);
+        let route = match Route::of(request.path) {
+            Route::Ui if !self.page.ui => Route::Other,
+            route => route,
+        };
         let answer = self.decide(now, route, request);
         let lacking = match answer {
             Answer::Lacking(sources) => Some(sources),
@@ -264,6 +273,9 @@ impl RequestContext<'_> {
             return Answer::Await(until);
         }
         match route {
+            Route::Document if page.ui && ui::is_browser(request) => self.ui(now, head, request),
+            Route::Document if page.ui => whole(200, JSON_OR_PAGE, &page.document),
+            Route::Ui => self.ui(now, head, request),
             Route::Document | Route::Other => whole(200, JSON, &page.document),
             Route::Runs if request.query.is_some_and(|query| !query.is_empty()) => {
                 refuse("/runs takes no parameters\n")
@@ -340,9 +352,13 @@ impl RequestContext<'_> {
 /// Whether the answer shows results of probes.
 fn needs_probes(route: Route, query: Option<&str>) -> bool {
     match route {
-        Route::Document | Route::Other | Route::Readyz | Route::Healthz | Route::Startupz | Route::Events => {
-            true
-        }
+        Route::Document
+        | Route::Ui
+        | Route::Other
+        | Route::Readyz
+        | Route::Healthz
+        | Route::Startupz
+        | Route::Events => true,
         Route::Metrics => Selection::of(query).sources().probes,
         Route::Runs | Route::Livez | Route::Vars | Route::Wait | Route::Logs => false,
     }
@@ -351,13 +367,8 @@ fn needs_probes(route: Route, query: Option<&str>) -> bool {
 /// Answers a probe with 200 `ok` if all checks pass, otherwise with 503 and the reason. With `?verbose` each check has
 /// a line in the format of Kubernetes. `retry` is the time in seconds until the next start.
 fn probe(name: &str, checks: &[ProbeCheck], retry: Option<String>, query: Option<&str>) -> Answer<'static> {
-    let shown = |check: &ProbeCheck| match (&check.failure, &retry) {
-        (Some(failure), Some(seconds)) if check.name == "running" => {
-            Some(format!("restarting in {seconds} s: {failure}"))
-        }
-        (failure, _) => failure.clone(),
-    };
-    let failure = checks.iter().find_map(shown);
+    let shown = |check: &ProbeCheck| check.shown(retry.as_deref());
+    let failure = first_failure(checks, retry.as_deref());
     let body: Cow<'_, [u8]> = if parameter(query, "verbose").is_some() {
         let mut text = String::new();
         for check in checks {
@@ -378,6 +389,11 @@ fn probe(name: &str, checks: &[ProbeCheck], retry: Option<String>, query: Option
     let retry = retry.filter(|_| code == 503).map(|seconds| ("Retry-After", seconds));
     let extra = retry.into_iter().collect();
     Answer::Whole { code, content_type: TEXT, extra, body }
+}
+
+/// Returns what a failing probe answers without `?verbose`.
+fn first_failure(checks: &[ProbeCheck], retry: Option<&str>) -> Option<String> {
+    checks.iter().find_map(|check| check.shown(retry))
 }
 
 /// Returns the seconds until the next start or the end of the drain, rounded up to at least one (RFC 9110, section 10.2.3).

@@ -37,13 +37,20 @@ fn ended(reason: impl Into<Option<Reason>>, exit_code: u8) -> Status {
 }
 
 fn page(object: Status, facts: StateFacts) -> Page {
-    let mut page = Page::new(0);
+    let mut page = Page::new(0, true);
     page.update(&[object], facts);
     page
 }
 
-const GET: Request<'static> =
-    Request { method: Method::Get, path: "/", query: None, accept: "", last_event_id: "" };
+const GET: Request<'static> = Request {
+    method: Method::Get,
+    path: "/",
+    query: None,
+    accept: "",
+    accept_encoding: "",
+    last_event_id: "",
+    navigates: false,
+};
 
 /// Returns a GET request for a path with an optional query.
 fn get<'a>(target: &'a str) -> Request<'a> {
@@ -207,7 +214,7 @@ fn watch_is_ready_and_healthy_while_a_process_matches() {
         (vec![watched()], "200 ok"),
         (vec![none(), watched()], "200 ok"),
     ] {
-        let mut page = Page::new(0);
+        let mut page = Page::new(0, true);
         page.update(&objects, StateFacts::default());
         assert_eq!(ask(&page, "/readyz"), expected);
         assert_eq!(ask(&page, "/healthz"), expected);
@@ -266,7 +273,7 @@ fn wait_is_answered_at_the_end_of_the_run_or_timeout() {
 
 #[test]
 fn events_start_with_the_document_unless_it_is_known() {
-    let mut page = Page::new(41);
+    let mut page = Page::new(41, true);
     assert!(page.update(&[running()], StateFacts::default()));
     let json = String::from_utf8(page.document.trim_ascii().to_vec()).unwrap();
     let event = format!("id: 42\nevent: status\ndata: {json}\n\n");
@@ -368,7 +375,7 @@ fn runs_are_shown_unless_history_is_0() {
 }
 
 #[test]
-fn only_metrics_and_vars_need_a_snapshot() {
+fn only_metrics_vars_and_the_page_need_a_snapshot() {
     let page = page(running(), StateFacts::default());
     let lacking = |method, target: &str| {
         let mut context = RequestContext {
@@ -393,6 +400,8 @@ fn only_metrics_and_vars_need_a_snapshot() {
         let sources = match row.route {
             Route::Metrics => Some(Selection::ALL.sources()),
             Route::Vars => Some(Sources::VARS),
+            // Without Accept-Encoding it is the plain page, which shows some metrics.
+            Route::Ui => Some(super::ui::selection().sources()),
             _ => None,
         };
         assert_eq!(lacking(Method::Get, row.path), sources, "{}", row.path);

@@ -44,7 +44,9 @@ struct CachedHead {
     path: Span,
     query: Option<Span>,
     accept: Span,
+    accept_encoding: Span,
     last_event_id: Span,
+    navigates: bool,
     persist: Persist,
     body: bool,
     framing: Framing,
@@ -76,7 +78,9 @@ impl CachedHead {
                 None => None,
             },
             accept: span(request.accept)?,
+            accept_encoding: span(request.accept_encoding)?,
             last_event_id: span(request.last_event_id)?,
+            navigates: request.navigates,
             persist,
             body,
             framing,
@@ -95,7 +99,9 @@ impl CachedHead {
                 None => None,
             },
             accept: self.part(self.accept)?,
+            accept_encoding: self.part(self.accept_encoding)?,
             last_event_id: self.part(self.last_event_id)?,
+            navigates: self.navigates,
         };
         let CachedHead { persist, body, framing, .. } = *self;
         Some((Parsed { request, persist, body, framing }, self.head.len()))
@@ -125,6 +131,11 @@ mod tests {
         for (head, known) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), true),
             ("HEAD /a?b HTTP/1.1\r\nHost: a\r\nAccept: c\r\nLast-Event-ID: 7\r\n\r\n".to_owned(), true),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: br, gzip\r\nUpgrade-Insecure-Requests: 1\r\n\r\n"
+                    .to_owned(),
+                true,
+            ),
             ("GET /? HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned(), true),
             ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n".to_owned(), true),
             // The path `/` is not part of the bytes of this head.

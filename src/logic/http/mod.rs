@@ -45,8 +45,12 @@ pub struct Request<'a> {
     pub query: Option<&'a str>,
     /// The Accept field; empty if there is none.
     pub accept: &'a str,
+    /// The Accept-Encoding field; empty if there is none.
+    pub accept_encoding: &'a str,
     /// The Last-Event-ID field; empty if there is none.
     pub last_event_id: &'a str,
+    /// Whether the request has `Upgrade-Insecure-Requests: 1`, which browsers send when a person opens a page.
+    pub navigates: bool,
 }
 
 /// Whether the connection stays open after an answer, and whether the answer must state it.

@@ -107,7 +107,8 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
         (0, false) => Persist::Close,
         _ => Persist::Open,
     };
-    let request = Request { method, path, query, accept: fields.accept, last_event_id: fields.last_event_id };
+    let Fields { accept, accept_encoding, last_event_id, navigates, .. } = fields;
+    let request = Request { method, path, query, accept, accept_encoding, last_event_id, navigates };
     let framing = if minor == 0 { Framing::UntilClose } else { Framing::Chunked };
     Ok(Parsed { request, persist, body: fields.body, framing })
 }
@@ -119,7 +120,9 @@ struct Fields<'a> {
     keep_alive: bool,
     body: bool,
     accept: &'a str,
+    accept_encoding: &'a str,
     last_event_id: &'a str,
+    navigates: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -148,7 +151,9 @@ impl<'a> Fields<'a> {
                 14 if is("Content-Length") => {
                     once(&mut length, field.value, "more than one Content-Length field")?;
                 }
+                15 if is("Accept-Encoding") => fields.accept_encoding = text(field.value),
                 17 if is("Transfer-Encoding") => codings.read(field.value)?,
+                25 if is("Upgrade-Insecure-Requests") => fields.navigates = field.value == b"1",
                 _ => {}
             }
         }

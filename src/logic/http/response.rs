@@ -140,7 +140,9 @@ impl<'a> Reply<'a> {
     }
 
     /// Writes a whole answer: status line, Date, Server, Content-Type, Content-Length, Cache-Control, Connection if it
-    /// is needed, the `extra` fields, and `body` unless the method is HEAD. An empty `content_type` omits that field.
+    /// is needed, the `extra` fields, and `body` unless the method is HEAD. An empty `content_type` omits that field. Fields
+    /// that are the same in each answer of a kind may follow the type after a CRLF, because the head of the last answer
+    /// is reused only if there are no `extra` fields.
     /// Status 204 omits Content-Type, Content-Length and body.
     pub fn send(self, status: u16, content_type: &'static str, extra: &[(&str, &str)], body: &[u8]) {
         let length = if status == 204 { Length::Unsaid } else { Length::Known(body.len()) };

@@ -17,6 +17,7 @@ pub enum Route {
     Wait,
     Logs,
     Events,
+    Ui,
     Other,
 }
 
@@ -33,7 +34,7 @@ pub struct Row {
 }
 
 /// Every route, in the order of [`Route`].
-pub const ROUTES: [Row; 12] = [
+pub const ROUTES: [Row; 13] = [
     Row { route: Route::Document, path: "/", brief: "the status document" },
     Row { route: Route::Runs, path: "/runs", brief: "the last runs that ended; 404 with --history 0" },
     Row { route: Route::Livez, path: "/livez", brief: "200 as long as kapo answers" },
@@ -66,6 +67,7 @@ pub const ROUTES: [Row; 12] = [
         path: "/events",
         brief: "a stream of the status document: now, and after each change",
     },
+    Row { route: Route::Ui, path: "/ui", brief: "a page for browsers; also at `/` for a browser" },
     Row { route: Route::Other, path: "other", brief: "any other path: the status document" },
 ];
 

@@ -61,13 +61,13 @@ pub(crate) struct Server {
 
 impl Server {
     /// Returns a server without listeners. At most `limit` connections are kept open.
-    pub(crate) fn new(limit: usize, argv0: String, first_event: u64) -> Server {
+    pub(crate) fn new(limit: usize, argv0: String, page: Page) -> Server {
         Server {
             listeners: Listeners::new(),
             table: Table::new(limit),
             connections: Vec::new(),
             buffers: Buffers::new(),
-            page: Page::new(first_event),
+            page,
             counts: Counts::default(),
             argv0,
             measured: None,

@@ -26,7 +26,7 @@ fn later(seconds: u64) -> Now {
 #[test]
 fn a_silent_tcp_stream_gets_a_heartbeat_every_30_s() {
     let (epoll, source) = (Epoll::new().unwrap(), CountingSource(Cell::new(0)));
-    let mut server = Server::new(10, "kapo".to_owned(), 1);
+    let mut server = Server::new(10, "kapo".to_owned(), Page::new(1, true));
     let (mut unix, ours) = UnixStream::pair().unwrap();
     unix.write_all(EVENTS).unwrap();
     server.admit_given(epoch(), &epoll, ours.into(), &source);
@@ -72,7 +72,7 @@ impl MetricsSource for SlowSource {
 #[test]
 fn connections_beyond_the_budget_wait_for_the_next_turn() {
     let epoll = Epoll::new().unwrap();
-    let mut server = Server::new(100, "kapo".to_owned(), 1);
+    let mut server = Server::new(100, "kapo".to_owned(), Page::new(1, true));
     server.begin_turn(epoch());
     let mut peers: Vec<_> = (0..20)
         .map(|_| {
@@ -123,7 +123,7 @@ impl MetricsSource for CountingSource {
 #[test]
 fn one_snapshot_serves_all_scrapes_of_a_turn() {
     let (epoll, source) = (Epoll::new().unwrap(), CountingSource(Cell::new(0)));
-    let mut server = Server::new(10, "kapo".to_owned(), 1);
+    let mut server = Server::new(10, "kapo".to_owned(), Page::new(1, true));
     let mut peers = Vec::new();
     for connections in 1..=3 {
         let (mut peer, ours) = UnixStream::pair().unwrap();
