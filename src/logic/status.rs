@@ -77,10 +77,10 @@ pub struct Status {
     /// When the command gets its stop signal, during a drain.
     #[serde(serialize_with = "time")]
     pub stops_at: Option<SystemTime>,
-    /// The name of this kapo.
-    pub name: &'static str,
     /// kapo's own probes; `None` without `--probe`.
     pub probes: Option<Vec<ProbeStatus>>,
+    /// The name of this kapo.
+    pub name: &'static str,
 }
 
 /// An element of the member `Probes`.
@@ -305,7 +305,7 @@ mod tests {
                 r#""TTL":0,"Wait":0,"Pid":0,"Reason":"","Signal":"","Restarts":0,"Ready":false,"#,
                 r#""Flapping":false,"NextStart":"0001-01-01T00:00:00Z","ExpiresAt":"0001-01-01T00:00:00Z","#,
                 r#""StopSignalFrom":null,"Usage":{"UserSeconds":0.0,"SystemSeconds":0.0,"MaxRssBytes":0},"#,
-                r#""StatusText":"","LastOutput":[],"Output":null,"LastRun":null,"StopsAt":"0001-01-01T00:00:00Z","Name":"","Probes":null}]"#,
+                r#""StatusText":"","LastOutput":[],"Output":null,"LastRun":null,"StopsAt":"0001-01-01T00:00:00Z","Probes":null,"Name":""}]"#,
                 "\n"
             )
         );

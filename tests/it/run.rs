@@ -45,6 +45,7 @@ fn the_document_of_a_running_command_is_whole_and_in_order() {
         "Output",
         "LastRun",
         "StopsAt",
+        "Probes",
         "Name",
     ];
     let places: Vec<_> = names.iter().map(|name| answer.body.find(&format!("\"{name}\":"))).collect();
@@ -72,6 +73,9 @@ fn the_document_of_a_running_command_is_whole_and_in_order() {
         ("StatusText", json!("")),
         ("Output", json!(null)),
         ("LastRun", json!(null)),
+        ("StopsAt", json!(ZERO_TIME)),
+        ("Probes", json!(null)),
+        ("Name", json!("sleep")),
     ] {
         assert_eq!(status[name], value, "{name}");
     }
