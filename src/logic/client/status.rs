@@ -17,6 +17,9 @@ const FIRST_OUTPUT: usize = 3;
 /// The maximum number of output lines of the last run.
 const OUTPUT: usize = 10;
 
+/// The maximum number of failing probes that are listed, besides the first.
+const PROBES: usize = 5;
+
 /// The path that requests only the metrics that the page shows. An older kapo ignores the query and returns all
 /// metrics.
 pub(crate) const METRICS: &str = "/metrics?name[]=kapo_child_resident_memory_bytes&name[]=kapo_child_cpu_seconds_total\
@@ -162,6 +165,11 @@ impl CommandFacts<'_> {
         }
         if let Some(why) = self.findings.unhealthy.filter(|why| Some(*why) != self.findings.unready) {
             row("healthy", format!("no: {why}"));
+        }
+        // The row `ready` has the first of them.
+        let failing = object.get("Probes").list().iter().filter(|probe| !probe.get("Up").is_true());
+        for probe in failing.skip(1).take(PROBES) {
+            row("probe", format!("{}: {}", probe.get("Name").text(), probe.get("Reason").text()));
         }
         if let Some(restarts) = object.get("Restarts").number()
             && (restarts > 0 || object.get("Mode").text() == "supervise")

@@ -223,7 +223,8 @@ impl Probes {
     pub(crate) fn samples(&self) -> Vec<ProbeSample> {
         let sample = |row: &ProbeRow| ProbeSample {
             label: row.status.name.clone(),
-            up: row.status.up,
+            // The result of a run that has ended says nothing about the present.
+            up: row.status.up && self.run.is_some(),
             failures: row.failures,
             duration: row.duration,
         };

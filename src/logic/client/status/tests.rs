@@ -107,6 +107,27 @@ fn a_healthy_command_has_a_short_page() {
 }
 
 #[test]
+fn all_probes_that_fail_are_shown() {
+    let probe = |name: &str, up: bool, reason: &str| {
+        format!(r#"{{"Name":"{name}","Up":{up},"Failures":1,"LastCheck":"{NOTHING}","Reason":"{reason}"}}"#)
+    };
+    let probes = [
+        probe("0", true, ""),
+        probe("web", false, "GET / 500, 1 of 3"),
+        probe("2", false, "timed out, 1 of 3"),
+        probe("db", false, "disk full, 1 of 3"),
+    ];
+    let list = format!("[{}]", probes.join(","));
+    let page = Page {
+        unready: Some("web: GET / 500, 1 of 3"),
+        ..Page::of(object(&[("Ready", "false"), ("Probes", &list)]))
+    };
+    let expected = "  ready     no: web: GET / 500, 1 of 3\n  probe     2: timed out, 1 of 3\n\
+                    \x20 probe     db: disk full, 1 of 3\n";
+    assert!(page.text().contains(expected), "{}", page.text());
+}
+
+#[test]
 fn a_crash_loop_shows_last_runs_and_the_first_failure() {
     let first = r#""ExitCode":3,"Signal":"","Reason":"exit-code","First":true,"LastOutput":["a","b","c","cannot open queue"]"#;
     let killed = r#""ExitCode":137,"Signal":"SIGKILL","Reason":"signal","Memory":{"PeakBytes":222298112,"LimitBytes":536870912,"OomKills":0},"StopSignalFrom":null"#;

@@ -27,16 +27,16 @@ fn a_plain_request_is_answered_without_keeping_memory() {
 const HOST: &str = " HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A connection with its handler, its clock and its output.
-struct Talk {
-    clock: Clock,
-    conn: Conn,
-    handler: Echo,
-    head_cache: HeadCache,
-    out: Out,
+pub(super) struct Talk {
+    pub(super) clock: Clock,
+    pub(super) conn: Conn,
+    pub(super) handler: Echo,
+    pub(super) head_cache: HeadCache,
+    pub(super) out: Out,
 }
 
 impl Talk {
-    fn new() -> Talk {
+    pub(super) fn new() -> Talk {
         let clock = Clock::new();
         Talk {
             conn: Conn::new(clock.at(0.0)),
@@ -48,7 +48,7 @@ impl Talk {
     }
 
     /// Sends requests for these paths at that second. Returns the answers, all of which the peer takes.
-    fn get(&mut self, second: f64, paths: &[&str]) -> String {
+    pub(super) fn get(&mut self, second: f64, paths: &[&str]) -> String {
         let bytes: String = paths.iter().map(|path| format!("GET {path}{HOST}")).collect();
         self.send(second, bytes)
     }
@@ -64,22 +64,22 @@ impl Talk {
         self.take()
     }
 
-    fn resume(&mut self, second: f64) -> String {
+    pub(super) fn resume(&mut self, second: f64) -> String {
         self.conn.resume(self.clock.at(second), &mut self.head_cache, &mut self.handler, &mut self.out);
         self.take()
     }
 
-    fn expire(&mut self, second: f64) -> String {
+    pub(super) fn expire(&mut self, second: f64) -> String {
         self.conn.expire(self.clock.at(second), &mut self.head_cache, &mut self.handler, &mut self.out);
         self.take()
     }
 
-    fn take(&mut self) -> String {
+    pub(super) fn take(&mut self) -> String {
         String::from_utf8(std::mem::take(&mut self.out.bytes)).unwrap()
     }
 
     /// Returns the seconds until the deadline.
-    fn deadline(&self) -> Option<f64> {
+    pub(super) fn deadline(&self) -> Option<f64> {
         self.conn.deadline().map(|deadline| (deadline - self.clock.0).as_secs_f64())
     }
 }

@@ -1,10 +1,11 @@
 //! Tests of the whole of `http`: bytes in, bytes out, a fake clock, and a handler that echoes the request. `heads` has
-//! tables of requests, `cuts` shows that the boundaries of reads do not matter, and `life` tests everything else about
-//! a connection.
+//! tables of requests, `cuts` shows that the boundaries of reads do not matter, `probed` has requests that wait for probes, and
+//! `life` tests everything else about a connection.
 
 mod cuts;
 mod heads;
 mod life;
+mod probed;
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -21,6 +22,8 @@ struct Echo {
     asked: usize,
     /// `/read` lacks its data as long as this is false.
     has_read: bool,
+    /// `/probed` waits for 5 s as long as this is false.
+    probed: bool,
 }
 
 impl Handler for Echo {
@@ -28,6 +31,7 @@ impl Handler for Echo {
         self.asked += 1;
         let body = match (request.path, request.query) {
             ("/wait", _) if !self.done => return Next::Wait(Some(now.mono + Duration::from_secs(60))),
+            ("/probed", _) if !self.probed => return Next::Await(now.mono + Duration::from_secs(5)),
             ("/read", _) if !self.has_read => return Next::Lacking,
             ("/events", _) => {
                 reply.stream("text/event-stream", &[], b"first\n");
@@ -45,6 +49,10 @@ impl Handler for Echo {
             _ => reply.send(200, "text/plain", &[], body.as_bytes()),
         }
         Next::Answered
+    }
+
+    fn overdue(&mut self) {
+        self.probed = true;
     }
 
     fn is_costly(&self, request: &Request<'_>) -> bool {
