@@ -32,36 +32,54 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
         None => overview(&mut out),
         Some(verb) => {
             let row = verb.row();
-            out.push_str("Usage: ");
-            out.push_str(&synopsis(verb));
-            out.push_str("\n\n");
-            wrap(&mut out, 0, row.full);
+            out.push_str(&format!("Usage: {}\n\n", synopsis(verb)));
+            wrap(&mut out, 0, if long { row.full } else { row.brief });
         }
     }
     // The options of the mode come before the global options, which are the same for all modes.
     let (global, special): (Vec<_>, Vec<_>) = GROUPS.iter().partition(|group| group.modes().is_empty());
-    for group in special.into_iter().chain(global) {
+    let mut first = true;
+    // run and supervise have so many options that -h only names the global ones.
+    let describes_global = long || !matches!(verb, Some(Verb::Run | Verb::Supervise));
+    let described = global.iter().copied().filter(|_| describes_global);
+    for group in special.into_iter().chain(described) {
         // After a mode, `-p` may mean a pid instead of the port.
         let short = verb.is_none() || !group.modes().is_empty();
-        let shown = |opt: &&Opt| match verb {
-            None => opt.is_global(),
-            Some(verb) => opt.matters_to(verb),
-        };
         let mut title = Some(group.title);
-        for opt in group.options.iter().filter(shown) {
+        for opt in group.options.iter().filter(|opt| is_shown(opt, verb)) {
             if let Some(title) = title.take() {
-                out.push_str(&format!("\n{title}:\n"));
+                // -h has no blank lines between the groups, so that it fits two screens.
+                let blank = if long || first { "\n" } else { "" };
+                first = false;
+                out.push_str(&format!("{blank}{title}:\n"));
             }
             let letter = opt.short.filter(|_| short || opt.is_help());
             option(&mut out, opt, letter, long);
         }
     }
     out.push('\n');
-    wrap(&mut out, 0, REMARKS);
+    if long {
+        wrap(&mut out, 0, REMARKS);
+    } else if !describes_global {
+        let shown = global.iter().flat_map(|group| group.options).filter(|opt| is_shown(opt, verb));
+        let names: Vec<String> = shown.map(|opt| format!("--{}", opt.long)).collect();
+        wrap(&mut out, 0, &format!("Global options (kapo -h): {}.", names.join(", ")));
+    }
+    if !long {
+        out.push_str("--help explains each option and names its environment variable.\n");
+    }
     if verb.is_none() {
-        out.push_str("`kapo MODE --help` shows the options of a mode.\n");
+        out.push_str("kapo MODE -h and kapo MODE --help show the options of a mode.\n");
     }
     out
+}
+
+/// Whether the help of the mode, or the general help, names the option.
+fn is_shown(opt: &Opt, verb: Option<Verb>) -> bool {
+    match verb {
+        None => opt.is_global(),
+        Some(verb) => opt.matters_to(verb),
+    }
 }
 
 /// The rules that apply to all options.
@@ -170,24 +188,53 @@ mod tests {
         assert_eq!(describe_version(None), format!("kapo {version}\n"));
     }
 
+    /// Whether the page has a row that begins with the option.
+    fn describes(page: &str, opt: &Opt) -> bool {
+        page.lines().any(|line| {
+            let line = line.trim_start();
+            let line = line.split_once(", ").filter(|(s, _)| s.len() == 2).map_or(line, |(_, l)| l);
+            line.strip_prefix(&opt.usage()).is_some_and(|rest| rest.is_empty() || rest.starts_with("  "))
+        })
+    }
+
     #[test]
     fn every_option_is_in_the_help_of_its_modes_and_in_no_other() {
         for opt in options() {
             for row in MODES {
-                for long in [false, true] {
-                    let page = page(Some(row.verb), long);
-                    let needle = format!("--{}", opt.usage().trim_start_matches('-'));
-                    let there = page.lines().any(|line| {
-                        let line = line.trim_start();
-                        let line =
-                            line.split_once(", ").filter(|(s, _)| s.len() == 2).map_or(line, |(_, l)| l);
-                        line.strip_prefix(&needle)
-                            .is_some_and(|rest| rest.is_empty() || rest.starts_with("  "))
-                    });
-                    let named_alike = options().any(|o| o.usage() == opt.usage() && o.matters_to(row.verb));
-                    assert_eq!(there, named_alike, "{} in {}:\n{page}", opt.usage(), row.name);
-                }
+                let named_alike = options().any(|o| o.usage() == opt.usage() && o.matters_to(row.verb));
+                let page = page(Some(row.verb), true);
+                assert_eq!(describes(&page, opt), named_alike, "{} in {}:\n{page}", opt.usage(), row.name);
             }
+        }
+    }
+
+    #[test]
+    fn the_short_help_has_a_row_for_each_option_of_the_mode_and_names_the_others() {
+        for opt in options().filter(|opt| opt.is_global()) {
+            assert!(describes(&page(None, false), opt), "{}", opt.usage());
+        }
+        for opt in options() {
+            for row in MODES.iter().filter(|row| opt.matters_to(row.verb)) {
+                let page = page(Some(row.verb), false);
+                let words: String = page.split_whitespace().collect::<Vec<_>>().join(" ");
+                let named = words.split_once("Global options").map(|(_, global)| global).unwrap_or_default();
+                let name = format!("--{}", opt.long);
+                let is_named = opt.is_global() && named.split([' ', ',', '.']).any(|word| word == name);
+                assert!(is_named || describes(&page, opt), "{name}: {page}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_short_help_fits_two_screens_with_a_line_for_each_option() {
+        for verb in MODES.iter().map(|row| Some(row.verb)).chain([None]) {
+            let page = page(verb, false);
+            assert!(page.lines().count() <= 2 * 24, "{} lines: {page}", page.lines().count());
+        }
+        for opt in options().filter(|opt| opt.long != "parent-death-signal") {
+            let mut row = String::new();
+            option(&mut row, opt, opt.short, false);
+            assert_eq!(row.lines().count(), 1, "{row}");
         }
     }
 

@@ -80,7 +80,7 @@ pub static MODES: &[ModeRow] = &[
         name: "wait",
         alias: None,
         operands: "[URL]",
-        brief: "wait for the end of a job and exit with its code",
+        brief: "wait for the end of a job, exit with its code",
         full: "Waits until the run of the kapo at URL, or at the address of --port and --interface, \
                has ended, or with --ready or --healthy until that probe passes. Exits with the exit \
                code of the run (0 when the probe passes), with 124 if --timeout passes first, and \
@@ -114,7 +114,7 @@ pub static MODES: &[ModeRow] = &[
         name: "ls",
         alias: None,
         operands: "[DIR]",
-        brief: "list all kapos of a folder, those in trouble first",
+        brief: "list the kapos of a folder, trouble first",
         full: "Queries every Unix socket in DIR (default: $KAPO_RUN_DIR, or /run/kapo, or \
                $XDG_RUNTIME_DIR/kapo, whichever exists first) and lists the state of each kapo. \
                Exits with 0 if all commands are healthy, with 1 if one is not or a socket does not \

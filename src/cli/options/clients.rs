@@ -4,43 +4,41 @@ use super::{CHECK, Completion, LOGS, LS, Opt, STATUS, WAIT, flag, value};
 use crate::config::{InstanceState, ListFormat, ListOrder};
 
 pub(super) const CHECKING: &[Opt] = &[
-    flag(CHECK, "live").says(
-        "request /livez: whether kapo answers",
-        "Only one of --live, --ready and --health may be given.",
-    ),
+    flag(CHECK, "live")
+        .says("/livez: whether kapo answers", "Only one of --live, --ready and --health may be given."),
     flag(CHECK, "ready").says(
-        "request /readyz: whether the command is ready (default)",
-        "Only one of --live, --ready and --health may be given.",
+        "/readyz: whether the command is ready",
+        "This is the default. Only one of --live, --ready and --health may be given.",
     ),
     flag(CHECK, "health").says(
-        "request /healthz: whether the command is healthy",
+        "/healthz: whether the command is healthy",
         "Only one of --live, --ready and --health may be given.",
     ),
     value(CHECK, "timeout", "SECONDS")
         .otherwise("5")
-        .says("exit with 1 if no answer arrives within this time", ""),
+        .says("exit with 1 after this time", "The time for the whole answer."),
 ];
 
 pub(super) const WAITING: &[Opt] = &[
     flag(WAIT, "ready").says(
-        "wait until /readyz is 200 instead of for the end",
+        "wait until /readyz is 200, not for the end",
         "kapo also waits while nothing listens yet: it tries again after 100 ms, and then ever less often, at least once \
              a second. If the job of a `run` ends before that, the exit code is that of the job, or 1 \
              if that is 0; if a kapo has answered and then exits, it is 125. For scripts and init containers that depend on a service.",
     ),
-    flag(WAIT, "healthy").says("wait until /healthz is 200 instead of for the end", "As with --ready."),
+    flag(WAIT, "healthy").says("wait until /healthz is 200, not for the end", "As with --ready."),
     value(WAIT, "timeout", "SECONDS").says(
-        "exit with 124 if the wait is not over after this time",
-        "With 0, kapo asks once and does not wait.",
+        "exit with 124 after this time",
+        "If the wait is not over by then. With 0, kapo asks once and does not wait.",
     ),
     value(WAIT, "retry", "SECONDS").otherwise("0").says(
-        "keep trying for this long if nothing listens",
+        "retry this long while nothing listens",
         "Use this option for a job that starts at the same time, as in a compose file. If a \
              proxy answers 502, 503 or 504, or cuts the connection, kapo always asks again: until \
              --timeout has passed, or, without --timeout, for 60 s in a row.",
     ),
     flag(WAIT, "verbose").short('v').says(
-        "print reason, exit code, start time and last lines",
+        "print reason, code, start and last lines",
         "They are printed to stdout when the job has ended: one line in the format of a log \
              record, followed by the LastOutput of the document.",
     ),
@@ -88,7 +86,7 @@ pub(super) const LS_OPTIONS: &[Opt] = &[
         .completes(Completion::Words(ListFormat::WORDS))
         .otherwise("table")
         .says(
-            "output format: table, wide, json, prom or file-sd",
+            "table, wide, json, prom or file-sd",
             "prom is for the textfile collector of node_exporter, file-sd for file_sd_configs of \
              Prometheus.",
         ),
@@ -98,7 +96,7 @@ pub(super) const LS_OPTIONS: &[Opt] = &[
     ),
     value(LS, "state", "STATES")
         .completes(Completion::Words(InstanceState::WORDS))
-        .says("list only these states, such as failing,flapping", "The exit code still depends on all."),
+        .says("list only these: failing,flapping", "The exit code still depends on all."),
     flag(LS, "prune").says(
         "remove dead sockets",
         "Nothing listens on a dead socket. It is removed only if the file is still the same.",

@@ -4,29 +4,29 @@ use super::{Completion, JOB, Opt, flag, value};
 
 pub(super) const HEALTH: &[Opt] = &[
     flag(JOB, "notify").env("KAPO_NOTIFY").says(
-        "the command reports with sd_notify when it is ready",
+        "the command reports READY=1 by sd_notify",
         "kapo sets NOTIFY_SOCKET for the command. The socket is a path if one of the \
              directories $RUNTIME_DIRECTORY, /run, $XDG_RUNTIME_DIR and /tmp is writable, and \
              otherwise an abstract address. /readyz answers 503 until the command sends READY=1.",
     ),
     value(JOB, "watchdog", "SECONDS").env("KAPO_WATCHDOG").otherwise("0").says(
-        "interval in which the command must ping; 0: off",
+        "longest time between pings; 0: off",
         "Requires --notify. The first interval begins at READY=1. kapo sets WATCHDOG_USEC and \
              WATCHDOG_PID for the command. If a ping is missed, kapo stops the command with \
              Reason watchdog.",
     ),
     value(JOB, "silence", "SECONDS").env("KAPO_SILENCE").otherwise("0").says(
-        "stop a command that prints nothing for this long; 0: off",
+        "longest time without output; 0: off",
         "Requires --stdout or --stderr. The run then ends with Reason silent, and kapo exits with 124. Many programs \
              buffer their output when it is not a terminal: use stdbuf -oL, or PYTHONUNBUFFERED=1.",
     ),
     value(JOB, "ready-line", "TEXT").env("KAPO_READY_LINE").says(
-        "ready when a line of captured output contains TEXT",
+        "ready when an output line contains TEXT",
         "Requires --stdout or --stderr. /readyz answers 503 until the command has written TEXT \
              in this run. Case matters. This option cannot be combined with --notify.",
     ),
     value(JOB, "probe", "PROBE").env("KAPO_PROBE").says(
-        "check of the command; may be repeated, all must pass",
+        "check of the command; all must pass",
         "PROBE is http://HOST:PORT/PATH, unix:/SOCKET[:/PATH], tcp://HOST:PORT or exec:WORDS, with \
              NAME= before it if you like. HOST is an IP address or localhost. The variable has one \
              probe in each line. See docs/health.md.",
@@ -42,11 +42,11 @@ pub(super) const HEALTH: &[Opt] = &[
     value(JOB, "probe-failures", "N")
         .env("KAPO_PROBE_FAILURES")
         .otherwise("3")
-        .says("failures in a row that make the command unhealthy", ""),
+        .says("failures in a row until it is unhealthy", ""),
     value(JOB, "probe-grace", "SECONDS")
         .env("KAPO_PROBE_GRACE")
         .otherwise("0")
-        .says("time after a start in which failures do not count", ""),
+        .says("time in which failures do not count", ""),
     value(JOB, "unhealthy", "ACTION")
         .env("KAPO_UNHEALTHY")
         .completes(Completion::Words(&["report", "stop"]))

@@ -4,12 +4,12 @@ use super::{Completion, GLOBAL, Opt, flag, value};
 
 pub(super) const OUTPUT: &[Opt] = &[
     flag(GLOBAL, "stdout").short('S').env("KAPO_STDOUT").says(
-        "capture the command's stdout and copy it to kapo's",
+        "capture the command's stdout and copy it",
         "The output is copied byte for byte. Without this option the command inherits stdout, \
              and kapo never reads its output.",
     ),
     flag(GLOBAL, "stderr").short('E').env("KAPO_STDERR").says(
-        "capture the command's stderr and copy it to kapo's",
+        "capture the command's stderr and copy it",
         "The output is copied byte for byte. Without this option the command inherits stderr, \
              and kapo never reads its output.",
     ),
@@ -19,7 +19,7 @@ pub(super) const OUTPUT: &[Opt] = &[
              split into several records. All except the last one are marked partial=true.",
     ),
     value(GLOBAL, "tail", "BYTES").env("KAPO_TAIL").otherwise("0").says(
-        "keep the last bytes of captured output; 0: off",
+        "keep the last bytes of output; 0: off",
         "/logs and LastOutput show this output. Requires --stdout or --stderr. The maximum is \
              1048576; values such as 64K and 1M are accepted.",
     ),

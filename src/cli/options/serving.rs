@@ -4,7 +4,7 @@ use super::{Completion, GLOBAL, Opt, flag, value};
 
 pub(super) const SERVING: &[Opt] = &[
     value(GLOBAL, "port", "PORT").short('p').env("KAPO_PORT").otherwise("6666").says(
-        "TCP port to listen on; 0: the kernel chooses one",
+        "TCP port to listen on; 0: any free port",
         "kapo logs the chosen port. check, wait, status and logs connect to this port of the \
              local host.",
     ),
@@ -14,7 +14,7 @@ pub(super) const SERVING: &[Opt] = &[
         .env("KAPO_INTERFACE")
         .otherwise("0.0.0.0")
         .says(
-            "address to listen on, a Unix socket (/path, @name), or none",
+            "address, /path or @name to listen on",
             "An IPv4 or IPv6 address, an absolute path for a socket in the file system, or @name \
              for a socket in the abstract namespace. A Unix socket does not use --port. Host \
              names are rejected, because their address could change between two starts. With \
@@ -25,29 +25,29 @@ pub(super) const SERVING: &[Opt] = &[
         .env("KAPO_BIND_FAILURE")
         .otherwise("exit")
         .says(
-            "if an address is taken: exit, or warn and go on without",
+            "if an address is taken: exit or warn",
             "With warn, the job is more important than its port. The reason is one line in the log.",
         ),
     value(GLOBAL, "listen", "ADDRS").completes(Completion::Path).env("KAPO_LISTEN").says(
-        "also listen on HOST:PORT, [V6]:PORT, /path or @name",
+        "further addresses: HOST:PORT, /path, @name",
         "A list separated by commas; the option may be repeated. HOST and V6 are addresses. \
              kapo listens there in addition to --port and --interface. If the port is 0, the kernel \
              chooses one, which kapo logs.",
     ),
     value(GLOBAL, "run-dir", "DIR").completes(Completion::Path).env("KAPO_RUN_DIR").says(
-        "also listen on DIR/NAME.sock, with NAME from --name",
+        "also listen on DIR/NAME.sock",
         "Set the variable once for a host, so that all of its kapos are found in one folder. kapo \
              does not create the folder. If NAME.sock cannot be used, for example because a running \
              kapo has this name, kapo listens on NAME.PID.sock, and PID is the pid of kapo.",
     ),
     value(GLOBAL, "name", "NAME").env("KAPO_NAME").says(
-        "name of this kapo (default: base name of the command)",
+        "name of this kapo (default: of the command)",
         "At most 64 characters of A-Z, a-z, 0-9, dot, underscore and hyphen, with no dot at the \
              beginning. The document, the log and the metric kapo_build_info show it. In the \
              default name, other characters are replaced by underscores.",
     ),
     value(GLOBAL, "socket-mode", "MODE").env("KAPO_SOCKET_MODE").says(
-        "mode of Unix sockets in the file system, such as 0660",
+        "permissions of Unix sockets, such as 0660",
         "A process needs write permission to connect. Without this option, the mode is 0660 in \
              --run-dir, and elsewhere 0777 without the bits of the umask.",
     ),
@@ -74,7 +74,7 @@ pub(super) const SERVING: &[Opt] = &[
              waiting client, the oldest of each. The minimum is 1.",
     ),
     value(GLOBAL, "history", "N").env("KAPO_HISTORY").otherwise("5").says(
-        "keep the last N ended runs for /runs; 0: off",
+        "keep the last N ended runs; 0: off",
         "kapo also keeps the first failure of the current crash loop, which often shows the \
              cause. The maximum is 100. The member LastRun of the document does not depend on \
              this option.",
@@ -84,7 +84,7 @@ pub(super) const SERVING: &[Opt] = &[
         "A browser then gets the JSON document at / and /ui, as any other client does.",
     ),
     flag(GLOBAL, "hide-args").env("KAPO_HIDE_ARGS").says(
-        "hide the command's arguments in all answers and logs",
+        "hide the command's arguments everywhere",
         "Use this option if arguments contain secrets. The process list of the system still \
              shows them.",
     ),

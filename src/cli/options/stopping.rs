@@ -13,13 +13,13 @@ pub(super) const STOPPING: &[Opt] = &[
         .env("KAPO_STOP_SIGNAL")
         .otherwise("TERM")
         .says(
-            "signal for the command when its TTL has passed",
+            "signal for the command after its TTL",
             "This option does not affect the signals that kapo receives: they are forwarded \
              unchanged, or as --rewrite-signal specifies.",
         ),
     value(JOB, "stop-on", "SIGNALS").env("KAPO_STOP_ON").otherwise("TERM,INT,QUIT").says(
-        "signals that ask kapo to stop, separated by commas",
-        "All other signals are forwarded and do not stop kapo. Use this option for images \
+        "signals that ask kapo to stop",
+        "A list separated by commas. All other signals are forwarded and do not stop kapo. Use this option for images \
              with another STOPSIGNAL (WINCH, PWR, RTMIN+3). For a JVM, leave out QUIT, because a \
              JVM prints its threads on QUIT and does not exit. A HUP that the kernel sends \
              because the terminal is gone always asks kapo to stop.",
@@ -27,7 +27,7 @@ pub(super) const STOPPING: &[Opt] = &[
     Opt {
         fallback: Fallback::Shown("10"),
         ..value(JOB, "kill-after", "SECONDS").short('k').env("KAPO_KILL_AFTER").says(
-            "send SIGKILL this long after the stop signal",
+            "time from the stop signal to SIGKILL",
             "0: never. The command gets SIGKILL after its TTL. After a stop signal from outside, \
              the command gets SIGKILL only if this option is given, because container engines and \
              systemd send SIGKILL themselves and a long drain must not be interrupted. After the \
@@ -35,17 +35,17 @@ pub(super) const STOPPING: &[Opt] = &[
         )
     },
     value(JOB, "drain", "SECONDS").env("KAPO_DRAIN").otherwise("0").says(
-        "refuse new traffic this long before the stop signal",
+        "time without new traffic before a stop",
         "After a stop request, and before the stop signal of --ttl, /readyz is 503 for this time, and the command \
              keeps running. A second stop signal skips the rest of the time. INT and QUIT are passed on at once.",
     ),
     value(JOB, "dump-signal", "SIGNAL").completes(Completion::Signal).env("KAPO_DUMP_SIGNAL").says(
-        "signal for the command before a stop by kapo; 0: none",
+        "signal for a dump before a stop by kapo",
         "Use this option for programs that print the stacks of their threads on a signal: QUIT for a JVM or a Go \
              program. kapo sends it to the command alone, before a stop by --ttl, --silence, --watchdog or --unhealthy.",
     ),
     value(JOB, "dump-wait", "SECONDS").env("KAPO_DUMP_WAIT").otherwise("5").says(
-        "time between the dump signal and the stop signal",
+        "time from the dump signal to the stop",
         "",
     ),
     flag(JOB, "single-child").env("KAPO_SINGLE_CHILD").says(
@@ -57,12 +57,12 @@ pub(super) const STOPPING: &[Opt] = &[
         "If kapo has a terminal, the new session gets this terminal.",
     ),
     value(JOB, "rewrite-signal", "FROM:TO").env("KAPO_REWRITE_SIGNAL").says(
-        "forward TO instead of FROM; TO 0: do not forward FROM",
+        "forward TO instead of FROM; TO 0: nothing",
         "This option may be repeated, and it accepts a list separated by commas. A signal \
              listed in --stop-on asks kapo to stop even if it is rewritten.",
     ),
     value(JOB, "success-exit", "CODES").env("KAPO_SUCCESS_EXIT").says(
-        "codes and signals that count as success: 143,TERM",
+        "codes and signals that count as success",
         "A list separated by commas; the option may be repeated. If a run ends with one of them, its Reason is success \
              and kapo exits with 0. TTL stands for an end by --ttl, for jobs that are recycled on \
              purpose.",
@@ -81,12 +81,12 @@ pub(super) const STOPPING: &[Opt] = &[
         .env("KAPO_ORPHAN_SIGNAL")
         .otherwise("TERM")
         .says(
-            "signal for the command if kapo is killed; 0: none",
+            "the command's signal if kapo is killed",
             "The signal ensures that the command does not run without its port.",
         ),
     value(JOB, "termination-log", "PATH").completes(Completion::Path).env("KAPO_TERMINATION_LOG").says(
-        "write reason, code and last output to this file at the end",
-        "At most 4096 bytes are written. Kubernetes reads this file as \
+        "write how the run ended to this file",
+        "The file then has the reason, the code and the last output. At most 4096 bytes are written. Kubernetes reads this file as \
              terminationMessagePath.",
     ),
 ];

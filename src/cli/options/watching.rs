@@ -14,7 +14,7 @@ pub(super) const WATCHING: &[Opt] = &[
              old one.",
     ),
     flag(WATCH, "process-events").env("KAPO_PROCESS_EVENTS").says(
-        "get new processes from the kernel instead of scanning",
+        "learn of new processes from the kernel",
         "This option is meant for a single watcher on a host. Do not use it in containers or \
              for many watchers on one host.",
     ),
