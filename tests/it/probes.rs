@@ -285,6 +285,29 @@ fn failures_of_a_stopped_command_do_not_count() {
 }
 
 #[test]
+fn the_end_of_a_run_ends_its_probes_and_answers_requests() {
+    let programs = Programs::new();
+    let script = programs.script("hang", "#!/bin/sh\necho $$ >> \"$0.pid\"\nexec sleep 1000\n");
+    let file = script.with_extension("pid");
+    let probe = format!("--probe=exec:{}", script.display());
+    let kapo = Kapo::start(["supervise", "--wait=60", &probe, "--probe-timeout=1000", "--", "sleep", "60"]);
+    let mut waiting = Line::to(&kapo);
+    waiting.send("/readyz");
+    let pid = || fs::read_to_string(&file).ok()?.lines().last()?.parse::<i32>().ok();
+    wait_for("the probe runs", || pid().is_some());
+    let hanging = pid().unwrap();
+    // The document would wait for the probe.
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", kapo.pid())).unwrap();
+    let command =
+        children.split_whitespace().map(|pid| pid.parse().unwrap()).find(|pid| *pid != hanging).unwrap();
+    kapo::sys::signal::send(command, 9).unwrap();
+    let answer = waiting.answer();
+    assert!(answer.status == 503 && answer.body.contains("killed by SIGKILL"), "{answer:?}");
+    wait_for("the probe is gone", || !lives(hanging));
+    assert_eq!(kapo.get("/healthz").status, 503);
+}
+
+#[test]
 fn startupz_is_sticky_in_each_run() {
     let folder = tempfile::tempdir().unwrap();
     let well = folder.path().join("well");
