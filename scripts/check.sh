@@ -19,7 +19,7 @@ MIRI_ONLY=(logic::http::activation logic::log logic::deadlines logic::http::quer
     logic::random sys::arena)
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip the_own_line)
 # Tests with other programs; each is a file under tests/real.
-REAL=(activation clients container haproxy oom prometheus streams systemd textfile)
+REAL=(activation clients container haproxy hooks oom prometheus streams systemd textfile)
 # The release files: built, compared, installed and run. The first step creates dist/ for the others.
 DIST=(dist image arm64)
 LONG=(packages reproducible source examples kernels)
@@ -45,7 +45,7 @@ declare -A PACKAGE=(
     [qemu-system-aarch64]=qemu-system-arm [qemu-system-x86_64]=qemu-system-x86
     [systemd-socket-activate]=systemd [systemd-nspawn]=systemd-container [podman]=podman [runc]=runc [catatonit]=catatonit
     [dockerd]=docker.io [docker-compose]=docker-compose [haproxy]=haproxy [prometheus]=prometheus [promtool]=prometheus [nginx]=nginx-light [yamllint]=yamllint
-    [prometheus-node-exporter]=prometheus-node-exporter
+    [prometheus-node-exporter]=prometheus-node-exporter [prometheus-alertmanager]=prometheus-alertmanager [amtool]=prometheus-alertmanager
 )
 
 step_tools() {

@@ -6,9 +6,9 @@ function __kapo_valued
         case start
             string join \n -- --port -p --interface -i --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format
         case run r
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --probe --probe-interval --probe-timeout --probe-failures --probe-grace --unhealthy --textfile --wait -w --idle-exit
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --probe --probe-interval --probe-timeout --probe-failures --probe-grace --unhealthy --on --on-timeout --textfile --wait -w --idle-exit
         case supervise s
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --probe --probe-interval --probe-timeout --probe-failures --probe-grace --unhealthy --textfile --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --ttl -t --stop-signal --stop-on --kill-after -k --drain --dump-signal --dump-wait --rewrite-signal --success-exit --parent-death-signal --orphan-signal --termination-log --watchdog --silence --ready-line --probe --probe-interval --probe-timeout --probe-failures --probe-grace --unhealthy --on --on-timeout --textfile --wait -w --backoff-max --stable --max-restarts --within --restart --no-restart-on
         case watch w
             string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --log-format --wait -w --pid -p
         case check
@@ -144,6 +144,8 @@ complete -c kapo -n '__kapo_at run r supervise s' -l probe-timeout -x -d 'how lo
 complete -c kapo -n '__kapo_at run r supervise s' -l probe-failures -x -d 'failures in a row until it is unhealthy'
 complete -c kapo -n '__kapo_at run r supervise s' -l probe-grace -x -d 'time in which failures do not count'
 complete -c kapo -n '__kapo_at run r supervise s' -l unhealthy -x -a 'report stop' -d 'what unhealthy means: report or stop'
+complete -c kapo -n '__kapo_at run r supervise s' -l on -x -d 'run a command at an event, such as an alert'
+complete -c kapo -n '__kapo_at run r supervise s' -l on-timeout -x -d 'kill a command of --on after this time'
 complete -c kapo -n '__kapo_at run r supervise s' -l textfile -r -F -d 'write metrics to this file for node_exporter'
 complete -c kapo -n '__kapo_at run r' -s w -l wait -x -d 'keep answering for this long after the end'
 complete -c kapo -n '__kapo_at run r' -l idle-exit -x -d 'answer until no request came for this long'

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::options::options;
 use super::settings::Variables;
 use super::similar::distance;
-use crate::config::Misspelt;
+use crate::config::{HookEvent, Misspelt};
 
 /// The prefix of all variables of kapo.
 const PREFIX: &[u8] = b"KAPO_";
@@ -26,7 +26,8 @@ pub(super) fn find(variables: Variables<'_>) -> Vec<Misspelt> {
 
 /// Returns the variable that `name` resembles; `None` if it is one of kapo's or resembles none.
 fn meant(name: &OsStr) -> Option<&'static str> {
-    let own = || options().filter_map(|opt| Some((opt.env?, opt.long)));
+    let hooks = HookEvent::ALL.into_iter().map(|event| (event.variable(), "on"));
+    let own = || options().filter_map(|opt| Some((opt.env?, opt.long))).chain(hooks.clone());
     let name = name.as_bytes();
     if own().any(|(env, _)| env.as_bytes() == name) {
         return None;

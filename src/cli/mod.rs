@@ -19,6 +19,7 @@ use crate::config::{
 use crate::error::Error;
 use crate::target::Address;
 
+mod hooks;
 mod misspelt;
 mod probes;
 mod settings;
@@ -197,6 +198,8 @@ fn job(
         orphan_signal: settings.value("orphan-signal", values::optional_signal)?,
         termination_log: settings.optional("termination-log", values::path)?.map(PathBuf::from),
         textfile: settings.optional("textfile", values::path)?.map(PathBuf::from),
+        hooks: hooks::commands(settings)?,
+        hook_timeout: hooks::timeout(settings)?,
         notify: settings.flag("notify")?,
         watchdog: settings.value("watchdog", values::optional_seconds)?,
         ready_line: settings.optional("ready-line", values::ready_line)?,

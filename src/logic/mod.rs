@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod deadlines;
 pub(crate) mod endpoints;
 pub mod history;
+pub(crate) mod hooks;
 pub mod http;
 pub mod lifecycle;
 pub(crate) mod log;

@@ -79,6 +79,8 @@ pub(crate) struct Policy {
     options: Restart,
     /// Number of short runs in a row.
     short_runs: u32,
+    /// No further start is tried although the command has not succeeded.
+    gave_up: bool,
     /// The times of the restarts, the latest last, at most `max_restarts` of them.
     restarts: VecDeque<Instant>,
     /// The times of the failures, the latest last, at most [`FAILURES_KEPT`] of them.
@@ -88,7 +90,13 @@ pub(crate) struct Policy {
 impl Policy {
     /// Returns the policy before the first run.
     pub(crate) fn new(options: Restart) -> Policy {
-        Policy { options, short_runs: 0, restarts: VecDeque::new(), failures: VecDeque::new() }
+        Policy {
+            options,
+            short_runs: 0,
+            gave_up: false,
+            restarts: VecDeque::new(),
+            failures: VecDeque::new(),
+        }
     }
 
     /// Returns `--wait`.
@@ -108,6 +116,7 @@ impl Policy {
             }
         }
         if run.by_itself.is_some_and(|exit| is_listed(&self.options.no_restart_on, exit)) {
+            self.gave_up = !run.success;
             return Verdict::Final;
         }
         if run.success && self.options.on_failure_only {
@@ -121,6 +130,7 @@ impl Policy {
             let within = self.options.within;
             self.restarts.retain(|at| now.saturating_duration_since(*at) < within);
             if self.restarts.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                self.gave_up = true;
                 return Verdict::GiveUp;
             }
             self.restarts.push_back(now);
@@ -136,6 +146,11 @@ impl Policy {
         if run.lasted >= self.options.stable {
             self.was_stable();
         }
+    }
+
+    /// Whether no further start is tried although the command has not succeeded.
+    pub(crate) fn gave_up(&self) -> bool {
+        self.gave_up
     }
 
     /// Returns the pause: `--wait` after the first short run and after a stable one, doubled for each further short

@@ -11,6 +11,7 @@ mod environment;
 mod exit_codes;
 mod harness;
 mod history;
+mod hooks;
 mod http;
 mod idle;
 mod limits;

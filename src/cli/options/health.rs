@@ -1,4 +1,4 @@
-//! The options of readiness and health.
+//! The options of readiness and health, and of reports about runs.
 
 use super::{Completion, JOB, Opt, flag, value};
 
@@ -56,4 +56,20 @@ pub(super) const HEALTH: &[Opt] = &[
             "report runs probes only if a request asks for their results. stop runs them each \
              --probe-interval and stops the command when it is unhealthy, with Reason unhealthy.",
         ),
+    value(JOB, "on", "EVENT=COMMAND").says(
+        "run a command at an event, such as an alert",
+        "May be repeated, once for each event: start, ready, fail, flapping, recovered, give-up, \
+             unhealthy, stop, end. The command is split at blanks, without a shell. It gets the \
+             document on stdin and KAPO_EVENT, KAPO_REASON, KAPO_EXIT_CODE and others in its \
+             environment. The variables are KAPO_ON_START, KAPO_ON_GIVE_UP and so on. See docs/hooks.md.",
+    ),
+    value(JOB, "on-timeout", "SECONDS")
+        .env("KAPO_ON_TIMEOUT")
+        .otherwise("10")
+        .says("kill a command of --on after this time", "kapo's own end waits for it that long."),
+    value(JOB, "textfile", "PATH").completes(Completion::Path).env("KAPO_TEXTFILE").says(
+        "write metrics to this file for node_exporter",
+        "The file is replaced at each start and end of a run. Its name must end with .prom. Each \
+             metric has the label name, the value of --name.",
+    ),
 ];

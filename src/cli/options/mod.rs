@@ -4,7 +4,6 @@
 mod clients;
 mod health;
 mod output;
-mod reporting;
 mod restarting;
 mod serving;
 mod stopping;
@@ -201,8 +200,7 @@ pub static GROUPS: &[OptionGroup] = &[
     group("Output of the command", output::OUTPUT),
     group("Log and help", output::LOG),
     group("Time limit, signals and end", stopping::STOPPING),
-    group("Readiness and health", health::HEALTH),
-    group("Reports", reporting::REPORTING),
+    group("Readiness, health and reports", health::HEALTH),
     group("After the end", restarting::AFTER_RUN),
     group("Starting again", restarting::RESTARTING),
     group("Watching processes", watching::WATCHING),

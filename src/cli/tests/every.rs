@@ -21,6 +21,7 @@ fn sample(opt: &Opt) -> &'static str {
         Some("FROM:TO") => "TERM:INT",
         Some("PATH") => "/log",
         Some("WHEN") => "on-failure",
+        Some("EVENT=COMMAND") => "give-up=mail -s down root",
         Some("WHAT") => "warn",
         Some("FORMAT") => "json",
         Some("STREAM") => "stderr",

@@ -148,6 +148,14 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
         ("-b -i @x w y", "--sidebind needs an IP address in --interface: a Unix socket has no port"),
         ("-b -i none w y", "--sidebind needs an IP address in --interface: none has no port"),
         ("-s -i none w y", "--socket-activation and --interface none cannot be combined"),
+        (
+            "run --on failed=x y",
+            "--on: 'failed' is not an event (start, ready, fail, flapping, recovered, give-up, unhealthy, stop, end)",
+        ),
+        ("run --on fail x", "--on: fail has no command (fail=COMMAND)"),
+        ("run --on fail= x", "--on: fail has no command (fail=COMMAND)"),
+        ("run --on end=x --on end=y z", "--on: end has two commands"),
+        ("run --on-timeout 0 x", "--on-timeout: the time must be longer than 0"),
         ("--bind-failure x w y", "--bind-failure: 'x' is not exit or warn"),
         (
             "run --stop-signal FOO x",

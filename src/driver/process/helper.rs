@@ -89,11 +89,16 @@ struct Helper {
 pub(crate) struct Helpers {
     running: Vec<Helper>,
     ends: Vec<HelperEnd>,
+    /// The last hook of `--on`.
+    hook: Option<i32>,
     /// The CPU time of the helpers that were reaped.
     cpu: Duration,
 }
 
 impl Helpers {
+    /// The key of the hooks of `--on`.
+    pub(crate) const HOOK: usize = usize::MAX;
+
     /// Starts a helper. Returns the reason if that is not possible.
     pub(crate) fn start(
         &mut self,
@@ -104,6 +109,9 @@ impl Helpers {
         request: &HelperRequest<'_>,
     ) -> Result<(), String> {
         let (pid, output) = spawn(surroundings, request)?;
+        if key == Helpers::HOOK {
+            self.hook = Some(pid);
+        }
         if let Some(output) = &output {
             // Without this registration the output is read at the end only, and a full pipe stops the helper until its
             // time limit.
@@ -123,6 +131,12 @@ impl Helpers {
     /// Whether the process of the last helper with this key still exists.
     pub(crate) fn is_running(&self, key: usize) -> bool {
         self.running.iter().any(|helper| helper.key == key)
+    }
+
+    /// Whether a process of the last hook still exists. What a hook has left in its group was killed and becomes a child
+    /// of kapo, but the kernel may need some time to end it.
+    pub(crate) fn is_hook_running(&self) -> bool {
+        self.is_running(Helpers::HOOK) || self.hook.is_some_and(sys::wait::group_has_child)
     }
 
     /// Reads the output that is available.
@@ -164,7 +178,20 @@ impl Helpers {
 
     /// Returns the helpers that have ended since the last call.
     pub(crate) fn take_ends(&mut self) -> Vec<HelperEnd> {
-        std::mem::take(&mut self.ends)
+        self.ends.extract_if(.., |end| end.key != Helpers::HOOK).collect()
+    }
+
+    /// Returns a hook that has ended.
+    pub(crate) fn take_hook_end(&mut self) -> Option<HelperEnd> {
+        let at = self.ends.iter().position(|end| end.key == Helpers::HOOK)?;
+        Some(self.ends.swap_remove(at))
+    }
+
+    /// Ends the time limit of a helper now.
+    pub(crate) fn cut_short(&mut self, now: Now, key: usize) {
+        for helper in self.running.iter_mut().filter(|helper| helper.key == key) {
+            helper.deadline = helper.deadline.map(|at| at.min(now.mono));
+        }
     }
 
     /// Kills all helpers, because kapo ends.

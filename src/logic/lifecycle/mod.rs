@@ -26,9 +26,11 @@ use super::{Exit, Now, ProcessId, Sender};
 use crate::config::{After, JobOptions, Linger, Success, Ttl};
 use crate::duration::Seconds;
 use crate::logic::history::History;
+use crate::logic::hooks::HookFacts;
 use crate::logic::log::record::Record;
 use crate::logic::notify::message;
 use crate::logic::notify::message::Notification;
+use crate::logic::reason::Reason;
 use crate::logic::status::ModeName;
 use crate::signal::Signal;
 
@@ -165,6 +167,24 @@ impl Lifecycle {
     /// Returns the number of ended runs, by reason.
     pub fn exits(&self) -> Exits {
         self.document.runs.exits()
+    }
+
+    /// Returns the facts whose changes are events for `--on`, apart from the probes.
+    pub(crate) fn hook_facts(&self) -> HookFacts {
+        let status = &self.document.status;
+        let ended =
+            |wanted| self.exits().iter().filter(|(reason, _)| *reason == wanted).map(|(_, n)| n).sum();
+        // Under `supervise`, an end by the TTL is planned.
+        let expired = if self.policy.is_none() { ended(Reason::Timeout) } else { 0 };
+        HookFacts {
+            executed: self.starts() - ended(Reason::ExecFailed),
+            ready: status.ready,
+            failed: self.document.runs.failed_runs() + expired,
+            unhealthy: 0,
+            flapping: status.flapping,
+            stopping: status.stop_signal_from.is_some(),
+            gave_up: self.policy.as_ref().is_some_and(Policy::gave_up),
+        }
     }
 
     /// Whether kapo keeps serving its status after the end of a run, or starts another run.

@@ -116,6 +116,7 @@ pub(super) struct Runs {
     history: History,
     starts: u64,
     exits: Exits,
+    failed: u64,
     last_code: Option<u8>,
 }
 
@@ -127,6 +128,7 @@ impl Runs {
             history: History::new(limit),
             starts: 0,
             exits: Exits::default(),
+            failed: 0,
             last_code: None,
         }
     }
@@ -159,6 +161,7 @@ impl Runs {
     /// Records the end of the run. `episode` is its meaning for the current series of failures.
     pub(super) fn ended(&mut self, end: RunEnd, episode: EpisodeEffect, status: &mut Status) {
         self.exits.count(end.reason);
+        self.failed += u64::from(matches!(episode, EpisodeEffect::Failure { .. }));
         self.last_code = Some(end.exit_code);
         if let Some(run) = &mut self.latest {
             run.end = Some(end);
@@ -203,6 +206,11 @@ impl Runs {
     /// Returns the number of ended runs, by reason.
     pub(super) fn exits(&self) -> Exits {
         self.exits
+    }
+
+    /// Returns the number of failed runs.
+    pub(super) fn failed_runs(&self) -> u64 {
+        self.failed
     }
 
     /// Returns the exit code of the last run that ended, even while the next one is running.

@@ -79,7 +79,7 @@ impl Job {
             Effect::Exit(code) => {
                 self.publish(now, context);
                 self.write_textfile(now, true, context);
-                context.exit = Some(code);
+                self.exit(now, code, context);
             }
         }
         None

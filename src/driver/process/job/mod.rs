@@ -2,6 +2,7 @@
 
 mod children;
 mod effects;
+mod hooks;
 mod main_process;
 mod parts;
 mod probing;
@@ -47,6 +48,7 @@ use crate::logic::status::State;
 use crate::logic::{Now, ProcessId, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;
+use hooks::Hooks;
 use parts::{Children, CommandOutput, CurrentRun, Ending, Measuring, Notify, Parent, Starter};
 
 /// One command and the resources that kapo uses to run it.
@@ -68,6 +70,7 @@ pub(crate) struct Job {
     ending: Ending,
     /// `--probe`.
     prober: Option<Prober>,
+    hooks: Option<Box<Hooks>>,
 }
 
 /// The facts about kapo's start that a job needs.
@@ -144,6 +147,7 @@ impl Job {
             },
             ending: Ending::default(),
             prober,
+            hooks: Job::hooks(options),
         })
     }
 
@@ -152,6 +156,7 @@ impl Job {
         // An event that follows a start in the same turn must not have an earlier time than the start.
         let mut now = self.starter.last_start.filter(|start| start.mono > now.mono).unwrap_or(now);
         let mut effects = Vec::new();
+        self.note_unhealthy(&event);
         self.life.handle(now, event, &mut effects);
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
@@ -168,6 +173,7 @@ impl Job {
                 effects.extend(more);
             }
         }
+        self.note_events();
         self.publish(now, context);
     }
 
@@ -297,6 +303,7 @@ impl Job {
 
 impl LoopMode for Job {
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, context: &mut LoopContext) {
+        self.skip_hooks(signal);
         let sender = if signal == Signal::HUP {
             let parent = self.parent.pid.map(|parent| parent.as_raw_nonzero().get());
             origin::of_hang_up(sender, [parent, sys::group::session_of(0)], self.terminal_is_gone())
@@ -384,6 +391,8 @@ impl LoopMode for Job {
         if self.ending.closing && context.exit.is_none() && context.server.is_closed(now) {
             self.handle(now, Event::Closed, context);
         }
+        // At the end, so that a hook does not delay the start of the command.
+        self.run_hooks(now, context);
     }
 
     fn deadline(&self, now: Now) -> Option<Instant> {
@@ -394,7 +403,8 @@ impl LoopMode for Job {
         let textfile = self.output.textfile.as_ref().and_then(Textfile::deadline);
         let probes = self.prober.as_ref().and_then(Prober::deadline);
         let capture = self.output.capture.deadline();
-        [at_once, self.life.deadline(), manager, capture, foreground, helpers, textfile, probes]
+        let hooks = self.hooks_deadline(now);
+        [at_once, self.life.deadline(), manager, capture, foreground, helpers, textfile, probes, hooks]
             .into_iter()
             .flatten()
             .min()

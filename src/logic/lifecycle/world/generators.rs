@@ -205,6 +205,8 @@ fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> JobOptions {
         parent_death_signal: None,
         orphan_signal: None,
         termination_log: (pick(2) == 0).then(|| "/dev/termination-log".into()),
+        hooks: Vec::new(),
+        hook_timeout: Duration::ZERO,
         textfile: None,
         notify: pick(2) == 0,
         ready_line: (pick(4) == 0).then(|| "up".into()),
