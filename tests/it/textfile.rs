@@ -63,6 +63,23 @@ fn the_file_follows_each_start_and_end() {
 }
 
 #[test]
+fn the_last_success_outlives_later_failures() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("job.prom");
+    let run = |code: &str| {
+        let mut command = kapo(["-i", "none", "--name", "job", "run", "--textfile"]);
+        command.arg(&path).args(["sh", "-c", &format!("exit {code}")]);
+        assert_eq!(run_to_the_end(command).0, code.parse().ok());
+        ["success_time_seconds", "exit_code"]
+            .map(|what| value(&path, &format!("kapo_child_last_{what}{{name=\"job\"}}")))
+    };
+    assert_eq!(run("3"), ["", "3"]);
+    let [success, _] = run("0");
+    assert_ne!(success, "");
+    assert_eq!(run("4"), [success, "4".to_owned()]);
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_one_warning() {
     let folder = TempDir::new().unwrap();
     let missing = folder.path().join("missing/job.prom");

@@ -9,12 +9,13 @@ use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::driver::event_loop::LoopContext;
+use crate::driver::proc::small_file;
 use crate::error::reason;
 use crate::logic::Now;
 use crate::logic::log::record::Record;
@@ -23,6 +24,9 @@ use crate::logic::metrics::{self, Snapshot};
 /// How long a change waits before it is written. The start and the end of a short job become one write, and a crash
 /// loop does not write all the time. At its own end kapo writes at once.
 const DELAY: Duration = Duration::from_millis(100);
+
+/// How much of an earlier file is read. A file of kapo has 3 KiB.
+const LARGEST: usize = 16 * 1024;
 
 /// The facts whose changes are written: the number of starts and of ends, Ready and Flapping.
 pub(crate) type TextfileFacts = (u64, u64, bool, bool);
@@ -36,6 +40,8 @@ pub(crate) struct Textfile {
     temporary: PathBuf,
     /// The value of the label `name`.
     name: String,
+    /// The last success in the file of an earlier kapo. The inner value is `None` if there is none.
+    earlier_success: Option<Option<SystemTime>>,
     facts: Option<TextfileFacts>,
     /// When the file must be written.
     due: Option<Instant>,
@@ -54,6 +60,7 @@ impl Textfile {
             path,
             temporary: temporary.into(),
             name: name.to_owned(),
+            earlier_success: None,
             facts: None,
             due: None,
             failed: false,
@@ -73,14 +80,29 @@ impl Textfile {
     }
 
     /// Replaces the contents of the file. Only the first of several failures in a row is logged.
-    pub(crate) fn write(&mut self, now: Now, snapshot: &Snapshot, context: &mut LoopContext) {
+    pub(crate) fn write(&mut self, now: Now, mut snapshot: Snapshot, context: &mut LoopContext) {
         self.due = None;
-        let written = self.try_write(&metrics::render_textfile(snapshot, &self.name));
+        if snapshot.last_success.is_none() {
+            snapshot.last_success = match self.earlier_success {
+                Some(known) => known,
+                None => *self.earlier_success.insert(self.read_earlier_success(now)),
+            };
+        }
+        let written = self.try_write(&metrics::render_textfile(&snapshot, &self.name));
         if let (Err(error), false) = (&written, self.failed) {
             let record = Record::warn("cannot write textfile").with("path", self.path.display());
             context.log(now, &record.with("error", reason(error)));
         }
         self.failed = written.is_err();
+    }
+
+    /// Reads the last success from the file. Each run of a cron job is a new kapo, which would forget it otherwise.
+    fn read_earlier_success(&self, now: Now) -> Option<SystemTime> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&self.path, flags, Mode::empty()).ok()?;
+        let mut text = Vec::new();
+        small_file::whole(file, LARGEST, &mut text).ok()?;
+        metrics::earlier_success(&text, &self.name, now.wall)
     }
 
     fn try_write(&self, text: &[u8]) -> io::Result<()> {

@@ -3,6 +3,7 @@
 mod families;
 mod format;
 mod selection;
+mod textfile;
 
 use std::io::Write;
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use families::{FAMILIES, Family, MetricType, unix};
 pub use format::Format;
 pub(crate) use selection::Measured;
 pub use selection::{Selection, Sources};
+pub(crate) use textfile::{earlier_success, render_textfile};
 
 use super::cgroup::CgroupUsage;
 use super::history::History;
@@ -206,15 +208,6 @@ pub fn render(format: Format, selection: Selection, snapshot: &Snapshot, counts:
     if format == Format::OpenMetrics {
         out.extend_from_slice(b"# EOF\n");
     }
-    out
-}
-
-/// Renders the file of `--textfile`. `name` is the value of the label `name`.
-pub(crate) fn render_textfile(snapshot: &Snapshot, name: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(4 << 10);
-    // None of these families counts requests.
-    let counts = &Counts::default();
-    render_families(&mut out, Format::Text, Selection::textfile(), snapshot, counts, Some(name));
     out
 }
 

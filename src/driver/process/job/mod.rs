@@ -252,7 +252,7 @@ impl Job {
         } else {
             self.snapshot(0, Selection::textfile().sources())
         };
-        textfile.write(now, &snapshot, context);
+        textfile.write(now, snapshot, context);
         self.output.textfile = Some(textfile);
     }
 
