@@ -31,10 +31,28 @@ mkdir "$scratch/logs"
 try prometheus/scrape.yml promtool check config prometheus/scrape.yml
 try prometheus/alerts.yml promtool check rules prometheus/alerts.yml
 try prometheus/alerts_test.yml promtool test rules prometheus/alerts_test.yml
+try prometheus/textfile_alerts.yml promtool check rules prometheus/textfile_alerts.yml
+try prometheus/textfile_alerts_test.yml promtool test rules prometheus/textfile_alerts_test.yml
 try haproxy/haproxy.cfg haproxy -c -q -f haproxy/haproxy.cfg
 try nginx/nginx.conf nginx -t -q -p "$scratch" -e stderr -g "pid $scratch/pid; error_log stderr;" -c "$PWD/nginx/nginx.conf"
 try consul/service.hcl consul validate consul/service.hcl
 try docker/compose.yaml docker-compose -f docker/compose.yaml config --quiet
+
+# cron: five fields and a user, and then a command line that kapo accepts, with a job and a folder that exist here.
+cron() {
+    sed -n 's/^[0-9* ]\{9,\} root  kapo /kapo /p' cron/backup |
+        sed "s|^kapo|${KAPO_BIN:-../target/kapo}|; s|/usr/local/bin/backup|true|; s|/var/lib/prometheus/node-exporter|$scratch|" \
+            >"$scratch/cron"
+    KAPO_INTERFACE=none sh -e "$scratch/cron" && promtool check metrics <"$scratch/backup.prom"
+}
+if [ -x "${KAPO_BIN:-../target/kapo}" ]; then
+    if said=$(cron 2>&1); then
+        echo "ok       cron/backup"
+    else
+        printf 'FAILED   cron/backup\n%s\n' "$said"
+        failed=1
+    fi
+fi
 
 schemas=$PWD/../target/schemas
 # Other versions are installed again.
