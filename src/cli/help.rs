@@ -88,7 +88,8 @@ pub const REMARKS: &str = "Global options are accepted before the mode and, in t
      by an environment variable: KAPO_MAX_CONNECTIONS sets --max-connections. The only \
      different name is KAPO_WATCHPID, which sets --pid. The command line takes precedence \
      over the environment. An empty variable counts as not set. A flag is switched off \
-     with =false, such as --quiet=false.";
+     with =false, such as --quiet=false. SECONDS is a number such as 30 or 0.5, or a number with \
+     units: 500ms, 30s, 5m, 6h, 2d, 1w, 1m30s.";
 
 /// `kapo [OPTIONS] run [OPTIONS] [--] COMMAND [ARG...]`.
 pub fn synopsis(verb: Verb) -> String {

@@ -115,8 +115,8 @@ pub static MODES: &[ModeRow] = &[
         alias: None,
         operands: "[DIR]",
         brief: "list the kapos of a folder, trouble first",
-        full: "Queries every Unix socket in DIR (default: $KAPO_RUN_DIR, or /run/kapo, or \
-               $XDG_RUNTIME_DIR/kapo, whichever exists first) and lists the state of each kapo. \
+        full: "Queries every Unix socket in DIR (default: $KAPO_RUN_DIR, otherwise /run/kapo if it \
+               exists, otherwise $XDG_RUNTIME_DIR/kapo) and lists the state of each kapo. \
                Exits with 0 if all commands are healthy, with 1 if one is not or a socket does not \
                answer like a kapo, and with 3 if there is no socket.",
     },

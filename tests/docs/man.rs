@@ -16,11 +16,11 @@ const DESCRIPTION: &str = "kapo starts a command, or watches a process that is a
          controlled by signals. The command begins at the first word that is not an option, or after --. \
          kapo does not interpret the words after it.";
 
-const VALUES: &str = "SECONDS is a number such as 30 or 0.5, or a number with units: 500ms, 30s, 5m, 6h, 2d, 1w, \
-         1m30s. SIGNAL is a name or a number: TERM, SIGTERM, 15, RTMIN+3. If an option with a value \
-         is repeated, kapo exits with 125, unless the option accepts a list.";
+const VALUES: &str = "SIGNAL is a name or a number: TERM, SIGTERM, 15, RTMIN+3. If an option with a value \
+         is repeated, kapo exits with 2, unless the option accepts a list.";
 
-const FILES: &str = "kapo reads no configuration file. It writes no file except that of --termination-log. It removes \
+const FILES: &str = "kapo reads no configuration file. It writes no files except those of --termination-log and --textfile. \
+         It removes \
          a Unix socket in the file system when it exits. If kapo was killed and left a socket behind, the \
          next start replaces the socket.";
 

@@ -33,8 +33,8 @@ pub(super) const WAITING: &[Opt] = &[
     ),
     value(WAIT, "retry", "SECONDS").otherwise("0").says(
         "retry this long while nothing listens",
-        "Use this option for a job that starts at the same time, as in a compose file. If a \
-             proxy answers 502, 503 or 504, or cuts the connection, kapo always asks again: until \
+        "Use this option for a job that starts at the same time, as in a compose file. --ready \
+             and --healthy do not need it. If a proxy answers 502, 503 or 504, or cuts the connection, kapo always asks again: until \
              --timeout has passed, or, without --timeout, for 60 s in a row.",
     ),
     flag(WAIT, "verbose").short('v').says(

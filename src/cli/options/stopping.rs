@@ -42,7 +42,8 @@ pub(super) const STOPPING: &[Opt] = &[
     value(JOB, "dump-signal", "SIGNAL").completes(Completion::Signal).env("KAPO_DUMP_SIGNAL").says(
         "signal for a dump before a stop by kapo",
         "Use this option for programs that print the stacks of their threads on a signal: QUIT for a JVM or a Go \
-             program. kapo sends it to the command alone, before a stop by --ttl, --silence, --watchdog or --unhealthy.",
+             program, ABRT for python3 -X faulthandler. kapo sends it to the command alone, before a stop by --ttl, --silence, \
+             --watchdog or --unhealthy.",
     ),
     value(JOB, "dump-wait", "SECONDS").env("KAPO_DUMP_WAIT").otherwise("5").says(
         "time from the dump signal to the stop",
