@@ -8,8 +8,8 @@ pub mod parse;
 
 use std::cmp::Ordering;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{
@@ -90,10 +90,10 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
             captures_nothing(settings, &capture)?;
             Mode::Watch(watch(settings, operands)?)
         }
-        Verb::Check => Mode::Check(check(settings, operands)?),
-        Verb::Wait => Mode::Wait(wait(settings, operands)?),
-        Verb::Status => Mode::Status(status(settings, operands)?),
-        Verb::Logs => Mode::Logs(logs(settings, operands)?),
+        Verb::Check => Mode::Check(check(settings, &listen, operands)?),
+        Verb::Wait => Mode::Wait(wait(settings, &listen, operands)?),
+        Verb::Status => Mode::Status(status(settings, &listen, operands)?),
+        Verb::Logs => Mode::Logs(logs(settings, &listen, operands)?),
         Verb::Ls => Mode::List(list(settings, operands)?),
     };
     let name = name.unwrap_or_else(|| default_name(&mode));
@@ -286,7 +286,11 @@ fn watch(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<WatchOp
     Ok(watch)
 }
 
-fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<CheckOptions, Error> {
+fn check(
+    settings: &mut Settings<'_>,
+    listen: &Listen,
+    operands: Vec<OsString>,
+) -> Result<CheckOptions, Error> {
     let mut probe = None;
     for (name, asked) in [("live", Probe::Live), ("ready", Probe::Ready), ("health", Probe::Health)] {
         if settings.flag(name)? && probe.replace(asked).is_some() {
@@ -296,7 +300,7 @@ fn check(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<CheckOp
         }
     }
     let timeout = time_for_an_answer(settings)?;
-    let url = url(Verb::Check, operands)?;
+    let url = url(Verb::Check, listen, operands)?;
     let asked = probe.unwrap_or(Probe::Ready);
     let named = url.as_deref().map(|url| named(url, asked)).transpose()?.unwrap_or(asked);
     if probe.is_some() && named != asked {
@@ -324,7 +328,7 @@ fn named(url: &str, otherwise: Probe) -> Result<Probe, Error> {
     })
 }
 
-fn wait(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<WaitOptions, Error> {
+fn wait(settings: &mut Settings<'_>, listen: &Listen, operands: Vec<OsString>) -> Result<WaitOptions, Error> {
     let timeout = settings.optional("timeout", values::seconds)?;
     let retry = settings.value("retry", values::seconds)?;
     let verbose = settings.flag("verbose")?;
@@ -336,21 +340,31 @@ fn wait(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<WaitOpti
         (false, true) => Some(Probe::Health),
         (false, false) => None,
     };
-    Ok(WaitOptions { url: url(Verb::Wait, operands)?, timeout, until, retry, verbose })
+    Ok(WaitOptions { url: url(Verb::Wait, listen, operands)?, timeout, until, retry, verbose })
 }
 
-fn status(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<StatusOptions, Error> {
+fn status(
+    settings: &mut Settings<'_>,
+    listen: &Listen,
+    operands: Vec<OsString>,
+) -> Result<StatusOptions, Error> {
     let json = settings.value("output", values::json)?;
     let timeout = time_for_an_answer(settings)?;
-    Ok(StatusOptions { url: address_alone(Verb::Status, "/", operands)?, json, timeout })
+    Ok(StatusOptions { url: address_alone(Verb::Status, "/", listen, operands)?, json, timeout })
 }
 
-fn logs(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<LogsOptions, Error> {
+fn logs(settings: &mut Settings<'_>, listen: &Listen, operands: Vec<OsString>) -> Result<LogsOptions, Error> {
     let follow = settings.flag("follow")?;
     let lines = settings.optional("lines", values::lines)?;
     let stream = settings.optional("stream", values::stream)?;
     let timeout = time_for_an_answer(settings)?;
-    Ok(LogsOptions { url: address_alone(Verb::Logs, "/logs", operands)?, follow, lines, stream, timeout })
+    Ok(LogsOptions {
+        url: address_alone(Verb::Logs, "/logs", listen, operands)?,
+        follow,
+        lines,
+        stream,
+        timeout,
+    })
 }
 
 fn list(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<ListOptions, Error> {
@@ -371,8 +385,13 @@ fn list(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<ListOpti
 }
 
 /// Parses a URL that has no query, and no path except `/` or the path that the mode requests.
-fn address_alone(verb: Verb, path: &str, operands: Vec<OsString>) -> Result<Option<String>, Error> {
-    let url = url(verb, operands)?;
+fn address_alone(
+    verb: Verb,
+    path: &str,
+    listen: &Listen,
+    operands: Vec<OsString>,
+) -> Result<Option<String>, Error> {
+    let url = url(verb, listen, operands)?;
     let named = url.as_deref().and_then(|url| Address::parse(url, path).ok()).map(|target| target.path);
     match named {
         Some(named) if named != path => {
@@ -383,8 +402,14 @@ fn address_alone(verb: Verb, path: &str, operands: Vec<OsString>) -> Result<Opti
     }
 }
 
-fn url(verb: Verb, operands: Vec<OsString>) -> Result<Option<String>, Error> {
-    let Some(word) = only(operands, verb.row().name, "URL")? else { return Ok(None) };
+/// Returns the URL. A NAME becomes the URL of its socket in the folder of --run-dir, or in /run/kapo.
+fn url(verb: Verb, listen: &Listen, operands: Vec<OsString>) -> Result<Option<String>, Error> {
+    let Some(mut word) = only(operands, verb.row().name, "URL")? else { return Ok(None) };
+    if values::name(&word).is_ok() {
+        let folder = listen.run_dir.as_deref().unwrap_or(Path::new("/run/kapo"));
+        let parts = [b"unix:", folder.as_os_str().as_bytes(), b"/", word.as_bytes(), b".sock"];
+        word = OsString::from_vec(parts.concat());
+    }
     values::url(&word).map(Some).map_err(|wrong| Error::Usage(format!("URL: {wrong}")))
 }
 

@@ -69,7 +69,7 @@ pub static MODES: &[ModeRow] = &[
         verb: Verb::Check,
         name: "check",
         alias: None,
-        operands: "[URL]",
+        operands: "[URL|NAME]",
         brief: "query the health of a running kapo: exit 0 or 1",
         full: "Queries the kapo at URL, or at the address of --port and --interface. Exits with 0 \
                if the answer is good, and with 1 in every other case. It is meant for HEALTHCHECK \
@@ -79,7 +79,7 @@ pub static MODES: &[ModeRow] = &[
         verb: Verb::Wait,
         name: "wait",
         alias: None,
-        operands: "[URL]",
+        operands: "[URL|NAME]",
         brief: "wait for the end of a job, exit with its code",
         full: "Waits until the run of the kapo at URL, or at the address of --port and --interface, \
                has ended, or with --ready or --healthy until that probe passes. Exits with the exit \
@@ -90,7 +90,7 @@ pub static MODES: &[ModeRow] = &[
         verb: Verb::Status,
         name: "status",
         alias: None,
-        operands: "[URL]",
+        operands: "[URL|NAME]",
         brief: "show the state of a command and why it ended",
         full: "Queries the kapo at URL, or at the address of --port and --interface. Shows in at \
                most 24 lines the state of the command, how its last runs ended, and its last \
@@ -101,7 +101,7 @@ pub static MODES: &[ModeRow] = &[
         verb: Verb::Logs,
         name: "logs",
         alias: None,
-        operands: "[URL]",
+        operands: "[URL|NAME]",
         brief: "show the last output of a command",
         full: "Prints the captured output that the kapo at URL, or at the address of --port and \
                --interface, keeps with --tail. Exits with 0 after all output, with 1 if that kapo \

@@ -341,3 +341,33 @@ fn two_hundred_kapos_are_listed_in_one_sweep() {
         code == Some(0) && states.len() == 200 && states.iter().all(|state| state.ends_with(" running"))
     });
 }
+
+#[test]
+fn clients_find_a_kapo_by_its_name() {
+    let fleet = Fleet::new();
+    let mut job = kapo(["--quiet", "--port", "0", "--interface", "127.0.0.1", "--stdout", "--tail", "1K"]);
+    job.args(["--name", "worker7", "run", "--wait", "60", "sh", "-c", "echo hello; exit 3"]);
+    let _job = Kapo::launch({
+        job.env("KAPO_RUN_DIR", fleet.folder.path());
+        job
+    });
+    let ask = |words: &[&str]| {
+        let mut command = kapo(words);
+        command.env("KAPO_RUN_DIR", fleet.folder.path());
+        run_to_the_end(command)
+    };
+    wait_for("the job has ended", || ask(&["wait", "worker7"]).0 == Some(3));
+    assert_eq!(
+        ask(&["check", "worker7"]),
+        (Some(1), "not ready: HTTP 503: exited with code 3\n".to_owned(), String::new())
+    );
+    assert_eq!(ask(&["check", "--live", "worker7"]).0, Some(0));
+    let (code, text, _) = ask(&["status", "worker7"]);
+    assert!(code == Some(1) && text.starts_with("worker7: ended: exit 3\n"), "{text}");
+    assert_eq!(ask(&["logs", "worker7"]).1, "hello\n");
+    assert!(ask(&["ls"]).1.contains("worker7  failed "));
+    let (code, _, said) = ask(&["status", "worker8"]);
+    let path = fleet.path("worker8.sock");
+    let expected = format!("kapo: cannot connect to {}: No such file or directory\n", path.display());
+    assert_eq!((code, said), (Some(3), expected));
+}

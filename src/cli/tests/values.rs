@@ -196,7 +196,8 @@ fn check_and_wait_take_an_address_and_a_time_limit() {
     }
     for text in [
         "",
-        "a",
+        ".a",
+        "a/b",
         "localhost:6666",
         "https://a",
         "http://",
@@ -222,4 +223,17 @@ fn check_and_wait_take_an_address_and_a_time_limit() {
         assert!(said.starts_with("URL: '") && said.ends_with("unix:/PATH or unix:@NAME)"), "{text}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+}
+
+#[test]
+fn a_name_means_a_socket_in_the_run_folder() {
+    for mode in ["check", "wait", "status", "logs"] {
+        for (variables, url) in
+            [(&[][..], "unix:/run/kapo/worker-7.sock"), (&[("KAPO_RUN_DIR", "/r")], "unix:/r/worker-7.sock")]
+        {
+            assert_eq!(try_config(&[mode, "worker-7"], variables), try_config(&[mode, url], variables));
+        }
+    }
+    let said = try_config(&["status", "worker"], &[("KAPO_RUN_DIR", "/a b")]).unwrap_err();
+    assert!(said.starts_with("URL: 'unix:/a b/worker.sock' contains a character that"), "{said}");
 }
