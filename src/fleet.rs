@@ -16,6 +16,8 @@ pub struct ListOptions {
     pub states: StateSet,
     /// `--prune`: remove the sockets that are dead.
     pub prune: bool,
+    /// `--watch`: follow the sockets.
+    pub watch: bool,
     /// `--timeout`: the time for all answers together.
     pub timeout: Duration,
 }

@@ -177,5 +177,6 @@ complete -c kapo -n '__kapo_at logs' -l timeout -x -d 'time limit for the answer
 complete -c kapo -n '__kapo_at ls' -s o -l output -x -a 'table wide json prom file-sd' -d 'table, wide, json, prom or file-sd'
 complete -c kapo -n '__kapo_at ls' -l sort -x -a 'state name start restarts' -d 'order: state, name, start or restarts'
 complete -c kapo -n '__kapo_at ls' -l state -x -a 'flapping failing failed gone stuck dead denied foreign starting unready stopping pausing running done removed' -d 'list only these: failing,flapping'
+complete -c kapo -n '__kapo_at ls' -s w -l watch -d 'stay, and show each change'
 complete -c kapo -n '__kapo_at ls' -l prune -d 'remove dead sockets'
 complete -c kapo -n '__kapo_at ls' -l timeout -x -d 'time limit for all answers together'

@@ -374,11 +374,16 @@ fn list(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<ListOpti
     }
     let format = settings.value("output", |text| values::word(text, ListFormat::WORDS))?;
     let order = settings.value("sort", |text| values::word(text, ListOrder::WORDS))?;
+    let watch = settings.flag("watch")?;
+    if watch && format >= 2 {
+        return Err(Error::Usage("--watch needs the output format table or wide".to_owned()));
+    }
     Ok(ListOptions {
         folder: folder.map(Into::into),
         format: ListFormat::ALL.get(format).copied().unwrap_or(ListFormat::Table),
         order: ListOrder::ALL.get(order).copied().unwrap_or(ListOrder::State),
         states: StateSet(settings.optional("state", values::states)?.unwrap_or(usize::MAX)),
+        watch,
         prune: settings.flag("prune")?,
         timeout: time_for_an_answer(settings)?,
     })

@@ -371,3 +371,23 @@ fn clients_find_a_kapo_by_its_name() {
     let expected = format!("kapo: cannot connect to {}: No such file or directory\n", path.display());
     assert_eq!((code, said), (Some(3), expected));
 }
+
+#[test]
+fn changes_are_shown_while_the_folder_is_watched() {
+    let mut fleet = Fleet::new();
+    fleet.start("stays", &["run", "sleep", "60"]);
+    let mut command = kapo(["ls", "--watch"]);
+    command.arg(fleet.folder.path());
+    let mut list = Kapo::launch(command);
+    let shows = |list: &mut Kapo, row: &str| list.wait_for_stdout(row);
+    shows(&mut list, "stays  running  ");
+    fleet.start("new", &["supervise", "--wait", "60", "sh", "-c", "exit 3"]);
+    shows(&mut list, "new   failing  ");
+    fleet.kapos[1].signal(rustix::process::Signal::KILL.as_raw());
+    shows(&mut list, "new   dead  ");
+    let shown = list.stdout();
+    assert_eq!(shown.lines().filter(|line| line.starts_with("stays")).count(), 1, "{shown}");
+    drop(fleet);
+    list.expect_exit(125);
+    assert!(list.stderr().ends_with(": No such file or directory\n"), "{}", list.stderr());
+}

@@ -97,6 +97,11 @@ pub(super) const LS_OPTIONS: &[Opt] = &[
     value(LS, "state", "STATES")
         .completes(Completion::Words(InstanceState::WORDS))
         .says("list only these: failing,flapping", "The exit code still depends on all."),
+    flag(LS, "watch").short('w').says(
+        "stay, and show each change",
+        "Times are then shown instead of ages. Without a terminal, only the rows that have changed \
+             are printed.",
+    ),
     flag(LS, "prune").says(
         "remove dead sockets",
         "Nothing listens on a dead socket. It is removed only if the file is still the same.",

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{Timespec, poll};
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
-use rustix::stdio::stderr;
+use rustix::stdio::{stderr, stdout};
 
+use super::follow::Follower;
 use super::sweep::{Sweep, connect};
 use super::{OutputStyle, print, say, terminal};
 use crate::config::{Config, InstanceState, ListFormat, ListOptions};
@@ -49,6 +50,9 @@ pub(crate) fn list(
     Sweep::new(options.timeout, &mut instances).run();
     if options.prune {
         prune(&folder, &mut instances);
+    }
+    if options.watch {
+        return watch(&folder, instances, options, variable).map_err(|errno| cannot("watch", errno));
     }
     names::assign(&mut instances);
     sort(&mut instances, options.order);
@@ -153,12 +157,77 @@ fn show(instances: &[Instance], format: ListFormat, variable: &dyn Fn(&str) -> O
         ListFormat::Wide => true,
         ListFormat::Table => false,
     };
+    let passwd = passwd();
+    let OutputStyle { width, colour } = terminal(variable);
+    let style = TableStyle { wide, width, colour, now: Some(clock::now().1), passwd: &passwd };
+    style.table(instances).into()
+}
+
+/// Returns the text of /etc/passwd. Without the names, the numbers are shown.
+fn passwd() -> Vec<u8> {
     let mut passwd = Vec::new();
     if let Ok(file) = small_file::open("/etc/passwd") {
-        // Without the names, the numbers are shown.
         let _ = small_file::whole(file, LONGEST_PASSWD, &mut passwd);
     }
-    let OutputStyle { width, colour } = terminal(variable);
-    let style = TableStyle { wide, width, colour, now: clock::now().1, passwd: &passwd };
-    style.table(instances).into()
+    passwd
+}
+
+/// Shows the instances and each change. Ends with an error if the folder is gone or nothing can be printed.
+fn watch(
+    folder: &OwnedFd,
+    instances: Vec<Instance>,
+    options: &ListOptions,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<u8, Errno> {
+    let passwd = passwd();
+    let mut follower = Follower::new(instances, options.timeout)?;
+    let scan = || {
+        // A folder that was removed has no name left.
+        if rustix::fs::fstat(folder)?.st_nlink == 0 {
+            return Err(Errno::NOENT);
+        }
+        rustix::fs::seek(folder, SeekFrom::Start(0))?;
+        sockets(folder)
+    };
+    let (mut lost, mut headed) = (0, false);
+    loop {
+        follower.wait(&scan)?;
+        let OutputStyle { width, colour } = terminal(variable);
+        let height = rustix::termios::tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_row));
+        let wide = options.format == ListFormat::Wide;
+        let style = TableStyle { wide, width, colour, now: None, passwd: &passwd };
+        let (mut instances, changed): (Vec<Instance>, Vec<bool>) = follower.instances().into_iter().unzip();
+        let mut changed = changed.iter();
+        if height.is_none() {
+            instances.retain(|_| changed.next() == Some(&true));
+        }
+        names::assign(&mut instances);
+        sort(&mut instances, options.order);
+        instances.retain(|instance| options.states.contains(instance.state));
+        let mut text = String::new();
+        match height {
+            // Each line replaces the old one, so that the screen does not flicker.
+            Some(height) => {
+                text.push_str("\x1b[H");
+                for line in style.table(&instances).lines().take(height.saturating_sub(1)) {
+                    text.extend([line, "\x1b[K\n"]);
+                }
+                text.push_str("\x1b[J");
+            }
+            None => {
+                let table = style.table(&instances);
+                let rows = table.split_once('\n').map_or("", |(_, rows)| rows);
+                text.push_str(if headed { rows } else { &table });
+                headed = true;
+            }
+        }
+        if !print(text.as_bytes()) {
+            return Ok(EXIT_UNHEALTHY);
+        }
+        let now_lost = follower.not_followed();
+        if now_lost > lost {
+            say(stderr(), &format!("kapo: {now_lost} kapos cannot be followed: their states may be old"));
+        }
+        lost = now_lost;
+    }
 }

@@ -5,6 +5,7 @@
 
 mod connect;
 mod exchange;
+mod follow;
 mod logs;
 mod ls;
 mod status;

@@ -19,13 +19,13 @@ const AT_ONCE: usize = 64;
 /// After this time a socket is slow. Stopped processes must not keep the others waiting.
 const SLOW: Duration = Duration::from_millis(100);
 /// The pause before a socket that refused a connection is queried again.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 /// How often a socket is queried if it refuses. A living kapo refuses between bind and listen, up to 30 ms were seen.
-const TRIES: u8 = 6;
+pub(super) const TRIES: u8 = 6;
 /// The maximum length of a head, in bytes. The head of a kapo is shorter.
-const LONGEST_HEAD: usize = 8 << 10;
+pub(super) const LONGEST_HEAD: usize = 8 << 10;
 /// The maximum length of an answer, in bytes.
-const LONGEST: usize = 1 << 20;
+pub(super) const LONGEST: usize = 1 << 20;
 
 const REQUEST: &[u8] = concat!(
     "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: kapo/",

@@ -1,6 +1,7 @@
 //! The instances that `kapo ls` has found: their states, their order and the exit code. The output is in `table` and
 //! `export`.
 
+pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod names;
 pub(crate) mod table;
@@ -17,7 +18,7 @@ use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY};
 const LONGEST_TEXT: usize = 60;
 
 /// One socket of the folder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Instance {
     /// The name of the socket file.
     pub file: Vec<u8>,
@@ -36,7 +37,7 @@ pub(crate) struct Instance {
 }
 
 /// The members of a document that the output shows. Times are `None` and all others are empty before a kapo answers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct InstanceFacts {
     /// Command.
     pub command: String,

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Instance, names};
 use crate::error::one_line;
-use crate::logic::client::format::{cut, span};
+use crate::logic::client::format::{cut, moment, span};
 
 /// The number of columns of the wide table.
 const COLUMNS: usize = 10;
@@ -22,8 +22,8 @@ pub(crate) struct TableStyle<'a> {
     pub width: Option<usize>,
     /// Whether those in trouble are red.
     pub colour: bool,
-    /// The current time of the client.
-    pub now: SystemTime,
+    /// The current time of the client. Without it, times are shown as such, because the table stays for long.
+    pub now: Option<SystemTime>,
     /// The text of /etc/passwd.
     pub passwd: &'a [u8],
 }
@@ -85,15 +85,16 @@ impl TableStyle<'_> {
         let facts = &instance.facts;
         if let Some(when) = if facts.running { facts.start } else { facts.end } {
             // The clock may have been changed.
-            *since = span(self.now.duration_since(when).unwrap_or_default());
+            let ago = |now: SystemTime| span(now.duration_since(when).unwrap_or_default());
+            *since = self.now.map_or_else(|| moment(when), ago);
         }
         *restarts = facts.restarts.to_string();
         if !facts.last.is_empty() {
             *last = one_line(&facts.last);
         }
         match (facts.next, facts.expires) {
-            (Some(start), _) => *next = self.until("start in ", start),
-            (None, Some(end)) => *next = self.until("ttl in ", end),
+            (Some(start), _) => *next = self.until("start", start),
+            (None, Some(end)) => *next = self.until("ttl", end),
             (None, None) => {}
         }
         if facts.pid > 0 {
@@ -103,9 +104,11 @@ impl TableStyle<'_> {
         cells
     }
 
-    /// Formats the time until `when`, rounded up.
+    /// Formats when something will happen. The time until then is rounded up.
     fn until(&self, what: &str, when: SystemTime) -> String {
-        let left = when.duration_since(self.now).unwrap_or_default();
-        [what, &span(Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0)))].concat()
+        let Some(now) = self.now else { return [what, " at ", &moment(when)].concat() };
+        let left = when.duration_since(now).unwrap_or_default();
+        [what, " in ", &span(Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0)))]
+            .concat()
     }
 }

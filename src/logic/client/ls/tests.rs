@@ -80,7 +80,7 @@ fn the_newest_start_comes_first_among_equal_states() {
 }
 
 fn style(wide: bool, width: Option<usize>, colour: bool) -> TableStyle<'static> {
-    let now = UNIX_EPOCH + Duration::from_secs(1_795_773_601); // 2026-11-27T10:00:01Z
+    let now = Some(UNIX_EPOCH + Duration::from_secs(1_795_773_601)); // 2026-11-27T10:00:01Z
     TableStyle { wide, width, colour, now, passwd: b"root:x:0:0::/:\nann\x1b:x:1000:1000::/:\n" }
 }
 
