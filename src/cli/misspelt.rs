@@ -26,16 +26,17 @@ pub(super) fn find(variables: Variables<'_>) -> Vec<Misspelt> {
 
 /// Returns the variable that `name` resembles; `None` if it is one of kapo's or resembles none.
 fn meant(name: &OsStr) -> Option<&'static str> {
-    let hooks = HookEvent::ALL.into_iter().map(|event| (event.variable(), "on"));
-    let own = || options().filter_map(|opt| Some((opt.env?, opt.long))).chain(hooks.clone());
+    let mut own: Vec<_> = options().filter_map(|opt| Some((opt.env?, opt.long))).collect();
+    own.extend(HookEvent::ALL.map(|event| (event.variable(), "on")));
     let name = name.as_bytes();
-    if own().any(|(env, _)| env.as_bytes() == name) {
+    if own.iter().any(|(env, _)| env.as_bytes() == name) {
         return None;
     }
     let rest = name.strip_prefix(PREFIX).filter(|rest| rest.len() <= LONGEST)?;
     // In a short name, two changes can make another word: HOST is not a misspelt PORT.
     let most = if rest.len() <= 5 { 1 } else { 2 };
-    let (nearest, _) = own()
+    let (nearest, _) = own
+        .into_iter()
         .filter_map(|(env, long)| {
             let by_variable = distance(rest, env.as_bytes().strip_prefix(PREFIX)?);
             // A variable may also be derived from the option, such as KAPO_PID from --pid, whose variable has another
@@ -78,6 +79,8 @@ mod tests {
             ("KAPO_HIDEARGS", "KAPO_HIDE_ARGS"),
             ("KAPO_PID", "KAPO_WATCHPID"),
             ("KAPO_WATCH_PID", "KAPO_WATCHPID"),
+            ("KAPO_ON_FAILED", "KAPO_ON_FAIL"),
+            ("KAPO_ON_GIVEUP", "KAPO_ON_GIVE_UP"),
         ] {
             assert_eq!(suggested(name, "1"), Some(meant), "{name}");
         }

@@ -242,16 +242,14 @@ impl Job {
     fn write_textfile(&mut self, now: Now, at_end: bool, context: &mut LoopContext) {
         let due = |textfile: &mut Textfile| textfile.deadline().is_some_and(|at| at_end || at <= now.mono);
         let Some(mut textfile) = self.output.textfile.take_if(due) else { return };
-        let snapshot = if at_end {
+        let sources = if at_end { Sources::default() } else { Selection::textfile().sources() };
+        let source: &dyn MetricsSource = self;
+        let mut snapshot = source.snapshot(0, sources);
+        if at_end {
             // To read the sources again would take a tenth of the time of a short job.
-            Snapshot {
-                tree: Some(self.measuring.sampler.borrow_mut().at_the_end(&self.children.helpers)),
-                oom_kills: self.measuring.oom.observed(),
-                ..self.snapshot(0, Sources::default())
-            }
-        } else {
-            self.snapshot(0, Selection::textfile().sources())
-        };
+            snapshot.tree = Some(self.measuring.sampler.borrow_mut().at_the_end(&self.children.helpers));
+            snapshot.oom_kills = self.measuring.oom.observed();
+        }
         textfile.write(now, snapshot, context);
         self.output.textfile = Some(textfile);
     }
