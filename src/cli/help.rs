@@ -12,7 +12,7 @@ pub const ABOUT: &str = "Wraps any command in a status socket with a JSON docume
 /// archives.
 const COMMIT: Option<&str> = option_env!("KAPO_COMMIT");
 
-/// `kapo 0.1.0`, and the commit in brackets if it is known.
+/// `kapo 0.2.0`, and the commit in brackets if it is known.
 pub fn version() -> String {
     describe_version(COMMIT)
 }
