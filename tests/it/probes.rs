@@ -233,6 +233,16 @@ fn under_report_probes_do_not_wake_kapo() {
 }
 
 #[test]
+fn a_drain_ends_the_timer_of_the_probes() {
+    let options = ["--drain=600", "--probe=exec:true", "--unhealthy=stop", "--probe-interval=0.1"];
+    let kapo = sleeping(&options);
+    kapo.wait_for_status("it has passed", |status| status["Ready"] == true);
+    kapo.signal(15);
+    kapo.wait_for_status("the drain", |status| status["StopsAt"] != "0001-01-01T00:00:00Z");
+    expect_no_wakeup(kapo.pid());
+}
+
+#[test]
 fn under_stop_an_unhealthy_command_is_stopped_and_started_again() {
     let programs = Programs::new();
     let script = programs.script("probe", "#!/bin/sh\necho run >> \"$0.log\"\nexit 1\n");

@@ -96,6 +96,11 @@ impl Probes {
         }
     }
 
+    /// Ends the timer, because the command is being stopped and no attempt begins any more in this run.
+    pub(crate) fn run_stopping(&mut self) {
+        self.tick = None;
+    }
+
     /// Ends with the run.
     pub(crate) fn run_ended(&mut self) {
         (self.run, self.tick) = (None, None);

@@ -126,6 +126,16 @@ fn under_stop_one_timer_runs_the_probes_each_interval() {
 }
 
 #[test]
+fn a_stop_ends_the_timer() {
+    let mut world = World::stopping();
+    world.tick(Ok(()));
+    world.probes.run_stopping();
+    assert_eq!(world.probes.deadline(), None);
+    world.probes.run_started(world.now);
+    assert_eq!(world.tick(Ok(())), None);
+}
+
+#[test]
 fn failures_in_a_row_make_the_command_unhealthy_once() {
     let mut world = World::stopping();
     world.tick(Ok(()));

@@ -33,7 +33,9 @@ impl Job {
         let ends = self.children.helpers.take_ends();
         let mut results = prober.turn(now, ready, &context.epoll, ends);
         let asked = context.server.take_needs_probes();
-        if !self.life.is_stopping() {
+        if self.life.is_stopping() {
+            prober.probes.run_stopping();
+        } else {
             let surroundings = self.starter.surroundings();
             let helpers = &mut self.children.helpers;
             prober.begin(now, asked, &context.epoll, helpers, surroundings, &mut results);
