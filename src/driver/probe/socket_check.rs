@@ -61,7 +61,7 @@ impl SocketCheck {
     pub(crate) fn step(&mut self, epoll: &Epoll) -> CheckProgress {
         self.try_step(epoll).map_err(told)?;
         if !self.connected || !self.request.is_empty() {
-            return answer::status(&mut self.input).map_err(str::to_owned);
+            return answer::status(&self.input).map_err(str::to_owned);
         }
         Ok(Some(0))
     }
@@ -70,8 +70,9 @@ impl SocketCheck {
         if !self.connected {
             match (sockopt::socket_error(&self.socket)?, self.second.take()) {
                 (Ok(()), second) => self.second = second,
-                (Err(_), Some(port)) => {
-                    self.socket = open_tcp(epoll, Ipv6Addr::LOCALHOST.into(), port)?;
+                (Err(errno), Some(port)) => {
+                    // Without IPv6, the error of 127.0.0.1 is the one that explains the failure.
+                    self.socket = open_tcp(epoll, Ipv6Addr::LOCALHOST.into(), port).map_err(|_| errno)?;
                     return Ok(());
                 }
                 (Err(errno), None) => return Err(errno),
