@@ -332,6 +332,8 @@ const samples = [];
 
 async function measure() {
   if (document.hidden || lost) return;
+  // kapo checks its command only if a request needs the result.
+  if (objects && objects[0].Probes) refresh();
   try {
     const text = await (await get(METRICS)).text();
     const value = (name) => {
@@ -382,11 +384,11 @@ function showUsage(sample) {
   const known = limit && all !== null;
   plot($('memory'), known ? (sample) => sample.all : (sample) => sample.own, known ? limit : 0);
   plot($('cpu'), (sample) => sample.cpu, cores);
-  const range = ', last ' + span(Math.max(MINUTE, Math.round((sample.at - samples[0].at) / MINUTE) * MINUTE));
+  write($('range'), 'of the last ' + span(Math.max(MINUTE, Math.round((sample.at - samples[0].at) / MINUTE) * MINUTE)));
   write($('c-memory'), 'memory: ' + (own === null ? 'no process' : bytes(own)) +
-    (known ? '; cgroup ' + bytes(all) + ' of ' + bytes(limit) : '; no limit') + range);
+    (known ? '; cgroup ' + bytes(all) + ' of ' + bytes(limit) : '; no limit'));
   write($('c-cpu'), 'CPU: ' + (cpu === null ? '–' : (cpu * 100).toFixed(cpu < .1 ? 1 : 0) + ' %') +
-    (cores ? ' of ' + cores * 100 + ' %' : '') + range);
+    (cores ? ' of ' + cores * 100 + ' %' : ''));
 }
 
 /* ---- The output ---- */
@@ -442,7 +444,7 @@ function filter() {
 }
 
 async function follow() {
-  if (following || document.hidden) return;
+  if (following || lost || document.hidden) return;
   const control = following = new AbortController();
   try {
     const answer = await fetch('logs?follow=1', { signal: control.signal, cache: 'no-store' });
@@ -461,7 +463,10 @@ async function follow() {
   } catch (error) {
     // Aborted, or the connection is lost.
   }
-  if (following === control) following = null;
+  if (following !== control) return;
+  // kapo ends the stream of a reader that is too slow.
+  following = null;
+  if (!lost) setTimeout(follow, SECOND);
 }
 
 function unfollow() {
@@ -514,7 +519,7 @@ document.addEventListener('visibilitychange', () => {
     tick();
     refresh();
     measure();
-    if (!lost) follow();
+    follow();
   }
 });
 setInterval(tick, SECOND);

@@ -41,9 +41,12 @@ fn only_a_browser_gets_the_page_at_the_root() {
         ("/", "Accept: text/html;q=0, */*\r\nUpgrade-Insecure-Requests: 1\r\n", "json"),
         ("/other", BROWSER, "json"),
         ("/ui/", BROWSER, "json"),
-        ("/ui", "Accept-Encoding: gzip\r\n", "page"),
+        ("/ui", BROWSER, "page"),
+        ("/ui", "Accept-Encoding: br, gzip\r\nUpgrade-Insecure-Requests: 1\r\n", "page"),
+        // lynx
+        ("/ui", "Accept: text/html, */*\r\nAccept-Encoding: gzip\r\n", "plain"),
         ("/ui", "", "plain"),
-        ("/ui", "Accept-Encoding: gzip;q=0\r\n", "plain"),
+        ("/ui", "Accept-Encoding: gzip;q=0\r\nUpgrade-Insecure-Requests: 1\r\n", "plain"),
         ("/ui?static", BROWSER, "plain"),
     ] {
         let (answer, body) = ask(&kapo, "GET", path, fields);

@@ -1,5 +1,5 @@
-//! `/ui`, the page for people. Browsers get a stored page, whose script reads the other paths. Clients without gzip or
-//! without scripts get a plain page of the present state, with the lines of `kapo status`.
+//! `/ui`, the page for people. Browsers get a stored page, whose script reads the other paths. Other clients and
+//! browsers without scripts get a plain page of the present state, with the lines of `kapo status`.
 
 use super::{Answer, RequestContext, first_failure, retry_after, whole};
 use crate::error::one_line;
@@ -57,9 +57,11 @@ pub(super) fn selection() -> Selection {
 }
 
 impl RequestContext<'_> {
-    /// Returns the stored page, or the plain one if the client cannot decompress or asks for it.
+    /// Returns the stored page, or the plain one if the client cannot show the first or asks for the second.
     pub(super) fn ui(&self, now: Now, head: bool, request: &Request<'_>) -> Answer<'_> {
-        if lists(request.accept_encoding, "gzip") && parameter(request.query, "static").is_none() {
+        // Text browsers accept gzip, but only browsers with scripts send Upgrade-Insecure-Requests.
+        let lively = request.navigates && lists(request.accept_encoding, "gzip");
+        if lively && parameter(request.query, "static").is_none() {
             return whole(200, COMPRESSED, PAGE);
         }
         if head {
