@@ -22,7 +22,7 @@ MIRI_SKIP=(--skip four_centuries --skip every_byte --skip the_own_line)
 REAL=(activation clients container haproxy hooks oom prometheus streams systemd textfile)
 # The release files: built, compared, installed and run. The first step creates dist/ for the others.
 DIST=(dist image arm64)
-LONG=(packages reproducible source examples kernels)
+LONG=(packages reproducible source examples kernels ui)
 
 # Debian installs haproxy and nginx here, which may not be in the path.
 export PATH=$PATH:/usr/sbin
@@ -46,6 +46,7 @@ declare -A PACKAGE=(
     [systemd-socket-activate]=systemd [systemd-nspawn]=systemd-container [podman]=podman [runc]=runc [catatonit]=catatonit
     [dockerd]=docker.io [docker-compose]=docker-compose [haproxy]=haproxy [prometheus]=prometheus [promtool]=prometheus [nginx]=nginx-light [yamllint]=yamllint
     [prometheus-node-exporter]=prometheus-node-exporter [prometheus-alertmanager]=prometheus-alertmanager [amtool]=prometheus-alertmanager
+    [npm]=npm [chromium]=chromium [firefox-esr]=firefox-esr [lynx]=lynx [w3m]=w3m
 )
 
 step_tools() {
