@@ -31,12 +31,13 @@ const EXIT_CODES: &[(u8, &str, &str)] = &[
         EXIT_UNHEALTHY,
         "",
         "check: not healthy, no answer, or wrong usage; check has no other exit codes except 0. status: \
-         not healthy. logs: no output is kept, or the stream was cut off. run and supervise: the command \
-         missed a --watchdog ping and its own exit code is 0.",
+         not healthy. logs: no output is kept, or the stream was cut off. ls: a command is not healthy, or \
+         a socket does not answer like a kapo. run and supervise: the command missed a --watchdog ping, \
+         or its probes failed, and its own exit code is 0.",
     ),
     (EXIT_USAGE, "", "Wrong usage: kapo does not understand an argument or a variable."),
-    (EXIT_NO_ANSWER, "", "status, logs: no kapo answers."),
-    (EXIT_TIMEOUT, "", "The TTL ended the command. wait: --timeout has passed."),
+    (EXIT_NO_ANSWER, "", "status, logs: no kapo answers. ls: there is no socket."),
+    (EXIT_TIMEOUT, "", "The TTL or --silence ended the command. wait: --timeout has passed."),
     (
         EXIT_SETUP,
         "",
@@ -60,13 +61,13 @@ const PATHS: &[(&str, &str)] = &[
     ("/livez", "200 as long as kapo answers."),
     (
         "/readyz",
-        "200 while the command runs and is not being stopped (with --notify: and is ready); otherwise 503 \
-         with the reason.",
+        "200 while the command runs, is not being stopped, and is ready (--notify, --ready-line, --probe); \
+         otherwise 503 with the reason.",
     ),
     (
         "/healthz",
-        "200 while the command runs or after it has ended with success, unless it is flapping; otherwise \
-         503 with the reason.",
+        "200 while the command runs or after it has ended with success, unless it is flapping or a \
+         --probe fails; otherwise 503 with the reason.",
     ),
     ("/metrics", "Metrics for Prometheus; OpenMetrics if the Accept field asks for it."),
     ("/debug/vars", "Numbers as JSON, in the expvar format of Go."),
