@@ -121,9 +121,12 @@ impl CgroupFiles {
     /// The pressure stall information of all resources.
     pub(crate) const PRESSURE: CgroupFiles = CgroupFiles(1 << 6);
 
+    /// The CPU quota.
+    pub(crate) const CPU_LIMIT: CgroupFiles = CgroupFiles(1 << 7);
+
     /// All files.
     #[cfg(test)]
-    pub(crate) const ALL: CgroupFiles = CgroupFiles((1 << 7) - 1);
+    pub(crate) const ALL: CgroupFiles = CgroupFiles(u8::MAX);
 
     /// Returns the union of both.
     pub(crate) const fn and(self, other: CgroupFiles) -> CgroupFiles {
@@ -153,6 +156,8 @@ pub struct CgroupUsage {
     pub memory_peak: Option<u64>,
     /// How long tasks were throttled because the CPU quota was used up.
     pub cpu_throttled: Option<Duration>,
+    /// The CPU quota, as CPU time per second.
+    pub cpu_limit: Option<Duration>,
     /// Number of processes and threads.
     pub pids: Option<u64>,
     /// The limit of the number of processes and threads.
@@ -173,6 +178,14 @@ const NO_LIMIT: u64 = (1 << 63) - (64 << 10);
 /// Returns the number after a key, from a file of `KEY NUMBER` lines.
 pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Returns the CPU time per second that a quota allows, from the quota and its period in microseconds: `50000 100000`.
+/// Returns `None` if there is no limit: `max` in version 2, -1 in version 1.
+pub(crate) fn cpu_limit(text: &str) -> Option<Duration> {
+    let mut words = text.split_ascii_whitespace();
+    let (quota, period): (u64, u64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    quota.checked_mul(1_000_000)?.checked_div(period).map(Duration::from_micros)
 }
 
 /// Returns the totals from a file of pressure stall information, which are in microseconds: `some avg10=0.00
@@ -251,5 +264,21 @@ mod tests {
             pressure(text).collect::<Vec<_>>(),
             [("some", Duration::from_millis(1_500)), ("full", Duration::from_micros(7))]
         );
+    }
+
+    #[test]
+    fn a_cpu_quota_is_a_part_of_its_period() {
+        for (text, millis) in [
+            ("50000 100000\n", Some(500)),
+            ("250000\n100000\n", Some(2_500)),
+            ("max 100000\n", None),
+            ("-1\n100000\n", None),
+            ("50000 0\n", None),
+            ("50000\n", None),
+            ("18446744073709551615 1", None),
+            ("", None),
+        ] {
+            assert_eq!(cpu_limit(text), millis.map(Duration::from_millis), "{text:?}");
+        }
     }
 }

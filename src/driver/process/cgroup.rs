@@ -122,6 +122,11 @@ impl Cgroup {
                 "memory.peak",
             ),
             cpu_throttled: self.cpu.as_ref().filter(|_| files.include(CgroupFiles::CPU)).and_then(throttled),
+            cpu_limit: self
+                .cpu
+                .as_ref()
+                .filter(|_| files.include(CgroupFiles::CPU_LIMIT))
+                .and_then(cpu_limit),
             pids: number(CgroupFiles::PIDS, &self.pids, "pids.current", "pids.current"),
             pids_limit: number(CgroupFiles::PIDS_LIMIT, &self.pids, "pids.max", "pids.max"),
             pressure: if files.include(CgroupFiles::PRESSURE) { self.pressure() } else { Vec::new() },
@@ -150,6 +155,15 @@ fn throttled(folder: &Folder) -> Option<Duration> {
         Version::V1 => cgroup::keyed(&text, "throttled_time").map(Duration::from_nanos),
         Version::V2 => cgroup::keyed(&text, "throttled_usec").map(Duration::from_micros),
     }
+}
+
+/// Returns the CPU quota.
+fn cpu_limit(folder: &Folder) -> Option<Duration> {
+    let mut quota = text(&folder.file("cpu.cfs_quota_us", "cpu.max"))?;
+    if folder.version == Version::V1 {
+        quota.push_str(&text(&folder.file("cpu.cfs_period_us", ""))?);
+    }
+    cgroup::cpu_limit(&quota)
 }
 
 /// Calls `look` with the possible folders of a controller, the usual mount points first, until it returns a value.

@@ -127,7 +127,7 @@ impl Family {
 }
 
 /// All metrics, in the order of the page.
-pub(super) const FAMILIES: [Family; 41] = [
+pub(super) const FAMILIES: [Family; 42] = [
     gauge(
         "kapo_child_up",
         "1 while the command runs; in watch mode, while a process matches.",
@@ -247,6 +247,12 @@ pub(super) const FAMILIES: [Family; 41] = [
         |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.cpu_throttled)),
     )
     .from(Sources::cgroup(CgroupFiles::CPU)),
+    gauge(
+        "kapo_cgroup_cpu_limit_cores",
+        "CPU quota of kapo's cgroup, in CPUs; left out if there is none.",
+        |s, _, out| one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.cpu_limit)),
+    )
+    .from(Sources::cgroup(CgroupFiles::CPU_LIMIT)),
     gauge("kapo_cgroup_pids", "Number of processes and threads in kapo's cgroup.", |s, _, out| {
         one(out, s.cgroup.as_ref().and_then(|cgroup| cgroup.pids));
     })

@@ -82,6 +82,7 @@ fn full() -> Snapshot {
             memory_limit: Some(4 << 20),
             memory_peak: Some(2 << 20),
             cpu_throttled: Some(Duration::from_micros(1_500)),
+            cpu_limit: Some(Duration::from_millis(1_500)),
             pids: Some(5),
             pids_limit: Some(100),
             pressure: vec![("memory", "full", Duration::from_micros(7))],
@@ -137,6 +138,7 @@ fn a_metric_is_rendered_in_each_format() {
         (&prometheus, "\nkapo_http_requests_total{path=\"invalid\",code=\"431\"} 1\n"),
         (&prometheus, "\nkapo_child_last_run_seconds 1.5\n"),
         (&prometheus, "\nkapo_cgroup_cpu_throttled_seconds_total 0.0015\n"),
+        (&prometheus, "\nkapo_cgroup_cpu_limit_cores 1.5\n"),
         (&prometheus, "\nkapo_cgroup_pressure_seconds_total{resource=\"memory\",kind=\"full\"} 0.000007\n"),
         (&prometheus, "\nprocess_virtual_memory_max_bytes 18446744073709551615\n"),
     ] {
