@@ -14,6 +14,7 @@ use crate::driver::output::sink::{Sinks, Written};
 use crate::driver::process::signals::Signals;
 use crate::error::{Error, one_line, reason};
 use crate::logic::log::record::{Level, Record};
+use crate::logic::trim::TrimPacer;
 use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;
@@ -34,6 +35,10 @@ pub(crate) struct LoopContext {
     pub quiet: bool,
     /// Whether a start has used much of the stack, whose pages are freed before the next wait.
     pub deep: bool,
+    /// Whether requests were answered since kapo last had nothing to do.
+    served: bool,
+    /// How often the memory of requests is freed.
+    trims: TrimPacer,
     /// How long to pause before the next turn, so that more work gathers.
     pub rest: Option<Duration>,
     /// If set, the loop ends after this turn with this exit code.
@@ -53,6 +58,8 @@ impl LoopContext {
             sinks,
             quiet,
             deep: true,
+            served: false,
+            trims: TrimPacer::default(),
             rest: None,
             exit: None,
             registered_sinks: [None; 2],
@@ -184,6 +191,7 @@ pub(crate) fn run(mode: &mut dyn LoopMode, signals: &Signals, context: &mut Loop
         mode.on_sources(now, ready, context);
         serve(mode, now, sources(), context);
         if context.server.requests() != requests {
+            context.served = true;
             mode.on_request(now, context);
         }
         mode.finish_turn(now, context);
@@ -214,6 +222,14 @@ fn wait(mode: &dyn LoopMode, now: Now, events: &mut mio::Events, context: &mut L
         // The turn itself has used some of this time.
         _ => at.saturating_duration_since(clock().mono),
     });
+    // If work is left over, the memory is needed again at once.
+    if context.served && timeout != Some(Duration::ZERO) {
+        context.served = false;
+        if context.trims.allow(now.mono) {
+            context.server.free_buffers();
+            context.deep = true;
+        }
+    }
     if std::mem::take(&mut context.deep) {
         sys::stack::release_unused();
     }

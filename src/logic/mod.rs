@@ -22,6 +22,7 @@ pub mod reason;
 pub(crate) mod restart;
 pub(crate) mod sorted;
 pub mod status;
+pub(crate) mod trim;
 pub(crate) mod vars;
 pub(crate) mod watch;
 

@@ -47,6 +47,20 @@ fn an_idle_kapo_is_not_woken() {
 }
 
 #[test]
+fn the_memory_of_requests_is_given_back() {
+    let kapo = Kapo::start(["run", "sleep", "60"]);
+    wait_for("the command runs", || kapo.status()["Status"] == "running");
+    let memory = || crate::tools::private_memory(kapo.pid());
+    wait_for("kapo sleeps", || crate::harness::process_state(kapo.pid()) == Some('S'));
+    let before = memory();
+    for path in ["/metrics", "/metrics", "/", "/healthz?verbose"] {
+        kapo.get(path);
+    }
+    // The last answer arrives before kapo has returned the memory. Tables that stay take 12 KiB.
+    wait_for("the memory is given back", || memory() <= before + 16);
+}
+
+#[test]
 fn an_idle_kapo_makes_no_system_call() {
     let strace = || std::process::Command::new("strace");
     if !strace().arg("-V").stdout(std::process::Stdio::null()).status().is_ok_and(|status| status.success()) {

@@ -172,12 +172,19 @@ impl Connection {
             }
         }
         if wants.read {
+            let idle = buffers.input.capacity() == 0;
             buffers.input.clear();
             buffers.input.reserve_exact(READ_SIZE);
             let read =
                 retry_on_intr(|| recv(&self.socket, spare_capacity(&mut buffers.input), RecvFlags::DONTWAIT));
             match read {
-                Ok((_, 0)) => self.conn.eof(&mut buffers.out),
+                Ok((_, 0)) => {
+                    // A connection that only ends is no reason for an idle instance to keep a buffer.
+                    if idle {
+                        buffers.input = Vec::new();
+                    }
+                    self.conn.eof(&mut buffers.out);
+                }
                 Ok(_) => {
                     self.conn.receive(now, &buffers.input, &mut buffers.head_cache, handler, &mut buffers.out)
                 }

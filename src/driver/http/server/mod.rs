@@ -93,6 +93,13 @@ impl Server {
         self.listeners.accept_inherited(accepted, self.table.limit());
     }
 
+    /// Frees what only requests need: the buffers that all connections share, and the values of the last scrape. The
+    /// next request allocates them again.
+    pub(crate) fn free_buffers(&mut self) {
+        self.buffers = Buffers::new();
+        self.measured = None;
+    }
+
     /// Returns the number of open connections.
     pub(crate) fn connections(&self) -> usize {
         self.table.connections()
