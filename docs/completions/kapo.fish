@@ -156,6 +156,7 @@ complete -c kapo -n '__kapo_at supervise s' -l max-restarts -x -d 'give up after
 complete -c kapo -n '__kapo_at supervise s' -l within -x -d 'time window for restarts and failures'
 complete -c kapo -n '__kapo_at supervise s' -l restart -x -a 'always on-failure' -d 'start again: always or on-failure'
 complete -c kapo -n '__kapo_at supervise s' -l no-restart-on -x -d 'codes and signals that are final: 78,SEGV'
+complete -c kapo -n '__kapo_at supervise s' -l log-repeats -d 'log each start and end of a crash storm'
 complete -c kapo -n '__kapo_at watch w' -s w -l wait -x -d 'pause between scans of the process list'
 complete -c kapo -n '__kapo_at watch w' -s p -l pid -x -d 'watch this one process'
 complete -c kapo -n '__kapo_at watch w' -l process-events -d 'learn of new processes from the kernel'

@@ -57,7 +57,9 @@ pub fn page(verb: Option<Verb>, long: bool) -> String {
             option(&mut out, opt, letter, long);
         }
     }
-    out.push('\n');
+    if describes_global {
+        out.push('\n');
+    }
     if long {
         wrap(&mut out, 0, REMARKS);
     } else if !describes_global {

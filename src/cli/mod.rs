@@ -252,6 +252,7 @@ fn restart(settings: &mut Settings<'_>) -> Result<Restart, Error> {
         within: settings.value("within", values::seconds)?,
         on_failure_only: settings.value("restart", values::on_failure_only)?,
         no_restart_on: settings.optional("no-restart-on", values::final_ends)?.unwrap_or_default(),
+        log_repeats: settings.flag("log-repeats")?,
     };
     if restart.max_restarts.is_some() && restart.within.is_zero() {
         let within = settings.label("within");

@@ -257,6 +257,8 @@ pub struct Restart {
     pub on_failure_only: bool,
     /// `--no-restart-on`: no start follows these ends.
     pub no_restart_on: Vec<Success>,
+    /// `--log-repeats`: the log has each start and each end.
+    pub log_repeats: bool,
 }
 
 /// The options of `watch`.
@@ -430,6 +432,7 @@ pub(crate) mod tests {
             within: Duration::from_secs(300),
             on_failure_only: false,
             no_restart_on: Vec::new(),
+            log_repeats: false,
         }
     }
 }

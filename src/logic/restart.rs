@@ -104,6 +104,11 @@ impl Policy {
         self.options.wait
     }
 
+    /// Whether the log has each start and each end.
+    pub(crate) fn log_repeats(&self) -> bool {
+        self.options.log_repeats
+    }
+
     /// Decides what follows a run that ended at `now`.
     pub(crate) fn ended(&mut self, now: Instant, run: RunOutcome, random: &mut Random) -> Verdict {
         if run.lasted >= self.options.stable {

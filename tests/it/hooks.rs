@@ -221,7 +221,8 @@ fn a_crash_loop_with_a_hook_that_hangs_starts_a_thousand_runs() {
     // A second hook at the same time would exit with 99.
     let fail = format!("--on=fail=flock -n -E 99 {} sleep 60", folder.path().join("lock").display());
     let run = |restarts: &str| {
-        let mut command = kapo(["-i", "none", "supervise", "--wait=0", "--within=1h", "--on-timeout=0.1"]);
+        let mut command =
+            kapo(["-i", "none", "supervise", "--wait=0", "--log-repeats", "--within=1h", "--on-timeout=0.1"]);
         command.args([&format!("--max-restarts={restarts}"), &fail, &format!("--on=end={}", end.display())]);
         command.arg("false");
         let (code, _, stderr) = run_to_the_end(command);

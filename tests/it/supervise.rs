@@ -3,8 +3,10 @@
 use std::fs;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::harness::{Kapo, kapo_on_a_free_port, lives, now, proc_status, process_state, wait_for};
+use crate::harness::wait_for;
+use crate::harness::{Kapo, kapo_on_a_free_port, lives, now, proc_status, process_state, run_to_the_end};
 use crate::tools::{Events, Gate, Line, Programs, descriptors, expect_no_wakeup, private_memory, seconds};
 
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -385,4 +387,24 @@ fn after_the_flapping_window_it_sleeps_again() {
     }) {}
     events.until("it has recovered", |status| status["Flapping"] == false && status["Status"] == "running");
     expect_no_wakeup(kapo.pid());
+}
+
+#[test]
+fn the_log_of_a_crash_loop_has_its_first_and_its_last_end() {
+    let folder = TempDir::new().unwrap();
+    let script = "echo >> \"$0\"; if [ $(wc -l < \"$0\") -lt 7 ]; then exit 3; else exit 4; fi";
+    for (option, starts, repeats) in [("--log-repeats=false", 5, " repeats=2 "), ("--log-repeats", 7, "")] {
+        let path = folder.path().join(option);
+        let words = ["supervise", option, "--wait", "1ms", "--no-restart-on", "4", "sh", "-c", script];
+        let mut command = kapo_on_a_free_port(words);
+        command.arg(&path);
+        let (code, _, log) = run_to_the_end(command);
+        assert_eq!(code, Some(4), "{log}");
+        assert_eq!(log.matches("msg=\"started\"").count(), starts, "{log}");
+        let ends: Vec<_> = log.lines().filter(|line| line.contains("msg=\"exited\"")).collect();
+        assert_eq!(ends.len(), starts, "{log}");
+        let [.., last, other] = ends.as_slice() else { panic!("{log}") };
+        assert!(last.contains(" code=3 ") && last.contains(repeats), "{log}");
+        assert!(other.contains(" code=4 "), "{log}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The options of what follows the end of a run.
 
-use super::{Completion, Opt, RUN, SUPERVISE, value};
+use super::{Completion, Opt, RUN, SUPERVISE, flag, value};
 
 pub(super) const AFTER_RUN: &[Opt] = &[
     value(RUN, "wait", "SECONDS").short('w').env("KAPO_WAIT").otherwise("0").says(
@@ -50,5 +50,10 @@ pub(super) const RESTARTING: &[Opt] = &[
              with the command's exit code, or with 0 if --success-exit lists it too. 126 and 127 \
              mean a command that cannot be executed. Ends that kapo itself caused (--ttl, --watchdog, \
              --silence) are not compared.",
+    ),
+    flag(SUPERVISE, "log-repeats").env("KAPO_LOG_REPEATS").says(
+        "log each start and end of a crash storm",
+        "Without this option, after three equal ends in a row one end a minute is logged, with the \
+             number of runs that were left out.",
     ),
 ];

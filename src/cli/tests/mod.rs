@@ -320,6 +320,7 @@ fn supervise_takes_all_of_its_options() {
         within: 4 * SECOND,
         on_failure_only: true,
         no_restart_on: vec![Success::Code(78), Success::Signal(Signal::SEGV)],
+        log_repeats: false,
     };
     assert_eq!(job(words).after, After::Again(expected));
     assert_eq!(

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::repeats::MINUTE;
 use super::report::with_output;
 use super::run_record::RunEnd;
 use super::signals::ReceivedSignal;
@@ -98,7 +99,8 @@ impl Lifecycle {
             SpawnErrorKind::NotFound | SpawnErrorKind::NotExecutable => Record::error("cannot execute"),
             SpawnErrorKind::Setup => Record::error("cannot start"),
         };
-        out.push(Effect::Log(record.with("command", &self.document.status.command).with("error", reason)));
+        let record = record.with("command", &self.document.status.command).with("error", reason);
+        self.log_end(now, Duration::ZERO, record, out);
         let run = RunOutcome {
             lasted: Duration::ZERO,
             success: false,
@@ -182,7 +184,7 @@ impl Lifecycle {
         self.deadlines.stop(Deadline::Kill);
         let lasted = now.mono.saturating_duration_since(process.since);
         self.record_end(now, why, end, lasted);
-        out.push(Effect::Log(self.end_record(process.pid, why, lasted)));
+        self.log_end(now, lasted, self.end_record(process.pid, why, lasted), out);
         let success = self.document.status.reason == Some(Reason::Success);
         let termination_message = self.termination_message();
         self.remains.output =
@@ -265,6 +267,10 @@ impl Lifecycle {
         {
             self.deadlines.set(Deadline::Flapping, now.mono, until.saturating_duration_since(now.mono));
         }
+        // The next end may come late or never.
+        if !matches!(verdict, Some(Verdict::Again(pause)) if pause < MINUTE) {
+            self.end_series(now, out);
+        }
         if self.own_end.leaving {
             self.finish();
             return false;
@@ -272,7 +278,7 @@ impl Lifecycle {
         match (verdict, &self.job.after) {
             (Some(Verdict::Again(pause)), _) => {
                 // Log only pauses that are longer than the usual one, which is known from the options.
-                if self.policy.as_ref().is_some_and(|policy| pause > policy.wait()) {
+                if self.policy.as_ref().is_some_and(|policy| pause > policy.wait()) && !self.left_out_end() {
                     out.push(Effect::Log(Record::info("restarting").with("pause", Seconds(pause))));
                 }
                 self.state = MachineState::Pausing;

@@ -185,7 +185,12 @@ impl Lifecycle {
     }
 
     fn apply(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
+        let asked = matches!(input, Input::StopRequest(_) | Input::RepeatedStopRequest(_));
         self.step(now, input, out);
+        // After the step, because the stop signal must not wait for the log.
+        if asked {
+            self.end_series(now, out);
+        }
         if self.remains.is_empty() {
             self.step(now, Input::NothingLeft, out);
         }

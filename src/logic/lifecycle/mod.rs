@@ -42,6 +42,7 @@ pub(crate) mod foreground_check;
 mod job_control;
 mod machine;
 mod readiness;
+mod repeats;
 mod report;
 pub mod run_record;
 mod signals;
@@ -63,6 +64,7 @@ use job_control::JobControl;
 pub use job_control::{AfterStop, TerminalView};
 use machine::{MachineState, Process};
 use readiness::Readiness;
+use repeats::Repeats;
 use run_record::Runs;
 use signals::Undelivered;
 
@@ -97,6 +99,7 @@ pub struct Lifecycle {
     policy: Option<Policy>,
     random: Random,
     document: Document,
+    repeats: Repeats,
     /// When this run has printed something, or when kapo did not read its output.
     output_seen: Option<Instant>,
 }
@@ -133,6 +136,7 @@ impl Lifecycle {
             policy,
             random,
             document: Document::new(status, Runs::new(context.history)),
+            repeats: Repeats::default(),
             output_seen: None,
             job,
             context,
@@ -261,16 +265,20 @@ impl Lifecycle {
         }
         self.output_seen = None;
         self.restart_silence(now);
-        let stable = self.policy.as_ref().and_then(Policy::stable);
-        if let Some(stable) = stable.filter(|_| self.document.status.flapping) {
-            self.deadlines.set(Deadline::Stable, now.mono, stable);
-        }
         let record =
             Record::info("started").with("command", &self.document.status.command).number("pid", pid);
-        out.push(Effect::Log(match self.document.status.restarts {
+        let record = match self.document.status.restarts {
             0 => record,
             restarts => record.number("restarts", restarts),
-        }));
+        };
+        let left_out = self.log_start(now, record, out);
+        let stable = self.policy.as_ref().and_then(Policy::stable);
+        // With --stable 0 no run ends flapping, but the start of a run that lasts must be logged.
+        if let Some(stable) = stable.or(left_out.then_some(repeats::MINUTE))
+            && (left_out || self.document.status.flapping)
+        {
+            self.deadlines.set(Deadline::Stable, now.mono, stable);
+        }
         if !self.job.reports_ready() {
             self.report_ready(out);
         }
@@ -284,9 +292,11 @@ impl Lifecycle {
         }
     }
 
-    /// Ends flapping, because the run has lasted for `--stable`.
+    /// Ends flapping and a series of equal ends, because the run has lasted for `--stable`.
     fn become_stable(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if let Some(policy) = &mut self.policy {
+        self.end_series(now, out);
+        // Earlier failures stay in the answers of the probes unless they count as flapping.
+        if let Some(policy) = self.policy.as_mut().filter(|_| self.document.status.flapping) {
             policy.was_stable();
         }
         self.update_flapping(now, out);
@@ -296,6 +306,9 @@ impl Lifecycle {
         let flapping = self.policy.as_ref().is_some_and(|policy| policy.is_flapping(now.mono));
         if std::mem::replace(&mut self.document.status.flapping, flapping) != flapping {
             self.document.changed = true;
+            if !flapping {
+                self.end_series(now, out);
+            }
             out.push(Effect::Log(match flapping {
                 true => Record::warn("flapping").number("restarts", self.document.status.restarts),
                 false => Record::info("flapping ended"),

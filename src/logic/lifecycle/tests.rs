@@ -15,6 +15,7 @@ use crate::logic::{Exit, ProcessId, Sender};
 use crate::signal::{Signal, SignalSet};
 
 mod before_stop;
+mod repeats;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -1152,7 +1153,13 @@ fn the_log_shows_an_exit_code_that_is_not_the_command_s() {
 
 #[test]
 fn the_log_shows_pauses_longer_than_usual_and_flapping() {
-    let restart = Restart { wait: SECOND, backoff_max: Some(8 * SECOND), within: 60 * SECOND, ..again() };
+    let restart = Restart {
+        wait: SECOND,
+        backoff_max: Some(8 * SECOND),
+        within: 60 * SECOND,
+        log_repeats: true,
+        ..again()
+    };
     let job = JobOptions { after: After::Again(restart), ..run() };
     let mut world = begun(job, Behaviour::ends(SECOND, Exit::Code(3)));
     world.run_for(30 * SECOND);

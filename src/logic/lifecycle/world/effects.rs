@@ -23,6 +23,16 @@ pub(super) fn begins_drain(effect: &Effect) -> bool {
     line(effect).contains("msg=\"draining\"")
 }
 
+/// Returns how many ends a log record stands for.
+fn ends_in_log(effect: &Effect) -> u64 {
+    let line = line(effect);
+    if !["\"exited\"", "\"cannot execute\"", "\"cannot start\""].iter().any(|msg| line.contains(msg)) {
+        return 0;
+    }
+    let left_out = line.split_whitespace().find_map(|word| word.strip_prefix("repeats=")?.parse().ok());
+    1 + left_out.unwrap_or(0_u64)
+}
+
 /// Returns why the machine stops the command, read from the log record.
 pub(super) fn cause_of_stop(effect: &Effect) -> Option<StopCause> {
     let line = line(effect);
@@ -67,7 +77,11 @@ impl World {
             }
             Effect::CountGroup { group, exactly } => self.count_group(group, exactly, queue),
             Effect::Notify(datagram) => self.notify(&datagram),
-            Effect::Log(_) | Effect::Suspend { .. } => {}
+            Effect::Log(_) => {
+                self.logged_ends += ends_in_log(&effect);
+                self.start_kept &= !line(&effect).contains("msg=\"started\"");
+            }
+            Effect::Suspend { .. } => {}
             Effect::PrintError(_) => {
                 self.invariant(self.restart().is_none(), "only run writes errors to stderr")
             }
@@ -139,6 +153,8 @@ impl World {
         self.invariant(self.child.is_none(), "kapo does not exit while the command runs");
         let expected = self.starts == 0 || code == self.expected_code;
         self.invariant(expected, "the exit code is that of the last run");
+        let all = self.restart().is_none() || self.logged_ends == self.starts;
+        self.invariant(all, "each end is in the log or counted by it");
         let starts = self.starts - self.superseded;
         let written = if self.job.termination_log.is_some() { starts } else { 0 };
         self.invariant(self.termination_messages == written, "each end has its termination message");
@@ -167,6 +183,7 @@ impl World {
         let Some(pid) = ProcessId::new(100 + number) else { return };
         match self.behaviour.start {
             Ok(()) => {
+                self.start_kept = true;
                 let behaviour = self.behaviour.clone();
                 let ends = behaviour.lasts.map(|lasts| (self.now + lasts, behaviour.exit));
                 self.child = Some(Child {

@@ -176,6 +176,7 @@ fn any_job(pick: &mut dyn FnMut(u64) -> u64) -> JobOptions {
             within: any_time(pick),
             on_failure_only: pick(4) == 0,
             no_restart_on: (0..pick(3)).filter_map(|_| any_end(pick)).collect(),
+            log_repeats: pick(4) == 0,
         }),
     };
     let min = any_lasting_time(pick);

@@ -77,8 +77,11 @@ impl World {
             return None;
         }
         let run = match (&self.child, self.stop, self.before_stop) {
-            (Some(_), None, None) => {
-                [self.watch, self.stable_at().filter(|_| self.flapping_until().is_some()), self.silence]
+            (Some(child), None, None) => {
+                let stable = self.stable_at().filter(|_| self.start_kept || self.flapping_until().is_some());
+                let zero = self.restart().is_some_and(|restart| restart.stable.is_zero());
+                let a_minute = (self.start_kept && zero).then(|| child.since + Duration::from_secs(60));
+                [self.watch, stable.or(a_minute), self.silence]
             }
             (Some(_), None, Some((over, _))) => [Some(over), None, None],
             (Some(_), Some(_), _) => [self.kill_due(), None, None],

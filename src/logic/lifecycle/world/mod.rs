@@ -71,6 +71,10 @@ pub struct World {
     exited: Option<u8>,
     starts: u64,
     termination_messages: u64,
+    /// The ends in the log, including those that it only counts.
+    logged_ends: u64,
+    /// The start of the present run is not in the log yet.
+    start_kept: bool,
     asked: bool,
     /// The first stop signal and its sender.
     asked_by: Option<(Signal, Sender)>,
@@ -141,6 +145,8 @@ impl World {
             exited: None,
             starts: 0,
             termination_messages: 0,
+            logged_ends: 0,
+            start_kept: false,
             asked: false,
             asked_by: None,
             interrupted: false,
