@@ -30,10 +30,8 @@ KAPO_BIN=$(realpath -m "${KAPO_BIN:-target/kapo}")
 [ -x "$KAPO_BIN" ] || { echo "bench: no $KAPO_BIN: make builds it" >&2; exit 1; }
 mkdir -p target/bench
 MEASURE=$PWD/target/bench/measure
-PAYLOAD=$PWD/target/bench/payload
 rustc --edition 2024 -O -C strip=symbols -o "$MEASURE" benches/measure.rs
-rustc --edition 2024 -O -C panic=abort -C strip=symbols -C relocation-model=static -C target-feature=+crt-static \
-    -C link-arg=-nostartfiles -C link-arg=-nostdlib -C link-arg=-static -o "$PAYLOAD" scripts/bench/payload.rs
+PAYLOAD=$(scripts/bench/payload.sh)
 
 export KAPO_BIN MEASURE PAYLOAD PATH PYTHONDONTWRITEBYTECODE=1
 exec python3 scripts/bench "$@"

@@ -10,7 +10,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz miri deny dist real)
+STEPS=(tools fmt clippy build size scripts examples docs layering test doc fuzz miri deny dist real density)
 # Steps that take many minutes. They are not part of a full run; `make real` runs them.
 LONG_STEPS=(long)
 # Parsers of untrusted input, which take miri a minute; the rest of logic would take many. The skipped tests iterate over
@@ -194,6 +194,12 @@ step_deny() {
 
 step_real() { run_real 180 "${REAL[@]}"; }
 
+# Many kapos at once. 300 take less than a minute; scripts/density.sh 10000 shows the figures of a full host.
+step_density() {
+    need_binary
+    scripts/density.sh 300
+}
+
 step_dist() { run_real 400 "${DIST[@]}"; }
 
 step_long() { MACHINES="x86_64 aarch64" run_real 3600 "${LONG[@]}"; }
@@ -226,7 +232,7 @@ run_real() {
 
 # The summary lines of test runners, which are shown again so that a reader sees that tests ran.
 closing_lines() {
-    grep -aE '^ *Summary \[|^test result: (ok|FAILED)\. [1-9]|^   (real|fuzz|examples|shellcheck|skipped)|^size: |^build: |^licences: ' "$1" | sort -u || true
+    grep -aE '^ *Summary \[|^density: |^test result: (ok|FAILED)\. [1-9]|^   (real|fuzz|examples|shellcheck|skipped)|^size: |^build: |^licences: ' "$1" | sort -u || true
 }
 
 # The time limit of a step, far above what it needs, because a test may hang.

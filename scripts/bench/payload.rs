@@ -1,5 +1,5 @@
-//! The smallest static program: exits at once or, with an argument, waits forever. The time to start it is the
-//! minimum.
+//! The smallest static program: exits at once, waits forever with one argument, or exits with 3 with two. The time to
+//! start it is the minimum.
 #![no_std]
 #![no_main]
 
@@ -9,14 +9,14 @@ use core::arch::{asm, global_asm};
 global_asm!(".globl _start", "_start:", "mov rdi, [rsp]", "jmp {main}", main = sym main);
 
 extern "C" fn main(argc: usize) -> ! {
-    if argc > 1 {
+    if argc == 2 {
         loop {
             // SAFETY: pause(2) takes no argument.
             unsafe { asm!("syscall", inout("rax") 34usize => _, out("rcx") _, out("r11") _) };
         }
     }
     // SAFETY: exit_group(2) does not return.
-    unsafe { asm!("syscall", in("rax") 231usize, in("rdi") 0usize, options(noreturn)) }
+    unsafe { asm!("syscall", in("rax") 231usize, in("rdi") if argc > 2 { 3usize } else { 0 }, options(noreturn)) }
 }
 
 #[panic_handler]
