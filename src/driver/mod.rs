@@ -73,6 +73,8 @@ fn run_job(
     let subreaper = if signals.is_init() { Ok(()) } else { set_child_subreaper(Some(getpid())) };
     let extra = if options.notify { sys::datagram::DESCRIPTORS } else { 0 };
     let extra = extra + further_listeners(&config.listen);
+    // All probes may run at the same time.
+    let extra = extra + options.probes.as_ref().map_or(0, |options| options.probes.len());
     let Room { connections, open_files } = make_room(config.max_connections, extra);
     let now = clock();
     let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
@@ -181,9 +183,9 @@ struct Room {
     open_files: Option<(u64, u64)>,
 }
 
-/// Raises the soft limit for `connections` if the hard limit allows it. `extra` is the number of further listeners, plus
-/// the number of descriptors that one message to NOTIFY_SOCKET can bring: the kernel closes those for which there is no
-/// room, and blocks if one is a socket that lingers.
+/// Raises the soft limit for `connections` if the hard limit allows it. `extra` is the number of further listeners and
+/// of probes, plus the number of descriptors that one message to NOTIFY_SOCKET can bring: the kernel closes those for
+/// which there is no room, and blocks if one is a socket that lingers.
 fn make_room(connections: usize, extra: usize) -> Room {
     let before = getrlimit(Resource::Nofile);
     let own = OWN_DESCRIPTORS.saturating_add(u64::try_from(extra).unwrap_or(u64::MAX));

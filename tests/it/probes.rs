@@ -7,7 +7,9 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
-use crate::harness::{Kapo, clean, kapo_on_a_free_port, lives, now, run_to_the_end, wait_for};
+use rustix::net::{AddressFamily, SocketType, socket};
+
+use crate::harness::{Kapo, clean, kapo_after, kapo_on_a_free_port, lives, now, run_to_the_end, wait_for};
 use crate::tools::{Events, Line, OtherProcess, Programs, expect_no_wakeup};
 
 /// Starts kapo with a command that sleeps and these options.
@@ -230,6 +232,27 @@ fn under_report_probes_do_not_wake_kapo() {
     let kapo = sleeping(&["--probe", "exec:true", "--probe", "tcp://127.0.0.1:1", "--probe-interval", "0.1"]);
     assert_eq!(kapo.get("/readyz").status, 503);
     expect_no_wakeup(kapo.pid());
+}
+
+#[test]
+fn connections_do_not_take_the_descriptors_of_probes() {
+    // Connections to a listener that never accepts succeed, and the attempts last until the timeout.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let probe = format!("--probe=http://{}/", listener.local_addr().unwrap());
+    let mut words = vec!["run", "--probe-timeout=1"];
+    words.extend([probe.as_str(); 32]);
+    words.extend(["--", "sleep", "60"]);
+    let kapo = Kapo::launch(kapo_after("ulimit -n 96", words)).listening();
+    // Many peers, because the number of connections from one peer has a lower limit.
+    let silent = |host: u8| {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 1, host], 0))).unwrap();
+        rustix::net::connect(&socket, &kapo.address()).unwrap();
+        socket
+    };
+    let _silent: Vec<_> = (1..=96).map(silent).collect();
+    let answer = kapo.get("/readyz?verbose");
+    assert_eq!(answer.body.matches("GET / timed out, 1 of 3").count(), 32, "{}", answer.body);
 }
 
 #[test]
