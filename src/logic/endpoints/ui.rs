@@ -10,6 +10,7 @@ use crate::logic::http::Request;
 use crate::logic::http::query::parameter;
 use crate::logic::log::timestamp;
 use crate::logic::metrics::{self, Format, Selection};
+use crate::logic::output::tail::Tail;
 
 /// The compressed page; `tests/docs/ui.rs` makes it from the other files in that folder.
 const PAGE: &[u8] = include_bytes!("../../../ui/page.html.gz");
@@ -29,6 +30,9 @@ const PLAIN: &str = concat!(
     "Content-Security-Policy: ",
     include_str!("../../../ui/csp.txt"),
 );
+
+/// The last lines of output are searched in this many bytes.
+const RECENT: u64 = 64 * 1024;
 
 /// The longest line of the plain page, in characters.
 const LONGEST_LINE: usize = 1_000;
@@ -79,7 +83,8 @@ impl RequestContext<'_> {
         let snapshot = self.snapshot(selection.sources())?;
         let metrics = metrics::render(Format::Text, selection, snapshot, self.counts);
         let runs = self.history.and_then(|history| status::history(&history.render()));
-        let output = self.tail.map(|tail| tail.contents(None));
+        let recent = |tail: &Tail| tail.since(tail.end().saturating_sub(RECENT), None).0;
+        let output = self.tail.map(recent);
         let document = status::document(&page.document).unwrap_or(Json::Null);
         let retry = retry_after(page, now);
         let (unready, unhealthy) =
