@@ -332,6 +332,8 @@ const samples = [];
 
 async function measure() {
   if (document.hidden || lost) return;
+  // After the end, requests would keep a kapo with --idle-exit running.
+  if (objects && objects[0].Mode === 'run' && objects[0].Reason) return;
   // kapo checks its command only if a request needs the result.
   if (objects && objects[0].Probes) refresh();
   try {

@@ -195,6 +195,16 @@ await test('ended: the end of a run is shown while kapo still answers', async ()
   }
 });
 
+await test('an open page does not keep a kapo with --idle-exit', async () => {
+  const control = puppet('idle');
+  const child = await kapo(['run', '--idle-exit', '6', '--', ...control.words]);
+  const page = await open(chromium, child.url);
+  await reaches(page, 'ready');
+  await control.tell('exit 0');
+  await reaches(page, 'ended');
+  await reaches(page, 'lost');
+});
+
 await test('lost: a killed kapo is noticed within a second, and a new one is found', async () => {
   const control = puppet('killed');
   const child = await kapo(['run', '--', ...control.words]);
