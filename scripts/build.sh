@@ -55,7 +55,8 @@ if has_sources && has_target "$target"; then
     # Building std and trimming paths are unstable features of cargo. The compiler and the sources are the stable ones.
     export RUSTC_BOOTSTRAP=1
     # A panic prints what has failed but not where: the locations of all possible panics take 29 KB.
-    flags="$flags -Z location-detail=none"
+    # No `{:?}` is printed for users: 2 KB.
+    flags="$flags -Z location-detail=none -Z fmt-debug=none"
     options+=(-Z "build-std=std,panic_abort" -Z build-std-features=optimize_for_size)
     options+=(-Z trim-paths --config 'profile.release.trim-paths="all"')
 else

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Access, FileType, Mode, OFlags};
 
-use crate::error::Error;
+use crate::error::{Error, one_line};
 use crate::signal::Signal;
 use crate::sys::spawn;
 
@@ -183,12 +183,8 @@ impl Program {
 }
 
 fn c_string(word: &OsStr) -> Result<CString, Error> {
-    CString::new(word.as_bytes()).map_err(|_| {
-        Error::Usage(format!(
-            "a word of the command has a NUL byte: {:?}",
-            OsString::from(word).to_string_lossy()
-        ))
-    })
+    CString::new(word.as_bytes())
+        .map_err(|_| Error::Usage(format!("'{}' contains a NUL byte", one_line(&word.to_string_lossy()))))
 }
 
 #[cfg(test)]
