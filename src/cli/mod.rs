@@ -188,7 +188,7 @@ fn job(
         kill_after: settings.optional("kill-after", values::seconds)?,
         drain: settings.value("drain", values::seconds)?,
         silence: settings.value("silence", values::optional_seconds)?,
-        dump_signal: settings.optional("dump-signal", values::optional_signal)?.flatten(),
+        dump_signal: settings.optional("dump-signal", values::dump_signal)?.flatten(),
         dump_wait: settings.value("dump-wait", values::seconds)?,
         single_child: settings.flag("single-child")?,
         setsid: settings.flag("setsid")?,
@@ -197,7 +197,7 @@ fn job(
         parent_death_signal: settings.optional("parent-death-signal", values::optional_signal)?.flatten(),
         orphan_signal: settings.value("orphan-signal", values::optional_signal)?,
         termination_log: settings.optional("termination-log", values::path)?.map(PathBuf::from),
-        textfile: settings.optional("textfile", values::path)?.map(PathBuf::from),
+        textfile: settings.optional("textfile", values::textfile)?.map(PathBuf::from),
         hooks: hooks::commands(settings)?,
         hook_timeout: hooks::timeout(settings)?,
         notify: settings.flag("notify")?,
@@ -408,13 +408,16 @@ fn address_alone(
     }
 }
 
-/// Returns the URL. A NAME becomes the URL of its socket in the folder of --run-dir, or in /run/kapo.
+/// Returns the URL. A NAME becomes the URL of its socket in the folder of --run-dir, or in /run/kapo, and a path that
+/// of the socket.
 fn url(verb: Verb, listen: &Listen, operands: Vec<OsString>) -> Result<Option<String>, Error> {
     let Some(mut word) = only(operands, verb.row().name, "URL")? else { return Ok(None) };
     if values::name(&word).is_ok() {
         let folder = listen.run_dir.as_deref().unwrap_or(Path::new("/run/kapo"));
         let parts = [b"unix:", folder.as_os_str().as_bytes(), b"/", word.as_bytes(), b".sock"];
         word = OsString::from_vec(parts.concat());
+    } else if word.as_bytes().starts_with(b"/") {
+        word = OsString::from_vec([b"unix:", word.as_bytes()].concat());
     }
     values::url(&word).map(Some).map_err(|wrong| Error::Usage(format!("URL: {wrong}")))
 }

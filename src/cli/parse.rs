@@ -210,7 +210,8 @@ impl Scan {
         self.verb.map_or(opt.is_global(), |verb| opt.serves(verb))
     }
 
-    /// If the option needs a value and has none, the next argument is the value, even if it looks like an option.
+    /// If the option needs a value and has none, the next argument is the value, even if it looks like an option. Only
+    /// `--` is not a value.
     fn take(
         &mut self,
         opt: &'static Opt,
@@ -231,8 +232,8 @@ impl Scan {
         }
         let value = match (opt.value, value) {
             (Some(name), None) => match self.words.pop_front() {
-                Some(word) => Some(word),
-                None => return Err(Error::Usage(format!("--{} needs a value ({name})", opt.long))),
+                Some(word) if word != "--" => Some(word),
+                _ => return Err(Error::Usage(format!("--{} needs a value ({name})", opt.long))),
             },
             (_, value) => value,
         };

@@ -130,7 +130,7 @@ pub(super) fn stops(text: &OsStr) -> Result<bool, Wrong> {
     match text.as_bytes() {
         b"report" => Ok(false),
         b"stop" => Ok(true),
-        _ => Err(not(text, "report or stop")),
+        _ => Err(not(text, "report or stop; supervise starts a stopped command again")),
     }
 }
 
@@ -175,6 +175,14 @@ pub(super) fn optional_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
     match text.as_bytes() {
         b"0" => Ok(None),
         _ => signal(text).map(Some).map_err(|wrong| format!("{wrong} or 0 (no signal)")),
+    }
+}
+
+/// Parses the signal of a dump; 0 means none.
+pub(super) fn dump_signal(text: &OsStr) -> Result<Option<Signal>, Wrong> {
+    match optional_signal(text)? {
+        Some(Signal::KILL | Signal::STOP) => Err(not(text, "a signal that a command can handle")),
+        signal => Ok(signal),
     }
 }
 
@@ -313,6 +321,14 @@ pub(super) fn states(text: &OsStr) -> Result<usize, Wrong> {
 /// Parses a path, which must not be empty.
 pub(super) fn path(text: &OsStr) -> Result<OsString, Wrong> {
     if text.is_empty() { Err(not(text, "a path")) } else { Ok(text.to_owned()) }
+}
+
+/// Parses the path of a file that node_exporter reads.
+pub(super) fn textfile(text: &OsStr) -> Result<OsString, Wrong> {
+    match text.as_bytes().ends_with(b".prom") {
+        true => Ok(text.to_owned()),
+        false => Err(not(text, "a path that ends in .prom, as node_exporter expects")),
+    }
 }
 
 /// Parses the text of `--ready-line`.

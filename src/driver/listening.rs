@@ -100,7 +100,9 @@ pub(super) fn listen(
         for contact in probes.filter_map(|probe| probe.target.contact()) {
             if let Some(own) = all.iter().find(|opened| opened.listener.is_reached_by(contact)) {
                 let own = own.listener.address();
-                return Err(Error::Usage(format!("--probe: {own} is kapo's own address")));
+                return Err(Error::Usage(format!(
+                    "--probe: {own} is kapo's own address, which always answers; check the command"
+                )));
             }
         }
     }

@@ -406,7 +406,8 @@ fn a_probe_of_kapo_itself_is_refused() {
     ] {
         let words = ["run", "--port", &port, "--interface", interface, "--probe", &probe, "true"];
         let (code, stdout, stderr) = run_to_the_end(crate::harness::kapo(words));
-        let expected = format!("kapo: --probe: {own} is kapo's own address\n");
+        let expected =
+            format!("kapo: --probe: {own} is kapo's own address, which always answers; check the command\n");
         assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(2), "", expected.as_str()), "{probe}");
     }
 }

@@ -83,11 +83,11 @@ fn the_last_success_outlives_later_failures() {
 fn a_file_that_cannot_be_written_is_one_warning() {
     let folder = TempDir::new().unwrap();
     let missing = folder.path().join("missing/job.prom");
-    fs::create_dir(folder.path().join("taken")).unwrap();
+    fs::create_dir(folder.path().join("taken.prom")).unwrap();
     for (path, why) in [
         (missing, "No such file or directory"),
-        (folder.path().join("taken"), "Is a directory"),
-        ("/dev/null/x".into(), "Not a directory"),
+        (folder.path().join("taken.prom"), "Is a directory"),
+        ("/dev/null/x.prom".into(), "Not a directory"),
     ] {
         let mut command = kapo(["--interface", "none", "supervise", "--wait", "0", "--max-restarts", "3"]);
         command.arg("--textfile").arg(&path).args(["--", "sh", "-c", "exit 4"]);
@@ -97,7 +97,7 @@ fn a_file_that_cannot_be_written_is_one_warning() {
         let end = format!("msg=\"cannot write textfile\" path={} error=\"{why}\"", path.display());
         assert!(warnings.len() == 1 && warnings.iter().all(|line| line.ends_with(&end)), "{stderr}");
     }
-    assert_eq!(names(&folder), ["taken"]);
+    assert_eq!(names(&folder), ["taken.prom"]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn sample(opt: &Opt) -> &'static str {
         Some("ADDR") => "127.0.0.1",
         Some("SIGNAL") => "USR1",
         Some("FROM:TO") => "TERM:INT",
-        Some("PATH") => "/log",
+        Some("PATH") => "/log.prom",
         Some("WHEN") => "on-failure",
         Some("EVENT=COMMAND") => "give-up=mail -s down root",
         Some("WHAT") => "warn",

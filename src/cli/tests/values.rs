@@ -233,6 +233,7 @@ fn a_name_means_a_socket_in_the_run_folder() {
         {
             assert_eq!(try_config(&[mode, "worker-7"], variables), try_config(&[mode, url], variables));
         }
+        assert_eq!(try_config(&[mode, "/r/x.sock"], &[]), try_config(&[mode, "unix:/r/x.sock"], &[]));
     }
     let said = try_config(&["status", "worker"], &[("KAPO_RUN_DIR", "/a b")]).unwrap_err();
     assert!(said.starts_with("URL: 'unix:/a b/worker.sock' contains a character that"), "{said}");

@@ -109,6 +109,12 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
             "-p 1 run --port 2 x",
             "--port is given twice ('1' and '2'), but takes only one value; --listen adds listeners",
         ),
+        ("run --ttl -- x", "--ttl needs a value (SECONDS|MIN-MAX)"),
+        ("run --dump-signal KILL x", "--dump-signal: 'KILL' is not a signal that a command can handle"),
+        (
+            "run --textfile /x x",
+            "--textfile: '/x' is not a path that ends in .prom, as node_exporter expects",
+        ),
         ("run --silence 5 x", "--silence needs --stdout or --stderr"),
         ("run --wait 1 -w 1 x", "--wait is given twice ('1' and '1'), but takes only one value"),
         ("--listen localhost:80 run x", &no_endpoint("localhost:80")),
@@ -184,7 +190,10 @@ fn invalid_arguments_are_reported_with_what_was_expected() {
         ("run --probe-interval 0 --probe exec:a x", "--probe-interval: the time must be longer than 0"),
         ("run --probe-timeout 0ms x", "--probe-timeout: the time must be longer than 0"),
         ("run --probe-failures 0 x", "--probe-failures: '0' is not a number of failures (1 or more)"),
-        ("run --unhealthy kill x", "--unhealthy: 'kill' is not report or stop"),
+        (
+            "run --unhealthy kill x",
+            "--unhealthy: 'kill' is not report or stop; supervise starts a stopped command again",
+        ),
         ("run --unhealthy stop x", "--unhealthy needs --probe"),
         ("run --probe a=exec:a --probe exec:b --probe a=exec:c x", "--probe: two probes have the same name"),
         (

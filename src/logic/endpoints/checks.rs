@@ -53,7 +53,7 @@ pub(super) fn checks(objects: &[Status], facts: StateFacts) -> [Vec<ProbeCheck>;
     // The field Ready of the document decides; the checks explain its value.
     let (up, unready) = (down.is_none(), !one.ready);
     let stopping = (up && unready && facts.stopping).then(|| match one.stops_at {
-        Some(at) => format!("draining until {}", timestamp::rfc3339(at)),
+        Some(at) => format!("draining until {}", timestamp::rfc3339(timestamp::whole_second(at))),
         None => "being stopped".to_owned(),
     });
     let probes = one.probes.as_deref().unwrap_or_default();

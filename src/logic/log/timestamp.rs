@@ -72,6 +72,12 @@ pub(crate) fn rfc3339(wall: SystemTime) -> String {
     text
 }
 
+/// Returns the begin of the second, for texts that people read.
+pub(crate) fn whole_second(wall: SystemTime) -> SystemTime {
+    let part = wall.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    wall - Duration::from_nanos(part.into())
+}
+
 /// Parses what [`rfc3339`] writes. Returns `None` for anything else, and for [`ZERO`].
 pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     const FORM: &[u8] = b"0000-00-00T00:00:00";
