@@ -233,7 +233,7 @@ def after_requests(ports, pids):
             for _, port in sample:
                 ask(port, path)
             # Faster requests on average would be a busy kapo, which keeps its memory.
-            time.sleep(max(0, 0.55 - (time.monotonic() - began)))
+            time.sleep(max(0, 0.7 - (time.monotonic() - began)))
         got = [private_kib(pid) for pid, _ in sample]
         budget(f"private memory of {len(sample)} after ten {name}", median(got), 48, "KiB")
 
