@@ -19,9 +19,10 @@ use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;
 
-/// Maximum number of events that one turn takes from the kernel; the others stay ready. An idle kapo touches only the
-/// first bytes of this buffer.
+/// Maximum number of events that one turn takes from the kernel; the others stay ready.
 const EVENTS: usize = 256;
+/// The same until a turn has taken so many: most instances never have more than a few, and less memory is then used.
+const FEW_EVENTS: usize = 16;
 
 /// The state that all modes share.
 pub(crate) struct LoopContext {
@@ -169,7 +170,7 @@ pub(crate) fn clock() -> Now {
 
 /// Runs the loop until the mode sets an exit code, and returns it.
 pub(crate) fn run(mode: &mut dyn LoopMode, signals: &Signals, context: &mut LoopContext) -> u8 {
-    let mut events = mio::Events::with_capacity(EVENTS);
+    let mut events = mio::Events::with_capacity(FEW_EVENTS);
     let mut now = clock();
     loop {
         let waited = wait(mode, now, &mut events, context);
@@ -203,6 +204,9 @@ pub(crate) fn run(mode: &mut dyn LoopMode, signals: &Signals, context: &mut Loop
         if let Some(code) = context.exit {
             context.server.abandon();
             return code;
+        }
+        if events.capacity() < EVENTS && events.iter().nth(FEW_EVENTS - 1).is_some() {
+            events = mio::Events::with_capacity(EVENTS);
         }
     }
 }

@@ -16,8 +16,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
-/// Enough for an idle instance with an ordinary environment. With the other static variables it fills four pages.
-const SIZE: usize = 15 * 1024;
+/// Enough for an idle instance with an ordinary environment. With the other static variables it fills at most four pages.
+const SIZE: usize = 12 * 1024;
 /// Allocations with a larger alignment are made by libc.
 const ALIGNMENT: usize = 16;
 
