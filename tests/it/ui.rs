@@ -59,6 +59,18 @@ fn only_a_browser_gets_the_page_at_the_root() {
 }
 
 #[test]
+fn the_page_does_not_wait_for_a_probe() {
+    // The probe ends only if its FIFO is opened.
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let probe = format!("exec:cat {}", fifo.to_str().unwrap());
+    let kapo = Kapo::start(["run", "--probe", &probe, "--probe-timeout", "60", "sleep", "60"]);
+    let (answer, body) = ask(&kapo, "GET", "/", BROWSER);
+    assert_eq!((answer.status, body == STORED), (200, true));
+}
+
+#[test]
 fn no_ui_leaves_only_json() {
     let kapo = Kapo::start(["--no-ui", "run", "sleep", "60"]);
     for path in ["/", "/ui", "/ui?static"] {

@@ -267,16 +267,23 @@ impl RequestContext<'_> {
         }
         let page = self.page;
         let head = request.method == Method::Head;
+        let html = match route {
+            Route::Document => page.ui && ui::is_browser(request),
+            route => route == Route::Ui,
+        };
+        // The stored page has no state in it, so it does not wait for probes.
+        if html && ui::takes_stored(request) {
+            return ui::stored();
+        }
         if let Some(until) = self.probed_at
             && needs_probes(route, request.query)
         {
             return Answer::Await(until);
         }
         match route {
-            Route::Document if page.ui && ui::is_browser(request) => self.ui(now, head, request),
-            Route::Document if page.ui => whole(200, JSON_OR_PAGE, &page.document),
-            Route::Ui => self.ui(now, head, request),
-            Route::Document | Route::Other => whole(200, JSON, &page.document),
+            Route::Document if page.ui && !html => whole(200, JSON_OR_PAGE, &page.document),
+            Route::Ui | Route::Document if html => self.plain(now, head),
+            Route::Document | Route::Ui | Route::Other => whole(200, JSON, &page.document),
             Route::Runs if request.query.is_some_and(|query| !query.is_empty()) => {
                 refuse("/runs takes no parameters\n")
             }

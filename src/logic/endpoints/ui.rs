@@ -60,24 +60,32 @@ pub(super) fn selection() -> Selection {
     Selection::of(status::METRICS.split_once('?').map(|(_, query)| query))
 }
 
+/// Whether the client can show the stored page, and does not ask for the plain one. Text browsers accept gzip, but only
+/// browsers with scripts send Upgrade-Insecure-Requests.
+pub(super) fn takes_stored(request: &Request<'_>) -> bool {
+    request.navigates
+        && lists(request.accept_encoding, "gzip")
+        && parameter(request.query, "static").is_none()
+}
+
+/// Returns the stored page.
+pub(super) fn stored() -> Answer<'static> {
+    whole(200, COMPRESSED, PAGE)
+}
+
 impl RequestContext<'_> {
-    /// Returns the stored page, or the plain one if the client cannot show the first or asks for the second.
-    pub(super) fn ui(&self, now: Now, head: bool, request: &Request<'_>) -> Answer<'_> {
-        // Text browsers accept gzip, but only browsers with scripts send Upgrade-Insecure-Requests.
-        let lively = request.navigates && lists(request.accept_encoding, "gzip");
-        if lively && parameter(request.query, "static").is_none() {
-            return whole(200, COMPRESSED, PAGE);
-        }
+    /// Returns the plain page.
+    pub(super) fn plain(&self, now: Now, head: bool) -> Answer<'_> {
         if head {
             return Answer::Head { content_type: PLAIN, length: None };
         }
-        match self.plain(now) {
+        match self.render(now) {
             Ok(html) => whole(200, PLAIN, html.into_bytes()),
             Err(lacking) => lacking,
         }
     }
 
-    fn plain(&self, now: Now) -> Result<String, Answer<'static>> {
+    fn render(&self, now: Now) -> Result<String, Answer<'static>> {
         let page = self.page;
         let selection = selection();
         let snapshot = self.snapshot(selection.sources())?;
