@@ -7,7 +7,7 @@ pub mod options;
 pub mod parse;
 
 use std::cmp::Ordering;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -151,8 +151,10 @@ fn listen(settings: &mut Settings<'_>) -> Result<Listen, Error> {
 fn default_name(mode: &Mode) -> String {
     match mode {
         Mode::Job(job) => values::as_name(&job.command),
-        Mode::Watch(WatchOptions { pid: Some(pid), name, .. }) if name.is_empty() => format!("pid-{pid}"),
-        Mode::Watch(watch) => values::as_name(&watch.name),
+        Mode::Watch(WatchOptions { names, pid, .. }) => match (names.first(), pid) {
+            (Some(name), _) => values::as_name(name),
+            (None, pid) => format!("pid-{}", pid.unwrap_or_default()),
+        },
         Mode::Check(_) | Mode::Wait(_) | Mode::Status(_) | Mode::Logs(_) | Mode::List(_) => String::new(),
     }
 }
@@ -276,15 +278,46 @@ fn captures_nothing(settings: &Settings<'_>, capture: &CaptureOptions) -> Result
 
 fn watch(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<WatchOptions, Error> {
     let watch = WatchOptions {
-        name: only(operands, "watch", "NAME")?.unwrap_or_default(),
+        names: watched_names(operands)?,
         pid: settings.optional("pid", values::pid)?,
         wait: settings.value("wait", values::seconds)?,
         process_events: settings.flag("process-events")?,
     };
-    if watch.name.is_empty() && watch.pid.is_none() {
+    if watch.names.is_empty() && watch.pid.is_none() {
         return Err(Error::Usage("watch needs NAME or --pid".to_owned()));
     }
+    if watch.pid.is_some() && watch.names.len() > 1 {
+        let pid = settings.label("pid");
+        return Err(Error::Usage(format!("{pid} takes only one NAME")));
+    }
     Ok(watch)
+}
+
+/// The largest number of names that one `watch` takes.
+const MOST_NAMES: usize = 200;
+
+fn watched_names(mut names: Vec<OsString>) -> Result<Vec<OsString>, Error> {
+    // An empty NAME alone counts as none.
+    if matches!(names.as_slice(), [name] if name.is_empty()) {
+        names.clear();
+    }
+    for (at, name) in names.iter().enumerate() {
+        let before = names.get(..at).unwrap_or_default();
+        let why = if name.is_empty() {
+            "is empty"
+        } else if at >= MOST_NAMES {
+            "is one too many: watch takes at most 200 names"
+        } else if at > 0 && name.as_bytes().starts_with(b"-") {
+            return Err(late_option(name, "NAME"));
+        } else if before.iter().any(|other| other.to_string_lossy() == name.to_string_lossy()) {
+            // The names are labels of metrics, which must differ.
+            "is given twice"
+        } else {
+            continue;
+        };
+        return Err(Error::Usage(format!("NAME {} {why}", shown(name))));
+    }
+    Ok(names)
 }
 
 fn check(
@@ -422,16 +455,17 @@ fn url(verb: Verb, listen: &Listen, operands: Vec<OsString>) -> Result<Option<St
     values::url(&word).map(Some).map_err(|wrong| Error::Usage(format!("URL: {wrong}")))
 }
 
+fn late_option(word: &OsStr, name: &str) -> Error {
+    Error::Usage(format!("unexpected argument {}: options must come before {name}", shown(word)))
+}
+
 /// Returns the only operand of a mode that takes no command.
 fn only(operands: Vec<OsString>, mode: &str, name: &str) -> Result<Option<OsString>, Error> {
     let mut operands = operands.into_iter();
     let first = operands.next();
     match operands.next() {
         None => Ok(first),
-        Some(word) if word.as_bytes().starts_with(b"-") => Err(Error::Usage(format!(
-            "unexpected argument {}: options must come before {name}",
-            shown(&word)
-        ))),
+        Some(word) if word.as_bytes().starts_with(b"-") => Err(late_option(&word, name)),
         Some(word) => {
             Err(Error::Usage(format!("unexpected argument {}: {mode} takes only one {name}", shown(&word))))
         }

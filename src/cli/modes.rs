@@ -56,9 +56,9 @@ pub static MODES: &[ModeRow] = &[
         verb: Verb::Watch,
         name: "watch",
         alias: Some("w"),
-        operands: "[--] NAME",
+        operands: "[--] NAME...",
         brief: "report on processes that kapo did not start",
-        full: "Reports on every process that matches NAME, or on the process of --pid. NAME is \
+        full: "Reports on every process that matches one of at most 200 names, or on the process of --pid. NAME is \
                compared with the name of the executable, with the name of the first argument \
                (argv[0]) up to a space, and with the name that the kernel stores (comm). A NAME \
                with a slash is compared with the path of the executable, or with the path by which \

@@ -264,8 +264,8 @@ pub struct Restart {
 /// The options of `watch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchOptions {
-    /// NAME as given; empty if only `--pid` is given.
-    pub name: OsString,
+    /// The names as given, without duplicates; none if only `--pid` is given.
+    pub names: Vec<OsString>,
     /// `--pid`, a positive number.
     pub pid: Option<i32>,
     /// `--wait`: the pause between scans.

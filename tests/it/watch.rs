@@ -495,3 +495,32 @@ fn process_events_find_a_start_without_scans() {
     wait_for_pids(&mut kapo, &[0]);
     assert_eq!(line.ask("/readyz").status, 503);
 }
+
+#[test]
+fn several_names_are_shown_each_with_its_processes() {
+    let (programs, names) = (Programs::new(), [unique("a"), unique("b")]);
+    let [one, other] = names.each_ref().map(|name| programs.named("/bin/sleep", name));
+    let mut kapo = Kapo::start(["watch", "--wait", "100ms", &names[0], &names[1]]);
+    wait_for_pids(&mut kapo, &[0, 0]);
+    let first = OtherProcess::start(clean_with(&other, &["100"]));
+    wait_for_pids(&mut kapo, &[0, first.pid()]);
+    let missing = format!("no process matches {}\n", names[0]);
+    assert_eq!((kapo.get("/readyz").status, kapo.get("/healthz").body), (503, missing));
+    let mut second = OtherProcess::start(clean_with(&one, &["100"]));
+    wait_for_pids(&mut kapo, &[second.pid(), first.pid()]);
+    assert_eq!(kapo.get("/readyz").status, 200);
+    let commands = document(&kapo).into_iter().map(|object| object["Command"].clone());
+    assert_eq!(commands.collect::<Vec<_>>(), names);
+    kill("KILL", second.pid());
+    second.reap();
+    wait_for_pids(&mut kapo, &[0, first.pid()]);
+    let metrics = kapo.get("/metrics").body;
+    for (name, up) in names.iter().zip([0, 1]) {
+        assert!(metrics.contains(&format!("\nkapo_child_up{{name=\"{name}\"}} {up}\n")), "{metrics}");
+        assert!(metrics.contains(&format!("\nkapo_child_processes{{name=\"{name}\"}} {up}\n")), "{metrics}");
+    }
+    assert_eq!(metrics.matches("# HELP kapo_child_up ").count(), 1);
+    assert!(!metrics.contains("\nkapo_child_up 0"), "{metrics}");
+    let log = kapo.stderr();
+    assert!(log.contains(&format!("msg=\"exited\" command={} pid={}", names[0], second.pid())), "{log}");
+}

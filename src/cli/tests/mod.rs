@@ -91,7 +91,8 @@ fn plain_job(command: &str, arguments: &[&str], after: After) -> JobOptions {
 fn each_mode_has_the_defaults_of_the_contract() {
     let run = plain_job("sleep", &["60"], After::Once(Linger::Fixed(Duration::ZERO)));
     let supervise = plain_job("sleep", &["60"], After::Again(crate::config::tests::restart()));
-    let watch = WatchOptions { name: "nginx".into(), pid: None, wait: 5 * SECOND, process_events: false };
+    let watch =
+        WatchOptions { names: vec!["nginx".into()], pid: None, wait: 5 * SECOND, process_events: false };
     let check = CheckOptions { probe: Probe::Ready, url: None, timeout: 5 * SECOND };
     let wait = WaitOptions::default();
     for (words, name, mode) in [
@@ -199,9 +200,10 @@ fn options_are_read_in_every_written_form() {
 fn p_is_a_port_before_the_mode_and_a_pid_after_watch() {
     let both = config("-p 80 watch -p 81 name");
     assert_eq!(both.listen.port, 80);
-    let watch = WatchOptions { name: "name".into(), pid: Some(81), wait: 5 * SECOND, process_events: false };
+    let watch =
+        WatchOptions { names: vec!["name".into()], pid: Some(81), wait: 5 * SECOND, process_events: false };
     assert_eq!(both.mode, Mode::Watch(watch));
-    assert!(matches!(config("watch --pid 7").mode, Mode::Watch(w) if w.pid == Some(7) && w.name.is_empty()));
+    assert!(matches!(config("watch --pid 7").mode, Mode::Watch(w) if w.pid == Some(7) && w.names.is_empty()));
 }
 
 #[test]

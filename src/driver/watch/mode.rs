@@ -18,7 +18,7 @@ use crate::logic::log::record::Record;
 use crate::logic::metrics::{Snapshot, Sources};
 use crate::logic::notify::message;
 use crate::logic::output::tail::Tail;
-use crate::logic::status::Status;
+use crate::logic::status::{State, Status};
 use crate::logic::watch::{Note, report};
 use crate::logic::{Now, Sender, Stream};
 use crate::signal::Signal;
@@ -107,7 +107,7 @@ impl Watching {
     fn tell_notes(&self, now: Now, notes: Vec<Note>, stage: &mut LoopContext) {
         for note in notes {
             stage.exit = report::exit_code(note).or(stage.exit);
-            let record = report::record(note, self.watcher.command());
+            let record = report::record(note, self.watcher.table().command(note.name()));
             stage.log(now, &record);
         }
     }
@@ -122,7 +122,9 @@ impl Watching {
         let facts = StateFacts { stopping: self.closing, ended, ..StateFacts::default() };
         stage.server.publish(now, &stage.epoll, &self.objects, facts, self);
         if let Some(manager) = &mut self.manager {
-            let text = report::summary(&self.objects, self.watcher.command());
+            let table = self.watcher.table();
+            let name = (!table.has_several_names()).then(|| table.command(0));
+            let text = report::summary(&self.objects, name);
             manager.tell(now, message::status(&text));
         }
     }
@@ -202,13 +204,40 @@ impl LoopMode for Watching {
 
 impl MetricsSource for Watching {
     fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot {
-        let lives = self.watcher.lives();
-        let first = self.objects.first();
+        let table = self.watcher.table();
+        let mut snapshot = self.of_name(connections, sources, &self.objects).with_last_run(table.history());
+        if table.has_several_names() {
+            let groups = self.objects.chunk_by(|one, other| one.command == other.command).enumerate();
+            let of_name = |(at, group): (usize, &[Status])| {
+                let of_name = self.of_name(connections, Sources { own: false, ..sources }, group);
+                let history = table.history_of(at).unwrap_or(table.history());
+                (table.command(at).to_owned(), of_name.with_last_run(history))
+            };
+            snapshot.watched = groups.map(of_name).collect();
+        }
+        snapshot
+    }
+
+    fn tail(&self) -> Option<&Tail> {
+        None
+    }
+
+    fn history(&self) -> Option<&History> {
+        Some(self.watcher.table().history()).filter(|history| history.is_on())
+    }
+}
+
+impl Watching {
+    /// Returns the values for the metrics of these objects.
+    fn of_name(&self, connections: usize, sources: Sources, objects: &[Status]) -> Snapshot {
+        let up = objects.iter().all(|object| object.state == State::Running);
+        let first = objects.first();
         Snapshot {
             name: self.name,
             started: self.started,
-            up: lives,
-            ready: lives,
+            up,
+            ready: up,
+            watched: Vec::new(),
             start_time: first.and_then(|object| object.start_time),
             starts: None,
             exits: None,
@@ -222,7 +251,7 @@ impl MetricsSource for Watching {
             last_success: None,
             last_lasted: None,
             tree: match sources.tree {
-                true => process_usage::listed(self.objects.iter().filter_map(|object| object.pid)),
+                true => process_usage::listed(objects.iter().filter_map(|object| object.pid)),
                 false => None,
             },
             own: if sources.own { process_usage::own() } else { None },
@@ -230,14 +259,5 @@ impl MetricsSource for Watching {
             cgroup: None,
             probes: Vec::new(),
         }
-        .with_last_run(self.watcher.history())
-    }
-
-    fn tail(&self) -> Option<&Tail> {
-        None
-    }
-
-    fn history(&self) -> Option<&History> {
-        Some(self.watcher.history()).filter(|history| history.is_on())
     }
 }

@@ -35,9 +35,10 @@ pub(super) fn checks(objects: &[Status], facts: StateFacts) -> [Vec<ProbeCheck>;
     let one = match objects {
         [one] if one.mode != ModeName::Watch => one,
         _ => {
-            let failure = match objects.iter().find(running) {
-                Some(_) => None,
-                None => Some("no process matches".to_owned()),
+            let failure = match objects.iter().find(|object| !running(object)) {
+                Some(missing) if objects.len() > 1 => Some(format!("no process matches {}", missing.command)),
+                None if !objects.is_empty() => None,
+                Some(_) | None => Some("no process matches".to_owned()),
             };
             let checks = vec![ProbeCheck::new("running", failure)];
             return [checks.clone(), checks.clone(), checks];

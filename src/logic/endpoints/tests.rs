@@ -212,7 +212,8 @@ fn watch_is_ready_and_healthy_while_a_process_matches() {
     for (objects, expected) in [
         (vec![none()], "503 no process matches\n"),
         (vec![watched()], "200 ok"),
-        (vec![none(), watched()], "200 ok"),
+        (vec![watched(), watched()], "200 ok"),
+        (vec![none(), watched()], "503 no process matches sleep\n"),
     ] {
         let mut page = Page::new(0, true);
         page.update(&objects, StateFacts::default());

@@ -64,6 +64,8 @@ pub struct Snapshot {
     pub cgroup: Option<CgroupUsage>,
     /// kapo's own probes.
     pub probes: Vec<ProbeSample>,
+    /// The names of `watch` and their values, if there are several.
+    pub watched: Vec<(String, Snapshot)>,
 }
 
 /// The values of one probe.
@@ -244,24 +246,32 @@ fn render_family(
         MetricType::Gauge | MetricType::Info => "gauge",
     };
     let mut headed = false;
-    read(snapshot, counts, &mut |values, value| {
-        // Writing to a Vec cannot fail. A family without samples has no metadata lines either.
-        if !headed {
-            headed = true;
-            let _ = writeln!(out, "# HELP {name}{shown} {help}\n# TYPE {name}{shown} {word}");
-            if let Some(unit) = ["seconds", "bytes"].iter().find(|unit| open && name.ends_with(**unit)) {
-                let _ = writeln!(out, "# UNIT {name} {unit}");
-            }
-        }
-        let labels = || {
-            let of_family = labels.iter().copied().zip(values.iter().copied());
-            job.map(|job| ("name", job)).into_iter().chain(of_family)
+    // The metrics of the command are shown for each name.
+    let watched = if name.starts_with("kapo_child_") { snapshot.watched.as_slice() } else { &[] };
+    for at in 0..watched.len().max(1) {
+        let (job, snapshot) = match watched.get(at) {
+            Some((name, of_name)) => (Some(name.as_str()), of_name),
+            None => (job, snapshot),
         };
-        sample(out, name, suffix, &mut labels(), value);
-        if open && *kind == MetricType::Counter {
-            sample(out, name, "_created", &mut labels(), unix(snapshot.started).into());
-        }
-    });
+        read(snapshot, counts, &mut |values, value| {
+            // Writing to a Vec cannot fail. A family without samples has no metadata lines either.
+            if !headed {
+                headed = true;
+                let _ = writeln!(out, "# HELP {name}{shown} {help}\n# TYPE {name}{shown} {word}");
+                if let Some(unit) = ["seconds", "bytes"].iter().find(|unit| open && name.ends_with(**unit)) {
+                    let _ = writeln!(out, "# UNIT {name} {unit}");
+                }
+            }
+            let labels = || {
+                let of_family = labels.iter().copied().zip(values.iter().copied());
+                job.map(|job| ("name", job)).into_iter().chain(of_family)
+            };
+            sample(out, name, suffix, &mut labels(), value);
+            if open && *kind == MetricType::Counter {
+                sample(out, name, "_created", &mut labels(), unix(snapshot.started).into());
+            }
+        });
+    }
 }
 
 /// Writes one sample.

@@ -28,6 +28,7 @@ impl Snapshot {
             tree: None,
             own: None,
             cgroup: None,
+            watched: Vec::new(),
             probes: Vec::new(),
         }
     }
@@ -71,6 +72,7 @@ fn full() -> Snapshot {
             open_fds: 9,
             max_fds: 1_024,
         }),
+        watched: Vec::new(),
         probes: vec![ProbeSample {
             label: "web".to_owned(),
             up: true,

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::names::WatchedName;
 use super::{LastEnd, Watch};
 use crate::logic::history::{EpisodeEffect, PastRun};
 use crate::logic::reason::Reason;
@@ -9,32 +10,35 @@ use crate::logic::status::{ModeName, State, Status};
 use crate::logic::{Exit, ProcessId};
 
 impl Watch {
-    /// Returns the status document: one object for each matching process, the oldest first, or one object for the
-    /// match that ended last.
+    /// Returns the status document. For each name it has one object for each matching process, the oldest first, or one
+    /// object for the match that ended last.
     pub(crate) fn status(&self) -> Vec<Status> {
-        if self.living.is_empty() {
-            return vec![self.stopped()];
-        }
-        let mut living: Vec<(u64, ProcessId, SystemTime)> =
-            self.living.iter().map(|(pid, p)| (p.ticks, *pid, p.start)).collect();
+        let mut living: Vec<(usize, u64, ProcessId, SystemTime)> =
+            self.living.iter().map(|(pid, p)| (p.name, p.ticks, *pid, p.start)).collect();
         living.sort_unstable();
-        living
-            .into_iter()
-            .map(|(_, pid, start)| Status {
-                pid: Some(pid),
-                start_time: Some(start),
-                state: State::Running,
-                ready: true,
-                ..self.blank()
-            })
-            .collect()
+        let mut living = living.into_iter().peekable();
+        let mut objects = Vec::new();
+        for (at, name) in self.names.iter().enumerate() {
+            if name.living == 0 {
+                objects.push(match name.last {
+                    Some(last) => self.end_of(name, last),
+                    None => self.blank(name),
+                });
+            }
+            while let Some((_, _, pid, start)) = living.next_if(|process| process.0 == at) {
+                objects.push(Status {
+                    pid: Some(pid),
+                    start_time: Some(start),
+                    state: State::Running,
+                    ready: true,
+                    ..self.blank(name)
+                });
+            }
+        }
+        objects
     }
 
-    fn stopped(&self) -> Status {
-        self.last.map_or_else(|| self.blank(), |last| self.end_of(last))
-    }
-
-    fn end_of(&self, last: LastEnd) -> Status {
+    fn end_of(&self, name: &WatchedName, last: LastEnd) -> Status {
         let (state, reason, signal) = match last.exit {
             // The exit is unknown: only the parent gets it, or the process was not reaped yet.
             None => (State::Stopped, None, None),
@@ -54,25 +58,25 @@ impl Watch {
             state,
             reason,
             signal,
-            ..self.blank()
+            ..self.blank(name)
         }
     }
 
-    fn blank(&self) -> Status {
+    fn blank(&self, name: &WatchedName) -> Status {
         Status {
-            command: self.command.clone(),
+            command: name.command.clone(),
             wait: Some(self.wait),
-            restarts: self.found.saturating_sub(1),
-            last_run: self.history.last().cloned(),
+            restarts: name.found.saturating_sub(1),
+            last_run: name.history.last().cloned(),
             ..Status::blank(ModeName::Watch)
         }
     }
 
     /// Returns the history entry. Resource usage and the cause of a stop are unknown, because the process is not a
     /// child of kapo.
-    pub(super) fn past_run(&self, last: LastEnd) -> PastRun {
+    pub(super) fn past_run(&self, name: &WatchedName, last: LastEnd) -> PastRun {
         let lasted = last.end.duration_since(last.start).unwrap_or_default();
-        PastRun::of(&self.end_of(last), Some(last.pid), lasted, None)
+        PastRun::of(&self.end_of(name, last), Some(last.pid), lasted, None)
     }
 }
 

@@ -107,12 +107,23 @@ pub(crate) enum WatchEffect {
 /// Notes for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// A process matches.
-    Found(ProcessId),
-    /// A matching process ended or executed another program. Contains how it ended, if this was known at that moment.
-    Ended(ProcessId, Option<Exit>),
+    /// A process matches the name of this index.
+    Found(usize, ProcessId),
+    /// A process of the name of this index ended or executed another program. Contains how it ended, if this was known
+    /// at that moment.
+    Ended(usize, ProcessId, Option<Exit>),
     /// The process of `--pid` does not exist, and kapo does not wait for it.
     Absent(ProcessId),
     /// `--process-events` cannot be used, for this reason. kapo scans instead.
     Scanning(&'static str),
+}
+
+impl Note {
+    /// Returns the index of the name that the note is about.
+    pub(crate) fn name(self) -> usize {
+        match self {
+            Note::Found(name, _) | Note::Ended(name, ..) => name,
+            Note::Absent(_) | Note::Scanning(_) => 0,
+        }
+    }
 }

@@ -12,9 +12,11 @@
 mod document;
 pub(crate) mod event;
 pub(crate) mod matching;
+mod names;
 pub(crate) mod report;
 pub(crate) mod scan_cache;
 
+use std::ffi::OsString;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::history::History;
@@ -24,6 +26,7 @@ use crate::logic::sorted::SortedMap;
 pub(crate) use crate::logic::watch::event::{Image, Note, WatchEffect, WatchEvent};
 pub(crate) use crate::logic::watch::matching::ProcessNames;
 use crate::logic::watch::matching::Rule;
+use crate::logic::watch::names::WatchedName;
 use crate::logic::watch::scan_cache::ScanCache;
 
 /// The shortest pause between two scans: `--wait 0` would otherwise scan without a pause.
@@ -35,6 +38,8 @@ const READ_ALL: Duration = Duration::from_secs(60);
 /// A living process that matches.
 #[derive(Clone, Copy, Debug)]
 struct Match {
+    /// The index of the name that it matches.
+    name: usize,
     ticks: u64,
     /// The program that it executed at the last match; `None` if unknown.
     image: Option<Image>,
@@ -44,7 +49,7 @@ struct Match {
     listed: bool,
 }
 
-/// The matching process that ended last.
+/// The process of a name that ended last.
 #[derive(Clone, Copy, Debug)]
 struct LastEnd {
     pid: ProcessId,
@@ -53,6 +58,8 @@ struct LastEnd {
     exit: Option<Exit>,
     /// Whether its pidfd is still open, because it may still report the exit.
     open: bool,
+    /// Whether the exit became known after the end.
+    corrected: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +74,9 @@ enum ScanPhase {
 /// The table of watched processes.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    rule: Rule,
+    names: Vec<WatchedName>,
     only: Option<ProcessId>,
     own: Option<ProcessId>,
-    command: String,
     wait: Duration,
     events: bool,
     born: Instant,
@@ -83,27 +89,32 @@ pub(crate) struct Watch {
     seen: ScanCache,
     living: SortedMap<ProcessId, Match>,
     unguarded: usize,
-    last: Option<LastEnd>,
-    history: History,
-    found: u64,
+    /// The ended processes of all names, if there are several.
+    all: History,
     changed: bool,
 }
 
 impl Watch {
-    /// Creates an empty table. `own` is the pid of kapo in /proc, which never matches; `rule` compares processes with
-    /// NAME.
+    /// Creates an empty table. `own` is the pid of kapo in /proc, which never matches; `rules` compare processes
+    /// with the names.
     pub(crate) fn new(
         config: &config::WatchOptions,
-        rule: Rule,
+        rules: Vec<Rule>,
         own: Option<ProcessId>,
         history: usize,
         now: Now,
     ) -> Watch {
+        let named = |(at, rule): (usize, Rule)| {
+            let command = config
+                .names
+                .get(at)
+                .map_or_else(String::new, |name: &OsString| name.to_string_lossy().into_owned());
+            WatchedName::new(rule, command, history)
+        };
         Watch {
-            rule,
+            names: rules.into_iter().enumerate().map(named).collect(),
             only: config.pid.and_then(ProcessId::new),
             own,
-            command: config.name.to_string_lossy().into_owned(),
             wait: config.wait,
             events: config.process_events,
             born: now.mono,
@@ -114,9 +125,7 @@ impl Watch {
             seen: ScanCache::default(),
             living: SortedMap::new(),
             unguarded: 0,
-            last: None,
-            history: History::new(history),
-            found: 0,
+            all: History::new(history),
             changed: true,
         }
     }
@@ -143,14 +152,14 @@ impl Watch {
             WatchEvent::Named { pid, comm } => {
                 // This call also stores the name, so it comes before the comparison.
                 let kept = self.seen.has_kept_its_name(pid, comm);
-                if self.rule.matches_comm(comm) {
+                if self.accepts(pid, &|rule| rule.matches_comm(comm)) {
                     self.candidate(pid, out);
                 } else if !kept {
                     out.push(WatchEffect::ReadAllNames(pid));
                 }
             }
             WatchEvent::AllNames { pid, names } => {
-                if self.rule.matches(&names) {
+                if self.accepts(pid, &|rule| rule.matches(&names)) {
                     self.candidate(pid, out);
                 } else if self.living.contains_key(&pid) {
                     // The program that it executes now decides.
@@ -161,7 +170,7 @@ impl Watch {
                 }
             }
             WatchEvent::Opened { pid, ticks, image, start, guarded, names } => {
-                let process = Match { ticks, image, start, guarded, listed: true };
+                let process = Match { name: 0, ticks, image, start, guarded, listed: true };
                 self.opened(now, pid, process, &names, out);
             }
             WatchEvent::Vanished { pid } => {
@@ -170,7 +179,7 @@ impl Watch {
                     if !process.guarded {
                         self.end(now, pid, None, true, out);
                     }
-                } else if self.only == Some(pid) && self.found == 0 {
+                } else if self.only == Some(pid) && !self.has_found() {
                     // A later process with this pid is a different process.
                     out.push(WatchEffect::Note(Note::Absent(pid)));
                 }
@@ -210,19 +219,9 @@ impl Watch {
         }
     }
 
-    /// Returns the value of `Command`: NAME or, with `--pid` alone, the name of that process once it is known.
-    pub(crate) fn command(&self) -> &str {
-        &self.command
-    }
-
     /// Whether at least one process matches, which is the answer to the probes.
     pub(crate) fn lives(&self) -> bool {
         !self.living.is_empty()
-    }
-
-    /// Returns the matches that have ended.
-    pub(crate) fn history(&self) -> &History {
-        &self.history
     }
 
     /// Whether [`Watch::status`] has changed since the last call.
@@ -319,27 +318,30 @@ impl Watch {
         names: &ProcessNames<'_>,
         out: &mut Vec<WatchEffect>,
     ) {
-        let matches = self.only.is_some() || self.rule.matches(names);
         let known = self.living.get(&pid).copied();
         if known.is_some_and(|k| k.ticks != process.ticks) {
             self.end(now, pid, None, true, out);
         }
         match known.filter(|k| k.ticks == process.ticks) {
             Some(before) => {
+                let matches = self.only.is_some() || self.has_rule(before.name, &|rule| rule.matches(names));
                 // A pidfd that was opened earlier is still open.
                 let guarded = process.guarded || before.guarded;
                 self.unguarded -= usize::from(!before.guarded);
                 self.unguarded += usize::from(!guarded);
                 let image = if matches { process.image } else { before.image };
-                self.living.insert(pid, Match { image, guarded, ..process });
+                self.living.insert(pid, Match { name: before.name, image, guarded, ..process });
                 let executed = before.image.zip(process.image).is_some_and(|(old, new)| old != new);
                 if !matches && executed {
                     self.end(now, pid, None, true, out);
                 }
             }
             // The pid of `--pid` now belongs to another process.
-            None if !matches || self.only.is_some() && self.found > 0 => out.push(WatchEffect::Close(pid)),
-            None => self.adopt(pid, process, names, out),
+            None if self.only.is_some() && self.has_found() => out.push(WatchEffect::Close(pid)),
+            None => match self.matching(names) {
+                Some(name) => self.adopt(pid, Match { name, ..process }, names, out),
+                None => out.push(WatchEffect::Close(pid)),
+            },
         }
         if self.phase == ScanPhase::Resting {
             self.schedule(now);
@@ -353,21 +355,27 @@ impl Watch {
         names: &ProcessNames<'_>,
         out: &mut Vec<WatchEffect>,
     ) {
-        // The last one is no longer shown. Its pidfd stays if its pid now belongs to the new process.
-        if let Some(last) = &mut self.last
-            && std::mem::take(&mut last.open)
-            && last.pid != pid
-        {
-            out.push(WatchEffect::Close(last.pid));
+        for (at, name) in self.names.iter_mut().enumerate() {
+            // The last one is no longer shown. Its pidfd stays if its pid now belongs to the new process.
+            if let Some(last) = &mut name.last
+                && (at == process.name || last.pid == pid)
+                && std::mem::take(&mut last.open)
+                && last.pid != pid
+            {
+                out.push(WatchEffect::Close(last.pid));
+            }
         }
-        if self.command.is_empty() {
-            self.command = String::from_utf8_lossy(names.comm).into_owned();
+        if let Some(name) = self.names.get_mut(process.name) {
+            if name.command.is_empty() {
+                name.command = String::from_utf8_lossy(names.comm).into_owned();
+            }
+            name.found += 1;
+            name.living += 1;
         }
         self.unguarded += usize::from(!process.guarded);
         self.living.insert(pid, process);
-        self.found += 1;
         self.changed = true;
-        out.push(WatchEffect::Note(Note::Found(pid)));
+        out.push(WatchEffect::Note(Note::Found(process.name, pid)));
     }
 
     fn ended(
@@ -382,10 +390,12 @@ impl Watch {
             self.end(now, pid, exit, reaped, out);
             return;
         }
-        let Some(last) = self.last.as_mut().filter(|last| last.open && last.pid == pid) else { return };
+        let open = |name: &WatchedName| name.last.is_some_and(|last| last.open && last.pid == pid);
+        let Some(at) = self.names.iter().position(open) else { return };
+        let Some(last) = self.names.get_mut(at).and_then(|name| name.last.as_mut()) else { return };
         let told = exit.is_some() && last.exit != exit;
         if told {
-            last.exit = exit;
+            (last.exit, last.corrected) = (exit, true);
             self.changed = true;
         }
         if reaped {
@@ -394,7 +404,7 @@ impl Watch {
         }
         let last = *last;
         if told {
-            self.history.correct_last(self.past_run(last));
+            self.record(at, last);
         }
         if reaped {
             self.look_again(pid, out);
@@ -405,21 +415,47 @@ impl Watch {
     fn end(&mut self, now: Now, pid: ProcessId, exit: Option<Exit>, over: bool, out: &mut Vec<WatchEffect>) {
         let Some(process) = self.living.remove(&pid) else { return };
         self.unguarded -= usize::from(!process.guarded);
-        // Keep at most one pidfd open after the end, that of the process that is shown, so that thousands of zombies
+        // Keep at most one pidfd of a name open after the end, that of the process that is shown, so that thousands of zombies
         // cost nothing.
-        let open = process.guarded && !over && self.living.is_empty();
+        let Some(name) = self.names.get_mut(process.name) else { return };
+        name.living -= 1;
+        let open = process.guarded && !over && name.living == 0;
         if process.guarded && !open {
             out.push(WatchEffect::Close(pid));
         }
-        if let Some(last) = self.last.filter(|last| last.open && last.pid != pid) {
+        if let Some(last) = name.last.filter(|last| last.open && last.pid != pid) {
             out.push(WatchEffect::Close(last.pid));
         }
-        let last = LastEnd { pid, start: process.start, end: now.wall, exit, open };
-        self.last = Some(last);
-        self.history.ended(self.past_run(last), document::episode_effect(exit));
+        let last = LastEnd { pid, start: process.start, end: now.wall, exit, open, corrected: false };
+        name.last = Some(last);
+        self.record(process.name, last);
         self.changed = true;
-        out.push(WatchEffect::Note(Note::Ended(pid, exit)));
+        out.push(WatchEffect::Note(Note::Ended(process.name, pid, exit)));
         self.look_again(pid, out);
+    }
+
+    /// Adds an end to the histories that show it, or corrects its entry there.
+    fn record(&mut self, at: usize, last: LastEnd) {
+        let Some(name) = self.names.get(at) else { return };
+        let run = self.past_run(name, last);
+        let all = self.has_several_names().then_some(&mut self.all);
+        for history in self.names.get_mut(at).map(|name| &mut name.history).into_iter().chain(all) {
+            match history.last() {
+                Some(newest)
+                    if last.corrected && newest.pid == run.pid && newest.end_time == run.end_time =>
+                {
+                    history.correct_last(run.clone());
+                }
+                // Another name has had an end since.
+                _ if last.corrected => {}
+                _ => history.ended(run.clone(), document::episode_effect(last.exit)),
+            }
+        }
+    }
+
+    /// Whether any process has matched so far.
+    fn has_found(&self) -> bool {
+        self.names.iter().any(|name| name.found > 0)
     }
 
     /// Reads the pid again: it may already belong to a new process, whose scan entry or process event came while the

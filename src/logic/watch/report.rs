@@ -10,8 +10,8 @@ use crate::logic::watch::event::Note;
 /// Returns the log record for `note`. `command` is the watched name.
 pub(crate) fn record(note: Note, command: &str) -> Record {
     match note {
-        Note::Found(pid) => Record::info("found").with("command", command).number("pid", pid),
-        Note::Ended(pid, exit) => {
+        Note::Found(_, pid) => Record::info("found").with("command", command).number("pid", pid),
+        Note::Ended(_, pid, exit) => {
             let record = Record::info("exited").with("command", command).number("pid", pid);
             match exit {
                 None => record,
@@ -29,19 +29,24 @@ pub(crate) fn exit_code(note: Note) -> Option<u8> {
     match note {
         // This happens only if kapo had no free descriptor to check the process before the loop started.
         Note::Absent(_) => Some(EXIT_SETUP),
-        Note::Found(_) | Note::Ended(..) | Note::Scanning(_) => None,
+        Note::Found(..) | Note::Ended(..) | Note::Scanning(_) => None,
     }
 }
 
-/// Returns the exit code of the process that ended last; `None` while a process lives.
+/// Returns the exit code of the process that ended last; `None` while a process of any name lives.
 pub(crate) fn ended(objects: &[Status], lives: bool) -> Option<u8> {
-    let last = objects.first().filter(|object| !lives && object.end_time.is_some());
-    last.map(|object| object.exit_code)
+    let ended = objects.iter().filter(|object| !lives && object.end_time.is_some());
+    ended.max_by_key(|object| object.end_time).map(|object| object.exit_code)
 }
 
-/// Returns the text of `STATUS=`.
-pub(crate) fn summary(objects: &[Status], name: &str) -> String {
-    match objects.iter().filter(|object| object.state == State::Running).count() {
+/// Returns the text of `STATUS=`. `name` is the only name.
+pub(crate) fn summary(objects: &[Status], name: Option<&str>) -> String {
+    let running = objects.iter().filter(|object| object.state == State::Running).count();
+    let Some(name) = name else {
+        let plural = if running == 1 { "" } else { "es" };
+        return format!("{running} process{plural}, {} names without", objects.len() - running);
+    };
+    match running {
         0 => format!("no process {name}"),
         1 => format!("1 process {name}"),
         many => format!("{many} processes {name}"),
@@ -66,11 +71,15 @@ mod tests {
         let named = |record: Record| record.with("command", "job").number("pid", pid());
         let killed = Exit::Signal { signal: Signal::KILL, core_dumped: false };
         for (note, wanted, code) in [
-            (Note::Found(pid()), named(Record::info("found")), None),
-            (Note::Ended(pid(), None), named(Record::info("exited")), None),
-            (Note::Ended(pid(), Some(Exit::Code(3))), named(Record::info("exited")).number("code", 3), None),
+            (Note::Found(0, pid()), named(Record::info("found")), None),
+            (Note::Ended(0, pid(), None), named(Record::info("exited")), None),
             (
-                Note::Ended(pid(), Some(killed)),
+                Note::Ended(0, pid(), Some(Exit::Code(3))),
+                named(Record::info("exited")).number("code", 3),
+                None,
+            ),
+            (
+                Note::Ended(0, pid(), Some(killed)),
                 named(Record::info("exited")).with("signal", Signal::KILL),
                 None,
             ),
@@ -99,8 +108,8 @@ mod tests {
     fn the_summary_counts_running_processes() {
         let running = Status { state: State::Running, ..Status::blank(ModeName::Watch) };
         for (count, wanted) in [(0, "no process job"), (1, "1 process job"), (3, "3 processes job")] {
-            assert_eq!(summary(&vec![running.clone(); count], "job"), wanted);
+            assert_eq!(summary(&vec![running.clone(); count], Some("job")), wanted);
         }
-        assert_eq!(summary(&[Status::blank(ModeName::Watch)], "job"), "no process job");
+        assert_eq!(summary(&[Status::blank(ModeName::Watch)], Some("job")), "no process job");
     }
 }

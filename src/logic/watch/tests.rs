@@ -43,7 +43,12 @@ fn epoch() -> Now {
 }
 
 fn config(name: &str) -> config::WatchOptions {
-    config::WatchOptions { name: name.into(), pid: None, wait: Duration::from_secs(5), process_events: false }
+    config::WatchOptions {
+        names: vec![name.into()],
+        pid: None,
+        wait: Duration::from_secs(5),
+        process_events: false,
+    }
 }
 
 fn pid(n: i32) -> ProcessId {
@@ -54,7 +59,13 @@ impl World {
     fn new(config: &config::WatchOptions) -> World {
         let now = epoch();
         World {
-            watch: Watch::new(config, Rule::new(&config.name, None), ProcessId::new(99), 5, now),
+            watch: Watch::new(
+                config,
+                config.names.iter().map(|name| Rule::new(name, None)).collect(),
+                ProcessId::new(99),
+                5,
+                now,
+            ),
             now,
             processes: BTreeMap::new(),
             guards: BTreeMap::new(),
@@ -218,7 +229,7 @@ fn the_next_scan_finds_a_process_and_its_end_shows_at_once() {
     world.pass(WAIT);
     assert_eq!(world.shown(), (State::Running, 0, None, None, Some(pid(9))));
     assert_eq!(world.watch.status()[0].restarts, 1);
-    assert_eq!(world.notes, [Note::Found(pid(7)), Note::Ended(pid(7), None), Note::Found(pid(9))]);
+    assert_eq!(world.notes, [Note::Found(0, pid(7)), Note::Ended(0, pid(7), None), Note::Found(0, pid(9))]);
 }
 
 #[test]
@@ -508,11 +519,62 @@ fn after_random_lives_the_document_is_right() {
             assert_eq!(process.ticks, world.processes[pid].ticks, "seed {seed}: not the old process");
             assert_eq!(process.guarded, world.guards.get(pid) == Some(&process.ticks), "seed {seed}");
         }
-        let open = world.watch.last.filter(|last| last.open).map(|last| last.pid);
+        let open = world.watch.names[0].last.filter(|last| last.open).map(|last| last.pid);
         let strays =
             world.guards.keys().filter(|pid| !world.watch.living.contains_key(pid) && Some(**pid) != open);
         assert_eq!(strays.count(), 0, "seed {seed}: a pidfd of nobody is open");
         let unguarded = world.watch.living.iter().filter(|(_, p)| !p.guarded).count();
         assert_eq!(world.watch.unguarded, unguarded, "seed {seed}");
     }
+}
+
+#[test]
+fn each_name_has_its_objects_its_ends_and_its_history() {
+    let names = ["job", "other", "none"].map(Into::into).to_vec();
+    let mut world = World::new(&config::WatchOptions { names, ..config("") }).start();
+    let shown = |world: &World| -> Vec<(String, Option<ProcessId>, u8, u64)> {
+        let objects = world.watch.status();
+        objects.into_iter().map(|o| (o.command, o.pid, o.exit_code, o.restarts)).collect()
+    };
+    let of = |name: &str, n, code, restarts| (name.to_owned(), ProcessId::new(n), code, restarts);
+    world.fork(7, "other");
+    world.fork(8, "job");
+    world.fork(9, "job");
+    world.pass(WAIT);
+    let both = [of("job", 8, 0, 1), of("job", 9, 0, 1), of("other", 7, 0, 0), of("none", 0, 0, 0)];
+    assert_eq!(shown(&world), both);
+    assert!(world.watch.lives());
+    for (pid, code) in [(7, 3), (8, 4), (9, 5)] {
+        world.end(pid, Exit::Code(code));
+    }
+    world.settle();
+    for pid in [8, 7, 9] {
+        world.reap(pid);
+    }
+    world.settle();
+    assert_eq!(shown(&world), [of("job", 0, 5, 1), of("other", 0, 3, 0), of("none", 0, 0, 0)]);
+    assert!(!world.watch.lives() && world.guards.is_empty(), "{:?}", world.guards);
+    let last = |at| world.watch.history_of(at).unwrap().last().map(|run| run.exit_code);
+    assert_eq!([last(0), last(1), last(2)], [Some(5), Some(3), None]);
+    let all: serde_json::Value = serde_json::from_slice(&world.watch.history().render()).unwrap();
+    assert_eq!(all.as_array().unwrap().len(), 3, "{all}");
+    let named = world.notes.iter().map(|note| note.name());
+    assert_eq!(named.filter(|name| *name == 0).count(), 4, "{:?}", world.notes);
+}
+
+#[test]
+fn a_process_that_executes_another_name_moves_to_it() {
+    let names = ["job", "other"].map(Into::into).to_vec();
+    let mut world = World::new(&config::WatchOptions { names, ..config("") }).start();
+    world.fork(7, "job");
+    world.pass(WAIT);
+    world.rename(7, "other");
+    world.pass(WAIT);
+    assert_eq!(world.watch.status()[0].pid, Some(pid(7)), "a new name alone changes nothing");
+    world.exec(7, "other");
+    world.pass(READ_ALL + WAIT);
+    world.pass(READ_ALL + WAIT);
+    let status = world.watch.status();
+    assert_eq!([status[0].pid, status[1].pid], [None, Some(pid(7))]);
+    assert!(!world.guards.is_empty());
 }

@@ -439,6 +439,7 @@ impl MetricsSource for Job {
                 None
             },
             own: if sources.own { process_usage::own() } else { None },
+            watched: Vec::new(),
             probes: self.prober.as_ref().map(|prober| prober.probes.samples()).unwrap_or_default(),
             cgroup: (!sources.cgroup.is_empty())
                 .then(|| self.measuring.cgroup.get_or_init(Cgroup::find).usage(sources.cgroup)),

@@ -1,7 +1,7 @@
 //! Carries out the effects of [`Watch`]: scans in slices, pidfds, process events. All descriptors are in an epoll
 //! instance of their own, so that the loop has one descriptor and one token, however many processes are watched.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +16,6 @@ use crate::driver::proc::procfs;
 use crate::driver::proc::procfs::{Listing, ProcView};
 use crate::driver::watch::process_events::ProcessEvents;
 use crate::error::{Error, reason};
-use crate::logic::history::History;
 use crate::logic::proc::stat;
 use crate::logic::proc::stat::Stat;
 use crate::logic::sorted::SortedMap;
@@ -102,7 +101,10 @@ impl Watcher {
             budget: 0,
             starved: false,
         };
-        let mut watch = Watch::new(config, rule(&config.name), view.own, history, now);
+        // With --pid alone, no NAME is compared.
+        let names = if config.names.is_empty() { &[OsString::new()] } else { config.names.as_slice() };
+        let rules = names.iter().map(|name| rule(name)).collect();
+        let mut watch = Watch::new(config, rules, view.own, history, now);
         let mut effects = Vec::new();
         if config.process_events && config.pid.is_none() {
             match io.subscribe() {
@@ -129,9 +131,9 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Returns the matches that have ended.
-    pub(crate) fn history(&self) -> &History {
-        self.watch.history()
+    /// Returns the table of the processes.
+    pub(crate) fn table(&self) -> &Watch {
+        &self.watch
     }
 
     /// Does the work that is due, for a few milliseconds at most. Call this when [`Watcher::as_fd`] is readable, when
@@ -158,11 +160,6 @@ impl Watcher {
     /// Whether [`Watcher::status`] has changed since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         self.watch.take_changed()
-    }
-
-    /// See [`Watch::command`].
-    pub(crate) fn command(&self) -> &str {
-        self.watch.command()
     }
 
     /// Returns the status document; see [`Watch::status`].

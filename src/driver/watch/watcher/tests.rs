@@ -26,7 +26,7 @@ struct Rig {
 
 fn config(name: &str) -> config::WatchOptions {
     let wait = Duration::from_millis(100);
-    config::WatchOptions { name: name.into(), pid: None, wait, process_events: false }
+    config::WatchOptions { names: vec![name.into()], pid: None, wait, process_events: false }
 }
 
 fn only(pid: u32) -> config::WatchOptions {
