@@ -88,14 +88,18 @@ pub(crate) fn report(findings: &Findings<'_>) -> Vec<String> {
     let objects = findings.document.list();
     let Some(object) = objects.first() else { return Vec::new() };
     let watch = object.get("Mode").text() == "watch";
+    let several = objects.iter().any(|other| other.get("Command").text() != object.get("Command").text());
     let facts = CommandFacts { findings, object, last: last_run(findings, object) };
     let mut lines = Vec::new();
     if watch {
-        facts.processes(objects, &mut lines);
+        facts.processes(objects, several, &mut lines);
     } else {
         facts.command(&mut lines);
     }
-    facts.usage(&mut lines);
+    // With several names, the metrics have a sample for each of them.
+    if !several {
+        facts.usage(&mut lines);
+    }
     facts.ends(&mut lines);
     if !watch {
         facts.output(&mut lines);
@@ -241,7 +245,7 @@ impl CommandFacts<'_> {
     }
 
     /// Adds a line for each process in watch mode.
-    fn processes(&self, objects: &[Json], lines: &mut Vec<String>) {
+    fn processes(&self, objects: &[Json], several: bool, lines: &mut Vec<String>) {
         const MOST: usize = 12;
         let running = || objects.iter().filter(|object| object.get("Status").text() == "running");
         lines.push(match running().count() {
@@ -260,11 +264,17 @@ impl CommandFacts<'_> {
             let start = time(process, "StartTime");
             let start = start
                 .map_or_else(|| "?".to_owned(), |start| format!("{} ({})", moment(start), self.ago(start)));
-            lines.push(format!("  {pid:<9} {start}"));
+            let name = if several { process.get("Command").text() } else { "" };
+            lines.push(format!("  {pid:<9} {start}  {name}").trim_end().to_owned());
         }
         let others = running().count().saturating_sub(MOST);
         if others > 0 {
             lines.push(format!("  and {others} more"));
+        }
+        let missing = objects.iter().filter(|object| object.get("Status").text() != "running");
+        let missing: Vec<&str> = missing.map(|object| object.get("Command").text()).collect();
+        if several && !missing.is_empty() {
+            lines.push(format!("  no process: {}", missing.join(", ")));
         }
     }
 

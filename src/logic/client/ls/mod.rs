@@ -86,8 +86,9 @@ impl Instance {
     /// Sets state and facts from the body of an answer. Any other text than a status document is foreign.
     pub(crate) fn answered(&mut self, body: &[u8]) {
         let document = status::document(body);
-        // In watch mode, all objects are alike: either all run, or there is only the last one that ran.
-        match document.as_ref().and_then(|document| document.list().first()) {
+        let objects = document.as_ref().map(Json::list).unwrap_or_default();
+        // In watch mode, a name without a process is the trouble that matters.
+        match objects.iter().find(|object| !is_running(object)).or(objects.first()) {
             Some(object) => {
                 self.answers = true;
                 self.state = state(object);

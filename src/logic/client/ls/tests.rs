@@ -47,6 +47,10 @@ fn each_document_has_its_state() {
         assert_eq!((instance.state, instance.answers), (state, true), "{members}");
     }
     let mut other = Instance::new(b"x", 1);
+    let watch = |status| format!("{{\"Command\":\"c\",\"Status\":\"{status}\",\"Mode\":\"watch\"}}");
+    other.answered(format!("[{},{}]", watch("running"), watch("stopped")).as_bytes());
+    assert_eq!(other.state, InstanceState::Gone, "a name without a process");
+    let mut other = Instance::new(b"x", 1);
     for text in ["", "<html>", "[]", "{}", "[{\"Command\":1}]", "null"] {
         other.answered(text.as_bytes());
         assert_eq!((other.state, other.answers), (InstanceState::Foreign, false), "{text}");

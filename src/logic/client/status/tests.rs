@@ -269,6 +269,13 @@ fn watched_processes_are_a_table() {
         ),
         "{text}"
     );
+    let missing = object(&[watch, ("Status", "\"stopped\""), ("Command", "\"db\"")]);
+    let one = object(&[watch, ("Pid", "7")]);
+    let page =
+        Page { metrics: "kapo_child_processes{name=\"worker\"} 1\n", ..Page::of(format!("{one},{missing}")) };
+    let text = page.text();
+    let expected = "  7         2026-11-27 10:00:00Z (30 min 5 s)  /srv/worker\n  no process: db\n";
+    assert!(text.starts_with("worker: 1 process\n") && text.ends_with(expected), "{text}");
     let gone = Page::of(object(&[
         watch,
         ("Status", "\"killed\""),
