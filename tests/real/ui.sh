@@ -16,7 +16,7 @@ fi
 command -v firefox-esr >/dev/null || echo "# firefox-esr: left out"
 
 # Browsers keep their profile and their caches here.
-export HOME=$WORK
+export HOME=$WORK TMPDIR=$WORK
 export KAPO WORK MODULES ROOT
 # A limit for the plots, if a cgroup can be created.
 # shellcheck disable=SC2317  # called by the trap in lib.sh
