@@ -29,6 +29,9 @@ use crate::logic::{Exit, Now};
 use crate::signal::Signal;
 use crate::sys;
 
+/// The longest time limit.
+const LONGEST: Duration = Duration::from_secs(1 << 32);
+
 /// The size of one read, and how many reads one turn makes, so that a helper that never stops writing does not starve
 /// the other sources.
 const CHUNK: usize = 4 * 1024;
@@ -117,7 +120,8 @@ impl Helpers {
             // time limit.
             let _ = epoll.add(output, Source::Helper, EventFlags::IN);
         }
-        let deadline = now.mono.checked_add(request.timeout);
+        // A helper without a deadline counts as killed, so a time beyond the range of the clock becomes 136 years.
+        let deadline = now.mono.checked_add(request.timeout).or(now.mono.checked_add(LONGEST));
         self.running.push(Helper { key, pid, deadline, output, last_line: LastLine::default() });
         Ok(())
     }
@@ -351,6 +355,11 @@ mod tests {
 
     fn ended(code: u8, line: &str) -> HelperEnd {
         HelperEnd { key: 7, exit: Some(Exit::Code(code)), last_line: line.to_owned() }
+    }
+
+    #[test]
+    fn a_time_limit_beyond_the_clock_is_no_end() {
+        assert_eq!(run("echo done", b"", u64::MAX).0, ended(0, "done"));
     }
 
     #[test]
