@@ -59,7 +59,8 @@ fn the_log_continues_when_there_is_space() {
     );
     let mut command = clean("unshare");
     command.args(["--mount", "sh", "-c", &preparation, "sh"]).arg(binary());
-    let words = ["supervise", "--wait", "0", "--restart", "on-failure", "--", "sh", "-c", &script];
+    let words =
+        ["supervise", "--log-repeats", "--wait", "0", "--restart", "on-failure", "--", "sh", "-c", &script];
     command.args(["-i", "127.0.0.1", "-p", "0"]).args(words);
     let mut kapo = Kapo::launch(command);
     kapo.expect_exit(0);
