@@ -26,23 +26,27 @@ pub(super) fn find(variables: Variables<'_>) -> Vec<Misspelt> {
 
 /// Returns the variable that `name` resembles; `None` if it is one of kapo's or resembles none.
 fn meant(name: &OsStr) -> Option<&'static str> {
-    let mut own: Vec<_> = options().filter_map(|opt| Some((opt.env?, opt.long))).collect();
-    own.extend(HookEvent::ALL.map(|event| (event.variable(), "on")));
+    let own = || {
+        let hooks = HookEvent::ALL.into_iter().map(|event| (event.variable(), "on"));
+        options().filter_map(|opt| Some((opt.env?, opt.long))).chain(hooks)
+    };
     let name = name.as_bytes();
-    if own.iter().any(|(env, _)| env.as_bytes() == name) {
+    if own().any(|(env, _)| env.as_bytes() == name) {
         return None;
     }
     let rest = name.strip_prefix(PREFIX).filter(|rest| rest.len() <= LONGEST)?;
     // In a short name, two changes can make another word: HOST is not a misspelt PORT.
     let most = if rest.len() <= 5 { 1 } else { 2 };
-    let (nearest, _) = own
-        .into_iter()
+    // Names of another length have a larger distance. The comparison of all names would delay the start.
+    let near = |other: &[u8]| (rest.len().abs_diff(other.len()) <= most).then(|| distance(rest, other));
+    let (nearest, _) = own()
         .filter_map(|(env, long)| {
-            let by_variable = distance(rest, env.as_bytes().strip_prefix(PREFIX)?);
+            let by_variable = env.as_bytes().strip_prefix(PREFIX).and_then(near);
             // A variable may also be derived from the option, such as KAPO_PID from --pid, whose variable has another
             // name.
-            let by_option = distance(rest, long.to_ascii_uppercase().replace('-', "_").as_bytes());
-            Some((env, by_variable.min(by_option)))
+            let derived = || near(long.to_ascii_uppercase().replace('-', "_").as_bytes());
+            let by_option = if rest.len().abs_diff(long.len()) <= most { derived() } else { None };
+            Some((env, by_variable.into_iter().chain(by_option).min()?))
         })
         .filter(|(_, distance)| *distance <= most)
         .min_by_key(|(_, distance)| *distance)?;
