@@ -1,20 +1,15 @@
 //! Tests of several listeners of one kapo.
 
-use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, LIMIT, kapo, run_to_the_end, unused_name};
+use crate::harness::{Kapo, kapo, run_to_the_end, unused_name};
+use crate::tools::ask_livez;
 
 fn livez(stream: Result<UnixStream, std::io::Error>) -> String {
-    let mut stream = stream.unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    ask_livez(stream.unwrap())
 }
 
 #[test]

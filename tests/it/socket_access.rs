@@ -10,9 +10,10 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::harness::{Kapo, kapo, kapo_after, run_to_the_end, wait_for};
+use crate::tools::the_one_that_serves;
 
 const NOBODY: u32 = 65_534;
-/// A group that is neither that of root nor that of `NOBODY`. `daemon` is group 1 on every Linux.
+/// The group `daemon`, which has this number on every Linux. Neither root nor `NOBODY` is its member.
 const GROUP: u32 = 1;
 
 /// Whether the test can run as other users. They must be able to execute the program.
@@ -203,21 +204,8 @@ fn in_an_unreadable_folder_exactly_one_serves() {
             command.uid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
             command.spawn().unwrap()
         };
-        let mut kapos: Vec<_> = (0..6).map(start).collect();
-        let mut refused = Vec::new();
-        wait_for("five are refused", || {
-            kapos.retain_mut(|kapo| match kapo.try_wait().unwrap() {
-                Some(ended) => {
-                    refused.push(ended.code());
-                    false
-                }
-                None => true,
-            });
-            refused.len() >= 5
-        });
-        assert_eq!((kapos.len(), refused), (1, vec![Some(125); 5]), "round {round}");
+        let mut server = the_one_that_serves((0..6).map(start).collect(), round);
         assert!(UnixStream::connect(&path).is_ok());
-        let mut server = kapos.pop().unwrap();
         drop(server.stdin.take());
         assert!(server.wait().unwrap().success());
     }

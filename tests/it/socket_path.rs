@@ -1,22 +1,18 @@
 //! Tests of the path of a Unix socket: which kapo serves it when several start at once, and when it accepts
 //! connections.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
 
 use tempfile::TempDir;
 
-use crate::harness::{LIMIT, kapo, wait_for};
+use crate::harness::{kapo, wait_for};
+use crate::tools::{ask_livez, the_one_that_serves};
 
 fn livez(path: &Path) -> String {
-    let mut stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    ask_livez(UnixStream::connect(path).unwrap())
 }
 
 #[test]
@@ -32,21 +28,8 @@ fn of_six_kapos_on_one_path_exactly_one_serves() {
             let mut command = kapo(["--quiet", "--interface", path.to_str().unwrap(), "run", "cat"]);
             command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         });
-        let mut kapos: Vec<_> = starts.collect();
-        let mut refused = Vec::new();
-        wait_for("five are refused", || {
-            kapos.retain_mut(|kapo| match kapo.try_wait().unwrap() {
-                Some(ended) => {
-                    refused.push(ended.code());
-                    false
-                }
-                None => true,
-            });
-            refused.len() >= 5
-        });
-        assert_eq!((kapos.len(), refused), (1, vec![Some(125); 5]), "round {round}");
+        let mut server = the_one_that_serves(starts.collect(), round);
         assert!(livez(&path).starts_with("HTTP/1.1 200"));
-        let mut server = kapos.pop().unwrap();
         drop(server.stdin.take());
         assert!(server.wait().unwrap().success());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "round {round}");

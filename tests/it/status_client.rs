@@ -184,7 +184,7 @@ fn an_older_kapo_without_other_paths_is_shown() {
     let (code, text, errors) = run_to_the_end(kapo(["status", &url]));
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert!(
-        text.starts_with("worker: restarting for the 5th time, last exit 137: killed for want of memory\n"),
+        text.starts_with("worker: restarting for the 5th time, last exit 137: killed, out of memory\n"),
         "{text}"
     );
     let (_, text, _) = run_to_the_end(kapo(["status", "--output=json", &url]));

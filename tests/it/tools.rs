@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -321,4 +322,30 @@ pub(crate) fn can_unshare(words: &[&str]) -> bool {
         eprintln!("skipped: `unshare {} true` does not work here", words.join(" "));
     }
     works
+}
+
+/// Requests /livez on a connection and returns the whole answer.
+pub(crate) fn ask_livez(mut stream: UnixStream) -> String {
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Waits until all but one of six kapos on one path have exited with 125, and returns the one that serves.
+pub(crate) fn the_one_that_serves(mut kapos: Vec<Child>, round: usize) -> Child {
+    let mut refused = Vec::new();
+    wait_for("five are refused", || {
+        kapos.retain_mut(|kapo| match kapo.try_wait().unwrap() {
+            Some(ended) => {
+                refused.push(ended.code());
+                false
+            }
+            None => true,
+        });
+        refused.len() >= 5
+    });
+    assert_eq!((kapos.len(), refused), (1, vec![Some(125); 5]), "round {round}");
+    kapos.pop().unwrap()
 }

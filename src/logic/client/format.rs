@@ -88,14 +88,14 @@ pub(crate) fn ordinal(number: u64) -> String {
     format!("{number}{ending}")
 }
 
-/// Formats how a run ended: `success`, `exit 3`, `exit 137: killed for want of memory`.
+/// Formats how a run ended: `success`, `exit 3`, `exit 137: killed, out of memory`.
 pub(crate) fn end(run: &Json) -> String {
     let code = run.get("ExitCode").number().unwrap_or_default();
     let cause = match run.get("Reason").text() {
         "success" if code == 0 => return "success".to_owned(),
         "success" => "counts as success".to_owned(),
         "exit-code" | "" => return format!("exit {code}"),
-        "oom-kill" => "killed for want of memory".to_owned(),
+        "oom-kill" => "killed, out of memory".to_owned(),
         "signal" => killed(run),
         "core-dump" => format!("{}, core dumped", killed(run)),
         "timeout" => "ended by its TTL".to_owned(),
@@ -195,10 +195,7 @@ mod tests {
             (r#"{"Reason":"success","ExitCode":0}"#, "success"),
             (r#"{"Reason":"success","ExitCode":143}"#, "exit 143: counts as success"),
             (r#"{"Reason":"exit-code","ExitCode":3}"#, "exit 3"),
-            (
-                r#"{"Reason":"oom-kill","ExitCode":137,"Signal":"SIGKILL"}"#,
-                "exit 137: killed for want of memory",
-            ),
+            (r#"{"Reason":"oom-kill","ExitCode":137,"Signal":"SIGKILL"}"#, "exit 137: killed, out of memory"),
             (r#"{"Reason":"signal","ExitCode":143,"Signal":"SIGTERM"}"#, "exit 143: killed by SIGTERM"),
             (r#"{"Reason":"signal","ExitCode":137,"Signal":"SIGKILL"}"#, "exit 137: killed by SIGKILL"),
             (

@@ -47,7 +47,7 @@ impl Lifecycle {
         self.log_stop_request(by, out);
         if self.context.manager {
             // The service manager allows the time of the drain in addition to the time for the stop.
-            let time = self.job.drain + self.job.kill_after.unwrap_or(KILL_AFTER);
+            let time = self.job.drain.saturating_add(self.job.kill_after.unwrap_or(KILL_AFTER));
             out.push(Effect::Notify(format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()).into_bytes()));
         }
         self.drain(now, process, DrainCause::Requested(by), out);

@@ -74,7 +74,7 @@ pub enum Event {
     Notified(Notification),
     /// kapo did not run for a while because it was stopped or frozen.
     Resumed,
-    /// The probes of this run have failed so often that the command is to be stopped.
+    /// A probe of this run has failed `--probe-failures` times in a row, and kapo must stop the command.
     Unhealthy {
         /// The number of the run, as in [`Effect::Drain`].
         run: u64,

@@ -48,20 +48,8 @@ pub(super) enum MachineState {
 
 impl MachineState {
     /// Returns the command's process, if there is one.
-    pub(super) fn process(&self) -> Option<Process> {
-        match self {
-            MachineState::Running(process)
-            | MachineState::Draining(process, _)
-            | MachineState::Dumping(process, _)
-            | MachineState::Stopping(process, _) => Some(*process),
-            MachineState::Starting
-            | MachineState::Pausing
-            | MachineState::Clearing
-            | MachineState::Lingering
-            | MachineState::Finishing
-            | MachineState::Closing
-            | MachineState::Done => None,
-        }
+    pub(super) fn process(mut self) -> Option<Process> {
+        self.process_mut().copied()
     }
 
     /// Like [`MachineState::process`], but mutable.

@@ -11,7 +11,8 @@ pub(super) const STARTING: &str = "starting";
 /// A deadline this late means that kapo itself was stopped or frozen.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Whether a deadline of this interval is so late that kapo itself did not run, as in a frozen cgroup (docker pause).
+/// Whether kapo itself did not run for a while, as in a frozen cgroup (docker pause). `late` is how long a deadline of
+/// this interval has been due.
 pub(super) fn is_starved(late: Duration, interval: Duration) -> bool {
     late > LATE.max(interval / 4)
 }

@@ -75,7 +75,7 @@ fn under_report_nothing_is_due_until_somebody_asks() {
     assert_eq!(world.wait(), Some(5 * SECOND));
     assert_eq!(world.ask(), [0, 1]);
     world.pass(SECOND);
-    // Whoever asks now shares the attempts and waits no longer for them.
+    // A request that arrives now waits for the same attempts, and not longer than they last.
     assert_eq!((world.ask(), world.wait()), (vec![], Some(4 * SECOND)));
     world.finish(0, Ok(()));
     assert_eq!(world.wait(), Some(4 * SECOND));

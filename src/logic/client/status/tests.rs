@@ -150,12 +150,12 @@ fn a_crash_loop_shows_last_runs_and_the_first_failure() {
     };
     assert_eq!(
         page.text(),
-        "worker: restarting for the 5th time, last exit 137: killed for want of memory\n\
+        "worker: restarting for the 5th time, last exit 137: killed, out of memory\n\
         \x20 state     in the pause since 2026-11-27 10:30:03Z (1.5 s); next start in 4 s\n\
         \x20 ready     no: restarting in 4 s: killed by the kernel: out of memory; 5 failed runs in 5 min\n\
         \x20 restarts  4, flapping\n\
         last ends:\n\
-        \x20 2026-11-27 10:30:03Z  after 1.2 s       exit 137: killed for want of memory\n\
+        \x20 2026-11-27 10:30:03Z  after 1.2 s       exit 137: killed, out of memory\n\
         \x20 2026-11-27 10:29:00Z  after 1.2 s       exit 137: killed by SIGKILL; memory peak 212 of 512 MiB\n\
         \x20 2026-11-27 10:28:00Z  after 1.2 s       exit 1\n\
         first failure of the episode:\n\
@@ -223,7 +223,7 @@ fn each_state_has_its_verdict() {
         (&[("Restarts", "1")], "running for 30 min 5 s, restarted once"),
         (
             &[("Restarts", "5"), ("LastRun", &last)],
-            "running for 30 min 5 s, restarted 5 times, last exit 137: killed for want of memory",
+            "running for 30 min 5 s, restarted 5 times, last exit 137: killed, out of memory",
         ),
         (&[("Flapping", "true")], "flapping, running for 30 min 5 s"),
         (&[("Ready", "false")], "not ready, running for 30 min 5 s"),

@@ -1,6 +1,7 @@
 //! Tests of the drain, the dump, the silence and the stop of an unhealthy command.
 
 use super::*;
+use crate::logic::lifecycle::Lifecycle;
 use crate::logic::status::Status;
 
 /// Returns a job that drains for three seconds.
@@ -156,6 +157,21 @@ fn the_service_manager_is_told_of_the_drain() {
         })
         .collect();
     assert_eq!(told, ["STOPPING=1", "EXTEND_TIMEOUT_USEC=13000000", "STATUS=draining for 3 s, pid 101"]);
+}
+
+#[test]
+fn the_longest_drain_can_be_begun_and_skipped() {
+    let job = JobOptions { drain: Duration::MAX, ..run() };
+    // Without the simulation, whose clock cannot represent the end of this drain.
+    let mut life = Lifecycle::new(Box::new(job), JobContext { manager: true, ..context() });
+    let stop = Event::Signal { signal: Signal::TERM, sender: OTHER_PROCESS };
+    let mut out = Vec::new();
+    for event in [Event::Start, Event::Spawned { pid: child() }, stop.clone()] {
+        life.handle(epoch(), event, &mut out);
+    }
+    assert!(!life.status().ready && !out.contains(&kill(Signal::TERM)));
+    life.handle(epoch(), stop, &mut out);
+    assert!(out.contains(&kill(Signal::TERM)));
 }
 
 #[test]
