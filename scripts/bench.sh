@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 declare -A PACKAGE=(
-    [tini]=tini [dumb-init]=dumb-init [nginx]=nginx-light [wrk]=wrk [ts]=moreutils [svlogd]=runit [s6-log]=s6
+    [tini]=tini [dumb-init]=dumb-init [catatonit]=catatonit [nginx]=nginx-light [wrk]=wrk [ts]=moreutils [svlogd]=runit [s6-log]=s6
     [pgrep]=procps [taskset]=util-linux [python3]=python3
 )
 PATH=$PATH:/usr/sbin

@@ -11,6 +11,8 @@ import web
 
 PARTS = {
     "spawn": life.spawn,
+    "stop": life.stop,
+    "notice": life.notice,
     "memory": life.memory,
     "size": life.size,
     "orphans": life.orphans,

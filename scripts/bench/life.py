@@ -11,28 +11,67 @@ from common import (KAPO, MEASURE, PAYLOAD, Client, budget, cpu_seconds, end, ha
                     title, wait_for)
 
 
+# TCP port on loopback; the port is chosen by the kernel and logged.
+PORT = ["--interface", "127.0.0.1", "--port", "0"]
+
+
+def wrappers():
+    """The words in front of a command, for kapo and each peer that is installed; `bare` is no wrapper."""
+    peers = {"tini": ["-s", "--"], "dumb-init": [], "catatonit": ["--"]}
+    found = {name: [shutil.which(name), *words] for name, words in peers.items() if have(name)}
+    return {"bare": [], **found, "kapo": [KAPO, *PORT, "run", "--"]}
+
+
+def measured(mode, rounds, *commands):
+    """Runs `measure`; a list of its numbers for each command: a median and a tenth percentile by turns."""
+    words = [MEASURE, mode, str(rounds), *commands]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return [[float(word) for word in row.split()] for row in said.splitlines()]
+
+
+def over_bare(rows, name, at, peer, reach):
+    """Compares what kapo and `peer` add to the bare command, as medians of the number at `at`."""
+    added = {each: row[at] - rows["bare"][at] for each, row in rows.items() if each != "bare"}
+    for each, micros in added.items():
+        line(f"{name}, added over bare: {each}", f"{micros:.0f}", "us")
+    if peer in added:
+        ratio(f"{name}, added over bare: kapo / {peer}", added["kapo"], added[peer], reach)
+
+
 def spawn():
-    """Spawn to reaped exit of a static program that ends at once: bare, tini, dumb-init, kapo; 400 interleaved rounds."""
-    title("start: from spawn until the reaped exit of a command that ends at once")
-    commands = {"bare": PAYLOAD}
-    if have("tini"):
-        commands["tini"] = f"{shutil.which('tini')} -s -- {PAYLOAD}"
-    if have("dumb-init"):
-        commands["dumb-init"] = f"{shutil.which('dumb-init')} {PAYLOAD}"
+    """Spawn to reaped exit of `true`, wall time and CPU time; 400 interleaved rounds."""
+    title("start: from spawn until the reaped exit of true")
     # The usual case: a TCP port is opened and two lines are logged.
-    commands["kapo"] = f"{KAPO} --interface 127.0.0.1 --port 0 run -- {PAYLOAD}"
-    said = subprocess.run([MEASURE, "spawn", "400", *commands.values()], check=True, capture_output=True, text=True).stdout
-    took = {}
-    for name, row in zip(commands, said.splitlines()):
-        _, middle, tenth = row.split()
-        took[name] = float(middle)
-        line(name, middle, "us", f"(p10 {tenth})")
-    added = {name: value - took["bare"] for name, value in took.items()}
-    for peer in ("tini", "dumb-init"):
-        if peer in added:
-            line(f"added over bare: kapo {added['kapo']:.0f}, {peer}", f"{added[peer]:.0f}", "us")
-    if "tini" in added:
-        ratio("start, added over bare: kapo / tini", added["kapo"], added["tini"], 0.6)
+    ways = {name: " ".join([*words, shutil.which("true")]) for name, words in wrappers().items()}
+    rows = dict(zip(ways, measured("spawn", 400, *ways.values())))
+    for name, (wall, wall_tenth, cpu, cpu_tenth) in rows.items():
+        line(name, wall, "us", f"(p10 {wall_tenth}); CPU {cpu} us (p10 {cpu_tenth})")
+    over_bare(rows, "start", 0, "tini", 0.45)
+    for name, row in rows.items():
+        if name in ("tini", "dumb-init", "catatonit"):
+            line(f"start, CPU: {name} / bare", f"{row[2] / rows['bare'][2]:.2f}", "ratio")
+    ratio("start, CPU: kapo / bare", rows["kapo"][2], rows["bare"][2], 1.65)
+
+
+def stop():
+    """TERM to the command's handler, and from there to the end of the wrapper; 200 interleaved rounds."""
+    title("stop: from TERM to the command's handler, and from its exit to the end of the wrapper")
+    ways = {name: " ".join(words) for name, words in wrappers().items()}
+    rows = dict(zip(ways, measured("term", 200, *ways.values())))
+    for name, (handler, handler_tenth, ended, ended_tenth) in rows.items():
+        line(name, handler, "us", f"(p10 {handler_tenth}); exit {ended} us (p10 {ended_tenth})")
+    over_bare(rows, "TERM to handler", 0, "dumb-init", 1.1)
+    over_bare(rows, "exit", 2, "catatonit", 1)
+
+
+def notice():
+    """A kill of the command to the answer of GET /wait, beside the notice of a bare parent; 200 interleaved rounds."""
+    title("notice: from a kill of the command to the answer that says so")
+    kapo_waits = " ".join([KAPO, *PORT, "run", "--wait", "5", "--"])
+    bare, port = measured("notice", 200, kapo_waits, f"{shutil.which('sleep')} 1000")
+    for name, row in (("a bare parent reaps it", bare), ("GET /wait is answered", port)):
+        line(name, row[0], "us", f"(p10 {row[1]})")
+    ratio("notice: port / bare parent", port[0], bare[0], 2)
 
 
 def memory():
@@ -40,11 +79,9 @@ def memory():
     title("memory: Private_Dirty of each of 200 idle instances (smaps_rollup)")
     # Pages of a new binary that are not yet on disk would count as private and dirty.
     os.sync()
-    ways = {"kapo": [KAPO, "--interface", "127.0.0.1", "--port", "0", "run", "--", PAYLOAD, "wait"]}
+    ways = {name: [*words, PAYLOAD, "wait"] for name, words in wrappers().items() if name != "bare"}
     # The environment is on the stack of each process; its size is a matter of the machine.
     small = {"PATH": "/usr/bin:/bin"}
-    if have("tini"):
-        ways["tini"] = ["tini", "-s", "--", PAYLOAD, "wait"]
     took = {}
     for name, words in ways.items():
         all_of_them = [subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=small) for _ in range(200)]
@@ -57,7 +94,7 @@ def memory():
             for each in all_of_them:
                 end(each)
         line(name, f"{median(took[name]):.0f}", "KiB", f"(largest {max(took[name])})")
-    budget("memory, private, an idle instance", median(took["kapo"]), 36, "KiB")
+    budget("memory, private, an idle instance", median(took["kapo"]), 32, "KiB")
     if "tini" in took:
         ratio("memory: kapo / tini", median(took["kapo"]), median(took["tini"]), 0.5)
     asked(small)
@@ -66,13 +103,13 @@ def memory():
 def asked(environment):
     """Private_Dirty of one instance after ten probes and ten scrapes, with a pause between them as in reality."""
     with kapo("run", "--", PAYLOAD, "wait", pinned=False, env=environment) as (process, port):
-        for name, path in (("probes", "/healthz"), ("scrapes", "/metrics")):
+        for name, path, limit in (("probes", "/readyz", 40), ("scrapes", "/metrics", 44)):
             for _ in range(10):
                 Client(port).get(path)
                 # More than one request in a second on average would be a busy kapo.
                 time.sleep(1.1)
             wait_for(lambda: is_asleep(process.pid), what="the end of the turn")
-            budget(f"memory after {name}", private_kib(process.pid), 48, "KiB")
+            budget(f"memory after {name}", private_kib(process.pid), limit, "KiB")
 
 
 def size():
@@ -83,13 +120,11 @@ def size():
 def orphans():
     """CPU time of PID 1 for 20,000 orphans, in a PID namespace of its own; five interleaved rounds."""
     title("orphans: CPU of PID 1 for reaping 20,000")
-    if not have("unshare", "tini") or os.geteuid() != 0:
+    if not have("unshare") or os.geteuid() != 0:
         return
     inside = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
-    ways = {
-        "tini": [*inside, "tini", "--", MEASURE, "orphans", "20000"],
-        "kapo": [*inside, KAPO, "--interface", "127.0.0.1", "--port", "0", "run", "--", MEASURE, "orphans", "20000"],
-    }
+    count = ["orphans", "20000"]
+    ways = {name: [*inside, *words, MEASURE, *count] for name, words in wrappers().items() if name not in ("bare", "dumb-init")}
     took = {name: [] for name in ways}
     for _ in range(5):
         for name, words in ways.items():
@@ -98,8 +133,9 @@ def orphans():
                 raise RuntimeError(f"{name}: {done.stderr[-500:]}")
             took[name].append(int(done.stdout) / 1e6)
     for name, values in took.items():
-        line(name, f"{median(values):.1f}", "ms")
-    ratio("orphans: kapo / tini", median(took["kapo"]), median(took["tini"]), 1.2)
+        line(name, f"{median(values):.1f}", "ms", f"({median(values) / 20:.1f} us each)")
+    if "catatonit" in took:
+        ratio("orphans: kapo / catatonit", median(took["kapo"]), median(took["catatonit"]), 0.5)
 
 
 def idle():

@@ -21,7 +21,8 @@ def watch():
         return
     # All processes end with the namespace.
     inside = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", sys.executable, os.path.dirname(os.path.abspath(__file__)), "--inside-watch"]
-    said = subprocess.run(inside, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=120)
+    environment = {**os.environ, "KAPO_BIN": KAPO}
+    said = subprocess.run(inside, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=120, env=environment)
     if said.returncode:
         raise RuntimeError("the part in the namespace failed")
     ours, theirs, scans = (float(word) for word in said.stdout.split()[-3:])

@@ -24,7 +24,7 @@ LOADS = [
     ("64 connections", 64, [], 0.9),
     ("256 connections", 256, [], 0.8),
     ("16 requests pipelined, 64 connections", 64, ["-s", "PIPELINE"], 0.15),
-    ("a connection per request", 64, ["-H", "Connection: close"], 0.8),
+    ("a connection per request", 64, ["-H", "Connection: close"], 0.75),
 ]
 ROUNDS = 7
 
