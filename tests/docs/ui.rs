@@ -1,13 +1,14 @@
-//! Makes the stored files of the page `/ui` from its sources in `ui/`: `page.html.gz` (style and script put into the
-//! page, without comments, compressed) and `csp.txt` (the Content-Security-Policy with their hashes).
+//! Makes the stored files of the pages from their sources in `ui/`: `page.html.gz` of `/ui` and `fleet.html.gz` of
+//! `kapo fleet` (style and script put into the page, without comments, compressed), and `csp.txt` (the
+//! Content-Security-Policy with the hashes of both).
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::{root, same};
 
-/// The most bytes that the compressed page may take in the program.
-const LIMIT: usize = 12 * 1024;
+/// The pages, and the most bytes that each may take in the program.
+const PAGES: [(&str, usize); 2] = [("page", 12 * 1024), ("fleet", 6 * 1024)];
 
 fn source(name: &str) -> String {
     std::fs::read_to_string(root().join("ui").join(name)).expect("the source exists")
@@ -30,18 +31,22 @@ fn without_comments(text: &str) -> String {
     kept
 }
 
-/// Returns the page as the browser gets it.
-fn page() -> String {
+/// Returns a page as the browser gets it: `common` and its own files.
+fn page(name: &str) -> String {
+    let both = |ending: &str| {
+        without_comments(&source(&format!("common.{ending}")))
+            + &without_comments(&source(&format!("{name}.{ending}")))
+    };
     // CSS needs no line breaks and no blanks around its punctuation.
-    let mut style = without_comments(&source("page.css")).replace('\n', "");
+    let mut style = both("css").replace('\n', "");
     for (long, short) in
         [(": ", ":"), (" {", "{"), (", ", ","), (";}", "}"), ("; ", ";"), ("{ ", "{"), (" }", "}")]
     {
         style = style.replace(long, short);
     }
     let style = style.replace(";}", "}");
-    let script = without_comments(&source("page.js"));
-    let html = source("page.html").replace("<style></style>", &format!("<style>{style}</style>"));
+    let script = both("js");
+    let html = source(&format!("{name}.html")).replace("<style></style>", &format!("<style>{style}</style>"));
     html.replace("<script></script>", &format!("<script>{script}</script>"))
 }
 
@@ -60,28 +65,34 @@ fn pipe(tool: &str, arguments: &[&str], input: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn the_stored_page_is_made_from_its_sources() {
-    let page = page();
-    let path = root().join("ui/page.html.gz");
+fn the_stored_pages_are_made_from_their_sources() {
+    for (name, limit) in PAGES {
+        stored(name, limit);
+    }
+}
+
+fn stored(name: &str, limit: usize) {
+    let page = page(name);
+    let path = root().join(format!("ui/{name}.html.gz"));
     let stored = std::fs::read(&path).unwrap_or_default();
     let current = (!stored.is_empty()).then(|| pipe("gzip", &["-dc"], &stored).expect("gzip is installed"));
     if current.as_deref() != Some(page.as_bytes()) {
         assert!(
             std::env::var_os("UPDATE_DOCS").is_some(),
-            "ui/page.html.gz is not made from its sources; UPDATE_DOCS=1 cargo test --test docs rewrites it"
+            "ui/{name}.html.gz is not made from its sources; UPDATE_DOCS=1 cargo test --test docs rewrites it"
         );
         // Neither writes a name or a time.
         let file = tempfile::NamedTempFile::new().expect("a temporary file can be created");
         std::fs::write(file.path(), &page).expect("it is writable");
-        let name = file.path().to_str().expect("the name is text");
-        let packed = pipe("zopfli", &["-c", "--i50", name], b"");
+        let source = file.path().to_str().expect("the name is text");
+        let packed = pipe("zopfli", &["-c", "--i50", source], b"");
         let packed = packed.or_else(|| pipe("gzip", &["-9nc"], page.as_bytes())).expect("gzip is installed");
         std::fs::write(&path, packed).expect("the source tree is writable");
     }
     let stored = std::fs::read(&path).expect("it was written");
-    assert!(stored.len() <= LIMIT, "{} bytes", stored.len());
+    assert!(stored.len() <= limit, "{name}: {} bytes", stored.len());
     let (flags, time) = (stored.get(3), stored.get(4..8));
-    assert_eq!((flags, time), (Some(&0), Some(&[0; 4][..])), "no name and no time");
+    assert_eq!((flags, time), (Some(&0), Some(&[0; 4][..])), "{name}: no name and no time");
 }
 
 /// Returns the source for a Content-Security-Policy that allows this text.
@@ -117,31 +128,41 @@ fn element<'a>(html: &'a str, name: &str) -> &'a str {
 
 #[test]
 fn the_policy_has_the_hashes_of_style_and_script() {
-    let (page, plain) = (page(), source("static.html"));
+    let hashes =
+        |element_name: &str| PAGES.map(|(name, _)| hash(element(&page(name), element_name))).join(" ");
     let policy = format!(
         "default-src 'none'; script-src {}; style-src {} {}; connect-src 'self'; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'",
-        hash(element(&page, "script")),
-        hash(element(&page, "style")),
-        hash(element(&plain, "style")),
+        hashes("script"),
+        hashes("style"),
+        hash(element(&source("static.html"), "style")),
     );
     same("ui/csp.txt", &policy);
 }
 
 #[test]
-fn the_page_loads_nothing_from_elsewhere() {
-    let page = page();
-    for sign in
-        ["src=", "@import", "url(", "innerHTML", "insertAdjacentHTML", "document.write", "eval(", " style="]
-    {
-        assert!(!page.contains(sign), "{sign}");
-    }
-    for (at, _) in page.match_indices("href=\"") {
-        let target = &page[at + 6..];
-        assert!(
-            !target.starts_with('/') && !target.starts_with("http"),
-            "{:?} is not relative",
-            target.get(..40)
-        );
+fn the_pages_load_nothing_from_elsewhere() {
+    for (name, _) in PAGES {
+        let page = page(name);
+        for sign in [
+            "src=",
+            "@import",
+            "url(",
+            "innerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            " style=",
+        ] {
+            assert!(!page.contains(sign), "{name}: {sign}");
+        }
+        for (at, _) in page.match_indices("href=\"") {
+            let target = &page[at + 6..];
+            assert!(
+                !target.starts_with('/') && !target.starts_with("http"),
+                "{name}: {:?} is not relative",
+                target.get(..40)
+            );
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! [`RequestContext`] adds what is known only at the time of a request.
 
 mod checks;
-mod ui;
+pub(crate) mod ui;
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};

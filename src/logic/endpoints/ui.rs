@@ -15,7 +15,10 @@ use crate::logic::output::tail::Tail;
 /// The compressed page; `tests/docs/ui.rs` makes it from the other files in that folder.
 const PAGE: &[u8] = include_bytes!("../../../ui/page.html.gz");
 
-/// The type of the compressed page, and the fields that belong to it.
+/// The page of `kapo fleet`, in the same way.
+const FLEET: &[u8] = include_bytes!("../../../ui/fleet.html.gz");
+
+/// The type of the compressed pages, and the fields that belong to it.
 const COMPRESSED: &str = concat!(
     "text/html; charset=utf-8\r\nContent-Encoding: gzip\r\n",
     "Vary: Accept, Accept-Encoding, Upgrade-Insecure-Requests\r\nReferrer-Policy: no-referrer\r\n",
@@ -71,6 +74,12 @@ pub(super) fn takes_stored(request: &Request<'_>) -> bool {
 /// Returns the stored page.
 pub(super) fn stored() -> Answer<'static> {
     whole(200, COMPRESSED, PAGE)
+}
+
+/// Returns the stored page of `kapo fleet`: its content type with the fields that belong to it, and the body.
+#[allow(dead_code, reason = "the mode that serves it follows")]
+pub(crate) const fn fleet() -> (&'static str, &'static [u8]) {
+    (COMPRESSED, FLEET)
 }
 
 impl RequestContext<'_> {
