@@ -22,7 +22,7 @@ MIRI_SKIP=(--skip four_centuries --skip every_byte --skip the_own_line)
 REAL=(activation clients container haproxy hooks oom prometheus streams systemd textfile)
 # The release files: built, compared, installed and run. The first step creates dist/ for the others.
 DIST=(dist image arm64)
-LONG=(packages reproducible source examples kernels ui)
+LONG=(packages reproducible source examples kernels ui fleet)
 
 # Debian installs haproxy and nginx here, which may not be in the path.
 export PATH=$PATH:/usr/sbin

@@ -25,7 +25,7 @@ const COLUMNS = [['Name', 1], ['State', 1], ['Since', -1], ['Restarts', -1], ['L
 /* All rows by socket, the same sorted, those that pass the filter, and those that have changed since the last frame. */
 let known = new Map(), all = [], list = [];
 const changed = new Map(), lines = new Map(), counts = {}, pressed = new Set();
-let loading = null, planned = false, stale = false, column = 1, direction = 1, height = 32;
+let loading = null, planned = false, stale = false, bad = 0, column = 1, direction = 1, height = 32;
 
 /* ---- The rows ---- */
 
@@ -61,7 +61,11 @@ function arrange() {
   all = all.filter((row) => !row.gone).sort(order);
   list = all.filter((row) => (!pressed.size || pressed.has(row.State)) && row.text.includes(wanted));
   for (const name of NAMES) counts[name] = 0;
-  for (const row of all) counts[row.State]++;
+  bad = 0;
+  for (const row of all) {
+    counts[row.State]++;
+    bad += !(STATES[row.State] || '')[2];
+  }
   for (const name of NAMES) {
     const button = $('state-' + name);
     button.hidden = !counts[name] && !pressed.has(name);
@@ -73,7 +77,6 @@ function arrange() {
 
 function verdict() {
   const count = all.length;
-  const bad = all.filter((row) => !(STATES[row.State] || '')[2]).length;
   let [tone, symbol, text] = bad ? ['bad', '✖', bad + ' of ' + count + (count === 1 ? ' kapo is' : ' kapos are') + ' not well']
     : count ? ['good', '✔', count === 1 ? 'the only kapo is well' : 'all ' + count + ' kapos are well'] : ['off', '■', 'no socket in the folder'];
   if (lost) {
@@ -151,13 +154,18 @@ function draw() {
   const first = Math.max(0, Math.floor(box.scrollTop / height) - 8), last = first + Math.ceil(box.clientHeight / height) + 16;
   const wanted = [], keep = new Set();
   let end = 0;
-  list.forEach((row, index) => {
-    if ((index < first || index >= last) && (!focused || lines.get(row.Socket) !== focused)) return;
-    if (index > end) wanted.push(gap(index - end));
-    wanted.push(element(row, index));
-    keep.add(row.Socket);
-    end = index + 1;
-  });
+  const add = (from, to) => {
+    for (let index = Math.max(from, end); index < to && index < list.length; index++) {
+      if (index > end) wanted.push(gap(index - end));
+      wanted.push(element(list[index], index));
+      keep.add(list[index].Socket);
+      end = index + 1;
+    }
+  };
+  const other = focused ? list.findIndex((row) => lines.get(row.Socket) === focused) : last;
+  if (other >= 0 && other < first) add(other, other + 1);
+  add(first, last);
+  if (other >= last) add(other, other + 1);
   if (list.length > end) wanted.push(gap(list.length - end));
   for (const socket of lines.keys()) keep.has(socket) || lines.delete(socket);
   // An element with the focus would lose it if it was moved.

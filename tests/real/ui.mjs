@@ -1,68 +1,9 @@
-// The tests of ui.sh. Prints `ok NAME` or `not ok NAME` for each.
+// The tests of ui.sh.
 
 import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
-import { createRequire } from 'node:module';
-
-const { KAPO, WORK, MODULES, ROOT, LIMITED, UPDATE_IMAGES } = process.env;
-const load = createRequire(MODULES + '/node_modules/');
-const puppeteer = load('puppeteer-core');
-const axe = fs.readFileSync(MODULES + '/node_modules/axe-core/axe.min.js', 'utf8');
-
-const started = [];
-let failures = 0;
-
-function report(name, good, why) {
-  console.log((good ? 'ok ' : 'not ok ') + name);
-  if (!good) {
-    failures++;
-    console.log('    ' + String(why).replaceAll('\n', '\n    '));
-  }
-}
-
-let pages = [];
-
-/* Runs one test and closes its pages, which would hold connections. A browser allows six to a server. */
-async function test(name, body, keep) {
-  try {
-    await body();
-    report(name, true);
-  } catch (error) {
-    report(name, false, error.stack || error);
-  }
-  if (keep) return;
-  for (const page of pages) await page.close().catch(() => {});
-  pages = [];
-}
-
-function equal(got, wanted) {
-  const [a, b] = [JSON.stringify(got), JSON.stringify(wanted)];
-  if (a !== b) throw new Error('wanted ' + b + ', got ' + a);
-}
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(what, condition) {
-  for (let left = 400; left > 0; left--) {
-    if (await condition()) return;
-    await pause(25);
-  }
-  throw new Error('timed out waiting until ' + what);
-}
-
-/* Starts kapo on a free port. Returns the child with its URL. */
-async function kapo(words, program = KAPO) {
-  const log = WORK + '/kapo-' + started.length + '.log';
-  const child = spawn(program, ['--interface', '127.0.0.1', '--port', '0', ...words],
-    { cwd: WORK, stdio: ['ignore', 'ignore', fs.openSync(log, 'w')], env: { ...process.env, RUNTIME_DIRECTORY: WORK } });
-  started.push(child);
-  child.over = new Promise((resolve) => child.on('exit', resolve));
-  let found = null;
-  await until('kapo listens', () => (found = fs.readFileSync(log, 'utf8').match(/msg="?listening"? address=(\S+)/)));
-  child.url = 'http://' + found[1] + '/';
-  return child;
-}
+import { KAPO, LIMITED, ROOT, UPDATE_IMAGES, WORK, accessible, equal, finish, kapo, launch, open, pause, reaches, started, test, textOf, until } from './browser.mjs';
 
 /* A command that does what is written into its folder: `ready`, `say TEXT`, `exit CODE`. */
 function puppet(name) {
@@ -76,48 +17,6 @@ function puppet(name) {
     // Opening the FIFO waits until the command has opened it.
     tell: (text) => fs.promises.writeFile(fifo, text + '\n'),
   };
-}
-
-/* Opens a page that notes everything that must not happen. */
-async function open(browser, url, settings = {}) {
-  const page = await browser.newPage();
-  pages.push(page);
-  page.bad = [];
-  // The policy stops the browser's own request for an icon, which Firefox reports.
-  page.on('pageerror', (error) => String(error).includes('/favicon.ico') || page.bad.push('error ' + error));
-  page.on('dialog', (dialog) => {
-    page.bad.push('dialog ' + dialog.message());
-    dialog.dismiss();
-  });
-  page.on('console', (message) => /Content.Security/i.test(message.text()) && page.bad.push('console ' + message.text()));
-  page.on('request', (request) => new URL(request.url()).origin === new URL(url).origin || request.url().startsWith('data:') ||
-    page.bad.push('request ' + request.url()));
-  await page.setViewport({ width: settings.width || 1000, height: 800 });
-  if (settings.dark) await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'dark' }]);
-  if (settings.before) await page.evaluateOnNewDocument(settings.before);
-  if (settings.scripts === false) await page.setJavaScriptEnabled(false);
-  await page.goto(url, { waitUntil: 'domcontentloaded' });
-  await page.evaluate(() => { window.sameDocument = true; });
-  return page;
-}
-
-const stateOf = (page) => page.evaluate(() => document.getElementById('top').dataset.state);
-const textOf = (page, selector) => page.evaluate((s) => document.querySelector(s).textContent, selector);
-
-async function reaches(page, state) {
-  await page.waitForFunction((wanted) => document.getElementById('top').dataset.state === wanted,
-    { timeout: 15000, polling: 20 }, state)
-    .catch(async () => { throw new Error('wanted ' + state + ', is ' + await stateOf(page) + ': ' + await textOf(page, '#verdict')); });
-  equal(await page.evaluate(() => window.sameDocument), true);
-}
-
-async function accessible(page) {
-  await page.evaluate(axe);
-  const found = await page.evaluate(async () => {
-    const { violations } = await window.axe.run();
-    return violations.map((v) => v.id + ': ' + v.nodes.map((node) => node.target + ' ' + node.failureSummary).join(' | '));
-  });
-  equal(found, []);
 }
 
 async function states(name, browser, looks) {
@@ -172,8 +71,7 @@ async function states(name, browser, looks) {
   await test(name + ': no error, no reload, no other request', () => equal(page.bad, []));
 }
 
-const chromium = await puppeteer.launch({ executablePath: execFileSync('which', ['chromium']).toString().trim(),
-  args: ['--no-sandbox', '--disable-dev-shm-usage'], headless: true });
+const chromium = await launch('chromium');
 
 await states('chromium', chromium, async (page, state) => {
   if (['ready', 'flapping', 'unhealthy'].includes(state)) await accessible(page);
@@ -450,20 +348,11 @@ await test('the picture in docs/ is at most 120 KiB', () => {
 
 await chromium.close();
 
-let firefox = null;
-try {
-  firefox = execFileSync('which', ['firefox-esr']).toString().trim();
-} catch {
-  // ui.sh says that it is missing.
-}
+const firefox = await launch('firefox');
 if (firefox) {
-  const browser = await puppeteer.launch({ browser: 'firefox', executablePath: firefox, headless: true });
-  await states('firefox', browser, async () => {});
-  await test('hostile arguments, STATUS and output are text (firefox)', () => hostile(browser));
-  await browser.close();
+  await states('firefox', firefox, async () => {});
+  await test('hostile arguments, STATUS and output are text (firefox)', () => hostile(firefox));
+  await firefox.close();
 }
 
-for (const child of started) child.kill('SIGTERM');
-await pause(300);
-for (const child of started) child.kill('SIGKILL');
-process.exit(failures ? 1 : 0);
+await finish();
