@@ -94,6 +94,12 @@ pub(crate) fn exe(pid: ProcessId, buffer: &mut [MaybeUninit<u8>]) -> &[u8] {
     rustix::fs::readlinkat_raw(CWD, Path::of(pid, c"exe").as_c_str(), buffer).map_or(&[], |(path, _)| &*path)
 }
 
+/// Returns the pid that the kernel gave out last in kapo's PID namespace; `None` if /proc does not show it.
+pub(crate) fn last_pid() -> Option<ProcessId> {
+    let mut buffer = [0; 16];
+    stat::pid(small_file::beginning(c"/proc/sys/kernel/ns_last_pid", &mut buffer).ok()?.trim_ascii_end())
+}
+
 /// Whether a read failed because descriptors or memory ran out, which says nothing about the process.
 pub(crate) fn is_resource_exhaustion(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
@@ -160,20 +166,38 @@ fn open_list() -> io::Result<OwnedFd> {
     rustix::fs::openat(CWD, c"/proc", flags, Mode::empty())
 }
 
+/// The position of a process in the list is its pid plus 257 or 258, depending on the release of the kernel. Other
+/// entries come before the processes, and beginning a little too early does no harm.
+const BEFORE_PROCESSES: u64 = 256;
+
 /// An iteration over the list of processes, in slices. Each new [`Listing`] begins at the first process.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Opened by the first slice.
     dir: Option<OwnedFd>,
+    /// The pids to list; `None` for all.
+    range: Option<(ProcessId, ProcessId)>,
 }
 
 impl Listing {
+    /// Creates the iteration over the processes with these pids.
+    pub(crate) fn of(range: Option<(ProcessId, ProcessId)>) -> Listing {
+        Listing { dir: None, range }
+    }
+
     /// Calls `each` with pid and inode number of the next processes until it returns `false`. Returns whether the list
     /// has ended. The next call continues where `each` stopped.
     pub(crate) fn walk(&mut self, mut each: impl FnMut(ProcessId, u32) -> bool) -> io::Result<bool> {
         let dir = match self.dir.take() {
             Some(dir) => dir,
-            None => open_list()?,
+            None => {
+                let dir = open_list()?;
+                if let Some((first, _)) = self.range {
+                    let place = BEFORE_PROCESSES + u64::from(first.get().unsigned_abs());
+                    rustix::fs::seek(&dir, SeekFrom::Start(place))?;
+                }
+                dir
+            }
         };
         let dir = self.dir.insert(dir);
         // A page holds the names of about 150 processes, which keeps both system calls and stack use low.
@@ -182,6 +206,11 @@ impl Listing {
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let Some(pid) = stat::pid(entry.file_name().to_bytes()) else { continue };
+            match self.range {
+                Some((first, _)) if pid < first => continue,
+                Some((_, last)) if pid > last => return Ok(true),
+                _ => {}
+            }
             let next = entry.next_entry_cookie();
             // The kernel takes these numbers from a 32-bit counter.
             #[expect(
@@ -263,6 +292,35 @@ mod tests {
         for pid in [own(), ProcessId::new(1).unwrap()] {
             assert!(pids.contains(&pid) && stopped.contains(&pid), "{pid}");
         }
+    }
+
+    #[test]
+    fn a_listing_of_some_pids_lists_all_of_them_and_no_other() {
+        let one = ProcessId::new(1).unwrap();
+        for (first, last) in [(own(), own()), (one, own()), (own(), ProcessId::NO_PROCESS)] {
+            let mut pids = Vec::new();
+            let step = |pids: &mut Vec<ProcessId>, pid| {
+                pids.push(pid);
+                // Slices of two.
+                pids.len().is_multiple_of(2)
+            };
+            let mut listing = Listing::of(Some((first, last)));
+            while !listing.walk(|pid, _| step(&mut pids, pid)).unwrap() {}
+            assert!(pids.contains(&own()) && pids.is_sorted_by(|a, b| a < b), "{pids:?}");
+            assert!(pids.iter().all(|pid| first <= *pid && *pid <= last), "{pids:?}");
+            assert_eq!(pids.first() == Some(&one), first == one);
+        }
+    }
+
+    #[test]
+    fn a_new_process_has_the_last_pid_or_an_earlier_one() {
+        let before = last_pid().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        // The pids may begin again in between.
+        assert!(pid > before.get() || before > last_pid().unwrap());
+        assert!(pid <= last_pid().unwrap().get() || before > last_pid().unwrap());
+        child.wait().unwrap();
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(crate) mod matching;
 mod names;
 pub(crate) mod report;
 pub(crate) mod scan_cache;
+mod scan_schedule;
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,12 +29,6 @@ pub(crate) use crate::logic::watch::matching::ProcessNames;
 use crate::logic::watch::matching::Rule;
 use crate::logic::watch::names::WatchedName;
 use crate::logic::watch::scan_cache::ScanCache;
-
-/// The shortest pause between two scans: `--wait 0` would otherwise scan without a pause.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often all names are read again, to find processes that change their name late in life.
-const READ_ALL: Duration = Duration::from_secs(60);
 
 /// A living process that matches.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +76,11 @@ pub(crate) struct Watch {
     events: bool,
     born: Instant,
     all_read: Option<Instant>,
+    comm_read: Option<Instant>,
+    /// Whether the scan that has begun must list all processes.
+    whole: bool,
+    /// The pids that were given out last when the previous scan began, and the one before it.
+    last_pids: [Option<ProcessId>; 2],
     /// When the pause after the last scan ends.
     rested: Option<Instant>,
     /// Whether an event has asked for a scan.
@@ -119,6 +119,9 @@ impl Watch {
             events: config.process_events,
             born: now.mono,
             all_read: None,
+            comm_read: None,
+            whole: true,
+            last_pids: [None; 2],
             rested: None,
             wanted: false,
             phase: ScanPhase::Resting,
@@ -227,47 +230,6 @@ impl Watch {
     /// Whether [`Watch::status`] has changed since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
-    }
-
-    /// Begins a scan, or the check of the `--pid` process.
-    fn begin(&mut self, now: Now, out: &mut Vec<WatchEffect>) {
-        if let Some(pid) = self.only {
-            self.phase = ScanPhase::Resting;
-            self.rested = now.mono.checked_add(self.pause());
-            out.push(WatchEffect::Open(pid));
-            return;
-        }
-        let all = self.all_read.is_none_or(|at| now.mono.saturating_duration_since(at) >= READ_ALL);
-        if all {
-            self.all_read = Some(now.mono);
-        }
-        let age = now.mono.saturating_duration_since(self.born).as_secs();
-        self.seen.begin(u32::try_from(age).unwrap_or(u32::MAX), all);
-        if self.unguarded > 0 {
-            self.living.values_mut().for_each(|p| p.listed = false);
-        }
-        self.wanted = false;
-        self.phase = ScanPhase::Scanning;
-        out.push(WatchEffect::Scan);
-    }
-
-    /// Decides whether and when the next scan or check takes place.
-    fn schedule(&mut self, now: Now) {
-        let needed = match self.only {
-            // A later process with the same pid does not match, so no check is needed once this one has ended.
-            Some(_) => self.unguarded > 0,
-            None => self.wanted || !self.events || self.unguarded > 0,
-        };
-        // If the time is beyond the range of the clock, there is no next scan.
-        self.rested = now.mono.checked_add(self.pause());
-        self.phase = match self.rested.filter(|_| needed) {
-            Some(at) => ScanPhase::Waiting(at),
-            None => ScanPhase::Resting,
-        };
-    }
-
-    fn pause(&self) -> Duration {
-        self.wait.max(SHORTEST_PAUSE)
     }
 
     fn listed(&mut self, pid: ProcessId, mark: u32, out: &mut Vec<WatchEffect>) {

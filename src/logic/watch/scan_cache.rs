@@ -1,12 +1,30 @@
 //! Remembers which processes a scan has read, so that the next scan reads only new ones. /proc lists pids in ascending
 //! order, so the cache and the list are merged in place in one pass, with 16 bytes a process and no allocation except
 //! for growth. If the order were different, kapo would only read more.
+//!
+//! A scan may list only a part of the pids ([`ScanCache::narrow`]): those that new processes can have, and those that
+//! must be read again.
 
 use crate::logic::ProcessId;
 
 /// A process is read in every scan for this many seconds after it was first seen, because a forked process has its
 /// parent's name until it executes its own program.
 const YOUNG: u32 = 10;
+
+/// Which known processes a scan reads again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reread {
+    /// The young ones.
+    #[default]
+    Young,
+    /// All, to see whether their `comm` has changed.
+    Comm,
+    /// All, with all their names.
+    Everything,
+}
+
+/// The pids that a scan lists: the first and the last one.
+pub(crate) type PidRange = (ProcessId, ProcessId);
 
 /// A process that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +50,39 @@ pub(crate) struct ScanCache {
     fresh: Vec<CachedProcess>,
     /// The time of the running scan.
     now: u32,
-    all: bool,
+    reread: Reread,
+    /// Whether the running scan lists only a part of the pids.
+    partial: bool,
     /// Whether this is not the first scan.
     again: bool,
 }
 
 impl ScanCache {
-    /// Begins a scan. `now` counts seconds from any moment and never goes back. `all` means that everything is read
-    /// again.
-    pub(crate) fn begin(&mut self, now: u32, all: bool) {
+    /// Begins a scan. `now` counts seconds from any moment and never goes back.
+    pub(crate) fn begin(&mut self, now: u32, reread: Reread) {
         self.abort();
-        (self.now, self.all) = (now, all);
+        (self.now, self.reread, self.partial) = (now, reread, false);
+    }
+
+    /// The number of known processes.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Limits the scan that has just begun to the pids `first..=last` of processes that may be new, and to those
+    /// between them and the processes that must be read again. The other processes stay known.
+    pub(crate) fn narrow(&mut self, mut first: ProcessId, mut last: ProcessId) -> PidRange {
+        for entry in self.entries.iter().filter(|e| e.mark == 0 || self.is_young(e.since)) {
+            (first, last) = (first.min(entry.pid), last.max(entry.pid));
+        }
+        self.partial = true;
+        self.kept = self.entries.partition_point(|e| e.pid < first);
+        self.cursor = self.kept;
+        (first, last)
+    }
+
+    fn is_young(&self, since: u32) -> bool {
+        self.now.saturating_sub(since) < YOUNG
     }
 
     /// Whether the process, which the scan has just listed, must be read. `mark` is any value that differs for another
@@ -64,13 +104,13 @@ impl ScanCache {
             *slot = CachedProcess { pid, mark, since, name };
         }
         self.kept += 1;
-        self.all || !same || self.now.saturating_sub(since) < YOUNG
+        self.reread > Reread::Young || !same || self.is_young(since)
     }
 
     /// Whether the process that was listed last already had this `comm` when it was read before. In that case it has
     /// executed nothing since, and its other names need not be read again. The answer is always `false` in a scan that
-    /// reads everything. It is also `false` for a process that is new to the host, because its exec may be incomplete,
-    /// or its new program may have the same `comm`.
+    /// reads everything. It is also `false` for a young process that is new to the host, because its exec may be
+    /// incomplete, or its new program may have the same `comm`.
     pub(crate) fn has_kept_its_name(&mut self, pid: ProcessId, comm: &[u8]) -> bool {
         let met = self.kept.checked_sub(1).and_then(|at| self.entries.get_mut(at)).filter(|e| e.pid == pid);
         let Some(entry) = met.or_else(|| self.fresh.last_mut().filter(|e| e.pid == pid)) else {
@@ -78,12 +118,16 @@ impl ScanCache {
         };
         let name = crate::logic::hash(comm) | 1;
         let before = std::mem::replace(&mut entry.name, name);
-        before == name && !self.all && entry.since == 0
+        let settled = entry.since == 0 || self.now.saturating_sub(entry.since) >= YOUNG;
+        before == name && self.reread < Reread::Everything && settled
     }
 
     /// Ends a complete scan: forgets the processes that it has not listed.
     pub(crate) fn finish(&mut self) {
         self.again = true;
+        if self.partial {
+            return self.abort();
+        }
         self.entries.truncate(self.kept);
         self.merge();
     }
@@ -131,7 +175,7 @@ mod tests {
 
     /// Runs one scan and returns the listed pids that were read.
     fn scan(seen: &mut ScanCache, now: u32, listed: &[(i32, u32)]) -> Vec<i32> {
-        seen.begin(now, false);
+        seen.begin(now, Reread::Young);
         let read = listed.iter().filter(|(pid, mark)| seen.must_read(ProcessId::new(*pid).unwrap(), *mark));
         let read = read.map(|(pid, _)| *pid).collect();
         seen.finish();
@@ -159,11 +203,51 @@ mod tests {
         assert_eq!(scan(&mut seen, 91, &[(1, 5), (7, 8), (9, 9)]), [9]);
     }
 
+    /// Runs one scan of new pids from `first` to `last` and returns the listed pids that were read.
+    fn narrow(seen: &mut ScanCache, now: u32, new: (i32, i32), living: &[(i32, u32)]) -> Vec<i32> {
+        seen.begin(now, Reread::Young);
+        let range = seen.narrow(ProcessId::new(new.0).unwrap(), ProcessId::new(new.1).unwrap());
+        let mut read = Vec::new();
+        for (n, mark) in living {
+            let pid = ProcessId::new(*n).unwrap();
+            if range.0 <= pid && pid <= range.1 && seen.must_read(pid, *mark) {
+                read.push(*n);
+            }
+        }
+        seen.finish();
+        read
+    }
+
+    #[test]
+    fn a_narrow_scan_reads_new_young_and_forgotten_ones() {
+        let mut seen = ScanCache::default();
+        let mut living = vec![(1, 5), (7, 6), (20, 9), (30, 9)];
+        scan(&mut seen, 0, &living);
+        assert_eq!(narrow(&mut seen, 20, (21, 25), &living), [0; 0]);
+        assert_eq!(narrow(&mut seen, 21, (20, 20), &living), [0; 0]);
+        living.insert(3, (22, 1));
+        assert_eq!(narrow(&mut seen, 22, (21, 25), &living), [22]);
+        // It is young, and 26 is new.
+        living.insert(4, (26, 1));
+        assert_eq!(narrow(&mut seen, 23, (26, 28), &living), [22, 26]);
+        // A pid below the others is new, because the numbers began again.
+        living.insert(1, (3, 1));
+        assert_eq!(narrow(&mut seen, 24, (2, 4), &living), [3, 22, 26]);
+        seen.forget(ProcessId::new(1).unwrap());
+        assert_eq!(narrow(&mut seen, 60, (5, 6), &living), [1]);
+        assert_eq!(narrow(&mut seen, 69, (5, 6), &living), [1]);
+        assert_eq!(narrow(&mut seen, 70, (5, 6), &living), [0; 0]);
+        // All others have stayed known; the one that ended is forgotten.
+        living.retain(|(pid, _)| *pid != 20);
+        assert_eq!(scan(&mut seen, 71, &living), [0; 0]);
+        assert_eq!(seen.len(), living.len());
+    }
+
     #[test]
     fn all_are_read_on_request() {
         let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (7, 6)]);
-        seen.begin(60, true);
+        seen.begin(60, Reread::Everything);
         assert!(
             seen.must_read(ProcessId::new(1).unwrap(), 5) && seen.must_read(ProcessId::new(7).unwrap(), 6)
         );
@@ -175,18 +259,21 @@ mod tests {
     fn a_name_is_unchanged_until_it_changes_or_all_is_read() {
         let mut seen = ScanCache::default();
         let pid = ProcessId::new(7).unwrap();
-        for (now, all, mark, comm, kept) in [
-            (0, false, 6, "sh", false),
-            (1, false, 6, "sh", true),
-            (2, false, 6, "job", false),
-            (3, false, 6, "job", true),
-            (4, true, 6, "job", false),
-            (5, false, 6, "job", true),
+        for (now, reread, mark, comm, kept) in [
+            (0, Reread::Young, 6, "sh", false),
+            (1, Reread::Young, 6, "sh", true),
+            (2, Reread::Young, 6, "job", false),
+            (3, Reread::Comm, 6, "job", true),
+            (4, Reread::Everything, 6, "job", false),
+            (5, Reread::Young, 6, "job", true),
             // The pid belongs to another process, which is new to the host.
-            (6, false, 8, "job", false),
-            (7, false, 8, "job", false),
+            (6, Reread::Young, 8, "job", false),
+            (7, Reread::Comm, 8, "job", false),
+            (16, Reread::Comm, 8, "job", true),
+            (17, Reread::Comm, 8, "next", false),
+            (18, Reread::Everything, 8, "next", false),
         ] {
-            seen.begin(now, all);
+            seen.begin(now, reread);
             assert!(seen.must_read(pid, mark));
             assert_eq!(seen.has_kept_its_name(pid, comm.as_bytes()), kept, "{now}");
             // The function is false for a pid other than the one that was listed last.
@@ -194,7 +281,7 @@ mod tests {
             seen.finish();
         }
         seen.forget(pid);
-        seen.begin(8, false);
+        seen.begin(20, Reread::Young);
         assert!(seen.must_read(pid, 8) && !seen.has_kept_its_name(pid, b"job"));
     }
 
@@ -203,7 +290,7 @@ mod tests {
         for forget_after in 0..=4 {
             let mut seen = ScanCache::default();
             scan(&mut seen, 0, &[(1, 5), (3, 5), (7, 6)]);
-            seen.begin(20, false);
+            seen.begin(20, Reread::Young);
             for (n, pid) in [1, 3, 5, 7].into_iter().enumerate() {
                 if n == forget_after {
                     seen.forget(ProcessId::new(3).unwrap());
@@ -223,7 +310,7 @@ mod tests {
     fn an_aborted_scan_forgets_nothing() {
         let mut seen = ScanCache::default();
         scan(&mut seen, 0, &[(1, 5), (3, 5), (7, 6), (9, 1)]);
-        seen.begin(20, false);
+        seen.begin(20, Reread::Young);
         seen.must_read(ProcessId::new(1).unwrap(), 5);
         seen.must_read(ProcessId::new(2).unwrap(), 4);
         seen.must_read(ProcessId::new(7).unwrap(), 6);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::scan_schedule::{READ_ALL, SHORTEST_PAUSE};
 use super::*;
 use crate::logic::reason::Reason;
 use crate::logic::status::State;
@@ -38,7 +39,7 @@ struct World {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where these tests take their epoch from")]
-fn epoch() -> Now {
+pub(super) fn epoch() -> Now {
     Now { mono: Instant::now(), wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) }
 }
 

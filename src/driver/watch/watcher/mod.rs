@@ -205,7 +205,10 @@ impl Watcher {
             at += 1;
             match effect {
                 // If the list cannot be opened, the next slice reports a failed scan.
-                WatchEffect::Scan => self.listing = Some(Listing::default()),
+                WatchEffect::Scan => {
+                    let range = self.watch.pids_to_list(self.io.last_pid());
+                    self.listing = Some(Listing::of(range));
+                }
                 WatchEffect::Note(text) => note(text),
                 WatchEffect::Close(pid) => drop(self.io.guards.remove(&pid)),
                 WatchEffect::ReadName(pid) => self.io.read_name(pid, |event| {
@@ -258,6 +261,11 @@ impl AsFd for Watcher {
 impl WatchIo {
     fn spend(&mut self, cost: u32) {
         self.budget = self.budget.saturating_sub(cost);
+    }
+
+    /// Returns the pid that was given out last in the PID namespace of the list.
+    fn last_pid(&self) -> Option<ProcessId> {
+        if self.view.ours { procfs::last_pid() } else { None }
     }
 
     fn subscribe(&mut self) -> Result<(), &'static str> {
