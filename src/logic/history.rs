@@ -58,6 +58,9 @@ pub struct PastRun {
     /// Whether this is the first failure of the present episode.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub first: bool,
+    /// The watched name, if `watch` has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Box<str>>,
 }
 
 /// The memory of a cgroup. A value that cannot be read is `None`, shown as null.
@@ -93,6 +96,7 @@ impl PastRun {
             memory,
             last_output: object.last_output.clone(),
             first: false,
+            command: None,
         }
     }
 

@@ -103,6 +103,7 @@ impl RunRecord {
             memory: end.memory,
             last_output: end.last_output,
             first: false,
+            command: None,
         })
     }
 }

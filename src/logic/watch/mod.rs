@@ -399,7 +399,8 @@ impl Watch {
     /// Adds an end to the histories that show it, or corrects its entry there.
     fn record(&mut self, at: usize, last: LastEnd) {
         let Some(name) = self.names.get(at) else { return };
-        let run = self.past_run(name, last);
+        let mut run = self.past_run(name, last);
+        run.command = self.has_several_names().then(|| name.command.as_str().into());
         let all = self.has_several_names().then_some(&mut self.all);
         for history in self.names.get_mut(at).map(|name| &mut name.history).into_iter().chain(all) {
             match history.last() {
