@@ -19,6 +19,7 @@ mod listeners;
 mod log_format;
 mod logs_client;
 mod ls;
+mod ls_hostile;
 mod main_pid;
 mod names;
 mod no_listener;
