@@ -1,3 +1,4 @@
+'use strict';
 /* The page of `kapo fleet`. `/` gives the rows, /events those that have changed. Only the rows in sight are elements. */
 
 /* The states as `kapo ls` sorts them: symbol, colour, and whether the kapo is well. */

@@ -1,3 +1,4 @@
+'use strict';
 /* The page of one kapo. It keeps no history of kapo: /events gives the state, /runs the ended runs, /metrics the usage,
    and /logs?follow=1 the output. */
 

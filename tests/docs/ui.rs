@@ -1,13 +1,13 @@
-//! Makes the stored files of the pages from their sources in `ui/`: `page.html.gz` of `/ui` and `fleet.html.gz` of
-//! `kapo fleet` (style and script put into the page, without comments, compressed), and `csp.txt` (the
-//! Content-Security-Policy with the hashes of both).
+//! Makes the stored files of the pages from their sources in `ui/`: `common.gz` and `page.gz` are the page `/ui`,
+//! `common.gz` and `fleet.gz` that of `kapo fleet` (style and script put into the page, without comments, compressed).
+//! `csp.txt` is the Content-Security-Policy with the hashes of both.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::{root, same};
 
-/// The pages, and the most bytes that each may take in the program.
+/// The pages, and the most bytes that each may have.
 const PAGES: [(&str, usize); 2] = [("page", 12 * 1024), ("fleet", 6 * 1024)];
 
 fn source(name: &str) -> String {
@@ -31,26 +31,54 @@ fn without_comments(text: &str) -> String {
     kept
 }
 
-/// Returns a page as the browser gets it: `common` and its own files.
-fn page(name: &str) -> String {
-    let both = |ending: &str| {
-        without_comments(&source(&format!("common.{ending}")))
-            + &without_comments(&source(&format!("{name}.{ending}")))
-    };
+/// Removes blanks around the punctuation of a script, except in strings. Lines with regular expressions stay.
+fn without_blanks(script: &str) -> String {
+    let mut kept = String::new();
+    for line in script.lines() {
+        let mut quote = None;
+        let mut before = '\n';
+        let mut rest = line.chars().peekable();
+        while let Some(c) = rest.next() {
+            let next = rest.peek().copied();
+            let both = |kind: fn(char) -> bool| kind(before) && next.is_some_and(kind);
+            let needed = both(|c| c.is_alphanumeric() || "_$'\"".contains(c)) || both(|c| "+-".contains(c));
+            if c == ' ' && quote.is_none() && !needed && !line.contains("(/") {
+                continue;
+            }
+            match quote {
+                Some(mark) if c == mark && before != '\\' => quote = None,
+                None if c == '\'' || c == '"' => quote = Some(c),
+                _ => {}
+            }
+            kept.push(c);
+            before = c;
+        }
+        kept.push('\n');
+    }
+    kept
+}
+
+/// Returns the part of the pages that is made from the sources of that name.
+fn part(name: &str) -> String {
     // CSS needs no line breaks and no blanks around its punctuation.
-    let mut style = both("css").replace('\n', "");
+    let mut style = without_comments(&source(&format!("{name}.css"))).replace('\n', "");
     for (long, short) in
         [(": ", ":"), (" {", "{"), (", ", ","), (";}", "}"), ("; ", ";"), ("{ ", "{"), (" }", "}")]
     {
         style = style.replace(long, short);
     }
     let style = style.replace(";}", "}");
-    let script = both("js");
+    let script = without_blanks(&without_comments(&source(&format!("{name}.js"))));
     let html = source(&format!("{name}.html")).replace("<style></style>", &format!("<style>{style}</style>"));
     html.replace("<script></script>", &format!("<script>{script}</script>"))
 }
 
-/// Runs a tool on `input` and returns its output; `None` if the tool is missing.
+/// Returns a page as the browser gets it.
+fn page(name: &str) -> String {
+    part("common") + &part(name)
+}
+
+/// Runs a tool on `input` and returns its output; `None` if the tool is missing or fails.
 fn pipe(tool: &str, arguments: &[&str], input: &[u8]) -> Option<Vec<u8>> {
     let mut child =
         Command::new(tool).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
@@ -60,39 +88,41 @@ fn pipe(tool: &str, arguments: &[&str], input: &[u8]) -> Option<Vec<u8>> {
         child.wait_with_output()
     });
     let output = output.expect("the tool can be waited for");
-    assert!(output.status.success(), "{tool} {arguments:?}");
-    Some(output.stdout)
+    output.status.success().then_some(output.stdout)
+}
+
+/// Returns a stored page: its compressed form and its text; `None` if a file is missing.
+fn stored(name: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+    let parts = ["common", name].map(|name| std::fs::read(root().join(format!("ui/{name}.gz"))).ok());
+    let [Some(common), Some(rest)] = parts else { return None };
+    let packed = [common, rest].concat();
+    let text = pipe("gzip", &["-dc"], &packed)?;
+    Some((packed, text))
 }
 
 #[test]
 fn the_stored_pages_are_made_from_their_sources() {
-    for (name, limit) in PAGES {
-        stored(name, limit);
-    }
-}
-
-fn stored(name: &str, limit: usize) {
-    let page = page(name);
-    let path = root().join(format!("ui/{name}.html.gz"));
-    let stored = std::fs::read(&path).unwrap_or_default();
-    let current = (!stored.is_empty()).then(|| pipe("gzip", &["-dc"], &stored).expect("gzip is installed"));
-    if current.as_deref() != Some(page.as_bytes()) {
+    let current = |(name, _)| stored(name).is_some_and(|(_, text)| text == page(name).as_bytes());
+    if !PAGES.into_iter().all(current) {
         assert!(
             std::env::var_os("UPDATE_DOCS").is_some(),
-            "ui/{name}.html.gz is not made from its sources; UPDATE_DOCS=1 cargo test --test docs rewrites it"
+            "the files ui/*.gz are not made from their sources; UPDATE_DOCS=1 cargo test --test docs rewrites them"
         );
-        // Neither writes a name or a time.
-        let file = tempfile::NamedTempFile::new().expect("a temporary file can be created");
-        std::fs::write(file.path(), &page).expect("it is writable");
-        let source = file.path().to_str().expect("the name is text");
-        let packed = pipe("zopfli", &["-c", "--i50", source], b"");
-        let packed = packed.or_else(|| pipe("gzip", &["-9nc"], page.as_bytes())).expect("gzip is installed");
-        std::fs::write(&path, packed).expect("the source tree is writable");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
+        for name in ["common", "page", "fleet"] {
+            std::fs::write(folder.path().join(name), part(name)).expect("it is writable");
+        }
+        let ui = root().join("ui");
+        let script = ui.join("pack.py");
+        let words =
+            [script.as_path(), folder.path(), ui.as_path()].map(|path| path.to_str().expect("it is text"));
+        pipe("python3", &words, b"").expect("python3 is installed");
     }
-    let stored = std::fs::read(&path).expect("it was written");
-    assert!(stored.len() <= limit, "{name}: {} bytes", stored.len());
-    let (flags, time) = (stored.get(3), stored.get(4..8));
-    assert_eq!((flags, time), (Some(&0), Some(&[0; 4][..])), "{name}: no name and no time");
+    for (name, limit) in PAGES {
+        let (packed, text) = stored(name).expect("it was written");
+        assert!(text == page(name).as_bytes(), "{name}");
+        assert!(packed.len() <= limit, "{name}: {} bytes", packed.len());
+    }
 }
 
 /// Returns the source for a Content-Security-Policy that allows this text.
@@ -127,9 +157,9 @@ fn element<'a>(html: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn the_policy_has_the_hashes_of_style_and_script() {
+fn the_policy_has_the_hashes_of_styles_and_scripts() {
     let hashes =
-        |element_name: &str| PAGES.map(|(name, _)| hash(element(&page(name), element_name))).join(" ");
+        |tag: &str| ["common", "page", "fleet"].map(|name| hash(element(&part(name), tag))).join(" ");
     let policy = format!(
         "default-src 'none'; script-src {}; style-src {} {}; connect-src 'self'; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'",

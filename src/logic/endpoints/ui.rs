@@ -12,11 +12,14 @@ use crate::logic::log::timestamp;
 use crate::logic::metrics::{self, Format, Selection};
 use crate::logic::output::tail::Tail;
 
-/// The compressed page; `tests/docs/ui.rs` makes it from the other files in that folder.
-const PAGE: &[u8] = include_bytes!("../../../ui/page.html.gz");
+/// The compressed beginning of both stored pages; `tests/docs/ui.rs` makes it from the other files in that folder.
+const COMMON: &[u8] = include_bytes!("../../../ui/common.gz");
 
-/// The page of `kapo fleet`, in the same way.
-const FLEET: &[u8] = include_bytes!("../../../ui/fleet.html.gz");
+/// The rest of the page of one kapo.
+const PAGE: &[u8] = include_bytes!("../../../ui/page.gz");
+
+/// The rest of the page of `kapo fleet`.
+const FLEET: &[u8] = include_bytes!("../../../ui/fleet.gz");
 
 /// The type of the compressed pages, and the fields that belong to it.
 const COMPRESSED: &str = concat!(
@@ -73,13 +76,13 @@ pub(super) fn takes_stored(request: &Request<'_>) -> bool {
 
 /// Returns the stored page.
 pub(super) fn stored() -> Answer<'static> {
-    whole(200, COMPRESSED, PAGE)
+    whole(200, COMPRESSED, [COMMON, PAGE].concat())
 }
 
 /// Returns the stored page of `kapo fleet`: its content type with the fields that belong to it, and the body.
 #[allow(dead_code, reason = "the mode that serves it follows")]
-pub(crate) const fn fleet() -> (&'static str, &'static [u8]) {
-    (COMPRESSED, FLEET)
+pub(crate) fn fleet() -> (&'static str, Vec<u8>) {
+    (COMPRESSED, [COMMON, FLEET].concat())
 }
 
 impl RequestContext<'_> {
