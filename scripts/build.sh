@@ -39,6 +39,8 @@ flags="-C relocation-model=static -C force-unwind-tables=no -C relro-level=off"
 # are so large that each access to a variable takes three bytes more. With a cost of 50 instead of 5 for an instruction
 # the limit is 300: another 50 KB less, and a start that is not slower.
 flags="$flags -C llvm-args=-inline-threshold=5 -C llvm-args=-inline-instr-cost=50"
+# The blocks of a function are ordered so that the fewest jumps are needed: 6 KB less. LLVM does this only for speed.
+flags="$flags -C llvm-args=-apply-ext-tsp-for-size=true"
 options=(build --release --locked --bin kapo)
 if ! has_target "$target"; then
     target=$host
