@@ -88,8 +88,11 @@ fn an_idle_kapo_makes_no_system_call() {
     wait_for("some time has passed", || begin.elapsed().as_millis() > 2_000);
     kapo::sys::signal::send(i32::try_from(tracer.id()).unwrap(), 2).unwrap();
     tracer.wait().unwrap();
-    let seen = std::fs::read_to_string(log.path()).unwrap();
-    // The only call is the one that was interrupted when strace attached and detached.
+    let mut seen = std::fs::read_to_string(log.path()).unwrap();
+    // Attaching interrupts the wait, and kapo then reads the clock. On a machine whose clock the vDSO cannot read, for
+    // example an emulated one, that is a system call.
+    seen = seen.split_inclusive('\n').filter(|line| !line.starts_with("clock_gettime(")).collect();
+    // The only other call is the wait, which attaching and detaching interrupt.
     assert_eq!(seen.lines().count(), 1, "{seen}");
     assert!(seen.contains("<detached") || seen.contains("<unfinished"), "{seen}");
 }

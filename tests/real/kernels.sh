@@ -51,6 +51,7 @@ mount -t overlay -o lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work ov
 mount -t proc proc /root/proc
 mount -t sysfs sys /root/sys
 mount -t devtmpfs dev /root/dev
+ln -s /proc/self/fd /root/dev/fd
 mkdir -p /root/dev/pts /root/dev/shm
 mount -t devpts devpts /root/dev/pts
 mount -t tmpfs tmpfs /root/dev/shm
@@ -58,16 +59,14 @@ mount -t tmpfs tmpfs /root/run
 mount -t tmpfs tmpfs /root/tmp
 chmod 1777 /root/tmp /root/dev/shm
 mount -t cgroup2 cgroup /root/sys/fs/cgroup
-cp /run-tests /root/run/
-# This must not be under /run or /tmp, because some tests mount over these.
+# These must not be under /run or /tmp, because some tests mount over these.
 mkdir -p /root/opt
-cp /kapo /root/opt/kapo
+cp /kapo /busybox /run-tests /root/opt/
 ip link set lo up
 echo "inside: $(uname -r)"
+# Not chroot: a process that enters a mount namespace gets the root of that namespace, not the one of a chroot.
 # The shell reaps orphans while it waits.
-chroot /root /bin/bash /run/run-tests &
-wait $!
-poweroff -f
+exec switch_root /root /opt/busybox sh -c '/bin/bash /opt/run-tests & wait $!; /opt/busybox poweroff -f'
 P
     {
         printf 'export PATH=%q HOME=%q KAPO_BIN=/opt/kapo\ncd %q\n' "$PATH" "$HOME" "$ROOT"

@@ -270,8 +270,9 @@ mod tests {
     #[test]
     fn the_fuzzing_seeds_do_not_panic() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/procstat");
-        let seeds: Vec<_> =
-            std::fs::read_dir(folder).unwrap().map(|e| std::fs::read(e.unwrap().path()).unwrap()).collect();
+        // The published crate does not include the seeds.
+        let Ok(seeds) = std::fs::read_dir(folder) else { return };
+        let seeds: Vec<_> = seeds.map(|e| std::fs::read(e.unwrap().path()).unwrap()).collect();
         assert!(!seeds.is_empty());
         for bytes in seeds {
             let line = [b"42 (", &bytes[..], b") ", TAIL.as_bytes()].concat();

@@ -15,8 +15,9 @@ fn a_random_table_keeps_its_guarantees() {
 #[test]
 fn the_fuzzer_seeds_keep_the_guarantees() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/table");
-    let seeds: Vec<Vec<u8>> =
-        std::fs::read_dir(folder).unwrap().map(|seed| std::fs::read(seed.unwrap().path()).unwrap()).collect();
+    // The published crate does not include the seeds.
+    let Ok(seeds) = std::fs::read_dir(folder) else { return };
+    let seeds: Vec<Vec<u8>> = seeds.map(|seed| std::fs::read(seed.unwrap().path()).unwrap()).collect();
     assert!(!seeds.is_empty());
     for seed in seeds {
         let mut bytes = seed.into_iter();

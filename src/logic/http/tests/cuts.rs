@@ -49,11 +49,12 @@ fn long() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-/// The seeds of the fuzzer.
+/// The seeds of the fuzzer, which the published crate does not include.
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/http");
     let mut seeds = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    let Ok(entries) = std::fs::read_dir(folder) else { return seeds };
+    for entry in entries {
         let path = entry.unwrap().path();
         seeds.push((path.display().to_string(), std::fs::read(&path).unwrap()));
     }
