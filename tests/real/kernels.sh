@@ -2,7 +2,8 @@
 # Runs the unit and integration tests on other kernels under qemu: Debian 12's 6.1 and Debian 13's 6.12.
 #
 # The machine sees the root of this one, read-only, below an overlay in memory. KERNELS="bookworm" selects one kernel,
-# FILTER='test(/notify/)' selects tests with a filter expression of nextest.
+# FILTER='test(/notify/)' selects tests with a filter expression of nextest,
+# CPUS=1 gives the machine one processor instead of two.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/real/vm.sh
@@ -12,15 +13,19 @@ need qemu-system-x86_64 cpio dpkg-deb apt-get busybox cargo-nextest
 cd "$ROOT"
 
 mkdir -p "$VM"
-cargo nextest archive --locked --lib --test it --test schema --archive-file "$VM/tests.tar.zst" >"$WORK/archive.log" 2>&1 ||
+# The variable is compiled into the tests: they wait longer.
+KAPO_TEST_EMULATED=1 cargo nextest archive --locked --lib --test it --test schema --archive-file "$VM/tests.tar.zst" >"$WORK/archive.log" 2>&1 ||
     { tail -n 20 "$WORK/archive.log"; exit 1; }
 cat >"$VM/nextest.toml" <<'P'
 [profile.default]
 # The emulated processor is slow and runs two tests at a time, so a failed test is repeated.
 retries = 1
-slow-timeout = { period = "60s", terminate-after = 3 }
+slow-timeout = { period = "60s", terminate-after = 8 }
 test-threads = 2
 P
+
+# A python3 of pyenv is a script that opens thousands of files, which takes half a minute in the machine.
+python=$(python3 -c 'import os, sys; print(os.path.dirname(sys.executable))')
 
 # machine SUITE: builds an initramfs that mounts this machine's root and runs the tests there.
 machine() {
@@ -69,7 +74,7 @@ echo "inside: $(uname -r)"
 exec switch_root /root /opt/busybox sh -c '/bin/bash /opt/run-tests & wait $!; /opt/busybox poweroff -f'
 P
     {
-        printf 'export PATH=%q HOME=%q KAPO_BIN=/opt/kapo\ncd %q\n' "$PATH" "$HOME" "$ROOT"
+        printf 'export PATH=%q:%q HOME=%q KAPO_BIN=/opt/kapo\ncd %q\n' "$python" "$PATH" "$HOME" "$ROOT"
         printf 'vm=%q filter=%q\n' "$VM" "${FILTER:-all()}"
         cat <<'P'
 ulimit -n 20000
@@ -89,7 +94,7 @@ for suite in ${KERNELS:-bookworm trixie}; do
     vm_get "$suite" amd64 linux-image-amd64
     machine "$suite"
     log=$WORK/$suite.log
-    vm_boot "$log" "${LIMIT:-3000}" amd64 "$(vm_kernel "$suite" amd64)" "$WORK/initramfs" "rdinit=/init" -m 4096 \
+    vm_boot "$log" "${LIMIT:-3000}" amd64 "$(vm_kernel "$suite" amd64)" "$WORK/initramfs" "rdinit=/init" -m 4096 -smp "${CPUS:-2}" \
         -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap -device virtio-9p-pci,fsdev=host,mount_tag=host
     grep -aE '^inside|Summary|^ *(FLAKY|FAIL|TIMEOUT|TRY) ' "$log" || true
     vm_report "$suite" "$log"
