@@ -6,7 +6,7 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::harness::{Kapo, kapo_on_a_free_port, now, wait_for};
+use crate::harness::{EMULATED, Kapo, kapo_on_a_free_port, now, wait_for};
 use crate::tools::Gate;
 
 const INT: i32 = 2;
@@ -100,6 +100,8 @@ hangs()";
 
 #[test]
 fn a_hanging_python_prints_its_stack_before_it_is_stopped() {
+    // Python must have started and be hanging when the silence is over.
+    let (silence, dump_wait) = if EMULATED { ("20s", "5s") } else { ("1s", "300ms") };
     let options = [
         "supervise",
         "--stdout",
@@ -107,11 +109,11 @@ fn a_hanging_python_prints_its_stack_before_it_is_stopped() {
         "--tail",
         "64K",
         "--silence",
-        "1s",
+        silence,
         "--dump-signal",
         "QUIT",
         "--dump-wait",
-        "300ms",
+        dump_wait,
     ];
     let kapo = Kapo::start([&options[..], &["--wait", "600", "python3", "-c", PYTHON]].concat());
     let status = kapo.wait_for_status("the end", |status| {

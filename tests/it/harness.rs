@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The timeout of a condition. Only a failing test reaches it. In an emulated machine Python alone takes many seconds
+/// Whether the tests were built for an emulated machine (tests/real/kernels.sh), in which a program may take seconds
 /// to start.
-pub(crate) const LIMIT: Duration =
-    Duration::from_secs(if option_env!("KAPO_TEST_EMULATED").is_some() { 150 } else { 30 });
+pub(crate) const EMULATED: bool = option_env!("KAPO_TEST_EMULATED").is_some();
+
+/// The timeout of a condition. Only a failing test reaches it.
+pub(crate) const LIMIT: Duration = Duration::from_secs(if EMULATED { 150 } else { 30 });
 
 /// Returns the program: the one in `KAPO_BIN`, or the one that cargo has built.
 pub(crate) fn binary() -> PathBuf {

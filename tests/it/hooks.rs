@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, kapo, kapo_on_a_free_port, run_to_the_end, wait_for};
+use crate::harness::{EMULATED, Kapo, kapo, kapo_on_a_free_port, run_to_the_end, wait_for};
 
 /// A hook that appends a line for each event to a file and keeps the document of the event.
 struct Notes {
@@ -136,7 +136,9 @@ fn recovered_follows_flapping() {
         "echo x >>{0}; [ $(wc -l <{0}) -gt 4 ] && exec sleep 60; exit 1",
         notes.path("runs").display()
     );
-    let mut words = vec!["supervise".to_owned(), "--wait=0".into(), "--stable=0.2".into()];
+    // The runs that fail must be shorter.
+    let stable = if EMULATED { "--stable=5" } else { "--stable=0.2" };
+    let mut words = vec!["supervise".to_owned(), "--wait=0".into(), stable.into()];
     words.extend(notes.on(&["flapping", "recovered"]));
     words.extend(["sh".to_owned(), "-c".into(), script]);
     let kapo = Kapo::start(words);
@@ -158,8 +160,10 @@ fn each_failure_of_a_hook_is_one_warning() {
         ("false", "end code=1"),
         ("sleep 60", "end error=\"timed out\""),
     ] {
+        // On a slow machine the others take longer than this.
+        let timeout = if command == "sleep 60" { "--on-timeout=0.2" } else { "--on-timeout=60" };
         let on = format!("--on=end={command}");
-        let (code, _, stderr) = run_to_the_end(kapo(["-i", "none", "run", "--on-timeout=0.2", &on, "true"]));
+        let (code, _, stderr) = run_to_the_end(kapo(["-i", "none", "run", timeout, &on, "true"]));
         assert_eq!((code, failures(&stderr)), (Some(0), vec![expected]), "{command}: {stderr}");
     }
 }
@@ -220,17 +224,19 @@ fn a_crash_loop_with_a_hook_that_hangs_starts_a_thousand_runs() {
     let end = script(&folder, "end", &format!("ls -l /proc/$PPID/fd | grep -vc memfd: >{}", count.display()));
     // A second hook at the same time would exit with 99.
     let fail = format!("--on=fail=flock -n -E 99 {} sleep 60", folder.path().join("lock").display());
+    // The hook of the end must be quicker than the timeout.
+    let (timeout, runs) = if EMULATED { ("--on-timeout=10", 100) } else { ("--on-timeout=0.1", 1000) };
     let run = |restarts: &str| {
         let mut command =
-            kapo(["-i", "none", "supervise", "--wait=0", "--log-repeats", "--within=1h", "--on-timeout=0.1"]);
+            kapo(["-i", "none", "supervise", "--wait=0", "--log-repeats", "--within=1h", timeout]);
         command.args([&format!("--max-restarts={restarts}"), &fail, &format!("--on=end={}", end.display())]);
         command.arg("false");
         let (code, _, stderr) = run_to_the_end(command);
         assert_eq!(code, Some(1), "{stderr}");
         (stderr, fs::read_to_string(&count).unwrap())
     };
-    let (log, descriptors) = run("999");
-    assert_eq!(log.matches("msg=\"started\"").count(), 1000);
+    let (log, descriptors) = run(&(runs - 1).to_string());
+    assert_eq!(log.matches("msg=\"started\"").count(), runs);
     let failed = failures(&log);
     assert!(!failed.is_empty() && failed.iter().all(|end| *end == "fail error=\"timed out\""), "{failed:?}");
     assert_eq!(run("1").1, descriptors, "open descriptors after 2 and after 1,000 runs");
