@@ -120,7 +120,7 @@ impl Watching {
         }
         let ended = report::ended(&self.objects, self.watcher.lives());
         let facts = StateFacts { stopping: self.closing, ended, ..StateFacts::default() };
-        stage.server.publish(now, &stage.epoll, &self.objects, facts, self);
+        stage.server.publish(now, &stage.epoll, facts, self);
         if let Some(manager) = &mut self.manager {
             let table = self.watcher.table();
             let name = (!table.has_several_names()).then(|| table.command(0));
@@ -203,6 +203,10 @@ impl LoopMode for Watching {
 }
 
 impl MetricsSource for Watching {
+    fn objects(&self) -> &[Status] {
+        &self.objects
+    }
+
     fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot {
         let table = self.watcher.table();
         let mut snapshot = self.of_name(connections, sources, &self.objects).with_last_run(table.history());

@@ -1,4 +1,5 @@
-//! The answer of each path, without input or output. A [`Page`] is rendered when the state changes; a
+//! The answer of each path, without input or output. A [`Page`] is rendered for each state that a
+//! client asks for; a
 //! [`RequestContext`] adds what is known only at the time of a request.
 
 mod checks;
@@ -29,8 +30,8 @@ const JSON: &str = "application/json";
 const JSON_OR_PAGE: &str = "application/json\r\nVary: Accept, Accept-Encoding, Upgrade-Insecure-Requests";
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// The document and the probes for the current state of the command or of the watched processes. Rendered at each
-/// change and shared by all connections.
+/// The document and the probes for the current state of the command or of the watched processes. Shared by
+/// all connections.
 #[derive(Debug)]
 pub(crate) struct Page {
     document: Vec<u8>,

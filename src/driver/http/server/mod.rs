@@ -29,6 +29,8 @@ const LAST_BATCHES: usize = 64;
 
 /// Facts for the endpoints that only the rest of kapo knows.
 pub(crate) trait MetricsSource {
+    /// Returns the objects of the status document.
+    fn objects(&self) -> &[Status];
     /// Reads the values for /metrics and /debug/vars. Values that are not in `sources` need not be read.
     fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot;
     /// Returns the tail of the captured output; `None` without `--tail`.
@@ -50,6 +52,8 @@ pub(crate) struct Server {
     connections: Vec<Option<Connection>>,
     buffers: Buffers,
     page: Page,
+    /// The facts of a state that `page` does not show yet. Most states are over before a client asks for them.
+    unrendered: Option<StateFacts>,
     counts: Counts,
     argv0: String,
     /// The values read from /proc and from the rest of kapo in this turn. They are reused within the turn because
@@ -68,6 +72,7 @@ impl Server {
             connections: Vec::new(),
             buffers: Buffers::new(),
             page,
+            unrendered: None,
             counts: Counts::default(),
             argv0,
             measured: None,
@@ -241,6 +246,7 @@ impl Server {
             &mut dyn crate::logic::http::Handler,
         ) -> ConnectionFate,
     ) {
+        self.render(metrics);
         let connections = self.connections();
         let Some(connection) = connection_at(&mut self.connections, slot) else { return };
         let before = self.counts.total();
@@ -332,19 +338,19 @@ impl Server {
         }
     }
 
-    /// Renders the new state, answers the held requests that it completes, and sends it to the event streams.
+    /// Takes the new state, answers the held requests that it completes, and sends it to the event streams.
     pub(crate) fn publish(
         &mut self,
         now: Now,
         epoll: &Epoll,
-        objects: &[Status],
         facts: StateFacts,
         metrics: &dyn MetricsSource,
     ) {
-        let changed = self.page.update(objects, facts);
+        self.unrendered = Some(facts);
         if !self.table.has_waiting() {
             return;
         }
+        let changed = self.render(metrics);
         let event = if changed { self.page.event() } else { Vec::new() };
         for slot in self.table.slots() {
             match self.table.waits_for(slot) {
@@ -353,6 +359,11 @@ impl Server {
                 Some(Some(Feed::Events | Feed::Logs(_))) | None => {}
             }
         }
+    }
+
+    /// Renders the present state if the page does not show it yet. Returns whether the document has changed.
+    fn render(&mut self, metrics: &dyn MetricsSource) -> bool {
+        self.unrendered.take().is_some_and(|facts| self.page.update(metrics.objects(), facts))
     }
 
     /// Whether a request has begun to wait for the results of probes since the last call.

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use super::*;
+use crate::logic::status::ModeName;
 use crate::logic::tests::epoch;
 
 const EVENTS: &[u8] = b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -54,6 +55,10 @@ fn a_silent_tcp_stream_gets_a_heartbeat_every_30_s() {
 struct SlowSource;
 
 impl MetricsSource for SlowSource {
+    fn objects(&self) -> &[Status] {
+        &[]
+    }
+
     fn snapshot(&self, _: usize, _: Sources) -> Snapshot {
         Snapshot::blank()
     }
@@ -102,10 +107,53 @@ fn connections_beyond_the_budget_wait_for_the_next_turn() {
     assert!(peers.iter_mut().all(|peer| read_now(peer).ends_with("\r\n\r\nok")));
 }
 
+#[test]
+fn a_state_is_rendered_when_a_client_asks_for_it() {
+    struct Objects(Cell<u32>, [Status; 1]);
+    impl MetricsSource for Objects {
+        fn objects(&self) -> &[Status] {
+            self.0.set(self.0.get() + 1);
+            &self.1
+        }
+
+        fn snapshot(&self, _: usize, _: Sources) -> Snapshot {
+            Snapshot::blank()
+        }
+
+        fn tail(&self) -> Option<&Tail> {
+            None
+        }
+
+        fn history(&self) -> Option<&History> {
+            None
+        }
+    }
+    let epoll = Epoll::new().unwrap();
+    let mut source = Objects(Cell::new(0), [Status::blank(ModeName::Run)]);
+    let mut server = Server::new(10, "kapo".to_owned(), Page::new(1, true));
+    for _ in 0..3 {
+        server.publish(epoch(), &epoll, StateFacts::default(), &source);
+    }
+    assert_eq!(source.0.get(), 0);
+    let (mut peer, ours) = UnixStream::pair().unwrap();
+    peer.write_all(EVENTS).unwrap();
+    server.admit_given(epoch(), &epoll, ours.into(), &source);
+    assert!(read_now(&mut peer).contains("\nid: 2\n"), "the states before have no event");
+    assert_eq!(source.0.get(), 1);
+    source.1 = [Status { flapping: true, ..Status::blank(ModeName::Run) }];
+    server.publish(epoch(), &epoll, StateFacts::default(), &source);
+    assert_eq!(source.0.get(), 2);
+    assert!(read_now(&mut peer).contains("id: 3\n"), "the stream gets the state at once");
+}
+
 /// Counts the snapshots.
 struct CountingSource(Cell<u32>);
 
 impl MetricsSource for CountingSource {
+    fn objects(&self) -> &[Status] {
+        &[]
+    }
+
     fn snapshot(&self, connections: usize, _: Sources) -> Snapshot {
         self.0.set(self.0.get() + 1);
         Snapshot { connections, ..Snapshot::blank() }

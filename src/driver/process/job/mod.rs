@@ -44,7 +44,7 @@ use crate::logic::lifecycle::{Effect, Event, ForegroundOwner, JobContext, Lifecy
 use crate::logic::metrics::{Selection, Snapshot, Sources};
 use crate::logic::notify::message::Notification;
 use crate::logic::output::tail::Tail;
-use crate::logic::status::State;
+use crate::logic::status::{State, Status};
 use crate::logic::{Now, ProcessId, Sender, Stream};
 use crate::signal::Signal;
 use crate::sys;
@@ -233,8 +233,7 @@ impl Job {
                 ready_line: self.options.ready_line.is_some(),
                 started: self.life.has_been_ready(),
             };
-            let status = self.life.status();
-            context.server.publish(now, &context.epoll, std::slice::from_ref(status), facts, self);
+            context.server.publish(now, &context.epoll, facts, self);
         }
     }
 
@@ -414,6 +413,10 @@ impl LoopMode for Job {
 }
 
 impl MetricsSource for Job {
+    fn objects(&self) -> &[Status] {
+        std::slice::from_ref(self.life.status())
+    }
+
     fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot {
         let status = self.life.status();
         Snapshot {
