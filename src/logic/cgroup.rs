@@ -71,32 +71,30 @@ pub(crate) fn mounted_folders(own: &str, mountinfo: &str, controller: &str) -> V
 /// Combines the cgroups in `own` with `mounts`. Each mount consists of its root within the tree, its mount point, and
 /// its version.
 fn folders(own: &str, controller: &str, mounts: &[(&str, &str, Version)]) -> Vec<Folder> {
+    let own: Vec<(Version, &str)> = own.lines().filter_map(|line| cgroup_of(line, controller)).collect();
     let mut found = Vec::new();
     for (root, point, version) in mounts {
-        for line in own.lines() {
-            // 0::/path is version 2, 4:memory:/path version 1.
-            let mut fields = line.splitn(3, ':');
-            let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
-            let fits = match version {
-                Version::V2 => number == "0" && controllers.is_empty(),
-                Version::V1 => controllers.split(',').any(|one| one == controller),
-            };
+        for (_, path) in own.iter().filter(|(of, _)| of == version) {
             let Some(path) = path.strip_prefix(root.trim_end_matches('/')) else { continue };
             // A path outside of the cgroup namespace begins with /.. and cannot be reached. A path that has only a
             // common prefix with the root, such as /ab with /a, is not below it.
-            if !fits
-                || !(path.is_empty() || path.starts_with('/'))
-                || path.split('/').any(|part| part == "..")
-            {
+            if !(path.is_empty() || path.starts_with('/')) || path.split('/').any(|part| part == "..") {
                 continue;
             }
             found.push(Folder { path: format!("{point}{}", path.trim_end_matches('/')), version: *version });
         }
     }
     found
+}
+
+/// Returns the path in a line of /proc/self/cgroup that can have the files of `controller`: `0::/path` of version 2, or
+/// `4:memory:/path` of version 1.
+fn cgroup_of<'a>(line: &'a str, controller: &str) -> Option<(Version, &'a str)> {
+    if let Some(path) = line.strip_prefix("0::") {
+        return Some((Version::V2, path));
+    }
+    let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+    controllers.split(',').any(|one| one == controller).then_some((Version::V1, path))
 }
 
 /// A set of the files of a cgroup that a scrape shows.

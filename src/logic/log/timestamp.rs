@@ -1,7 +1,6 @@
 //! Formats wall-clock time: RFC 3339 for documents and log lines, IMF-fixdate (RFC 9110, section 5.6.7) for the HTTP
 //! field Date.
 
-use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The zero time of Go, which means "not yet" or "never" in the status document.
@@ -122,13 +121,23 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
 /// Appends `2026-11-22T06:45:30.123456Z`, always with six decimals, so that log lines align and sort.
 pub(crate) fn log_time(wall: SystemTime, out: &mut Vec<u8>) {
     let c = Civil::new(wall);
-    let micros = c.nanos / 1_000;
-    // Writing to a Vec cannot fail.
-    let _ = write!(
-        out,
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{micros:06}Z",
-        c.year, c.month, c.day, c.hour, c.minute, c.second
-    );
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    // Formatting with `write!` takes ten times as long, which is noticed in the start of kapo.
+    for (end, mut number) in [
+        (4, u32::try_from(c.year).unwrap_or(0)),
+        (7, c.month.into()),
+        (10, c.day.into()),
+        (13, c.hour.into()),
+        (16, c.minute.into()),
+        (19, c.second.into()),
+        (26, c.nanos / 1_000),
+    ] {
+        for place in text.iter_mut().take(end).rev().take_while(|place| place.is_ascii_digit()) {
+            *place = b'0' + u8::try_from(number % 10).unwrap_or(0);
+            number /= 10;
+        }
+    }
+    out.extend_from_slice(&text);
 }
 
 /// Formats `wall` like `Sun, 06 Nov 1994 08:49:37 GMT`.
