@@ -19,7 +19,6 @@ static MEMORY: Arena = Arena::new();
 fn start(arguments: Vec<OsString>) -> u8 {
     let mut arguments = arguments.into_iter();
     let argv0 = arguments.next().unwrap_or_else(|| "kapo".into()).to_string_lossy().into_owned();
-    let variable = |name: &str| std::env::var_os(name);
     let result = match cli::parse(arguments.collect(), &environment::with_prefix(b"KAPO_")) {
         Ok(Order::Print(text)) => {
             let [_, out, _] = stdio::standard();
@@ -31,7 +30,7 @@ fn start(arguments: Vec<OsString>) -> u8 {
                 _ => Ok(0),
             }
         }
-        Ok(Order::Do(config)) => driver::run(&config, argv0, &variable),
+        Ok(Order::Do(config)) => driver::run(&config, argv0, &environment::value),
         Err(error) => Err(error),
     };
     result.unwrap_or_else(|error| {

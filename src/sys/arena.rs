@@ -25,11 +25,13 @@ const ALIGNMENT: usize = 16;
 struct Space(UnsafeCell<[MaybeUninit<u8>; SIZE]>);
 
 /// The arena, to be used as `#[global_allocator]`.
+// With `repr(C)` the counter comes first. Behind the space it would take a page of its own.
+#[repr(C)]
 pub struct Arena {
-    space: Space,
     /// Number of used bytes. AcqRel, because a thread that takes memory which another thread has freed must see that
     /// thread's writes.
     used: AtomicUsize,
+    space: Space,
 }
 
 // SAFETY: each byte of `space` belongs to the caller that took it by moving `used`, which is atomic; the arena itself

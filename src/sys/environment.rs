@@ -1,12 +1,22 @@
-//! Finds the environment variables whose names begin with a prefix, in one pass.
+//! Reads the environment: one variable, or all whose names begin with a prefix.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, OsString, c_char};
+use std::ffi::{CStr, CString, OsString, c_char};
 use std::os::unix::ffi::OsStringExt;
 
 unsafe extern "C" {
     /// The array of `NAME=value` strings of the C library, ended by a null pointer; environ(7).
     static environ: *const *const c_char;
+}
+
+/// Returns the value of a variable. Unlike std's function it takes no lock, because kapo never changes its environment.
+/// Each start would touch one more page for that lock.
+pub fn value(name: &str) -> Option<OsString> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name ends with NUL, and nothing writes to environ meanwhile.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: a value is a string that ends with NUL, and nothing changes it while it is borrowed.
+    (!value.is_null()).then(|| OsString::from_vec(unsafe { CStr::from_ptr(value) }.to_bytes().to_vec()))
 }
 
 /// Returns copies of names and values, in the order of the environment. Calling getenv for each of kapo's variables
@@ -49,6 +59,7 @@ mod tests {
             expected.sort();
             assert_eq!(found, expected, "{prefix}");
             assert_eq!(found.is_empty(), prefix.starts_with("no"), "{prefix}");
+            assert_eq!(value(prefix), std::env::var_os(prefix), "{prefix}");
         }
     }
 }

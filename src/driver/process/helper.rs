@@ -250,7 +250,7 @@ fn spawn(
     surroundings: Surroundings<'_>,
     request: &HelperRequest<'_>,
 ) -> Result<(i32, Option<OwnedFd>), String> {
-    let path = std::env::var_os("PATH");
+    let path = sys::environment::value("PATH");
     let (command, arguments) = request.words.split_first().ok_or("no program")?;
     let mut program = Program::new(command, arguments, path.as_deref()).map_err(|error| error.to_string())?;
     if let Some(directory) = surroundings.directory {
