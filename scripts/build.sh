@@ -3,7 +3,7 @@
 #
 # With musl the binary has half the size and a third of the memory of static glibc. std is built from its sources
 # (rustup component rust-src) without the code for backtraces, which takes 300 KB and which a stripped binary cannot use.
-# If musl or these sources are missing, FALLBACK=1 builds a larger binary that works in the same way.
+# If musl or these sources are missing, FALLBACK=1 builds a larger binary for this machine that works in the same way.
 #
 # The same commit produces the same bytes, whatever the directory, CARGO_HOME, TARGET_DIR and umask are, and the binary
 # contains no path of the build machine.

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Checks the requirements of a build: scripts/needs.sh [PROGRAM...]. Prints one line for each missing thing.
 #
-# MACHINE=aarch64 checks the requirements for that machine. FALLBACK=1 accepts a toolchain without musl or without the
-# sources of std.
+# MACHINE=aarch64 checks the requirements for that machine. FALLBACK=1 accepts a toolchain without musl (for this machine
+# only) or without the sources of std.
 set -eu
 cd "$(dirname "$0")/.."
 
+larger="or make FALLBACK=1 for a binary of 1.6 MB"
 missing=0
 lacks() {
     echo "kapo: $1" >&2
@@ -66,9 +67,11 @@ if command -v rustup >/dev/null; then
     has_target || rustup -q target add "$target" >/dev/null 2>&1 || true
     has_sources || rustup -q component add rust-src >/dev/null 2>&1 || true
 fi
-if [ "${FALLBACK:-0}" != 1 ]; then
-    larger="or make FALLBACK=1 for a binary of 1.6 MB"
+# Without musl, the fallback links the libc of this machine, which no other machine can use.
+if [ "${MACHINE:-${host%%-*}}" != "${host%%-*}" ]; then
+    has_target || lacks "no Rust target $target: rustup target add $target"
+elif [ "${FALLBACK:-0}" != 1 ]; then
     has_target || lacks "no Rust target $target: rustup target add $target, $larger"
-    has_sources || lacks "no sources of std: rustup component add rust-src, $larger"
 fi
+[ "${FALLBACK:-0}" = 1 ] || has_sources || lacks "no sources of std: rustup component add rust-src, $larger"
 [ "$missing" = 0 ]

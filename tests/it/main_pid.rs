@@ -55,7 +55,7 @@ fn the_end_of_the_main_process_is_that_of_the_command() {
 #[test]
 fn the_run_ends_with_the_code_of_a_foreign_main_process() {
     let mut gate = Gate::new();
-    // The parent waits before it reaps. Until then the run has not ended for kapo.
+    // The parent waits before it reaps. Until then the process counts as running.
     let old = "
 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 print('zombie', flush=True)
@@ -64,8 +64,11 @@ wait(); os.waitpid(pid, 0); time.sleep(60)";
     followed(&mut kapo);
     gate.open();
     kapo.wait_for_stdout("zombie");
-    assert_eq!(kapo.status()["Status"], "running");
-    crate::tools::expect_no_wakeup(kapo.pid());
+    // An older kernel does not report when the process is reaped, so there the run ends with the zombie.
+    if kernel_reports_exit_of_others() {
+        assert_eq!(kapo.status()["Status"], "running");
+        crate::tools::expect_no_wakeup(kapo.pid());
+    }
     gate.open();
     let status = kapo.wait_for_status("its end", |status| status["Status"] != "running");
     // An older kernel reports 0, unless PIDFD_INFO_EXIT was backported.

@@ -9,8 +9,9 @@ need skopeo busybox python3
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
 archive=$ROOT/dist/kapo-$version-oci.tar
 [ -e "$archive" ] || { echo "no $archive: scripts/dist.sh makes it" >&2; exit 1; }
-commit=$(git -C "$ROOT" rev-parse HEAD)
 arch=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+# The commit from which dist/ was built, which may not be the current one.
+commit=$("$ROOT/dist/kapo-linux-$arch" --version | sed 's/.*(\([0-9a-f]*\).*/\1/')
 
 # --- skopeo: both machines, labels, one file ---
 for each in amd64 arm64; do

@@ -57,6 +57,8 @@ mount -t proc proc /root/proc
 mount -t sysfs sys /root/sys
 mount -t devtmpfs dev /root/dev
 ln -s /proc/self/fd /root/dev/fd
+fd=0
+for each in stdin stdout stderr; do ln -s fd/$((fd++)) /root/dev/$each; done
 mkdir -p /root/dev/pts /root/dev/shm
 mount -t devpts devpts /root/dev/pts
 mount -t tmpfs tmpfs /root/dev/shm

@@ -51,7 +51,8 @@ impl MainPid {
 
     /// Returns how the process has ended. Must be called when the pidfd is ready. The pidfd becomes readable when the
     /// process is a zombie and hangs up when it is reaped, so after the first the registration is reduced to the
-    /// hang-up. If the kernel does not report the exit code, the result is code 0, as in systemd.
+    /// hang-up. If the kernel does not report the exit code, the result is code 0, as in systemd, and a zombie counts as
+    /// reaped.
     pub(crate) fn outcome(&self, epoll: &Epoll) -> MainPidEnd {
         match sys::pidfd::exit_status(self.pidfd.as_fd()) {
             Ok(Some(status)) => MainPidEnd::Reaped(stat::exit(status).unwrap_or(Exit::Code(0))),
