@@ -121,6 +121,11 @@ fn both_streams_continue_without_their_shared_reader() {
 
 #[test]
 fn output_shortly_after_the_end_is_not_lost() {
+    if crate::harness::EMULATED {
+        return eprintln!(
+            "skipped: kapo waits 0.5 s for such output, in which an emulated machine does not start tee"
+        );
+    }
     // The shell ends before tee has written. Without kapo, a terminal or file would get the output all the same.
     let folder = TempDir::new().unwrap();
     let log = folder.path().join("log");
