@@ -1,27 +1,26 @@
 //! `kapo ls`: queries all Unix sockets of a folder, with one deadline, and prints what they answer.
 
 use std::ffi::OsString;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::event::{Timespec, poll};
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdout};
 
-use super::follow::Follower;
-use super::sweep::{Sweep, connect};
+use super::folder::{self, MOST};
+use super::instances::Instances;
 use super::{OutputStyle, print, say, terminal};
-use crate::config::{Config, InstanceState, ListFormat, ListOptions};
+use crate::config::{Config, ListFormat, ListOptions};
 use crate::driver::proc::small_file;
 use crate::error::{EXIT_NO_ANSWER, EXIT_UNHEALTHY, Error, reason};
 use crate::logic::client::ls::table::TableStyle;
 use crate::logic::client::ls::{Instance, exit_code, export, names, sort};
 use crate::sys::clock;
 
-/// The maximum number of sockets that are listed.
-const MOST: usize = 1 << 16;
+/// How many sockets are queried at once.
+const AT_ONCE: usize = 64;
+/// The least time between two outputs.
+const LEAST: Duration = Duration::from_millis(100);
 /// The maximum length of /etc/passwd that is read.
 const LONGEST_PASSWD: usize = 1 << 20;
 
@@ -36,23 +35,30 @@ pub(crate) fn list(
         None => default_folder(variable),
     };
     let cannot = |doing: &str, errno: Errno| Error::setup(doing, path.display(), reason(&errno.into()));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = match rustix::fs::openat(CWD, &path, flags, Mode::empty()) {
+    let folder = match folder::open(&path) {
         Err(Errno::NOENT) => {
             say(stderr(), &format!("kapo: {}: No such file or directory", path.display()));
             return Ok(EXIT_NO_ANSWER);
         }
         folder => folder.map_err(|errno| cannot("open", errno))?,
     };
-    let mut instances = sockets(&folder).map_err(|errno| cannot("read", errno))?;
-    // With relative names, the path of the folder may have any length.
-    rustix::process::fchdir(&folder).map_err(|errno| cannot("enter", errno))?;
-    Sweep::new(options.timeout, &mut instances).run();
+    let instances = Instances::new(folder, AT_ONCE, options.timeout);
+    let mut instances = instances.map_err(|errno| cannot("watch", errno))?;
+    if options.prune || !options.watch {
+        instances.query(clock::monotonic()).map_err(|errno| cannot("read", errno))?;
+        while !instances.is_complete() {
+            instances.wait(None).map_err(|errno| cannot("read", errno))?;
+        }
+    }
     if options.prune {
-        prune(&folder, &mut instances);
+        instances.prune();
     }
     if options.watch {
-        return watch(&folder, instances, options, variable).map_err(|errno| cannot("watch", errno));
+        return watch(instances, options, variable).map_err(|errno| cannot("watch", errno));
+    }
+    let mut instances = instances.into_all();
+    if instances.len() == MOST {
+        say(stderr(), &format!("kapo: only the first {MOST} sockets are listed"));
     }
     names::assign(&mut instances);
     sort(&mut instances, options.order);
@@ -70,78 +76,6 @@ fn default_folder(variable: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
     match variable("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()) {
         Some(own) if rustix::fs::stat(system).is_err() => Path::new(&own).join("kapo"),
         _ => system.to_owned(),
-    }
-}
-
-/// Returns the sockets of a folder. Other files and symbolic links are left out.
-fn sockets(folder: &OwnedFd) -> Result<Vec<Instance>, Errno> {
-    let mut found = Vec::new();
-    let mut buffer = [MaybeUninit::uninit(); 16_384];
-    let mut entries = RawDir::new(folder.as_fd(), &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let kind = match entry.file_type() {
-            // Some file systems do not store the type in the folder.
-            FileType::Unknown => rustix::fs::statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
-                .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
-            kind => kind,
-        };
-        // A kapo whose socket has such a name does not accept connections yet.
-        if kind != FileType::Socket || entry.file_name().to_bytes().starts_with(b".kapo") {
-            continue;
-        }
-        if found.len() == MOST {
-            say(stderr(), &format!("kapo: more than {MOST} sockets: the others are not listed"));
-            break;
-        }
-        found.push(Instance::new(entry.file_name().to_bytes(), entry.ino()));
-    }
-    Ok(found)
-}
-
-/// Removes dead sockets whose file is still the same. kapo holds the same lock while it replaces a socket and begins
-/// to listen, so that no socket is removed on which it is about to listen.
-fn prune(folder: &OwnedFd, instances: &mut [Instance]) {
-    let dead = |instance: &&mut Instance| instance.state == InstanceState::Dead;
-    let mut dead = instances.iter_mut().filter(dead).peekable();
-    if dead.peek().is_none() {
-        return;
-    }
-    if let Err(errno) = lock(folder) {
-        let why = reason(&errno.into());
-        say(stderr(), &format!("kapo: no socket was removed: cannot lock the folder: {why}"));
-        return;
-    }
-    for instance in dead {
-        let file = instance.file.as_slice();
-        let same = |stat: &rustix::fs::Stat| {
-            stat.st_ino == instance.inode && FileType::from_raw_mode(stat.st_mode) == FileType::Socket
-        };
-        let stat = rustix::fs::statat(folder, file, AtFlags::SYMLINK_NOFOLLOW);
-        // A file system may have given the number of the removed file to a new one.
-        if !stat.as_ref().is_ok_and(same) || !matches!(connect(file), Err(Errno::CONNREFUSED)) {
-            continue;
-        }
-        match rustix::fs::unlinkat(folder, file, AtFlags::empty()) {
-            Ok(()) => instance.state = InstanceState::Removed,
-            Err(errno) => {
-                let (file, why) = (String::from_utf8_lossy(file), reason(&errno.into()));
-                say(stderr(), &format!("kapo: cannot remove {file}: {why}"));
-            }
-        }
-    }
-}
-
-/// Locks the folder until kapo exits. Gives up after 300 ms, because any user that may read the folder can lock it.
-fn lock(folder: &OwnedFd) -> Result<(), Errno> {
-    let mut tries = 30;
-    loop {
-        match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if tries > 0 => tries -= 1,
-            result => return result,
-        }
-        let pause = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
-        let _ = poll(&mut [], Some(&pause));
     }
 }
 
@@ -174,60 +108,60 @@ fn passwd() -> Vec<u8> {
 
 /// Shows the instances and each change. Ends with an error if the folder is gone or nothing can be printed.
 fn watch(
-    folder: &OwnedFd,
-    instances: Vec<Instance>,
+    mut all: Instances,
     options: &ListOptions,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Errno> {
     let passwd = passwd();
-    let mut follower = Follower::new(instances, options.timeout)?;
-    let scan = || {
-        // A folder that was removed has no name left.
-        if rustix::fs::fstat(folder)?.st_nlink == 0 {
-            return Err(Errno::NOENT);
-        }
-        rustix::fs::seek(folder, SeekFrom::Start(0))?;
-        sockets(folder)
-    };
+    all.follow(clock::monotonic())?;
+    while !all.is_complete() {
+        all.wait(None)?;
+    }
     let (mut lost, mut headed) = (0, false);
     loop {
-        follower.wait(&scan)?;
+        while !all.has_changed() {
+            all.wait(None)?;
+        }
         let OutputStyle { width, colour } = terminal(variable);
         let height = rustix::termios::tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_row));
         let wide = options.format == ListFormat::Wide;
         let style = TableStyle { wide, width, colour, now: None, passwd: &passwd };
-        let (mut instances, changed): (Vec<Instance>, Vec<bool>) = follower.instances().into_iter().unzip();
-        let mut changed = changed.iter();
-        if height.is_none() {
-            instances.retain(|_| changed.next() == Some(&true));
-        }
+        let changed = all.changed();
+        drop(all.removed());
+        let mut instances: Vec<Instance> = match height {
+            Some(_) => all.all().map(|instance| instance.clone()).collect(),
+            None => changed.iter().filter_map(|place| all.at(*place).cloned()).collect(),
+        };
         names::assign(&mut instances);
         sort(&mut instances, options.order);
         instances.retain(|instance| options.states.contains(instance.state));
-        let mut text = String::new();
-        match height {
+        let table = style.table(&instances);
+        let text = match height {
             // Each line replaces the old one, so that the screen does not flicker.
             Some(height) => {
-                text.push_str("\x1b[H");
-                for line in style.table(&instances).lines().take(height.saturating_sub(1)) {
+                let mut text = "\x1b[H".to_owned();
+                for line in table.lines().take(height.saturating_sub(1)) {
                     text.extend([line, "\x1b[K\n"]);
                 }
                 text.push_str("\x1b[J");
+                text
             }
-            None => {
-                let table = style.table(&instances);
-                let rows = table.split_once('\n').map_or("", |(_, rows)| rows);
-                text.push_str(if headed { rows } else { &table });
-                headed = true;
-            }
-        }
+            None if headed => table.split_once('\n').map_or("", |(_, rows)| rows).to_owned(),
+            None => table,
+        };
+        headed = true;
         if !print(text.as_bytes()) {
             return Ok(EXIT_UNHEALTHY);
         }
-        let now_lost = follower.not_followed();
+        let now_lost = all.not_followed();
         if now_lost > lost {
             say(stderr(), &format!("kapo: {now_lost} kapos cannot be followed: their states may be old"));
         }
         lost = now_lost;
+        // What changes soon after that is shown at once.
+        let next = clock::monotonic() + LEAST;
+        while clock::monotonic() < next {
+            all.wait(Some(next))?;
+        }
     }
 }

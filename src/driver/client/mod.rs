@@ -5,11 +5,12 @@
 
 mod connect;
 mod exchange;
-mod follow;
+mod folder;
+pub(crate) mod instances;
 mod logs;
 mod ls;
+mod query;
 mod status;
-mod sweep;
 mod until;
 
 use std::ffi::OsString;
