@@ -1,4 +1,4 @@
-//! The options of `kapo ls`, and the states of the instances that it lists.
+//! The options of `kapo ls` and `kapo fleet`, and the states of the instances that they list.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +20,17 @@ pub struct ListOptions {
     pub watch: bool,
     /// `--timeout`: the time for all answers together.
     pub timeout: Duration,
+}
+
+/// The options of `fleet`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetOptions {
+    /// The folder, as for `ls`.
+    pub folder: Option<PathBuf>,
+    /// `--timeout`: the time for one answer.
+    pub timeout: Duration,
+    /// `--idle-exit`: exit if no connection was open for this long.
+    pub idle_exit: Option<Duration>,
 }
 
 /// The output format of `ls`.

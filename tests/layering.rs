@@ -83,7 +83,7 @@ const RULES: &[Rule] = &[
     Rule { inside: &[""], but: &["driver/"], words: &["mio::"] },
     Rule {
         inside: &[""],
-        but: &["logic/http/request.rs", "driver/client/exchange.rs"],
+        but: &["logic/http/request.rs", "logic/fleet/proxied.rs", "driver/client/exchange.rs"],
         words: &["httparse::"],
     },
     Rule { inside: &[""], but: &["sys/clock.rs"], words: &["Instant::now", "SystemTime::now"] },

@@ -30,6 +30,9 @@ _kapo_options() {
         ls)
             options='--port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --sidebind --socket-activation --max-connections --history --no-ui --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --output -o --sort --state --watch -w --prune --timeout'
             valued=' --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --output -o --sort --state --timeout ' ;;
+        fleet)
+            options='--port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --sidebind --socket-activation --max-connections --history --no-ui --hide-args --quiet --log-format --help -h --version --timeout --idle-exit'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --log-format --timeout --idle-exit ' ;;
         *) options='' valued='' ;;
     esac
 }
@@ -85,7 +88,7 @@ _kapo() {
         return
     fi
     if [[ ! $mode ]]; then
-        [[ $cur == -* ]] || options='run supervise watch check wait status logs ls help'
+        [[ $cur == -* ]] || options='run supervise watch check wait status logs ls fleet help'
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
     fi
@@ -104,7 +107,7 @@ _kapo() {
                 mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             fi ;;
         watch | w) mapfile -t COMPREPLY < <(compgen -W "$(ps -eo comm= 2> /dev/null)" -- "$cur") ;;
-        help) mapfile -t COMPREPLY < <(compgen -W 'run supervise watch check wait status logs ls help' -- "$cur") ;;
+        help) mapfile -t COMPREPLY < <(compgen -W 'run supervise watch check wait status logs ls fleet help' -- "$cur") ;;
     esac
 }
 

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{
-    After, CaptureOptions, CheckOptions, Config, Interface, JobOptions, Linger, ListFormat, ListOptions,
-    ListOrder, Listen, LogsOptions, Mode, Probe, Restart, StateSet, StatusOptions, WaitOptions, WatchOptions,
+    After, CaptureOptions, CheckOptions, Config, Interface, JobOptions, Linger, Listen, LogsOptions, Mode,
+    Probe, Restart, StatusOptions, WaitOptions, WatchOptions,
 };
 use crate::error::Error;
 use crate::target::Address;
 
+mod fleet;
 mod hooks;
 mod misspelt;
 mod probes;
@@ -67,7 +68,7 @@ pub fn parse(words: Vec<OsString>, variables: Variables<'_>) -> Result<Order, Er
 /// Builds the configuration. Each mode has one function, which gets the values from [`Settings`] by option name.
 fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config, Error> {
     let settings = &mut settings;
-    let listen = listen(settings)?;
+    let mut listen = listen(settings)?;
     let name = settings.optional("name", values::name)?;
     let log_name = name.is_some() || listen.run_dir.is_some();
     let capture = capture(settings)?;
@@ -94,7 +95,11 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
         Verb::Wait => Mode::Wait(wait(settings, &listen, operands)?),
         Verb::Status => Mode::Status(status(settings, &listen, operands)?),
         Verb::Logs => Mode::Logs(logs(settings, &listen, operands)?),
-        Verb::Ls => Mode::List(list(settings, operands)?),
+        Verb::Ls => Mode::List(fleet::list(settings, operands)?),
+        Verb::Fleet => {
+            captures_nothing(settings, &capture)?;
+            Mode::Fleet(fleet::fleet(settings, &mut listen, operands)?)
+        }
     };
     let name = name.unwrap_or_else(|| default_name(&mode));
     // Clients do not listen. They may share the variables of a process that does.
@@ -156,6 +161,7 @@ fn default_name(mode: &Mode) -> String {
             (None, pid) => format!("pid-{}", pid.unwrap_or_default()),
         },
         Mode::Check(_) | Mode::Wait(_) | Mode::Status(_) | Mode::Logs(_) | Mode::List(_) => String::new(),
+        Mode::Fleet(_) => "fleet".to_owned(),
     }
 }
 
@@ -270,7 +276,8 @@ fn captures_nothing(settings: &Settings<'_>, capture: &CaptureOptions) -> Result
     let mut given = options::CAPTURE.iter().zip(on).filter(|(_, on)| *on).map(|(name, _)| name);
     match given.find(|name| settings.source(name) == settings::ValueSource::CommandLine) {
         Some(name) => Err(Error::Usage(format!(
-            "--{name} cannot be used with watch: kapo can capture only the output of a command that it has started"
+            "--{name} cannot be used with {}: kapo can capture only the output of a command that it has started",
+            settings.verb().row().name
         ))),
         None => Ok(()),
     }
@@ -398,28 +405,6 @@ fn logs(settings: &mut Settings<'_>, listen: &Listen, operands: Vec<OsString>) -
         lines,
         stream,
         timeout,
-    })
-}
-
-fn list(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Result<ListOptions, Error> {
-    let folder = only(operands, "ls", "DIR")?;
-    if folder.as_ref().is_some_and(|folder| folder.is_empty()) {
-        return Err(Error::Usage("DIR: '' is not a path".to_owned()));
-    }
-    let format = settings.value("output", |text| values::word(text, ListFormat::WORDS))?;
-    let order = settings.value("sort", |text| values::word(text, ListOrder::WORDS))?;
-    let watch = settings.flag("watch")?;
-    if watch && format >= 2 {
-        return Err(Error::Usage("--watch needs the output format table or wide".to_owned()));
-    }
-    Ok(ListOptions {
-        folder: folder.map(Into::into),
-        format: ListFormat::ALL.get(format).copied().unwrap_or(ListFormat::Table),
-        order: ListOrder::ALL.get(order).copied().unwrap_or(ListOrder::State),
-        states: StateSet(settings.optional("state", values::states)?.unwrap_or(usize::MAX)),
-        watch,
-        prune: settings.flag("prune")?,
-        timeout: time_for_an_answer(settings)?,
     })
 }
 

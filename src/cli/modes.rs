@@ -12,6 +12,7 @@ pub enum Verb {
     Status,
     Logs,
     Ls,
+    Fleet,
 }
 
 /// One mode and its texts.
@@ -120,6 +121,17 @@ pub static MODES: &[ModeRow] = &[
                Exits with 0 if all commands are healthy, with 1 if one is not or a socket does not \
                answer like a kapo, and with 3 if there is no socket.",
     },
+    ModeRow {
+        verb: Verb::Fleet,
+        name: "fleet",
+        alias: None,
+        operands: "[DIR]",
+        brief: "serve a page of all kapos of a folder",
+        full: "Serves the list of the kapos in DIR (default: as for ls) as a page, as JSON and as \
+               text, and each of them at /i/NAME/. /sd has the targets for Prometheus. Unless \
+               other addresses are given, fleet listens on 127.0.0.1:6670. A stop signal ends it \
+               with exit code 0.",
+    },
 ];
 
 impl Verb {
@@ -149,7 +161,7 @@ mod tests {
     #[test]
     fn every_mode_has_its_row() {
         let clients = [Verb::Check, Verb::Wait, Verb::Status, Verb::Logs, Verb::Ls];
-        for verb in [Verb::Run, Verb::Supervise, Verb::Watch].into_iter().chain(clients) {
+        for verb in [Verb::Run, Verb::Supervise, Verb::Watch, Verb::Fleet].into_iter().chain(clients) {
             assert_eq!(Verb::named(verb.row().name), Some(verb));
             assert_eq!(verb.is_client(), clients.contains(&verb));
         }

@@ -8,7 +8,7 @@ pub(super) fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> O
         _ => distance(word.as_bytes(), name.as_bytes()),
     };
     let (slips, name) = names.map(|name| (slips(name), name)).min_by_key(|(slips, _)| *slips)?;
-    let allowed = if name.len() < 4 { 1 } else { 2 };
+    let allowed = if name.len() < 6 { 1 } else { 2 };
     // `rnu` differs from `run` by one swap. A single letter would resemble every short name.
     (slips <= allowed && slips < word.len().max(1) && word.len() > 1).then_some(name)
 }

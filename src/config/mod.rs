@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use crate::fleet::{InstanceState, ListFormat, ListOptions, ListOrder, StateSet};
+pub use crate::fleet::{FleetOptions, InstanceState, ListFormat, ListOptions, ListOrder, StateSet};
 use crate::signal::{Signal, SignalSet};
 
 mod hooks;
@@ -131,6 +131,8 @@ pub enum Mode {
     Logs(LogsOptions),
     /// `ls`.
     List(ListOptions),
+    /// `fleet`.
+    Fleet(FleetOptions),
 }
 
 /// The options of `run` and `supervise`.

@@ -255,7 +255,9 @@ fn serve(mode: &dyn LoopMode, now: Now, sources: impl Iterator<Item = Source>, c
             | Source::Parent
             | Source::MainPid
             | Source::Helper
-            | Source::Probe => {}
+            | Source::Probe
+            | Source::Proxy
+            | Source::Folder => {}
         }
     }
     context.server.serve_queued(now, &context.epoll, mode);

@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 pub(crate) mod event_loop;
+pub(crate) mod fleet;
 pub(crate) mod http;
 mod listening;
 pub(crate) mod notify;
@@ -25,6 +26,7 @@ use rustix::fs::fstat;
 use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, set_child_subreaper, setrlimit};
 
 use crate::config::{self, Config, Mode};
+use crate::driver::fleet::mode::{Fleet, FleetSetup};
 use crate::driver::http::server::Server;
 use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::process::job::{Job, JobSetup};
@@ -56,6 +58,7 @@ pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsS
         Mode::Status(options) => Ok(client::status(config, options, variable)),
         Mode::Logs(options) => Ok(client::logs(config, options)),
         Mode::List(options) => client::list(config, options, variable),
+        Mode::Fleet(options) => run_fleet(config, options, argv0, variable),
     }
 }
 
@@ -135,6 +138,34 @@ fn run_watch(
     let _ = rustix::process::chdir("/");
     context.admit(now, given, &watching);
     Ok(event_loop::run(&mut watching, &signals, &mut context))
+}
+
+#[inline(never)]
+fn run_fleet(
+    config: &Config,
+    options: &config::FleetOptions,
+    argv0: String,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<u8, Error> {
+    let sockets = inherited(config, variable)?;
+    let signals = take_over_signals()?;
+    let extra = fleet::DESCRIPTORS + further_listeners(&config.listen);
+    let Room { connections, .. } = make_room(config.max_connections, extra);
+    let now = clock();
+    let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
+    let setup = FleetSetup {
+        now,
+        manager: ServiceManager::of(now, variable),
+        ignored_at_start: signals.ignored_at_start,
+        folder: options.folder.clone().unwrap_or_else(|| client::ls::default_folder(variable)),
+        ui: config.ui,
+        connections,
+    };
+    // Open the folder before the listeners, so that an error is the only line of output.
+    let mut fleet = Fleet::open(options, setup, &context)?;
+    let Listening { given, .. } = listen(config, connections, sockets, &mut context, now)?;
+    context.admit(now, given, &fleet);
+    Ok(event_loop::run(&mut fleet, &signals, &mut context))
 }
 
 /// Returns how many listeners `--listen` and `--run-dir` add.

@@ -40,6 +40,10 @@ pub(crate) enum Source {
     Helper,
     /// The socket of any probe.
     Probe,
+    /// The epoll instance of the requests that fleet passes through.
+    Proxy,
+    /// The epoll instance of the folder that fleet serves, and of its sockets.
+    Folder,
 }
 
 impl Source {
@@ -57,6 +61,8 @@ impl Source {
             Source::MainPid => 1 << 9,
             Source::Helper => 1 << 10,
             Source::Probe => 1 << 11,
+            Source::Proxy => 1 << 12,
+            Source::Folder => 1 << 13,
             Source::Listener(_) | Source::Connection(_) => return None,
         })
     }
@@ -76,6 +82,8 @@ impl Source {
             Source::MainPid => (9, 0, 0),
             Source::Helper => (10, 0, 0),
             Source::Probe => (11, 0, 0),
+            Source::Proxy => (12, 0, 0),
+            Source::Folder => (13, 0, 0),
         };
         kind << 56 | u64::from(generation & GENERATION_MASK) << 32 | u64::from(slot)
     }
@@ -102,6 +110,8 @@ impl Source {
             9 => Source::MainPid,
             10 => Source::Helper,
             11 => Source::Probe,
+            12 => Source::Proxy,
+            13 => Source::Folder,
             _ => return None,
         })
     }
@@ -227,6 +237,8 @@ mod tests {
             Source::MainPid,
             Source::Helper,
             Source::Probe,
+            Source::Proxy,
+            Source::Folder,
         ] {
             assert_eq!(Source::of(source.token()), Some(source));
         }

@@ -6,6 +6,7 @@ pub(crate) mod cgroup;
 pub(crate) mod client;
 pub(crate) mod deadlines;
 pub(crate) mod endpoints;
+pub(crate) mod fleet;
 pub mod history;
 pub(crate) mod hooks;
 pub mod http;

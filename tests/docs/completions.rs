@@ -119,7 +119,7 @@ pub(crate) fn zsh() -> String {
         let operands = match row.verb {
             Verb::Run | Verb::Supervise => "'(-)1:command:_command_names -e' '*::argument:_normal'",
             Verb::Watch => "'(-)1:process name:( ${(u)$(ps -eo comm= 2> /dev/null)} )'",
-            Verb::Ls => "'(-)1:folder:_files -/'",
+            Verb::Ls | Verb::Fleet => "'(-)1:folder:_files -/'",
             Verb::Check | Verb::Wait | Verb::Status | Verb::Logs => "'(-)1:URL:_urls'",
         };
         cases.push_str(&format!(

@@ -13,22 +13,22 @@ use tempfile::TempDir;
 use crate::harness::{Kapo, binary, clean, kapo, now, process_state, run_to_the_end, wait_for};
 
 /// A folder with the sockets of kapos.
-struct Fleet {
-    folder: TempDir,
-    kapos: Vec<Kapo>,
+pub(crate) struct Fleet {
+    pub(crate) folder: TempDir,
+    pub(crate) kapos: Vec<Kapo>,
 }
 
 impl Fleet {
-    fn new() -> Fleet {
+    pub(crate) fn new() -> Fleet {
         Fleet { folder: TempDir::new().unwrap(), kapos: Vec::new() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Starts a kapo that listens on `NAME.sock`.
-    fn start(&mut self, name: &str, words: &[&str]) {
+    pub(crate) fn start(&mut self, name: &str, words: &[&str]) {
         let path = self.path(&format!("{name}.sock"));
         let mut command = kapo(["--quiet", "--interface", path.to_str().unwrap()]);
         command.args(words);
@@ -36,7 +36,7 @@ impl Fleet {
         wait_for("it listens", || UnixStream::connect(&path).is_ok());
     }
 
-    fn list(&self, words: &[&str]) -> (Option<i32>, String, String) {
+    pub(crate) fn list(&self, words: &[&str]) -> (Option<i32>, String, String) {
         let mut command = kapo(["ls"]);
         command.args(words).arg(self.folder.path());
         run_to_the_end(command)

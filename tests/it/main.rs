@@ -9,6 +9,8 @@ mod chunked;
 mod connections;
 mod environment;
 mod exit_codes;
+mod fleet;
+mod fleet_proxy;
 mod harness;
 mod history;
 mod hooks;

@@ -96,7 +96,7 @@ chmod 755 "$BIN/worker" "$BIN/job" "$BIN/speaker" "$BIN/pinger" "$HERE"
 mkdir -p "$HERE/speaker"
 
 cd "$UNITS"
-for each in worker.service job.socket job.service job@.service watch.service backup.service backup.timer kapo-ls.service kapo-ls.timer; do
+for each in worker.service job.socket job.service job@.service watch.service backup.service backup.timer kapo-ls.service kapo-ls.timer kapo-fleet.socket kapo-fleet.service; do
     said=$(systemd-analyze verify --man=no "$UNITS/$each" 2>&1 || echo failed)
     # Only check messages about the file itself, because the machine is minimal.
     same "systemd-analyze verify $each says nothing" "" "$(printf '%s' "$said" | grep -E "${each%@*}|failed" || true)"

@@ -2,6 +2,7 @@
 //! parser, the help pages, the man page, the table of options in README.md and the completions.
 
 mod clients;
+mod fleet;
 mod health;
 mod output;
 mod restarting;
@@ -93,9 +94,10 @@ impl Opt {
         }
     }
 
-    /// Whether the option can be set for the mode. `watch` refuses the options that capture output.
+    /// Whether the option can be set for the mode. `watch` and `fleet` refuse the options that capture
+    /// output.
     pub fn is_taken_by(&self, verb: Verb) -> bool {
-        self.serves(verb) && !(verb == Verb::Watch && CAPTURE.contains(&self.long))
+        self.serves(verb) && !(matches!(verb, Verb::Watch | Verb::Fleet) && CAPTURE.contains(&self.long))
     }
 
     /// Whether the option has an effect in the mode. Clients accept every global option, because they may share the
@@ -105,6 +107,9 @@ impl Opt {
         let used = match verb {
             Verb::Run | Verb::Supervise => true,
             Verb::Watch => self.is_taken_by(verb) && self.long != "hide-args",
+            Verb::Fleet => {
+                self.is_taken_by(verb) && !matches!(self.long, "hide-args" | "sidebind" | "name" | "history")
+            }
             Verb::Ls => matches!(self.long, "run-dir" | "help" | "version"),
             Verb::Check | Verb::Wait | Verb::Status | Verb::Logs => {
                 matches!(self.long, "port" | "interface" | "help" | "version")
@@ -173,6 +178,7 @@ const WAIT: &[Verb] = &[Verb::Wait];
 const STATUS: &[Verb] = &[Verb::Status];
 const LOGS: &[Verb] = &[Verb::Logs];
 const LS: &[Verb] = &[Verb::Ls];
+const FLEET: &[Verb] = &[Verb::Fleet];
 
 /// A group of options of one task, in which all options have the same modes.
 #[derive(Debug)]
@@ -209,6 +215,7 @@ pub static GROUPS: &[OptionGroup] = &[
     group("Display", clients::STATUS_OPTIONS),
     group("Selection", clients::LOGS_OPTIONS),
     group("List", clients::LS_OPTIONS),
+    group("Folder of sockets", fleet::FLEET_OPTIONS),
 ];
 
 /// Returns every option, in the order of the help.

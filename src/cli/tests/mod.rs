@@ -349,3 +349,21 @@ fn help_and_version_work_wherever_options_may_be() {
         assert!(printed(words).starts_with("Usage: kapo [OPTIONS] run [OPTIONS] [--] COMMAND"), "{words:?}");
     }
 }
+
+#[test]
+fn fleet_listens_on_loopback_and_reads_the_run_dir() {
+    let fleet = |words: &str, env: &[(&str, &str)]| match config_with(words, env) {
+        Config { listen, mode: Mode::Fleet(fleet), .. } => (listen, fleet.folder.unwrap_or_default()),
+        config => panic!("{config:?}"),
+    };
+    let local = Interface::Ip("127.0.0.1".parse().unwrap());
+    let (listen, folder) = fleet("fleet", &[("KAPO_RUN_DIR", "/run/x")]);
+    assert_eq!((listen.port, listen.interface, listen.run_dir), (6670, local.clone(), None));
+    assert_eq!(folder.to_str(), Some("/run/x"));
+    let (listen, folder) = fleet("-p 6670 fleet /y", &[("KAPO_INTERFACE", "::"), ("KAPO_RUN_DIR", "/run/x")]);
+    assert_eq!((listen.port, listen.interface), (6670, Interface::Ip("::".parse().unwrap())));
+    assert_eq!((folder.to_str(), listen.run_dir), (Some("/y"), None));
+    assert_eq!(fleet("-p 6666 fleet", &[]).0.port, 6666);
+    assert_eq!(message("fleet ''x y"), "unexpected argument 'y': fleet takes only one DIR");
+    assert!(message("--stdout fleet x").starts_with("--stdout cannot be used with fleet: "));
+}

@@ -22,7 +22,7 @@ fn no_capture(option: &str) -> String {
 
 #[test]
 fn invalid_arguments_are_reported_with_what_was_expected() {
-    let modes = "run, supervise, watch, check, wait, status, logs, ls or help (see kapo --help)";
+    let modes = "run, supervise, watch, check, wait, status, logs, ls, fleet or help (see kapo --help)";
     for (words, expected) in [
         ("", &*format!("no mode given; expected {modes}")),
         ("--", &format!("no mode given; expected {modes}")),

@@ -27,7 +27,7 @@ pub(crate) fn open(path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Returns name and inode of each socket of the folder, sorted. Other files and symbolic links are left out.
-pub(super) fn sockets(folder: &OwnedFd) -> Result<Vec<(Vec<u8>, u64)>, Errno> {
+pub(crate) fn sockets(folder: &OwnedFd) -> Result<Vec<(Vec<u8>, u64)>, Errno> {
     // A folder that was removed has no name left.
     if rustix::fs::fstat(folder)?.st_nlink == 0 {
         return Err(Errno::NOENT);

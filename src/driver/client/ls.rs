@@ -71,7 +71,7 @@ pub(crate) fn list(
 }
 
 /// Returns the first default folder that exists, or the first that is possible.
-fn default_folder(variable: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
+pub(crate) fn default_folder(variable: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
     let system = Path::new("/run/kapo");
     match variable("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()) {
         Some(own) if rustix::fs::stat(system).is_err() => Path::new(&own).join("kapo"),
@@ -98,7 +98,7 @@ fn show(instances: &[Instance], format: ListFormat, variable: &dyn Fn(&str) -> O
 }
 
 /// Returns the text of /etc/passwd. Without the names, the numbers are shown.
-fn passwd() -> Vec<u8> {
+pub(crate) fn passwd() -> Vec<u8> {
     let mut passwd = Vec::new();
     if let Ok(file) = small_file::open("/etc/passwd") {
         let _ = small_file::whole(file, LONGEST_PASSWD, &mut passwd);
@@ -113,7 +113,7 @@ fn watch(
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Errno> {
     let passwd = passwd();
-    all.follow(clock::monotonic())?;
+    all.follow(clock::monotonic(), 0)?;
     while !all.is_complete() {
         all.wait(None)?;
     }

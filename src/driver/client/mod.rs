@@ -5,10 +5,10 @@
 
 mod connect;
 mod exchange;
-mod folder;
+pub(crate) mod folder;
 pub(crate) mod instances;
 mod logs;
-mod ls;
+pub(crate) mod ls;
 mod query;
 mod status;
 mod until;

@@ -6,6 +6,7 @@ mod checks;
 pub(crate) mod ui;
 
 use std::borrow::Cow;
+use std::cell::RefMut;
 use std::time::{Duration, Instant, SystemTime};
 
 use self::checks::{ProbeCheck, checks};
@@ -24,11 +25,12 @@ use crate::logic::status;
 use crate::logic::status::{ModeName, Status};
 use crate::logic::{Now, Stream, vars};
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
+pub(crate) const JSON: &str = "application/json";
 /// The document at `/`, where a browser gets a page instead.
-const JSON_OR_PAGE: &str = "application/json\r\nVary: Accept, Accept-Encoding, Upgrade-Insecure-Requests";
-const EVENT_STREAM: &str = "text/event-stream";
+pub(crate) const JSON_OR_PAGE: &str =
+    "application/json\r\nVary: Accept, Accept-Encoding, Upgrade-Insecure-Requests";
+pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
 /// The document and the probes for the current state of the command or of the watched processes. Shared by
 /// all connections.
@@ -130,6 +132,8 @@ impl Page {
 
 /// The data that an answer may need. The driver lends it to a connection for each call.
 pub(crate) struct RequestContext<'a> {
+    /// Answers instead of these endpoints, in a mode with paths of its own.
+    pub site: Option<RefMut<'a, dyn Handler + 'static>>,
     /// The rendered page.
     pub page: &'a Page,
     /// The counters of answers.
@@ -184,6 +188,14 @@ fn refuse(reason: &'static str) -> Answer<'static> {
 
 impl Handler for RequestContext<'_> {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
+        if let Some(site) = &mut self.site {
+            let next = site.answer(now, request, reply);
+            if !matches!(next, Next::Await(_)) {
+                // Counts the request, so that the loop frees memory afterwards.
+                self.counts.answered(Route::Other, 200);
+            }
+            return next;
+        }
         let route = match Route::of(request.path) {
             Route::Ui if !self.page.ui => Route::Other,
             route => route,
@@ -214,7 +226,10 @@ impl Handler for RequestContext<'_> {
     }
 
     fn overdue(&mut self) {
-        self.probed_at = None;
+        match &mut self.site {
+            Some(site) => site.overdue(),
+            None => self.probed_at = None,
+        }
     }
 
     fn refused(&mut self, status: u16) {

@@ -46,6 +46,7 @@ const GET: Request<'static> = Request {
     method: Method::Get,
     path: "/",
     query: None,
+    host: "",
     accept: "",
     accept_encoding: "",
     last_event_id: "",
@@ -89,6 +90,7 @@ fn ask_at(now: Now, page: &Page, request: &Request<'_>) -> String {
         tail.push(stream, stream.name().as_bytes());
     }
     let context = RequestContext {
+        site: None,
         page,
         counts: &mut Counts::default(),
         argv0: "kapo",
@@ -244,6 +246,7 @@ fn wait_is_answered_at_the_end_of_the_run_or_timeout() {
     let again = |page: &Page, overdue| {
         let (mut out, counts) = (Out::new(), &mut Counts::default());
         let mut context = RequestContext {
+            site: None,
             page,
             counts,
             argv0: "kapo",
@@ -317,6 +320,7 @@ fn logs_without_a_tail_are_not_found() {
         let page = page(Status { mode, ..running() }, StateFacts::default());
         let counts = &mut Counts::default();
         let context = RequestContext {
+            site: None,
             page: &page,
             counts,
             argv0: "kapo",
@@ -361,6 +365,7 @@ fn runs_are_shown_unless_history_is_0() {
         assert!(ask(&page, target).starts_with(answer), "{target}: {}", ask(&page, target));
     }
     let context = RequestContext {
+        site: None,
         page: &page,
         counts: &mut Counts::default(),
         argv0: "kapo",
@@ -380,6 +385,7 @@ fn only_metrics_vars_and_the_page_need_a_snapshot() {
     let page = page(running(), StateFacts::default());
     let lacking = |method, target: &str| {
         let mut context = RequestContext {
+            site: None,
             page: &page,
             counts: &mut Counts::default(),
             argv0: "kapo",
@@ -424,6 +430,7 @@ fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
     use crate::logic::http::{conn::Conn, head_cache::HeadCache, response::Out};
     let mut counts = Counts::default();
     let mut context = RequestContext {
+        site: None,
         page,
         counts: &mut counts,
         argv0: "kapo",
@@ -436,6 +443,7 @@ fn over_a_connection(page: &Page, bytes: &[u8]) -> (String, Counts) {
     };
     let mut out = Out::new();
     Conn::new(now()).receive(now(), bytes, &mut HeadCache::default(), &mut context, &mut out);
+    drop(context);
     (String::from_utf8(out.bytes).unwrap(), counts)
 }
 

@@ -45,12 +45,12 @@ const LONGEST_LINE: usize = 1_000;
 
 /// Whether a browser asks on behalf of a person who has opened the address. Monitors that accept HTML do not send
 /// Upgrade-Insecure-Requests.
-pub(super) fn is_browser(request: &Request<'_>) -> bool {
+pub(crate) fn is_browser(request: &Request<'_>) -> bool {
     request.navigates && lists(request.accept, "text/html")
 }
 
 /// Whether a list of an Accept field contains `name` with a quality above 0.
-fn lists(list: &str, name: &str) -> bool {
+pub(crate) fn lists(list: &str, name: &str) -> bool {
     list.split(',').any(|item| {
         let mut parts = item.split(';').map(str::trim);
         let refused = |part: &str| {
@@ -68,7 +68,7 @@ pub(super) fn selection() -> Selection {
 
 /// Whether the client can show the stored page, and does not ask for the plain one. Text browsers accept gzip, but only
 /// browsers with scripts send Upgrade-Insecure-Requests.
-pub(super) fn takes_stored(request: &Request<'_>) -> bool {
+pub(crate) fn takes_stored(request: &Request<'_>) -> bool {
     request.navigates
         && lists(request.accept_encoding, "gzip")
         && parameter(request.query, "static").is_none()
@@ -80,7 +80,6 @@ pub(super) fn stored() -> Answer<'static> {
 }
 
 /// Returns the stored page of `kapo fleet`: its content type with the fields that belong to it, and the body.
-#[allow(dead_code, reason = "the mode that serves it follows")]
 pub(crate) fn fleet() -> (&'static str, Vec<u8>) {
     (COMPRESSED, [COMMON, FLEET].concat())
 }

@@ -43,6 +43,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// The query after the `?`, still percent-encoded.
     pub query: Option<&'a str>,
+    /// The Host field; empty if there is none.
+    pub host: &'a str,
     /// The Accept field; empty if there is none.
     pub accept: &'a str,
     /// The Accept-Encoding field; empty if there is none.
@@ -106,6 +108,9 @@ pub enum Next {
     Await(Instant),
     /// `reply.stream` was called; each change of the status document is pushed.
     Events,
+    /// Nothing was sent. The connection ends here without being closed: the driver takes its socket, and another part of
+    /// kapo answers the request on it.
+    HandOver,
     /// `reply.stream` was called; captured output of one stream or of both is pushed.
     Logs(Option<Stream>),
 }

@@ -107,8 +107,8 @@ pub fn parse(head: &[u8]) -> Result<Parsed<'_>, Refusal> {
         (0, false) => Persist::Close,
         _ => Persist::Open,
     };
-    let Fields { accept, accept_encoding, last_event_id, navigates, .. } = fields;
-    let request = Request { method, path, query, accept, accept_encoding, last_event_id, navigates };
+    let Fields { host, accept, accept_encoding, last_event_id, navigates, .. } = fields;
+    let request = Request { method, path, query, host, accept, accept_encoding, last_event_id, navigates };
     let framing = if minor == 0 { Framing::UntilClose } else { Framing::Chunked };
     Ok(Parsed { request, persist, body: fields.body, framing })
 }
@@ -119,6 +119,7 @@ struct Fields<'a> {
     close: bool,
     keep_alive: bool,
     body: bool,
+    host: &'a str,
     accept: &'a str,
     accept_encoding: &'a str,
     last_event_id: &'a str,
@@ -161,7 +162,7 @@ impl<'a> Fields<'a> {
             None if minor == 1 => return Err(bad("no Host field")),
             // Host is empty if the target has no authority (RFC 9112, section 3.2).
             None | Some(b"") => {}
-            Some(host) if authority(host).is_some() => {}
+            Some(host) if authority(host).is_some() => fields.host = text(host),
             Some(_) => return Err(bad("the Host field is not a valid authority")),
         }
         if codings.present {

@@ -233,13 +233,16 @@ fn status_line(status: u16) -> &'static str {
     match status {
         200 => "HTTP/1.1 200 OK",
         204 => "HTTP/1.1 204 No Content",
+        308 => "HTTP/1.1 308 Permanent Redirect",
         400 => "HTTP/1.1 400 Bad Request",
         404 => "HTTP/1.1 404 Not Found",
         405 => "HTTP/1.1 405 Method Not Allowed",
         414 => "HTTP/1.1 414 URI Too Long",
         431 => "HTTP/1.1 431 Request Header Fields Too Large",
         501 => "HTTP/1.1 501 Not Implemented",
+        502 => "HTTP/1.1 502 Bad Gateway",
         503 => "HTTP/1.1 503 Service Unavailable",
+        504 => "HTTP/1.1 504 Gateway Timeout",
         505 => "HTTP/1.1 505 HTTP Version Not Supported",
         _ => "HTTP/1.1 500 Internal Server Error",
     }

@@ -119,6 +119,8 @@ pub(crate) struct Instances {
     serial: u32,
     changed: Vec<usize>,
     removed: Vec<Instance>,
+    /// Descriptors from this number on are left for other purposes.
+    reserved: u64,
 }
 
 const ASKED: usize = 0;
@@ -145,6 +147,7 @@ impl Instances {
             serial: 0,
             changed: Vec::new(),
             removed: Vec::new(),
+            reserved: u64::MAX,
         })
     }
 
@@ -158,11 +161,13 @@ impl Instances {
         Ok(())
     }
 
-    /// Follows the stream /events of each socket, and the folder. The time limit is for each first answer.
-    pub(crate) fn follow(&mut self, now: Instant) -> Result<(), Errno> {
+    /// Follows the stream /events of each socket, and the folder. The time limit is for each first answer. `reserve`
+    /// descriptors, at most half of all, are left for other purposes.
+    pub(crate) fn follow(&mut self, now: Instant, reserve: u64) -> Result<(), Errno> {
         self.rest();
         // Each stream needs a descriptor.
         let limit = getrlimit(Resource::Nofile);
+        self.reserved = limit.maximum.map_or(u64::MAX, |most| most - reserve.min(most / 2));
         let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let changes = WatchFlags::CREATE

@@ -1,6 +1,6 @@
 //! What happens to each socket: it is queued, queried, queried again, and its state is set.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -158,6 +158,17 @@ impl Instances {
         // A kapo that has no stream left may still answer.
         let follows = self.inotify.is_some() && !slot.lost;
         let query = Query::open(&slot.instance.file, follows, now);
+        // The kernel gives out the lowest number that is free.
+        let reserved = |query: &Query| {
+            u64::try_from(query.as_fd().as_raw_fd()).is_ok_and(|number| number >= self.reserved)
+        };
+        if query.as_ref().is_ok_and(reserved) {
+            // The others are queried once, one after the other.
+            (self.at_once, slot.lost) = (1, true);
+            if follows || self.asked > 0 {
+                return self.pause(now, place);
+            }
+        }
         // The kernel reports the process that has called listen. A name can be planted, this cannot.
         slot.instance.listener = query.as_ref().ok().and_then(|query| peer::listener(query.as_fd()));
         let query = query.and_then(|query| {
@@ -178,6 +189,10 @@ impl Instances {
             }
             Err(Errno::AGAIN) => self.pause(now, place),
             Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::NOSPC) => {
+                if self.inotify.is_some() && !slot.known && self.asked > 0 {
+                    (self.at_once, slot.lost) = (1, true);
+                    return self.pause(now, place);
+                }
                 if self.inotify.is_some() {
                     return self.lose(place);
                 }

@@ -25,6 +25,8 @@ pub(crate) enum ConnectionFate {
     Wait,
     /// The connection has ended; drop it.
     Gone,
+    /// Another part of kapo continues with the socket.
+    HandOver,
 }
 
 /// The loop's buffers, shared by all connections so that an idle connection owns none.
@@ -147,6 +149,12 @@ impl Connection {
         flags
     }
 
+    /// Returns the socket, and the earlier answers that it did not take.
+    pub(crate) fn into_parts(self) -> (OwnedFd, Vec<u8>) {
+        let unsent = self.conn.pending().to_vec();
+        (self.socket, unsent)
+    }
+
     /// Registers the connection with epoll, level-triggered. Makes a system call only if the interest has changed.
     pub(crate) fn register(&mut self, epoll: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         let interest = self.interest();
@@ -243,6 +251,7 @@ impl Connection {
                 self.end();
                 ConnectionFate::Gone
             }
+            Ok(()) if self.conn.is_handed_over() => ConnectionFate::HandOver,
             Ok(()) => ConnectionFate::Wait,
             Err(_) => ConnectionFate::Gone,
         }

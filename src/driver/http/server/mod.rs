@@ -3,7 +3,9 @@
 //! `logic::http::table` which connection is served next, reaches its deadline or is evicted.
 
 mod listening;
+mod publishing;
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use crate::error::reason;
 use crate::logic::Now;
 use crate::logic::endpoints::{Page, RequestContext, StateFacts};
 use crate::logic::history::History;
+use crate::logic::http::Handler;
 use crate::logic::http::conn::Feed;
 use crate::logic::http::heartbeat;
 use crate::logic::http::table::{Admission, ClosingAction, FEW, Key, Relief, Shortage, Table};
@@ -33,6 +36,17 @@ pub(crate) trait MetricsSource {
     fn objects(&self) -> &[Status];
     /// Reads the values for /metrics and /debug/vars. Values that are not in `sources` need not be read.
     fn snapshot(&self, connections: usize, sources: Sources) -> Snapshot;
+    /// Returns the handler of a mode with paths of its own. It answers instead of the endpoints of one kapo.
+    fn site(&self) -> Option<&RefCell<dyn Handler>> {
+        None
+    }
+    /// Takes the socket of the request for which [`MetricsSource::site`] has just returned [`Next::HandOver`], and the
+    /// bytes that must be sent before the answer.
+    ///
+    /// [`Next::HandOver`]: crate::logic::http::Next::HandOver
+    fn hand_over(&self, now: Now, socket: OwnedFd, unsent: Vec<u8>) {
+        let _ = (now, socket, unsent);
+    }
     /// Returns the tail of the captured output; `None` without `--tail`.
     fn tail(&self) -> Option<&Tail>;
     /// Returns the runs that have ended; `None` with `--history 0`.
@@ -239,12 +253,7 @@ impl Server {
         epoll: &Epoll,
         slot: u32,
         metrics: &dyn MetricsSource,
-        action: impl FnOnce(
-            &mut Connection,
-            Now,
-            &mut Buffers,
-            &mut dyn crate::logic::http::Handler,
-        ) -> ConnectionFate,
+        action: impl FnOnce(&mut Connection, Now, &mut Buffers, &mut dyn Handler) -> ConnectionFate,
     ) {
         self.render(metrics);
         let connections = self.connections();
@@ -257,6 +266,7 @@ impl Server {
             measured.snapshot.connections = connections;
         }
         let mut context = RequestContext {
+            site: metrics.site().map(RefCell::borrow_mut),
             page: &self.page,
             counts: &mut self.counts,
             argv0: &self.argv0,
@@ -279,6 +289,7 @@ impl Server {
         }
         self.needs_probes |= context.needs_probes;
         self.measured = context.measured.take().map(|measured| (now.mono, measured));
+        drop(context);
         if self.counts.total() != before {
             self.table.answered(slot);
         }
@@ -286,6 +297,16 @@ impl Server {
             && self.table.followed(slot).is_none()
         {
             self.table.follow(slot, tail.map(Tail::end));
+        }
+        if fate == ConnectionFate::HandOver {
+            let place = usize::try_from(slot).ok().and_then(|place| self.connections.get_mut(place));
+            if let Some(connection) = place.and_then(Option::take) {
+                // The registration belongs to the socket, which stays open.
+                epoll.delete(&connection);
+                let (socket, unsent) = connection.into_parts();
+                metrics.hand_over(now, socket, unsent);
+            }
+            return self.drop_slot(slot);
         }
         self.settle(now, epoll, slot, fate);
     }
@@ -338,68 +359,9 @@ impl Server {
         }
     }
 
-    /// Takes the new state, answers the held requests that it completes, and sends it to the event streams.
-    pub(crate) fn publish(
-        &mut self,
-        now: Now,
-        epoll: &Epoll,
-        facts: StateFacts,
-        metrics: &dyn MetricsSource,
-    ) {
-        self.unrendered = Some(facts);
-        if !self.table.has_waiting() {
-            return;
-        }
-        let changed = self.render(metrics);
-        let event = if changed { self.page.event() } else { Vec::new() };
-        for slot in self.table.slots() {
-            match self.table.waits_for(slot) {
-                Some(None) => self.attend(now, epoll, slot, metrics, Connection::resume),
-                Some(Some(Feed::Events)) if changed => self.push(now, epoll, slot, &event),
-                Some(Some(Feed::Events | Feed::Logs(_))) | None => {}
-            }
-        }
-    }
-
-    /// Renders the present state if the page does not show it yet. Returns whether the document has changed.
-    fn render(&mut self, metrics: &dyn MetricsSource) -> bool {
-        self.unrendered.take().is_some_and(|facts| self.page.update(metrics.objects(), facts))
-    }
-
     /// Whether a request has begun to wait for the results of probes since the last call.
     pub(crate) fn take_needs_probes(&mut self) -> bool {
         std::mem::take(&mut self.needs_probes)
-    }
-
-    /// Whether a client follows the captured output.
-    pub(crate) fn is_followed(&self) -> bool {
-        self.table.is_followed()
-    }
-
-    /// Sends the output captured since the last call to the clients that follow it.
-    pub(crate) fn publish_output(&mut self, now: Now, epoll: &Epoll, tail: &Tail) {
-        // All followers of one stream are at the same position, except those that have just connected.
-        let mut same = None;
-        for slot in self.table.slots() {
-            let Some((stream, position)) = self.table.follower(slot) else { continue };
-            let (_, bytes, end) = match same.take() {
-                Some(known @ (from, _, _)) if from == (position, stream) => same.insert(known),
-                _ => {
-                    let (bytes, end) = tail.since(position, stream);
-                    same.insert(((position, stream), bytes, end))
-                }
-            };
-            self.table.follow(slot, Some(*end));
-            if !bytes.is_empty() {
-                self.push(now, epoll, slot, bytes);
-            }
-        }
-    }
-
-    fn push(&mut self, now: Now, epoll: &Epoll, slot: u32, bytes: &[u8]) {
-        let Some(connection) = connection_at(&mut self.connections, slot) else { return };
-        let fate = connection.push(now, bytes, &mut self.buffers);
-        self.settle(now, epoll, slot, fate);
     }
 
     /// Returns when [`Server::serve_queued`] or [`Server::expire`] is due; `None` if neither is.

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::names::text;
+use super::names::{self, text};
 use super::{Instance, InstanceFacts};
 use crate::config::{InstanceState, LogFormat};
 use crate::logic::log::timestamp;
@@ -66,6 +66,25 @@ pub(crate) fn file_sd(instances: &[Instance], folder: &[u8]) -> String {
             (",\"__unix_socket__\":", socket(folder, instance)),
         ];
         element(&mut out, &members, "}}");
+    }
+    end(out)
+}
+
+/// Returns targets for http_sd_configs: each kapo by its path at the address by which the client has reached fleet.
+pub(crate) fn http_sd(instances: &[Instance], host: &str) -> String {
+    let mut out = String::new();
+    for instance in instances {
+        // A name that is shown with escapes has no path.
+        let plain = instance.file.strip_prefix(instance.name.as_bytes());
+        if plain.is_some_and(|ending| matches!(ending, b"" | names::SUFFIX)) {
+            let path = ["/i/", &instance.name, "/metrics"].concat();
+            let members = [
+                ("[{\"targets\":[", quoted(host.as_bytes())),
+                ("],\"labels\":{\"__metrics_path__\":", quoted(path.as_bytes())),
+                (",\"name\":", quoted(instance.name.as_bytes())),
+            ];
+            element(&mut out, &members, "}}");
+        }
     }
     end(out)
 }

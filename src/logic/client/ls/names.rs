@@ -5,23 +5,26 @@ use crate::config::{ListOrder, LogFormat};
 use crate::logic::log::escape::escape;
 
 /// The ending of the socket files of `--run-dir`.
-const SUFFIX: &[u8] = b".sock";
+pub(super) const SUFFIX: &[u8] = b".sock";
 
-/// Sorts the instances by file, and gives each its name, without control characters and without `.sock`. The names
-/// are unique: if there are both `a` and `a.sock`, the latter keeps its ending.
+/// Sorts the instances by file, and gives each its [`name`].
 pub(crate) fn assign(instances: &mut [Instance]) {
     sort(instances, ListOrder::Name);
     for place in 0..instances.len() {
         let Some(file) = instances.get(place).map(|instance| instance.file.as_slice()) else { return };
-        let taken = |bare: &&[u8]| {
-            bare.is_empty() || instances.binary_search_by(|other| other.file.as_slice().cmp(bare)).is_ok()
-        };
-        let bare = file.strip_suffix(SUFFIX).filter(|bare| !taken(bare));
-        let name = text(bare.unwrap_or(file), LogFormat::Logfmt);
+        let taken = |bare: &[u8]| instances.binary_search_by(|other| other.file.as_slice().cmp(bare)).is_ok();
+        let name = name(file, taken);
         if let Some(instance) = instances.get_mut(place) {
             instance.name = name;
         }
     }
+}
+
+/// Returns the name of a file, without control characters and without `.sock`. Names are unique: if there are both `a`
+/// and `a.sock`, the latter keeps its ending. `taken`: whether there is a socket with this name.
+pub(crate) fn name(file: &[u8], taken: impl Fn(&[u8]) -> bool) -> String {
+    let bare = file.strip_suffix(SUFFIX).filter(|bare| !bare.is_empty() && !taken(bare));
+    text(bare.unwrap_or(file), LogFormat::Logfmt)
 }
 
 /// Returns the text with its escapes.

@@ -167,6 +167,7 @@ impl Conn {
                 self.phase = Phase::Awaiting { until };
                 self.since = now.mono;
             }
+            Next::HandOver => self.phase = Phase::HandedOver,
             _ if !sent => self.refuse(now, NO_ANSWER, asked.method, handler, out),
             Next::Answered => {
                 self.phase = Phase::Idle;

@@ -9,6 +9,7 @@
 //!                                 -> Awaiting (results of probes, until its deadline) -> Idle, or
 //!                                 -> Deferred (more requests than one turn answers; 10 s) -> Idle, or
 //!                                 -> Streaming (/events, /logs), or
+//!                                 -> HandedOver (the socket is given away), or
 //!                                 -> Closing (answer is sent) -> Lingering (discards input) -> Done
 //! ```
 //!
@@ -16,14 +17,15 @@
 //! because the kernel may buffer 64 KiB that the peer never reads.
 
 mod answering;
+mod facts;
 
 use std::time::{Duration, Instant};
 
 use self::answering::NO_ANSWER;
+pub use self::facts::{Class, Facts, Rank};
 use super::framing::Framing;
 use super::head::{HEAD_LIMIT, Search};
 use super::head_cache::HeadCache;
-use super::quota::Share;
 use super::response::{Out, Reply};
 use super::{Handler, Method, Next, Persist};
 use crate::logic::{Now, Stream};
@@ -73,6 +75,8 @@ enum Phase {
     Streaming { feed: Feed, framing: Framing },
     /// The last answer has been produced; further input is discarded.
     Closing { linger: bool },
+    /// The socket belongs to another part of kapo from now on.
+    HandedOver,
     /// Our side is closed. Input is discarded until the peer closes its side or `most` is reached.
     Lingering { left: usize, most: Instant },
     /// The connection is to be dropped. `given_up`: its peer did not get a complete answer.
@@ -98,70 +102,6 @@ pub struct Interest {
     pub read: bool,
     /// The socket has room for unsent bytes or for the answers to requests that were already read.
     pub write: bool,
-}
-
-/// The eviction rank: the connection with the lowest rank is closed first. Within a class it is the one that has waited
-/// longest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
-    /// What the connection would lose.
-    pub class: Class,
-    /// When the connection entered its current wait.
-    pub since: Instant,
-}
-
-/// What a connection would lose if it were closed, in ascending order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// An unfinished request, an unsent answer or a lingering close.
-    Unfinished,
-    /// A held request whose peer has closed at least its write side; a peer that has disconnected looks the same.
-    HalfClosed,
-    /// Between two requests, or before the first.
-    Idle,
-    /// A held request or a stream: /wait, /events, /logs.
-    Waiting,
-}
-
-/// What the connection table must know of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// See [`Conn::deadline`].
-    pub deadline: Option<Instant>,
-    /// See [`Conn::rank`].
-    pub rank: Rank,
-    /// See [`Conn::feed`].
-    pub feed: Option<Feed>,
-    /// See [`Conn::is_held`].
-    pub held: bool,
-    /// See [`Conn::is_deferred`].
-    pub deferred: bool,
-    /// See [`Conn::is_busy`].
-    pub busy: bool,
-    /// The capacity of the buffer of unsent output, in bytes.
-    pub unsent: usize,
-    /// The capacity of the buffer of received bytes that are not processed yet.
-    pub received: usize,
-}
-
-impl Facts {
-    /// Returns the share of the common limits that this connection uses. `network`: the socket is not a Unix socket.
-    pub fn share(&self, network: bool) -> Share {
-        Share {
-            held: self.feed.is_some() || self.held,
-            heartbeat: network && self.feed == Some(Feed::Events),
-            unsent: self.unsent,
-            received: self.received,
-        }
-    }
-
-    /// Whether [`Facts::share`] returns the same for `self` and `other`, for both values of `network`.
-    pub fn takes_as_much_as(&self, other: &Facts) -> bool {
-        self.held == other.held
-            && self.feed == other.feed
-            && self.unsent == other.unsent
-            && self.received == other.received
-    }
 }
 
 /// The state of one connection.
@@ -212,7 +152,7 @@ impl Conn {
         out: &mut Out,
     ) {
         match self.phase {
-            Phase::Streaming { .. } | Phase::Closing { .. } | Phase::Done { .. } => {}
+            Phase::Streaming { .. } | Phase::Closing { .. } | Phase::Done { .. } | Phase::HandedOver => {}
             Phase::Lingering { left, most } => match left.checked_sub(bytes.len()) {
                 Some(left) => {
                     self.phase = Phase::Lingering { left, most };
@@ -243,7 +183,8 @@ impl Conn {
     pub fn eof(&mut self, out: &mut Out) {
         self.eof = true;
         match self.phase {
-            Phase::Held { .. } | Phase::Deferred | Phase::Awaiting { .. } | Phase::Done { .. } => {}
+            Phase::Held { .. } | Phase::Deferred | Phase::Awaiting { .. } => {}
+            Phase::Done { .. } | Phase::HandedOver => {}
             Phase::Streaming { .. } => self.end_of_stream(out),
             Phase::Idle | Phase::Head | Phase::Closing { .. } => self.close(false),
             Phase::Lingering { .. } => self.finish(false),
@@ -398,7 +339,7 @@ impl Conn {
             Phase::Streaming { .. } => true,
             Phase::Closing { linger } => linger,
             Phase::Lingering { .. } => true,
-            Phase::Done { .. } => false,
+            Phase::Done { .. } | Phase::HandedOver => false,
         };
         Interest { read, write: self.is_busy() }
     }
@@ -463,6 +404,11 @@ impl Conn {
             Phase::Closing { linger } => !linger && self.unsent.is_empty(),
             _ => false,
         }
+    }
+
+    /// Whether another part of kapo continues with the socket, and first sends [`Conn::pending`].
+    pub fn is_handed_over(&self) -> bool {
+        self.phase == Phase::HandedOver
     }
 
     /// Whether the connection ended before an answer was complete.
