@@ -398,6 +398,9 @@ impl Server {
             // The kernel has completed the handshake of these clients, so they believe that they are connected. The
             // loop is bounded because clients may keep connecting.
             for _ in 0..LAST_BATCHES {
+                if !self.listeners.at(place).is_some_and(Listener::is_ready) {
+                    break;
+                }
                 let Some(batch) = self.listeners.accept(place) else { break };
                 let verdict = batch.verdict;
                 self.admit_batch(now, epoll, batch, metrics);
