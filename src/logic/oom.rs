@@ -57,6 +57,11 @@ impl Oom {
         killed && !ours && recent
     }
 
+    /// Returns the counter when it was last read.
+    pub(crate) fn count(&self) -> u64 {
+        self.last
+    }
+
     /// Returns the number of kills since the start of kapo, given the present value of the counter; `None` means that
     /// it cannot be read any more.
     pub(crate) fn total_at(&self, count: Option<u64>) -> u64 {

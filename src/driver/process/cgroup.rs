@@ -49,18 +49,14 @@ impl OomKillFile {
         (self.folder.version == Version::V2).then(|| self.file.as_fd())
     }
 
-    /// Reads the memory values of the cgroup for the end of a run.
-    pub(crate) fn memory(&self) -> CgroupMemory {
-        memory(&self.folder)
-    }
-}
-
-fn memory(folder: &Folder) -> CgroupMemory {
-    let number = |v1, v2| text(&folder.file(v1, v2)).as_deref().and_then(cgroup::number);
-    CgroupMemory {
-        peak_bytes: number("memory.max_usage_in_bytes", "memory.peak"),
-        limit_bytes: number("memory.limit_in_bytes", "memory.max"),
-        oom_kills: text(&oom_kill_file(folder)).and_then(|text| cgroup::keyed(&text, "oom_kill")),
+    /// Reads the memory values of the cgroup for the end of a run. `oom_kills` is the last value of this counter.
+    pub(crate) fn memory(&self, oom_kills: u64) -> CgroupMemory {
+        let number = |v1, v2| text(&self.folder.file(v1, v2)).as_deref().and_then(cgroup::number);
+        CgroupMemory {
+            peak_bytes: number("memory.max_usage_in_bytes", "memory.peak"),
+            limit_bytes: number("memory.limit_in_bytes", "memory.max"),
+            oom_kills: Some(oom_kills),
+        }
     }
 }
 
@@ -247,7 +243,7 @@ mod tests {
         let status = folder.sh("exec tail -n 1 </dev/zero");
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
         assert_eq!(cgroup.count(), Some(1));
-        let memory = cgroup.memory();
+        let memory = cgroup.memory(1);
         assert_eq!((memory.limit_bytes, memory.oom_kills), (Some(16 << 20), Some(1)));
         assert!(memory.peak_bytes > Some(8 << 20), "{memory:?}");
     }

@@ -74,9 +74,9 @@ impl OomCounter {
         self.followed.as_ref().is_some_and(|(_, oom)| oom.is_cause(now.mono, exit, ours))
     }
 
-    /// Returns the memory of the cgroup, or `None` if it cannot be read.
+    /// Returns the memory of the cgroup, or `None` if it cannot be read. Must be called after [`OomCounter::update`].
     pub(crate) fn memory(&self) -> Option<CgroupMemory> {
-        self.followed.as_ref().map(|(cgroup, _)| cgroup.memory())
+        self.followed.as_ref().map(|(cgroup, oom)| cgroup.memory(oom.count()))
     }
 
     /// Returns the kills since kapo started that were observed so far.
