@@ -147,6 +147,11 @@ impl Ready {
         self.bits & OUTPUT != 0
     }
 
+    /// Whether only signals are ready.
+    pub(crate) fn is_signals_alone(self) -> bool {
+        Some(self.bits) == Source::Signals.bit() && !self.clients
+    }
+
     /// Whether only listeners and connections are ready.
     pub(crate) fn is_clients_alone(self) -> bool {
         self.bits == 0 && self.clients
@@ -216,7 +221,10 @@ mod tests {
         ready.add(Source::Connection(Key { slot: 1, generation: 1 }));
         assert!(ready.has(Source::Listener(0)) && !ready.is_output_alone());
         let mut ready = Ready::default();
+        ready.add(Source::Signals);
+        assert!(ready.is_signals_alone());
         ready.add(Source::Oom);
+        assert!(!ready.is_signals_alone());
         assert!(ready.has(Source::Oom) && !ready.has_output() && !ready.is_output_alone());
     }
 

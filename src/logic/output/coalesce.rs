@@ -1,6 +1,7 @@
 //! Coalesces small pieces of work. A command that writes thousands of single lines in a row would wake kapo for nearly
 //! every line, which costs three system calls for a hundred bytes. Clients that connect one after another would wake
-//! it twice each: once for the connection and once for the request, which has not arrived yet.
+//! it twice each: once for the connection and once for the request, which has not arrived yet. Orphans that end one
+//! after another would wake it once each.
 //!
 //! If pieces follow each other closely, kapo therefore pauses for some microseconds after each batch, so that the next
 //! turn finds many at once. The first pieces of a burst are never delayed. The pause is too short to be noticed. It is
@@ -76,6 +77,20 @@ pub(crate) const ARRIVALS: CoalesceLimits = CoalesceLimits {
     shorten_from: 64,
     shortest: Duration::from_micros(100),
     longest: Duration::from_micros(100),
+};
+
+/// Limits for orphans. Nobody waits for the end of an orphan, so the pauses are longer than the others. A signal that
+/// arrives meanwhile is handled after the pause.
+pub(crate) const ORPHANS: CoalesceLimits = CoalesceLimits {
+    close: Duration::from_millis(2),
+    patience: 8,
+    enough_alone: 64,
+    worthwhile: 2,
+    idle_limit: 3,
+    lengthen_below: 64,
+    shorten_from: 512,
+    shortest: Duration::from_micros(500),
+    longest: Duration::from_millis(2),
 };
 
 /// Measures the arrival of one kind of work and decides when to pause.
@@ -246,6 +261,16 @@ mod tests {
             let pauses = pauses(&mut Coalescer::new(&ARRIVALS), start(), 100_000, SOON, |_| clients);
             assert!((5 * ARRIVALS.idle_limit..25 * ARRIVALS.idle_limit).contains(&pauses), "{pauses} pauses");
         }
+    }
+
+    #[test]
+    fn orphans_are_gathered_only_in_a_storm() {
+        let mut pace = Coalescer::new(&ORPHANS);
+        let gathered = pauses(&mut pace, start(), 100, SOON, |rested| if rested { 40 } else { 1 });
+        assert_eq!((gathered, pace.rest()), (101 - ORPHANS.patience - 1, Some(ORPHANS.longest)));
+        // The storm is over.
+        let after = start() + Duration::from_secs(1);
+        assert_eq!(pauses(&mut pace, after, 1_000, ORPHANS.close, |_| 1), ORPHANS.idle_limit - 1);
     }
 
     #[test]

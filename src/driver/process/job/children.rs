@@ -1,6 +1,7 @@
 //! Reaps children, and reports stops and the end of the command.
 
 use super::{Job, group};
+use std::time::Duration;
 
 use crate::driver::event_loop::LoopContext;
 use crate::driver::poll::Source;
@@ -18,13 +19,20 @@ const REAPED_AT_ONCE: usize = 1_000;
 const ROUNDS_OF_NOTIFICATIONS: usize = 34;
 
 impl Job {
-    /// Reaps the children that have ended, up to the limit for one turn.
-    pub(super) fn reap(&mut self, now: Now, context: &mut LoopContext) {
+    /// Reaps the children that have ended, up to the limit for one turn. Returns how long to wait for more of them before
+    /// the next turn.
+    pub(super) fn reap(&mut self, now: Now, context: &mut LoopContext) -> Option<Duration> {
         let orphans = self.children.orphans;
         self.reap_each(now, context);
-        if self.children.orphans != orphans && self.life.waits_for_group() {
+        let orphans = usize::try_from(self.children.orphans - orphans).unwrap_or(usize::MAX);
+        if orphans == 0 {
+            return None;
+        }
+        if self.life.waits_for_group() {
             self.handle(now, Event::OrphansReaped, context);
         }
+        self.children.coalescer.turn(now.mono, orphans);
+        self.children.coalescer.rest()
     }
 
     pub(super) fn reap_each(&mut self, now: Now, context: &mut LoopContext) {

@@ -27,7 +27,6 @@ use crate::driver::probe::Prober;
 use crate::driver::proc::process_usage;
 use crate::driver::process::cgroup::Cgroup;
 use crate::driver::process::directory::Directory;
-use crate::driver::process::helper::Helpers;
 use crate::driver::process::oom::OomCounter;
 use crate::driver::process::parent_death::ParentWatch;
 use crate::driver::process::program::Program;
@@ -137,8 +136,7 @@ impl Job {
             parent: Parent { pid: rustix::process::getppid(), watch: None },
             notify: Notify { manager, socket },
             run: CurrentRun::default(),
-            // A program that was replaced by kapo through exec may have left children that have already ended.
-            children: Children { unreaped: true, orphans: 0, helpers: Helpers::default() },
+            children: Children::default(),
             measuring: Measuring {
                 started: setup.now.wall,
                 oom: OomCounter::default(),
@@ -320,7 +318,7 @@ impl LoopMode for Job {
     }
 
     fn on_child(&mut self, now: Now, context: &mut LoopContext) {
-        self.reap(now, context);
+        context.rest = self.reap(now, context);
     }
 
     fn on_resumed(&mut self, now: Now, context: &mut LoopContext) {
@@ -328,6 +326,8 @@ impl LoopMode for Job {
     }
 
     fn on_sources(&mut self, now: Now, ready: Ready, context: &mut LoopContext) {
+        // Coalesce only if nothing else is ready in this turn.
+        context.rest = context.rest.filter(|_| ready.is_signals_alone());
         if self.output.capture.has_more() || ready.has_output() {
             let gather = self.serve_capture(now, context, &|source| ready.has(source));
             if self.output.capture.take_ready_line() {
@@ -337,7 +337,6 @@ impl LoopMode for Job {
                     context,
                 );
             }
-            // Coalesce only if nothing else is ready in this turn.
             context.rest = gather.filter(|_| ready.is_output_alone());
         }
         if ready.has(Source::Notify) {

@@ -19,6 +19,7 @@ use crate::driver::process::program::Program;
 use crate::driver::process::termination_log::TerminationLog;
 use crate::driver::process::textfile::Textfile;
 use crate::logic::Now;
+use crate::logic::output::coalesce::{self, Coalescer};
 use crate::signal::Signal;
 use crate::sys;
 
@@ -93,8 +94,22 @@ pub(super) struct Children {
     pub unreaped: bool,
     /// How many children other than the command and the helpers were reaped.
     pub orphans: u64,
+    /// Measures how fast orphans end, so that many are reaped at once.
+    pub coalescer: Coalescer,
     /// The programs that kapo has started beside the command.
     pub helpers: Helpers,
+}
+
+impl Default for Children {
+    fn default() -> Children {
+        Children {
+            // A program that was replaced by kapo through exec may have left children that have already ended.
+            unreaped: true,
+            orphans: 0,
+            coalescer: Coalescer::new(&coalesce::ORPHANS),
+            helpers: Helpers::default(),
+        }
+    }
 }
 
 /// The sources of the metrics.
