@@ -10,7 +10,7 @@
 //! measure write BYTES BLOCK           to stdout, lines of 100 bytes in blocks of BLOCK
 //! measure read                        stdin to its end; prints bytes
 //! measure crowd COUNT COMMAND...      starts COUNT of them, says so, ends them when stdin closes
-//! measure orphans COUNT               leaves COUNT orphans to PID 1; prints what reaping them cost it
+//! measure orphans COUNT BATCH         leaves COUNT orphans to PID 1, BATCH at once; prints what reaping them cost it
 //! ```
 #![expect(clippy::disallowed_methods, reason = "measuring is about the clock")]
 #![allow(unsafe_code)]
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         ["write", bytes, block] => write_lines(bytes, block),
         ["read"] => read(),
         ["crowd", count, command @ ..] => crowd(count, command),
-        ["orphans", count] => orphans(count),
+        ["orphans", count, batch] => orphans(count, batch),
         // `cargo bench` alone passes --bench.
         _ => {
             println!("measure: driven by `make bench`");
@@ -296,15 +296,14 @@ fn cpu_nanos(pid: &str) -> Result<u64, Box<dyn std::error::Error>> {
 }
 
 /// Prints the nanoseconds that PID 1 has used for all orphans, once they are gone.
-fn orphans(count: &str) -> Outcome {
-    const BATCH: usize = 50;
-    let count: usize = count.parse()?;
+fn orphans(count: &str, batch: &str) -> Outcome {
+    let (count, batch): (usize, usize) = (count.parse()?, batch.parse()?);
     let before = cpu_nanos("1")?;
-    for _ in 0..count / BATCH {
+    for _ in 0..count / batch {
         // SAFETY: this program has one thread, so the child of fork may call any function.
         match unsafe { fork() } {
             -1 => return Err(io::Error::last_os_error().into()),
-            0 => leave_orphans(BATCH),
+            0 => leave_orphans(batch),
             child => {
                 // SAFETY: waits for a child of this process; a null status is allowed.
                 if unsafe { waitpid(child, std::ptr::null_mut(), 0) } != child {
