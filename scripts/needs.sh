@@ -6,7 +6,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-larger="or make FALLBACK=1 for a binary of 1.6 MB"
+larger="or make FALLBACK=1 for a binary of 1.9 MB"
 missing=0
 lacks() {
     echo "kapo: $1" >&2

@@ -81,7 +81,7 @@ P
         cat <<'P'
 ulimit -n 20000
 cargo nextest run --archive-file "$vm/tests.tar.zst" --workspace-remap "$PWD" --config-file "$vm/nextest.toml" \
-    --no-fail-fast --color never --status-level retry --final-status-level flaky --failure-output final \
+    --no-fail-fast --color never --status-level pass --final-status-level flaky --failure-output immediate-final \
     -E "$filter" </dev/null 2>&1 | cat
 code=${PIPESTATUS[0]}
 if [ $code = 0 ]; then echo "ok tests"; else echo "not ok tests"; fi
