@@ -3,7 +3,7 @@
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -138,6 +138,39 @@ fn hostile_sockets_among_20_000_other_entries_cost_one_timeout() {
             .map(str::to_owned);
     assert_eq!((code, rows, said.as_str()), (Some(1), states.to_vec(), ""), "{text}");
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn old_temporary_names_are_pruned_if_they_refuse() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let bound = |name: &str, age: i64| {
+        let listener = UnixListener::bind(path(name)).unwrap();
+        let bound = fs::symlink_metadata(path(name)).unwrap().mtime();
+        let then = rustix::fs::Timespec { tv_sec: bound - age, tv_nsec: 0 };
+        let times = rustix::fs::Timestamps { last_access: then, last_modification: then };
+        rustix::fs::utimensat(rustix::fs::CWD, path(name), &times, rustix::fs::AtFlags::empty()).unwrap();
+        listener
+    };
+    let _living = bound(".kapo1", 90);
+    drop((bound(".kapo2", 90), bound(".kapo3", 30), bound(".other", 90)));
+    fs::write(path(".kapo4"), "").unwrap();
+    let prune = |words: &[&str]| {
+        let mut command = kapo([&["ls"], words].concat());
+        command.arg(folder.path());
+        run_to_the_end(command).0
+    };
+    let names = || {
+        let names = fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!((prune(&[]), names().len()), (Some(1), 5));
+    assert_eq!(
+        (prune(&["--prune"]), names()),
+        (Some(0), [".kapo1", ".kapo3", ".kapo4"].map(str::to_owned).to_vec())
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::stdio::stderr;
 
 use super::query::connect;
-use super::say;
+use super::{leftovers, say};
 use crate::config::InstanceState;
 use crate::error::reason;
 use crate::logic::client::ls::Instance;
@@ -60,6 +60,7 @@ pub(crate) fn sockets(folder: &OwnedFd) -> Result<Vec<(Vec<u8>, u64)>, Errno> {
 /// Removes dead sockets whose file is still the same. kapo holds the same lock while it replaces a socket and begins
 /// to listen, so that no socket is removed on which it is about to listen.
 pub(super) fn prune<'a>(folder: &OwnedFd, instances: impl Iterator<Item = &'a mut Instance>) {
+    leftovers::remove(folder);
     let dead = |instance: &&mut Instance| instance.state == InstanceState::Dead;
     let mut dead = instances.filter(dead).peekable();
     if dead.peek().is_none() {

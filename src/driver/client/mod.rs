@@ -7,6 +7,7 @@ mod connect;
 mod exchange;
 pub(crate) mod folder;
 pub(crate) mod instances;
+mod leftovers;
 mod logs;
 pub(crate) mod ls;
 mod query;
