@@ -10,10 +10,10 @@ use std::io::ErrorKind;
 use kapo::cli::{self, Order};
 use kapo::driver;
 use kapo::error::{Error, one_line, reason};
-use kapo::sys::{arena::Arena, environment, stdio};
+use kapo::sys::{arena::Memory, environment, stdio};
 
 #[global_allocator]
-static MEMORY: Arena = Arena::new();
+static MEMORY: Memory = Memory;
 
 /// Runs kapo. Called by `entry` with all arguments, the program's name first; returns the exit code.
 fn start(arguments: Vec<OsString>) -> u8 {

@@ -342,8 +342,7 @@ def measure(host, n):
     own = ["--run-dir", host.sockets, "-i", "127.0.0.1", "-p", "0"]
     pids, seconds, kernel = group(
         host, "kapo", n, lambda i: [KAPO, *own, "--name", f"w{i:05}", "run", "--orphan-signal", "KILL", "--", PAYLOAD, "wait"])
-    # 36 with one listener; the names and the second listener take up to a page.
-    budget("private memory", memory("kapo", pids, kernel), 40, "KiB")
+    budget("private memory", memory("kapo", pids, kernel), 36, "KiB")
     if tini is not None:
         line("kernel memory more than that of tini", f"{kernel - tini:.1f}", "KiB", "(12 with one listener; these have two)")
     line("start: more than 1.2 times bare", f"{seconds - 1.2 * bare:.2f}", "s", "(6 for 10,000)")

@@ -1,86 +1,177 @@
-//! The global allocator: an arena in the program's own pages for the allocations of the start.
+//! The global allocator: an arena in the program's own pages, for small allocations and for what a request needs.
 //!
-//! The allocations of a start are small, and most of them are never freed. libc's allocator asks the kernel for the
-//! first page of each size class and returns it as soon as it is free, which is a third of all system calls of a
-//! start. The arena is one array that the kernel has mapped with the program, and its pages cost nothing until they
-//! are touched. Allocations that do not fit into it are made by libc.
+//! libc's allocator asks the kernel for the first page of each size class and returns it as soon as it is free: a third
+//! of all system calls of a start, and up to 25 page faults of a scrape. The arena is one array that the kernel has
+//! mapped with the program, and its pages cost nothing until they are touched. Allocations that do not fit into it are
+//! made by libc.
 //!
-//! Memory is taken from the front to the back. Only the last allocation can be freed, which is the most frequent case
-//! during a start.
+//! An allocation takes the first gap that is large enough. Memory that lives long therefore lies at the front, and the
+//! pages behind it are returned to the kernel when kapo goes to sleep ([`release_unused`]).
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
 
-/// Enough for an idle instance with an ordinary environment. With the other static variables it fills at most four pages.
-const SIZE: usize = 12 * 1024;
-/// Allocations with a larger alignment are made by libc.
-const ALIGNMENT: usize = 16;
+/// Enough for a scrape, whose buffers need most. An idle instance touches the first three or four pages.
+const SIZE: usize = 64 * 1024;
+/// The unit of allocation, and the largest alignment; libc makes allocations with a larger one.
+const GRANULE: usize = 16;
+const GRANULES: usize = SIZE / GRANULE;
 
 #[repr(align(16))]
 struct Space(UnsafeCell<[MaybeUninit<u8>; SIZE]>);
 
-/// The arena, to be used as `#[global_allocator]`.
-// With `repr(C)` the counter comes first. Behind the space it would take a page of its own.
+/// Which granules are taken.
+#[derive(Debug)]
+struct Map {
+    /// One bit for each granule.
+    taken: [u64; GRANULES / 64],
+    /// All granules from this one on have not been touched since their pages were returned.
+    peak: usize,
+}
+
+impl Map {
+    /// Returns the first granule at or behind `from` that is free or taken; the number of granules if there is none.
+    fn next(&self, from: usize, taken: bool) -> usize {
+        let flip = if taken { 0 } else { u64::MAX };
+        let mut mask = u64::MAX << (from % 64);
+        for (place, word) in self.taken.iter().enumerate().skip(from / 64) {
+            let found = (word ^ flip) & mask;
+            if found != 0 {
+                return place * 64 + found.trailing_zeros() as usize;
+            }
+            mask = u64::MAX;
+        }
+        GRANULES
+    }
+
+    /// Marks the granules as taken, or as free.
+    fn mark(&mut self, start: usize, end: usize, taken: bool) {
+        for (place, word) in self.taken.iter_mut().enumerate().take(end.div_ceil(64)).skip(start / 64) {
+            let first = start.saturating_sub(place * 64);
+            let behind = (end - place * 64).min(64);
+            let mask = (u64::MAX << first) & (u64::MAX >> (64 - behind));
+            *word = if taken { *word | mask } else { *word & !mask };
+        }
+        if taken {
+            self.peak = self.peak.max(end);
+        }
+    }
+
+    /// Takes the first gap of `length` granules and returns its start.
+    fn take(&mut self, length: usize) -> Option<usize> {
+        let mut start = self.next(0, false);
+        while start + length <= GRANULES {
+            let end = self.next(start, true);
+            if end - start >= length {
+                self.mark(start, start + length, true);
+                return Some(start);
+            }
+            start = self.next(end, false);
+        }
+        None
+    }
+
+    /// Takes the granules from `start` to `end` if all of them are free.
+    fn extend(&mut self, start: usize, end: usize) -> bool {
+        let fits = end <= GRANULES && self.next(start, true) >= end;
+        if fits {
+            self.mark(start, end, true);
+        }
+        fits
+    }
+}
+
+/// The arena.
+// With `repr(C)` the map comes first. Behind the space it would take a page of its own.
 #[repr(C)]
-pub struct Arena {
-    /// Number of used bytes. AcqRel, because a thread that takes memory which another thread has freed must see that
-    /// thread's writes.
-    used: AtomicUsize,
+struct Arena {
+    locked: AtomicBool,
+    map: UnsafeCell<Map>,
     space: Space,
 }
 
-// SAFETY: each byte of `space` belongs to the caller that took it by moving `used`, which is atomic; the arena itself
+// SAFETY: `map` is used only under the lock. Each byte of `space` belongs to the caller that took it; the arena itself
 // reads and writes only bytes that its caller owns.
 unsafe impl Sync for Arena {}
 
 impl Arena {
     /// Returns an empty arena.
-    pub const fn new() -> Arena {
-        Arena { space: Space(UnsafeCell::new([MaybeUninit::uninit(); SIZE])), used: AtomicUsize::new(0) }
+    const fn new() -> Arena {
+        Arena {
+            space: Space(UnsafeCell::new([MaybeUninit::uninit(); SIZE])),
+            locked: AtomicBool::new(false),
+            map: UnsafeCell::new(Map { taken: [0; GRANULES / 64], peak: 0 }),
+        }
     }
 
-    /// Takes `length` bytes. Returns null if there is no room.
-    fn take(&self, length: usize, alignment: usize) -> *mut u8 {
-        let part = |used: usize| {
-            let start = used.checked_next_multiple_of(alignment)?;
-            let end = start.checked_add(length)?;
-            (alignment <= ALIGNMENT && end <= SIZE).then_some((start, end))
-        };
-        let moved = self.used.fetch_update(AcqRel, Acquire, |used| part(used).map(|(_, end)| end));
-        match moved.ok().and_then(part) {
+    /// Calls `action` under the lock, which is held for less than a microsecond.
+    fn with<T>(&self, action: impl FnOnce(&mut Map) -> T) -> T {
+        while self.locked.swap(true, Acquire) {
+            std::hint::spin_loop();
+        }
+        // SAFETY: only the holder of the lock has a reference, and `action` cannot allocate.
+        let result = action(unsafe { &mut *self.map.get() });
+        self.locked.store(false, Release);
+        result
+    }
+
+    fn base(&self) -> *mut u8 {
+        self.space.0.get().cast()
+    }
+
+    /// Takes memory for `layout`. Returns null if there is no room.
+    fn take(&self, layout: Layout) -> *mut u8 {
+        if layout.align() > GRANULE || layout.size() > SIZE {
+            return null_mut();
+        }
+        match self.with(|map| map.take(granules(layout.size()))) {
             // SAFETY: start is within the space.
-            Some((start, _)) => unsafe { self.space.0.get().cast::<u8>().add(start) },
+            Some(start) => unsafe { self.base().add(start * GRANULE) },
             None => null_mut(),
         }
     }
 
-    /// Returns the offset of `part` in the arena; `None` if libc has allocated it.
+    /// Returns the first granule of `part`; `None` if libc has allocated it.
     fn place(&self, part: *mut u8) -> Option<usize> {
-        part.addr().checked_sub(self.space.0.get().addr()).filter(|start| *start < SIZE)
+        let offset = part.addr().checked_sub(self.base().addr())?;
+        (offset < SIZE).then_some(offset / GRANULE)
     }
 
-    /// Moves the end of the last allocation. Returns false if `from` is not that end, or `to` is beyond the arena.
-    fn move_end(&self, from: usize, to: usize) -> bool {
-        to <= SIZE && self.used.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+    /// Returns the pages behind the last part to the kernel. They read as zeros when they are touched again.
+    fn release_unused(&self) {
+        self.with(|map| {
+            let last = map.taken.iter().rposition(|word| *word != 0);
+            let end = last.map_or(0, |place| (place + 1) * 64) * GRANULE;
+            let base = self.base().addr();
+            let page = super::stack::page_size();
+            let start = (base + end).next_multiple_of(page);
+            // The kernel returns whole pages, and the last one may hold other variables, too.
+            let behind = (base + map.peak * GRANULE).next_multiple_of(page).min((base + SIZE) / page * page);
+            let length = behind.saturating_sub(start);
+            if length > 0 {
+                map.peak = (start - base) / GRANULE;
+                let start = self.base().with_addr(start);
+                // SAFETY: no part lies behind `end`, and none can be taken, because the lock is held.
+                unsafe { libc::madvise(start.cast(), length, libc::MADV_DONTNEED) };
+            }
+        });
     }
 }
 
-impl Default for Arena {
-    fn default() -> Arena {
-        Arena::new()
-    }
+fn granules(length: usize) -> usize {
+    length.div_ceil(GRANULE)
 }
 
-// SAFETY: parts do not overlap, because each begins where all memory taken before it ends. They have the requested
-// size and alignment and do not move. Memory from libc is returned to libc.
+// SAFETY: parts do not overlap, because each is made of granules that were free. They have the requested size and
+// alignment and do not move. Memory from libc is returned to libc.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let part = self.take(layout.size(), layout.align());
+        let part = self.take(layout);
         if !part.is_null() {
             return part;
         }
@@ -89,7 +180,7 @@ unsafe impl GlobalAlloc for Arena {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let part = self.take(layout.size(), layout.align());
+        let part = self.take(layout);
         if part.is_null() {
             // SAFETY: the caller guarantees what the callee requires.
             return unsafe { System.alloc_zeroed(layout) };
@@ -102,9 +193,7 @@ unsafe impl GlobalAlloc for Arena {
 
     unsafe fn dealloc(&self, part: *mut u8, layout: Layout) {
         match self.place(part) {
-            Some(start) => {
-                self.move_end(start + layout.size(), start);
-            }
+            Some(start) => self.with(|map| map.mark(start, start + granules(layout.size()), false)),
             // SAFETY: it is not from the arena, so libc has allocated it with this layout.
             None => unsafe { System.dealloc(part, layout) },
         }
@@ -115,8 +204,12 @@ unsafe impl GlobalAlloc for Arena {
             // SAFETY: libc has allocated it with this layout.
             return unsafe { System.realloc(part, layout, length) };
         };
-        let grown = start.checked_add(length).is_some_and(|end| self.move_end(start + layout.size(), end));
-        if grown || length <= layout.size() {
+        let (before, after) = (start + granules(layout.size()), start + granules(length));
+        if after <= before {
+            self.with(|map| map.mark(after, before, false));
+            return part;
+        }
+        if self.with(|map| map.extend(before, after)) {
             return part;
         }
         // SAFETY: the caller guarantees that a layout of this size is valid.
@@ -124,11 +217,46 @@ unsafe impl GlobalAlloc for Arena {
         // SAFETY: its size is not zero, because it is larger than before.
         let new = unsafe { self.alloc(wanted) };
         if !new.is_null() {
-            // The old part cannot be freed, because it is not the last one.
             // SAFETY: both are at least this long, and a new part overlaps no other.
             unsafe { part.copy_to_nonoverlapping(new, layout.size()) };
+            // SAFETY: the part has this layout, and the caller no longer uses it.
+            unsafe { self.dealloc(part, layout) };
         }
         new
+    }
+}
+
+static ARENA: Arena = Arena::new();
+
+/// Returns the unused pages of the arena to the kernel.
+pub(crate) fn release_unused() {
+    ARENA.release_unused();
+}
+
+/// The allocator that uses the arena, for `#[global_allocator]`.
+#[derive(Debug)]
+pub struct Memory;
+
+// SAFETY: the arena is an allocator.
+unsafe impl GlobalAlloc for Memory {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller guarantees what the callee requires, here and below.
+        unsafe { ARENA.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { ARENA.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, part: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { ARENA.dealloc(part, layout) }
+    }
+
+    unsafe fn realloc(&self, part: *mut u8, layout: Layout, length: usize) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { ARENA.realloc(part, layout, length) }
     }
 }
 
@@ -170,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_part_can_be_freed_grown_and_shrunk() {
+    fn the_last_part_can_be_grown_and_shrunk_in_place() {
         let arena = Arena::new();
         let first = part(&arena, layout(100, 8), 1);
         let last = part(&arena, layout(40, 8), 2);
@@ -179,8 +307,6 @@ mod tests {
         // SAFETY: as above.
         let shrunk = unsafe { arena.realloc(grown, layout(4_000, 8), 60) };
         assert_eq!((grown, shrunk), (last, last));
-        let used = arena.used.load(Acquire);
-        assert_eq!(arena.place(last).unwrap() + 60, used);
         // SAFETY: as above.
         unsafe { arena.dealloc(last, layout(60, 8)) };
         assert_eq!(part(&arena, layout(8, 8), 3), last);
@@ -188,25 +314,52 @@ mod tests {
     }
 
     #[test]
-    fn a_part_in_the_middle_moves_only_when_it_grows() {
+    fn a_part_in_the_middle_moves_when_it_grows_and_its_gap_is_used_again() {
         let arena = Arena::new();
         let middle = part(&arena, layout(100, 8), 1);
         let last = part(&arena, layout(40, 8), 2);
         // SAFETY: as above.
-        let shrunk = unsafe { arena.realloc(middle, layout(100, 8), 50) };
-        assert_eq!(shrunk, middle);
-        // SAFETY: as above.
-        let grown = unsafe { arena.realloc(middle, layout(50, 8), 200) };
+        let grown = unsafe { arena.realloc(middle, layout(100, 8), 200) };
         assert_ne!(grown, middle);
-        assert_eq!(bytes(grown, 50), [1; 50]);
-        assert_eq!(bytes(last, 40), [2; 40]);
+        assert_eq!((bytes(grown, 100), bytes(last, 40)), (&[1; 100][..], &[2; 40][..]));
+        assert_eq!(part(&arena, layout(112, 8), 3), middle);
+        assert_eq!(part(&arena, layout(1, 8), 4).addr(), grown.addr() + 208);
+    }
+
+    #[test]
+    fn parts_of_all_sizes_are_found_in_any_order_of_freeing() {
+        let arena = Arena::new();
+        let mut parts: Vec<(*mut u8, usize, u8)> = Vec::new();
+        let mut seed = 1_u32;
+        for _ in 0..500 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (size, place, fill) =
+                ((seed >> 20) as usize + 1, (seed >> 8) as usize, seed.to_le_bytes()[2]);
+            if parts.len() > 20 {
+                let (old, size, fill) = parts.swap_remove(place % parts.len());
+                assert_eq!(bytes(old, size), vec![fill; size]);
+                // SAFETY: as above.
+                unsafe { arena.dealloc(old, layout(size, 8)) };
+                // Miri knows no madvise(2).
+                if !cfg!(miri) {
+                    arena.release_unused();
+                }
+            }
+            parts.push((part(&arena, layout(size, 8), fill), size, fill));
+        }
+        for (old, size, fill) in parts {
+            assert_eq!(bytes(old, size), vec![fill; size]);
+            // SAFETY: as above.
+            unsafe { arena.dealloc(old, layout(size, 8)) };
+        }
+        assert!(arena.with(|map| map.taken.iter().all(|word| *word == 0)));
     }
 
     #[test]
     fn what_does_not_fit_is_allocated_and_freed_by_libc() {
         let arena = Arena::new();
-        let most = part(&arena, layout(SIZE - 10, 1), 1);
-        for (size, align) in [(11, 1), (100_000, 8), (1, 64)] {
+        let most = part(&arena, layout(SIZE - 16, 1), 1);
+        for (size, align) in [(17, 1), (100_000, 8), (1, 64)] {
             let foreign = part(&arena, layout(size, align), 2);
             assert_eq!(arena.place(foreign), None);
             // SAFETY: as above.
@@ -216,8 +369,8 @@ mod tests {
             unsafe { arena.dealloc(foreign, layout(2 * size, align)) };
         }
         // SAFETY: as above.
-        let moved = unsafe { arena.realloc(most, layout(SIZE - 10, 1), SIZE + 1) };
-        assert_eq!((arena.place(moved), bytes(moved, SIZE - 10)), (None, &[1; SIZE - 10][..]));
+        let moved = unsafe { arena.realloc(most, layout(SIZE - 16, 1), SIZE + 1) };
+        assert_eq!((arena.place(moved), bytes(moved, SIZE - 16)), (None, &[1; SIZE - 16][..]));
         // SAFETY: as above.
         unsafe { arena.dealloc(moved, layout(SIZE + 1, 1)) };
     }

@@ -1,10 +1,8 @@
 //! Frees unused pages of the main thread's stack. Pages that a deep call has touched otherwise stay resident.
 #![allow(unsafe_code)]
 
-/// The smallest page size; every larger page size is a multiple of it.
-const PAGE: usize = 4096;
 /// How many bytes below the current frame are freed: more than a start of the command uses.
-const REACH: usize = 15 * PAGE;
+const REACH: usize = 60 * 1024;
 /// Distance below `here` that is kept: more than the frames of [`release_unused`] and of the system call need, which
 /// is about ten words.
 const DISTANCE: usize = 1024;
@@ -14,21 +12,29 @@ const DISTANCE: usize = 1024;
 #[inline(never)] // `here` must be in a frame of its own: inlined, it may lie far above live variables of the caller.
 pub(crate) fn release_unused() {
     let here = std::hint::black_box(0_u8);
-    let end = (&raw const here).map_addr(|address| (address - DISTANCE) & !(PAGE - 1));
+    let page = page_size();
+    let end = (&raw const here).map_addr(|address| (address - DISTANCE) / page * page);
     // SAFETY: `here` is a local variable of this frame, which is the last one on the stack, and the stack grows
     // downwards. Everything more than DISTANCE bytes below it lies outside all frames.
-    unsafe { release_below(end) };
+    unsafe { release_below(end, REACH.next_multiple_of(page)) };
 }
 
-/// Returns the pages of the `REACH` bytes below `end` to the kernel.
+/// Returns the size of a page. The kernel returns whole pages only, and rounds a length up.
+pub(super) fn page_size() -> usize {
+    // SAFETY: it only reads the auxiliary vector. A page has at least 4 KiB.
+    let size = unsafe { libc::getauxval(libc::AT_PAGESZ) };
+    usize::try_from(size).unwrap_or(0).max(4_096)
+}
+
+/// Returns the pages of the `length` bytes below `end` to the kernel.
 ///
 /// # Safety
-/// `end` is the start of a page of this thread's stack, and no live value, of Rust or of a C caller, lies in the range
+/// Both are multiples of the page size. `end` is the start of a page of this thread's stack, and no live value, of Rust or of a C caller, lies in the range
 /// below it, because the kernel replaces its content with zeros.
-unsafe fn release_below(end: *const u8) {
-    let start = end.map_addr(|address| address - REACH);
+unsafe fn release_below(end: *const u8, length: usize) {
+    let start = end.map_addr(|address| address - length);
     // SAFETY: the caller guarantees that the range holds no value. An unmapped range is an error without effect.
-    unsafe { libc::madvise(start.cast_mut().cast(), REACH, libc::MADV_DONTNEED) };
+    unsafe { libc::madvise(start.cast_mut().cast(), length, libc::MADV_DONTNEED) };
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Cgroup {
             memory: with("memory", "memory.usage_in_bytes", "memory.current"),
             cpu: with("cpu", "cpu.stat", "cpu.stat"),
             pids: with("pids", "pids.current", "pids.current"),
-            pressure: with("", "", "memory.pressure"),
+            pressure: with("", "", "memory.pressure").filter(|folder| folder.version == Version::V2),
         }
     }
 
@@ -153,7 +153,7 @@ fn throttled(folder: &Folder) -> Option<Duration> {
 /// Returns the CPU quota.
 fn cpu_limit(folder: &Folder) -> Option<Duration> {
     let mut quota = text(&folder.file("cpu.cfs_quota_us", "cpu.max"))?;
-    if folder.version == Version::V1 {
+    if folder.version == Version::V1 && !quota.starts_with('-') {
         quota.push_str(&text(&folder.file("cpu.cfs_period_us", ""))?);
     }
     cgroup::cpu_limit(&quota)

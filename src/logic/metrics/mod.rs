@@ -282,7 +282,8 @@ pub(crate) fn sample<'a>(
     labels: &mut dyn Iterator<Item = (&'a str, &'a str)>,
     value: Value,
 ) {
-    out.extend([name, suffix].iter().flat_map(|part| part.bytes()));
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(suffix.as_bytes());
     let mut before = b'{';
     for (label, value) in labels {
         out.push(before);
@@ -293,11 +294,36 @@ pub(crate) fn sample<'a>(
         out.push(b'"');
     }
     out.extend_from_slice(if before == b'{' { b" " } else { b"} " });
-    // Writing to a Vec cannot fail.
-    let _ = match value {
-        Value::Number(number) => writeln!(out, "{number}"),
-        Value::Seconds(duration) => writeln!(out, "{}", decimal(duration)),
-    };
+    match value {
+        Value::Number(number) => digits(out, number, 1),
+        Value::Seconds(duration) => {
+            digits(out, duration.as_secs(), 1);
+            let nanos = duration.subsec_nanos();
+            if nanos > 0 {
+                out.push(b'.');
+                digits(out, nanos.into(), 9);
+                while out.last() == Some(&b'0') {
+                    out.pop();
+                }
+            }
+        }
+    }
+    out.push(b'\n');
+}
+
+/// Writes a number with at least `least` digits. A page has about 70 numbers, and `write!` takes several times as long.
+fn digits(out: &mut Vec<u8>, mut number: u64, least: usize) {
+    let mut text = [b'0'; 20];
+    let mut start = text.len();
+    for (place, digit) in text.iter_mut().enumerate().rev() {
+        if number == 0 && start <= 20 - least {
+            break;
+        }
+        *digit += (number % 10) as u8;
+        number /= 10;
+        start = place;
+    }
+    out.extend_from_slice(text.get(start..).unwrap_or_default());
 }
 
 /// Escapes the value of a label. Both formats have the same three escapes.
