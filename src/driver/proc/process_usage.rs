@@ -16,6 +16,9 @@ use crate::sys;
 
 /// The maximum number of processes that one scrape reads; each takes about 25 us.
 const MOST: usize = 10_000;
+/// If the kernel does not list children, a scrape reads all processes of the host, but only if there are not more than
+/// this: the scrapes of thousands of kapos would otherwise take time that grows with the square of their number.
+const FEW: u64 = 1_000;
 
 /// Takes the samples of one kapo process.
 #[derive(Debug, Default)]
@@ -24,12 +27,17 @@ pub(crate) struct Sampler {
     /// the time of children is lost if their parent ignores SIGCHLD. A counter that decreases would look like a
     /// restart.
     shown: Duration,
+    /// The usage of kapo itself, which the last [`Sampler::tree`] has read.
+    root: Option<ProcessUsage>,
 }
 
 impl Sampler {
-    /// Returns the usage of all descendants of this process except the helpers; `None` if /proc is not mounted.
+    /// Returns the usage of all descendants of this process except the helpers; `None` if /proc is not mounted, or if
+    /// finding them takes too long.
     pub(crate) fn tree(&mut self, helpers: &Helpers) -> Option<Tree> {
-        let (root, below) = below(numbered()?)?;
+        self.root = None;
+        let (_, root, below) = below(FEW)?;
+        self.root = Some(root.usage);
         let mut tree = Tree::default();
         let mut cpu = root.usage.reaped.saturating_sub(helpers.cpu());
         for (pid, stat) in below.iter().filter(|(pid, _)| !helpers.has(*pid)) {
@@ -38,6 +46,12 @@ impl Sampler {
         }
         self.shown = self.shown.max(cpu);
         Some(Tree { cpu: Some(self.shown), ..tree })
+    }
+
+    /// Returns the usage of kapo itself; `None` if /proc is not mounted. `fresh` means that [`Sampler::tree`] was called
+    /// for the same scrape.
+    pub(crate) fn own(&self, fresh: bool) -> Option<Own> {
+        own(self.root.filter(|_| fresh))
     }
 
     /// Returns the usage at the end of kapo, without reading /proc: only the CPU time of what was reaped is left.
@@ -51,24 +65,32 @@ impl Sampler {
 pub(crate) fn descendants_in_group(group: i32) -> Option<usize> {
     let own = getpid().as_raw_nonzero().get();
     // The pids of another PID namespace would name other processes here.
-    let (_, below) = numbered().filter(|number| *number == own).and_then(below)?;
+    let (_, _, below) = below(u64::MAX).filter(|(pid, ..)| *pid == own)?;
     Some(below.iter().filter(|(pid, stat)| !stat.dead && sys::group::of(*pid) == Some(group)).count())
 }
 
-/// Returns kapo's pid in the PID namespace that /proc was mounted in; `None` if /proc is not mounted.
-fn numbered() -> Option<i32> {
-    rustix::fs::readlink("/proc/self", Vec::new()).ok()?.to_str().ok()?.parse().ok()
-}
+/// Processes with their pids.
+type Processes = Vec<(i32, ProcessSample)>;
 
-/// Returns the process with this pid and all of its descendants.
-fn below(pid: i32) -> Option<(ProcessSample, Vec<(i32, ProcessSample)>)> {
+/// Returns kapo's pid in the PID namespace that /proc was mounted in, its usage, and all of its descendants. `None` if
+/// /proc is not mounted, or if all of more than `few` processes would have to be read.
+fn below(few: u64) -> Option<(i32, ProcessSample, Processes)> {
     let mut text = Vec::new();
-    let root = ProcessSample::read(pid, &mut text)?;
+    read("/proc/self/stat", &mut text)?;
+    let pid = i32::try_from(numbers(&text).next()?).ok()?;
+    let root = ProcessSample::parse(&text)?;
     let below = match children(pid, root.threads, &mut text) {
         Some(first) => walk(first, &mut text),
-        None => scan(pid, &mut text),
+        None if processes()? <= few => scan(pid, &mut text),
+        None => return None,
     };
-    Some((root, below))
+    Some((pid, root, below))
+}
+
+/// Returns the number of processes of the host, including those of other PID namespaces.
+fn processes() -> Option<u64> {
+    // The links of /proc are its processes and a few other entries.
+    Some(rustix::fs::stat("/proc").ok()?.st_nlink)
 }
 
 /// Returns the usage of those processes that still exist; `None` if /proc is not mounted.
@@ -84,11 +106,16 @@ pub(crate) fn listed(pids: impl Iterator<Item = ProcessId>) -> Option<Tree> {
     Some(tree)
 }
 
-/// Returns the usage of kapo itself; `None` if /proc is not mounted.
-pub(crate) fn own() -> Option<Own> {
+/// Returns the usage of kapo itself; `None` if /proc is not mounted. `known` is the part that was read before.
+pub(crate) fn own(known: Option<ProcessUsage>) -> Option<Own> {
     let mut text = Vec::new();
-    read("/proc/self/stat", &mut text)?;
-    let usage = Stat::parse(&text)?.usage;
+    let usage = match known {
+        Some(usage) => usage,
+        None => {
+            read("/proc/self/stat", &mut text)?;
+            Stat::parse(&text)?.usage
+        }
+    };
     read("/proc/self/statm", &mut text)?;
     let [_, resident, shared, _, _, data, ..] = *numbers(&text).collect::<Vec<u64>>() else { return None };
     let page = page_size();
@@ -132,6 +159,10 @@ struct ProcessSample {
 impl ProcessSample {
     fn read(pid: i32, text: &mut Vec<u8>) -> Option<ProcessSample> {
         read(&format!("/proc/{pid}/stat"), text)?;
+        ProcessSample::parse(text)
+    }
+
+    fn parse(text: &[u8]) -> Option<ProcessSample> {
         let stat = Stat::parse(text)?;
         Some(ProcessSample {
             dead: stat.is_zombie(),
@@ -143,7 +174,7 @@ impl ProcessSample {
 }
 
 /// Returns these processes and all of their descendants.
-fn walk(mut todo: Vec<i32>, text: &mut Vec<u8>) -> Vec<(i32, ProcessSample)> {
+fn walk(mut todo: Vec<i32>, text: &mut Vec<u8>) -> Processes {
     let mut found = Vec::new();
     while let Some(pid) = todo.pop() {
         if found.len() >= MOST {
@@ -176,7 +207,7 @@ fn children(pid: i32, threads: u32, text: &mut Vec<u8>) -> Option<Vec<i32>> {
 }
 
 /// Does the same as [`walk`] if the kernel does not list children: reads all processes and their parents.
-fn scan(root: i32, text: &mut Vec<u8>) -> Vec<(i32, ProcessSample)> {
+fn scan(root: i32, text: &mut Vec<u8>) -> Processes {
     let mut others: Vec<(i32, ProcessSample)> = entries("/proc")
         .filter(|pid| *pid != root)
         .take(MOST)
@@ -218,7 +249,7 @@ fn descriptors(path: &str) -> u64 {
 /// Reads a whole small file into `text`; `None` if it cannot be read.
 fn read(path: &str, text: &mut Vec<u8>) -> Option<()> {
     // A thread may have many children; eight bytes for each are enough.
-    small_file::whole(small_file::open(path).ok()?, MOST * 8, text).ok()
+    small_file::whole_of_short_lines(small_file::open(path).ok()?, MOST * 8, text).ok()
 }
 
 /// Returns the numbers of a text, which are separated by spaces. A word that is negative or not a number counts as 0.
@@ -251,6 +282,15 @@ mod tests {
         }
         pids.sort_unstable();
         (shell, pids)
+    }
+
+    #[test]
+    fn the_number_of_processes_is_known_without_reading_them() {
+        let counted = u64::try_from(entries("/proc").count()).unwrap();
+        // Other processes come and go, and the host may have more of them than this PID namespace.
+        assert!(processes().unwrap() + 50 > counted);
+        let pids = |below: Option<(i32, ProcessSample, Processes)>| below.map(|(pid, ..)| pid);
+        assert_eq!(pids(below(0)), Some(getpid().as_raw_nonzero().get()), "this kernel lists children");
     }
 
     #[test]
@@ -319,9 +359,9 @@ mod tests {
 
     #[test]
     fn kapos_own_usage_is_that_of_this_process() {
-        let before = own().unwrap();
+        let before = own(None).unwrap();
         let files: Vec<_> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-        let after = own().unwrap();
+        let after = own(None).unwrap();
         // Other tests in the same process open and close descriptors.
         assert!(after.open_fds >= before.open_fds + 40, "{before:?} {after:?}");
         assert!(after.resident_bytes > after.private_bytes && after.virtual_bytes > after.resident_bytes);

@@ -1,6 +1,6 @@
 //! Reads small files of the kernel: those under /proc and those of cgroups.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io;
@@ -22,17 +22,29 @@ pub(crate) fn beginning(path: impl Arg, buffer: &mut [u8]) -> io::Result<&[u8]> 
 /// of earlier reads does not matter. A short read is not the end, because the kernel does not split a line that is longer
 /// than its buffer.
 pub(crate) fn whole(file: impl AsFd, limit: usize, text: &mut Vec<u8>) -> io::Result<()> {
+    fill(file.as_fd(), limit, 1, text)
+}
+
+/// Reads in the same way a file whose lines have less than 1,000 bytes. A read that leaves room for such a line is the
+/// last one, which saves half of the reads.
+pub(crate) fn whole_of_short_lines(file: impl AsFd, limit: usize, text: &mut Vec<u8>) -> io::Result<()> {
+    fill(file.as_fd(), limit, BUFFER - 1_000, text)
+}
+
+const BUFFER: usize = 4_096;
+
+/// Reads until a read returns less than `least` bytes.
+fn fill(file: BorrowedFd<'_>, limit: usize, least: usize, text: &mut Vec<u8>) -> io::Result<()> {
     text.clear();
-    let mut buffer = [0; 4_096];
-    while text.len() < limit {
+    let mut buffer = [0; BUFFER];
+    loop {
         let offset = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        let len = io::retry_on_intr(|| io::pread(&file, &mut buffer, offset))?;
-        if len == 0 {
-            break;
-        }
+        let len = io::retry_on_intr(|| io::pread(file, &mut buffer, offset))?;
         text.extend_from_slice(buffer.get(..len).unwrap_or_default());
+        if len < least || text.len() >= limit {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -48,6 +60,8 @@ mod tests {
         let mut text = b"before".to_vec();
         for _ in 0..2 {
             whole(&file, usize::MAX, &mut text).unwrap();
+            assert_eq!(text, expected);
+            whole_of_short_lines(&file, usize::MAX, &mut text).unwrap();
             assert_eq!(text, expected);
         }
         let mut buffer = [0; 7];

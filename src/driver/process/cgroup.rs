@@ -85,7 +85,10 @@ impl Cgroup {
             memory: with("memory", "memory.usage_in_bytes", "memory.current"),
             cpu: with("cpu", "cpu.stat", "cpu.stat"),
             pids: with("pids", "pids.current", "pids.current"),
-            pressure: with("", "", "memory.pressure").filter(|folder| folder.version == Version::V2),
+            pressure: find("", |folder| {
+                let v2 = folder.version == Version::V2;
+                (v2 && open(&folder.file("", "memory.pressure")).is_some()).then(|| folder.clone())
+            }),
         }
     }
 
@@ -166,7 +169,9 @@ fn find<T>(controller: &str, look: impl Fn(&Folder) -> Option<T>) -> Option<T> {
         return look(&Folder { path: "/sys/fs/cgroup".to_owned(), version: Version::V2 });
     };
     cgroup::usual_folders(&own, controller).iter().find_map(&look).or_else(|| {
-        let mountinfo = text("/proc/self/mountinfo")?;
+        let mut mountinfo = Vec::new();
+        small_file::whole(open("/proc/self/mountinfo")?, usize::MAX, &mut mountinfo).ok()?;
+        let mountinfo = String::from_utf8(mountinfo).ok()?;
         cgroup::mounted_folders(&own, &mountinfo, controller).iter().find_map(&look)
     })
 }
@@ -182,7 +187,7 @@ fn text(path: &str) -> Option<String> {
 /// Reads the whole file from its beginning, regardless of the file position.
 fn contents(file: &OwnedFd) -> Option<String> {
     let mut text = Vec::new();
-    small_file::whole(file, usize::MAX, &mut text).ok()?;
+    small_file::whole_of_short_lines(file, usize::MAX, &mut text).ok()?;
     String::from_utf8(text).ok()
 }
 

@@ -258,7 +258,7 @@ impl Watching {
                 true => process_usage::listed(objects.iter().filter_map(|object| object.pid)),
                 false => None,
             },
-            own: if sources.own { process_usage::own() } else { None },
+            own: if sources.own { process_usage::own(None) } else { None },
             // The watched processes need not be in kapo's cgroup.
             cgroup: None,
             probes: Vec::new(),

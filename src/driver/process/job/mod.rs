@@ -24,7 +24,6 @@ use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::output::capture::Capture;
 use crate::driver::poll::{Ready, Source};
 use crate::driver::probe::Prober;
-use crate::driver::proc::process_usage;
 use crate::driver::process::cgroup::Cgroup;
 use crate::driver::process::directory::Directory;
 use crate::driver::process::oom::OomCounter;
@@ -440,7 +439,7 @@ impl MetricsSource for Job {
             } else {
                 None
             },
-            own: if sources.own { process_usage::own() } else { None },
+            own: if sources.own { self.measuring.sampler.borrow().own(sources.tree) } else { None },
             watched: Vec::new(),
             probes: self.prober.as_ref().map(|prober| prober.probes.samples()).unwrap_or_default(),
             cgroup: (!sources.cgroup.is_empty())
