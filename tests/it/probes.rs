@@ -175,7 +175,8 @@ fn a_stream_of_events_begins_with_the_results() {
 fn a_hanging_program_is_killed_and_nobody_waits_longer() {
     let programs = Programs::new();
     let script = programs.script("hang", "#!/bin/sh\nsleep 1000 &\necho $! > \"$0.pid\"\nwait\n");
-    let kapo = sleeping(&[&format!("--probe=exec:{}", script.display()), "--probe-timeout=0.5"]);
+    let timeout = if EMULATED { "--probe-timeout=4" } else { "--probe-timeout=0.5" };
+    let kapo = sleeping(&[&format!("--probe=exec:{}", script.display()), timeout]);
     let mut waiting = Line::to(&kapo);
     waiting.send("/readyz");
     let mut other = Line::to(&kapo);

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::harness::{
-    Kapo, before_exec, binary, clean, command_name, kapo_after, kapo_on_a_free_port, lives, now, proc_status,
-    process_state, run_to_the_end, signal_mask, wait_for,
+    EMULATED, Kapo, before_exec, binary, clean, command_name, kapo_after, kapo_on_a_free_port, lives, now,
+    proc_status, process_state, run_to_the_end, signal_mask, wait_for,
 };
 use crate::tools::Gate;
 
@@ -180,8 +180,9 @@ fn the_uid_of_another_user_is_shown() {
 
 #[test]
 fn a_command_that_ignores_its_ttl_is_killed() {
-    let mut words =
-        vec!["--ttl".to_owned(), "100ms".to_owned(), "--kill-after".to_owned(), "200ms".to_owned()];
+    // The command must be ready for the signal before its TTL is over.
+    let ttl = if EMULATED { "5s" } else { "100ms" };
+    let mut words = vec!["--ttl".to_owned(), ttl.to_owned(), "--kill-after".to_owned(), "200ms".to_owned()];
     let shell = shell("trap 'echo heard' TERM", FOREVER);
     words.insert(0, shell[0].clone());
     words.extend_from_slice(&shell[1..]);
@@ -206,7 +207,7 @@ fn the_ttl_sends_the_configured_stop_signal() {
 #[test]
 fn the_whole_group_is_killed_at_the_end_of_a_ttl() {
     let script = "(trap '' TERM; echo $BASHPID; while :; do sleep 0.01; done) & sleep 60";
-    let mut kapo = Kapo::start(["run", "--ttl", "400ms", "bash", "-c", script]);
+    let mut kapo = Kapo::start(["run", "--ttl", if EMULATED { "9s" } else { "400ms" }, "bash", "-c", script]);
     kapo.wait_for("the deaf one says its pid", |kapo| kapo.stdout().ends_with('\n'));
     let deaf: i32 = kapo.stdout().trim().parse().unwrap();
     kapo.expect_exit(124);
@@ -217,7 +218,7 @@ fn the_whole_group_is_killed_at_the_end_of_a_ttl() {
 fn a_leftover_group_is_killed_after_its_parent_left_it() {
     // The subshell leaves a child that ignores TERM in the group, and moves to another session.
     let script = "(trap '' TERM; sleep 60 & echo $!; exec setsid sleep 60) & wait";
-    let mut kapo = Kapo::start(["run", "--ttl", "400ms", "bash", "-c", script]);
+    let mut kapo = Kapo::start(["run", "--ttl", if EMULATED { "9s" } else { "400ms" }, "bash", "-c", script]);
     kapo.wait_for("the deaf one says its pid", |kapo| kapo.stdout().ends_with('\n'));
     let deaf: i32 = kapo.stdout().trim().parse().unwrap();
     let parent = proc_status(deaf, "PPid").unwrap().parse().unwrap();
