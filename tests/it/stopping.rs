@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Kapo, binary, clean, lives, now, process_state, run_to_the_end, wait_for};
+use crate::harness::{EMULATED, Kapo, binary, clean, lives, now, process_state, run_to_the_end, wait_for};
 use crate::tools::Gate;
 
 const KILL: i32 = 9;
@@ -209,8 +209,10 @@ fn a_signal_that_kapo_may_not_send_is_a_warning() {
     }
     let mut command = clean("setpriv");
     command.args(["--bounding-set", "-kill", "--inh-caps", "-kill"]).arg(binary());
-    command.args(["-i", "127.0.0.1", "-p", "0", "run", "--ttl", "100ms", "--kill-after", "100ms", "--"]);
-    command.args(["setpriv", "--reuid", "12345", "--clear-groups", "sleep", "1"]);
+    // The command must have changed its user before its TTL is over.
+    let (ttl, length) = if EMULATED { ("5s", "15") } else { ("100ms", "1") };
+    command.args(["-i", "127.0.0.1", "-p", "0", "run", "--ttl", ttl, "--kill-after", "100ms", "--"]);
+    command.args(["setpriv", "--reuid", "12345", "--clear-groups", "sleep", length]);
     let (code, _, log) = run_to_the_end(command);
     assert_eq!(code, Some(124), "{log}");
     let warning = "level=warn msg=\"cannot send signal\" signal=SIGTERM error=\"Operation not permitted\"\n";
