@@ -8,11 +8,14 @@ use rustix::event::epoll::EventFlags;
 use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
 
 use super::poll::{Epoll, Ready, Source};
+use crate::config::STOP_ON;
 use crate::driver::http::listener::Listener;
 use crate::driver::http::server::{MetricsSource, Server};
 use crate::driver::output::sink::{Sinks, Written};
 use crate::driver::process::signals::Signals;
+use crate::driver::process::terminal;
 use crate::error::{Error, one_line, reason};
+use crate::logic::lifecycle::{IgnoredAtStart, is_job_control, is_stop_signal};
 use crate::logic::log::record::{Level, Record};
 use crate::logic::trim::TrimPacer;
 use crate::logic::{Now, Sender, Stream};
@@ -81,6 +84,24 @@ impl LoopContext {
             // Ignore write errors: there is nowhere left to report them.
             Written::All | Written::Part(_) | Written::Full | Written::Failed(_) => {}
         }
+    }
+
+    /// Handles a signal to a kapo that has no command. Returns whether it must stop.
+    pub(crate) fn is_stopped_by(
+        &mut self,
+        now: Now,
+        signal: Signal,
+        sender: Sender,
+        ignored_at_start: IgnoredAtStart,
+    ) -> bool {
+        let stop = is_stop_signal(signal, sender, ignored_at_start, STOP_ON);
+        if stop {
+            self.log(now, &sender.told(Record::info("signal received").with("signal", signal)));
+        } else if is_job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
+            // The kernel sends TTIN and TTOU for kapo's own use of the terminal, and such a kapo does not use it.
+            terminal::stop_self();
+        }
+        stop
     }
 
     /// Adds a listener to the server. See [`Server::listen`] for `ours`. `chosen` means that the kernel chose the

@@ -27,6 +27,7 @@ use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, set_child_su
 
 use crate::config::{self, Config, Mode};
 use crate::driver::fleet::mode::{Fleet, FleetSetup};
+use crate::driver::http::inherited_sockets::Sockets;
 use crate::driver::http::server::Server;
 use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::process::job::{Job, JobSetup};
@@ -118,11 +119,7 @@ fn run_watch(
     argv0: String,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Error> {
-    let sockets = inherited(config, variable)?;
-    let signals = take_over_signals()?;
-    let Room { connections, .. } = make_room(config.max_connections, further_listeners(&config.listen));
-    let now = clock();
-    let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
+    let Prepared { sockets, signals, connections, now, mut context } = prepare(config, 0, argv0, variable)?;
     // Open the watcher before the listeners, so that an error is the only line of output.
     let watcher = watch::mode::OpenedWatcher::open(options, config.history, now)?;
     let Listening { sidebind_port, name, given } = listen(config, connections, sockets, &mut context, now)?;
@@ -147,12 +144,8 @@ fn run_fleet(
     argv0: String,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Error> {
-    let sockets = inherited(config, variable)?;
-    let signals = take_over_signals()?;
-    let extra = fleet::DESCRIPTORS + further_listeners(&config.listen);
-    let Room { connections, .. } = make_room(config.max_connections, extra);
-    let now = clock();
-    let mut context = open_context(config, connections, argv0, &signals, variable, now)?;
+    let Prepared { sockets, signals, connections, now, mut context } =
+        prepare(config, fleet::DESCRIPTORS, argv0, variable)?;
     let setup = FleetSetup {
         now,
         manager: ServiceManager::of(now, variable),
@@ -166,6 +159,32 @@ fn run_fleet(
     let Listening { given, .. } = listen(config, connections, sockets, &mut context, now)?;
     context.admit(now, given, &fleet);
     Ok(event_loop::run(&mut fleet, &signals, &mut context))
+}
+
+/// What the modes without a command have in common.
+struct Prepared {
+    sockets: Sockets,
+    signals: Signals,
+    connections: usize,
+    now: Now,
+    context: LoopContext,
+}
+
+/// Takes over sockets and signals. `extra`: see [`make_room`], without the listeners.
+#[inline(never)]
+fn prepare(
+    config: &Config,
+    extra: usize,
+    argv0: String,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Prepared, Error> {
+    let sockets = inherited(config, variable)?;
+    let signals = take_over_signals()?;
+    let extra = extra + further_listeners(&config.listen);
+    let Room { connections, .. } = make_room(config.max_connections, extra);
+    let now = clock();
+    let context = open_context(config, connections, argv0, &signals, variable, now)?;
+    Ok(Prepared { sockets, signals, connections, now, context })
 }
 
 /// Returns how many listeners `--listen` and `--run-dir` add.

@@ -101,6 +101,22 @@ check "no socket among its descriptors" sh -c "! grep 'socket:' '$WORK/clean.log
 check "no LISTEN_ variable in its environment" sh -c "! grep '^LISTEN_' '$WORK/clean.log'"
 stop "$PID"
 
+# kapo fleet: started by the first client, and ended when no connection is open.
+mkdir "$WORK/fleet"
+start fleet-kapo "$KAPO" --interface "$WORK/fleet/web.sock" run -- sleep 60
+kapo=$PID
+wait_until 5 test -S "$WORK/fleet/web.sock"
+port=$(free_port)
+start fleet "$ACTIVATE" -l "$AT:$port" "$KAPO" --socket-activation fleet --idle-exit 0.5 "$WORK/fleet"
+fleet=$PID
+wait_until 5 listens_on "$port"
+same "the first client of fleet gets the list" web "$(curl -sS --max-time 10 "http://$AT:$port/" | field Name)"
+same "and reaches a kapo through it" ok "$(curl -sS --max-time 10 "http://$AT:$port/i/web/readyz")"
+CODE=0
+wait "$fleet" || CODE=$?
+same "fleet ends by itself with 0" 0 "$CODE"
+stop "$kapo"
+
 # Other kinds of descriptors are refused by number and reason, and nothing is started.
 # refused NAME WANTED-TEXT SHELL-TEXT: run by a shell that becomes kapo, so that LISTEN_PID is its own pid.
 refused() {

@@ -129,7 +129,7 @@ fn watch(
         let changed = all.changed();
         drop(all.removed());
         let mut instances: Vec<Instance> = match height {
-            Some(_) => all.all().map(|instance| instance.clone()).collect(),
+            Some(_) => all.copy(),
             None => changed.iter().filter_map(|place| all.at(*place).cloned()).collect(),
         };
         names::assign(&mut instances);

@@ -8,17 +8,15 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 
 use super::site::Site;
-use crate::config::{FleetOptions, STOP_ON};
+use crate::config::FleetOptions;
 use crate::driver::event_loop::{LoopContext, LoopMode};
 use crate::driver::http::server::MetricsSource;
 use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::poll::{Ready, Source};
-use crate::driver::process::terminal;
 use crate::error::{Error, reason};
 use crate::logic::history::History;
 use crate::logic::http::Handler;
-use crate::logic::lifecycle::{IgnoredAtStart, is_job_control, is_stop_signal};
-use crate::logic::log::record::Record;
+use crate::logic::lifecycle::IgnoredAtStart;
 use crate::logic::metrics::{Snapshot, Sources};
 use crate::logic::output::tail::Tail;
 use crate::logic::status::Status;
@@ -61,16 +59,12 @@ impl Fleet {
         context: &LoopContext,
     ) -> Result<Fleet, Error> {
         let FleetSetup { now, manager, ignored_at_start, folder, ui, connections } = setup;
-        let cannot = |doing: &str, errno: rustix::io::Errno| {
-            Error::setup(doing, folder.display(), reason(&errno.into()))
-        };
         let reserve = u64::try_from(connections + super::DESCRIPTORS).unwrap_or(u64::MAX);
-        let site =
-            Site::open(&folder, options.timeout, ui, reserve).map_err(|errno| cannot("open", errno))?;
-        context
-            .epoll
-            .add(&site.proxy, Source::Proxy, EventFlags::IN)
-            .map_err(|errno| cannot("serve", errno))?;
+        let site = Site::open(&folder, options.timeout, ui, reserve).and_then(|site| {
+            context.epoll.add(&site.proxy, Source::Proxy, EventFlags::IN)?;
+            Ok(site)
+        });
+        let site = site.map_err(|errno| Error::setup("open", folder.display(), reason(&errno.into())))?;
         Ok(Fleet {
             site: RefCell::new(site),
             manager,
@@ -97,11 +91,8 @@ impl Fleet {
 
 impl LoopMode for Fleet {
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, context: &mut LoopContext) {
-        if is_stop_signal(signal, sender, self.ignored_at_start, STOP_ON) {
-            context.log(now, &sender.told(Record::info("signal received").with("signal", signal)));
+        if context.is_stopped_by(now, signal, sender, self.ignored_at_start) {
             self.close(now, context);
-        } else if is_job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
-            terminal::stop_self();
         }
     }
 

@@ -68,6 +68,16 @@ enum LinkFate {
     Broken,
 }
 
+/// What has happened to a connection.
+enum LinkEvent {
+    /// Events of the client.
+    Client(EventFlags),
+    /// The kapo has sent something, or its end.
+    Kapo,
+    /// The deadline has passed.
+    Deadline,
+}
+
 /// All requests that are passed through.
 pub(super) struct Proxy {
     epoll: OwnedFd,
@@ -153,16 +163,17 @@ impl Proxy {
             self.buffer.reserve_exact(READ_SIZE);
             for event in ready {
                 let Ok(token) = usize::try_from(event.data.u64()) else { continue };
-                self.serve(now, token / 2, |link, buffer| match token % 2 {
-                    0 => link.on_client(now, event.flags, buffer),
-                    _ => link.on_kapo(now, buffer),
-                });
+                let kapo = token % 2 == 1;
+                self.serve(
+                    now,
+                    token / 2,
+                    if kapo { LinkEvent::Kapo } else { LinkEvent::Client(event.flags) },
+                );
             }
         }
         for place in 0..self.links.len() {
-            let due = |link: &Link| link.deadline.is_some_and(|deadline| deadline <= now.mono);
-            if self.links.get(place).is_some_and(|link| link.as_ref().is_some_and(due)) {
-                self.serve(now, place, |link, _| link.expire(now));
+            if self.links.get(place).is_some_and(|link| link.as_ref().is_some_and(|link| link.is_due(now))) {
+                self.serve(now, place, LinkEvent::Deadline);
             }
         }
         if self.links.iter().all(Option::is_none) {
@@ -175,10 +186,14 @@ impl Proxy {
         self.links.iter().flatten().filter_map(|link| link.deadline).min()
     }
 
-    fn serve(&mut self, now: Now, place: usize, action: impl FnOnce(&mut Link, &mut Vec<u8>) -> LinkFate) {
+    fn serve(&mut self, now: Now, place: usize, event: LinkEvent) {
         let Some(slot) = self.links.get_mut(place) else { return };
         let Some(link) = slot else { return };
-        let mut fate = action(link, &mut self.buffer);
+        let mut fate = match event {
+            LinkEvent::Client(flags) => link.on_client(now, flags, &mut self.buffer),
+            LinkEvent::Kapo => link.on_kapo(now, &mut self.buffer),
+            LinkEvent::Deadline => link.expire(now),
+        };
         if fate == LinkFate::Continues {
             fate = link.flush(now);
         }
@@ -290,6 +305,10 @@ impl Link {
         if self.head.is_none() {
             self.deadline = now.mono.checked_add(EXCHANGE_TIMEOUT);
         }
+    }
+
+    fn is_due(&self, now: Now) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now.mono)
     }
 
     /// Handles the deadline.

@@ -30,6 +30,8 @@ const SLACK: Duration = Duration::from_secs(1);
 const TEXT_OR_PAGE: &str =
     "text/plain; charset=utf-8\r\nVary: Accept, Accept-Encoding, Upgrade-Insecure-Requests";
 
+/// The wait if the clock cannot express the time limit.
+const LONGEST: Duration = Duration::from_secs(1 << 31);
 /// How many sockets are queried at once.
 const AT_ONCE: usize = 64;
 /// The least time between two events.
@@ -133,7 +135,7 @@ impl Site {
         let changed = instances.changed();
         rows.extend(changed.into_iter().filter_map(|place| instances.at(place).cloned()));
         for row in &mut rows {
-            row.name = names::name(&row.file, |bare| is_socket(&self.folder, bare));
+            row.name = names::name(&row.file, &|bare| is_socket(&self.folder, bare));
         }
         let rows = export::json(&rows, &self.path).replace('\n', "");
         Some(["event: change\ndata: ", &rows, "\n\n"].concat().into_bytes())
@@ -183,9 +185,10 @@ impl Site {
             return refuse(reply, 503, "the folder cannot be queried\n");
         };
         if !survey.complete && !late {
-            return Next::Await(now.mono + self.timeout + SLACK);
+            let limit = now.mono.checked_add(self.timeout.saturating_add(SLACK));
+            return Next::Await(limit.unwrap_or(now.mono + LONGEST));
         }
-        let mut instances: Vec<Instance> = survey.instances.all().map(|instance| instance.clone()).collect();
+        let mut instances = survey.instances.copy();
         names::assign(&mut instances);
         sort(&mut instances, ListOrder::State);
         if text {

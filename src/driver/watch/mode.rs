@@ -2,19 +2,17 @@
 
 use std::time::{Instant, SystemTime};
 
-use crate::config::{self, STOP_ON};
+use crate::config;
 use crate::driver::event_loop::{LoopContext, LoopMode};
 use crate::driver::http::server::MetricsSource;
 use crate::driver::notify::service_manager::ServiceManager;
 use crate::driver::poll::{Ready, Source};
 use crate::driver::proc::process_usage;
-use crate::driver::process::terminal;
 use crate::driver::watch::watcher::Watcher;
 use crate::error::Error;
 use crate::logic::endpoints::StateFacts;
 use crate::logic::history::History;
-use crate::logic::lifecycle::{IgnoredAtStart, is_job_control, is_stop_signal};
-use crate::logic::log::record::Record;
+use crate::logic::lifecycle::IgnoredAtStart;
 use crate::logic::metrics::{Snapshot, Sources};
 use crate::logic::notify::message;
 use crate::logic::output::tail::Tail;
@@ -146,12 +144,8 @@ impl Watching {
 impl LoopMode for Watching {
     /// Handles a signal to kapo. No signal is forwarded, because the watched processes are not children of kapo.
     fn on_signal(&mut self, now: Now, signal: Signal, sender: Sender, stage: &mut LoopContext) {
-        if is_stop_signal(signal, sender, self.ignored_at_start, STOP_ON) {
-            stage.log(now, &sender.told(Record::info("signal received").with("signal", signal)));
+        if stage.is_stopped_by(now, signal, sender, self.ignored_at_start) {
             self.close(now, stage);
-        } else if is_job_control(signal) && (sender != Sender::Kernel || signal == Signal::TSTP) {
-            // The kernel sends TTIN and TTOU for kapo's own use of the terminal, and `watch` does not use it.
-            terminal::stop_self();
         }
     }
 

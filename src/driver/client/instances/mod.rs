@@ -256,9 +256,9 @@ impl Instances {
         self.pending == 0
     }
 
-    /// Returns all sockets whose state is known.
-    pub(crate) fn all(&mut self) -> impl Iterator<Item = &mut Instance> {
-        self.slots.iter_mut().filter(|slot| slot.known).map(|slot| &mut slot.instance)
+    /// Returns a copy of all sockets whose state is known.
+    pub(crate) fn copy(&self) -> Vec<Instance> {
+        self.slots.iter().filter(|slot| slot.known).map(|slot| slot.instance.clone()).collect()
     }
 
     /// Removes the files of dead sockets.

@@ -58,6 +58,9 @@ pub(crate) trait MetricsSource {
     }
 }
 
+/// A method of a connection. As a pointer, so that [`Server::attend`] exists once: 2 KB less.
+type Action = fn(&mut Connection, Now, &mut Buffers, &mut dyn Handler) -> ConnectionFate;
+
 /// The listeners, the connections and the pages; see the head of the file.
 pub(crate) struct Server {
     listeners: Listeners,
@@ -247,14 +250,7 @@ impl Server {
     }
 
     /// Calls `action` on a connection, then updates its registration and its row in the table.
-    fn attend(
-        &mut self,
-        now: Now,
-        epoll: &Epoll,
-        slot: u32,
-        metrics: &dyn MetricsSource,
-        action: impl FnOnce(&mut Connection, Now, &mut Buffers, &mut dyn Handler) -> ConnectionFate,
-    ) {
+    fn attend(&mut self, now: Now, epoll: &Epoll, slot: u32, metrics: &dyn MetricsSource, action: Action) {
         self.render(metrics);
         let connections = self.connections();
         let Some(connection) = connection_at(&mut self.connections, slot) else { return };

@@ -13,7 +13,7 @@ pub(crate) fn assign(instances: &mut [Instance]) {
     for place in 0..instances.len() {
         let Some(file) = instances.get(place).map(|instance| instance.file.as_slice()) else { return };
         let taken = |bare: &[u8]| instances.binary_search_by(|other| other.file.as_slice().cmp(bare)).is_ok();
-        let name = name(file, taken);
+        let name = name(file, &taken);
         if let Some(instance) = instances.get_mut(place) {
             instance.name = name;
         }
@@ -22,7 +22,7 @@ pub(crate) fn assign(instances: &mut [Instance]) {
 
 /// Returns the name of a file, without control characters and without `.sock`. Names are unique: if there are both `a`
 /// and `a.sock`, the latter keeps its ending. `taken`: whether there is a socket with this name.
-pub(crate) fn name(file: &[u8], taken: impl Fn(&[u8]) -> bool) -> String {
+pub(crate) fn name(file: &[u8], taken: &dyn Fn(&[u8]) -> bool) -> String {
     let bare = file.strip_suffix(SUFFIX).filter(|bare| !bare.is_empty() && !taken(bare));
     text(bare.unwrap_or(file), LogFormat::Logfmt)
 }
