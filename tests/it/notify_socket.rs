@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::{Kapo, clean, kapo_after, kapo_on_a_free_port, run_to_the_end};
+use crate::harness::{EMULATED, Kapo, clean, kapo_after, kapo_on_a_free_port, run_to_the_end};
 use crate::tools::is_root;
 
 /// Returns a runtime directory that every user may enter.
@@ -34,7 +34,7 @@ fn the_notify_socket_is_a_path_that_is_removed_at_the_end() {
         ("echo $NOTIFY_SOCKET; ls -l $NOTIFY_SOCKET", vec![], 0),
         ("echo $NOTIFY_SOCKET; kill -INT $$", vec![], 130),
         ("echo $NOTIFY_SOCKET; kill -TERM $PPID; exec sleep 60", vec![], 143),
-        ("echo $NOTIFY_SOCKET; exec sleep 60", vec!["--ttl", "100ms"], 124),
+        ("echo $NOTIFY_SOCKET; exec sleep 60", vec!["--ttl", if EMULATED { "5s" } else { "100ms" }], 124),
     ] {
         let words = [vec!["run", "--notify"], options, vec!["sh", "-c", command]].concat();
         let (ended, stdout, stderr) = run_to_the_end(with_folder(folder.path(), &words));

@@ -76,7 +76,7 @@ echo "inside: $(uname -r)"
 exec switch_root /root /opt/busybox sh -c '/bin/bash /opt/run-tests & wait $!; /opt/busybox poweroff -f'
 P
     {
-        printf 'export PATH=%q:%q HOME=%q KAPO_BIN=/opt/kapo\ncd %q\n' "$python" "$PATH" "$HOME" "$ROOT"
+        printf 'export PATH=%q:%q HOME=%q KAPO_BIN=/opt/kapo KAPO_TEST_RESTARTS=300\ncd %q\n' "$python" "$PATH" "$HOME" "$ROOT"
         printf 'vm=%q filter=%q\n' "$VM" "${FILTER:-all()}"
         cat <<'P'
 ulimit -n 20000
