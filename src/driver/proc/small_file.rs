@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io;
 use rustix::path::Arg;
@@ -36,11 +37,10 @@ const BUFFER: usize = 4_096;
 /// Reads until a read returns less than `least` bytes.
 fn fill(file: BorrowedFd<'_>, limit: usize, least: usize, text: &mut Vec<u8>) -> io::Result<()> {
     text.clear();
-    let mut buffer = [0; BUFFER];
     loop {
         let offset = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        let len = io::retry_on_intr(|| io::pread(file, &mut buffer, offset))?;
-        text.extend_from_slice(buffer.get(..len).unwrap_or_default());
+        text.reserve(BUFFER);
+        let len = io::retry_on_intr(|| io::pread(file, spare_capacity(text), offset))?;
         if len < least || text.len() >= limit {
             return Ok(());
         }

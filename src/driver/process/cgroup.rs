@@ -85,10 +85,8 @@ impl Cgroup {
             memory: with("memory", "memory.usage_in_bytes", "memory.current"),
             cpu: with("cpu", "cpu.stat", "cpu.stat"),
             pids: with("pids", "pids.current", "pids.current"),
-            pressure: find("", |folder| {
-                let v2 = folder.version == Version::V2;
-                (v2 && open(&folder.file("", "memory.pressure")).is_some()).then(|| folder.clone())
-            }),
+            // A folder of version 1 ends the search: the kernel needs long for the files of a version 2 mount beside it.
+            pressure: with("", "", "memory.pressure").filter(|folder| folder.version == Version::V2),
         }
     }
 
