@@ -41,6 +41,8 @@ flags="-C relocation-model=static -C force-unwind-tables=no -C relro-level=off"
 flags="$flags -C llvm-args=-inline-threshold=5 -C llvm-args=-inline-instr-cost=50"
 # The blocks of a function are ordered so that the fewest jumps are needed: 6 KB less. LLVM does this only for speed.
 flags="$flags -C llvm-args=-apply-ext-tsp-for-size=true"
+# Sequences of instructions that occur several times become functions: 13 KB less, and a start that is 2 % slower.
+flags="$flags -C llvm-args=-enable-machine-outliner=always"
 options=(build --release --locked --bin kapo)
 if ! has_target "$target"; then
     target=$host

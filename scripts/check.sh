@@ -16,7 +16,7 @@ LONG_STEPS=(long)
 # Parsers of untrusted input, which take miri a minute; the rest of logic would take many. The skipped tests iterate over
 # centuries or over every byte, or read from the kernel.
 MIRI_ONLY=(logic::http::activation logic::log logic::deadlines logic::http::query logic::notify::message logic::proc
-    logic::random sys::arena)
+    logic::random sys::heap)
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip the_own_line)
 # Tests with other programs; each is a file under tests/real.
 REAL=(activation clients container haproxy hooks oom prometheus streams systemd textfile)

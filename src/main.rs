@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use kapo::cli::{self, Order};
 use kapo::driver;
 use kapo::error::{Error, one_line, reason};
-use kapo::sys::{arena::Memory, environment, stdio};
+use kapo::sys::{environment, heap::Memory, stdio};
 
 #[global_allocator]
 static MEMORY: Memory = Memory;

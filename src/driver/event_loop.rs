@@ -257,7 +257,7 @@ fn wait(mode: &dyn LoopMode, now: Now, events: &mut mio::Events, context: &mut L
     }
     if std::mem::take(&mut context.deep) {
         sys::stack::release_unused();
-        sys::arena::release_unused();
+        sys::heap::release_unused();
     }
     context.epoll.wait(events, timeout)
 }

@@ -1,12 +1,13 @@
 //! The only layer with `unsafe`, libc and a clock. It contains the system calls that rustix lacks and does not depend
 //! on the rest of kapo; `driver` calls rustix directly.
 
-pub mod arena;
+mod arena;
 pub mod arguments;
 pub mod clock;
 pub(crate) mod datagram;
 pub mod environment;
 pub mod group;
+pub mod heap;
 pub(crate) mod passrights;
 pub(crate) mod peer;
 pub(crate) mod pidfd;
