@@ -29,6 +29,7 @@ trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/logs"
 
 try prometheus/scrape.yml promtool check config prometheus/scrape.yml
+try prometheus/scrape-host.yml promtool check config prometheus/scrape-host.yml
 try prometheus/alerts.yml promtool check rules prometheus/alerts.yml
 try prometheus/alerts_test.yml promtool test rules prometheus/alerts_test.yml
 try prometheus/textfile_alerts.yml promtool check rules prometheus/textfile_alerts.yml

@@ -14,6 +14,8 @@ pub struct ListOptions {
     pub order: ListOrder,
     /// `--state`: only these are shown.
     pub states: StateSet,
+    /// `--fleet`: the address of a fleet that serves the folder.
+    pub fleet: Option<String>,
     /// `--prune`: remove the sockets that are dead.
     pub prune: bool,
     /// `--watch`: follow the sockets.

@@ -28,8 +28,8 @@ _kapo_options() {
             options='--port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --sidebind --socket-activation --max-connections --history --no-ui --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --follow -f --lines -n --stream --timeout'
             valued=' --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --lines -n --stream --timeout ' ;;
         ls)
-            options='--port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --sidebind --socket-activation --max-connections --history --no-ui --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --output -o --sort --state --watch -w --prune --timeout'
-            valued=' --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --output -o --sort --state --timeout ' ;;
+            options='--port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --sidebind --socket-activation --max-connections --history --no-ui --hide-args --stdout --stderr --stdlog --tail --quiet --log-format --help -h --version --output -o --sort --state --watch -w --fleet --prune --timeout'
+            valued=' --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --output -o --sort --state --fleet --timeout ' ;;
         fleet)
             options='--port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --sidebind --socket-activation --max-connections --history --no-ui --hide-args --quiet --log-format --help -h --version --timeout --idle-exit'
             valued=' --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --log-format --timeout --idle-exit ' ;;

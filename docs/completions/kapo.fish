@@ -20,7 +20,7 @@ function __kapo_valued
         case logs
             string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --lines -n --stream --timeout
         case ls
-            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --output -o --sort --state --timeout
+            string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --tail --log-format --output -o --sort --state --fleet --timeout
         case fleet
             string join \n -- --port --interface --bind-failure --listen --run-dir --name --socket-mode --socket-group --max-connections --history --log-format --timeout --idle-exit
     end
@@ -182,6 +182,7 @@ complete -c kapo -n '__kapo_at ls' -s o -l output -x -a 'table wide json prom fi
 complete -c kapo -n '__kapo_at ls' -l sort -x -a 'state name start restarts' -d 'order: state, name, start or restarts'
 complete -c kapo -n '__kapo_at ls' -l state -x -a 'flapping failing failed gone stuck dead denied foreign starting unready stopping pausing running done removed' -d 'list only these: failing,flapping'
 complete -c kapo -n '__kapo_at ls' -s w -l watch -d 'stay, and show each change'
+complete -c kapo -n '__kapo_at ls' -l fleet -x -d 'with file-sd: reach the kapos through a fleet'
 complete -c kapo -n '__kapo_at ls' -l prune -d 'remove dead sockets'
 complete -c kapo -n '__kapo_at ls' -l timeout -x -d 'time limit for all answers together'
 complete -c kapo -n '__kapo_at fleet' -l timeout -x -d 'time limit for an answer of the kapos'

@@ -50,6 +50,10 @@ pub(super) fn list(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Resu
     if watch && format >= 2 {
         return Err(Error::Usage("--watch needs the output format table or wide".to_owned()));
     }
+    let fleet = settings.optional("fleet", values::host_and_port)?;
+    if fleet.is_some() && format != 4 {
+        return Err(Error::Usage("--fleet needs the output format file-sd".to_owned()));
+    }
     Ok(ListOptions {
         folder,
         format: ListFormat::ALL.get(format).copied().unwrap_or(ListFormat::Table),
@@ -57,6 +61,7 @@ pub(super) fn list(settings: &mut Settings<'_>, operands: Vec<OsString>) -> Resu
         states: StateSet(settings.optional("state", values::states)?.unwrap_or(usize::MAX)),
         watch,
         prune: settings.flag("prune")?,
+        fleet,
         timeout: time_for_an_answer(settings)?,
     })
 }

@@ -313,6 +313,22 @@ pub(super) fn word(text: &OsStr, words: &[&str]) -> Result<usize, Wrong> {
     place.ok_or_else(|| not(text, &format!("one of {}", words.join(", "))))
 }
 
+/// Parses an address to which another program will connect. Only its form is checked.
+pub(super) fn host_and_port(text: &OsStr) -> Result<String, Wrong> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    let parts = text.to_str().and_then(|text| text.rsplit_once(':'));
+    match parts {
+        Some((host, port))
+            if !host.is_empty()
+                && host.bytes().all(plain)
+                && port.parse().is_ok_and(|port: u16| port > 0) =>
+        {
+            Ok([host, ":", port].concat())
+        }
+        _ => Err(not(text, "HOST:PORT")),
+    }
+}
+
 /// Parses states of `kapo ls`, such as `failing,flapping`, to a set of bits.
 pub(super) fn states(text: &OsStr) -> Result<usize, Wrong> {
     list(text).try_fold(0, |states, state| Ok(states | 1 << word(state, InstanceState::WORDS)?))

@@ -98,6 +98,14 @@ fn json_and_metrics_describe_the_same_kapos() {
     let (_, text, _) = fleet.list(&["-o", "file-sd"]);
     let targets: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(targets[1]["labels"]["__unix_socket__"].as_str(), path.to_str());
+    let (_, text, _) = fleet.list(&["-o", "file-sd", "--fleet", "host1:6670"]);
+    let targets: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(targets[1]["targets"][0], "host1:6670");
+    assert_eq!(targets[1]["labels"]["__metrics_path__"], "/i/b/metrics");
+    // The command of b runs, that of a does not.
+    let memory = all[1]["Memory"].as_u64().unwrap();
+    assert!((100_000..1 << 30).contains(&memory), "{memory}");
+    assert!(all[0]["Memory"].is_null(), "{all}");
 }
 
 #[test]
@@ -315,6 +323,8 @@ fn the_default_folder_comes_from_the_environment() {
 #[test]
 fn wrong_options_are_refused_in_one_line() {
     for (words, said) in [
+        (&["-o", "file-sd", "--fleet", "host1"][..], "--fleet: 'host1' is not HOST:PORT"),
+        (&["--fleet", "host1:1"][..], "--fleet needs the output format file-sd"),
         (&["-o", "yaml"][..], "--output: 'yaml' is not one of table, wide, json, prom, file-sd"),
         (&["--state", "ok,dead"], "--state: 'ok' is not one of flapping, failing, "),
         (&["--sort", ""], "--sort: '' is not one of state, name, start, restarts"),

@@ -102,6 +102,10 @@ pub(super) const LS_OPTIONS: &[Opt] = &[
         "Times are then shown instead of ages. Without a terminal, only the rows that have changed \
              are printed.",
     ),
+    value(LS, "fleet", "HOST:PORT").says(
+        "with file-sd: reach the kapos through a fleet",
+        "For releases of Prometheus that cannot connect to Unix sockets. kapo fleet must serve the same folder there.",
+    ),
     flag(LS, "prune").says(
         "remove dead sockets",
         "Nothing listens on a dead socket. It is removed only if the file is still the same.",

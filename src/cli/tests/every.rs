@@ -27,6 +27,7 @@ fn sample(opt: &Opt) -> &'static str {
         Some("STREAM") => "stderr",
         Some("KEY") => "name",
         Some("STATES") => "failing,dead",
+        Some("HOST:PORT") => "host1:6670",
         Some("PROBE") => "exec:true",
         Some("ACTION") => "stop",
         Some(_) => "7",
@@ -49,6 +50,9 @@ fn every_option_works_by_long_name_short_name_and_variable() {
             );
             if opt.long == "stdout" {
                 base.push("--stderr");
+            }
+            if opt.long == "fleet" {
+                base.push("--output=file-sd");
             }
             let operands: &[&str] = if row.verb.is_client() { &[] } else { &["x"] };
             let joined = |words: [&[&str]; 4]| -> Vec<String> {

@@ -67,7 +67,7 @@ pub(crate) fn list(
         say(stderr(), &format!("kapo: no socket in {}", path.display()));
     }
     instances.retain(|instance| options.states.contains(instance.state));
-    Ok(if print(&show(&instances, options.format, variable)) { code } else { EXIT_UNHEALTHY })
+    Ok(if print(&show(&mut instances, options, variable)) { code } else { EXIT_UNHEALTHY })
 }
 
 /// Returns the first default folder that exists, or the first that is possible.
@@ -80,13 +80,27 @@ pub(crate) fn default_folder(variable: &dyn Fn(&str) -> Option<OsString>) -> Pat
 }
 
 /// Renders the instances.
-fn show(instances: &[Instance], format: ListFormat, variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<u8> {
+fn show(
+    instances: &mut [Instance],
+    options: &ListOptions,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Vec<u8> {
     // The folder is the working directory, and this is its absolute path.
     let folder = || rustix::process::getcwd(Vec::new()).map(|path| path.into_bytes()).unwrap_or_default();
+    let format = options.format;
+    if matches!(format, ListFormat::Json | ListFormat::Wide) {
+        read_memory(instances);
+    }
     let wide = match format {
         ListFormat::Json => return export::json(instances, &folder()).into(),
         ListFormat::Prom => return export::prom(instances),
-        ListFormat::FileSd => return export::file_sd(instances, &folder()).into(),
+        ListFormat::FileSd => {
+            return match &options.fleet {
+                Some(address) => export::through_fleet(instances, address),
+                None => export::file_sd(instances, &folder()),
+            }
+            .into();
+        }
         _ if instances.is_empty() => return Vec::new(),
         ListFormat::Wide => true,
         ListFormat::Table => false,
@@ -95,6 +109,23 @@ fn show(instances: &[Instance], format: ListFormat, variable: &dyn Fn(&str) -> O
     let OutputStyle { width, colour } = terminal(variable);
     let style = TableStyle { wide, width, colour, now: Some(clock::now().1), passwd: &passwd };
     style.table(instances).into()
+}
+
+/// Reads the resident memory of each command from /proc/PID/statm (proc_pid_statm(5)), unless its kapo is in another PID
+/// namespace.
+pub(crate) fn read_memory(instances: &mut [Instance]) {
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or_default();
+    let mut buffer = [0; 64];
+    for Instance { listener, facts, .. } in instances {
+        if facts.pid > 0 && listener.is_some_and(|(kapo, _)| kapo > 0) {
+            let path = ["/proc/", &facts.pid.to_string(), "/statm"].concat();
+            let text = small_file::beginning(path, &mut buffer).unwrap_or_default();
+            let pages =
+                text.split(|byte| *byte == b' ').nth(1).and_then(|word| std::str::from_utf8(word).ok());
+            let pages: Option<u64> = pages.and_then(|word| word.parse().ok());
+            facts.memory = pages.map(|pages| pages.saturating_mul(page));
+        }
+    }
 }
 
 /// Returns the text of /etc/passwd. Without the names, the numbers are shown.
@@ -135,6 +166,9 @@ fn watch(
         names::assign(&mut instances);
         sort(&mut instances, options.order);
         instances.retain(|instance| options.states.contains(instance.state));
+        if wide {
+            read_memory(&mut instances);
+        }
         let table = style.table(&instances);
         let text = match height {
             // Each line replaces the old one, so that the screen does not flicker.

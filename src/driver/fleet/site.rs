@@ -12,7 +12,7 @@ use super::proxy::{Forwarded, Proxy};
 use crate::config::{InstanceState, ListOrder};
 use crate::driver::client::folder;
 use crate::driver::client::instances::Instances;
-use crate::driver::client::ls::passwd;
+use crate::driver::client::ls::{passwd, read_memory};
 use crate::driver::poll::{Epoll, Source};
 use crate::logic::Now;
 use crate::logic::client::ls::table::TableStyle;
@@ -134,6 +134,7 @@ impl Site {
         rows.iter_mut().for_each(|instance| instance.state = InstanceState::Removed);
         let changed = instances.changed();
         rows.extend(changed.into_iter().filter_map(|place| instances.at(place).cloned()));
+        read_memory(&mut rows);
         for row in &mut rows {
             row.name = names::name(&row.file, &|bare| is_socket(&self.folder, bare));
         }
@@ -191,6 +192,7 @@ impl Site {
         let mut instances = survey.instances.copy();
         names::assign(&mut instances);
         sort(&mut instances, ListOrder::State);
+        read_memory(&mut instances);
         if text {
             let passwd = passwd();
             let style =
@@ -239,7 +241,7 @@ impl Handler for Site {
                 let mut instances: Vec<Instance> = sockets.iter().map(instance).collect();
                 names::assign(&mut instances);
                 let host = if request.host.is_empty() { "localhost" } else { request.host };
-                reply.send(200, JSON, &[], export::http_sd(&instances, host).as_bytes());
+                reply.send(200, JSON, &[], export::through_fleet(&instances, host).as_bytes());
             }
             Target::Probe => reply.send(200, TEXT, &[], b"ok"),
             Target::Kapo(name, path) => return self.kapo(&name, path, request, reply),

@@ -15,7 +15,7 @@ pub(crate) fn json(instances: &[Instance], folder: &[u8]) -> String {
     for instance in instances {
         let facts = &instance.facts;
         let (pid, user) = instance.listener.unzip();
-        let user = user.map_or_else(|| "null".to_owned(), |user| number(user.into()));
+        let user = user.map_or_else(null, |user| number(user.into()));
         let pid = pid.and_then(|pid| u64::try_from(pid).ok()).unwrap_or_default();
         let members = [
             ("[{\"Name\":", quoted(instance.name.as_bytes())),
@@ -34,10 +34,15 @@ pub(crate) fn json(instances: &[Instance], folder: &[u8]) -> String {
             (",\"EndTime\":", moment(facts.end)),
             (",\"ExitCode\":", number(facts.code)),
             (",\"Reason\":", quoted(facts.reason.as_bytes())),
+            (",\"Memory\":", facts.memory.map_or_else(null, number)),
         ];
         element(&mut out, &members, "}");
     }
     end(out)
+}
+
+fn null() -> String {
+    "null".to_owned()
 }
 
 fn number(number: u64) -> String {
@@ -52,9 +57,8 @@ fn yes_or_no(flag: bool) -> String {
 pub(crate) fn file_sd(instances: &[Instance], folder: &[u8]) -> String {
     let mut out = String::new();
     for instance in instances {
-        let other = [InstanceState::Denied, InstanceState::Foreign, InstanceState::Removed];
         // JSON has no form for a path that is not UTF-8.
-        if other.contains(&instance.state) || std::str::from_utf8(&instance.file).is_err() {
+        if !is_target(instance) || std::str::from_utf8(&instance.file).is_err() {
             continue;
         }
         // Prometheus takes only a host as the address. Different addresses keep its connections apart.
@@ -70,13 +74,18 @@ pub(crate) fn file_sd(instances: &[Instance], folder: &[u8]) -> String {
     end(out)
 }
 
-/// Returns targets for http_sd_configs: each kapo by its path at the address by which the client has reached fleet.
-pub(crate) fn http_sd(instances: &[Instance], host: &str) -> String {
+/// Whether a kapo may listen on the socket.
+fn is_target(instance: &Instance) -> bool {
+    ![InstanceState::Denied, InstanceState::Foreign, InstanceState::Removed].contains(&instance.state)
+}
+
+/// Returns targets for http_sd_configs or file_sd_configs: each kapo by its path at the address of a fleet.
+pub(crate) fn through_fleet(instances: &[Instance], host: &str) -> String {
     let mut out = String::new();
     for instance in instances {
         // A name that is shown with escapes has no path.
         let plain = instance.file.strip_prefix(instance.name.as_bytes());
-        if plain.is_some_and(|ending| matches!(ending, b"" | names::SUFFIX)) {
+        if is_target(instance) && plain.is_some_and(|ending| matches!(ending, b"" | names::SUFFIX)) {
             let path = ["/i/", &instance.name, "/metrics"].concat();
             let members = [
                 ("[{\"targets\":[", quoted(host.as_bytes())),

@@ -53,6 +53,8 @@ pub(crate) struct InstanceFacts {
     pub restarts: u64,
     /// Pid.
     pub pid: u64,
+    /// Resident memory of that process in bytes, if it was read.
+    pub memory: Option<u64>,
     /// StartTime.
     pub start: Option<SystemTime>,
     /// NextStart.
@@ -116,6 +118,7 @@ fn facts(object: &Json) -> InstanceFacts {
         flapping: object.get("Flapping").is_true(),
         restarts: number(object, "Restarts"),
         pid: number(object, "Pid"),
+        memory: None,
         start: time(object, "StartTime"),
         next: time(object, "NextStart"),
         expires: time(object, "ExpiresAt"),

@@ -4,15 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use super::{Instance, names};
 use crate::error::one_line;
-use crate::logic::client::format::{cut, moment, span};
+use crate::logic::client::format::{bytes, cut, moment, span};
 
 /// The number of columns of the wide table.
-const COLUMNS: usize = 10;
+const COLUMNS: usize = 11;
 /// The number of columns of the narrow table.
 const NARROW: usize = 8;
 
 const HEAD: [&str; COLUMNS] =
-    ["NAME", "STATE", "SINCE", "RESTARTS", "LAST", "NEXT", "PID", "OWNER", "KAPO", "COMMAND"];
+    ["NAME", "STATE", "SINCE", "RESTARTS", "LAST", "NEXT", "PID", "OWNER", "KAPO", "MEMORY", "COMMAND"];
 
 /// How to print the table.
 pub(crate) struct TableStyle<'a> {
@@ -69,7 +69,7 @@ impl TableStyle<'_> {
     fn cells(&self, instance: Option<&Instance>) -> [String; COLUMNS] {
         let mut cells = HEAD.map(|title| if instance.is_some() { "-" } else { title }.to_owned());
         let Some(instance) = instance else { return cells };
-        let [name, state, since, restarts, last, next, pid, owner, kapo, command] = &mut cells;
+        let [name, state, since, restarts, last, next, pid, owner, kapo, memory, command] = &mut cells;
         instance.name.clone_into(name);
         instance.state.name().clone_into(state);
         if let Some((id, user)) = instance.listener {
@@ -99,6 +99,9 @@ impl TableStyle<'_> {
         }
         if facts.pid > 0 {
             *pid = facts.pid.to_string();
+        }
+        if let Some(resident) = facts.memory {
+            *memory = bytes(resident);
         }
         *command = one_line(&facts.command);
         cells

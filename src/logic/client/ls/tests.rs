@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::export::{METRICS, UP, file_sd, json, prom};
+use super::export::{METRICS, UP, file_sd, json, prom, through_fleet};
 use super::table::TableStyle;
 use super::*;
 
@@ -90,12 +90,14 @@ fn style(wide: bool, width: Option<usize>, colour: bool) -> TableStyle<'static> 
 
 #[test]
 fn the_table_is_aligned_and_safe_for_a_terminal() {
-    let table = style(true, None, false).table(&three());
+    let mut all = three();
+    all[2].facts.memory = Some(2 << 20);
+    let table = style(true, None, false).table(&all);
     let expected = "\
-NAME       STATE    SINCE  RESTARTS  LAST     NEXT               PID  OWNER      KAPO  COMMAND
-w          failing  0 s    0         exit 3   start in 30 s      -    ann\\u001b  7     /bin/\\u{1b}x
-a\\n\\udcff  dead     -      -         -        -                  -    -          -     -
-w.sock     running  1 s    2         success  ttl in 1 h 59 min  9    ann\\u001b  7     /bin/\\u{1b}x
+NAME       STATE    SINCE  RESTARTS  LAST     NEXT               PID  OWNER      KAPO  MEMORY  COMMAND
+w          failing  0 s    0         exit 3   start in 30 s      -    ann\\u001b  7     -       /bin/\\u{1b}x
+a\\n\\udcff  dead     -      -         -        -                  -    -          -     -       -
+w.sock     running  1 s    2         success  ttl in 1 h 59 min  9    ann\\u001b  7     2 MiB   /bin/\\u{1b}x
 ";
     assert_eq!(table, expected);
     let narrow = style(false, Some(20), true).table(&three());
@@ -117,10 +119,10 @@ fn json_has_every_member_of_every_instance() {
         Json::Object(members) => members.iter().map(|(name, _)| name.clone()).collect(),
         _ => Vec::new(),
     };
-    assert_eq!((names(&parsed.list()[1]), names(&parsed.list()[0]).len()), (names(&parsed.list()[2]), 16));
+    assert_eq!((names(&parsed.list()[1]), names(&parsed.list()[0]).len()), (names(&parsed.list()[2]), 17));
     assert_eq!(
         text.lines().nth(1).unwrap(),
-        r#"{"Name":"a\\n\\udcff","Socket":"/run/kapo/a\n\uefff.sock","State":"dead","KapoPid":0,"Uid":null,"Command":"","Pid":0,"Ready":false,"Flapping":false,"Restarts":0,"StartTime":"0001-01-01T00:00:00Z","NextStart":"0001-01-01T00:00:00Z","ExpiresAt":"0001-01-01T00:00:00Z","EndTime":"0001-01-01T00:00:00Z","ExitCode":0,"Reason":""},"#
+        r#"{"Name":"a\\n\\udcff","Socket":"/run/kapo/a\n\uefff.sock","State":"dead","KapoPid":0,"Uid":null,"Command":"","Pid":0,"Ready":false,"Flapping":false,"Restarts":0,"StartTime":"0001-01-01T00:00:00Z","NextStart":"0001-01-01T00:00:00Z","ExpiresAt":"0001-01-01T00:00:00Z","EndTime":"0001-01-01T00:00:00Z","ExitCode":0,"Reason":"","Memory":null},"#
     );
     assert_eq!(json(&[], b"/"), "[]\n");
 }
@@ -135,6 +137,17 @@ fn targets_have_a_host_and_the_path_of_the_socket() {
         "[{\"targets\":[\"w\"],\"labels\":{\"instance\":\"w\",\"__unix_socket__\":\"/w\"}},\n\
          {\"targets\":[\"w.sock\"],\"labels\":{\"instance\":\"w.sock\",\"__unix_socket__\":\"/w.sock\"}},\n\
          {\"targets\":[\"localhost\"],\"labels\":{\"instance\":\"o\\\\n\",\"__unix_socket__\":\"/o\\n\"}}]\n"
+    );
+}
+
+#[test]
+fn targets_through_a_fleet_have_its_address_and_a_path() {
+    let mut all = three();
+    all.push(Instance { name: "d".to_owned(), state: InstanceState::Denied, ..Instance::new(b"d.sock", 3) });
+    assert_eq!(
+        through_fleet(&all, "[::1]:6670"),
+        "[{\"targets\":[\"[::1]:6670\"],\"labels\":{\"__metrics_path__\":\"/i/w/metrics\",\"name\":\"w\"}},\n\
+         {\"targets\":[\"[::1]:6670\"],\"labels\":{\"__metrics_path__\":\"/i/w.sock/metrics\",\"name\":\"w.sock\"}}]\n"
     );
 }
 
