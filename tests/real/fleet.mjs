@@ -1,8 +1,9 @@
 // The tests of fleet.sh.
 
+import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
-import { ROOT, UPDATE_IMAGES, WORK, accessible, equal, finish, launch, open, pause, started, test, textOf, until } from './browser.mjs';
+import { KAPO, ROOT, UPDATE_IMAGES, WORK, accessible, equal, finish, kapo, launch, open, pause, reaches, started, test, textOf, until } from './browser.mjs';
 
 const TYPES = { HTML: 'text/html; charset=utf-8', JSON: 'application/json' };
 const NONE = '0001-01-01T00:00:00Z';
@@ -77,6 +78,39 @@ function many() {
       ...(at % 1000 === 7 ? { Reason: 'exit-code', ExitCode: 3 } : {}) }));
 }
 
+/* Notes when the first row is painted, and the long tasks. Runs in the page. */
+function observe() {
+  window.long = [];
+  new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.long.push(Math.round(entry.duration)); })
+    .observe({ type: 'longtask', buffered: true });
+  new MutationObserver(() => {
+    if (!window.painted && document.querySelector('#table tbody a')) requestAnimationFrame(() => setTimeout(() => { window.painted = window.painted || performance.now(); }));
+  }).observe(document, { childList: true, subtree: true });
+}
+
+/* Returns how long after the data the first row was painted. Runs in the page. */
+const measured = () => ({
+  took: window.painted - performance.getEntriesByType('resource').filter((entry) => new URL(entry.name).pathname === '/').pop().responseEnd,
+  long: window.long, rows: document.querySelectorAll('#table tr').length, count: document.getElementById('table').getAttribute('aria-rowcount'),
+});
+
+/* Scrolls slowly, fast, and by jumps, a third of the steps each. Runs in the page. */
+async function scroll(steps) {
+  window.long.length = 0;
+  const box = document.getElementById('box');
+  let frames = 0, empty = 0;
+  const began = performance.now();
+  for (let step = 0; step < steps; step++) {
+    box.scrollTop += step < steps / 3 ? 60 : step < steps * 2 / 3 ? 900 : (step % 2 ? 1 : -.8) * 100000;
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    frames++;
+    const middle = box.getBoundingClientRect();
+    const hit = document.elementFromPoint(middle.left + 100, middle.top + middle.height / 2);
+    if (!hit.closest('tr:not(.gap)')) empty++;
+  }
+  return { long: window.long, frames, empty, ms: performance.now() - began, rows: document.querySelectorAll('#table tr').length };
+}
+
 const chromium = await launch('chromium');
 
 async function smoke(browser) {
@@ -131,20 +165,10 @@ await test('the heads of the columns sort, by click and by key', async () => {
 
 await test('10,000 rows: shown within a second after the data', async () => {
   const server = await serve(many());
-  const page = await open(chromium, server.url, { before: () => {
-    window.long = [];
-    new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.long.push(Math.round(entry.duration)); })
-      .observe({ type: 'longtask', buffered: true });
-    new MutationObserver(() => {
-      if (!window.painted && document.querySelector('#table tbody a')) requestAnimationFrame(() => setTimeout(() => { window.painted = window.painted || performance.now(); }));
-    }).observe(document, { childList: true, subtree: true });
-  } });
+  const page = await open(chromium, server.url, { before: observe });
   await live(page);
   await page.waitForFunction(() => window.painted);
-  const seen = await page.evaluate(() => ({
-    took: window.painted - performance.getEntriesByType('resource').filter((entry) => new URL(entry.name).pathname === '/').pop().responseEnd,
-    long: window.long, rows: document.querySelectorAll('#table tr').length, count: document.getElementById('table').getAttribute('aria-rowcount'),
-  }));
+  const seen = await page.evaluate(measured);
   console.log('# painted ' + Math.round(seen.took) + ' ms after the data; long tasks: ' + seen.long);
   if (seen.took > 1000) throw new Error(seen.took + ' ms');
   if (seen.rows > 80) throw new Error(seen.rows + ' rows');
@@ -156,22 +180,7 @@ await test('10,000 rows: shown within a second after the data', async () => {
     const at = Math.floor(Math.random() * MANY);
     return row('worker-' + at, 'running', { Restarts: 9, StartTime: ago(at) });
   })), 100);
-  const scrolled = await page.evaluate(async () => {
-    window.long.length = 0;
-    const box = document.getElementById('box');
-    let frames = 0, empty = 0;
-    const began = performance.now();
-    for (let step = 0; step < 150; step++) {
-      // Slowly, fast, and by jumps.
-      box.scrollTop += step < 50 ? 60 : step < 100 ? 900 : (step % 2 ? 1 : -.8) * 100000;
-      await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-      frames++;
-      const middle = box.getBoundingClientRect();
-      const hit = document.elementFromPoint(middle.left + 100, middle.top + middle.height / 2);
-      if (!hit.closest('tr:not(.gap)')) empty++;
-    }
-    return { long: window.long, frames, empty, ms: performance.now() - began, rows: document.querySelectorAll('#table tr').length };
-  });
+  const scrolled = await page.evaluate(scroll, 150);
   clearInterval(changing);
   console.log('# scrolled: ' + JSON.stringify(scrolled));
   if (scrolled.long.some((ms) => ms > 200)) throw new Error(JSON.stringify(scrolled));
@@ -354,12 +363,107 @@ await test('without scripts the page says what to do', async () => {
   await server.stop();
 });
 
+
+let folders = 0;
+
+/* Returns a new folder for sockets. */
+function folder() {
+  const path = WORK + '/run-' + folders++;
+  fs.mkdirSync(path);
+  return path;
+}
+
+/* Starts a kapo with a socket in the folder. */
+async function member(path, name, ...words) {
+  const socket = path + '/' + name + '.sock';
+  const child = spawn(KAPO, ['--quiet', '--interface', socket, ...words], { cwd: WORK, stdio: 'ignore' });
+  started.push(child);
+  await until(name + ' listens', () => fs.existsSync(socket));
+  return child;
+}
+
+/* A fleet of real kapos: trouble first, a kapo that is killed, and the page of one of them. */
+async function real(browser) {
+  const path = folder();
+  await member(path, 'web', 'supervise', '--wait', '60', 'sleep', '60');
+  await member(path, 'api', 'supervise', '--wait', '60', 'sh', '-c', 'exit 4', '<script>window.pwned=1</script>');
+  const killed = await member(path, 'db', 'run', 'sleep', '60');
+  const fleet = await kapo(['fleet', path]);
+  const page = await open(browser, fleet.url);
+  await live(page);
+  await page.waitForFunction(() => document.getElementById('verdict').textContent === '1 of 3 kapos is not well'.replace('kapos is', 'kapos are'));
+  equal(await names(page), ['api', 'db', 'web']);
+  const memory = await page.evaluate(() => [...document.querySelectorAll('#table tbody tr')].pop().cells[5].textContent);
+  if (!/^[0-9.]+ [KM]iB$/.test(memory)) throw new Error('memory: ' + memory);
+  const before = Date.now();
+  killed.kill('SIGKILL');
+  await page.waitForFunction(() => [...document.querySelectorAll('#table b.bad')].some((state) => state.textContent === '✖ dead'), { polling: 20 });
+  console.log('# a killed kapo is red after ' + (Date.now() - before) + ' ms');
+  if (Date.now() - before > 1000) throw new Error(Date.now() - before + ' ms');
+
+  await Promise.all([page.waitForNavigation(), page.click('a[href="i/web/ui"]')]);
+  equal(page.url(), fleet.url + 'i/web/ui');
+  await page.evaluate(() => { window.sameDocument = true; });
+  await reaches(page, 'ready');
+  const [{ Pid }] = await (await fetch(fleet.url + 'i/web/')).json();
+  process.kill(Pid, 'SIGKILL');
+  await reaches(page, 'failing');
+  equal(await page.evaluate(() => window.pwned ?? null), null);
+  equal(page.bad, []);
+}
+
+await test('chromium: real kapos, one is killed, the page of one', () => real(chromium));
+
+await test('real kapos: 10,000 names', async () => {
+  const [few, path] = [folder(), folder()];
+  for (let at = 0; at < 25; at++) await member(few, 'w' + at, 'run', 'sleep', '120');
+  // A connection to a second name of a socket reaches the same kapo.
+  for (let at = 0; at < MANY; at++) fs.linkSync(few + '/w' + at % 25 + '.sock', path + '/worker-' + at + '.sock');
+  const fleet = await kapo(['fleet', path]);
+  const page = await open(chromium, fleet.url, { before: observe });
+  await live(page);
+  await page.waitForFunction(() => window.painted);
+  const seen = await page.evaluate(measured);
+  console.log('# painted ' + Math.round(seen.took) + ' ms after the data; long tasks: ' + seen.long);
+  if (seen.took > 1000) throw new Error(seen.took + ' ms');
+  equal(await textOf(page, '#verdict'), 'all 10000 kapos are well');
+  const scrolled = await page.evaluate(scroll, 100);
+  console.log('# scrolled: ' + JSON.stringify(scrolled));
+  if (scrolled.long.some((ms) => ms > 200)) throw new Error(JSON.stringify(scrolled));
+  equal(page.bad, []);
+});
+
+const image = ROOT + '/docs/images/fleet.png';
+if (UPDATE_IMAGES) {
+  await test('the picture is made', async () => {
+    const path = folder();
+    for (const [name, ...words] of [
+      ['web-1', 'run', '--ttl', '5400', 'sleep', '99'], ['web-2', 'run', '--ttl', '6300', 'sleep', '99'], ['queue', 'run', 'sleep', '99'],
+      ['api', 'supervise', '--wait', '60', 'sh', '-c', 'exit 4'], ['mailer', 'supervise', '--wait', '0.1', 'false'],
+      ['import', 'supervise', '--wait', '300', 'true'], ['cache', 'run', '--notify', 'sleep', '99'], ['report', 'run', '--wait', '99', 'true'],
+    ]) await member(path, name, ...words);
+    (await member(path, 'search', 'run', 'sleep', '99')).kill('SIGKILL');
+    const fleet = await kapo(['fleet', path]);
+    const page = await open(chromium, fleet.url);
+    await page.setViewport({ width: 900, height: 480 });
+    await live(page);
+    await page.waitForFunction(() => document.querySelector('#table tbody tr').cells[1].textContent.includes('flapping'), { timeout: 15000 });
+    await pause(1500);
+    await page.screenshot({ path: image });
+  });
+}
+await test('the picture in docs/ is at most 120 KiB', () => {
+  const { size } = fs.statSync(image);
+  if (size > 120 * 1024) throw new Error(size + ' bytes');
+});
+
 await chromium.close();
 
 const firefox = await launch('firefox');
 if (firefox) {
   await test('firefox: each state, and changes without a reload', () => smoke(firefox));
   await test('hostile names and reasons are text (firefox)', () => hostile(firefox));
+  await test('firefox: real kapos, one is killed, the page of one', () => real(firefox));
   await firefox.close();
 }
 
