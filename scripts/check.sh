@@ -19,10 +19,10 @@ MIRI_ONLY=(logic::http::activation logic::log logic::deadlines logic::http::quer
     logic::random sys::heap)
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip the_own_line)
 # Tests with other programs; each is a file under tests/real.
-REAL=(activation clients container haproxy hooks oom prometheus streams systemd textfile)
+REAL=(activation clients container fleet haproxy hooks oom prometheus streams systemd textfile ui)
 # The release files: built, compared, installed and run. The first step creates dist/ for the others.
 DIST=(dist image arm64)
-LONG=(packages reproducible source examples kernels ui fleet)
+LONG=(packages reproducible source examples kernels)
 
 # Debian installs haproxy and nginx here, which may not be in the path.
 export PATH=$PATH:/usr/sbin

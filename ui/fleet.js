@@ -274,6 +274,10 @@ $('table').addEventListener('keydown', (event) => {
     link.focus();
   }
 });
-document.addEventListener('visibilitychange', plan);
+document.addEventListener('visibilitychange', () => {
+  // A frame that was planned does not come while the page is hidden.
+  planned = false;
+  plan();
+});
 setInterval(() => document.hidden || plan(), SECOND);
 connect();
