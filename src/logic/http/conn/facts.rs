@@ -31,17 +31,17 @@ pub enum Class {
 /// What the connection table must know of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// See [`Conn::deadline`].
+    /// See [`Conn::deadline`](super::Conn::deadline).
     pub deadline: Option<Instant>,
-    /// See [`Conn::rank`].
+    /// See [`Conn::rank`](super::Conn::rank).
     pub rank: Rank,
-    /// See [`Conn::feed`].
+    /// See [`Conn::feed`](super::Conn::feed).
     pub feed: Option<Feed>,
-    /// See [`Conn::is_held`].
+    /// See [`Conn::is_held`](super::Conn::is_held).
     pub held: bool,
-    /// See [`Conn::is_deferred`].
+    /// See [`Conn::is_deferred`](super::Conn::is_deferred).
     pub deferred: bool,
-    /// See [`Conn::is_busy`].
+    /// See [`Conn::is_busy`](super::Conn::is_busy).
     pub busy: bool,
     /// The capacity of the buffer of unsent output, in bytes.
     pub unsent: usize,
