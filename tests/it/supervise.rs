@@ -342,14 +342,24 @@ fn thousands_of_restarts_leave_nothing_over() {
     until(&mut kapo, 200);
     let (fds, memory, _) = measure(&kapo);
     until(&mut kapo, 200 + many);
-    let (fds_after, memory_after, children) = measure(&kapo);
     // At each end kapo reads the OOM counter of the cgroup, whose file may be open at that moment.
     let lasting = |fds: &[String]| -> Vec<String> {
         fds.iter().filter(|fd| !fd.contains("memory.oom_control")).cloned().collect()
     };
-    assert_eq!(lasting(&fds_after), lasting(&fds));
-    assert!(memory_after <= memory + 16, "{memory} KiB have become {memory_after} KiB");
-    assert!(children <= 1, "{children} children");
+    // kapo stands still at any moment: between two runs it has other descriptors than during one. The memory of requests
+    // is given back once a second.
+    let mut found = None;
+    kapo.wait_for("nothing is left over", |kapo| {
+        line.ask("/");
+        let (fds_after, memory_after, children) = measure(kapo);
+        let clean = lasting(&fds_after) == lasting(&fds) && memory_after <= memory + 16 && children <= 1;
+        let now = (fds_after, memory_after, children);
+        if !clean && found.as_ref() != Some(&now) {
+            println!("before: {fds:?}, {memory} KiB; now: {now:?}");
+            found = Some(now);
+        }
+        clean
+    });
     assert!(answers > 50, "{answers} answers");
     let status = kapo.status();
     assert_eq!(status["Flapping"], false, "`true` is a success: {status}");
