@@ -90,7 +90,9 @@ fn below(few: u64) -> Option<(i32, ProcessSample, Processes)> {
 /// Returns the number of processes of the host, including those of other PID namespaces.
 fn processes() -> Option<u64> {
     // The links of /proc are its processes and a few other entries.
-    Some(rustix::fs::stat("/proc").ok()?.st_nlink)
+    let links = rustix::fs::stat("/proc").ok()?.st_nlink;
+    #[allow(clippy::useless_conversion, reason = "it has 32 bits on aarch64")]
+    Some(links.into())
 }
 
 /// Returns the usage of those processes that still exist; `None` if /proc is not mounted.
