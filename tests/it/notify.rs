@@ -432,7 +432,8 @@ wait()
     kapo.wait_for_stdout("sent\n");
     kapo.wait_for_status("the last words", |status| status["StatusText"] == "199");
     let after = crate::tools::descriptors(kapo.pid()).len();
-    assert!(after <= before + 1, "{before} descriptors have become {after}");
+    // 20,000 were sent. At the first count the command may not run yet, which takes a few.
+    assert!(after <= before + 10, "{before} descriptors have become {after}");
     gate.open();
     kapo.expect_exit(0);
 }
