@@ -267,8 +267,11 @@ $('box').addEventListener('scroll', plan);
 addEventListener('resize', plan);
 $('table').addEventListener('keydown', (event) => {
   const row = event.target.closest('tbody tr');
-  const other = row && (event.key === 'ArrowDown' ? row.nextSibling : event.key === 'ArrowUp' ? row.previousSibling : null);
-  const link = other && other.querySelector('a');
+  const beside = { ArrowDown: 'nextSibling', ArrowUp: 'previousSibling' }[event.key];
+  if (!row || !beside) return;
+  // Keys may come faster than frames.
+  if (row[beside] && row[beside].className === 'gap') draw();
+  const link = row[beside] && row[beside].querySelector('a');
   if (link) {
     event.preventDefault();
     link.focus();
