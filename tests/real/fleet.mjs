@@ -390,10 +390,31 @@ async function member(path, name, ...words) {
   return child;
 }
 
+/* Notes each request that fails, except answers that tell a state: 503 of a kapo that is not well. */
+function failing(page) {
+  const failed = [];
+  page.on('requestfailed', (request) => request.url().endsWith('/favicon.ico') ||
+    failed.push(request.url() + ' ' + request.failure()?.errorText));
+  page.on('response', (answer) => answer.status() < 400 || answer.url().endsWith('/favicon.ico') ||
+    answer.status() === 503 && /\/(readyz|healthz)\?verbose$/.test(answer.url()) || failed.push(answer.url() + ' ' + answer.status()));
+  return failed;
+}
+
+/* A command that sends its first argument as STATUS. */
+const NOTIFIER = `
+import os, socket, sys, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+a = os.environ["NOTIFY_SOCKET"]
+s.connect("\\0" + a[1:] if a[0] == "@" else a)
+s.send(("READY=1\\nSTATUS=" + sys.argv[1]).encode())
+time.sleep(600)
+`;
+
 /* A fleet of real kapos: trouble first, a kapo that is killed, and the page of one of them. */
 async function real(browser) {
   const path = folder();
-  await member(path, 'web', 'supervise', '--wait', '60', 'sleep', '60');
+  // Without --tail, /logs is 404.
+  await member(path, 'web', '--stdout', '--tail', '4K', 'supervise', '--wait', '60', 'sleep', '60');
   await member(path, 'api', 'supervise', '--wait', '60', 'sh', '-c', 'exit 4', '<script>window.pwned=1</script>');
   const killed = await member(path, 'db', 'run', 'sleep', '60');
   const fleet = await kapo(['fleet', path]);
@@ -409,18 +430,73 @@ async function real(browser) {
   console.log('# a killed kapo is red after ' + (Date.now() - before) + ' ms');
   if (Date.now() - before > 1000) throw new Error(Date.now() - before + ' ms');
 
-  await Promise.all([page.waitForNavigation(), page.click('a[href="i/web/ui"]')]);
+  await Promise.all([page.waitForNavigation({ waitUntil: 'domcontentloaded' }), page.click('a[href="i/web/ui"]')]);
   equal(page.url(), fleet.url + 'i/web/ui');
+  const failed = failing(page);
   await page.evaluate(() => { window.sameDocument = true; });
   await reaches(page, 'ready');
   const [{ Pid }] = await (await fetch(fleet.url + 'i/web/')).json();
   process.kill(Pid, 'SIGKILL');
   await reaches(page, 'failing');
+  // The page reads the probes and the runs after the change.
+  await page.waitForFunction(() => document.querySelector('#runs tbody tr') && document.querySelector('#probes li'));
+  equal(failed, []);
   equal(await page.evaluate(() => window.pwned ?? null), null);
   equal(page.bad, []);
 }
 
 await test('chromium: real kapos, one is killed, the page of one', () => real(chromium));
+
+/* Arguments and STATUS of a real kapo, seen through the fleet. */
+async function hostileMember(browser) {
+  const path = folder();
+  await member(path, 'evil', '--stdout', '--tail', '64K', 'supervise', '--notify', '--', 'python3', '-c', NOTIFIER,
+    ATTACKS[0] + ATTACKS[1], ...ATTACKS);
+  const fleet = await kapo(['fleet', path]);
+  const page = await open(browser, fleet.url + 'i/evil/ui', { before: () => {
+    addEventListener('securitypolicyviolation', (event) => {
+      if (!event.blockedURI.endsWith('/favicon.ico')) window.violated = event.blockedURI;
+    });
+  } });
+  const failed = failing(page);
+  await reaches(page, 'ready');
+  await page.waitForFunction((status) => document.getElementById('facts').textContent.includes(status), {}, ATTACKS[0] + ATTACKS[1]);
+  const command = await textOf(page, '#command');
+  for (const attack of [ATTACKS[0], ATTACKS[1], '\\u{202e}evil\\u{1b}]0;title\\u{7}']) equal([attack, command.includes(attack)], [attack, true]);
+  equal(await page.evaluate(() => [window.pwned ?? null, window.violated ?? null, document.querySelectorAll('img').length]), [null, null, 0]);
+  equal(failed, []);
+  equal(page.bad, []);
+}
+
+await test('hostile arguments and STATUS through the fleet (chromium)', () => hostileMember(chromium));
+
+await test('the page of real kapos is accessible and fits', async () => {
+  const path = folder();
+  await member(path, 'web', 'run', 'sleep', '120');
+  await member(path, 'cache', 'run', '--notify', 'sleep', '120');
+  await member(path, 'api', '--stdout', '--tail', '4K', 'supervise', '--wait', '60', 'sh', '-c', 'exit 4');
+  await member(path, 'import', 'supervise', '--wait', '60', 'true');
+  await member(path, 'report', 'run', '--wait', '60', 'true');
+  (await member(path, 'db', 'run', 'sleep', '120')).kill('SIGKILL');
+  const fleet = await kapo(['fleet', path]);
+  const wanted = ['api ✖ failing', 'db ✖ dead', 'cache ◔ unready', 'import ↻ pausing', 'web ✔ running', 'report ■ done'];
+  for (const settings of [{}, { dark: true }, { width: 360 }, { width: 360, dark: true }]) {
+    for (const [url, ready] of [[fleet.url, live], [fleet.url + 'i/api/ui', (page) => reaches(page, 'failing')]]) {
+      const page = await open(chromium, url, settings);
+      const failed = failing(page);
+      await ready(page);
+      if (url === fleet.url) {
+        await page.waitForFunction((rows) => [...document.querySelectorAll('#table tbody tr')]
+          .map((line) => line.cells[0].textContent + ' ' + line.cells[1].textContent).join() === rows, {}, wanted.join());
+      }
+      await accessible(page);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+      if (wide > (settings.width || 1000)) throw new Error(wide + ' px');
+      equal([failed, page.bad], [[], []]);
+      await page.close();
+    }
+  }
+});
 
 await test('real kapos: 10,000 names', async () => {
   const [few, path] = [folder(), folder()];
@@ -470,6 +546,7 @@ if (firefox) {
   await test('firefox: each state, and changes without a reload', () => smoke(firefox));
   await test('hostile names and reasons are text (firefox)', () => hostile(firefox));
   await test('firefox: real kapos, one is killed, the page of one', () => real(firefox));
+  await test('hostile arguments and STATUS through the fleet (firefox)', () => hostileMember(firefox));
   await firefox.close();
 }
 
