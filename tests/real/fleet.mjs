@@ -523,11 +523,12 @@ if (UPDATE_IMAGES) {
       ['web-1', 'run', '--ttl', '5400', 'sleep', '99'], ['web-2', 'run', '--ttl', '6300', 'sleep', '99'], ['queue', 'run', 'sleep', '99'],
       ['api', 'supervise', '--wait', '60', 'sh', '-c', 'exit 4'], ['mailer', 'supervise', '--wait', '0.1', 'false'],
       ['import', 'supervise', '--wait', '300', 'true'], ['cache', 'run', '--notify', 'sleep', '99'], ['report', 'run', '--wait', '99', 'true'],
+      ['backup', 'run', '--wait', '99', 'sh', '-c', 'exit 3'], ['web-3', 'run', 'sleep', '99'], ['metrics', 'run', 'sleep', '99'],
     ]) await member(path, name, ...words);
     (await member(path, 'search', 'run', 'sleep', '99')).kill('SIGKILL');
     const fleet = await kapo(['fleet', path]);
     const page = await open(chromium, fleet.url);
-    await page.setViewport({ width: 900, height: 480 });
+    await page.setViewport({ width: 900, height: 700 });
     await live(page);
     await page.waitForFunction(() => document.querySelector('#table tbody tr').cells[1].textContent.includes('flapping'), { timeout: 15000 });
     await pause(1500);
