@@ -99,8 +99,9 @@ impl SpawnError {
 /// Number of digits of the largest pid.
 const PID_DIGITS: usize = 10;
 
-/// Size of the child's stack in bytes. Its calls need a few hundred, and the frame of a signal, whose handler does nothing,
-/// up to 4 KiB (AVX-512). The pages of the stack are touched by each start.
+/// Size of the child's stack in bytes. Its calls need a few hundred, and the frame of a signal, whose handler does
+/// nothing, up to 4 KiB (AVX-512). There is never a second frame: see [`discard_stop_signals`]. The pages of the stack
+/// are touched by each start.
 const STACK: usize = 8 * 1024;
 
 /// Starts `program`. Returns its pid after it was executed, or the reason why it could not be.
@@ -329,12 +330,21 @@ fn execute(plan: &Plan<'_>) -> (Step, c_int) {
 /// restored. A child that is stopped before its exec would keep the parent suspended in clone(2), where only KILL
 /// reaches it. Such a signal was sent to kapo's process group before the child left it. execve(2) resets handlers to
 /// the default action, so the program is not affected, and a signal that was ignored stays ignored.
+///
+/// Each handler blocks all signals: one frame at a time fits on the child's stack, three nested ones do not.
 fn discard_stop_signals() {
     extern "C" fn nothing(_: c_int) {}
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all zeros is a valid sigaction: no flags, and an empty mask.
+    let action = unsafe { action.assume_init_mut() };
+    action.sa_sigaction = nothing as extern "C" fn(c_int) as libc::sighandler_t;
+    // SAFETY: the set is a part of a local variable.
+    unsafe { libc::sigfillset(&raw mut action.sa_mask) };
+    let mut before = *action;
     for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
         // SAFETY: the handler does nothing. Only memory is shared with the parent, dispositions are not.
-        let before = unsafe { libc::signal(signal, nothing as extern "C" fn(c_int) as libc::sighandler_t) };
-        if before == libc::SIG_IGN {
+        unsafe { libc::sigaction(signal, &raw const *action, &raw mut before) };
+        if before.sa_sigaction == libc::SIG_IGN {
             // SAFETY: the call installs no handler function.
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }

@@ -227,6 +227,32 @@ fn stop_signals_during_the_start_never_leave_kapo_asleep() {
     }
 }
 
+/// Three handlers that interrupted each other were too much for the child's stack: their frames overwrote the frames
+/// of kapo above which it lies. strace sends each signal at a system call of the child, while all are blocked.
+#[test]
+fn three_stop_signals_at_once_in_the_child_do_no_harm() {
+    let kapo = kapo_on_a_free_port(["-q", "run", "true"]);
+    let mut command = std::process::Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null"]);
+    for (call, signal) in [("prctl", "TSTP"), ("getppid", "TTIN"), ("setpgid", "TTOU")] {
+        command.arg("-e").arg(format!("inject={call}:signal={signal}"));
+    }
+    command.arg(kapo.get_program()).args(kapo.get_args()).process_group(0);
+    let mut tracer = match command.spawn() {
+        Ok(tracer) => tracer,
+        Err(e) => return eprintln!("skipped: strace: {e}"),
+    };
+    let group = rustix::process::Pid::from_raw(i32::try_from(tracer.id()).unwrap()).unwrap();
+    let mut ended = None;
+    wait_for("kapo has ended", || {
+        // kapo makes the first two calls, too, and stops like a program without job control.
+        let _ = kill_process_group(group, Signal::CONT);
+        ended = tracer.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+}
+
 #[test]
 fn a_kernel_without_subreapers_is_one_warning() {
     let mut command = kapo_on_a_free_port(["run", "sh", "-c", "exit 4"]);
