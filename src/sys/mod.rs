@@ -4,6 +4,8 @@
 mod arena;
 pub mod arguments;
 pub mod clock;
+#[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
+mod copy;
 pub(crate) mod datagram;
 pub mod environment;
 pub mod group;
