@@ -108,11 +108,11 @@ fn clean_span(text: &[u8]) -> usize {
 }
 
 /// Copies the clean bytes at the start of `text` (printable ASCII other than quote and backslash) to the start of
-/// `out`, which must be at least as long, and returns their number. May also change the bytes behind them in `out`.
+/// `out`, as many as fit, and returns their number. May also change the bytes behind them in `out`.
 pub(crate) fn copy_clean(text: &[u8], out: &mut [u8]) -> usize {
-    let (words, tail) = text.as_chunks::<8>();
-    let (out, _) = out.split_at_mut_checked(text.len()).unwrap_or_default();
-    let (out, out_tail) = out.as_chunks_mut::<8>();
+    let length = text.len().min(out.len());
+    let (words, tail) = text.get(..length).unwrap_or_default().as_chunks::<8>();
+    let (out, out_tail) = out.get_mut(..length).unwrap_or_default().as_chunks_mut::<8>();
     let mut clean = 0;
     for (word, out) in words.iter().zip(out) {
         *out = *word;
@@ -136,16 +136,16 @@ fn is_clean(byte: u8) -> bool {
 }
 
 /// Sets the high bit of each byte that is not clean. For a byte below 0x80, subtracting n sets the bit if the byte is
-/// less than n, and adding 1 sets it if the byte is 0x7f. A byte of 0x80 or more already has the bit. Only bytes that
-/// are not clean cause a carry or a borrow.
+/// less than n, and adding 1 sets it if the byte is 0x7f. A byte of 0x80 or more already has the bit. Flipping the bit of
+/// 2 first moves the quote (0x22) to 0x20, directly above the control characters, and the blank out of its place. Only
+/// bytes that are not clean cause a carry or a borrow.
 // Always inlined, because it is called for each word of each line and the build inlines little.
 #[inline(always)]
 fn dirty(word: u64) -> u64 {
-    let control = word.wrapping_sub(ONES * 0x20);
-    let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
+    let control_or_quote = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
     let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
     let delete = word.wrapping_add(ONES);
-    (word | control | quote | backslash | delete) & HIGHS
+    (word | control_or_quote | backslash | delete) & HIGHS
 }
 
 fn ascii(byte: u8, out: &mut Vec<u8>) {

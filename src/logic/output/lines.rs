@@ -22,49 +22,59 @@ pub const RECORD: usize = 32 * 1024;
 /// UTF-8 character.
 pub const LONGEST: usize = LOGFMT.longest();
 
-/// The parts of a record around its text. Their lengths are constant, because an array of a known length is copied
-/// without a call.
-struct Frame<const PREFIX: usize, const END: usize, const PARTIAL: usize> {
+/// Size of the memory for the part of a record before the text. Arrays of one length are copied without a call.
+const HEAD: usize = 80;
+
+/// The parts of a record around its text.
+struct Frame {
     format: LogFormat,
     /// The parts before the time, between the time and the stream, and between the stream and the text.
     before: [&'static [u8]; 3],
-    /// The bytes after the text.
-    end: &'static [u8; END],
+    /// Length of the part before the text: times and stream names have a fixed length.
+    prefix: usize,
+    /// The bytes after the text; the first `end_length` count.
+    end: [u8; 4],
+    end_length: usize,
     /// The bytes after the text of a part.
-    partial: &'static [u8; PARTIAL],
+    partial: &'static [u8],
 }
 
-impl<const PREFIX: usize, const END: usize, const PARTIAL: usize> Frame<PREFIX, END, PARTIAL> {
+impl Frame {
     /// Returns the length of the longest text in a record.
     const fn longest(&self) -> usize {
-        RECORD - PREFIX - PARTIAL
+        RECORD - self.prefix - self.partial.len()
     }
 
-    /// Returns the part of a record before the text.
-    fn prefix(&self, stream: Stream, wall: SystemTime) -> [u8; PREFIX] {
+    /// Returns the part of a record before the text, followed by unspecified bytes.
+    fn head(&self, stream: Stream, wall: SystemTime) -> [u8; HEAD] {
         let [time, name, text] = self.before;
-        let mut prefix = Vec::with_capacity(PREFIX);
-        prefix.extend_from_slice(time);
-        timestamp::log_time(wall, &mut prefix);
-        prefix.extend_from_slice(name);
-        prefix.extend_from_slice(stream.name().as_bytes());
-        prefix.extend_from_slice(text);
-        prefix.try_into().expect("times and stream names have a fixed length")
+        let mut head = Vec::with_capacity(HEAD);
+        head.extend_from_slice(time);
+        timestamp::log_time(wall, &mut head);
+        head.extend_from_slice(name);
+        head.extend_from_slice(stream.name().as_bytes());
+        head.extend_from_slice(text);
+        head.resize(HEAD, 0);
+        head.try_into().unwrap_or([0; HEAD])
     }
 }
 
-const LOGFMT: Frame<63, 2, 15> = Frame {
+static LOGFMT: Frame = Frame {
     format: LogFormat::Logfmt,
     before: [b"time=", b" level=info stream=", b" msg=\""],
-    end: b"\"\n",
+    prefix: 63,
+    end: *b"\"\n\0\0",
+    end_length: 2,
     partial: b"\" partial=true\n",
 };
 
 /// A record in JSON holds slightly less text than one in [`LOGFMT`].
-const JSON: Frame<78, 3, 18> = Frame {
+static JSON: Frame = Frame {
     format: LogFormat::Json,
     before: [b"{\"time\":\"", b"\",\"level\":\"info\",\"stream\":\"", b"\",\"msg\":\""],
-    end: b"\"}\n",
+    prefix: 78,
+    end: *b"\"}\n\0",
+    end_length: 3,
     partial: b"\",\"partial\":true}\n",
 };
 
@@ -105,30 +115,31 @@ impl Lines {
     /// Appends the lines in `input` to `out`, until `out` holds [`BATCH`] bytes or only an unfinished line of at most
     /// [`LONGEST`] bytes is left. `ended` means that no input will follow, so that this last line is complete, too.
     pub fn render(&mut self, wall: SystemTime, input: &[u8], ended: bool, out: &mut Batch) -> Rendered {
-        match self.format {
-            LogFormat::Logfmt => self.render_in(&LOGFMT, wall, input, ended, out),
-            LogFormat::Json => self.render_in(&JSON, wall, input, ended, out),
-        }
-    }
-
-    fn render_in<const PREFIX: usize, const END: usize, const PARTIAL: usize>(
-        &mut self,
-        frame: &Frame<PREFIX, END, PARTIAL>,
-        wall: SystemTime,
-        input: &[u8],
-        ended: bool,
-        out: &mut Batch,
-    ) -> Rendered {
-        let prefix = frame.prefix(self.stream, wall);
+        let frame = match self.format {
+            LogFormat::Logfmt => &LOGFMT,
+            LogFormat::Json => &JSON,
+        };
+        let head = frame.head(self.stream, wall);
         let longest = frame.longest();
         let mut rendered = Rendered::default();
         let mut rest = input;
         let mut escapes = Vec::new();
-        while out.len() < BATCH {
+        loop {
+            let mut stored = 0;
+            if self.searched == 0 {
+                let clean = clean_lines(frame, &head, rest, out);
+                rest = rest.get(clean.consumed..).unwrap_or_default();
+                rendered.lines += clean.lines;
+                stored = clean.stored;
+            }
+            if out.len() >= BATCH {
+                break;
+            }
             let window = rest.get(..=longest).unwrap_or(rest);
-            let found = memchr(b'\n', window.get(self.searched..).unwrap_or_default());
+            let from = self.searched.max(stored);
+            let found = memchr(b'\n', window.get(from..).unwrap_or_default());
             let line = if let Some(at) = found {
-                rest.get(..self.searched + at).unwrap_or(rest)
+                rest.get(..from + at).unwrap_or(rest)
             } else if rest.len() > longest || ended && !rest.is_empty() {
                 rest
             } else {
@@ -136,7 +147,7 @@ impl Lines {
                 break;
             };
             self.searched = 0;
-            let part = record(frame, &prefix, line, &mut escapes, out);
+            let part = record(frame, &head, line, stored, &mut escapes, out);
             if part < line.len() {
                 rest = rest.get(part..).unwrap_or_default();
             } else {
@@ -149,37 +160,73 @@ impl Lines {
     }
 }
 
+/// The result of [`clean_lines`].
+struct CleanLines {
+    consumed: usize,
+    lines: u64,
+    /// How many bytes of the next line are stored behind its head in the free memory.
+    stored: usize,
+}
+
+/// Appends records of the complete lines at the start of `input` that need no escapes, as far as the memory of `out`
+/// suffices. Most output consists of such lines, and each of their bytes is looked at only once here.
+fn clean_lines(frame: &Frame, head: &[u8; HEAD], input: &[u8], out: &mut Batch) -> CleanLines {
+    let limit = BATCH.saturating_sub(out.len());
+    let free = out.free(0);
+    let mut clean = CleanLines { consumed: 0, lines: 0, stored: 0 };
+    let mut filled = 0;
+    while filled < limit {
+        let Some(record) = free.get_mut(filled..) else { break };
+        let Some(start) = record.first_chunk_mut() else { break };
+        *start = *head;
+        let Some(body) = record.get_mut(frame.prefix..) else { break };
+        let rest = input.get(clean.consumed..).unwrap_or_default();
+        let text = rest.get(..=frame.longest()).unwrap_or(rest);
+        clean.stored = escape::copy_clean(text, body);
+        if text.get(clean.stored) != Some(&b'\n') {
+            break;
+        }
+        let Some(end) = body.get_mut(clean.stored..).and_then(<[u8]>::first_chunk_mut) else { break };
+        *end = frame.end;
+        filled += frame.prefix + clean.stored + frame.end_length;
+        clean.consumed += clean.stored + 1;
+        clean.lines += 1;
+        clean.stored = 0;
+    }
+    out.advance(filled);
+    clean
+}
+
 /// Appends a record of `line`, or of as much of it as fits into one record, and returns how many bytes of `line` that
-/// was. `escapes` is scratch memory for the text from the first escape on.
-fn record<const PREFIX: usize, const END: usize, const PARTIAL: usize>(
-    frame: &Frame<PREFIX, END, PARTIAL>,
-    prefix: &[u8; PREFIX],
+/// was. The first `stored` bytes are already in the free memory. `escapes` is scratch memory for the text from the
+/// first escape on.
+fn record(
+    frame: &Frame,
+    head: &[u8; HEAD],
     line: &[u8],
+    stored: usize,
     escapes: &mut Vec<u8>,
     out: &mut Batch,
 ) -> usize {
     let longest = frame.longest();
-    let text = line.get(..longest).unwrap_or(line);
-    let free = out.free(PREFIX + text.len() + PARTIAL);
-    let Some((head, body)) = free.split_first_chunk_mut() else { return line.len() };
-    *head = *prefix;
-    let clean = escape::copy_clean(text, body);
-    if clean == line.len()
-        && let Some(end) = body.get_mut(clean..).and_then(<[u8]>::first_chunk_mut)
-    {
-        *end = *frame.end;
-        out.advance(PREFIX + clean + END);
-        return clean;
+    let mut clean = stored.min(longest);
+    if clean > 0 {
+        out.advance(frame.prefix + clean);
+    } else {
+        out.push(head.get(..frame.prefix).unwrap_or_default());
     }
-    out.advance(PREFIX + clean);
-    escapes.clear();
+    let text = line.get(clean..longest).or_else(|| line.get(clean..)).unwrap_or_default();
+    let copied = escape::copy_clean(text, out.free(text.len() + frame.partial.len()));
+    out.advance(copied);
+    clean += copied;
     let rest = line.get(clean..).unwrap_or_default();
+    escapes.clear();
     let part = escape::escape_within(rest, longest - clean, frame.format, escapes);
     out.push(escapes);
     if part < rest.len() {
         out.push(frame.partial);
     } else {
-        out.push(frame.end);
+        out.push(frame.end.get(..frame.end_length).unwrap_or_default());
     }
     clean + part
 }
@@ -205,9 +252,10 @@ mod tests {
     fn rendered_as<'a>(format: LogFormat, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, u64) {
         let mut lines = Lines::new(Stream::Stderr, format);
         let (mut held, mut all, mut count) = (Vec::new(), Vec::new(), 0);
+        let mut out = Batch::default();
         let mut step = |held: &mut Vec<u8>, ended| {
             loop {
-                let mut out = Batch::default();
+                out.clear();
                 let done = lines.render(wall(), held, ended, &mut out);
                 held.drain(..done.consumed);
                 count += done.lines;
@@ -265,6 +313,26 @@ mod tests {
         assert_eq!(rendered(input.chunks(1)), whole);
         for cut in 0..input.len() {
             assert_eq!(rendered([&input[..cut], &input[cut..]]), whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_result_does_not_depend_on_the_memory_that_is_there() {
+        let input = ["clean", "", &"x".repeat(70), "a \"quote\"", &"y".repeat(90), "no end"].join("\n");
+        for format in [LogFormat::Logfmt, LogFormat::Json] {
+            let mut wanted = Vec::new();
+            for before in 0..1_100 {
+                let mut out = Batch::default();
+                out.push(&vec![b'-'; before]);
+                let mut lines = Lines::new(Stream::Stderr, format);
+                let done = lines.render(wall(), input.as_bytes(), true, &mut out);
+                assert_eq!(done, Rendered { consumed: input.len(), lines: 6 });
+                let rendered = out.as_bytes().get(before..).unwrap_or_default();
+                if before == 0 {
+                    wanted = rendered.to_vec();
+                }
+                assert!(rendered == wanted, "after {before} bytes");
+            }
         }
     }
 
