@@ -99,12 +99,12 @@ impl SpawnError {
 /// Number of digits of the largest pid.
 const PID_DIGITS: usize = 10;
 
-/// Size of the child's stack in bytes. Its calls need a few hundred, and the frame of a signal, whose handler does
-/// nothing, up to 4 KiB (AVX-512). There is never a second frame: see [`discard_stop_signals`]. The pages of the stack
-/// are touched by each start.
-const STACK: usize = 8 * 1024;
+/// How far below the frame of [`spawn`] the child's stack begins. The frames of clone(2) in the C library, which lie
+/// between, need less than half of it.
+const DISTANCE: usize = 1024;
 
 /// Starts `program`. Returns its pid after it was executed, or the reason why it could not be.
+#[inline(never)] // `here` must be in a frame of its own: inlined, it may lie far above live variables of the caller.
 pub(crate) fn spawn(program: &ExecRequest<'_>) -> Result<i32, SpawnError> {
     let pointers =
         |strings: &[CString]| -> Vec<*const c_char> { strings.iter().map(|s| s.as_ptr()).collect() };
@@ -135,16 +135,15 @@ pub(crate) fn spawn(program: &ExecRequest<'_>) -> Result<i32, SpawnError> {
         errno: 0,
         step: Step::Prepare,
     };
-    let mut stack = MaybeUninit::<[u8; STACK]>::uninit();
-    // SAFETY: a pointer one past the end of an array is valid.
-    let end = unsafe { stack.as_mut_ptr().cast::<u8>().add(STACK) };
-    // The stack grows downwards; the ABI requires an aligned address.
-    let top = end.map_addr(|address| address & !15).cast::<c_void>();
+    // Like after vfork(2), the child uses the free stack below: the start then touches no page for a stack of its own,
+    // and the frames of signals have room, however large they are. The ABI requires an aligned address.
+    let here = std::hint::black_box(0_u8);
+    let top = (&raw const here).map_addr(|address| (address - DISTANCE) & !15).cast_mut().cast::<c_void>();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     let plan_pointer = (&raw mut plan).cast::<c_void>();
-    // SAFETY: stack and plan outlive the child's use of them, because CLONE_VFORK suspends kapo until the child has
-    // executed the program or exited. `program.blocked` proves that no signal handler runs in the shared memory
-    // meanwhile, and kapo has one thread.
+    // SAFETY: the plan outlives the child's use of it, because CLONE_VFORK suspends kapo until the child has executed
+    // the program or exited. Meanwhile nothing of kapo lies below `top`: `spawn` is not inlined, so its caller's frames
+    // lie above `here`, and `program.blocked` proves that no signal handler of kapo runs.
     let pid = unsafe { libc::clone(child, top, flags, plan_pointer) };
     drop(pid_assignment);
     if pid < 0 {

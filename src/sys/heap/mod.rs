@@ -28,12 +28,13 @@ struct FurtherArena {
 }
 
 /// The heap.
+// With `repr(C)` the arena comes last, and only what was allocated has pages.
 #[repr(C)]
 struct Heap {
-    arena: Arena,
     /// Protects the list of chunks and each of them.
     locked: AtomicBool,
     chunks: UnsafeCell<*mut FurtherArena>,
+    arena: Arena,
 }
 
 // SAFETY: `chunks` and what it leads to is used only under the lock, and the arena has a lock of its own.
