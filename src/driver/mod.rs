@@ -96,14 +96,14 @@ fn run_job(
         job.watch_parent(now, signal, parent, &mut context);
     }
     // A stop signal that is already pending must prevent the start.
-    event_loop::take_signals(now, &mut job, &signals, &mut context);
+    event_loop::take_signals(now, &mut *job, &signals, &mut context);
     context.server.accept_queued(&mut given);
     job.handle(now, Event::Start, &mut context);
     // Answer after the start, so that the first answers show its result.
-    context.admit(now, given, &job);
+    context.admit(now, given, &*job);
     let code = match context.exit {
         Some(code) => code,
-        None => event_loop::run(&mut job, &signals, &mut context),
+        None => event_loop::run(&mut *job, &signals, &mut context),
     };
     job.end(&signals);
     // The kernel frees everything at exit; dropping it here would cost a dozen system calls. The socket files are

@@ -88,14 +88,15 @@ pub(crate) struct JobSetup<'a> {
 }
 
 impl Job {
-    /// Prepares everything that can fail. Does not start the command.
+    /// Prepares everything that can fail. Does not start the command. The job is on the heap, because the frame of the
+    /// caller exists for as long as kapo runs, and the copies that a value passes through would be in it.
     #[inline(never)]
     pub(crate) fn new(
         config: &Config,
         options: &JobOptions,
         setup: &JobSetup<'_>,
         context: &mut LoopContext,
-    ) -> Result<Job, Error> {
+    ) -> Result<Box<Job>, Error> {
         let path = (setup.variable)("PATH");
         let program = Program::new(&options.command, &options.arguments, path.as_deref())?;
         let manager = ServiceManager::of(setup.now, setup.variable);
@@ -117,7 +118,7 @@ impl Job {
         if let Some(prober) = &prober {
             life.set_probes(setup.now, prober.probes.status(), &mut Vec::new());
         }
-        Ok(Job {
+        Ok(Box::new(Job {
             life,
             options: options.clone(),
             starter: Starter {
@@ -145,7 +146,7 @@ impl Job {
             ending: Ending::default(),
             prober,
             hooks: Job::hooks(options),
-        })
+        }))
     }
 
     /// Passes an event to the lifecycle and performs the effects.
