@@ -167,7 +167,7 @@ struct Prepared {
     signals: Signals,
     connections: usize,
     now: Now,
-    context: LoopContext,
+    context: Box<LoopContext>,
 }
 
 /// Takes over sockets and signals. `extra`: see [`make_room`], without the listeners.
@@ -196,7 +196,8 @@ fn take_over_signals() -> Result<Signals, Error> {
     Signals::take_over().map_err(|e| Error::setup("take over", "signals", reason(&e)))
 }
 
-/// Returns the state of the loop, with signals registered and a server without listeners.
+/// Returns the state of the loop, with signals registered and a server without listeners. It is on the heap for the same
+/// reason as the job ([`Job::new`]).
 #[inline(never)]
 fn open_context(
     config: &Config,
@@ -205,7 +206,7 @@ fn open_context(
     signals: &Signals,
     variable: &dyn Fn(&str) -> Option<OsString>,
     now: Now,
-) -> Result<LoopContext, Error> {
+) -> Result<Box<LoopContext>, Error> {
     let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
     let epoll = Epoll::new().map_err(failed)?;
     epoll.add(signals, Source::Signals, EventFlags::IN).map_err(|e| failed(e.into()))?;
@@ -213,7 +214,7 @@ fn open_context(
     let since_epoch = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     let first_event = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     let server = Server::new(connections, argv0, Page::new(first_event, config.ui));
-    let mut context = LoopContext::new(epoll, server, config.quiet);
+    let mut context = Box::new(LoopContext::new(epoll, server, config.quiet));
     let journal = is_journal(rustix::stdio::stderr(), variable);
     context.sinks.set_style(Style { format: config.log_format, journal, name: None });
     Ok(context)
