@@ -27,6 +27,8 @@ struct Map {
     taken: [u64; GRANULES / 64],
     /// All granules from this one on have not been touched since their pages were returned.
     peak: usize,
+    /// All granules before this one are taken.
+    first: usize,
     /// There is no gap of so many granules; 0: unknown. An arena that is full is then not searched each time.
     lacking: usize,
 }
@@ -36,27 +38,33 @@ impl Map {
     fn next(&self, from: usize, taken: bool) -> usize {
         let flip = if taken { 0 } else { u64::MAX };
         let mut mask = u64::MAX << (from % 64);
-        for (place, word) in self.taken.iter().enumerate().skip(from / 64) {
+        let mut place = from / 64;
+        while let Some(word) = self.taken.get(place) {
             let found = (word ^ flip) & mask;
             if found != 0 {
                 return place * 64 + found.trailing_zeros() as usize;
             }
             mask = u64::MAX;
+            place += 1;
         }
         GRANULES
     }
 
     /// Marks the granules as taken, or as free.
     fn mark(&mut self, start: usize, end: usize, taken: bool) {
-        for (place, word) in self.taken.iter_mut().enumerate().take(end.div_ceil(64)).skip(start / 64) {
-            let first = start.saturating_sub(place * 64);
+        let mut from = start;
+        while from < end {
+            let place = from / 64;
+            let Some(word) = self.taken.get_mut(place) else { break };
             let behind = (end - place * 64).min(64);
-            let mask = (u64::MAX << first) & (u64::MAX >> (64 - behind));
+            let mask = (u64::MAX << (from % 64)) & (u64::MAX >> (64 - behind));
             *word = if taken { *word | mask } else { *word & !mask };
+            from = (place + 1) * 64;
         }
         if taken {
             self.peak = self.peak.max(end);
         } else {
+            self.first = self.first.min(start);
             self.lacking = 0;
         }
     }
@@ -66,7 +74,8 @@ impl Map {
         if self.lacking != 0 && length >= self.lacking {
             return None;
         }
-        let mut start = self.next(0, false);
+        let mut start = self.next(self.first, false);
+        self.first = start;
         while start + length <= GRANULES {
             let end = self.next(start, true);
             if end - start >= length {
@@ -108,7 +117,7 @@ impl Arena {
         Arena {
             space: Space(UnsafeCell::new([MaybeUninit::uninit(); SIZE])),
             locked: AtomicBool::new(false),
-            map: UnsafeCell::new(Map { taken: [0; GRANULES / 64], peak: 0, lacking: 0 }),
+            map: UnsafeCell::new(Map { taken: [0; GRANULES / 64], peak: 0, first: 0, lacking: 0 }),
         }
     }
 
