@@ -1,6 +1,7 @@
 //! Looks up the value of each option: the command line overrides the environment, which overrides the default in the
 //! table.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
@@ -83,7 +84,7 @@ impl<'env> Settings<'env> {
     }
 
     /// Returns the only text given for an option, or the last one for a flag: a script may add `--quiet=false`.
-    fn text(&mut self, name: &'static str) -> Result<Option<OsString>, Error> {
+    fn text(&mut self, name: &'static str) -> Result<Option<Cow<'env, OsStr>>, Error> {
         let mut texts = self.texts(name)?;
         let last = texts.pop();
         if let (Some(first), Some(last)) = (texts.first(), &last)
@@ -113,14 +114,15 @@ impl<'env> Settings<'env> {
     }
 
     /// Returns the texts given for an option: all from the command line, or the variable, or the default.
-    fn texts(&mut self, name: &'static str) -> Result<Vec<OsString>, Error> {
+    fn texts(&mut self, name: &'static str) -> Result<Vec<Cow<'env, OsStr>>, Error> {
         let opt = self.row(name);
         let mut texts = Vec::new();
         self.given.retain_mut(|given| {
             let asked = given.opt.long == opt.long;
             if asked {
                 // A flag without a value is set.
-                texts.push(given.value.take().unwrap_or_else(|| "true".into()));
+                let text = given.value.take();
+                texts.push(text.map_or(Cow::Borrowed(OsStr::new("true")), Cow::Owned));
             }
             !asked
         });
@@ -129,13 +131,13 @@ impl<'env> Settings<'env> {
             // An empty variable counts as not set, as users of `FOO=` in a unit or compose file expect.
             let variable = |env| self.variables.iter().find(|(name, _)| name == env);
             let value = opt.env.and_then(variable).map(|(_, value)| value).filter(|value| !value.is_empty());
-            texts.extend(value.cloned());
+            texts.extend(value.map(|value| Cow::Borrowed(value.as_os_str())));
             source = ValueSource::Environment;
         }
         if texts.is_empty() {
             source = ValueSource::Default;
             if let Fallback::Text(text) = opt.fallback {
-                texts.push(text.into());
+                texts.push(Cow::Borrowed(OsStr::new(text)));
             }
         }
         self.sources.push((name, source));
