@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::{
@@ -81,11 +82,11 @@ fn config(mut settings: Settings<'_>, operands: Vec<OsString>) -> Result<Config,
     let mode = match settings.verb() {
         Verb::Run => {
             let after = After::Once(linger(settings)?);
-            Mode::Job(Box::new(job(settings, &capture, after, operands)?))
+            Mode::Job(Rc::new(job(settings, &capture, after, operands)?))
         }
         Verb::Supervise => {
             let after = After::Again(restart(settings)?);
-            Mode::Job(Box::new(job(settings, &capture, after, operands)?))
+            Mode::Job(Rc::new(job(settings, &capture, after, operands)?))
         }
         Verb::Watch => {
             captures_nothing(settings, &capture)?;

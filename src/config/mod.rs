@@ -118,7 +118,7 @@ pub struct CaptureOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mode {
     /// `run` and `supervise`.
-    Job(Box<JobOptions>),
+    Job(Rc<JobOptions>),
     /// `watch`.
     Watch(WatchOptions),
     /// `check`.

@@ -19,6 +19,7 @@ pub(crate) mod watch;
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
 use rustix::event::epoll::EventFlags;
@@ -66,7 +67,7 @@ pub fn run(config: &Config, argv0: String, variable: &dyn Fn(&str) -> Option<OsS
 #[inline(never)]
 fn run_job(
     config: &Config,
-    options: &config::JobOptions,
+    options: &Rc<config::JobOptions>,
     argv0: String,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<u8, Error> {

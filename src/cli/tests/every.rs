@@ -122,7 +122,7 @@ fn promises_hold(words: Vec<OsString>, env: &[(OsString, OsString)]) -> bool {
         Ok(Order::Print(text)) => assert!(text.ends_with('\n')),
         Ok(Order::Do(config)) => {
             if let Mode::Job(job) = config.mode {
-                let tail = [vec![job.command], job.arguments].concat();
+                let tail = [std::slice::from_ref(&job.command), &job.arguments].concat();
                 assert!(words.ends_with(&tail), "{words:?}");
             }
         }

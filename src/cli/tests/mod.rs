@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Order, parse};
@@ -59,7 +60,7 @@ fn message_with(words: &str, env: &[(&str, &str)]) -> String {
 
 fn job(words: &str) -> JobOptions {
     match config(words).mode {
-        Mode::Job(job) => *job,
+        Mode::Job(job) => Rc::unwrap_or_clone(job),
         mode => panic!("{words}: {mode:?}"),
     }
 }
@@ -96,10 +97,10 @@ fn each_mode_has_the_defaults_of_the_contract() {
     let check = CheckOptions { probe: Probe::Ready, url: None, timeout: 5 * SECOND };
     let wait = WaitOptions::default();
     for (words, name, mode) in [
-        ("run sleep 60", "sleep", Mode::Job(Box::new(run.clone()))),
-        ("r -- sleep 60", "sleep", Mode::Job(Box::new(run))),
-        ("supervise sleep 60", "sleep", Mode::Job(Box::new(supervise.clone()))),
-        ("-- s -- sleep 60", "sleep", Mode::Job(Box::new(supervise))),
+        ("run sleep 60", "sleep", Mode::Job(Rc::new(run.clone()))),
+        ("r -- sleep 60", "sleep", Mode::Job(Rc::new(run))),
+        ("supervise sleep 60", "sleep", Mode::Job(Rc::new(supervise.clone()))),
+        ("-- s -- sleep 60", "sleep", Mode::Job(Rc::new(supervise))),
         ("watch nginx", "nginx", Mode::Watch(watch.clone())),
         ("w -- nginx", "nginx", Mode::Watch(watch)),
         ("check", "", Mode::Check(check)),
@@ -215,7 +216,7 @@ fn arguments_and_values_need_not_be_utf_8() {
     assert_eq!(config.listen.interface, Interface::Path(bytes(b"/run/\xff").into()));
     let Mode::Job(job) = config.mode else { panic!("no job") };
     assert_eq!(job.termination_log, Some(bytes(b"/\xfe").into()));
-    assert_eq!((job.command, job.arguments), (bytes(b"\xc3("), vec![bytes(b"\x80")]));
+    assert_eq!((&job.command, &job.arguments), (&bytes(b"\xc3("), &vec![bytes(b"\x80")]));
     let Ok(Order::Do(config)) = parse_bytes(&[b"run", b"x"], &[("KAPO_INTERFACE", b"@\xff")]) else {
         panic!("refused")
     };
@@ -294,7 +295,7 @@ fn a_health_check_accepts_variables_of_the_main_process() {
 #[test]
 fn run_lingers_for_a_time_or_until_no_request_comes() {
     let linger = |words: &str, env: &[(&str, &str)]| match config_with(words, env).mode {
-        Mode::Job(job) => job.after,
+        Mode::Job(job) => job.after.clone(),
         mode => panic!("{mode:?}"),
     };
     let fixed = |n| After::Once(Linger::Fixed(SECOND * n));

@@ -15,6 +15,7 @@ pub mod leftover_group;
 pub mod origin;
 pub mod signal_policy;
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::deadlines::{Deadline, Deadlines};
@@ -86,7 +87,7 @@ enum StopCause {
 /// The lifecycle of one command.
 #[derive(Debug)]
 pub struct Lifecycle {
-    job: Box<JobOptions>,
+    job: Rc<JobOptions>,
     context: JobContext,
     state: MachineState,
     own_end: OwnEnd,
@@ -106,7 +107,7 @@ pub struct Lifecycle {
 
 impl Lifecycle {
     /// Creates a lifecycle before its first event, which must be [`Event::Start`].
-    pub fn new(job: Box<JobOptions>, context: JobContext) -> Lifecycle {
+    pub fn new(job: Rc<JobOptions>, context: JobContext) -> Lifecycle {
         let (mode, wait, policy) = match &job.after {
             After::Once(Linger::Fixed(wait)) => (ModeName::Run, Some(*wait), None),
             After::Once(Linger::Idle(_)) => (ModeName::Run, None, None),

@@ -1,5 +1,6 @@
 //! Tests of whole lifecycles: named scenarios, and two thousand random ones.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::world::{Behaviour, Leaves, OTHER_PROCESS, World, any_life};
@@ -1062,7 +1063,7 @@ fn a_failed_start_does_not_show_the_previous_output() {
 #[test]
 fn a_stop_signal_before_the_child_exists_is_forwarded_to_it() {
     let rewrite_signal = vec![(Signal::INT, Some(Signal::USR1))];
-    let job = Box::new(JobOptions { rewrite_signal, ..supervise() });
+    let job = Rc::new(JobOptions { rewrite_signal, ..supervise() });
     let mut life = super::Lifecycle::new(job, context());
     let mut effects = Vec::new();
     life.handle(epoch(), Event::Start, &mut effects);

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid as RawPid;
@@ -51,7 +52,7 @@ use parts::{Children, CommandOutput, CurrentRun, Ending, Measuring, Notify, Pare
 
 /// One command and the resources that kapo uses to run it.
 pub(crate) struct Job {
-    options: JobOptions,
+    options: Rc<JobOptions>,
     life: Lifecycle,
     starter: Starter,
     output: CommandOutput,
@@ -93,7 +94,7 @@ impl Job {
     #[inline(never)]
     pub(crate) fn new(
         config: &Config,
-        options: &JobOptions,
+        options: &Rc<JobOptions>,
         setup: &JobSetup<'_>,
         context: &mut LoopContext,
     ) -> Result<Box<Job>, Error> {
@@ -113,14 +114,14 @@ impl Job {
         }
         let textfile = options.textfile.as_deref().map(|path| Textfile::new(path, &config.name));
         let job_context = job_context(config, setup, manager.is_some(), terminal.is_some());
-        let mut life = Lifecycle::new(Box::new(options.clone()), job_context);
+        let mut life = Lifecycle::new(Rc::clone(options), job_context);
         let prober = options.probes.as_ref().map(Prober::new);
         if let Some(prober) = &prober {
             life.set_probes(setup.now, prober.probes.status(), &mut Vec::new());
         }
         Ok(Box::new(Job {
             life,
-            options: options.clone(),
+            options: Rc::clone(options),
             starter: Starter {
                 program,
                 directory: Directory::current(),

@@ -163,7 +163,7 @@ fn the_service_manager_is_told_of_the_drain() {
 fn the_longest_drain_can_be_begun_and_skipped() {
     let job = JobOptions { drain: Duration::MAX, ..run() };
     // Without the simulation, whose clock cannot represent the end of this drain.
-    let mut life = Lifecycle::new(Box::new(job), JobContext { manager: true, ..context() });
+    let mut life = Lifecycle::new(Rc::new(job), JobContext { manager: true, ..context() });
     let stop = Event::Signal { signal: Signal::TERM, sender: OTHER_PROCESS };
     let mut out = Vec::new();
     for event in [Event::Start, Event::Spawned { pid: child() }, stop.clone()] {

@@ -9,6 +9,7 @@ mod generators;
 mod invariants;
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{Effect, End, Event, JobContext, Lifecycle};
@@ -121,7 +122,7 @@ impl World {
     pub fn new(epoch: Now, job: JobOptions, context: JobContext) -> World {
         let shared = context.piped || context.ignored_at_start.interrupt;
         World {
-            life: Lifecycle::new(Box::new(job.clone()), context.clone()),
+            life: Lifecycle::new(Rc::new(job.clone()), context.clone()),
             behaviour: Behaviour::until_signalled(),
             closes_after: Duration::ZERO,
             history: Vec::new(),
