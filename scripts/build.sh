@@ -56,6 +56,7 @@ elif has_lld; then
     flags="$flags -C link-arg=--icf=all"
     # The variables of libc that every start writes come first, beside other written data and before the arena. The
     # untouched rest of the arena is then at the end, and no further page is touched for them.
+    flags="$flags -C link-arg=--no-rosegment -C link-arg=-zseparate-loadable-segments"
     flags="$flags -C link-arg=--symbol-ordering-file=scripts/link-order.txt -C link-arg=--no-warn-symbol-ordering"
 fi
 if has_sources && has_target "$target"; then
