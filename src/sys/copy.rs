@@ -26,10 +26,10 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, length: usize) -> *mu
         "lea r8, [rdi + rdx - 16]",
         "cmp rdx, 1024",
         "jae 30f",
-        "20: movups xmm0, [rsi]",
-        "add rsi, 16",
-        "cmp rdi, r8",
+        "20: cmp rdi, r8",
         "jae 31f",
+        "movups xmm0, [rsi]",
+        "add rsi, 16",
         "movups [rdi], xmm0",
         "add rdi, 16",
         "jmp 20b",
@@ -127,6 +127,58 @@ mod tests {
                     check(&memory, from, from + distance, length);
                     check(&memory, from, from - distance, length);
                 }
+            }
+        }
+    }
+
+    /// Memory between pages that cannot be touched.
+    struct Fenced {
+        start: *mut u8,
+        length: usize,
+    }
+
+    impl Fenced {
+        const PAGE: usize = 4096;
+
+        fn new(length: usize) -> Fenced {
+            let (whole, kind) = (length + 2 * Fenced::PAGE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            // SAFETY: a new mapping overlaps nothing.
+            let start = unsafe { libc::mmap(std::ptr::null_mut(), whole, libc::PROT_NONE, kind, -1, 0) };
+            assert_ne!(start, libc::MAP_FAILED);
+            let start = start.cast::<u8>().wrapping_add(Fenced::PAGE);
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            // SAFETY: a part of the new mapping, on whole pages.
+            let result = unsafe { libc::mprotect(start.cast(), length, access) };
+            assert_eq!(result, 0);
+            Fenced { start, length }
+        }
+
+        fn bytes(&mut self) -> &mut [u8] {
+            // SAFETY: the memory is mapped until the process ends, and nothing else refers to it.
+            unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
+        }
+    }
+
+    /// A copy that reads or writes beyond its parts ends the test by SEGV.
+    #[test]
+    fn a_copy_touches_nothing_outside() {
+        let page = Fenced::PAGE;
+        let (mut from, mut to) = (Fenced::new(page), Fenced::new(page));
+        from.bytes().copy_from_slice(&memory(page));
+        for length in (0..=300).chain(1_000..1_300) {
+            for (source, target) in [(0, 0), (page - length, page - length), (page - length, 0)] {
+                let (start, end) = (from.start.wrapping_add(source), to.start.wrapping_add(target));
+                to.bytes().fill(0);
+                // SAFETY: both parts are within their memory.
+                unsafe { memmove(end, start, length) };
+                let copied = to.bytes()[target..target + length] == from.bytes()[source..source + length];
+                assert!(copied, "{length} bytes from {source} to {target}");
+            }
+            // Within one memory, from the start to the end and back; both overlap if the part is long.
+            for (source, target) in [(0, page - length), (page - length, 0), (0, 1.min(page - length))] {
+                let start = from.start;
+                // SAFETY: both parts are within the memory.
+                unsafe { memmove(start.wrapping_add(target), start.wrapping_add(source), length) };
             }
         }
     }
