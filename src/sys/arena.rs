@@ -169,11 +169,10 @@ impl Arena {
         let start = self.place(part);
         let (before, after) = (start + granules(from), start + granules(to));
         self.with(|map| {
-            if after <= before {
+            if after < before {
                 map.mark(after, before, false);
-                return true;
             }
-            map.extend(before, after)
+            after <= before || map.extend(before, after)
         })
     }
 

@@ -13,7 +13,7 @@ const DISTANCE: usize = 5 * 1024;
 pub(crate) fn release_unused() {
     let here = std::hint::black_box(0_u8);
     let page = page_size();
-    let end = (&raw const here).map_addr(|address| (address - DISTANCE) / page * page);
+    let end = (&raw const here).map_addr(|address| address.wrapping_sub(DISTANCE) / page * page);
     // SAFETY: `here` is a local variable of this frame, which is the last one on the stack, and the stack grows
     // downwards. Everything more than DISTANCE bytes below it lies outside all frames.
     unsafe { release_below(end, REACH.next_multiple_of(page)) };
@@ -29,8 +29,8 @@ pub(super) fn page_size() -> usize {
 /// Returns the pages of the `length` bytes below `end` to the kernel.
 ///
 /// # Safety
-/// Both are multiples of the page size. `end` is the start of a page of this thread's stack, and no live value, of Rust or of a C caller, lies in the range
-/// below it, because the kernel replaces its content with zeros.
+/// Both are multiples of the page size. `end` is the start of a page of this thread's stack, and no live value, of Rust
+/// or of a C caller, lies in the range below it, because the kernel replaces its content with zeros.
 unsafe fn release_below(end: *const u8, length: usize) {
     let start = end.map_addr(|address| address - length);
     // SAFETY: the caller guarantees that the range holds no value. An unmapped range is an error without effect.

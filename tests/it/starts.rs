@@ -227,8 +227,9 @@ fn stop_signals_during_the_start_never_leave_kapo_asleep() {
     }
 }
 
-/// Three handlers that interrupted each other were too much for the child's stack: their frames overwrote the frames
-/// of kapo above which it lies. strace sends each signal at a system call of the child, while all are blocked.
+/// When the child had a stack of 8 KiB, three handlers that interrupted each other were too much for it: their frames
+/// overwrote those of kapo below it, and kapo died. strace sends each signal at a system call of the child, while all
+/// are blocked.
 #[test]
 fn three_stop_signals_at_once_in_the_child_do_no_harm() {
     let kapo = kapo_on_a_free_port(["-q", "run", "true"]);

@@ -23,12 +23,12 @@ const ALIGNMENT: usize = 128 * 1024;
 /// A further arena. A mapping that is all zeros is an empty one.
 #[repr(C)]
 struct FurtherArena {
-    arena: Arena,
     next: *mut FurtherArena,
+    arena: Arena,
 }
 
 /// The heap.
-// With `repr(C)` the arena comes last, and only what was allocated has pages.
+// With `repr(C)` the arena comes last. Variables behind it would touch a page of their own.
 #[repr(C)]
 struct Heap {
     /// Protects the list of chunks and each of them.
