@@ -16,60 +16,66 @@
 //! these characters, its three bytes are escaped as if they were not valid UTF-8, so that the form remains
 //! unambiguous.
 //!
-//! Spans without escapes are found eight bytes at a time and copied whole.
+//! Spans without escapes are searched and copied eight bytes at a time.
 
 use crate::config::LogFormat;
 
 /// Writes `text` with its escapes. The caller writes the quotes.
 pub(crate) fn escape(text: &[u8], format: LogFormat, out: &mut Vec<u8>) {
     let mut rest = text;
-    loop {
-        let (clean, dirty) = rest.split_at(clean_span(rest));
-        out.extend_from_slice(clean);
-        let Some((&first, after)) = dirty.split_first() else { return };
-        rest = match first {
-            0x80.. => non_ascii(dirty, format, out),
-            _ => {
-                ascii(first, out);
-                after
-            }
-        };
+    while !rest.is_empty() {
+        let start = out.len();
+        let limit = (LONGEST_ESCAPE * rest.len()).min(PIECE);
+        out.resize(start + limit + SLACK, 0);
+        let escaped = escape_within(rest, limit, format, out.get_mut(start..).unwrap_or_default());
+        out.truncate(start + escaped.written);
+        rest = rest.get(escaped.read..).unwrap_or_default();
     }
 }
 
 /// Longest escape of one byte: `\u0000`.
 const LONGEST_ESCAPE: usize = 6;
 
-/// Writes as much of `text` as fits into `limit` bytes with its escapes, and ends between two characters. Returns how
-/// many bytes of `text` were written.
-pub(crate) fn escape_within(text: &[u8], limit: usize, format: LogFormat, out: &mut Vec<u8>) -> usize {
-    if text.len() <= limit / LONGEST_ESCAPE {
-        escape(text, format, out);
-        return text.len();
-    }
-    let end = out.len() + limit;
-    let mut rest = text;
-    loop {
-        let room = end - out.len();
-        let clean = clean_span(rest.get(..room).unwrap_or(rest));
-        let (clean, dirty) = rest.split_at(clean);
-        out.extend_from_slice(clean);
-        rest = dirty;
-        let Some((&first, after)) = dirty.split_first() else { return text.len() };
-        let written = out.len();
-        let after = match first {
-            0x80.. => character(dirty, format, out),
-            _ => {
-                ascii(first, out);
-                after
+/// How many bytes [`escape`] writes at once.
+const PIECE: usize = 256;
+
+/// The number of bytes behind its limit that [`escape_within`] needs, because it stores whole words.
+pub(crate) const SLACK: usize = 8;
+
+/// The result of [`escape_within`].
+pub(crate) struct Escaped {
+    /// How many bytes of the text were escaped.
+    pub(crate) read: usize,
+    /// How many bytes this takes in the output.
+    pub(crate) written: usize,
+}
+
+/// Writes as much of `text` as fits into `limit` bytes with its escapes, and ends between two characters. `out` must be
+/// [`SLACK`] bytes longer than that; what is behind the result may have changed.
+pub(crate) fn escape_within(text: &[u8], limit: usize, format: LogFormat, out: &mut [u8]) -> Escaped {
+    let mut escaped = Escaped { read: 0, written: 0 };
+    while let Some(rest) = text.get(escaped.read..)
+        && let Some(&first) = rest.first()
+    {
+        if is_clean(first) {
+            let clean = copy_clean(rest, out.get_mut(escaped.written..limit).unwrap_or_default());
+            if clean == 0 {
+                break;
             }
-        };
-        if out.len() > end {
-            out.truncate(written);
-            return text.len() - rest.len();
+            escaped.read += clean;
+            escaped.written += clean;
+        } else {
+            let form = form(rest, first, format);
+            let Some(to) = out.get_mut(escaped.written..).and_then(<[u8]>::first_chunk_mut) else { break };
+            if escaped.written + form.length > limit {
+                break;
+            }
+            *to = form.bytes;
+            escaped.read += form.read;
+            escaped.written += form.length;
         }
-        rest = after;
     }
+    escaped
 }
 
 /// Writes a value of logfmt, without quotes if every logfmt reader accepts that, otherwise quoted. Empty text becomes
@@ -91,21 +97,6 @@ pub(crate) fn quoted(text: &[u8], format: LogFormat, out: &mut Vec<u8>) {
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// Returns how many bytes at the start of `text` are printable ASCII other than quote and backslash.
-fn clean_span(text: &[u8]) -> usize {
-    let (words, tail) = text.as_chunks::<8>();
-    let mut clean = 0;
-    for word in words {
-        let found = dirty(u64::from_le_bytes(*word));
-        if found != 0 {
-            // The lowest set bit is exact; carries can only set wrong bits above it.
-            return clean + (found.trailing_zeros() / 8) as usize;
-        }
-        clean += 8;
-    }
-    clean + tail.iter().take_while(|&&b| is_clean(b)).count()
-}
 
 /// Copies the clean bytes at the start of `text` (printable ASCII other than quote and backslash) to the start of
 /// `out`, as many as fit, and returns their number. May also change the bytes behind them in `out`.
@@ -148,66 +139,49 @@ fn dirty(word: u64) -> u64 {
     (word | control_or_quote | backslash | delete) & HIGHS
 }
 
-fn ascii(byte: u8, out: &mut Vec<u8>) {
-    match byte {
-        b'"' => out.extend_from_slice(b"\\\""),
-        b'\\' => out.extend_from_slice(b"\\\\"),
-        b'\n' => out.extend_from_slice(b"\\n"),
-        b'\r' => out.extend_from_slice(b"\\r"),
-        b'\t' => out.extend_from_slice(b"\\t"),
-        _ => unicode(*b"00", byte, out),
-    }
+/// How one character is written.
+struct Form {
+    /// How many bytes of the text it is.
+    read: usize,
+    /// What is written for it; the first `length` bytes count.
+    bytes: [u8; SLACK],
+    length: usize,
 }
 
-/// Returns the first two digits of the escape of a byte that is not valid UTF-8.
-fn marker(format: LogFormat) -> [u8; 2] {
-    match format {
-        LogFormat::Logfmt => *b"dc",
-        LogFormat::Json => *b"ef",
-    }
-}
-
-/// Writes `\uHHNN`.
-fn unicode(high: [u8; 2], low: u8, out: &mut Vec<u8>) {
+/// Returns the form of the character at the start of `text`, or of its first byte if that is not valid UTF-8.
+fn form(text: &[u8], first: u8, format: LogFormat) -> Form {
+    let short = |letter| Form { read: 1, bytes: [b'\\', letter, 0, 0, 0, 0, 0, 0], length: 2 };
     let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
-    out.extend_from_slice(&[b'\\', b'u', high[0], high[1], digit(low >> 4), digit(low & 15)]);
-}
-
-/// Writes the non-ASCII bytes at the start of `text` and returns the rest.
-fn non_ascii<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] {
-    let mut rest = text;
-    while let Some(0x80..) = rest.first() {
-        rest = character(rest, format, out);
-    }
-    rest
-}
-
-/// Writes the first character of `text`, or its first byte if that is not valid UTF-8, and returns the rest.
-fn character<'a>(text: &'a [u8], format: LogFormat, out: &mut Vec<u8>) -> &'a [u8] {
-    let Some((&first, rest)) = text.split_first() else { return text };
-    let marker = marker(format);
+    let unicode = |read, high: [u8; 2], low: u8| Form {
+        read,
+        bytes: [b'\\', b'u', high[0], high[1], digit(low >> 4), digit(low & 15), 0, 0],
+        length: LONGEST_ESCAPE,
+    };
     let length = match first {
+        b'"' | b'\\' => return short(first),
+        b'\n' => return short(b'n'),
+        b'\r' => return short(b'r'),
+        b'\t' => return short(b't'),
+        0..0x80 => return unicode(1, *b"00", first),
         // The characters U+EF80 to U+EFFF, which represent bytes.
-        0xee if format == LogFormat::Json && matches!(rest, [0xbe | 0xbf, ..]) => 1,
+        0xee if format == LogFormat::Json && matches!(text, [_, 0xbe | 0xbf, ..]) => 1,
         0xc2..=0xdf => 2,
         0xe0..=0xef => 3,
         0xf0..=0xf4 => 4,
         _ => 1,
     };
-    match text.split_at_checked(length) {
-        Some((&[0xc2, c1 @ 0x80..=0x9f], after)) => {
-            unicode(*b"00", c1, out);
-            after
-        }
-        Some((character, after)) if length > 1 && std::str::from_utf8(character).is_ok() => {
-            out.extend_from_slice(character);
-            after
+    match text.get(..length) {
+        Some(&[0xc2, c1 @ 0x80..=0x9f]) => unicode(2, *b"00", c1),
+        Some(character) if length > 1 && std::str::from_utf8(character).is_ok() => {
+            let mut bytes = [0; SLACK];
+            bytes.iter_mut().zip(character).for_each(|(to, from)| *to = *from);
+            Form { read: length, bytes, length }
         }
         // Take only the first byte, because the next one may begin a character.
-        _ => {
-            unicode(marker, first, out);
-            rest
-        }
+        _ => match format {
+            LogFormat::Logfmt => unicode(1, *b"dc", first),
+            LogFormat::Json => unicode(1, *b"ef", first),
+        },
     }
 }
 
@@ -338,8 +312,9 @@ pub(crate) mod tests {
                 for limit in (6..whole.len() + 10).step_by(step) {
                     let (mut rest, mut joined) = (text, String::new());
                     while !rest.is_empty() {
-                        let mut out = Vec::new();
-                        let part = escape_within(rest, limit, format, &mut out);
+                        let mut out = vec![0; limit + SLACK];
+                        let Escaped { read: part, written } = escape_within(rest, limit, format, &mut out);
+                        out.truncate(written);
                         assert!(part > 0 && out.len() <= limit, "{limit}");
                         // Another escape would not have fitted.
                         assert!(part == rest.len() || out.len() + LONGEST_ESCAPE > limit, "{limit}");

@@ -82,6 +82,9 @@ static JSON: Frame = Frame {
 /// still fit into a pipe of 64 KiB, because a small remainder would cost a second write.
 pub const BATCH: usize = 60 * 1024;
 
+/// How many bytes of a line with escapes are written before more memory is requested.
+const STEP: usize = 512;
+
 /// The line splitter for one stream of one run.
 #[derive(Debug)]
 pub struct Lines {
@@ -123,9 +126,8 @@ impl Lines {
         let longest = frame.longest();
         let mut rendered = Rendered::default();
         let mut rest = input;
-        let mut escapes = Vec::new();
         loop {
-            let mut stored = 0;
+            let mut stored = None;
             if self.searched == 0 {
                 let clean = clean_lines(frame, &head, rest, out);
                 rest = rest.get(clean.consumed..).unwrap_or_default();
@@ -136,7 +138,7 @@ impl Lines {
                 break;
             }
             let window = rest.get(..=longest).unwrap_or(rest);
-            let from = self.searched.max(stored);
+            let from = self.searched.max(stored.unwrap_or(0));
             let found = memchr(b'\n', window.get(from..).unwrap_or_default());
             let line = if let Some(at) = found {
                 rest.get(..from + at).unwrap_or(rest)
@@ -147,7 +149,7 @@ impl Lines {
                 break;
             };
             self.searched = 0;
-            let part = record(frame, &head, line, stored, &mut escapes, out);
+            let part = record(frame, &head, line, stored, out);
             if part < line.len() {
                 rest = rest.get(part..).unwrap_or_default();
             } else {
@@ -164,8 +166,8 @@ impl Lines {
 struct CleanLines {
     consumed: usize,
     lines: u64,
-    /// How many bytes of the next line are stored behind its head in the free memory.
-    stored: usize,
+    /// How many bytes of the next line are stored behind its head in the free memory. `None` if not even the head fits.
+    stored: Option<usize>,
 }
 
 /// Appends records of the complete lines at the start of `input` that need no escapes, as far as the memory of `out`
@@ -173,7 +175,7 @@ struct CleanLines {
 fn clean_lines(frame: &Frame, head: &[u8; HEAD], input: &[u8], out: &mut Batch) -> CleanLines {
     let limit = BATCH.saturating_sub(out.len());
     let free = out.free(0);
-    let mut clean = CleanLines { consumed: 0, lines: 0, stored: 0 };
+    let mut clean = CleanLines { consumed: 0, lines: 0, stored: None };
     let mut filled = 0;
     while filled < limit {
         let Some(record) = free.get_mut(filled..) else { break };
@@ -182,53 +184,46 @@ fn clean_lines(frame: &Frame, head: &[u8; HEAD], input: &[u8], out: &mut Batch) 
         let Some(body) = record.get_mut(frame.prefix..) else { break };
         let rest = input.get(clean.consumed..).unwrap_or_default();
         let text = rest.get(..=frame.longest()).unwrap_or(rest);
-        clean.stored = escape::copy_clean(text, body);
-        if text.get(clean.stored) != Some(&b'\n') {
+        let length = escape::copy_clean(text, body);
+        clean.stored = Some(length);
+        if text.get(length) != Some(&b'\n') {
             break;
         }
-        let Some(end) = body.get_mut(clean.stored..).and_then(<[u8]>::first_chunk_mut) else { break };
+        let Some(end) = body.get_mut(length..).and_then(<[u8]>::first_chunk_mut) else { break };
         *end = frame.end;
-        filled += frame.prefix + clean.stored + frame.end_length;
-        clean.consumed += clean.stored + 1;
+        filled += frame.prefix + length + frame.end_length;
+        clean.consumed += length + 1;
         clean.lines += 1;
-        clean.stored = 0;
+        clean.stored = None;
     }
     out.advance(filled);
     clean
 }
 
 /// Appends a record of `line`, or of as much of it as fits into one record, and returns how many bytes of `line` that
-/// was. The first `stored` bytes are already in the free memory. `escapes` is scratch memory for the text from the
-/// first escape on.
-fn record(
-    frame: &Frame,
-    head: &[u8; HEAD],
-    line: &[u8],
-    stored: usize,
-    escapes: &mut Vec<u8>,
-    out: &mut Batch,
-) -> usize {
-    let longest = frame.longest();
-    let mut clean = stored.min(longest);
-    if clean > 0 {
-        out.advance(frame.prefix + clean);
-    } else {
-        out.push(head.get(..frame.prefix).unwrap_or_default());
+/// was. The head and the first `stored` bytes may already be in the free memory.
+fn record(frame: &Frame, head: &[u8; HEAD], line: &[u8], stored: Option<usize>, out: &mut Batch) -> usize {
+    let mut read = stored.unwrap_or(0).min(frame.longest());
+    match stored {
+        Some(_) => out.advance(frame.prefix + read),
+        None => out.push(head.get(..frame.prefix).unwrap_or_default()),
     }
-    let text = line.get(clean..longest).or_else(|| line.get(clean..)).unwrap_or_default();
-    let copied = escape::copy_clean(text, out.free(text.len() + frame.partial.len()));
-    out.advance(copied);
-    clean += copied;
-    let rest = line.get(clean..).unwrap_or_default();
-    escapes.clear();
-    let part = escape::escape_within(rest, longest - clean, frame.format, escapes);
-    out.push(escapes);
-    if part < rest.len() {
-        out.push(frame.partial);
-    } else {
-        out.push(frame.end.get(..frame.end_length).unwrap_or_default());
+    let mut room = frame.longest() - read;
+    while read < line.len() {
+        let rest = line.get(read..).unwrap_or_default();
+        let limit = room.min(STEP);
+        let escaped = escape::escape_within(rest, limit, frame.format, out.free(limit + escape::SLACK));
+        out.advance(escaped.written);
+        read += escaped.read;
+        room -= escaped.written;
+        // The next character does not fit.
+        if escaped.read == 0 {
+            out.push(frame.partial);
+            return read;
+        }
     }
-    clean + part
+    out.push(frame.end.get(..frame.end_length).unwrap_or_default());
+    read
 }
 
 #[cfg(test)]
