@@ -317,7 +317,7 @@ treed() {
     program place "$WORK/place $S/place.txt" directory=/usr umask=027
     treed default stopsignal=QUIT
     treed group stopsignal=TERM stopasgroup=true
-    printf '[eventlistener:listener]\ncommand=python3 -S -I %s/listener.py %s/events\nevents=PROCESS_STATE\nbuffer_size=1000\n' "$S" "$S"
+    printf '[eventlistener:listener]\ncommand=python3 -S -I %s/listener.py %s/events\nevents=PROCESS_STATE\nbuffer_size=1000\npriority=1000\n' "$S" "$S"
 } >"$S/conf"
 cat >"$S/listener.py" <<'P'
 import sys
