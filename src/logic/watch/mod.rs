@@ -3,7 +3,7 @@
 //!
 //! A process is found in three steps. A scan lists it ([`WatchEvent::Listed`]). If [`ScanCache`] does not know it, its
 //! name is read ([`WatchEvent::Named`]); if that name is new and is not NAME, its arguments and executable are read
-//! too ([`WatchEvent::AllNames`]). A match is opened ([`WatchEvent::Opened`]), and only what is read while a pidfd
+//! too ([`WatchEvent::AllNames`]). The first scan reads all of them at once. A match is opened ([`WatchEvent::Opened`]), and only what is read while a pidfd
 //! protects the pid from reuse counts.
 //!
 //! From then on, pid and start time identify the process, and the pidfd reports its end. Without a pidfd, every scan
@@ -162,6 +162,7 @@ impl Watch {
                 }
             }
             WatchEvent::AllNames { pid, names } => {
+                self.seen.has_kept_its_name(pid, names.comm);
                 if self.accepts(pid, &|rule| rule.matches(&names)) {
                     self.candidate(pid, out);
                 } else if self.living.contains_key(&pid) {
@@ -242,6 +243,8 @@ impl Watch {
         {
             process.listed = true;
             out.push(WatchEffect::Open(pid));
+        } else if read && self.seen.reads_everything() {
+            out.push(WatchEffect::ReadAllNames(pid));
         } else if read {
             out.push(WatchEffect::ReadName(pid));
         }

@@ -69,6 +69,11 @@ impl ScanCache {
         self.entries.len()
     }
 
+    /// Whether the running scan reads all names of each process.
+    pub(crate) fn reads_everything(&self) -> bool {
+        self.reread == Reread::Everything
+    }
+
     /// Limits the scan that has just begun to the pids `first..=last` of processes that may be new, and to those
     /// between them and the processes that must be read again. The other processes stay known.
     pub(crate) fn narrow(&mut self, mut first: ProcessId, mut last: ProcessId) -> PidRange {

@@ -146,6 +146,7 @@ impl World {
                 }
             }
             WatchEffect::ReadAllNames(pid) => {
+                self.reads += 1;
                 if let Some(comm) = self.processes.get(&pid).map(|p| p.name.as_bytes()) {
                     let names = ProcessNames { comm, ..ProcessNames::default() };
                     self.tell(WatchEvent::AllNames { pid, names });
@@ -291,6 +292,16 @@ fn a_new_name_is_found_while_young_or_within_a_minute() {
     (0..8).for_each(|_| world.pass(WAIT));
     assert_eq!(world.pids(), [8]);
     assert_eq!(world.guards.len(), 1);
+}
+
+#[test]
+fn a_scan_that_reads_all_names_reads_each_process_once() {
+    let mut world = World::new(&config("job"));
+    [(1, "job"), (2, "sh"), (3, "else")].into_iter().for_each(|(n, name)| world.fork(n, name));
+    let mut world = world.start();
+    assert_eq!((world.pids(), world.reads), (vec![1], 3));
+    world.pass(WAIT);
+    assert_eq!(world.reads, 6, "the names that the first scan read have not changed");
 }
 
 #[test]
