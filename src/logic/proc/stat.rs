@@ -123,6 +123,14 @@ pub fn start_time(boot: SystemTime, ticks: u64) -> SystemTime {
     boot.checked_add(since).unwrap_or(boot)
 }
 
+/// Returns the age of a process with these ticks, in seconds, if the machine has been up for `up` seconds. It is at most
+/// one second too small, and never too large.
+pub fn age(ticks: u64, up: i64) -> u32 {
+    let start = ticks.div_ceil(TICKS_A_SECOND);
+    let age = u64::try_from(up).unwrap_or(0).saturating_sub(start);
+    u32::try_from(age).unwrap_or(u32::MAX)
+}
+
 /// Parses a pid; `None` if the word is not one, because /proc has other entries too.
 pub fn pid(word: &[u8]) -> Option<ProcessId> {
     // `parse` would accept a sign.
@@ -251,6 +259,22 @@ mod tests {
         assert_eq!(start_time(boot, 99), boot + Duration::from_millis(990));
         // A nonsensical value must not panic.
         let _ = start_time(boot, u64::MAX);
+    }
+
+    #[test]
+    fn an_age_is_never_too_large() {
+        for (ticks, up, expected) in [
+            (0, 50, 50),
+            (3_900, 50, 11),
+            (3_901, 50, 10),
+            (4_000, 50, 10),
+            (5_100, 50, 0),
+            (u64::MAX, 50, 0),
+            (0, -1, 0),
+            (0, i64::MAX, u32::MAX),
+        ] {
+            assert_eq!(age(ticks, up), expected, "{ticks} {up}");
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) enum WatchEvent<'a> {
     /// The answer to [`WatchEffect::ReadAllNames`].
     AllNames {
         pid: ProcessId,
+        /// For how many seconds it has run.
+        age: u32,
         /// Its name, arguments and executable.
         names: ProcessNames<'a>,
     },

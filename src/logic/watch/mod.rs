@@ -3,8 +3,8 @@
 //!
 //! A process is found in three steps. A scan lists it ([`WatchEvent::Listed`]). If [`ScanCache`] does not know it, its
 //! name is read ([`WatchEvent::Named`]); if that name is new and is not NAME, its arguments and executable are read
-//! too ([`WatchEvent::AllNames`]). The first scan reads all of them at once. A match is opened ([`WatchEvent::Opened`]), and only what is read while a pidfd
-//! protects the pid from reuse counts.
+//! too ([`WatchEvent::AllNames`]). The first scan reads all of this at once, and the age of each process. A match is
+//! opened ([`WatchEvent::Opened`]), and only what is read while a pidfd protects the pid from reuse counts.
 //!
 //! From then on, pid and start time identify the process, and the pidfd reports its end. Without a pidfd, every scan
 //! reads the process again. A match ends if it executes a program that does not match, but not if it changes its name.
@@ -154,15 +154,15 @@ impl Watch {
             }
             WatchEvent::Named { pid, comm } => {
                 // This call also stores the name, so it comes before the comparison.
-                let kept = self.seen.has_kept_its_name(pid, comm);
+                let kept = self.seen.has_kept_its_name(pid, comm, 0);
                 if self.accepts(pid, &|rule| rule.matches_comm(comm)) {
                     self.candidate(pid, out);
                 } else if !kept {
                     out.push(WatchEffect::ReadAllNames(pid));
                 }
             }
-            WatchEvent::AllNames { pid, names } => {
-                self.seen.has_kept_its_name(pid, names.comm);
+            WatchEvent::AllNames { pid, age, names } => {
+                self.seen.has_kept_its_name(pid, names.comm, age);
                 if self.accepts(pid, &|rule| rule.matches(&names)) {
                     self.candidate(pid, out);
                 } else if self.living.contains_key(&pid) {
@@ -243,10 +243,9 @@ impl Watch {
         {
             process.listed = true;
             out.push(WatchEffect::Open(pid));
-        } else if read && self.seen.reads_everything() {
-            out.push(WatchEffect::ReadAllNames(pid));
         } else if read {
-            out.push(WatchEffect::ReadName(pid));
+            let all = self.seen.reads_everything();
+            out.push(if all { WatchEffect::ReadAllNames(pid) } else { WatchEffect::ReadName(pid) });
         }
     }
 

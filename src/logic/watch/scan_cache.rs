@@ -7,8 +7,9 @@
 
 use crate::logic::ProcessId;
 
-/// A process is read in every scan for this many seconds after it was first seen, because a forked process has its
-/// parent's name until it executes its own program.
+/// A process is read in every scan until it is this many seconds old, because a forked process has its parent's name
+/// until it executes its own program. Only the first scan looks at the age of a process. In later scans, a process
+/// counts as new when it is first seen.
 const YOUNG: u32 = 10;
 
 /// Which known processes a scan reads again.
@@ -32,7 +33,8 @@ struct CachedProcess {
     pid: ProcessId,
     /// Differs if the pid belongs to another process; 0 never compares equal.
     mark: u32,
-    /// When it was first seen, in seconds since the watch began; 0 for the first scan.
+    /// When it started, or was first seen, on the clock of [`ScanCache::now`]. At most [`YOUNG`] for the processes of
+    /// the first scan, and later for all others.
     since: u32,
     /// A hash of the last `comm` that was read; 0 if none was read.
     name: u32,
@@ -48,7 +50,7 @@ pub(crate) struct ScanCache {
     cursor: usize,
     /// The processes that the running scan lists for the first time.
     fresh: Vec<CachedProcess>,
-    /// The time of the running scan.
+    /// The time of the running scan, in seconds. The watch began at [`YOUNG`], so that 0 is long enough ago.
     now: u32,
     reread: Reread,
     /// Whether the running scan lists only a part of the pids.
@@ -58,10 +60,10 @@ pub(crate) struct ScanCache {
 }
 
 impl ScanCache {
-    /// Begins a scan. `now` counts seconds from any moment and never goes back.
+    /// Begins a scan. `now` counts the seconds since the watch began.
     pub(crate) fn begin(&mut self, now: u32, reread: Reread) {
         self.abort();
-        (self.now, self.reread, self.partial) = (now, reread, false);
+        (self.now, self.reread, self.partial) = (now.saturating_add(YOUNG), reread, false);
     }
 
     /// The number of known processes.
@@ -96,7 +98,7 @@ impl ScanCache {
         while self.entries.get(self.cursor).is_some_and(|e| e.pid < pid) {
             self.cursor += 1;
         }
-        let since = if self.again { self.now.max(1) } else { 0 };
+        let since = if self.again { self.now.max(YOUNG + 1) } else { self.now };
         let Some(known) = self.entries.get(self.cursor).copied().filter(|e| e.pid == pid) else {
             self.fresh.push(CachedProcess { pid, mark, since, name: 0 });
             return true;
@@ -112,19 +114,23 @@ impl ScanCache {
         self.reread > Reread::Young || !same || self.is_young(since)
     }
 
-    /// Whether the process that was listed last already had this `comm` when it was read before. In that case it has
-    /// executed nothing since, and its other names need not be read again. The answer is always `false` in a scan that
-    /// reads everything. It is also `false` for a young process that is new to the host, because its exec may be
-    /// incomplete, or its new program may have the same `comm`.
-    pub(crate) fn has_kept_its_name(&mut self, pid: ProcessId, comm: &[u8]) -> bool {
+    /// Records what was read of the process that was listed last. `age` is in seconds and counts only in the first scan,
+    /// because later scans find new processes. Returns whether the process already had this `comm` when it was read
+    /// before. In that case it has executed nothing since, and its other names need not be read again. The answer is
+    /// always `false` for a young process that is new to the host, because its exec may be incomplete, or its new program
+    /// may have the same `comm`.
+    pub(crate) fn has_kept_its_name(&mut self, pid: ProcessId, comm: &[u8], age: u32) -> bool {
         let met = self.kept.checked_sub(1).and_then(|at| self.entries.get_mut(at)).filter(|e| e.pid == pid);
         let Some(entry) = met.or_else(|| self.fresh.last_mut().filter(|e| e.pid == pid)) else {
             return false;
         };
         let name = crate::logic::hash(comm) | 1;
         let before = std::mem::replace(&mut entry.name, name);
-        let settled = entry.since == 0 || self.now.saturating_sub(entry.since) >= YOUNG;
-        before == name && self.reread < Reread::Everything && settled
+        if !self.again {
+            entry.since = self.now.saturating_sub(age);
+        }
+        let settled = entry.since <= YOUNG || self.now.saturating_sub(entry.since) >= YOUNG;
+        before == name && settled
     }
 
     /// Ends a complete scan: forgets the processes that it has not listed.
@@ -261,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_unchanged_until_it_changes_or_all_is_read() {
+    fn a_name_is_unchanged_until_it_changes() {
         let mut seen = ScanCache::default();
         let pid = ProcessId::new(7).unwrap();
         for (now, reread, mark, comm, kept) in [
@@ -269,25 +275,23 @@ mod tests {
             (1, Reread::Young, 6, "sh", true),
             (2, Reread::Young, 6, "job", false),
             (3, Reread::Comm, 6, "job", true),
-            (4, Reread::Everything, 6, "job", false),
             (5, Reread::Young, 6, "job", true),
             // The pid belongs to another process, which is new to the host.
             (6, Reread::Young, 8, "job", false),
             (7, Reread::Comm, 8, "job", false),
             (16, Reread::Comm, 8, "job", true),
             (17, Reread::Comm, 8, "next", false),
-            (18, Reread::Everything, 8, "next", false),
         ] {
             seen.begin(now, reread);
             assert!(seen.must_read(pid, mark));
-            assert_eq!(seen.has_kept_its_name(pid, comm.as_bytes()), kept, "{now}");
+            assert_eq!(seen.has_kept_its_name(pid, comm.as_bytes(), 0), kept, "{now}");
             // The function is false for a pid other than the one that was listed last.
-            assert!(!seen.has_kept_its_name(ProcessId::new(1).unwrap(), comm.as_bytes()));
+            assert!(!seen.has_kept_its_name(ProcessId::new(1).unwrap(), comm.as_bytes(), 0));
             seen.finish();
         }
         seen.forget(pid);
         seen.begin(20, Reread::Young);
-        assert!(seen.must_read(pid, 8) && !seen.has_kept_its_name(pid, b"job"));
+        assert!(seen.must_read(pid, 8) && !seen.has_kept_its_name(pid, b"job", 0));
     }
 
     #[test]

@@ -19,6 +19,8 @@ struct Fake {
     matched: bool,
     mark: u32,
     ticks: u64,
+    /// Its age in the first scan.
+    age: u32,
     zombie: Option<Exit>,
 }
 
@@ -90,7 +92,7 @@ impl World {
     fn fork(&mut self, n: i32, name: &'static str) {
         self.counter += 1;
         let (mark, ticks) = (self.counter, u64::from(self.counter));
-        let fake = Fake { name, image: ticks, matched: name == "job", mark, ticks, zombie: None };
+        let fake = Fake { name, image: ticks, matched: name == "job", mark, ticks, age: 0, zombie: None };
         assert!(self.processes.insert(pid(n), fake).is_none());
     }
 
@@ -147,9 +149,9 @@ impl World {
             }
             WatchEffect::ReadAllNames(pid) => {
                 self.reads += 1;
-                if let Some(comm) = self.processes.get(&pid).map(|p| p.name.as_bytes()) {
+                if let Some((comm, age)) = self.processes.get(&pid).map(|p| (p.name.as_bytes(), p.age)) {
                     let names = ProcessNames { comm, ..ProcessNames::default() };
-                    self.tell(WatchEvent::AllNames { pid, names });
+                    self.tell(WatchEvent::AllNames { pid, age, names });
                 }
             }
             WatchEffect::Open(pid) => {
@@ -302,6 +304,29 @@ fn a_scan_that_reads_all_names_reads_each_process_once() {
     assert_eq!((world.pids(), world.reads), (vec![1], 3));
     world.pass(WAIT);
     assert_eq!(world.reads, 6, "the names that the first scan read have not changed");
+}
+
+#[test]
+fn only_what_is_young_at_the_start_is_read_again() {
+    let mut world = World::new(&config("job"));
+    for (n, age) in [(1, 1_000), (2, 10), (3, 9), (4, 4), (5, 0)] {
+        world.fork(n, "sh");
+        world.processes.get_mut(&pid(n)).unwrap().age = age;
+    }
+    let mut world = world.start();
+    for expected in [2, 0] {
+        let before = world.reads;
+        world.pass(WAIT);
+        assert_eq!(world.reads - before, expected);
+    }
+    // A process that a later scan finds counts as new: its name and all its names are read.
+    world.fork(6, "sh");
+    world.processes.get_mut(&pid(6)).unwrap().age = 1_000;
+    for expected in [2, 2, 0] {
+        let before = world.reads;
+        world.pass(WAIT);
+        assert_eq!(world.reads - before, expected);
+    }
 }
 
 #[test]

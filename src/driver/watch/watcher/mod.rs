@@ -23,7 +23,7 @@ use crate::logic::status::Status;
 use crate::logic::watch::matching::Rule;
 use crate::logic::watch::{Image, Note, ProcessNames, Watch, WatchEffect, WatchEvent};
 use crate::logic::{Now, ProcessId};
-use crate::sys::pidfd;
+use crate::sys::{clock, pidfd};
 
 /// The budget of one turn, in units of about a microsecond.
 const SLICE: u32 = 2_000;
@@ -290,13 +290,23 @@ impl WatchIo {
 
     fn read_all_names(&mut self, pid: ProcessId, report: impl FnOnce(WatchEvent<'_>)) {
         self.spend(ALL_NAMES);
-        match procfs::comm(pid, &mut [0; 80]) {
-            Ok(comm) => {
-                let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
-                let (cmdline, exe) = (procfs::cmdline(pid, &mut line), procfs::exe(pid, &mut link));
-                report(WatchEvent::AllNames { pid, names: ProcessNames { comm, cmdline, exe } });
+        let mut line = [0; 1024];
+        let Some(stat) = self.stat(pid, &mut line) else { return };
+        let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
+        let names = all_names(pid, stat.comm, &mut line, &mut link);
+        let [_, (up, _)] = clock::real_and_boot();
+        report(WatchEvent::AllNames { pid, age: stat::age(stat.ticks, up), names });
+    }
+
+    /// Reads the line of /proc/PID/stat. `None` if the process is gone, if kapo may not read it, or with
+    /// [`WatchIo::starved`].
+    fn stat<'a>(&mut self, pid: ProcessId, line: &'a mut [u8; 1024]) -> Option<Stat<'a>> {
+        match procfs::stat(pid, line) {
+            Ok(line) => Stat::parse(line),
+            Err(error) => {
+                self.starved |= procfs::is_resource_exhaustion(error);
+                None
             }
-            Err(error) => self.starved |= procfs::is_resource_exhaustion(error),
         }
     }
 
@@ -311,17 +321,14 @@ impl WatchIo {
             Err(_) => None,
         };
         let mut line = [0; 1024];
-        let stat = match procfs::stat(pid, &mut line) {
-            Ok(line) => Stat::parse(line),
-            Err(error) if procfs::is_resource_exhaustion(error) => {
-                self.starved = true;
-                return;
+        let Some(stat) = self.stat(pid, &mut line).filter(Stat::lives) else {
+            if !self.starved {
+                report(WatchEvent::Vanished { pid });
             }
-            Err(_) => None,
+            return;
         };
-        let Some(stat) = stat.filter(Stat::lives) else { return report(WatchEvent::Vanished { pid }) };
         let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
-        let (cmdline, exe) = (procfs::cmdline(pid, &mut line), procfs::exe(pid, &mut link));
+        let names = all_names(pid, stat.comm, &mut line, &mut link);
         if fd.as_ref().is_some_and(has_ended) {
             return report(WatchEvent::Vanished { pid });
         }
@@ -330,10 +337,10 @@ impl WatchIo {
         report(WatchEvent::Opened {
             pid,
             ticks: stat.ticks,
-            image: Image::of(stat.start_stack, cmdline),
+            image: Image::of(stat.start_stack, names.cmdline),
             start: stat::start_time(boot, stat.ticks),
             guarded,
-            names: ProcessNames { comm: stat.comm, cmdline, exe },
+            names,
         });
     }
 
@@ -388,6 +395,16 @@ fn rule(name: &OsStr) -> Rule {
     let path = std::path::Path::new(name);
     let resolved = if name.as_bytes().contains(&b'/') { path.canonicalize().ok() } else { None };
     Rule::new(name, resolved.as_deref().map(std::path::Path::as_os_str))
+}
+
+/// Reads the arguments and the executable of the process with this `comm`.
+fn all_names<'a>(
+    pid: ProcessId,
+    comm: &'a [u8],
+    line: &'a mut [u8; 1024],
+    link: &'a mut [MaybeUninit<u8>; 1024],
+) -> ProcessNames<'a> {
+    ProcessNames { comm, cmdline: procfs::cmdline(pid, line), exe: procfs::exe(pid, link) }
 }
 
 /// Whether the process has ended, reaped or not.
