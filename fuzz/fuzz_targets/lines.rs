@@ -20,9 +20,10 @@ fuzz_target!(|data: &[u8]| {
 
     let mut lines = Lines::new(Stream::Stdout, LogFormat::Logfmt);
     let (mut held, mut log, mut count) = (Vec::new(), Vec::new(), 0);
+    let mut out = Batch::default();
     let mut step = |held: &mut Vec<u8>, ended| {
         loop {
-            let mut out = Batch::default();
+            out.clear();
             let done = lines.render(UNIX_EPOCH, held, ended, &mut out);
             assert!(out.len() <= BATCH + 6 * LONGEST + 100);
             held.drain(..done.consumed);
