@@ -56,8 +56,8 @@ impl Path {
     }
 }
 
-/// Returns the name that the kernel keeps, without the newline.
-pub(crate) fn comm(pid: ProcessId, buffer: &mut [u8; 80]) -> io::Result<&[u8]> {
+/// Returns the name that the kernel keeps (at most 64 bytes for a kernel thread), without the newline.
+pub(crate) fn comm(pid: ProcessId, buffer: &mut [u8]) -> io::Result<&[u8]> {
     let text = small_file::beginning(Path::of(pid, c"comm").as_c_str(), buffer)?;
     Ok(text.strip_suffix(b"\n").unwrap_or(text))
 }

@@ -31,7 +31,7 @@ pub(crate) enum WatchEvent<'a> {
     /// The answer to [`WatchEffect::ReadAllNames`].
     AllNames {
         pid: ProcessId,
-        /// For how many seconds it has run.
+        /// For how many seconds it has run; 0 if that was not asked for.
         age: u32,
         /// Its name, arguments and executable.
         names: ProcessNames<'a>,
@@ -96,8 +96,8 @@ pub(crate) enum WatchEffect {
     Scan,
     /// Read the name and report [`WatchEvent::Named`].
     ReadName(ProcessId),
-    /// Read name, arguments and executable, and report [`WatchEvent::AllNames`].
-    ReadAllNames(ProcessId),
+    /// Read name, arguments, executable and, if `age` is set, the age. Report [`WatchEvent::AllNames`].
+    ReadAllNames { pid: ProcessId, age: bool },
     /// Open a pidfd if there is none yet, and report [`WatchEvent::Opened`] or [`WatchEvent::Vanished`].
     Open(ProcessId),
     /// Close its pidfd.

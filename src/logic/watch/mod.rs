@@ -158,7 +158,7 @@ impl Watch {
                 if self.accepts(pid, &|rule| rule.matches_comm(comm)) {
                     self.candidate(pid, out);
                 } else if !kept {
-                    out.push(WatchEffect::ReadAllNames(pid));
+                    out.push(WatchEffect::ReadAllNames { pid, age: false });
                 }
             }
             WatchEvent::AllNames { pid, age, names } => {
@@ -244,8 +244,9 @@ impl Watch {
             process.listed = true;
             out.push(WatchEffect::Open(pid));
         } else if read {
+            let age = self.seen.is_first();
             let all = self.seen.reads_everything();
-            out.push(if all { WatchEffect::ReadAllNames(pid) } else { WatchEffect::ReadName(pid) });
+            out.push(if all { WatchEffect::ReadAllNames { pid, age } } else { WatchEffect::ReadName(pid) });
         }
     }
 
@@ -270,7 +271,7 @@ impl Watch {
     /// Reads the process that a process event names.
     fn look(&self, pid: ProcessId, out: &mut Vec<WatchEffect>) {
         if self.only.is_none() && Some(pid) != self.own {
-            out.push(WatchEffect::ReadAllNames(pid));
+            out.push(WatchEffect::ReadAllNames { pid, age: false });
         }
     }
 

@@ -71,6 +71,11 @@ impl ScanCache {
         self.entries.len()
     }
 
+    /// Whether the running scan is the first one, which alone needs the age of each process.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.again
+    }
+
     /// Whether the running scan reads all names of each process.
     pub(crate) fn reads_everything(&self) -> bool {
         self.reread == Reread::Everything

@@ -169,7 +169,7 @@ mod tests {
                 for number in 1..=processes {
                     watch.handle(now, WatchEvent::Listed { pid: pid(number), mark: 1 }, &mut out);
                 }
-                let whole = out.contains(&WatchEffect::ReadAllNames(pid(processes)));
+                let whole = out.contains(&WatchEffect::ReadAllNames { pid: pid(processes), age: after == 0 });
                 if after >= 20 && watch.whole {
                     read[0] = read[0].or(Some(after));
                     read[1] = read[1].or(whole.then_some(after));

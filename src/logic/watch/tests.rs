@@ -147,9 +147,11 @@ impl World {
                     self.tell(WatchEvent::Named { pid, comm });
                 }
             }
-            WatchEffect::ReadAllNames(pid) => {
+            WatchEffect::ReadAllNames { pid, age } => {
                 self.reads += 1;
-                if let Some((comm, age)) = self.processes.get(&pid).map(|p| (p.name.as_bytes(), p.age)) {
+                let known =
+                    self.processes.get(&pid).map(|p| (p.name.as_bytes(), if age { p.age } else { 0 }));
+                if let Some((comm, age)) = known {
                     let names = ProcessNames { comm, ..ProcessNames::default() };
                     self.tell(WatchEvent::AllNames { pid, age, names });
                 }

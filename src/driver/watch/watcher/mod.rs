@@ -214,7 +214,7 @@ impl Watcher {
                 WatchEffect::ReadName(pid) => self.io.read_name(pid, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
-                WatchEffect::ReadAllNames(pid) => self.io.read_all_names(pid, |event| {
+                WatchEffect::ReadAllNames { pid, age } => self.io.read_all_names(pid, age, |event| {
                     self.watch.handle(now, event, &mut self.effects);
                 }),
                 WatchEffect::Open(pid) => self.io.open(pid, |event| {
@@ -281,33 +281,34 @@ impl WatchIo {
 
     fn read_name(&mut self, pid: ProcessId, report: impl FnOnce(WatchEvent<'_>)) {
         self.spend(NAME);
-        match procfs::comm(pid, &mut [0; 80]) {
-            Ok(comm) => report(WatchEvent::Named { pid, comm }),
-            // A process that is gone or that kapo may not read counts as absent.
-            Err(error) => self.starved |= procfs::is_resource_exhaustion(error),
+        if let Some(comm) = self.take(procfs::comm(pid, &mut [0; 80])) {
+            report(WatchEvent::Named { pid, comm });
         }
     }
 
-    fn read_all_names(&mut self, pid: ProcessId, report: impl FnOnce(WatchEvent<'_>)) {
+    /// The age is in stat, which also contains comm. Reading comm alone is 3 us cheaper.
+    fn read_all_names(&mut self, pid: ProcessId, age: bool, report: impl FnOnce(WatchEvent<'_>)) {
         self.spend(ALL_NAMES);
         let mut line = [0; 1024];
-        let Some(stat) = self.stat(pid, &mut line) else { return };
+        let (comm, age) = if age {
+            let Some(stat) = self.take(procfs::stat(pid, &mut line)).and_then(Stat::parse) else { return };
+            let [_, (up, _)] = clock::real_and_boot();
+            (stat.comm, stat::age(stat.ticks, up))
+        } else {
+            let Some(comm) = self.take(procfs::comm(pid, &mut line)) else { return };
+            (comm, 0)
+        };
         let (mut line, mut link) = ([0; 1024], [MaybeUninit::uninit(); 1024]);
-        let names = all_names(pid, stat.comm, &mut line, &mut link);
-        let [_, (up, _)] = clock::real_and_boot();
-        report(WatchEvent::AllNames { pid, age: stat::age(stat.ticks, up), names });
+        let names = all_names(pid, comm, &mut line, &mut link);
+        report(WatchEvent::AllNames { pid, age, names });
     }
 
-    /// Reads the line of /proc/PID/stat. `None` if the process is gone, if kapo may not read it, or with
-    /// [`WatchIo::starved`].
-    fn stat<'a>(&mut self, pid: ProcessId, line: &'a mut [u8; 1024]) -> Option<Stat<'a>> {
-        match procfs::stat(pid, line) {
-            Ok(line) => Stat::parse(line),
-            Err(error) => {
-                self.starved |= procfs::is_resource_exhaustion(error);
-                None
-            }
+    /// Returns what was read. A process that is gone or that kapo may not read counts as absent.
+    fn take<'a>(&mut self, read: rustix::io::Result<&'a [u8]>) -> Option<&'a [u8]> {
+        if let Err(error) = read {
+            self.starved |= procfs::is_resource_exhaustion(error);
         }
+        read.ok()
     }
 
     /// Opens a pidfd and reads the process. The pid cannot be reused before the pidfd reports the end of its process.
@@ -321,7 +322,8 @@ impl WatchIo {
             Err(_) => None,
         };
         let mut line = [0; 1024];
-        let Some(stat) = self.stat(pid, &mut line).filter(Stat::lives) else {
+        let Some(stat) = self.take(procfs::stat(pid, &mut line)).and_then(Stat::parse).filter(Stat::lives)
+        else {
             if !self.starved {
                 report(WatchEvent::Vanished { pid });
             }
