@@ -38,7 +38,7 @@ flags="-C relocation-model=static -C force-unwind-tables=no -C relro-level=off"
 # also inlines each function that has only one caller, up to 3,000 instructions. The frames of the resulting functions
 # are so large that each access to a variable takes three bytes more. With a cost of 50 instead of 5 for an instruction
 # the limit is 300: another 50 KB less, and a start that is not slower.
-flags="$flags -C llvm-args=-inline-threshold=5 -C llvm-args=-inline-instr-cost=50"
+flags="$flags -C llvm-args=-inline-threshold=60 -C llvm-args=-inline-instr-cost=50"
 # The blocks of a function are ordered so that the fewest jumps are needed: 6 KB less. LLVM does this only for speed.
 flags="$flags -C llvm-args=-apply-ext-tsp-for-size=true"
 # Sequences of instructions that occur several times become functions: 13 KB less, and a start that is 2 % slower.

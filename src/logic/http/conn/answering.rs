@@ -129,14 +129,14 @@ impl Conn {
 
     /// Asks the handler to answer one request. `last`: no bytes follow it.
     fn ask(&mut self, now: Now, parsed: &Parsed<'_>, last: bool, handler: &mut dyn Handler, out: &mut Out) {
-        let Parsed { request, persist, body, framing } = *parsed;
+        let Parsed { ref request, persist, body, framing } = *parsed;
         let asked = HeldRequest { method: request.method, persist, body, framing };
         let before = out.bytes.len();
         if matches!(self.phase, Phase::Awaiting { until } if until <= now.mono) {
             handler.overdue();
         }
         let reply = Reply::new(out, now, asked.method, persist).framed(framing);
-        let next = handler.answer(now, &request, reply);
+        let next = handler.answer(now, request, reply);
         let sent = out.bytes.len() > before;
         self.conclude(now, asked, next, sent, last, handler, out);
     }
