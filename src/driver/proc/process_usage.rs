@@ -311,7 +311,11 @@ mod tests {
         } else {
             println!("not checked: this kernel does not list children");
         }
-        assert_eq!(sorted(scan(root, &mut text)), below);
+        if entries("/proc").count() < MOST / 2 {
+            assert_eq!(sorted(scan(root, &mut text)), below);
+        } else {
+            println!("not checked: the scan reads only {MOST} processes");
+        }
 
         // Other tests in the same process may have children too.
         let tree = Sampler::default().tree(&Helpers::default()).unwrap();
