@@ -21,8 +21,8 @@ request = function() return text end
 """
 # name, connections, further words for wrk, what is to be reached against nginx
 LOADS = [
-    ("64 connections", 64, [], 0.9),
-    ("256 connections", 256, [], 0.8),
+    ("64 connections", 64, [], 0.85),
+    ("256 connections", 256, [], 0.88),
     ("16 requests pipelined, 64 connections", 64, ["-s", "PIPELINE"], 0.15),
     ("a connection per request", 64, ["-H", "Connection: close"], 0.75),
 ]
