@@ -19,7 +19,7 @@ MIRI_ONLY=(logic::http::activation logic::log logic::deadlines logic::http::quer
     logic::random sys::heap)
 MIRI_SKIP=(--skip four_centuries --skip every_byte --skip the_own_line)
 # Tests with other programs; each is a file under tests/real.
-REAL=(activation clients container fleet haproxy hooks oom prometheus streams systemd textfile ui)
+REAL=(activation clients container fleet haproxy hooks oom peers prometheus streams systemd textfile ui)
 # The release files: built, compared, installed and run. The first step creates dist/ for the others.
 DIST=(dist image arm64)
 LONG=(packages reproducible source examples kernels)
@@ -46,6 +46,7 @@ declare -A PACKAGE=(
     [systemd-socket-activate]=systemd [systemd-nspawn]=systemd-container [podman]=podman [runc]=runc [catatonit]=catatonit
     [dockerd]=docker.io [docker-compose]=docker-compose [haproxy]=haproxy [prometheus]=prometheus [promtool]=prometheus [nginx]=nginx-light [yamllint]=yamllint
     [prometheus-node-exporter]=prometheus-node-exporter [prometheus-alertmanager]=prometheus-alertmanager [amtool]=prometheus-alertmanager
+    [dumb-init]=dumb-init [supervisord]=supervisor [s6-supervise]=s6 [runsv]=runit
     [npm]=npm [chromium]=chromium [firefox-esr]=firefox-esr [lynx]=lynx [w3m]=w3m
 )
 

@@ -3,7 +3,7 @@
 # checks what docs/coming-from.md says about each of them.
 # shellcheck source=tests/real/lib.sh
 . "$(dirname "$0")/lib.sh"
-need tini dumb-init catatonit supervisord supervisorctl s6-supervise s6-svc s6-svstat s6-log runsv sv python3 unshare
+need tini dumb-init catatonit supervisord supervisorctl s6-supervise s6-svc s6-svstat s6-log runsv sv python3 unshare script pgrep ps
 
 # kapo without its port and its messages about normal ends.
 K=("$KAPO" --quiet --interface none)
@@ -39,6 +39,116 @@ exit_codes "not found" "127 2 1 127" nothing-has-this-name
 exit_codes "not executable" "126 2 1 126" "$WORK/not-executable"
 exit_codes "without its interpreter" "127 2 1 126" "$WORK/no-interpreter"
 exit_codes "a script without its first line" "4 4 4 4" "$WORK/no-first-line"
+# supervisord begins now, because it takes its time; its checks are below.
+# count NAME CODE...: adds a line to NAME, and exits with the first code the first time, and so on; the last one remains.
+cat >"$WORK/count" <<'S'
+#!/bin/sh
+echo start >>"$1"
+runs=$(wc -l <"$1")
+[ "$runs" -lt "$#" ] || runs=$(($# - 1))
+shift "$runs"
+exit "$1"
+S
+chmod +x "$WORK/count"
+S=$WORK/supervisor
+mkdir "$S"
+# program NAME COMMAND OPTION...: adds a program.
+program() {
+    printf '[program:%s]\ncommand=%s\n' "$1" "$2"
+    shift 2
+    printf '%s\n' "$@" ''
+}
+counted() { program "$1" "$WORK/count $S/$1 $2" startsecs=0 "${@:3}"; }
+treed() {
+    mkdir "$WORK/tree-$1"
+    program "$1" "python3 -S -I $WORK/tree.py $WORK/tree-$1" stopwaitsecs=1 "${@:2}"
+}
+{
+    printf '[supervisord]\nnodaemon=true\nlogfile=%s/log\npidfile=%s/pid\nchildlogdir=%s\n' "$S" "$S" "$S"
+    printf '[unix_http_server]\nfile=%s/socket\n[supervisorctl]\nserverurl=unix://%s/socket\n' "$S" "$S"
+    printf '[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n'
+    counted success "0 0 0" # autorestart=unexpected, exitcodes=0
+    counted failure "3 3 0"
+    counted listed "3" exitcodes=0,3
+    counted never "3" autorestart=false
+    counted always "0 0 0" autorestart=true
+    program quick "$WORK/count $S/quick 0" startsecs=9 startretries=1
+    program slow "$WORK/count $S/slow 0" startsecs=9 startretries=2
+    program inner "$KAPO --interface none --run-dir $S --name inner run -- sh -c 'echo said; exec sleep 600'"
+    program missing nothing-has-this-name startretries=0
+    program place "$WORK/place $S/place.txt" directory=/usr umask=027
+    treed default stopsignal=QUIT
+    treed group stopsignal=TERM stopasgroup=true
+    printf '[eventlistener:listener]\ncommand=python3 -S -I %s/listener.py %s/events\nevents=PROCESS_STATE\nbuffer_size=1000\npriority=1000\n' "$S" "$S"
+} >"$S/conf"
+cat >"$S/listener.py" <<'P'
+import sys
+while True:
+    sys.stdout.write("READY\n"); sys.stdout.flush()
+    head = dict(each.split(":") for each in sys.stdin.readline().split())
+    body = sys.stdin.read(int(head["len"]))
+    open(sys.argv[1], "a").write("%s %s\n" % (head["eventname"], body))
+    sys.stdout.write("RESULT 2\nOK"); sys.stdout.flush()
+P
+# Where the command runs and what its streams are.
+cat >"$WORK/place" <<'S'
+#!/bin/sh
+said="$(pwd) $(umask)"
+for each in 0 1 2; do said="$said $(readlink "/proc/$$/fd/$each" | sed 's/:.*//')"; done
+echo "$said" >"$1.new" && mv "$1.new" "$1"
+exec sleep 600
+S
+chmod +x "$WORK/place"
+ctl() { supervisorctl -c "$S/conf" "$@"; }
+start supervisord supervisord -c "$S/conf"
+supervisord=$PID
+# And so do s6 and runit.
+mkdir "$WORK/s6" "$WORK/runit"
+cat >"$WORK/s6/run" <<S
+#!/bin/sh
+echo start >>starts
+[ ! -e code ] || exit "\$(cat code)"
+exec python3 -S -I "$WORK/tree.py" "\$PWD"
+S
+cat >"$WORK/s6/finish" <<'S'
+#!/bin/sh
+echo "$1 $2" >>ends
+S
+chmod +x "$WORK/s6/run" "$WORK/s6/finish"
+cp "$WORK/s6/run" "$WORK/s6/finish" "$WORK/runit/"
+start s6 s6-supervise "$WORK/s6"
+# shellcheck disable=SC2034  # used by its name
+s6=$PID
+start runit runsv "$WORK/runit"
+# shellcheck disable=SC2034  # used by its name
+runit=$PID
+
+# On stderr: the inits write nothing, and kapo without --quiet its log.
+for each in "tini -s --" "dumb-init --" "catatonit --" "${RUN[*]} --"; do
+    # shellcheck disable=SC2086  # the words of the program
+    same "${each##*/} true writes nothing" "" "$($each true 2>&1)"
+done
+matches "kapo without --quiet" 'msg="exited".* code=0' "$("$KAPO" -i none run -- true 2>&1)"
+# The terminal: the command has its foreground.
+for each in "tini -s --" "dumb-init --" "catatonit --" "${RUN[*]} --"; do
+    # shellcheck disable=SC2016  # for the shell
+    matches "foreground on a terminal: ${each##*/}" '^ *([0-9]+) +\1[[:space:]]*$' \
+        "$(script -qec "$each sh -c 'ps -o tpgid=,pgid= -p \$\$'" /dev/null </dev/null)"
+done
+start_kapo first run -- sleep 600
+first=$PID
+code=0
+"$KAPO" --interface 127.0.0.1 --port "${URL##*:}" run -- touch "$WORK/touched" 2>"$WORK/second.log" || code=$?
+same "kapo exits with 125 if its port is taken" 125 "$code"
+check "and does not start the command" test ! -e "$WORK/touched"
+stop "$first"
+catatonit -P >"$WORK/pause.log" 2>&1 &
+PID=$!
+check "catatonit -P has no command" kill -0 "$PID"
+stop "$PID"
+code=0
+"${RUN[@]}" 2>"$WORK/pause.log" || code=$?
+same "kapo needs one" 2 "$code"
 
 # Three processes: the command itself, a child in its process group, and a child in a session of its own. Each writes
 # the signals that it gets to the file `signals` and ends at TERM; with `stubborn` the child in the process group does not end.
@@ -81,16 +191,31 @@ tree() {
     TREE=$WORK/tree-$name
     mkdir "$TREE"
     start "tree-$name" "$@" python3 -S -I "$WORK/tree.py" "$TREE" "${MODE-}"
-    wait_until 10 test -e "$TREE/child" -a -e "$TREE/session" -a -e "$TREE/main" || not_ok "$name: the processes start"
+    wait_until 10 tree_ready "$TREE" || not_ok "$name: the processes start"
 }
 
+tree_ready() { [ -e "$1/child" ] && [ -e "$1/session" ] && [ -e "$1/main" ]; }
 tree_wrote() { grep -qx "$1" "$TREE/signals"; }
+
+# tree_kill FOLDER: ends those that are left. A pid may belong to another process by now.
+tree_kill() {
+    local each pid
+    for each in "$1/child" "$1/session" "$1/main"; do
+        [ -e "$each" ] || continue
+        pid=$(cat "$each")
+        ! tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "$1" || kill -RTMAX "$pid" 2>/dev/null || true
+    done 2>/dev/null
+}
+clean_more() {
+    local each
+    for each in "$WORK"/*/child; do tree_kill "${each%/child}"; done
+}
 
 # tree_end: ends what is left, and prints what the processes got.
 tree_end() {
     local each
+    tree_kill "$TREE"
     for each in child session main; do
-        kill -RTMAX "$(cat "$TREE/$each")" 2>/dev/null || true
         wait_until 5 tree_gone "$each" || true
     done
     sort "$TREE/signals" | paste -sd, -
@@ -117,6 +242,9 @@ got_term catatonit "main SIGTERM" catatonit --
 got_term catatonit-g "$all" catatonit -g --
 got_term kapo "$all" "${RUN[@]}" --
 got_term kapo-single-child "main SIGTERM" "${RUN[@]}" --single-child --
+# shellcheck disable=SC2016  # for the shell
+got_term shell "" sh -c '"$@" & wait' sh
+got_term kapo-and-shell "main SIGTERM" "${RUN[@]}" --single-child -- sh -c 'exec "$@"' sh
 leads() { cat "$WORK/tree-$1/leads"; }
 same "what the command leads, tini, dumb-init, dumb-init -c, catatonit, kapo" "group session nothing group group" \
     "$(leads tini) $(leads dumb-init) $(leads dumb-init-single-child) $(leads catatonit) $(leads kapo)"
@@ -159,6 +287,21 @@ stubborn catatonit alive catatonit -g --
 stubborn kapo gone "${RUN[@]}" --kill-after 0.2 --
 stubborn kapo-single-child alive "${RUN[@]}" --single-child --
 
+# killed NAME WANTED PEER...: what the processes get when the peer is killed.
+killed() {
+    local name=$1 wanted=$2
+    shift 2
+    tree "killed-$name" "$@"
+    stop "$PID" KILL
+    [ -z "$wanted" ] || wait_until 5 tree_wrote "$wanted" || true
+    same "SIGKILL of $name" "$wanted" "$(tree_end)"
+}
+killed tini "" tini -s -g --
+killed dumb-init "" dumb-init --
+killed catatonit "" catatonit -g --
+killed kapo "main SIGTERM" "${RUN[@]}" --
+killed kapo-0 "" "${RUN[@]}" --orphan-signal 0 --
+
 # Other signals, and rewritten ones. got NAME WANTED SIGNAL PEER...: the signal, and a TERM when it has arrived.
 got() {
     local name=$1 wanted=$2 signal=$3
@@ -179,6 +322,15 @@ got dumb-init-hup "child SIGHUP,main SIGHUP" HUP dumb-init --
 got kapo-group-hup "child SIGHUP,main SIGHUP" HUP "${RUN[@]}" "${QUIET[@]}" --
 got dumb-init-rewrite "child SIGQUIT,main SIGQUIT" TERM dumb-init --rewrite 15:3 --
 got kapo-rewrite "child SIGQUIT,main SIGQUIT" TERM "${RUN[@]}" "${QUIET[@]}" --rewrite-signal 15:3 --
+
+# Rewritten to 0: HUP is dropped. TERM follows it.
+for each in "dumb-init --rewrite 1:0 --" "${RUN[*]} --rewrite-signal HUP:0 --"; do
+    # shellcheck disable=SC2086  # the words of the program
+    tree "zero-$(basename "${each%% *}")" $each
+    kill -HUP "$PID"
+    stop "$PID"
+    same "HUP is dropped: ${each##*/}" "$all" "$(tree_end)"
+done
 
 # A child whose parent has ended: which process adopts it, and is it reaped? $1: how many seconds that may take.
 cat >"$WORK/orphan.py" <<'P'
@@ -237,7 +389,8 @@ fi
 warned() { "$@" sh -c '(true &); exit 3' 2>&1 || true; }
 matches "tini -w warns about each orphan" 'Reaped zombie process' "$(for _ in 1 2 3 4 5; do warned tini -w -s --; done)"
 matches "tini -v" 'Main child exited normally \(with status .3.\)' "$(tini -v -s -- sh -c 'exit 3' 2>&1 || true)"
-matches "kapo without --quiet" 'msg="exited".* code=3' "$("$KAPO" -i none run -- sh -c 'exit 3' 2>&1 || true)"
+matches "TINI_VERBOSITY=2" 'Main child exited' "$(TINI_VERBOSITY=2 tini -s -- true 2>&1)"
+matches "kapo without --quiet and exit 3" 'msg="exited".* code=3' "$("$KAPO" -i none run -- sh -c 'exit 3' 2>&1 || true)"
 # mapped "WANTED CODES" COMMAND... : the command under tini with two -e, and under kapo with --success-exit.
 mapped() {
     local wanted=$1 got="" code
@@ -263,7 +416,7 @@ parent_dies() {
     (
         "$@" python3 -S -I "$WORK/tree.py" "$TREE" >"$WORK/parent.log" 2>&1 </dev/null &
         echo "$!" >"$TREE/pid"
-        wait_until 10 test -e "$TREE/child" -a -e "$TREE/session" -a -e "$TREE/main"
+        wait_until 10 tree_ready "$TREE"
     )
     if [ "$wanted" = alive ]; then
         check "$name lives on when its parent ends" kill -TERM "$(cat "$TREE/pid")"
@@ -280,67 +433,7 @@ parent_dies tini alive tini -s --
 parent_dies kapo alive "${RUN[@]}" --
 
 # --- supervisord ---
-# count NAME CODE...: adds a line to NAME, and exits with the first code the first time, and so on; the last one remains.
-cat >"$WORK/count" <<'S'
-#!/bin/sh
-echo start >>"$1"
-runs=$(wc -l <"$1")
-[ "$runs" -lt "$#" ] || runs=$(($# - 1))
-shift "$runs"
-exit "$1"
-S
-chmod +x "$WORK/count"
-S=$WORK/supervisor
-mkdir "$S"
-# program NAME COMMAND OPTION...: adds a program.
-program() {
-    printf '[program:%s]\ncommand=%s\n' "$1" "$2"
-    shift 2
-    printf '%s\n' "$@" ''
-}
-counted() { program "$1" "$WORK/count $S/$1 $2" startsecs=0 "${@:3}"; }
-treed() {
-    mkdir "$WORK/tree-$1"
-    program "$1" "python3 -S -I $WORK/tree.py $WORK/tree-$1" autostart=false stopwaitsecs=1 "${@:2}"
-}
-{
-    printf '[supervisord]\nnodaemon=true\nlogfile=%s/log\npidfile=%s/pid\nchildlogdir=%s\n' "$S" "$S" "$S"
-    printf '[unix_http_server]\nfile=%s/socket\n[supervisorctl]\nserverurl=unix://%s/socket\n' "$S" "$S"
-    printf '[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n'
-    counted success "0 0 0" # autorestart=unexpected, exitcodes=0
-    counted failure "3 3 0"
-    counted listed "3" exitcodes=0,3
-    counted never "3" autorestart=false
-    counted always "0 0 0" autorestart=true
-    program quick "$WORK/count $S/quick 0" startretries=1
-    program missing nothing-has-this-name startretries=0
-    program place "$WORK/place $S/place.txt" directory=/usr umask=027
-    treed default stopsignal=QUIT
-    treed group stopsignal=TERM stopasgroup=true
-    printf '[eventlistener:listener]\ncommand=python3 -S -I %s/listener.py %s/events\nevents=PROCESS_STATE\nbuffer_size=1000\npriority=1000\n' "$S" "$S"
-} >"$S/conf"
-cat >"$S/listener.py" <<'P'
-import sys
-while True:
-    sys.stdout.write("READY\n"); sys.stdout.flush()
-    head = dict(each.split(":") for each in sys.stdin.readline().split())
-    body = sys.stdin.read(int(head["len"]))
-    open(sys.argv[1], "a").write("%s %s\n" % (head["eventname"], body))
-    sys.stdout.write("RESULT 2\nOK"); sys.stdout.flush()
-P
-# Where the command runs and what its streams are.
-cat >"$WORK/place" <<'S'
-#!/bin/sh
-said="$(pwd) $(umask)"
-for each in 0 1 2; do said="$said $(readlink "/proc/$$/fd/$each" | sed 's/:.*//')"; done
-echo "$said" >"$1.new" && mv "$1.new" "$1"
-exec sleep 600
-S
-chmod +x "$WORK/place"
-ctl() { supervisorctl -c "$S/conf" "$@"; }
-start supervisord supervisord -c "$S/conf"
-supervisord=$PID
-# state NAME STATE: a line of the state in its log is faster than supervisorctl.
+# event NAME STATE: the listener has got the state. This is faster than supervisorctl.
 event() { grep -qE "^PROCESS_STATE_$2 processname:$1 " "$S/events"; }
 check "an event listener gets the states" wait_until 15 event success EXITED
 runs() { wc -l <"$1"; }
@@ -377,6 +470,7 @@ code=0
 same "kapo supervise --no-restart-on 127 gives up at once if the command is missing" 127 "$code"
 same "never has run once" 1 "$(runs "$S/never")"
 same "success too" 1 "$(runs "$S/success")"
+for each in default group; do check "supervisord has started $each" wait_until 10 tree_ready "$WORK/tree-$each"; done
 check "the place is known" wait_until 10 test -s "$S/place.txt"
 same "directory= and umask=; the output and the input are pipes" "/usr 0027 pipe pipe pipe" "$(cat "$S/place.txt")"
 start_place() {
@@ -395,14 +489,12 @@ code=0
 said=$(ctl status) || code=$?
 matches "supervisorctl status shows the states (exit code $code)" '^quick +FATAL' "$said"
 same "and has an exit code of its own" 3 "$code"
-# supervisorctl stop: only the process itself, and KILL after stopwaitsecs.
-started_tree() {
-    TREE=$WORK/tree-$1
-    ctl start "$1" >"$WORK/ctl.log"
-    wait_until 10 test -e "$TREE/child" -a -e "$TREE/session" -a -e "$TREE/main"
-}
-started_tree default
-ctl stop default >"$WORK/ctl.log"
+matches "kapo as a program of supervisord" '^inner +running' "$("$KAPO" ls "$S" 2>&1)"
+same "supervisord: the command leads a" group "$(cat "$WORK/tree-default/leads")"
+printf '%s\n' "tail inner" "stop inner" "stop default" "signal HUP group" | ctl >"$WORK/ctl.log" 2>&1
+matches "supervisorctl tail" '(^|[ >])said$' "$(cat "$WORK/ctl.log")"
+check "supervisorctl stop ends kapo" grep -q 'stopped: inner (exit status 143)' "$S/log"
+TREE=$WORK/tree-default
 check "stopwaitsecs: KILL" grep -q "killing 'default'.*SIGKILL" "$S/log"
 check "supervisord leaves the child" kill -0 "$(cat "$TREE/child")"
 same "stopsignal=QUIT" "main SIGQUIT" "$(tree_end)"
@@ -410,12 +502,16 @@ tree kapo-stop "${RUN[@]}" --single-child --rewrite-signal TERM:QUIT --kill-afte
 stop "$PID"
 same "kapo kills it, too" 137 "$CODE"
 same "kapo --rewrite-signal TERM:QUIT --single-child" "main SIGQUIT" "$(tree_end)"
-started_tree group
-ctl stop group >"$WORK/ctl.log"
-same "stopasgroup=true" "child SIGTERM,main SIGTERM" "$(tree_end)"
-same "supervisord: the command leads a" group "$(cat "$TREE/leads")"
-stop "$supervisord"
-same "the exit code of supervisord says nothing about its programs" 0 "$CODE"
+TREE=$WORK/tree-group
+check "supervisorctl signal HUP" wait_until 5 tree_wrote "main SIGHUP"
+check "startretries=2 gives up" wait_until 10 event slow FATAL
+pauses() { sed -n "s/^[^ ]* \([0-9:]*\),\(...\) INFO spawned: '$1'.*/\1.\2/p" "$S/log" | python3 -c '
+import sys
+times = [sum(float(part) * unit for part, unit in zip(line.split(":"), (3600, 60, 1))) for line in sys.stdin]
+print(*(int(b - a) for a, b in zip(times, times[1:])))'; }
+matches "its pauses become longer" '^1 [23]$' "$(pauses slow)"
+# It ends its programs one after the other, which takes seconds; the checks are below.
+kill -TERM "$supervisord"
 
 # A second kind of stop: `supervisorctl restart`.
 D=$WORK/run
@@ -429,50 +525,52 @@ kill -USR1 "$restart"
 check "--rewrite-signal USR1:TERM restarts the command" wait_until 5 grep -q 'restarts=1' "$WORK/restart.log"
 check "kapo answers" wait_until 5 answers
 matches "kapo status shows it" 'restarted once, last exit 143' "$(KAPO_RUN_DIR=$D "$KAPO" status worker)"
+matches "the run has failed" 'level=warn msg="exited".* reason=signal signal=SIGTERM' "$(cat "$WORK/restart.log")"
 stop "$restart"
+same "the exit code of kapo supervise after TERM" 143 "$CODE"
+start success "$KAPO" --interface none supervise --wait 0.1 --rewrite-signal USR1:TERM --success-exit TERM -- sleep 600
+check "kapo supervise --success-exit TERM" wait_until 10 grep -q 'msg="started"' "$WORK/success.log"
+kill -USR1 "$PID"
+check "the restart is no failure" wait_until 10 grep -q 'level=info msg="exited".* reason=success' "$WORK/success.log"
+stop "$PID"
 
 # --- s6 and runit ---
-mkdir "$WORK/s6" "$WORK/runit" "$WORK/hook"
-cat >"$WORK/s6/run" <<S
-#!/bin/sh
-echo start >>starts
-[ ! -e code ] || exit "\$(cat code)"
-exec python3 -S -I "$WORK/tree.py" "\$PWD"
-S
-cat >"$WORK/s6/finish" <<'S'
-#!/bin/sh
-echo "$1 $2" >>ends
-S
-chmod +x "$WORK/s6/run" "$WORK/s6/finish"
-cp "$WORK/s6/run" "$WORK/s6/finish" "$WORK/runit/"
+mkdir "$WORK/hook"
 cat >"$WORK/hook/hook" <<S
 #!/bin/sh
 echo "\$KAPO_EVENT \$KAPO_EXIT_CODE \$KAPO_SIGNAL" >>"$WORK/hook/ends"
 S
 chmod +x "$WORK/hook/hook"
-ready_tree() { test -e "$TREE/child" -a -e "$TREE/session" -a -e "$TREE/main"; }
 last_end() { [ "$(tail -n 1 "$TREE/ends")" = "$*" ]; }
-ends_are() { [ "$(wc -l <"$TREE/ends")" = "$1" ]; }
-
-# supervised NAME: the same for both. $1: name, $2: ARGUMENTS of finish after KILL, $3: after TERM
-supervised() {
-    local name=$1
-    TREE=$WORK/$name
-    check "$name starts run" wait_until 10 ready_tree
-    rm "$TREE/main"
-    kill -KILL "$(pgrep -P "$PID")"
-    check "$name: finish gets the signal: $2" wait_until 10 last_end "$2"
-    check "$name starts it again" wait_until 10 test -e "$TREE/main"
+# kill_run NAME PID: kills the main process of the supervisor PID.
+kill_run() {
+    check "$1 has started run" wait_until 10 tree_ready "$WORK/$1"
+    local main
+    main=$(cat "$WORK/$1/main")
+    mkdir "$WORK/$1/killed"
+    mv "$WORK/$1/child" "$WORK/$1/session" "$WORK/$1/main" "$WORK/$1/killed"
+    kill -KILL "$main"
 }
-start s6 s6-supervise "$WORK/s6"
-# shellcheck disable=SC2034  # used below, by its name
-s6=$PID
-supervised s6 "256 9"
-start runit runsv "$WORK/runit"
-# shellcheck disable=SC2034  # used below, by its name
-runit=$PID
-supervised runit "-1 9"
+# again NAME "ARGUMENTS OF FINISH"
+again() {
+    TREE=$WORK/$1
+    check "$1: finish gets the signal: $2" wait_until 10 last_end "$2"
+    check "$1 starts it again" wait_until 10 tree_ready "$TREE"
+    kill -RTMAX "$(cat "$TREE/killed/child")" "$(cat "$TREE/killed/session")"
+}
+kill_run s6
+kill_run runit
+again s6 "256 9"
+again runit "-1 9"
 same "run leads, s6 and runit" "session nothing" "$(cat "$WORK/s6/leads") $(cat "$WORK/runit/leads")"
+TREE=$WORK/s6
+s6-svc -h "$WORK/s6"
+check "s6-svc -h" wait_until 5 tree_wrote "main SIGHUP"
+same "reaches only run" "main SIGHUP" "$(cat "$TREE/signals")"
+TREE=$WORK/runit
+sv hup "$WORK/runit"
+check "sv hup" wait_until 5 tree_wrote "main SIGHUP"
+same "reaches only run" "main SIGHUP" "$(cat "$TREE/signals")"
 # A stop: down NAME COMMAND...: TERM only to the main process.
 down() {
     local name=$1
@@ -495,6 +593,18 @@ start failing "$KAPO" --interface none --run-dir "$D" --name failing supervise -
 check "a kapo in its pause" wait_until 10 grep -q 'msg="exited"' "$WORK/failing.log"
 same "kapo status of a command that has failed" 1 "$(exit_of "$KAPO" status "unix:$D/failing.sock")"
 
+# s6-svc -o, sv once
+before=$(runs "$WORK/s6/starts")
+echo 4 | tee "$WORK/s6/code" >"$WORK/runit/code"
+once() {
+    TREE=$WORK/$1
+    check "$1 starts it once" wait_until 10 last_end "$2"
+}
+s6-svc -o "$WORK/s6"
+once s6 "4 0"
+sv once "$WORK/runit" >>"$WORK/sv.log"
+once runit "4 0"
+
 # finish with 125 (s6) ends the restarts, as --no-restart-on does.
 echo 3 >"$WORK/s6/code"
 printf 'exit 125\n' >>"$WORK/s6/finish"
@@ -509,6 +619,12 @@ for each in s6 runit; do
     stop "${!each}"
     same "$each: the exit code of the supervisor after TERM" 0 "$CODE"
 done
+
+# supervisord has ended.
+stop "$supervisord"
+TREE=$WORK/tree-group
+same "stopasgroup=true" "child SIGTERM,main SIGHUP,main SIGTERM" "$(tree_end)"
+same "the exit code of supervisord says nothing about its programs" 0 "$CODE"
 
 # Hooks in the place of finish.
 # hooks NAME WANTED COMMAND...: what a hook for fail and for end get under kapo run.
@@ -529,6 +645,27 @@ rm -f "$WORK/hook/ends"
     --on "end=$WORK/hook/hook" -- true >>"$WORK/hooks.log" 2>&1 || true
 same "hooks of kapo supervise: two successes" "start 0 ,start 0 ,end 0 " "$(paste -sd, "$WORK/hook/ends")"
 
+# The next start waits for finish, but not for a hook.
+mkdir "$WORK/slow"
+printf '#!/bin/sh\necho start >>order\n' >"$WORK/slow/run"
+printf '#!/bin/sh\nsleep 0.2\necho finish >>order\n' >"$WORK/slow/finish"
+printf '#!/bin/sh\nuntil [ -e second ]; do sleep 0.02; done\necho hook >>order\n' >"$WORK/slow/hook"
+chmod +x "$WORK/slow"/*
+start slow s6-supervise "$WORK/slow"
+slow=$PID
+three_lines() { [ "$(runs "$WORK/slow/order")" -ge 3 ]; }
+check "s6: a slow finish" wait_until 10 three_lines
+same "s6: the next start waits for it" "start finish start" "$(head -n 3 "$WORK/slow/order" | paste -sd' ')"
+stop "$slow"
+cd "$WORK/slow"
+rm order
+code=0
+# shellcheck disable=SC2016  # for the shell below
+"${K[@]}" supervise --wait 0.1 --max-restarts 1 --on fail=./hook -- \
+    sh -c 'echo start >>order; [ "$(wc -l <order)" -lt 2 ] || : >second; exit 3' >>"$WORK/hooks.log" 2>&1 || code=$?
+cd - >/dev/null
+same "kapo: it does not wait for a hook" "start start" "$(head -n 2 "$WORK/slow/order" | paste -sd' ')"
+
 # Readiness: descriptor 3 for s6, sd_notify or a line for kapo.
 mkdir "$WORK/ready"
 printf '3\n' >"$WORK/ready/notification-fd"
@@ -544,6 +681,7 @@ start ready s6-supervise "$WORK/ready"
 ready=$PID
 s6_ready() { [ "$(s6-svstat -o ready "$WORK/ready")" = true ]; }
 check "s6: a newline on descriptor 3 means ready" wait_until 10 s6_ready
+check "s6-svwait -U" s6-svwait -U -t 5000 "$WORK/ready"
 stop "$ready"
 if command -v systemd-notify >/dev/null 2>&1; then
     cd "$WORK/ready"
@@ -559,4 +697,53 @@ fi
 # s6-log as the reader of kapo's output, over several runs.
 "${K[@]}" supervise --wait 0 --max-restarts 2 -- echo line 2>>"$WORK/log.log" | s6-log n3 s100000 "$WORK/log"
 same "s6-log gets the lines of all runs" 3 "$(grep -c line "$WORK/log/current")"
+# piped OPTION...: a command that writes to a pipe without a reader.
+piped() {
+    local code=0
+    # The fifo has lost its reader when kapo starts.
+    { : <&9; exec 8>"$WORK/fifo"; exec 9<&-; "${K[@]}" "$@" run -- sh -c 'echo lost && exit 4' >&8 2>>"$WORK/log.log" 8>&- || code=$?; } 9<>"$WORK/fifo"
+    exec 8>&-
+    echo "$code"
+}
+mkfifo "$WORK/fifo"
+same "without a reader: SIGPIPE, or 4 with --stdout" "141 4" "$(piped) $(piped --stdout)"
+
+# --- systemd: what kapo sends to NOTIFY_SOCKET. tests/real/systemd.sh has the real one. ---
+cat >"$WORK/notify.py" <<'P'
+import os, socket, sys
+server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+server.bind(sys.argv[1] + ".new")
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+while True:
+    said = server.recv(4096).decode().replace("\n", " ")
+    open(sys.argv[2], "a").write(said + "\n")
+P
+N=$WORK/notified
+start systemd python3 -S -I "$WORK/notify.py" "$WORK/systemd" "$N"
+check "a socket in the place of systemd" wait_until 10 test -S "$WORK/systemd"
+# unit NAME ARGUMENT...: kapo as the main process of a unit.
+unit() {
+    local name=$1
+    shift
+    : >"$N"
+    start "unit-$name" env NOTIFY_SOCKET="$WORK/systemd" WATCHDOG_USEC=400000 "${K[@]}" "$@"
+}
+sent() { grep -qwF "$1" "$N"; }
+# shellcheck disable=SC2016  # for the shells below
+unit plain run -- sh -c 'echo "socket ${NOTIFY_SOCKET-none}"; exec sleep 600'
+check "READY=1 when the command runs" wait_until 5 sent READY=1
+check "kapo pings for itself" wait_until 5 sent WATCHDOG=1
+check "the command has no NOTIFY_SOCKET" wait_until 5 grep -qx 'socket none' "$WORK/unit-plain.log"
+stop "$PID"
+check "STOPPING=1 at the end" wait_until 5 sent STOPPING=1
+unit probe run --probe exec:false --probe-interval 1 -- sleep 600
+check "READY=1 does not wait for a probe" wait_until 5 sent READY=1
+stop "$PID"
+# shellcheck disable=SC2016  # for the shell below
+unit line --stdout run --ready-line up -- sh -c 'until [ -e "$0" ]; do sleep 0.02; done; echo up; exec sleep 600' "$WORK/up"
+check "kapo pings before the ready line" wait_until 5 sent WATCHDOG=1
+same "READY=1 is not sent" "" "$(grep READY "$N" || true)"
+: >"$WORK/up"
+check "READY=1 after the line" wait_until 5 sent READY=1
+stop "$PID"
 finish
