@@ -145,10 +145,19 @@ stop "$first"
 catatonit -P >"$WORK/pause.log" 2>&1 &
 PID=$!
 check "catatonit -P has no command" kill -0 "$PID"
-stop "$PID"
+# A TERM that comes early has no effect.
+stop "$PID" KILL
 code=0
 "${RUN[@]}" 2>"$WORK/pause.log" || code=$?
 same "kapo needs one" 2 "$code"
+# Words of the others are errors, and start nothing.
+for each in "-- touch" "run -g -- touch" "run -e 3 -- touch" "run -s -- touch"; do
+    code=0
+    # shellcheck disable=SC2086  # several words
+    "${K[@]}" $each "$WORK/touched" 2>"$WORK/words.log" || code=$?
+    same "kapo $each" 2 "$code"
+done
+check "nothing was started" test ! -e "$WORK/touched"
 
 # Three processes: the command itself, a child in its process group, and a child in a session of its own. Each writes
 # the signals that it gets to the file `signals` and ends at TERM; with `stubborn` the child in the process group does not end.
@@ -683,6 +692,27 @@ s6_ready() { [ "$(s6-svstat -o ready "$WORK/ready")" = true ]; }
 check "s6: a newline on descriptor 3 means ready" wait_until 10 s6_ready
 check "s6-svwait -U" s6-svwait -U -t 5000 "$WORK/ready"
 stop "$ready"
+# Killed: what they have started goes on.
+mkdir "$WORK/kill-s6" "$WORK/kill-runit" "$WORK/kill-supervisord"
+# goes_on NAME PEER...: the peer is killed, and the process whose pid is in its file lives.
+goes_on() {
+    local name=$1 file=$WORK/kill-$1/main
+    shift
+    start "kill-$name" "$@"
+    wait_until 10 test -s "$file" || true
+    stop "$PID" KILL
+    check "$name is killed: its command goes on" kill -0 "$(cat "$file")"
+    tree_kill "$WORK/kill-$name"
+}
+for each in s6 runit supervisord; do
+    printf '#!/bin/sh\nexec python3 -S -I "%s" "%s"\n' "$WORK/tree.py" "$WORK/kill-$each" >"$WORK/kill-$each/run"
+    chmod +x "$WORK/kill-$each/run"
+done
+goes_on s6 s6-supervise "$WORK/kill-s6"
+goes_on runit runsv "$WORK/kill-runit"
+printf '[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile=%s/pid\n[program:run]\ncommand=%s/run\n' \
+    "$WORK/kill-supervisord" "$WORK/kill-supervisord" >"$WORK/kill-supervisord/conf"
+goes_on supervisord supervisord -c "$WORK/kill-supervisord/conf"
 if command -v systemd-notify >/dev/null 2>&1; then
     cd "$WORK/ready"
     start notify "$KAPO" --interface none run --notify -- ./notify
