@@ -104,6 +104,8 @@ fn a_lingering_socket_in_a_notification_does_not_block() {
         let mut kapo = Kapo::launch(kapo_on_a_free_port(["run", "--notify", "sh", "-c", script])).listening();
         kapo.wait_for_stdout("\n");
         let address = kapo.stdout().trim().to_owned();
+        // After the exec of the command, kapo opens the last of its own files, and then it sleeps.
+        kapo.wait_for("it sleeps", |kapo| crate::harness::process_state(kapo.pid()) == Some('S'));
         let descriptors = crate::tools::descriptors(kapo.pid()).len();
         let (_attacker, said) = Attacker::attacks(&kapo, &address, "datagram", count);
         assert_eq!(said, "sent");
