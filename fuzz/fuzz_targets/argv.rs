@@ -29,8 +29,7 @@ fuzz_target!(|input: &[u8]| {
         Ok(Order::Do(config)) => {
             assert!(config.max_connections > 0 && config.capture.tail <= 1 << 20);
             if let Mode::Job(job) = config.mode {
-                let mut tail = vec![job.command];
-                tail.extend(job.arguments);
+                let tail = [std::slice::from_ref(&job.command), &job.arguments].concat();
                 assert!(words.ends_with(&tail));
                 assert!(job.ttl.is_none_or(|ttl| ttl.min <= ttl.max));
             }
