@@ -10,7 +10,7 @@ use crate::logic::ProcessId;
 /// A process is read in every scan until it is this many seconds old, because a forked process has its parent's name
 /// until it executes its own program. Only the first scan looks at the age of a process. In later scans, a process
 /// counts as new when it is first seen.
-const YOUNG: u32 = 10;
+pub(super) const YOUNG: u32 = 10;
 
 /// Which known processes a scan reads again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ struct CachedProcess {
     /// Differs if the pid belongs to another process; 0 never compares equal.
     mark: u32,
     /// When it started, or was first seen, on the clock of [`ScanCache::now`]. At most [`YOUNG`] for the processes of
-    /// the first scan, and later for all others.
+    /// the first complete scan, and later for all others.
     since: u32,
     /// A hash of the last `comm` that was read; 0 if none was read.
     name: u32,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::scan_cache::{PidRange, Reread};
+use super::scan_cache::{PidRange, Reread, YOUNG};
 use super::{ScanPhase, Watch, WatchEffect};
 use crate::logic::{Now, ProcessId};
 
@@ -36,7 +36,7 @@ impl Watch {
         let reread = if is_due(self.all_read, NAMES_PAUSE_OF_ONE) {
             (self.all_read, self.comm_read) = (Some(now.mono), Some(now.mono));
             Reread::Everything
-        } else if is_due(self.comm_read, COMM_PAUSE_OF_ONE) {
+        } else if is_due(self.comm_read, COMM_PAUSE_OF_ONE) || self.has_settled(now) {
             self.comm_read = Some(now.mono);
             Reread::Comm
         } else {
@@ -53,6 +53,14 @@ impl Watch {
         self.wanted = false;
         self.phase = ScanPhase::Scanning;
         out.push(WatchEffect::Scan);
+    }
+
+    /// Whether the processes of the first scan are all old now, and `comm` was not read again since. One of them, which
+    /// was old from the beginning, may meanwhile have executed the program that is watched: scripts that prepare the
+    /// start of a program do so, beside a watcher that starts at the same time.
+    fn has_settled(&self, now: Now) -> bool {
+        let at = self.born.checked_add(Duration::from_secs(YOUNG.into()));
+        at.is_some_and(|at| at <= now.mono && self.comm_read.is_some_and(|read| read < at))
     }
 
     /// Returns which pids the scan that has just begun must list; `None` means all. `last` is the pid that the kernel gave
@@ -125,9 +133,10 @@ mod tests {
 
     #[test]
     fn a_scan_lists_the_pids_since_the_one_before_the_last() {
-        // The process 20 is young in the first ten seconds.
-        let scans = [(0, 30), (5, 40), (9, 50), (14, 60), (19, 60), (24, 70)];
-        let listed = [None, None, Some((20, 50)), Some((40, 60)), Some((50, 60)), Some((60, 70))];
+        // The process 20 is young in the first ten seconds. The first scan behind them reads all processes again.
+        let scans = [(0, 30), (5, 40), (9, 50), (12, 50), (14, 60), (19, 60), (24, 70)];
+        let later = [Some((50, 60)), Some((50, 60)), Some((60, 70))];
+        let listed = [&[None, None, Some((20, 50)), None][..], &later].concat();
         assert_eq!(ranges(5, &scans), listed);
     }
 
@@ -158,7 +167,7 @@ mod tests {
             wait: Duration::from_secs(5),
             process_events: false,
         };
-        for (processes, comm, names) in [(10, 60, 60), (500, 60, 150), (10_000, 600, 3_000)] {
+        for (processes, comm, names) in [(10, 60, 60), (500, 70, 150), (10_000, 610, 3_000)] {
             let start = crate::logic::watch::tests::epoch();
             let mut watch = Watch::new(&options, vec![Rule::new("job".as_ref(), None)], None, 0, start);
             let (mut read, mut out) = ([None; 2], Vec::new());

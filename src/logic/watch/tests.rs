@@ -316,7 +316,8 @@ fn only_what_is_young_at_the_start_is_read_again() {
         world.processes.get_mut(&pid(n)).unwrap().age = age;
     }
     let mut world = world.start();
-    for expected in [2, 0] {
+    // After ten seconds, the name of each is read once more.
+    for expected in [2, 5, 0, 0] {
         let before = world.reads;
         world.pass(WAIT);
         assert_eq!(world.reads - before, expected);
@@ -329,6 +330,19 @@ fn only_what_is_young_at_the_start_is_read_again() {
         world.pass(WAIT);
         assert_eq!(world.reads - before, expected);
     }
+}
+
+#[test]
+fn an_exec_of_an_old_process_soon_after_the_start_is_found() {
+    let mut world = World::new(&config("job"));
+    world.fork(1, "sh");
+    world.processes.get_mut(&pid(1)).unwrap().age = 1_000;
+    let mut world = world.start();
+    world.exec(1, "job");
+    world.pass(WAIT);
+    assert!(world.pids().is_empty());
+    world.pass(WAIT);
+    assert_eq!(world.pids(), [1], "ten seconds after the start");
 }
 
 #[test]
