@@ -1,8 +1,8 @@
 //! Collects the lines of one write in memory that stays initialised between batches.
 //!
 //! Bytes are stored through slices of a known length, which the compiler turns into a few register moves. Appending
-//! them to a `Vec` would call memcpy for each part of a line, and musl's memcpy starts slowly (`rep movsq`): this was
-//! a quarter of the CPU time of `--stdlog`.
+//! them to a `Vec` would check its capacity and call memcpy for each part of a line: with the memcpy of musl this was a
+//! quarter of the CPU time of `--stdlog`.
 
 /// Size of the first allocation: enough for one line of a quiet command.
 const FIRST: usize = 1024;
