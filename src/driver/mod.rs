@@ -211,9 +211,9 @@ fn open_context(
     let failed = |e: std::io::Error| Error::setup("set up", "epoll", reason(&e));
     let epoll = Epoll::new().map_err(failed)?;
     epoll.add(signals, Source::Signals, EventFlags::IN).map_err(|e| failed(e.into()))?;
-    // Event ids begin with the start time in milliseconds, so that two instances of kapo do not use the same ones.
+    // Event ids begin with the start time in microseconds, so that two instances of kapo do not use the same ones.
     let since_epoch = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let first_event = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    let first_event = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
     let server = Server::new(connections, argv0, Page::new(first_event, config.ui));
     let mut context = Box::new(LoopContext::new(epoll, server, config.quiet));
     let journal = is_journal(rustix::stdio::stderr(), variable);
