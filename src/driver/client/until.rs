@@ -23,9 +23,10 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
     let once = options.timeout == Some(Duration::ZERO);
     let deadline = RequestDeadline::after(options.timeout.filter(|timeout| !timeout.is_zero()));
     let mut pauses = Pauses::new();
+    let mut told = None;
     loop {
         let limit = deadline.left().ok().flatten().map_or(WAY, |left| left.min(WAY));
-        let (answered, why) = match exchange(&target, Some(limit), Wanted::BodyOfFailure) {
+        let (answered, mut why) = match exchange(&target, Some(limit), Wanted::BodyOfFailure) {
             Ok(Response { status: 200..=299, .. }) => return 0,
             Ok(Response { status: 503, body, .. }) => match first_line(&body) {
                 reason if reason.is_empty() => (true, "HTTP 503".to_owned()),
@@ -39,6 +40,12 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
             Err(ExchangeError::Other(line)) => return failed(EXIT_SETUP, &line),
             Err(error) => (false, error.to_string()),
         };
+        if answered {
+            told = Some(why.clone());
+        } else if let Some(told) = told.take_if(|_| deadline.left().is_err()) {
+            // The end of the time cut off this request, and the answer before it gave a reason.
+            why = told;
+        }
         let Some(pause) = pauses.after(answered) else {
             return failed(EXIT_SETUP, &format!("the kapo that answered has exited: {why}"));
         };
