@@ -477,6 +477,23 @@ fn wait_ready_begins_before_kapo_listens() {
 }
 
 #[test]
+fn wait_ready_tells_the_last_reason_unless_the_kapo_is_gone() {
+    for (goes, expected) in [(false, "still starting"), (true, "Connection refused")] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let waits = wait_at(listener.local_addr().unwrap().port(), &["--ready", "--timeout", "700ms"]);
+        // The first request is answered; later ones are accepted by the kernel alone, or refused.
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.0 503 \r\n\r\nstill starting\n").unwrap();
+        drop(stream);
+        let listener = (!goes).then_some(listener);
+        let (code, said) = ends(waits);
+        assert_eq!(code, Some(124), "{said}");
+        assert!(said.contains(expected), "{said}");
+        drop(listener);
+    }
+}
+
+#[test]
 fn wait_ready_ends_with_the_code_of_a_job_that_ends_first() {
     for (code, expected) in [(7, 7), (0, 1)] {
         let mut gate = Gate::new();

@@ -13,6 +13,9 @@ use crate::logic::client::ended;
 use crate::logic::client::until::{Pauses, is_final};
 use crate::target::Address;
 
+/// How long the last request may take, which is sent when `--timeout` has passed during a pause.
+const LAST: Duration = Duration::from_millis(500);
+
 /// Returns 0 as soon as the probe passes, 124 if `--timeout` has passed before that, the code of the job (1 if it is 0) if
 /// the job has ended before that, and 125 if something else than a kapo answers.
 pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -> u8 {
@@ -25,8 +28,8 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
     let mut pauses = Pauses::new();
     let mut told = None;
     loop {
-        let limit = deadline.left().ok().flatten().map_or(WAY, |left| left.min(WAY));
-        let (answered, mut why) = match exchange(&target, Some(limit), Wanted::BodyOfFailure) {
+        let limit = deadline.left().map_or(LAST, |left| left.map_or(WAY, |left| left.min(WAY)));
+        let (answered, why) = match exchange(&target, Some(limit), Wanted::BodyOfFailure) {
             Ok(Response { status: 200..=299, .. }) => return 0,
             Ok(Response { status: 503, body, .. }) => match first_line(&body) {
                 reason if reason.is_empty() => (true, "HTTP 503".to_owned()),
@@ -38,13 +41,14 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
                 return failed(EXIT_SETUP, &format!("no kapo answers: HTTP {status}"));
             }
             Err(ExchangeError::Other(line)) => return failed(EXIT_SETUP, &line),
+            // The end of the time cut off this request, and the answer before it gave a reason.
+            Err(ExchangeError::TimedOut) if deadline.left().is_err() => {
+                (false, told.take().unwrap_or_else(|| ExchangeError::TimedOut.to_string()))
+            }
             Err(error) => (false, error.to_string()),
         };
         if answered {
             told = Some(why.clone());
-        } else if let Some(told) = told.take_if(|_| deadline.left().is_err()) {
-            // The end of the time cut off this request, and the answer before it gave a reason.
-            why = told;
         }
         let Some(pause) = pauses.after(answered) else {
             return failed(EXIT_SETUP, &format!("the kapo that answered has exited: {why}"));
@@ -56,7 +60,7 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
         let pause = left.map_or(pause, |left| left.min(pause));
         if !answered {
             rest(pause);
-        } else if let Some((code, document)) = end_within(&target, pause) {
+        } else if let Some((code, document)) = end_within(&target, pause, left) {
             if options.verbose {
                 ended::summary(&document).unwrap_or_default().iter().for_each(|line| say(stdout(), line));
             }
@@ -65,15 +69,17 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
     }
 }
 
-/// Waits for the end of the job, but no longer than `pause`. Returns its code and the document. The request is the pause:
+/// Waits for the end of the job, but no longer than `pause`, and never longer than `left`. Returns its code and the document. The request is the pause:
 /// a kapo that ends meanwhile still answers it.
-fn end_within(target: &Address, pause: Duration) -> Option<(u8, Vec<u8>)> {
+fn end_within(target: &Address, pause: Duration, left: Option<Duration>) -> Option<(u8, Vec<u8>)> {
     let wait = target.clone().at("/wait").with(&format!("timeout={}ms", pause.as_millis()));
-    match exchange(&wait, Some(pause.saturating_add(WAY)), Wanted::Body) {
+    let limit = pause.saturating_add(WAY);
+    match exchange(&wait, Some(left.map_or(limit, |left| left.min(limit))), Wanted::Body) {
         Ok(Response { kapo_exit_code: Some(code), body, .. }) if is_final(&body) => {
             return Some((code, body));
         }
-        Ok(Response { status: 200..=299, kapo_exit_code: None, .. }) => {}
+        // The request has lasted as long as the pause.
+        Ok(Response { status: 200..=299, kapo_exit_code: None, .. }) | Err(ExchangeError::TimedOut) => {}
         // The pause between two runs, or no answer.
         _ => rest(pause),
     }

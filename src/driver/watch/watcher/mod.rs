@@ -322,9 +322,10 @@ impl WatchIo {
             Err(_) => None,
         };
         let mut line = [0; 1024];
-        let Some(stat) = self.take(procfs::stat(pid, &mut line)).and_then(Stat::parse).filter(Stat::lives)
-        else {
-            if !self.starved {
+        let read = procfs::stat(pid, &mut line);
+        let unknown = read.is_err_and(procfs::is_resource_exhaustion);
+        let Some(stat) = self.take(read).and_then(Stat::parse).filter(Stat::lives) else {
+            if !unknown {
                 report(WatchEvent::Vanished { pid });
             }
             return;
