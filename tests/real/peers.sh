@@ -128,11 +128,12 @@ for each in "tini -s --" "dumb-init --" "catatonit --" "${RUN[*]} --"; do
     same "${each##*/} true writes nothing" "" "$($each true 2>&1)"
 done
 matches "kapo without --quiet" 'msg="exited".* code=0' "$("$KAPO" -i none run -- true 2>&1)"
-# The terminal: the command has its foreground.
+# The terminal: the command has its foreground. With `exec`, because dumb-init gets it only if it leads the session, and
+# script(1) starts it through a shell that may fork first.
 for each in "tini -s --" "dumb-init --" "catatonit --" "${RUN[*]} --"; do
     # shellcheck disable=SC2016  # for the shell
     matches "foreground on a terminal: ${each##*/}" '^ *([0-9]+) +\1[[:space:]]*$' \
-        "$(script -qec "$each sh -c 'ps -o tpgid=,pgid= -p \$\$'" /dev/null </dev/null)"
+        "$(SHELL=/bin/sh script -qec "exec $each sh -c 'ps -o tpgid=,pgid= -p \$\$'" /dev/null </dev/null)"
 done
 start_kapo first run -- sleep 600
 first=$PID
