@@ -24,7 +24,7 @@ const FLEET: &[u8] = include_bytes!("../../../ui/fleet.gz");
 /// The type of the compressed pages, and the fields that belong to it.
 const COMPRESSED: &str = concat!(
     "text/html; charset=utf-8\r\nContent-Encoding: gzip\r\n",
-    "Vary: Accept, Accept-Encoding, Upgrade-Insecure-Requests\r\nReferrer-Policy: no-referrer\r\n",
+    "Vary: *\r\nReferrer-Policy: no-referrer\r\n",
     "Content-Security-Policy: ",
     include_str!("../../../ui/csp.txt"),
 );
@@ -32,7 +32,7 @@ const COMPRESSED: &str = concat!(
 /// The same for the plain page.
 const PLAIN: &str = concat!(
     "text/html; charset=utf-8\r\n",
-    "Vary: Accept, Accept-Encoding, Upgrade-Insecure-Requests\r\nReferrer-Policy: no-referrer\r\n",
+    "Vary: *\r\nReferrer-Policy: no-referrer\r\n",
     "Content-Security-Policy: ",
     include_str!("../../../ui/csp.txt"),
 );
