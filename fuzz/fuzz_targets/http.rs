@@ -18,7 +18,7 @@ impl Handler for Echo {
         match request.path {
             "/wait" => return Next::Wait(Some(now.mono + Duration::from_secs(1))),
             "/events" => {
-                reply.stream("text/event-stream", &[], b"first");
+                reply.stream("text/event-stream", b"first");
                 return Next::Events;
             }
             path => reply.send(200, "text/plain", &[], path.as_bytes()),

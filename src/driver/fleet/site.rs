@@ -219,7 +219,7 @@ impl Site {
 impl Handler for Site {
     fn answer(&mut self, now: Now, request: &Request<'_>, reply: Reply<'_>) -> Next {
         if request.method == Method::Options {
-            reply.send(204, "", &[("Allow", ALLOW)], &[]);
+            reply.send(204, "", &[("Allow", ALLOW.to_owned())], &[]);
             return Next::Answered;
         }
         match Target::of(request.path) {
@@ -232,7 +232,7 @@ impl Handler for Site {
                 reply.send(200, kind, &[], &page);
             }
             Target::Changes => {
-                reply.stream(EVENT_STREAM, &[], b"retry: 1000\n\n");
+                reply.stream(EVENT_STREAM, b"retry: 1000\n\n");
                 return Next::Events;
             }
             Target::Discovery => {
@@ -246,7 +246,7 @@ impl Handler for Site {
             Target::Probe => reply.send(200, TEXT, &[], b"ok"),
             Target::Kapo(name, path) => return self.kapo(&name, path, request, reply),
             Target::Slashless(name) => {
-                reply.send(308, "", &[("Location", &["./", name, "/"].concat())], &[]);
+                reply.send(308, "", &[("Location", ["./", name, "/"].concat())], &[]);
             }
             Target::Unknown => return refuse(reply, 404, "no such path\n"),
         }

@@ -221,8 +221,8 @@ impl Handler for RequestContext<'_> {
     }
 
     fn is_costly(&self, request: &Request<'_>) -> bool {
-        let kept = || self.tail.map_or(0, |tail| tail.length(None));
-        request.method == Method::Get && Route::of(request.path) == Route::Logs && kept() > LARGE
+        let large = self.tail.is_some_and(|tail| tail.length(None) > LARGE);
+        large && request.method == Method::Get && Route::of(request.path) == Route::Logs
     }
 
     fn overdue(&mut self) {
@@ -244,7 +244,6 @@ fn send(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
         Answer::Lacking(_) => (None, Next::Lacking),
         Answer::Await(until) => (None, Next::Await(until)),
         Answer::Whole { code, content_type, extra, body } => {
-            let extra: Vec<_> = extra.iter().map(|(name, value)| (*name, value.as_str())).collect();
             reply.send(code, content_type, &extra, &body);
             (Some(code), Next::Answered)
         }
@@ -254,7 +253,7 @@ fn send(answer: Answer<'_>, reply: Reply<'_>) -> (Option<u16>, Next) {
         }
         Answer::Stream { next, content_type, first } => {
             // The answer to HEAD ends with the head.
-            reply.stream(content_type, &[], &first);
+            reply.stream(content_type, &first);
             (Some(200), next)
         }
     }

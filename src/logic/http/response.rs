@@ -144,7 +144,7 @@ impl<'a> Reply<'a> {
     /// that are the same in each answer of a kind may follow the type after a CRLF, because the head of the last answer
     /// is reused only if there are no `extra` fields.
     /// Status 204 omits Content-Type, Content-Length and body.
-    pub fn send(self, status: u16, content_type: &'static str, extra: &[(&str, &str)], body: &[u8]) {
+    pub fn send(self, status: u16, content_type: &'static str, extra: &[(&str, String)], body: &[u8]) {
         let length = if status == 204 { Length::Unsaid } else { Length::Known(body.len()) };
         let body = if self.head_only || length == Length::Unsaid { &[] } else { body };
         self.write(status, content_type, length, extra, body);
@@ -159,11 +159,11 @@ impl<'a> Reply<'a> {
 
     /// Writes the head (status 200) and the first part of a stream, which ends with the connection at the latest. For
     /// HEAD it writes the head only.
-    pub fn stream(mut self, content_type: &'static str, extra: &[(&str, &str)], first: &[u8]) {
+    pub fn stream(mut self, content_type: &'static str, first: &[u8]) {
         self.persist = Persist::Close;
         let first = if self.head_only { &[] } else { first };
         let length = Length::Framed(self.framing);
-        self.write(200, content_type, length, extra, first);
+        self.write(200, content_type, length, &[], first);
     }
 
     fn write(
@@ -171,7 +171,7 @@ impl<'a> Reply<'a> {
         status: u16,
         content_type: &'static str,
         length: Length,
-        extra: &[(&str, &str)],
+        extra: &[(&str, String)],
         body: &[u8],
     ) {
         let out = self.out;

@@ -22,7 +22,7 @@ impl Handler for Page {
         match request.path {
             "/wait" if !self.done => return Next::Wait(None),
             "/events" => {
-                reply.stream("text/event-stream", &[], b"first\n");
+                reply.stream("text/event-stream", b"first\n");
                 return Next::Events;
             }
             _ => reply.send(200, "text/plain", &[], &self.body),

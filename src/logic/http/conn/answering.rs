@@ -83,7 +83,7 @@ impl Conn {
                 }
             };
             self.search = Search::default();
-            if self.phase != Phase::Deferred && handler.is_costly(&parsed.request) {
+            if !self.is_deferred() && handler.is_costly(&parsed.request) {
                 self.defer(now);
                 return used;
             }
@@ -210,7 +210,7 @@ impl Conn {
         let mut body = Vec::with_capacity(refusal.why.len() + 1);
         body.extend_from_slice(refusal.why.as_bytes());
         body.push(b'\n');
-        let allow = [("Allow", ALLOW)];
+        let allow = [("Allow", ALLOW.to_owned())];
         let extra = if refusal.status == 405 { allow.as_slice() } else { &[] };
         let reply = Reply::new(out, now, method, Persist::Close);
         reply.send(refusal.status, "text/plain; charset=utf-8", extra, &body);

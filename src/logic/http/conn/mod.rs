@@ -249,7 +249,7 @@ impl Conn {
 
     /// Whether requests that were already read wait for another turn.
     pub fn is_deferred(&self) -> bool {
-        self.phase == Phase::Deferred
+        matches!(self.phase, Phase::Deferred)
     }
 
     /// Whether output is unsent, or requests that were read are not answered yet.
@@ -408,7 +408,7 @@ impl Conn {
 
     /// Whether another part of kapo continues with the socket, and first sends [`Conn::pending`].
     pub fn is_handed_over(&self) -> bool {
-        self.phase == Phase::HandedOver
+        matches!(self.phase, Phase::HandedOver)
     }
 
     /// Whether the connection ended before an answer was complete.

@@ -34,18 +34,20 @@ impl Handler for Echo {
             ("/probed", _) if !self.probed => return Next::Await(now.mono + Duration::from_secs(5)),
             ("/read", _) if !self.has_read => return Next::Lacking,
             ("/events", _) => {
-                reply.stream("text/event-stream", &[], b"first\n");
+                reply.stream("text/event-stream", b"first\n");
                 return Next::Events;
             }
             ("/logs", _) => {
-                reply.stream("text/plain", &[], b"first\n");
+                reply.stream("text/plain", b"first\n");
                 return Next::Logs(None);
             }
             ("/big", size) => "x".repeat(size.and_then(|size| size.parse().ok()).unwrap_or(0).min(100_000)),
             (path, query) => format!("{:?} {path} {query:?}", request.method),
         };
         match request.method {
-            super::Method::Options => reply.send(204, "", &[("Allow", super::request::ALLOW)], b""),
+            super::Method::Options => {
+                reply.send(204, "", &[("Allow", super::request::ALLOW.to_owned())], b"")
+            }
             _ => reply.send(200, "text/plain", &[], body.as_bytes()),
         }
         Next::Answered
