@@ -87,13 +87,13 @@ fn a_deleted_directory_is_not_reported_as_missing_command() {
     let folder = TempDir::new().unwrap();
     let (before, after) = (folder.path().join("before"), folder.path().join("after"));
     fs::create_dir(&before).unwrap();
+    let path = before.canonicalize().unwrap();
     // Renamed only after kapo has left it.
     let script =
         "until [ \"$(readlink /proc/$PPID/cwd)\" = / ]; do sleep 0.01; done; mv ../before ../after; exit 1";
     let mut command = kapo_on_a_free_port(["supervise", "--wait", "10ms", "sh", "-c", script]);
     command.current_dir(&before);
     let mut kapo = Kapo::launch(command).listening();
-    let path = before.canonicalize().unwrap();
     let status = kapo.wait_for_status("it cannot be started", |status| status["Reason"] == "exec-failed");
     assert_eq!(status["ExitCode"], 125, "{status}");
     let told = format!("msg=\"cannot start\" command=sh error=\"cannot enter {}: No such", path.display());

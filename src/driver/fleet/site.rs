@@ -27,8 +27,7 @@ use crate::logic::http::{Handler, Method, Next, Request};
 const SLACK: Duration = Duration::from_secs(1);
 
 /// The type of the text at `/`.
-const TEXT_OR_PAGE: &str =
-    "text/plain; charset=utf-8\r\nVary: Accept, Accept-Encoding, Upgrade-Insecure-Requests";
+const TEXT_OR_PAGE: &str = "text/plain; charset=utf-8\r\nVary: *";
 
 /// The wait if the clock cannot express the time limit.
 const LONGEST: Duration = Duration::from_secs(1 << 31);

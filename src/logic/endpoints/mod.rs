@@ -28,7 +28,7 @@ use crate::logic::{Now, Stream, vars};
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) const JSON: &str = "application/json";
 /// The document at `/`, where a browser gets a page instead. The three fields of the request that decide are not named,
-/// because no cache may keep the answer, and their names would be 49 of its bytes.
+/// because no cache may keep the answer, and their names would make it 49 bytes longer.
 pub(crate) const JSON_OR_PAGE: &str = "application/json\r\nVary: *";
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
