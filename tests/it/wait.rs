@@ -460,8 +460,10 @@ fn wait_ready_begins_before_kapo_listens() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let early = wait_at(port, &["--ready"]);
     let mut gate = Gate::new();
+    // The notifier becomes a child of kapo, which reads what it sent before it reaps it. A shell that waits for it could
+    // reap it first, and kapo would not know any more whose notification it was.
     let gated = format!(
-        "read x < \"$0\"; {WORDS}=READY=1 \"$1\" --exact notify_races::speaker >/dev/null; exec sleep 1000"
+        "read x < \"$0\"; ({WORDS}=READY=1 \"$1\" --exact notify_races::speaker >/dev/null &); exec sleep 1000"
     );
     let words =
         ["--port", &port.to_string(), "--interface", "127.0.0.1", "run", "--notify", "--", "sh", "-c"];
