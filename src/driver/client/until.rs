@@ -69,8 +69,8 @@ pub(super) fn wait_until(config: &Config, options: &WaitOptions, probe: Probe) -
     }
 }
 
-/// Waits for the end of the job, but no longer than `pause`, and never longer than `left`. Returns its code and the document. The request is the pause:
-/// a kapo that ends meanwhile still answers it.
+/// Waits for the end of the job, but no longer than `pause`, and never longer than `left`. Returns its code and the
+/// document. The request is the pause: a kapo that ends meanwhile still answers it.
 fn end_within(target: &Address, pause: Duration, left: Option<Duration>) -> Option<(u8, Vec<u8>)> {
     let wait = target.clone().at("/wait").with(&format!("timeout={}ms", pause.as_millis()));
     let limit = pause.saturating_add(WAY);

@@ -1,5 +1,4 @@
-//! The answer of each path, without input or output. A [`Page`] is rendered for each state that a
-//! client asks for; a
+//! The answer of each path, without input or output. A [`Page`] is rendered for each state that a client asks for; a
 //! [`RequestContext`] adds what is known only at the time of a request.
 
 mod checks;
@@ -86,7 +85,7 @@ pub(crate) struct StateFacts {
 
 impl Page {
     /// Returns an empty page, which the first [`Page::update`] fills. Event ids count from `first`. It is the start
-    /// time of kapo in milliseconds, so that ids of an earlier instance at the same address are not mistaken for ours.
+    /// time of kapo in microseconds, so that ids of an earlier instance at the same address are not mistaken for ours.
     pub(crate) fn new(first: u64, ui: bool) -> Page {
         Page {
             document: Vec::new(),
